@@ -1,0 +1,76 @@
+// A checkpoint is a directory of named tensors over memory-mapped files: one .safetensors or TorchScript archive, or the
+// two halves of a model (encoder.jit + decoder.jit). Opening parses names, types, shapes and offsets, and checks that every
+// tensor lies inside its file; no weight is read. Nothing in a file is executed. Who calls it: core/engine (to open a
+// model and to convert one). What it leaves out: any meaning of the names; core/variant has that.
+#ifndef CTOK_CHECKPOINT_H
+#define CTOK_CHECKPOINT_H
+
+#include "../core/status.h"
+#include "../core/tensor.h"
+
+enum { CHECKPOINT_MAX_RANK = 6 };
+
+// Row-major logical shape; strides count elements and may be anything that stays inside the storage (0 included).
+typedef struct {
+    const char *name;        // owned by the checkpoint, UTF-8, NUL-terminated
+    ctok_dtype dtype;
+    int32_t rank;            // 0 to CHECKPOINT_MAX_RANK
+    int64_t shape[CHECKPOINT_MAX_RANK];
+    int64_t stride[CHECKPOINT_MAX_RANK];
+    const uint8_t *data;     // first element, inside a mapped file: valid until checkpoint_close
+} checkpoint_tensor;
+
+typedef struct {
+    const char *key, *value;  // safetensors __metadata__; owned by the checkpoint
+} checkpoint_metadata;
+
+typedef struct {
+    const uint8_t *bytes;
+    size_t num_bytes;
+} checkpoint_map;
+
+typedef struct {
+    checkpoint_tensor *tensors;  // sorted by name (strcmp), names unique
+    int32_t num_tensors;
+    checkpoint_metadata *metadata;
+    int32_t num_metadata;
+    checkpoint_map maps[2];      // owned; unmapped by checkpoint_close
+    int32_t num_maps;
+    struct checkpoint_strings *strings;  // owned text
+} checkpoint;
+
+// `path`: a file (by its content: safetensors or a zip archive), or a folder holding, first match wins,
+//   encoder.jit and/or decoder.jit; autoencoder.jit; encoder.safetensors and/or decoder.safetensors;
+//   autoencoder.safetensors; exactly one other *.safetensors.
+// The same name in both files of a folder is an error unless both tensors are equal in type, shape and bytes.
+// On success *out is owned by the caller: checkpoint_close. On failure *out is untouched.
+// Errors: CTOK_E_FILE_MISSING, CTOK_E_FILE_IO, CTOK_E_FILE_FORMAT, CTOK_E_MEMORY.
+ctok_status checkpoint_open(checkpoint **out, const char *path, ctok_error *error);
+void checkpoint_close(checkpoint *checkpoint);  // NULL is fine
+
+// NULL where there is none.
+const checkpoint_tensor *checkpoint_find(const checkpoint *checkpoint, const char *name);
+const char *checkpoint_metadata_find(const checkpoint *checkpoint, const char *key);
+
+static inline int64_t checkpoint_elements(const checkpoint_tensor *tensor) {
+    int64_t n = 1;
+    for (int32_t i = 0; i < tensor->rank; i++) n *= tensor->shape[i];
+    return n;
+}
+
+// Writes the tensor, row-major and contiguous. _f32 takes F32, F16, BF16 and F64 (rounded to nearest even) and returns how
+// many values are not finite; _i64 takes the integer types. `out` has room for checkpoint_elements(tensor).
+// Note: the caller has checked the dtype (dtype_is_float / not).
+int64_t checkpoint_read_f32(const checkpoint_tensor *tensor, float *out);
+void checkpoint_read_i64(const checkpoint_tensor *tensor, int64_t *out);
+static inline bool dtype_is_float(ctok_dtype d) { return d == CTOK_F32 || d == CTOK_F16 || d == CTOK_BF16 || d == CTOK_F64; }
+
+// Tells the system that the mapped pages may be dropped; they come back from the file if read again.
+void checkpoint_drop_pages(const checkpoint *checkpoint);
+
+// Writes `tensors` (names sorted; strided tensors made contiguous; dtypes kept) and metadata as one safetensors file: to a
+// temporary name beside `path`, flushed, then renamed; on failure nothing stays. Errors: CTOK_E_FILE_IO, CTOK_E_MEMORY.
+ctok_status safetensors_write(const char *path, const checkpoint_tensor *tensors, int32_t num_tensors,
+                              const checkpoint_metadata *metadata, int32_t num_metadata, ctok_error *error);
+
+#endif

@@ -1,0 +1,267 @@
+/* ctok: images to Cosmos tokens and back. The whole C interface; this file is its manual.
+ *
+ * Life of a program
+ *     ctok_engine_open    starts one native thread that runs every job of its models, in the order submitted
+ *     ctok_model_open     submit: a job that ends with a model id            (job: wait, query, release)
+ *     ctok_plan_query     what a request will need and return, before any work
+ *     ctok_job_submit     submit: encode, decode or autoencode               (job: wait, take, release)
+ *     ctok_model_close, ctok_engine_close
+ *
+ * Two kinds of function. Instant ones never wait (well under 1 ms). Submitting ones copy their input (the caller's memory
+ * is free again on return) and give a job id; the work happens on the engine's thread. Any function may be called from any
+ * thread. Only ctok_job_wait and ctok_engine_wait block, and only when given a timeout; ctok_engine_close joins.
+ *
+ * Handles are uint32_t ids: 0 is none, none is ever used twice, a stale one gives CTOK_E_HANDLE.
+ * Structs begin with struct_size = sizeof(the struct), set by the caller; 0 in any other field means its default.
+ * Strings are UTF-8 and end with NUL. Sizes named _bytes count bytes.
+ * Errors: the last parameter is the caller's ctok_error or NULL; it is written only on failure. A job keeps its own error.
+ * The library prints nothing, reads no environment variable, installs no signal handler and never exits.
+ */
+#ifndef CTOK_H
+#define CTOK_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define CTOK_API __attribute__((visibility("default")))
+#define CTOK_ABI_VERSION 1u
+
+/* ---------------------------------------------------------------- status: pinned numbers, grouped by who can mend it */
+typedef int32_t ctok_status;
+enum {
+    CTOK_OK = 0,
+    /* the caller */
+    CTOK_E_ARGUMENT = 101,    /* a NULL, an unknown enum value, an option out of range                       */
+    CTOK_E_STRUCT_SIZE = 102, /* struct_size is not that of this library's header                            */
+    CTOK_E_HANDLE = 103,      /* an id that was never given, or is closed or released                        */
+    CTOK_E_SHAPE = 104,       /* sizes that the network cannot take, or input_bytes that do not match them   */
+    CTOK_E_VALUE = 105,       /* an index outside 0 .. codebook_size - 1; detail: its position in the input  */
+    CTOK_E_CAPACITY = 106,    /* the output buffer is too small; detail: the bytes needed                    */
+    CTOK_E_UNSUPPORTED = 107, /* asked for what this model or this build does not have                       */
+    /* the file */
+    CTOK_E_FILE_MISSING = 201, /* no such file, or a folder without a checkpoint                             */
+    CTOK_E_FILE_IO = 202,      /* the system refused a read or a write (detail: errno)                       */
+    CTOK_E_FILE_FORMAT = 203,  /* not a checkpoint, or a damaged one (detail: the byte offset where known)   */
+    CTOK_E_FILE_TENSOR = 204,  /* a tensor is missing, unexpected, or of the wrong shape or type             */
+    CTOK_E_FILE_NETWORK = 205, /* the tensors do not make a tokenizer that this library knows                */
+    /* the machine */
+    CTOK_E_MEMORY = 301,       /* out of memory (detail: bytes asked for)                                    */
+    CTOK_E_DEVICE = 302,       /* the device or instruction set asked for is not there                       */
+    CTOK_E_THREAD = 303,       /* the system refused a thread (detail: errno)                                */
+    /* the flow */
+    CTOK_E_CANCELLED = 401,    /* ctok_job_cancel                                                            */
+    CTOK_E_CLOSED = 402,       /* the model or engine was closed before the job ran                          */
+    CTOK_E_NOT_READY = 403,    /* the job has not ended (within the timeout)                                 */
+    /* us */
+    CTOK_E_INTERNAL = 501
+};
+
+typedef struct {
+    uint32_t struct_size;
+    ctok_status status;
+    int64_t detail;      /* a number for programs; its meaning stands beside each status */
+    char message[1008];  /* what was expected and what was found */
+} ctok_error;
+
+/* ---------------------------------------------------------------- element types */
+typedef int32_t ctok_dtype;
+enum {
+    CTOK_U8 = 1, CTOK_I8, CTOK_BOOL, CTOK_U16, CTOK_I16, CTOK_I32, CTOK_I64, CTOK_F16, CTOK_BF16, CTOK_F32, CTOK_F64
+};
+
+/* ---------------------------------------------------------------- library */
+CTOK_API const char *ctok_version(void);                      /* "0.1.0"; static storage */
+CTOK_API uint32_t ctok_abi_version(void);                     /* CTOK_ABI_VERSION of the library */
+CTOK_API const char *ctok_status_name(ctok_status status);    /* "CTOK_E_HANDLE"; static storage; "?" for an unknown one */
+
+/* ---------------------------------------------------------------- engine */
+enum { CTOK_KERNELS_AUTO = 0, CTOK_KERNELS_REFERENCE, CTOK_KERNELS_GENERIC, CTOK_KERNELS_AVX2, CTOK_KERNELS_AVX512 };
+
+typedef struct {
+    uint32_t struct_size;
+    uint32_t num_threads;  /* 0: one for each processor that this process may use; at most 256 */
+    uint32_t kernels;      /* CTOK_KERNELS_*: auto takes the best that the processor has; reference is scalar and slow */
+    uint32_t reserved;
+} ctok_engine_options;
+
+typedef struct {
+    uint32_t struct_size;
+    uint32_t num_threads;
+    uint64_t arena_bytes;  /* activation memory now held for reuse between jobs */
+    uint32_t num_models;
+    uint32_t num_jobs;     /* queued, running, or ended and not released */
+    char kernels[16];      /* "avx512", "avx2", "generic" or "reference" */
+} ctok_engine_info;
+
+/* Called on the engine's thread when its list of ended jobs turns from empty to not empty. It must only wake somebody, who
+ * then calls ctok_engine_wait. It carries no data. */
+typedef void (*ctok_wake)(void);
+
+/* options, wake: may be NULL. The engine owns its thread and pool until ctok_engine_close. */
+CTOK_API ctok_status ctok_engine_open(const ctok_engine_options *options, ctok_wake wake, uint32_t *engine, ctok_error *error);
+CTOK_API ctok_status ctok_engine_query(uint32_t engine, ctok_engine_info *info, ctok_error *error);
+
+/* Writes the ids of ended jobs, each once, at most `capacity`; *num_jobs says how many. timeout_us = 0 never waits;
+ * otherwise waits so long for the first one. None in time is CTOK_OK with *num_jobs = 0. */
+CTOK_API ctok_status ctok_engine_wait(uint32_t engine, uint32_t *jobs, uint32_t capacity, uint32_t *num_jobs, uint32_t timeout_us,
+                                      ctok_error *error);
+
+/* Cancels what runs, ends every queued job with CTOK_E_CLOSED, wakes every waiter, joins the thread, frees all models.
+ * Jobs that ended stay until released. After it returns, `wake` is never called again. */
+CTOK_API ctok_status ctok_engine_close(uint32_t engine, ctok_error *error);
+
+/* ---------------------------------------------------------------- model */
+enum { CTOK_PRECISION_AUTO = 0, CTOK_PRECISION_F32 = 1 };
+enum { CTOK_HALF_ENCODER = 1, CTOK_HALF_DECODER = 2 };
+
+/* Where a fact about a model came from. */
+enum {
+    CTOK_FROM_NOWHERE = 0, /* does not apply */
+    CTOK_FROM_KEYS,        /* names and shapes of the parameters */
+    CTOK_FROM_BUFFERS,     /* buffers that the checkpoint carries beside its parameters (quantizer._levels) */
+    CTOK_FROM_METADATA,    /* a safetensors file's __metadata__ */
+    CTOK_FROM_NAME,        /* the model's name */
+    CTOK_FROM_OPTION,      /* ctok_model_options */
+    CTOK_FROM_DEFAULT      /* the value of all public models */
+};
+
+typedef struct {
+    uint32_t struct_size;
+    uint32_t precision;       /* CTOK_PRECISION_*; auto is f32 in this version */
+    uint32_t halves;          /* bits of CTOK_HALF_*; 0: every half that the checkpoint holds */
+    uint32_t num_fsq_levels;  /* 0: as found */
+    uint32_t fsq_levels[8];   /* 2 .. 65535 each, product at most 2^31 - 1 */
+    char name[64];            /* "" takes the last part of the path; a name such as ...-DI8x8 is checked against the keys */
+} ctok_model_options;
+
+typedef struct {
+    uint32_t struct_size;
+    uint32_t halves;             /* bits of CTOK_HALF_* */
+    uint32_t is_discrete;        /* 1: FSQ indices and codes; 0: a continuous latent */
+    uint32_t is_discrete_from;   /* CTOK_FROM_* */
+    uint32_t spatial_factor;     /* pixels to one token, each way */
+    uint32_t spatial_factor_from;
+    uint32_t patch;              /* Haar patch: 2 or 4 */
+    uint32_t latent_channels;    /* of the latent or of the codes */
+    uint32_t num_fsq_levels;     /* 0 when continuous */
+    uint32_t fsq_levels_from;
+    uint32_t fsq_levels[8];      /* level 0 is the least significant digit of an index */
+    uint32_t codebook_size;      /* product of the levels; 0 when continuous */
+    uint32_t precision;          /* CTOK_PRECISION_* in use */
+    uint32_t encoder_z_channels, encoder_num_levels, encoder_blocks, encoder_base_channels, encoder_widths[8];
+    uint32_t decoder_z_channels, decoder_num_levels, decoder_blocks, decoder_base_channels, decoder_widths[8];
+    ctok_dtype stored_dtype;     /* of the weights in the file */
+    uint32_t num_nonfinite_tensors;
+    int64_t encoder_parameters, decoder_parameters;
+    int64_t num_nonfinite;       /* weights that are NaN or infinite: allowed, and told here */
+    uint64_t weight_bytes;       /* memory that the packed weights take */
+    char first_nonfinite[160];   /* name of the first tensor that has some, or "" */
+    char name[64];
+} ctok_model_info;
+
+/* Submits the opening of `path`: a TorchScript archive, a .safetensors file, or a folder with encoder.jit and/or decoder.jit,
+ * autoencoder.jit, or .safetensors of the same names. Loading is strict: a missing, extra or misshapen tensor is an error.
+ * When the job has ended well, ctok_job_info.model is the id; the caller owns it: ctok_model_close. options may be NULL. */
+CTOK_API ctok_status ctok_model_open(uint32_t engine, const char *path, const ctok_model_options *options, uint32_t *job,
+                                     ctok_error *error);
+CTOK_API ctok_status ctok_model_query(uint32_t model, ctok_model_info *info, ctok_error *error);
+
+/* Queued jobs of the model end with CTOK_E_CLOSED, a running one is cancelled; memory goes back when the last has ended. */
+CTOK_API ctok_status ctok_model_close(uint32_t model, ctok_error *error);
+
+/* Submits writing the checkpoint at `path` as one safetensors file with the public parameter names, dtypes kept, buffers
+ * dropped, and what keys cannot tell in its metadata. The file appears whole or not at all. options may be NULL. */
+CTOK_API ctok_status ctok_model_convert(uint32_t engine, const char *out_path, const char *path, const ctok_model_options *options,
+                                        uint32_t *job, ctok_error *error);
+
+/* ---------------------------------------------------------------- requests
+ * Layouts, always contiguous, B = batch:
+ *     pixels u8   [B, H, W, 3]       0 .. 255; 0 maps to -1.0, 255 to 1.0
+ *     pixels f32  [B, 3, H, W]       -1 .. 1 (decoding does not clamp)
+ *     indices i32 [B, h, w]          0 .. codebook_size - 1
+ *     codes f32   [B, d, h, w]       quantised values, -1 .. 1
+ *     latent f32  [B, C, h, w]       continuous models
+ *     pre_quant   [B, d, h, w] f32   the vector before FSQ
+ * Pixels of any H, W >= 1 are padded with black to multiples of 16 (and of spatial_factor), half on each side, the odd one
+ * last. h = padded_height / spatial_factor. Encode and autoencode do that themselves; ctok_plan tells the padding.
+ */
+enum { CTOK_TASK_ENCODE = 1, CTOK_TASK_DECODE = 2, CTOK_TASK_AUTOENCODE = 3 };
+enum {
+    CTOK_PIXELS_U8 = 1, CTOK_PIXELS_F32 = 2, CTOK_INDICES = 4, CTOK_CODES = 8, CTOK_LATENT = 16, CTOK_PRE_QUANT = 32
+};
+
+typedef struct {
+    uint32_t struct_size;
+    uint32_t task;     /* CTOK_TASK_* */
+    uint32_t input;    /* one of the tensors above */
+    uint32_t outputs;  /* bits of the tensors above. 0: encode gives indices and codes, or latent; others pixels of decode: f32,
+                          of autoencode: u8 */
+    int64_t batch;     /* 0 means 1 */
+    int64_t height, width;                             /* of the input: pixels, or tokens when decoding */
+    int64_t crop_top, crop_left, crop_height, crop_width; /* decode: the part of the pixels to return; height 0: all */
+} ctok_request;
+
+typedef struct {
+    uint32_t kind;   /* CTOK_PIXELS_U8 ... */
+    ctok_dtype dtype;
+    uint32_t rank;
+    uint32_t reserved;
+    int64_t shape[5];
+    uint64_t bytes;
+} ctok_output;
+
+typedef struct {
+    uint32_t struct_size;
+    uint32_t num_outputs;
+    uint64_t input_bytes;   /* that ctok_job_submit will expect */
+    uint64_t result_bytes;  /* of all outputs */
+    uint64_t arena_bytes;   /* activations and scratch, at the peak */
+    uint64_t weight_bytes;  /* packed weights, held since opening */
+    uint32_t num_steps;
+    uint32_t reserved;
+    int64_t padded_height, padded_width, pad_top, pad_left; /* encode and autoencode; otherwise of the decoded pixels */
+    ctok_output outputs[4];
+} ctok_plan;
+
+/* Instant. Refuses what ctok_job_submit would refuse, with the same error. */
+CTOK_API ctok_status ctok_plan_query(uint32_t model, ctok_plan *plan, const ctok_request *request, ctok_error *error);
+
+/* ---------------------------------------------------------------- jobs */
+CTOK_API ctok_status ctok_job_submit(uint32_t model, const void *input, uint64_t input_bytes, const ctok_request *request, uint32_t *job,
+                                     ctok_error *error);
+
+enum { CTOK_JOB_QUEUED = 1, CTOK_JOB_RUNNING = 2, CTOK_JOB_ENDED = 3 };
+
+typedef struct {
+    uint32_t struct_size;
+    uint32_t state;        /* CTOK_JOB_* */
+    ctok_status status;    /* once ended */
+    uint32_t model;        /* ctok_model_open, ended well: the new id */
+    uint32_t steps_done, num_steps;
+    uint32_t num_outputs;  /* once ended well */
+    uint32_t reserved;
+    uint64_t run_us;       /* time on the engine's thread, microseconds, once ended */
+    ctok_output outputs[4];
+} ctok_job_info;
+
+CTOK_API ctok_status ctok_job_query(uint32_t job, ctok_job_info *info, ctok_error *error);
+
+/* The job's own status and, when it failed, its error; CTOK_E_NOT_READY if it has not ended within timeout_us (0: at once). */
+CTOK_API ctok_status ctok_job_wait(uint32_t job, uint32_t timeout_us, ctok_error *error);
+
+/* Copies output number `index` (as in ctok_job_info.outputs) out. CTOK_E_CAPACITY when out_bytes is too small. */
+CTOK_API ctok_status ctok_job_take(uint32_t job, void *out, uint64_t out_bytes, uint32_t index, ctok_error *error);
+
+/* Asks the job to end with CTOK_E_CANCELLED; it stays until released. Fine on a job that has ended. */
+CTOK_API ctok_status ctok_job_cancel(uint32_t job, ctok_error *error);
+
+/* Forgets the id and frees the results. A job that has not ended is cancelled first and freed when it ends. */
+CTOK_API ctok_status ctok_job_release(uint32_t job, ctok_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

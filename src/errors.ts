@@ -1,0 +1,55 @@
+/**
+ * The one error type of the project. Every failure names what was expected and what was found, carries a code for programs
+ * and the stack of the caller. Codes equal the C library's (ctok.h) without their prefix, and three that C cannot meet.
+ */
+
+/** Grouped by who can mend it: the caller, the file, the machine, the flow, us. */
+export type ErrorCode =
+  | "ARGUMENT"
+  | "STRUCT_SIZE"
+  | "HANDLE"
+  | "SHAPE"
+  | "VALUE"
+  | "CAPACITY"
+  | "UNSUPPORTED"
+  | "FILE_MISSING"
+  | "FILE_IO"
+  | "FILE_FORMAT"
+  | "FILE_TENSOR"
+  | "FILE_NETWORK"
+  | "IMAGE" // not an image that can be read
+  | "TOKEN_FILE" // not a token file, or a damaged one
+  | "MEMORY"
+  | "DEVICE"
+  | "THREAD"
+  | "LIBRARY" // the native library was not found or does not fit
+  | "CANCELLED"
+  | "CLOSED"
+  | "NOT_READY"
+  | "INTERNAL";
+
+export class TokenizerError extends Error {
+  /** "AbortError" when an AbortSignal ended the work, as the web platform names it. */
+  override readonly name: string;
+  readonly code: ErrorCode;
+  /** A number for programs, where the code has one: a position, a byte offset, an errno. */
+  readonly detail: number | undefined;
+
+  constructor(code: ErrorCode, message: string, options: { detail?: number; cause?: unknown } = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = code === "CANCELLED" ? "AbortError" : "TokenizerError";
+    this.code = code;
+    this.detail = options.detail;
+  }
+}
+
+/** The text of any thrown value. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** Fails with "NAME: expected EXPECTED, found FOUND". */
+export function expected(name: string, wanted: string, found: unknown, code: ErrorCode = "ARGUMENT"): TokenizerError {
+  const shown = typeof found === "string" ? JSON.stringify(found) : Array.isArray(found) ? `[${found.join(", ")}]` : String(found);
+  return new TokenizerError(code, `${name}: expected ${wanted}, found ${shown}`);
+}
