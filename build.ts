@@ -14,7 +14,7 @@ const out = join(root, "build");
 const isX86 = process.arch === "x64";
 
 const common = ["-std=c11", "-O3", "-g1", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-pthread", "-D_GNU_SOURCE"];
-const warnings = ["-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-Werror"];
+const warnings = ["-Wall", "-Wextra", "-Wstrict-prototypes", "-Werror"];
 
 /** First match wins. Off x86-64 the files are compiled to nothing and the generic kernels serve. */
 const prefixFlags: [prefix: string, flags: string[]][] = [

@@ -143,7 +143,9 @@ function nameOf(value: unknown): string {
 export function viewAs<D extends DType>(dtype: D, bytes: Uint8Array, offset = 0, byteLength = bytes.byteLength - offset): Arrays[D] {
   const constructor = constructors[dtype];
   const start = bytes.byteOffset + offset;
-  const aligned = start % constructor.BYTES_PER_ELEMENT === 0;
-  const buffer = aligned ? bytes.buffer : bytes.slice(offset, offset + byteLength).buffer;
-  return new constructor(buffer, aligned ? start : 0, byteLength / constructor.BYTES_PER_ELEMENT) as Arrays[D];
+  const count = byteLength / constructor.BYTES_PER_ELEMENT;
+  if (start % constructor.BYTES_PER_ELEMENT === 0) return new constructor(bytes.buffer as ArrayBuffer, start, count) as Arrays[D];
+  const copy = new Uint8Array(byteLength); // Note: not bytes.slice, which shares memory when bytes are a Buffer
+  copy.set(bytes.subarray(offset, offset + byteLength));
+  return new constructor(copy.buffer, 0, count) as Arrays[D];
 }

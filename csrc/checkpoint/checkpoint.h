@@ -42,7 +42,8 @@ typedef struct {
 // `path`: a file (by its content: safetensors or a zip archive), or a folder holding, first match wins,
 //   encoder.jit and/or decoder.jit; autoencoder.jit; encoder.safetensors and/or decoder.safetensors;
 //   autoencoder.safetensors; exactly one other *.safetensors.
-// The same name in both files of a folder is an error unless both tensors are equal in type, shape and bytes.
+// The same name in both files of a folder is an error unless both tensors are equal in type, shape and bytes. Of a metadata
+// key in both files, the first file's value is kept.
 // On success *out is owned by the caller: checkpoint_close. On failure *out is untouched.
 // Errors: CTOK_E_FILE_MISSING, CTOK_E_FILE_IO, CTOK_E_FILE_FORMAT, CTOK_E_MEMORY.
 ctok_status checkpoint_open(checkpoint **out, const char *path, ctok_error *error);

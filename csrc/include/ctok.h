@@ -96,8 +96,9 @@ typedef struct {
     char kernels[16];      /* "avx512", "avx2", "generic" or "reference" */
 } ctok_engine_info;
 
-/* Called on the engine's thread when its list of ended jobs turns from empty to not empty. It must only wake somebody, who
- * then calls ctok_engine_wait. It carries no data. */
+/* Called on the engine's thread, and there alone, when a job that ends there finds the list of ended jobs empty. It must only
+ * wake somebody, who then calls ctok_engine_wait. It carries no data. Jobs that the caller ends itself (ctok_job_cancel,
+ * ctok_model_close) are listed without a call: ask ctok_engine_wait after those. */
 typedef void (*ctok_wake)(void);
 
 /* options, wake: may be NULL. The engine owns its thread and pool until ctok_engine_close. */
@@ -105,7 +106,7 @@ CTOK_API ctok_status ctok_engine_open(const ctok_engine_options *options, ctok_w
 CTOK_API ctok_status ctok_engine_query(uint32_t engine, ctok_engine_info *info, ctok_error *error);
 
 /* Writes the ids of ended jobs, each once, at most `capacity`; *num_jobs says how many. timeout_us = 0 never waits;
- * otherwise waits so long for the first one. None in time is CTOK_OK with *num_jobs = 0. */
+ * otherwise waits so long for the first one. None in time is CTOK_OK with *num_jobs = 0. capacity = 0 only waits. */
 CTOK_API ctok_status ctok_engine_wait(uint32_t engine, uint32_t *jobs, uint32_t capacity, uint32_t *num_jobs, uint32_t timeout_us,
                                       ctok_error *error);
 

@@ -1,0 +1,11 @@
+// The blocked ops for AVX2 with FMA: 256-bit vectors, 6 x 2 sums of 16 registers. Empty off x86-64.
+// Called through avx2_ops, which cpu_backend.c picks only where the processor has both.
+#if defined(__x86_64__)
+#define VECTOR_BYTES 32
+#define TILE_PIXELS 6
+#define OPS_TABLE avx2_ops
+#define OPS_NAME "avx2"
+#include "blocked_ops.inc"
+#else
+typedef int avx2_ops_is_empty;
+#endif

@@ -1,0 +1,84 @@
+// Opens the CPU backend: counts processors, picks the op table once, starts the pool, gives memory. Ops are in ref_ops.c
+// (scalar) and blocked_*.inc (fast; compiled by generic_ops.c, avx2_ops.c and avx512_ops.c).
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "cpu.h"
+#include "features.h"
+
+enum {
+    MAX_THREADS = 256,
+    MAPPED_BYTES = 1 << 18  // from here on memory is mapped, so that freeing gives it back to the system at once
+};
+
+static void *cpu_alloc(backend *b, size_t num_bytes) {
+    (void)b;
+    if (num_bytes > SIZE_MAX - BACKEND_ALIGNMENT) return NULL;
+    if (num_bytes >= MAPPED_BYTES) {
+        void *memory = mmap(NULL, num_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        return memory == MAP_FAILED ? NULL : memory;
+    }
+    size_t rounded = (num_bytes + BACKEND_ALIGNMENT - 1) / BACKEND_ALIGNMENT * BACKEND_ALIGNMENT;
+    return aligned_alloc(BACKEND_ALIGNMENT, rounded ? rounded : BACKEND_ALIGNMENT);
+}
+
+static void cpu_free(backend *b, void *memory, size_t num_bytes) {
+    (void)b;
+    if (!memory) return;
+    if (num_bytes >= MAPPED_BYTES) munmap(memory, num_bytes);
+    else free(memory);
+}
+
+static void cpu_close(backend *b) {
+    if (!b) return;
+    pool_close(((cpu_backend *)b)->pool);
+    free(b);
+}
+
+// Best first. `has` is what the processor must offer.
+typedef struct {
+    uint32_t kernels;
+    const backend_ops *ops;
+    bool has;
+} kernel_set;
+
+static ctok_status select_ops(const backend_ops **out, uint32_t kernels, ctok_error *error) {
+    cpu_features features = features_detect();
+    const kernel_set sets[] = {
+#if defined(__x86_64__)
+        {CTOK_KERNELS_AVX512, &avx512_ops, features.has_avx512},
+        {CTOK_KERNELS_AVX2, &avx2_ops, features.has_avx2},
+#endif
+        {CTOK_KERNELS_GENERIC, &generic_ops, true},
+        {CTOK_KERNELS_REFERENCE, &ref_ops, true},
+    };
+    enum { NUM_SETS = sizeof sets / sizeof sets[0] };
+    for (int i = 0; i < NUM_SETS; i++)
+        if (sets[i].has && (kernels == CTOK_KERNELS_AUTO || kernels == sets[i].kernels)) {
+            *out = sets[i].ops;
+            return CTOK_OK;
+        }
+    static const char *const names[] = {"auto", "reference", "generic", "avx2", "avx512"};
+    if (kernels > CTOK_KERNELS_AVX512) return ctok_fail(error, CTOK_E_ARGUMENT, kernels, "expected kernels 0 to 4, found %u", kernels);
+    return ctok_fail(error, CTOK_E_DEVICE, kernels, "kernels %s were asked for; this processor has reference, generic%s%s",
+                     names[kernels], features.has_avx2 ? ", avx2" : "", features.has_avx512 ? ", avx512" : "");
+}
+
+ctok_status cpu_backend_open(backend **out, uint32_t num_threads, uint32_t kernels, ctok_error *error) {
+    const backend_ops *ops = NULL;
+    CTOK_TRY(select_ops(&ops, kernels, error));
+    if (num_threads == 0) num_threads = (uint32_t)features_num_processors();
+    if (num_threads > MAX_THREADS) num_threads = MAX_THREADS;
+
+    cpu_backend *cpu = calloc(1, sizeof *cpu);
+    if (!cpu) return ctok_fail(error, CTOK_E_MEMORY, sizeof *cpu, "no memory for the CPU backend (%zu bytes)", sizeof *cpu);
+    cpu->base = (backend){
+        .ops = ops, .alloc = cpu_alloc, .free = cpu_free, .close = cpu_close, .num_threads = (int32_t)num_threads, .cancel = NULL};
+    ctok_status status = pool_open(&cpu->pool, (int32_t)num_threads, error);
+    if (status != CTOK_OK) {
+        free(cpu);
+        return status;
+    }
+    *out = &cpu->base;
+    return CTOK_OK;
+}

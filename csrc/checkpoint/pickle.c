@@ -1,0 +1,374 @@
+// A stack machine over pickle protocol 2, closed to what torch's C++ Pickler writes. Ref: torch/csrc/jit/serialization/
+// pickler.cpp (opcodes, names and the shapes of their arguments); Lib/pickletools.py (operands of each opcode).
+// Nothing here recurses: values link to values, and every opcode makes at most one value and one link for each it pops.
+// What it leaves out: complex numbers, quantized and sparse tensors, every other opcode and name. Called by torchscript.c.
+#include "pickle.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+typedef struct {
+    const uint8_t *bytes;
+    size_t num_bytes, at, opcode_at;
+    pickle_value **stack;  // NULL is a mark. Room for num_bytes: an opcode pushes at most one
+    size_t depth;
+    pickle_value **memo;
+    size_t memo_capacity;  // num_bytes: a writer numbers its entries from 0
+    struct checkpoint_strings **arena;
+    ctok_error *error;
+} machine;
+
+__attribute__((format(printf, 2, 3))) static ctok_status fail(const machine *m, const char *format, ...) {
+    char message[512];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(message, sizeof message, format, arguments);
+    va_end(arguments);
+    return ctok_fail(m->error, CTOK_E_FILE_FORMAT, (int64_t)m->opcode_at, "data.pkl, byte %zu: %s", m->opcode_at, message);
+}
+
+const char *pickle_kind_name(pickle_kind kind) {
+    static const char *const names[] = {"None", "a bool", "an int", "a float", "a string", "a tuple", "a list", "a dict",
+                                        "a name", "an object", "a storage", "a tensor"};
+    return names[kind];
+}
+
+// What stands on top, for messages.
+static const char *found(const pickle_value *value) { return value ? pickle_kind_name(value->kind) : "nothing"; }
+
+/* ---------------------------------------------------------------- names */
+enum { ROLE_TENSOR, ROLE_STORAGE, ROLE_DICT, ROLE_FIRST_ARGUMENT, ROLE_CLASS };
+
+static const struct {
+    const char *module, *name;
+    uint16_t role;
+    ctok_dtype dtype;
+} globals[] = {
+    {"torch._utils", "_rebuild_tensor_v2", ROLE_TENSOR, 0},
+    {"torch", "FloatStorage", ROLE_STORAGE, CTOK_F32},
+    {"torch", "HalfStorage", ROLE_STORAGE, CTOK_F16},
+    {"torch", "BFloat16Storage", ROLE_STORAGE, CTOK_BF16},
+    {"torch", "DoubleStorage", ROLE_STORAGE, CTOK_F64},
+    {"torch", "LongStorage", ROLE_STORAGE, CTOK_I64},
+    {"torch", "IntStorage", ROLE_STORAGE, CTOK_I32},
+    {"torch", "ShortStorage", ROLE_STORAGE, CTOK_I16},
+    {"torch", "CharStorage", ROLE_STORAGE, CTOK_I8},
+    {"torch", "ByteStorage", ROLE_STORAGE, CTOK_U8},
+    {"torch", "BoolStorage", ROLE_STORAGE, CTOK_BOOL},
+    {"collections", "OrderedDict", ROLE_DICT, 0},
+    {"torch.jit._pickle", "build_intlist", ROLE_FIRST_ARGUMENT, 0},
+    {"torch.jit._pickle", "build_doublelist", ROLE_FIRST_ARGUMENT, 0},
+    {"torch.jit._pickle", "build_boollist", ROLE_FIRST_ARGUMENT, 0},
+    {"torch.jit._pickle", "build_tensorlist", ROLE_FIRST_ARGUMENT, 0},
+    {"torch.jit._pickle", "restore_type_tag", ROLE_FIRST_ARGUMENT, 0},
+    {"torch", "device", ROLE_FIRST_ARGUMENT, 0},
+};
+
+static bool is_text(text t, const char *s) { return t.num_bytes == strlen(s) && memcmp(t.bytes, s, t.num_bytes) == 0; }
+
+/* ---------------------------------------------------------------- the stack */
+static pickle_value *make(machine *m, pickle_kind kind) {
+    pickle_value *value = arena_take(m->arena, sizeof *value);
+    if (value) value->kind = kind;
+    return value;
+}
+
+static ctok_status no_memory(machine *m) {
+    return ctok_fail(m->error, CTOK_E_MEMORY, (int64_t)m->num_bytes, "no memory for the values of data.pkl");
+}
+
+static ctok_status push(machine *m, pickle_value *value) {
+    if (!value) return no_memory(m);
+    m->stack[m->depth++] = value;
+    return CTOK_OK;
+}
+
+static pickle_value *top(const machine *m) { return m->depth > 0 ? m->stack[m->depth - 1] : NULL; }
+
+// NULL, and nothing popped, where the stack is empty or a mark is on top.
+static pickle_value *pop(machine *m) {
+    pickle_value *value = top(m);
+    if (value) m->depth--;
+    return value;
+}
+
+static ctok_status push_integer(machine *m, pickle_kind kind, int64_t integer) {
+    pickle_value *value = make(m, kind);
+    if (value) value->integer = integer;
+    return push(m, value);
+}
+
+static ctok_status append(machine *m, pickle_value *into, const pickle_value *key, const pickle_value *value) {
+    pickle_item *item = arena_take(m->arena, sizeof *item);
+    if (!item) return no_memory(m);
+    *item = (pickle_item){key, value, NULL};
+    if (into->last) into->last->next = item;
+    else into->first = item;
+    into->last = item;
+    into->num_items++;
+    return CTOK_OK;
+}
+
+// Moves the topmost `count` values into a tuple, a list or (in pairs) a dict.
+static ctok_status collect(machine *m, pickle_value *into, size_t count) {
+    size_t step = into->kind == PICKLE_DICT ? 2 : 1;
+    if (count % step != 0) return fail(m, "a dict entry has a key without a value (%zu values)", count);
+    pickle_value **items = m->stack + m->depth - count;
+    for (size_t i = 0; i < count; i++)
+        if (!items[i]) return fail(m, "expected %zu values on the stack, found a mark", count);
+    for (size_t i = 0; i < count; i += step)
+        CTOK_TRY(step == 2 ? append(m, into, items[i], items[i + 1]) : append(m, into, NULL, items[i]));
+    m->depth -= count;
+    return CTOK_OK;
+}
+
+static ctok_status count_to_mark(machine *m, size_t *count) {
+    for (*count = 0; *count < m->depth; ++*count)
+        if (!m->stack[m->depth - 1 - *count]) return CTOK_OK;
+    return fail(m, "opcode 0x%02x needs a mark below it", m->bytes[m->opcode_at]);
+}
+
+// count values above a mark, or, without a mark, exactly `count`.
+static ctok_status run_tuple(machine *m, size_t count, bool has_mark) {
+    if (has_mark) CTOK_TRY(count_to_mark(m, &count));
+    if (count > m->depth) return fail(m, "a tuple of %zu values, but %zu on the stack", count, m->depth);
+    pickle_value *tuple = make(m, PICKLE_TUPLE);
+    if (!tuple) return no_memory(m);
+    CTOK_TRY(collect(m, tuple, count));
+    if (has_mark) m->depth--;
+    return push(m, tuple);
+}
+
+static ctok_status run_fill(machine *m, pickle_kind kind, size_t count, bool has_mark) {
+    if (has_mark) CTOK_TRY(count_to_mark(m, &count));
+    size_t needed = count + has_mark + 1;
+    pickle_value *into = needed <= m->depth ? m->stack[m->depth - needed] : NULL;
+    if (!into || into->kind != kind) return fail(m, "expected %s to fill, found %s", pickle_kind_name(kind), found(into));
+    CTOK_TRY(collect(m, into, count));
+    if (has_mark) m->depth--;
+    return CTOK_OK;
+}
+
+/* ---------------------------------------------------------------- operands */
+static ctok_status take(machine *m, const uint8_t **operand, size_t num_bytes) {
+    *operand = m->bytes + m->at;
+    if (num_bytes > m->num_bytes - m->at)
+        return fail(m, "opcode 0x%02x needs %zu more bytes, %zu are left", m->bytes[m->opcode_at], num_bytes, m->num_bytes - m->at);
+    m->at += num_bytes;
+    return CTOK_OK;
+}
+
+static ctok_status take_line(machine *m, text *line) {
+    const uint8_t *start = m->bytes + m->at, *end = memchr(start, '\n', m->num_bytes - m->at);
+    if (!end) return fail(m, "a name without its line end");
+    *line = (text){(const char *)start, (size_t)(end - start)};
+    m->at += line->num_bytes + 1;
+    return CTOK_OK;
+}
+
+static ctok_status run_integer(machine *m, size_t num_bytes, bool is_signed) {
+    const uint8_t *operand;
+    CTOK_TRY(take(m, &operand, num_bytes));
+    uint64_t bits = 0;
+    for (size_t i = 0; i < num_bytes; i++) bits |= (uint64_t)operand[i] << (8 * i);
+    if (is_signed && num_bytes > 0 && num_bytes < 8 && operand[num_bytes - 1] >= 0x80) bits |= UINT64_MAX << (8 * num_bytes);
+    return push_integer(m, PICKLE_INT, (int64_t)bits);
+}
+
+static ctok_status run_long(machine *m) {
+    const uint8_t *length;
+    CTOK_TRY(take(m, &length, 1));
+    if (*length > 8) return fail(m, "an int of %d bytes: expected at most 8", *length);
+    return run_integer(m, *length, true);
+}
+
+static ctok_status run_float(machine *m) {
+    const uint8_t *operand;
+    CTOK_TRY(take(m, &operand, 8));
+    uint64_t bits = __builtin_bswap64(load_u64(operand));
+    pickle_value *value = make(m, PICKLE_FLOAT);
+    if (value) memcpy(&value->number, &bits, sizeof bits);
+    return push(m, value);
+}
+
+static ctok_status run_string(machine *m) {
+    const uint8_t *operand;
+    CTOK_TRY(take(m, &operand, 4));
+    size_t num_bytes = load_u32(operand);
+    CTOK_TRY(take(m, &operand, num_bytes));
+    pickle_value *value = make(m, PICKLE_STRING);
+    if (value) value->text = (text){(const char *)operand, num_bytes};
+    return push(m, value);
+}
+
+static ctok_status run_memo(machine *m, size_t index_bytes, bool is_put) {
+    const uint8_t *operand;
+    CTOK_TRY(take(m, &operand, index_bytes));
+    size_t index = index_bytes == 1 ? *operand : load_u32(operand);
+    if (index >= m->memo_capacity) return fail(m, "memo entry %zu in a pickle of %zu bytes", index, m->num_bytes);
+    if (!is_put) return m->memo[index] ? push(m, m->memo[index]) : fail(m, "memo entry %zu is read before it is set", index);
+    if (!top(m)) return fail(m, "memo entry %zu is set from nothing", index);
+    m->memo[index] = top(m);
+    return CTOK_OK;
+}
+
+/* ---------------------------------------------------------------- constructions */
+static ctok_status run_global(machine *m) {
+    text module, name;
+    CTOK_TRY(take_line(m, &module));
+    CTOK_TRY(take_line(m, &name));
+    pickle_value *value = make(m, PICKLE_GLOBAL);
+    if (!value) return no_memory(m);
+    value->text = name;
+    static const char prefix[] = "__torch__.";
+    if (is_text(module, "__torch__") || (module.num_bytes >= sizeof prefix && memcmp(module.bytes, prefix, sizeof prefix - 1) == 0)) {
+        value->role = ROLE_CLASS;
+        return push(m, value);
+    }
+    for (size_t i = 0; i < sizeof globals / sizeof *globals; i++) {
+        if (!is_text(module, globals[i].module) || !is_text(name, globals[i].name)) continue;
+        value->role = globals[i].role;
+        value->dtype = globals[i].dtype;
+        return push(m, value);
+    }
+    return fail(m, "the name %s %s is not one that ctok knows", text_shown(module).s, text_shown(name).s);
+}
+
+static ctok_status run_new_object(machine *m) {
+    pickle_value *arguments = pop(m), *class = pop(m);
+    if (!class || class->kind != PICKLE_GLOBAL || class->role != ROLE_CLASS)
+        return fail(m, "expected a __torch__ class to make an object of, found %s", found(class));
+    if (arguments->kind != PICKLE_TUPLE || arguments->num_items != 0)
+        return fail(m, "expected no arguments for an object, found %s", found(arguments));
+    pickle_value *object = make(m, PICKLE_OBJECT);
+    if (object) object->text = class->text;
+    return push(m, object);
+}
+
+static ctok_status run_build(machine *m) {
+    pickle_value *state = pop(m), *object = top(m);
+    if (!state || !object || object->kind != PICKLE_OBJECT || object->state)
+        return fail(m, "expected a new object to give its state to, found %s", found(object));
+    object->state = state;
+    return CTOK_OK;
+}
+
+static bool holds_kinds(const pickle_value *tuple, const pickle_kind *kinds, int64_t num_kinds) {
+    if (!tuple || tuple->kind != PICKLE_TUPLE || tuple->num_items < num_kinds) return false;
+    const pickle_item *item = tuple->first;
+    for (int64_t i = 0; i < num_kinds; i++, item = item->next)
+        if (item->value->kind != kinds[i]) return false;
+    return true;
+}
+
+// Arguments: storage, offset, size, stride, requires_grad, hooks (an empty dict), and perhaps a dict of math flags.
+static ctok_status rebuild_tensor(machine *m, const pickle_value *arguments) {
+    static const pickle_kind kinds[] = {PICKLE_STORAGE, PICKLE_INT, PICKLE_TUPLE, PICKLE_TUPLE, PICKLE_BOOL, PICKLE_DICT, PICKLE_DICT};
+    if (arguments->num_items > 7 || !holds_kinds(arguments, kinds, arguments->num_items == 7 ? 7 : 6))
+        return fail(m, "_rebuild_tensor_v2 expects (storage, offset, size, stride, requires_grad, hooks)");
+    const pickle_item *item = arguments->first;
+    const pickle_value *values[7] = {0};
+    for (int i = 0; item; item = item->next) values[i++] = item->value;
+    for (int i = 5; i < 7; i++)
+        if (values[i] && values[i]->num_items != 0) return fail(m, "a tensor with %s is not supported", i == 5 ? "hooks" : "math flags");
+    pickle_value *tensor = make(m, PICKLE_TENSOR);
+    if (!tensor) return no_memory(m);
+    tensor->storage = values[0];
+    tensor->integer = values[1]->integer;
+    tensor->size = values[2];
+    tensor->stride = values[3];
+    return push(m, tensor);
+}
+
+static ctok_status run_reduce(machine *m) {
+    pickle_value *arguments = pop(m), *callee = pop(m);
+    if (!callee || callee->kind != PICKLE_GLOBAL || arguments->kind != PICKLE_TUPLE)
+        return fail(m, "expected a name and a tuple of arguments, found %s and %s", found(callee), found(arguments));
+    if (callee->role == ROLE_TENSOR) return rebuild_tensor(m, arguments);
+    if (callee->role == ROLE_DICT && arguments->num_items == 0) return push(m, make(m, PICKLE_DICT));
+    if (callee->role == ROLE_FIRST_ARGUMENT && arguments->num_items >= 1 && arguments->num_items <= 2) {
+        m->stack[m->depth++] = (pickle_value *)arguments->first->value;
+        return CTOK_OK;
+    }
+    return fail(m, "%s cannot be called with %lld arguments", text_shown(callee->text).s, (long long)arguments->num_items);
+}
+
+// A storage: ("storage", its type, key, location, number of elements). Where it lived (cpu, cuda:0) does not matter here.
+static ctok_status run_persistent_id(machine *m) {
+    static const pickle_kind kinds[] = {PICKLE_STRING, PICKLE_GLOBAL, PICKLE_STRING, PICKLE_STRING, PICKLE_INT};
+    const pickle_value *id = pop(m);
+    if (!holds_kinds(id, kinds, 5) || id->num_items != 5 || !text_equal(id->first->value->text, TEXT("storage")) ||
+        id->first->next->value->role != ROLE_STORAGE)
+        return fail(m, "expected (\"storage\", type, key, location, elements), found %s", found(id));
+    const pickle_item *type = id->first->next, *key = type->next, *count = key->next->next;
+    pickle_value *storage = make(m, PICKLE_STORAGE);
+    if (!storage) return no_memory(m);
+    storage->dtype = type->value->dtype;
+    storage->text = key->value->text;
+    storage->integer = count->value->integer;
+    return push(m, storage);
+}
+
+/* ---------------------------------------------------------------- the loop */
+static ctok_status step(machine *m) {
+    m->opcode_at = m->at;
+    const uint8_t *operand;
+    if (m->at == m->num_bytes) return fail(m, "the record ends without STOP");
+    uint8_t opcode = m->bytes[m->at++];
+    switch (opcode) {
+        case 0x80: /* PROTO */
+            CTOK_TRY(take(m, &operand, 1));
+            return *operand == 2 ? CTOK_OK : fail(m, "pickle protocol %d: expected 2", *operand);
+        case '(': m->stack[m->depth++] = NULL; return CTOK_OK;   /* MARK */
+        case '}': return push(m, make(m, PICKLE_DICT));          /* EMPTY_DICT */
+        case ']': return push(m, make(m, PICKLE_LIST));          /* EMPTY_LIST */
+        case ')': return push(m, make(m, PICKLE_TUPLE));         /* EMPTY_TUPLE */
+        case 'J': return run_integer(m, 4, true);                /* BININT */
+        case 'K': return run_integer(m, 1, false);               /* BININT1 */
+        case 'M': return run_integer(m, 2, false);               /* BININT2 */
+        case 0x8A: return run_long(m);                           /* LONG1 */
+        case 'G': return run_float(m);                           /* BINFLOAT */
+        case 'X': return run_string(m);                          /* BINUNICODE */
+        case 'N': return push(m, make(m, PICKLE_NONE));          /* NONE */
+        case 0x88: return push_integer(m, PICKLE_BOOL, 1);       /* NEWTRUE */
+        case 0x89: return push_integer(m, PICKLE_BOOL, 0);       /* NEWFALSE */
+        case 't': return run_tuple(m, 0, true);                  /* TUPLE */
+        case 0x85: return run_tuple(m, 1, false);                /* TUPLE1 */
+        case 0x86: return run_tuple(m, 2, false);                /* TUPLE2 */
+        case 0x87: return run_tuple(m, 3, false);                /* TUPLE3 */
+        case 'a': return run_fill(m, PICKLE_LIST, 1, false);     /* APPEND */
+        case 'e': return run_fill(m, PICKLE_LIST, 0, true);      /* APPENDS */
+        case 's': return run_fill(m, PICKLE_DICT, 2, false);     /* SETITEM */
+        case 'u': return run_fill(m, PICKLE_DICT, 0, true);      /* SETITEMS */
+        case 'q': return run_memo(m, 1, true);                   /* BINPUT */
+        case 'r': return run_memo(m, 4, true);                   /* LONG_BINPUT */
+        case 'h': return run_memo(m, 1, false);                  /* BINGET */
+        case 'j': return run_memo(m, 4, false);                  /* LONG_BINGET */
+        case 'c': return run_global(m);                          /* GLOBAL */
+        case 0x81: return run_new_object(m);                     /* NEWOBJ */
+        case 'R': return run_reduce(m);                          /* REDUCE */
+        case 'b': return run_build(m);                           /* BUILD */
+        case 'Q': return run_persistent_id(m);                   /* BINPERSID */
+        default: return fail(m, "opcode 0x%02x is not one that TorchScript writes", opcode);
+    }
+}
+
+ctok_status pickle_read(const pickle_value **out, struct checkpoint_strings **arena, const uint8_t *bytes, size_t num_bytes,
+                        ctok_error *error) {
+    machine m = {.bytes = bytes, .num_bytes = num_bytes, .memo_capacity = num_bytes, .arena = arena, .error = error};
+    if (num_bytes < 2 || bytes[0] != 0x80) return fail(&m, "expected a pickle of protocol 2, found %zu other bytes", num_bytes);
+    if (num_bytes > PICKLE_MAX_BYTES) return fail(&m, "%zu bytes: expected at most %d", num_bytes, PICKLE_MAX_BYTES);
+    m.stack = calloc(num_bytes, 2 * sizeof *m.stack);
+    if (!m.stack) return no_memory(&m);
+    m.memo = m.stack + num_bytes;
+
+    ctok_status status = CTOK_OK;
+    while (status == CTOK_OK && !(m.at < num_bytes && bytes[m.at] == '.')) status = step(&m);
+    m.opcode_at = m.at;
+    if (status == CTOK_OK && (m.depth != 1 || !top(&m))) status = fail(&m, "STOP with %zu values on the stack, expected 1", m.depth);
+    if (status == CTOK_OK && m.at + 1 != num_bytes) status = fail(&m, "%zu bytes follow STOP", num_bytes - m.at - 1);
+    if (status == CTOK_OK) *out = m.stack[0];
+    free(m.stack);
+    return status;
+}

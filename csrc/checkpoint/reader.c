@@ -1,0 +1,88 @@
+// Text and memory for the checkpoint readers: UTF-8 checks, text for error messages, and the arena that owns names and
+// pickle values. What it leaves out: any knowledge of a file form. Called by the .c files of this folder.
+#include "reader.h"
+
+#include <stdlib.h>
+
+// Ref: The Unicode Standard, table 3-7 (well-formed UTF-8 byte sequences).
+size_t text_character(text t) {
+    const uint8_t *p = (const uint8_t *)t.bytes;
+    if (t.num_bytes == 0) return 0;
+    if (p[0] < 0x80) return 1;
+    if (p[0] < 0xC2 || p[0] > 0xF4) return 0;
+    size_t n = p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : 4;
+    if (n > t.num_bytes) return 0;
+    uint8_t lowest = p[0] == 0xE0 ? 0xA0 : p[0] == 0xF0 ? 0x90 : 0x80;
+    uint8_t highest = p[0] == 0xED ? 0x9F : p[0] == 0xF4 ? 0x8F : 0xBF;
+    if (p[1] < lowest || p[1] > highest) return 0;
+    for (size_t i = 2; i < n; i++)
+        if ((p[i] & 0xC0) != 0x80) return 0;
+    return n;
+}
+
+bool text_is_name(text t) {
+    for (size_t n; t.num_bytes > 0; t.bytes += n, t.num_bytes -= n) {
+        n = text_character(t);
+        if (n == 0 || t.bytes[0] == 0) return false;
+    }
+    return true;
+}
+
+shown text_shown(text t) {
+    shown out;
+    size_t used = 0;
+    while (t.num_bytes > 0) {
+        size_t n = text_character(t);
+        bool is_shown = n > 1 || (n == 1 && t.bytes[0] >= 0x20 && t.bytes[0] != 0x7F);
+        if (n == 0) n = 1;
+        if (used + n > sizeof out.s - 4) {
+            memcpy(out.s + used, "...", 3);
+            used += 3;
+            break;
+        }
+        memcpy(out.s + used, is_shown ? t.bytes : "?", n);
+        used += n;
+        t.bytes += n;
+        t.num_bytes -= n;
+    }
+    out.s[used] = 0;
+    return out;
+}
+
+struct checkpoint_strings {
+    struct checkpoint_strings *next;
+    size_t used, capacity;
+    _Alignas(8) uint8_t bytes[];
+};
+
+void *arena_take(struct checkpoint_strings **arena, size_t num_bytes) {
+    enum { BLOCK_BYTES = 64 * 1024 };
+    if (num_bytes > PTRDIFF_MAX / 2) return NULL;
+    num_bytes = (num_bytes + 7) & ~(size_t)7;
+    struct checkpoint_strings *block = *arena;
+    if (!block || block->capacity - block->used < num_bytes) {
+        size_t capacity = num_bytes > BLOCK_BYTES ? num_bytes : BLOCK_BYTES;
+        block = calloc(1, sizeof *block + capacity);
+        if (!block) return NULL;
+        block->capacity = capacity;
+        block->next = *arena;
+        *arena = block;
+    }
+    void *taken = block->bytes + block->used;
+    block->used += num_bytes;
+    return taken;
+}
+
+const char *arena_copy(struct checkpoint_strings **arena, text t) {
+    char *copy = arena_take(arena, t.num_bytes + 1);
+    if (copy) memcpy(copy, t.bytes, t.num_bytes);
+    return copy;
+}
+
+void arena_free(struct checkpoint_strings *arena) {
+    while (arena) {
+        struct checkpoint_strings *next = arena->next;
+        free(arena);
+        arena = next;
+    }
+}

@@ -1,0 +1,137 @@
+// A tensor's values, out of the mapped file: to f32, to i64, or as stored. Any strides: axes that follow each other in memory
+// are merged first, so that a contiguous tensor is one run. Loads go through memcpy, as a file promises no alignment.
+// What it leaves out: checks; the readers have made sure that every element lies inside its file. Called by checkpoint.c,
+// safetensors.c and, through checkpoint.h, by core.
+#include <math.h>
+
+#include "reader.h"
+
+bool tensor_count(int64_t *num_elements, const checkpoint_tensor *tensor) {
+    int64_t n = 1;
+    bool is_empty = false;
+    for (int32_t i = 0; i < tensor->rank; i++) {
+        is_empty |= tensor->shape[i] == 0;
+        if (tensor->shape[i] > 0 && (__builtin_mul_overflow(n, tensor->shape[i], &n) || n > INT64_MAX / 8)) return false;
+    }
+    *num_elements = is_empty ? 0 : n;
+    return true;
+}
+
+/* ---------------------------------------------------------------- runs
+ * run_start, then run_next until false: each gives `count` elements, `step` bytes apart, the next in row-major order. */
+typedef struct {
+    const uint8_t *first;
+    int64_t count, step;
+    int32_t rank;  // of the axes outside the run
+    int64_t shape[CHECKPOINT_MAX_RANK], stride[CHECKPOINT_MAX_RANK], index[CHECKPOINT_MAX_RANK];
+    bool has_begun;
+} run;
+
+static run run_start(const checkpoint_tensor *tensor) {
+    run r = {.first = tensor->data, .count = 1};
+    int64_t bytes = (int64_t)dtype_bytes(tensor->dtype);
+    r.step = bytes;
+    for (int32_t i = 0; i < tensor->rank; i++) {
+        int64_t size = tensor->shape[i];
+        if (size == 0) return (run){0};
+        if (size == 1) continue;  // before its stride, which may be any number
+        int64_t stride = tensor->stride[i] * bytes;
+        int32_t outer = r.rank - 1;
+        if (outer >= 0 && r.stride[outer] == stride * size) {
+            r.shape[outer] *= size;
+            r.stride[outer] = stride;
+        } else {
+            r.shape[r.rank] = size;
+            r.stride[r.rank++] = stride;
+        }
+    }
+    if (r.rank > 0) {
+        r.rank--;
+        r.count = r.shape[r.rank];
+        r.step = r.stride[r.rank];
+    }
+    return r;
+}
+
+static bool run_next(run *r) {
+    if (!r->has_begun) return r->has_begun = true, r->count > 0;
+    for (int32_t i = r->rank - 1; i >= 0; i--) {
+        r->first += r->stride[i];
+        if (++r->index[i] < r->shape[i]) return true;
+        r->first -= r->stride[i] * r->shape[i];
+        r->index[i] = 0;
+    }
+    return false;
+}
+
+bool tensor_is_contiguous(const checkpoint_tensor *tensor) {
+    run r = run_start(tensor);
+    return r.rank == 0 && (r.count <= 1 || r.step == (int64_t)dtype_bytes(tensor->dtype));
+}
+
+// `body` once for each element: `p` points at it in the file, `i` counts in `out`. Kept a macro so that each dtype's loop
+// stays a plain one that the compiler can vectorize when the step is the element's size.
+#define EACH_ELEMENT(tensor, element_bytes, body)                             \
+    for (run r_ = run_start(tensor); run_next(&r_);) {                        \
+        const uint8_t *p = r_.first;                                          \
+        if (r_.step == (element_bytes)) {                                     \
+            for (int64_t k_ = 0; k_ < r_.count; k_++, p += (element_bytes), i++) body \
+        } else {                                                              \
+            for (int64_t k_ = 0; k_ < r_.count; k_++, p += r_.step, i++) body \
+        }                                                                     \
+    }
+
+void tensor_copy(const checkpoint_tensor *tensor, uint8_t *out) {
+    int64_t i = 0;
+    switch (dtype_bytes(tensor->dtype)) {
+        case 1: EACH_ELEMENT(tensor, 1, { out[i] = *p; }) break;
+        case 2: EACH_ELEMENT(tensor, 2, { memcpy(out + 2 * i, p, 2); }) break;
+        case 4: EACH_ELEMENT(tensor, 4, { memcpy(out + 4 * i, p, 4); }) break;
+        case 8: EACH_ELEMENT(tensor, 8, { memcpy(out + 8 * i, p, 8); }) break;
+        default: break;
+    }
+}
+
+/* ---------------------------------------------------------------- f32 */
+static inline float float_from_bits(uint32_t bits) { float f; memcpy(&f, &bits, sizeof f); return f; }
+static inline float load_f32(const uint8_t *p) { return float_from_bits(load_u32(p)); }
+static inline float load_bf16(const uint8_t *p) { return float_from_bits((uint32_t)load_u16(p) << 16); }
+static inline float load_f64(const uint8_t *p) { double d; memcpy(&d, p, sizeof d); return (float)d; }
+
+// Exact. A subnormal is its mantissa times 2^-24; the others move their exponent from bias 15 to bias 127.
+static inline float load_f16(const uint8_t *p) {
+    uint32_t half = load_u16(p), sign = (half & 0x8000) << 16, exponent = half >> 10 & 31, mantissa = half & 0x3FF;
+    if (exponent == 0) {
+        float magnitude = (float)mantissa * 0x1p-24f;
+        return sign ? -magnitude : magnitude;
+    }
+    return float_from_bits(sign | (exponent == 31 ? 255 : exponent + 112) << 23 | mantissa << 13);
+}
+
+int64_t checkpoint_read_f32(const checkpoint_tensor *tensor, float *out) {
+    int64_t i = 0, num_nonfinite = 0;
+    switch (tensor->dtype) {
+        case CTOK_F32: EACH_ELEMENT(tensor, 4, { out[i] = load_f32(p); }) break;
+        case CTOK_F16: EACH_ELEMENT(tensor, 2, { out[i] = load_f16(p); }) break;
+        case CTOK_BF16: EACH_ELEMENT(tensor, 2, { out[i] = load_bf16(p); }) break;
+        case CTOK_F64: EACH_ELEMENT(tensor, 8, { out[i] = load_f64(p); }) break;
+        default: break;
+    }
+    for (int64_t k = 0; k < i; k++) num_nonfinite += !isfinite(out[k]);
+    return num_nonfinite;
+}
+
+/* ---------------------------------------------------------------- i64 */
+void checkpoint_read_i64(const checkpoint_tensor *tensor, int64_t *out) {
+    int64_t i = 0;
+    switch (tensor->dtype) {
+        case CTOK_U8: EACH_ELEMENT(tensor, 1, { out[i] = *p; }) break;
+        case CTOK_I8: EACH_ELEMENT(tensor, 1, { out[i] = (int8_t)*p; }) break;
+        case CTOK_BOOL: EACH_ELEMENT(tensor, 1, { out[i] = *p != 0; }) break;
+        case CTOK_U16: EACH_ELEMENT(tensor, 2, { out[i] = load_u16(p); }) break;
+        case CTOK_I16: EACH_ELEMENT(tensor, 2, { out[i] = (int16_t)load_u16(p); }) break;
+        case CTOK_I32: EACH_ELEMENT(tensor, 4, { out[i] = (int32_t)load_u32(p); }) break;
+        case CTOK_I64: EACH_ELEMENT(tensor, 8, { out[i] = (int64_t)load_u64(p); }) break;
+        default: break;
+    }
+}

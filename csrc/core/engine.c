@@ -1,0 +1,273 @@
+// The engine's thread, queue and list of ended jobs. One lock guards them all; it is never held while a job runs, while
+// anything is freed, or while the caller's wake function is called.
+#include "engine.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static const int64_t ARENA_IDLE_US = 1000000;
+
+static int64_t now_us(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+// Waits on a condition until `deadline`; false when it has passed. The lock is held.
+static bool wait_until(pthread_cond_t *condition, pthread_mutex_t *lock, int64_t deadline) {
+    struct timespec t = {.tv_sec = deadline / 1000000, .tv_nsec = deadline % 1000000 * 1000};
+    return pthread_cond_timedwait(condition, lock, &t) != ETIMEDOUT;
+}
+
+// ---------------------------------------------------------------- arena
+static void drop_arena(engine *e) {
+    if (e->arena) e->backend->free(e->backend, e->arena, e->arena_bytes);
+    e->arena = NULL;
+    e->arena_bytes = 0;
+}
+
+uint8_t *engine_arena(engine *e, size_t num_bytes) {
+    if (e->arena && e->arena_bytes >= num_bytes) return e->arena;
+    drop_arena(e);
+    e->arena = e->backend->alloc(e->backend, num_bytes ? num_bytes : 1);
+    e->arena_bytes = e->arena ? num_bytes : 0;
+    return e->arena;
+}
+
+// ---------------------------------------------------------------- ending jobs
+// Marks and lists it. The lock is held.
+static void end_job(engine *e, engine_job *job, ctok_status status) {
+    job->status = status;
+    job->state = CTOK_JOB_ENDED;
+    if (!job->is_forgotten) {
+        job->next_ended = NULL;
+        if (e->ended_tail) e->ended_tail->next_ended = job;
+        else e->ended_head = job;
+        e->ended_tail = job;
+    }
+    pthread_cond_broadcast(&e->has_ended);
+}
+
+// Lets go of jobs that came out of the queue, without the lock.
+static void let_go(engine_job *jobs) {
+    while (jobs) {
+        engine_job *next = jobs->next;
+        object_release(jobs->subject);
+        jobs->subject = NULL;
+        object_release(&jobs->base);
+        jobs = next;
+    }
+}
+
+static ctok_status fail_closed(engine_job *job) {
+    return ctok_fail(&job->error, CTOK_E_CLOSED, 0, "the model or engine was closed before the job had ended");
+}
+
+// Cancels what runs on `subject` (NULL: anything) and ends what is queued on it.
+static void close_jobs(engine *e, const object *subject) {
+    engine_job *closed = NULL, *kept = NULL, **kept_end = &kept;
+    pthread_mutex_lock(&e->lock);
+    if (e->running && (!subject || e->running->subject == subject)) atomic_store(&e->running->is_cancelled, true);
+    e->queue_tail = NULL;
+    for (engine_job *job = e->queue_head, *next; job; job = next) {
+        next = job->next;
+        if (!subject || job->subject == subject) {
+            end_job(e, job, fail_closed(job));
+            job->next = closed;
+            closed = job;
+        } else {
+            *kept_end = e->queue_tail = job;
+            kept_end = &job->next;
+        }
+    }
+    *kept_end = NULL;
+    e->queue_head = kept;
+    pthread_mutex_unlock(&e->lock);
+    let_go(closed);
+}
+
+// ---------------------------------------------------------------- the thread
+static engine_job *next_job(engine *e) {
+    int64_t deadline = now_us() + ARENA_IDLE_US;
+    while (!e->queue_head && !e->is_stopping) {
+        if (!e->arena) {
+            pthread_cond_wait(&e->has_work, &e->lock);
+        } else if (!wait_until(&e->has_work, &e->lock, deadline)) {
+            drop_arena(e);
+        }
+    }
+    if (e->is_stopping) return NULL;
+    engine_job *job = e->queue_head;
+    e->queue_head = job->next;
+    if (!e->queue_head) e->queue_tail = NULL;
+    job->next = NULL;
+    job->state = CTOK_JOB_RUNNING;
+    e->running = job;
+    return job;
+}
+
+static void *engine_thread(void *argument) {
+    engine *e = argument;
+    pthread_mutex_lock(&e->lock);
+    for (engine_job *job; (job = next_job(e));) {
+        pthread_mutex_unlock(&e->lock);
+        int64_t start = now_us();
+        e->backend->cancel = &job->is_cancelled;
+        ctok_status status = atomic_load(&job->is_cancelled) ? ctok_fail(&job->error, CTOK_E_CANCELLED, 0, "cancelled before it ran")
+                                                             : job->run(job, &job->error);
+        e->backend->cancel = NULL;
+        pthread_mutex_lock(&e->lock);
+        if (status == CTOK_E_CANCELLED && e->is_stopping) status = fail_closed(job);
+        e->running = NULL;
+        job->run_us = (uint64_t)(now_us() - start);
+        bool was_empty = e->ended_head == NULL;
+        end_job(e, job, status);
+        bool must_wake = was_empty && e->ended_head && e->wake;
+        pthread_mutex_unlock(&e->lock);
+        let_go(job);
+        if (must_wake) e->wake();
+        pthread_mutex_lock(&e->lock);
+    }
+    drop_arena(e);
+    pthread_mutex_unlock(&e->lock);
+    return NULL;
+}
+
+// ---------------------------------------------------------------- opening and closing
+static void destroy(object *self) {
+    engine *e = (engine *)self;
+    e->backend->close(e->backend);
+    pthread_cond_destroy(&e->has_work);
+    pthread_cond_destroy(&e->has_ended);
+    pthread_mutex_destroy(&e->lock);
+    free(e);
+}
+
+ctok_status engine_open(uint32_t *id, const ctok_engine_options *options, ctok_wake wake, ctok_error *error) {
+    engine *e = calloc(1, sizeof *e);
+    if (!e) return ctok_fail(error, CTOK_E_MEMORY, sizeof *e, "no memory for an engine");
+    ctok_status status = cpu_backend_open(&e->backend, options ? options->num_threads : 0, options ? options->kernels : 0, error);
+    if (status != CTOK_OK) {
+        free(e);
+        return status;
+    }
+    object_init(&e->base, OBJECT_ENGINE, NULL, destroy);
+    e->wake = wake;
+    pthread_mutex_init(&e->lock, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&e->has_work, &monotonic);
+    pthread_cond_init(&e->has_ended, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    int failure = pthread_create(&e->thread, NULL, engine_thread, e);
+    if (failure) {
+        object_release(&e->base);
+        return ctok_fail(error, CTOK_E_THREAD, failure, "the system refused the engine's thread: %s", strerror(failure));
+    }
+    status = ids_add(&e->base, error);
+    if (status == CTOK_OK) *id = e->base.id;
+    else engine_close(e);
+    object_release(&e->base);
+    return status;
+}
+
+void engine_close(engine *e) {
+    pthread_mutex_lock(&e->lock);
+    bool is_first = !e->is_stopping;
+    e->is_stopping = true;
+    pthread_cond_broadcast(&e->has_work);
+    pthread_cond_broadcast(&e->has_ended);
+    pthread_mutex_unlock(&e->lock);
+    close_jobs(e, NULL);
+    if (is_first) pthread_join(e->thread, NULL);
+}
+
+void engine_close_subject(engine *e, const object *subject) { close_jobs(e, subject); }
+
+void engine_query(engine *e, ctok_engine_info *info) {
+    pthread_mutex_lock(&e->lock);
+    info->num_threads = (uint32_t)e->backend->num_threads;
+    info->arena_bytes = e->arena_bytes;
+    info->num_jobs = e->num_jobs;
+    pthread_mutex_unlock(&e->lock);
+    strncpy(info->kernels, e->backend->ops->name, sizeof info->kernels - 1);
+}
+
+// ---------------------------------------------------------------- jobs
+ctok_status engine_submit(engine *e, engine_job *job, ctok_error *error) {
+    pthread_mutex_lock(&e->lock);
+    bool is_open = !e->is_stopping;
+    if (is_open) {
+        object_retain(&job->base);
+        job->state = CTOK_JOB_QUEUED;
+        if (e->queue_tail) e->queue_tail->next = job;
+        else e->queue_head = job;
+        e->queue_tail = job;
+        e->num_jobs++;
+        pthread_cond_signal(&e->has_work);
+    }
+    pthread_mutex_unlock(&e->lock);
+    return is_open ? CTOK_OK : ctok_fail(error, CTOK_E_CLOSED, 0, "the engine is closed");
+}
+
+// A job that has not started ends at once; a running one soon.
+void engine_cancel(engine *e, engine_job *job) {
+    atomic_store(&job->is_cancelled, true);
+    pthread_mutex_lock(&e->lock);
+    engine_job *found = NULL, *before = NULL;
+    for (engine_job *at = e->queue_head; at && !found; before = found ? before : at, at = at->next) {
+        if (at == job) {
+            found = at;
+            if (before) before->next = at->next;
+            else e->queue_head = at->next;
+            if (e->queue_tail == at) e->queue_tail = before;
+        }
+    }
+    if (found) {
+        found->next = NULL;
+        end_job(e, found, ctok_fail(&found->error, CTOK_E_CANCELLED, 0, "cancelled before it ran"));
+    }
+    pthread_mutex_unlock(&e->lock);
+    let_go(found);
+}
+
+uint32_t engine_wait(engine *e, uint32_t *jobs, uint32_t capacity, uint32_t timeout_us) {
+    int64_t deadline = now_us() + timeout_us;
+    uint32_t count = 0;
+    pthread_mutex_lock(&e->lock);
+    while (!e->ended_head && timeout_us && !e->is_stopping && wait_until(&e->has_ended, &e->lock, deadline)) {
+    }
+    for (; e->ended_head && count < capacity; count++) {
+        jobs[count] = e->ended_head->base.id;
+        e->ended_head = e->ended_head->next_ended;
+    }
+    if (!e->ended_head) e->ended_tail = NULL;
+    pthread_mutex_unlock(&e->lock);
+    return count;
+}
+
+bool engine_wait_for(engine *e, engine_job *job, uint32_t timeout_us) {
+    int64_t deadline = now_us() + timeout_us;
+    pthread_mutex_lock(&e->lock);
+    while (job->state != CTOK_JOB_ENDED && timeout_us && wait_until(&e->has_ended, &e->lock, deadline)) {
+    }
+    bool has_ended = job->state == CTOK_JOB_ENDED;
+    pthread_mutex_unlock(&e->lock);
+    return has_ended;
+}
+
+void engine_forget(engine *e, engine_job *job) {
+    pthread_mutex_lock(&e->lock);
+    job->is_forgotten = true;
+    e->num_jobs--;
+    engine_job **link = &e->ended_head, *before = NULL;
+    while (*link && *link != job) before = *link, link = &before->next_ended;
+    if (*link) {
+        *link = job->next_ended;
+        if (e->ended_tail == job) e->ended_tail = before;
+    }
+    pthread_mutex_unlock(&e->lock);
+}

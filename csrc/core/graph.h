@@ -1,0 +1,61 @@
+// A network as a list of nodes in running order over numbered values. A value is one activation (NTHWC float32), written by
+// one node. Parametrised nodes name their layer; layers are numbered in order of appearance, whatever the image's size, so
+// that weights found once serve every graph of the same half. Who calls it: core/network builds, plan and execute read.
+#ifndef CTOK_CORE_GRAPH_H
+#define CTOK_CORE_GRAPH_H
+
+#include "../backends/backend.h"
+
+typedef enum {
+    OP_LOAD,        // external input -> value
+    OP_STORE,       // value -> external output
+    OP_HAAR,
+    OP_UNHAAR,
+    OP_CONV,        // value (+ residual value) -> value
+    OP_NORM,
+    OP_ATTENTION,   // q, k, v -> value
+    OP_QUANTIZE,    // value -> codes value, and indices to an external output if asked
+    OP_DEQUANTIZE   // external input (indices) -> codes value
+} op_kind;
+
+enum { GRAPH_NONE = -1, GRAPH_NAME_BYTES = 96 };
+
+typedef struct {
+    op_kind kind;
+    int32_t inputs[3];  // values; GRAPH_NONE where unused. conv: input, residual. attention: q, k, v
+    int32_t output;     // value, or GRAPH_NONE (store)
+    int32_t external;   // number of the external output that store or quantize writes, or GRAPH_NONE
+    int32_t layer;      // of conv and norm, or GRAPH_NONE
+    union {
+        transfer_params transfer;
+        haar_params haar;
+        conv_params conv;
+        norm_params norm;
+        attention_params attention;
+        fsq_params fsq;
+    };
+} graph_node;
+
+typedef struct {
+    op_kind kind;                  // OP_CONV: weight [c_out, c_in, k, k] and bias; OP_NORM: weight and bias [c_out]
+    char name[GRAPH_NAME_BYTES];   // "encoder.down.0.block.1.conv2"
+    int64_t c_out, c_in;
+    int32_t kernel;
+} graph_layer;
+
+typedef struct {
+    graph_node *nodes;
+    ctok_shape *values;  // shape of each
+    graph_layer *layers;
+    int32_t num_nodes, num_values, num_layers;
+    int32_t node_capacity, value_capacity, layer_capacity;
+    bool is_out_of_memory;  // sticky: checked once, when the graph is complete
+    graph_node spare;       // what graph_add_node gives when there is no memory for another
+} graph;
+
+int32_t graph_add_value(graph *g, ctok_shape shape);
+graph_node *graph_add_node(graph *g, op_kind kind, int32_t input, int32_t output);  // never NULL; a spare one without memory
+int32_t graph_add_layer(graph *g, op_kind kind, const char *name, int64_t c_out, int64_t c_in, int32_t kernel);
+void graph_free(graph *g);
+
+#endif

@@ -1,0 +1,108 @@
+// One table for all ids, sorted because ids only grow: lookup is a binary search, removal closes the gap.
+#include "ids.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static object **table;
+static size_t num_objects, capacity;
+static uint32_t last_id;
+
+void object_init(object *o, object_kind kind, object *owner, void (*destroy)(object *self)) {
+    atomic_init(&o->references, 1);
+    o->kind = kind;
+    o->id = 0;
+    o->owner = owner ? object_retain(owner) : NULL;
+    o->destroy = destroy;
+}
+
+object *object_retain(object *o) {
+    atomic_fetch_add(&o->references, 1);
+    return o;
+}
+
+void object_release(object *o) {
+    if (!o || atomic_fetch_sub(&o->references, 1) != 1) return;
+    object *owner = o->owner;
+    o->destroy(o);
+    object_release(owner);
+}
+
+ctok_status ids_add(object *o, ctok_error *error) {
+    ctok_status status = CTOK_OK;
+    pthread_mutex_lock(&lock);
+    if (last_id == UINT32_MAX) {
+        status = ctok_fail(error, CTOK_E_INTERNAL, 0, "all 2^32 - 1 ids are used up; start the process again");
+    } else if (num_objects == capacity) {
+        size_t wanted = capacity ? capacity * 2 : 64;
+        object **grown = realloc(table, wanted * sizeof *table);
+        if (grown) table = grown, capacity = wanted;
+        else status = ctok_fail(error, CTOK_E_MEMORY, (int64_t)(wanted * sizeof *table), "no memory for %zu ids", wanted);
+    }
+    if (status == CTOK_OK) {
+        o->id = ++last_id;
+        table[num_objects++] = object_retain(o);
+    }
+    pthread_mutex_unlock(&lock);
+    return status;
+}
+
+// Where the id is, or num_objects. The lock is held.
+static size_t position(uint32_t id) {
+    size_t low = 0, high = num_objects;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (table[middle]->id < id) low = middle + 1;
+        else high = middle;
+    }
+    return low < num_objects && table[low]->id == id ? low : num_objects;
+}
+
+ctok_status ids_get(object **out, object_kind kind, uint32_t id, ctok_error *error) {
+    static const char *const names[] = {[OBJECT_ENGINE] = "engine", [OBJECT_MODEL] = "model", [OBJECT_JOB] = "job"};
+    object *found = NULL;
+    pthread_mutex_lock(&lock);
+    size_t at = position(id);
+    if (at < num_objects && table[at]->kind == kind) found = object_retain(table[at]);
+    pthread_mutex_unlock(&lock);
+    if (!found) return ctok_fail(error, CTOK_E_HANDLE, id, "expected the id of an open %s, found %u", names[kind], id);
+    *out = found;
+    return CTOK_OK;
+}
+
+// The lock is held.
+static void close_gap(size_t at) {
+    memmove(table + at, table + at + 1, (num_objects - at - 1) * sizeof *table);
+    num_objects--;
+}
+
+bool ids_remove(object *o) {
+    pthread_mutex_lock(&lock);
+    size_t at = position(o->id);
+    bool is_there = at < num_objects && table[at] == o;
+    if (is_there) close_gap(at);
+    pthread_mutex_unlock(&lock);
+    return is_there;
+}
+
+uint32_t ids_count(object_kind kind, const object *owner) {
+    uint32_t count = 0;
+    pthread_mutex_lock(&lock);
+    for (size_t i = 0; i < num_objects; i++) count += table[i]->kind == kind && table[i]->owner == owner;
+    pthread_mutex_unlock(&lock);
+    return count;
+}
+
+object *ids_remove_first(object_kind kind, const object *owner) {
+    object *found = NULL;
+    pthread_mutex_lock(&lock);
+    for (size_t i = 0; i < num_objects && !found; i++) {
+        if (table[i]->kind != kind || table[i]->owner != owner) continue;
+        found = table[i];
+        close_gap(i);
+    }
+    pthread_mutex_unlock(&lock);
+    return found;
+}

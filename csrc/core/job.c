@@ -1,0 +1,175 @@
+// What each kind of job does on the engine's thread, and what its owner may ask of it.
+#include "job.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static engine *engine_of(const job *j) { return (engine *)j->base.base.owner; }
+
+static void destroy(object *self) {
+    job *j = (job *)self;
+    free(j->path);
+    free(j->out_path);
+    free(j->input);
+    for (int i = 0; i < 4; i++) free(j->outputs[i]);
+    program_free(&j->program);
+    object_release(j->base.subject);
+    free(j);
+}
+
+static ctok_status make(job **out, engine *e, ctok_status (*run)(engine_job *, ctok_error *), ctok_error *error) {
+    job *j = calloc(1, sizeof *j);
+    if (!j) return ctok_fail(error, CTOK_E_MEMORY, sizeof *j, "no memory for a job");
+    object_init(&j->base.base, OBJECT_JOB, &e->base, destroy);
+    j->base.error.struct_size = sizeof j->base.error;
+    j->base.run = run;
+    *out = j;
+    return CTOK_OK;
+}
+
+// Gives the job its id and queues it; the caller's reference is used up.
+static ctok_status submit(uint32_t *id, job *j, ctok_error *error) {
+    ctok_status status = ids_add(&j->base.base, error);
+    uint32_t given = j->base.base.id;  // the job may be gone once it is queued and the id known
+    if (status == CTOK_OK) {
+        status = engine_submit(engine_of(j), &j->base, error);
+        if (status == CTOK_OK) *id = given;
+        else if (ids_remove(&j->base.base)) object_release(&j->base.base);
+    }
+    object_release(&j->base.base);
+    return status;
+}
+
+// ---------------------------------------------------------------- open and convert
+static ctok_status run_open(engine_job *base, ctok_error *error) {
+    job *j = (job *)base;
+    engine *e = engine_of(j);
+    model *m = NULL;
+    CTOK_TRY(model_open(&m, &e->base, e->backend, j->path, &j->options, &base->steps_done, &base->num_steps, &base->is_cancelled, error));
+    ctok_status status = atomic_load(&base->is_cancelled) ? ctok_fail(error, CTOK_E_CANCELLED, 0, "cancelled while opening")
+                                                          : ids_add(&m->base, error);
+    if (status == CTOK_OK) j->opened_model = m->base.id;
+    object_release(&m->base);
+    return status;
+}
+
+static ctok_status run_convert(engine_job *base, ctok_error *error) {
+    job *j = (job *)base;
+    return model_convert(j->out_path, j->path, &j->options, error);
+}
+
+static ctok_status submit_file_job(uint32_t *id, engine *e, ctok_status (*run)(engine_job *, ctok_error *), const char *out_path,
+                                   const char *path, const ctok_model_options *options, ctok_error *error) {
+    job *j = NULL;
+    CTOK_TRY(make(&j, e, run, error));
+    if (options) j->options = *options;
+    j->path = strdup(path);
+    j->out_path = out_path ? strdup(out_path) : NULL;
+    if (!j->path || (out_path && !j->out_path)) {
+        object_release(&j->base.base);
+        return ctok_fail(error, CTOK_E_MEMORY, 0, "no memory for a path");
+    }
+    return submit(id, j, error);
+}
+
+ctok_status job_submit_open(uint32_t *id, engine *e, const char *path, const ctok_model_options *options, ctok_error *error) {
+    return submit_file_job(id, e, run_open, NULL, path, options, error);
+}
+
+ctok_status job_submit_convert(uint32_t *id, engine *e, const char *out_path, const char *path, const ctok_model_options *options,
+                               ctok_error *error) {
+    return submit_file_job(id, e, run_convert, out_path, path, options, error);
+}
+
+// ---------------------------------------------------------------- run
+static ctok_status run_request(engine_job *base, ctok_error *error) {
+    job *j = (job *)base;
+    const program *p = &j->program;
+    model *m = (model *)base->subject;
+    uint8_t *arena = engine_arena(engine_of(j), p->plan.arena_bytes);
+    if (!arena) return ctok_fail(error, CTOK_E_MEMORY, (int64_t)p->plan.arena_bytes, "no memory for %zu bytes of activations", p->plan.arena_bytes);
+    for (int32_t i = 0; i < p->num_outputs; i++) {
+        j->outputs[i] = malloc(p->outputs[i].bytes);
+        if (!j->outputs[i]) return ctok_fail(error, CTOK_E_MEMORY, (int64_t)p->outputs[i].bytes, "no memory for %llu bytes of results",
+                                             (unsigned long long)p->outputs[i].bytes);
+    }
+    ctok_status status = program_run(p, m, m->backend, arena, j->input, j->outputs, &base->steps_done, error);
+    free(j->input);
+    j->input = NULL;
+    // A model that was closed under its job is the reason why it was cancelled.
+    if (status == CTOK_E_CANCELLED && atomic_load(&m->is_closed)) {
+        status = ctok_fail(error, CTOK_E_CLOSED, 0, "the model or engine was closed before the job had ended");
+    }
+    return status;
+}
+
+ctok_status job_submit_run(uint32_t *id, engine *e, model *m, const void *input, uint64_t input_bytes, const ctok_request *request,
+                           ctok_error *error) {
+    job *j = NULL;
+    CTOK_TRY(make(&j, e, run_request, error));
+    ctok_status status = program_make(&j->program, m, request, error);
+    uint64_t wanted = status == CTOK_OK ? j->program.input_image_bytes * (uint64_t)j->program.request.batch : 0;
+    if (status == CTOK_OK && input_bytes != wanted) {
+        status = ctok_fail(error, CTOK_E_SHAPE, (int64_t)wanted, "input: expected %llu bytes for %lld x %lld x %lld, found %llu",
+                           (unsigned long long)wanted, (long long)j->program.request.batch, (long long)j->program.request.height,
+                           (long long)j->program.request.width, (unsigned long long)input_bytes);
+    }
+    if (status == CTOK_OK) {
+        j->input = malloc(wanted);
+        if (j->input) memcpy(j->input, input, wanted);
+        else status = ctok_fail(error, CTOK_E_MEMORY, (int64_t)wanted, "no memory for %llu bytes of input", (unsigned long long)wanted);
+    }
+    if (status != CTOK_OK) {
+        object_release(&j->base.base);
+        return status;
+    }
+    j->base.subject = object_retain(&m->base);
+    atomic_store(&j->base.num_steps, (unsigned)(j->program.graph.num_nodes * j->program.request.batch));
+    return submit(id, j, error);
+}
+
+// ---------------------------------------------------------------- life
+void job_query(job *j, ctok_job_info *info) {
+    engine *e = engine_of(j);
+    pthread_mutex_lock(&e->lock);
+    info->state = j->base.state;
+    info->status = j->base.status;
+    info->run_us = j->base.run_us;
+    pthread_mutex_unlock(&e->lock);
+    info->steps_done = atomic_load(&j->base.steps_done);
+    info->num_steps = atomic_load(&j->base.num_steps);
+    if (info->state == CTOK_JOB_ENDED && info->status == CTOK_OK) {
+        info->model = j->opened_model;
+        info->num_outputs = (uint32_t)j->program.num_outputs;
+        memcpy(info->outputs, j->program.outputs, sizeof info->outputs);
+    }
+}
+
+ctok_status job_wait(job *j, uint32_t timeout_us, ctok_error *error) {
+    if (!engine_wait_for(engine_of(j), &j->base, timeout_us)) {
+        return ctok_fail(error, CTOK_E_NOT_READY, timeout_us, "the job has not ended within %u us", timeout_us);
+    }
+    if (j->base.status != CTOK_OK && error) *error = j->base.error;
+    return j->base.status;
+}
+
+ctok_status job_take(job *j, void *out, uint64_t out_bytes, uint32_t index, ctok_error *error) {
+    CTOK_TRY(job_wait(j, 0, error));
+    if (index >= (uint32_t)j->program.num_outputs) {
+        return ctok_fail(error, CTOK_E_ARGUMENT, index, "output: expected 0 to %d, found %u", j->program.num_outputs - 1, index);
+    }
+    uint64_t bytes = j->program.outputs[index].bytes;
+    if (out_bytes < bytes) {
+        return ctok_fail(error, CTOK_E_CAPACITY, (int64_t)bytes, "output %u: expected room for %llu bytes, found %llu", index,
+                         (unsigned long long)bytes, (unsigned long long)out_bytes);
+    }
+    memcpy(out, j->outputs[index], bytes);
+    return CTOK_OK;
+}
+
+void job_release(job *j) {
+    if (!ids_remove(&j->base.base)) return;
+    engine_forget(engine_of(j), &j->base);
+    engine_cancel(engine_of(j), &j->base);
+    object_release(&j->base.base);
+}

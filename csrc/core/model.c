@@ -1,0 +1,235 @@
+// From a checkpoint to packed weights. The layers that the graph of each half names are looked up one by one: each must be
+// there with its shape, and what is left over must be a known buffer. Weights lie in one block, each at 64 bytes:
+//     | packed conv 0 | bias 0 | scale 1 | offset 1 | packed conv 2 | ...
+#include "model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// ---------------------------------------------------------------- which tensors
+typedef struct {
+    graph encoder, decoder;  // for their layers only
+    const checkpoint_tensor **tensors;  // weight and bias of each layer, encoder first
+    int32_t num_encoder_layers, num_layers;
+} inventory;
+
+static void inventory_free(inventory *i) {
+    graph_free(&i->encoder);
+    graph_free(&i->decoder);
+    free(i->tensors);
+}
+
+static const graph_layer *layer_at(const inventory *i, int32_t n) {
+    return n < i->num_encoder_layers ? &i->encoder.layers[n] : &i->decoder.layers[n - i->num_encoder_layers];
+}
+
+static ctok_status find_parameter(const checkpoint_tensor **out, const checkpoint *c, const graph_layer *layer, bool is_bias, ctok_error *error) {
+    char name[GRAPH_NAME_BYTES + 8];
+    snprintf(name, sizeof name, "%s.%s", layer->name, is_bias ? "bias" : "weight");
+    const checkpoint_tensor *t = checkpoint_find(c, name);
+    if (!t) return ctok_fail(error, CTOK_E_FILE_TENSOR, 0, "missing tensor %s", name);
+    int64_t wanted[4] = {layer->c_out, layer->c_in, layer->kernel, layer->kernel};
+    int32_t rank = is_bias || layer->kind == OP_NORM ? 1 : 4;
+    bool fits = t->rank == rank;
+    for (int32_t i = 0; fits && i < rank; i++) fits = t->shape[i] == wanted[i];
+    if (!fits) {
+        char shapes[2][96] = {"", ""};
+        for (int32_t i = 0; i < rank; i++) snprintf(shapes[0] + strlen(shapes[0]), 24, "%s%lld", i ? ", " : "", (long long)wanted[i]);
+        for (int32_t i = 0; i < t->rank && i < 4; i++) snprintf(shapes[1] + strlen(shapes[1]), 24, "%s%lld", i ? ", " : "", (long long)t->shape[i]);
+        return ctok_fail(error, CTOK_E_FILE_TENSOR, t->rank, "tensor %s: expected shape [%s], found [%s%s]", name, shapes[0], shapes[1],
+                         t->rank > 4 ? ", ..." : "");
+    }
+    if (!dtype_is_float(t->dtype)) return ctok_fail(error, CTOK_E_FILE_TENSOR, t->dtype, "tensor %s: expected floats, found dtype %d", name, t->dtype);
+    *out = t;
+    return CTOK_OK;
+}
+
+// Names of a half that was not asked for are passed over.
+static bool belongs_to_absent_half(const variant *v, const char *name) {
+    bool is_encoder = strncmp(name, "encoder.", 8) == 0 || strncmp(name, "quant_conv.", 11) == 0;
+    bool is_decoder = strncmp(name, "decoder.", 8) == 0 || strncmp(name, "post_quant_conv.", 16) == 0;
+    return (is_encoder && !v->encoder.is_present) || (is_decoder && !v->decoder.is_present);
+}
+
+static int by_name(const void *a, const void *b) {
+    return strcmp((*(const checkpoint_tensor *const *)a)->name, (*(const checkpoint_tensor *const *)b)->name);
+}
+
+static ctok_status refuse_extra_tensors(const inventory *i, const variant *v, const checkpoint *c, ctok_error *error) {
+    size_t count = (size_t)i->num_layers * 2;
+    const checkpoint_tensor **known = malloc((count + 1) * sizeof *known);
+    if (!known) return ctok_fail(error, CTOK_E_MEMORY, 0, "no memory for %zu names", count);
+    memcpy(known, i->tensors, count * sizeof *known);
+    qsort(known, count, sizeof *known, by_name);
+    ctok_status status = CTOK_OK;
+    for (int32_t n = 0; n < c->num_tensors && status == CTOK_OK; n++) {
+        const checkpoint_tensor *t = &c->tensors[n];
+        if (bsearch(&t, known, count, sizeof *known, by_name) || belongs_to_absent_half(v, t->name)) continue;
+        status = variant_check_buffer(v, t, error);
+    }
+    free(known);
+    return status;
+}
+
+static ctok_status take_inventory(inventory *out, const variant *v, const checkpoint *c, ctok_error *error) {
+    inventory i = {0};
+    network_outputs none = {GRAPH_NONE, GRAPH_NONE, GRAPH_NONE, GRAPH_NONE, GRAPH_NONE};
+    int64_t side = v->spatial_factor;  // any size gives the same layers
+    network_frame frame = {side, side, 0, 0, side, side};
+    if (v->encoder.is_present) network_encode(&i.encoder, v, frame, EXTERNAL_F32_NCHW, none);
+    if (v->decoder.is_present) network_decode(&i.decoder, v, network_load_latent(&i.decoder, v, 1, 1), frame, EXTERNAL_F32_NCHW, none);
+    i.num_encoder_layers = i.encoder.num_layers;
+    i.num_layers = i.encoder.num_layers + i.decoder.num_layers;
+    i.tensors = calloc((size_t)i.num_layers * 2 + 1, sizeof *i.tensors);
+    ctok_status status = CTOK_OK;
+    if (!i.tensors || i.encoder.is_out_of_memory || i.decoder.is_out_of_memory) status = ctok_fail(error, CTOK_E_MEMORY, 0, "no memory for the graph");
+    for (int32_t n = 0; n < i.num_layers && status == CTOK_OK; n++) {
+        const graph_layer *layer = layer_at(&i, n);
+        if (layer->kind == OP_NORM && layer->c_out % 32 != 0) {
+            status = ctok_fail(error, CTOK_E_FILE_NETWORK, layer->c_out, "%s: expected channels in multiples of 32 (norm groups), found %lld",
+                               layer->name, (long long)layer->c_out);
+        }
+        for (int is_bias = 0; is_bias < 2 && status == CTOK_OK; is_bias++) {
+            status = find_parameter(&i.tensors[n * 2 + is_bias], c, layer, is_bias, error);
+        }
+    }
+    if (status == CTOK_OK) status = refuse_extra_tensors(&i, v, c, error);
+    if (status != CTOK_OK) inventory_free(&i);
+    else *out = i;
+    return status;
+}
+
+// ---------------------------------------------------------------- packing
+static size_t align(size_t bytes) { return (bytes + BACKEND_ALIGNMENT - 1) / BACKEND_ALIGNMENT * BACKEND_ALIGNMENT; }
+
+static size_t main_bytes(const backend *b, const graph_layer *l) {
+    return align(l->kind == OP_CONV ? b->ops->conv_weight_bytes(b, l->c_out, l->c_in, l->kernel) : (size_t)l->c_out * sizeof(float));
+}
+
+static void count_nonfinite(model *m, const checkpoint_tensor *t, int64_t count) {
+    if (count == 0) return;
+    if (m->info.num_nonfinite_tensors++ == 0) snprintf(m->info.first_nonfinite, sizeof m->info.first_nonfinite, "%.159s", t->name);
+    m->info.num_nonfinite += count;
+}
+
+static ctok_status pack(model *m, const inventory *inv, atomic_uint *steps_done, const atomic_bool *cancel, ctok_error *error) {
+    int64_t largest = 1;
+    for (int32_t n = 0; n < inv->num_layers; n++) {
+        const graph_layer *l = layer_at(inv, n);
+        m->weight_bytes += main_bytes(m->backend, l) + align((size_t)l->c_out * sizeof(float));
+        int64_t elements = checkpoint_elements(inv->tensors[n * 2]);
+        if (elements > largest) largest = elements;
+    }
+    float *unpacked = malloc((size_t)largest * sizeof *unpacked);
+    m->layers = calloc((size_t)inv->num_layers + 1, sizeof *m->layers);
+    m->weights = m->backend->alloc(m->backend, m->weight_bytes);
+    if (!unpacked || !m->layers || !m->weights) {
+        free(unpacked);
+        return ctok_fail(error, CTOK_E_MEMORY, (int64_t)m->weight_bytes, "%s: no memory for %zu bytes of weights", m->variant.name, m->weight_bytes);
+    }
+    uint8_t *at = m->weights;
+    for (int32_t n = 0; n < inv->num_layers && !atomic_load(cancel); n++, atomic_fetch_add(steps_done, 1)) {
+        const graph_layer *l = layer_at(inv, n);
+        const checkpoint_tensor *weight = inv->tensors[n * 2], *bias = inv->tensors[n * 2 + 1];
+        float *second = (float *)(at + main_bytes(m->backend, l));
+        count_nonfinite(m, bias, checkpoint_read_f32(bias, second));
+        if (l->kind == OP_CONV) {
+            count_nonfinite(m, weight, checkpoint_read_f32(weight, unpacked));
+            m->backend->ops->conv_weight_pack(m->backend, at, unpacked, l->c_out, l->c_in, l->kernel);
+            m->layers[n].conv = (conv_weights){at, second};
+        } else {
+            count_nonfinite(m, weight, checkpoint_read_f32(weight, (float *)at));
+            m->layers[n].scale = (float *)at, m->layers[n].offset = second;
+        }
+        int64_t parameters = checkpoint_elements(weight) + checkpoint_elements(bias);
+        *(n < inv->num_encoder_layers ? &m->info.encoder_parameters : &m->info.decoder_parameters) += parameters;
+        at = (uint8_t *)second + align((size_t)l->c_out * sizeof(float));
+    }
+    free(unpacked);
+    return atomic_load(cancel) ? ctok_fail(error, CTOK_E_CANCELLED, 0, "%s: cancelled while opening", m->variant.name) : CTOK_OK;
+}
+
+// ---------------------------------------------------------------- opening
+static void destroy(object *self) {
+    model *m = (model *)self;
+    if (m->weights) m->backend->free(m->backend, m->weights, m->weight_bytes);
+    free(m->layers);
+    free(m);
+}
+
+static void fill_info(ctok_model_info *info, const model *m, ctok_dtype stored) {
+    const variant *v = &m->variant;
+    const variant_half *e = &v->encoder, *d = &v->decoder;
+    info->struct_size = sizeof *info;
+    info->halves = (e->is_present ? CTOK_HALF_ENCODER : 0) | (d->is_present ? CTOK_HALF_DECODER : 0);
+    info->is_discrete = v->is_discrete, info->is_discrete_from = v->is_discrete_from;
+    info->spatial_factor = (uint32_t)v->spatial_factor, info->spatial_factor_from = v->spatial_factor_from;
+    info->patch = (uint32_t)v->patch, info->latent_channels = (uint32_t)v->latent_channels;
+    info->num_fsq_levels = v->num_fsq_levels, info->fsq_levels_from = v->fsq_levels_from, info->codebook_size = v->codebook_size;
+    memcpy(info->fsq_levels, v->fsq_levels, sizeof info->fsq_levels);
+    info->precision = CTOK_PRECISION_F32, info->stored_dtype = stored, info->weight_bytes = m->weight_bytes;
+    info->encoder_z_channels = (uint32_t)e->z_channels, info->encoder_num_levels = (uint32_t)e->num_levels;
+    info->encoder_blocks = (uint32_t)e->blocks, info->encoder_base_channels = (uint32_t)e->base_channels;
+    info->decoder_z_channels = (uint32_t)d->z_channels, info->decoder_num_levels = (uint32_t)d->num_levels;
+    info->decoder_blocks = (uint32_t)d->blocks, info->decoder_base_channels = (uint32_t)d->base_channels;
+    for (int i = 0; i < VARIANT_MAX_LEVELS; i++) {
+        info->encoder_widths[i] = (uint32_t)e->widths[i];
+        info->decoder_widths[i] = (uint32_t)d->widths[i];
+    }
+    memcpy(info->name, v->name, sizeof info->name);
+}
+
+ctok_status model_open(model **out, object *owner, backend *b, const char *path, const ctok_model_options *options, atomic_uint *steps_done,
+                       atomic_uint *num_steps, const atomic_bool *cancel, ctok_error *error) {
+    model *m = calloc(1, sizeof *m);
+    if (!m) return ctok_fail(error, CTOK_E_MEMORY, sizeof *m, "no memory for a model");
+    object_init(&m->base, OBJECT_MODEL, owner, destroy);
+    m->backend = b;
+
+    checkpoint *c = NULL;
+    inventory inv = {0};
+    ctok_status status = checkpoint_open(&c, path, error);
+    if (status == CTOK_OK) status = variant_find(&m->variant, c, path, options, error);
+    if (status == CTOK_OK) status = take_inventory(&inv, &m->variant, c, error);
+    if (status == CTOK_OK) {
+        m->num_encoder_layers = inv.num_encoder_layers, m->num_layers = inv.num_layers;
+        atomic_store(num_steps, (unsigned)inv.num_layers);
+        status = pack(m, &inv, steps_done, cancel, error);
+    }
+    if (status == CTOK_OK) fill_info(&m->info, m, inv.tensors[0]->dtype);
+    inventory_free(&inv);
+    checkpoint_close(c);
+    if (status != CTOK_OK) object_release(&m->base);
+    else *out = m;
+    return status;
+}
+
+// ---------------------------------------------------------------- converting
+ctok_status model_convert(const char *out_path, const char *path, const ctok_model_options *options, ctok_error *error) {
+    checkpoint *c = NULL;
+    variant v;
+    inventory inv = {0};
+    CTOK_TRY(checkpoint_open(&c, path, error));
+    ctok_status status = variant_find(&v, c, path, options, error);
+    if (status == CTOK_OK) status = take_inventory(&inv, &v, c, error);
+    if (status == CTOK_OK) {
+        int32_t count = inv.num_layers * 2;
+        checkpoint_tensor *tensors = malloc((size_t)count * sizeof *tensors);
+        if (tensors) {
+            qsort(inv.tensors, (size_t)count, sizeof *inv.tensors, by_name);
+            for (int32_t i = 0; i < count; i++) tensors[i] = *inv.tensors[i];
+            char levels[96] = "", factor[16];
+            for (uint32_t i = 0; i < v.num_fsq_levels; i++) snprintf(levels + strlen(levels), 12, "%s%u", i ? "," : "", v.fsq_levels[i]);
+            snprintf(factor, sizeof factor, "%d", v.spatial_factor);
+            checkpoint_metadata metadata[] = {{"ctok.fsq_levels", levels}, {"ctok.name", v.name}, {"ctok.spatial_factor", factor}};
+            status = safetensors_write(out_path, tensors, count, metadata, 3, error);
+        } else {
+            status = ctok_fail(error, CTOK_E_MEMORY, count, "no memory for %d tensors", count);
+        }
+        free(tensors);
+    }
+    inventory_free(&inv);
+    checkpoint_close(c);
+    return status;
+}

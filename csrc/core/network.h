@@ -1,0 +1,29 @@
+// Builds the graph of a Cosmos image tokenizer. The only statement of its topology: which parameters a checkpoint must hold
+// follows from the graph's layers. Other tokenizer families would be further builders beside this one.
+// Ref: reference/cosmos_reference.py, Encoder, Decoder, Tokenizer. Who calls it: core/model.
+#ifndef CTOK_CORE_NETWORK_H
+#define CTOK_CORE_NETWORK_H
+
+#include "graph.h"
+#include "variant.h"
+
+// Pixels of the caller inside the network's padded ones.
+typedef struct {
+    int64_t padded_height, padded_width;
+    int64_t top, left, height, width;
+} network_frame;
+
+// Numbers of the external outputs, GRAPH_NONE where not asked for.
+typedef struct {
+    int32_t pixels, indices, codes, latent, pre_quant;
+} network_outputs;
+
+// Each appends to g, for one image. `pixels` is the external format of the pixels read or written.
+// encode: pixels -> tokens. Returns the latent's (or codes') value.
+int32_t network_encode(graph *g, const variant *v, network_frame frame, external_format pixels, network_outputs outputs);
+// decode from a value of the same graph, or from the external input: indices, or codes/latent [C, h, w] of height x width.
+void network_decode(graph *g, const variant *v, int32_t latent, network_frame frame, external_format pixels, network_outputs outputs);
+int32_t network_load_latent(graph *g, const variant *v, int64_t height, int64_t width);
+int32_t network_load_indices(graph *g, const variant *v, int64_t height, int64_t width);
+
+#endif

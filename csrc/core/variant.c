@@ -1,0 +1,326 @@
+// Reads hyper-parameters off tensor names and shapes. Image tokenizers: 2-D convolutions named as in the public checkpoints.
+#include "variant.h"
+
+#include <ctype.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+__attribute__((format(printf, 2, 3))) static const checkpoint_tensor *find(const checkpoint *c, const char *format, ...) {
+    char name[160];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(name, sizeof name, format, arguments);
+    va_end(arguments);
+    return checkpoint_find(c, name);
+}
+
+// The first tensor whose name starts with `prefix`, or NULL.
+static const checkpoint_tensor *first_with_prefix(const checkpoint *c, const char *prefix) {
+    for (int32_t i = 0; i < c->num_tensors; i++) {
+        if (strncmp(c->tensors[i].name, prefix, strlen(prefix)) == 0) return &c->tensors[i];
+    }
+    return NULL;
+}
+
+static bool ends_with(const char *text, const char *end) {
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+// A convolution's weight [c_out, c_in, k, k], which must be there.
+static ctok_status conv_weight(const checkpoint_tensor **out, const checkpoint *c, const char *name, ctok_error *error) {
+    const checkpoint_tensor *t = checkpoint_find(c, name);
+    if (!t) return ctok_fail(error, CTOK_E_FILE_TENSOR, 0, "missing tensor %s", name);
+    for (int32_t i = 0; i < t->rank; i++) {
+        if (t->shape[i] < 1 || t->shape[i] > 65536) {
+            return ctok_fail(error, CTOK_E_FILE_TENSOR, t->shape[i], "tensor %s: expected sizes from 1 to 65536, found %lld", name,
+                             (long long)t->shape[i]);
+        }
+    }
+    if (t->rank != 4) {
+        return ctok_fail(error, CTOK_E_FILE_TENSOR, t->rank, "tensor %s: expected rank 4 [out, in, k, k], found rank %d", name, t->rank);
+    }
+    *out = t;
+    return CTOK_OK;
+}
+
+static ctok_status patch_of(int32_t *patch, const char *name, int64_t channels, ctok_error *error) {
+    *patch = channels == 12 ? 2 : channels == 48 ? 4 : 0;
+    if (*patch) return CTOK_OK;
+    return ctok_fail(error, CTOK_E_FILE_NETWORK, channels, "tensor %s: expected 12 or 48 channels (3 colours, Haar patch 2 or 4), found %lld",
+                     name, (long long)channels);
+}
+
+// Levels, blocks, widths and resamplings of encoder.down.* or decoder.up.*.
+static ctok_status find_levels(variant_half *half, const checkpoint *c, const char *levels, const char *resample, ctok_error *error) {
+    half->spatial_factor = half->patch;
+    while (find(c, "%s.%d.block.0.conv1.weight", levels, half->num_levels)) {
+        int32_t i = half->num_levels++, blocks = 0;
+        if (i == VARIANT_MAX_LEVELS) return ctok_fail(error, CTOK_E_FILE_NETWORK, i, "%s: expected at most %d levels", levels, i);
+        const checkpoint_tensor *first = find(c, "%s.%d.block.0.conv1.weight", levels, i);
+        if (first->rank != 4) {
+            return ctok_fail(error, CTOK_E_FILE_TENSOR, first->rank, "tensor %s: expected rank 4 [out, in, k, k], found rank %d", first->name,
+                             first->rank);
+        }
+        half->widths[i] = (int32_t)first->shape[0];
+        while (find(c, "%s.%d.block.%d.conv1.weight", levels, i, blocks)) blocks++;
+        // Note: a gap in the numbering shows later, as an unexpected tensor.
+        if (i > 0 && blocks != half->blocks) {
+            return ctok_fail(error, CTOK_E_FILE_TENSOR, blocks, "%s.%d: expected %d blocks as in level 0, found %d", levels, i, half->blocks, blocks);
+        }
+        half->blocks = blocks;
+        half->resamples[i] = find(c, "%s.%d.%s.conv.weight", levels, i, resample) != NULL;
+        if (half->resamples[i]) half->spatial_factor *= 2;
+    }
+    if (half->num_levels == 0) return ctok_fail(error, CTOK_E_FILE_TENSOR, 0, "missing tensor %s.0.block.0.conv1.weight", levels);
+    return CTOK_OK;
+}
+
+static ctok_status find_encoder(variant_half *half, const checkpoint *c, ctok_error *error) {
+    const checkpoint_tensor *conv_in, *conv_out, *quant_conv;
+    CTOK_TRY(conv_weight(&conv_in, c, "encoder.conv_in.weight", error));
+    CTOK_TRY(conv_weight(&conv_out, c, "encoder.conv_out.weight", error));
+    CTOK_TRY(conv_weight(&quant_conv, c, "quant_conv.weight", error));
+    half->is_present = true;
+    half->base_channels = (int32_t)conv_in->shape[0];
+    half->z_channels = (int32_t)conv_out->shape[0];
+    half->latent_channels = (int32_t)quant_conv->shape[0];
+    CTOK_TRY(patch_of(&half->patch, conv_in->name, conv_in->shape[1], error));
+    return find_levels(half, c, "encoder.down", "downsample", error);
+}
+
+static ctok_status find_decoder(variant_half *half, const checkpoint *c, ctok_error *error) {
+    const checkpoint_tensor *conv_in, *conv_out, *post_quant_conv;
+    CTOK_TRY(conv_weight(&conv_in, c, "decoder.conv_in.weight", error));
+    CTOK_TRY(conv_weight(&conv_out, c, "decoder.conv_out.weight", error));
+    CTOK_TRY(conv_weight(&post_quant_conv, c, "post_quant_conv.weight", error));
+    half->is_present = true;
+    half->base_channels = (int32_t)conv_out->shape[1];
+    half->z_channels = (int32_t)conv_in->shape[1];
+    half->latent_channels = (int32_t)post_quant_conv->shape[1];
+    CTOK_TRY(patch_of(&half->patch, conv_out->name, conv_out->shape[0], error));
+    return find_levels(half, c, "decoder.up", "upsample", error);
+}
+
+// ---------------------------------------------------------------- names
+typedef struct {
+    bool is_named, is_discrete, is_video, has_patch_2;
+    int32_t spatial_factor;
+} named_kind;
+
+// Finds CI8x8, DI16x16-360p, DV4x8x8 ... anywhere in the name. Ref: reference/cosmos_reference.py, spec().
+static named_kind kind_in_name(const char *name) {
+    for (const char *p = name; *p; p++) {
+        if ((p > name && isalnum((unsigned char)p[-1])) || !strchr("CD", p[0]) || !p[1] || !strchr("IV", p[1])) continue;
+        int factors[3] = {0}, count = 0, used = 0;
+        for (const char *q = p + 2; count < 3 && sscanf(q, "%3d%n", &factors[count], &used) == 1; q++) {
+            q += used;
+            count++;
+            if (*q != 'x') {
+                used = (int)(q - p);
+                break;
+            }
+        }
+        if (count != (p[1] == 'V' ? 3 : 2)) continue;
+        return (named_kind){true, p[0] == 'D', p[1] == 'V', strncmp(p + used, "-360p", 5) == 0, factors[count - 1]};
+    }
+    return (named_kind){0};
+}
+
+// The option; else the part of the path that names the model: the folder of encoder.jit, the file's own name otherwise.
+static void model_name(char out[64], const char *path, const ctok_model_options *options) {
+    if (options && options->name[0]) {
+        snprintf(out, 64, "%.63s", options->name);
+        return;
+    }
+    static const char *const generic[] = {"encoder.jit", "decoder.jit", "autoencoder.jit", "encoder.safetensors", "decoder.safetensors",
+                                          "autoencoder.safetensors"};
+    size_t end = strlen(path);
+    for (;;) {
+        while (end > 0 && path[end - 1] == '/') end--;
+        size_t start = end;
+        while (start > 0 && path[start - 1] != '/') start--;
+        bool is_generic = false;
+        for (size_t i = 0; i < sizeof generic / sizeof *generic; i++) {
+            is_generic |= strlen(generic[i]) == end - start && strncmp(generic[i], path + start, end - start) == 0;
+        }
+        if (!is_generic || start == 0) {
+            snprintf(out, 64, "%.*s", (int)(end - start < 63 ? end - start : 63), path + start);
+            break;
+        }
+        end = start;
+    }
+    if (ends_with(out, ".safetensors")) out[strlen(out) - strlen(".safetensors")] = 0;
+    else if (ends_with(out, ".jit")) out[strlen(out) - strlen(".jit")] = 0;
+}
+
+// ---------------------------------------------------------------- discrete or continuous, FSQ levels
+static ctok_status set_levels(variant *v, const int64_t *levels, int64_t count, uint32_t from, const char *source, ctok_error *error) {
+    if (count < 1 || count > 8) {
+        return ctok_fail(error, CTOK_E_FILE_NETWORK, count, "FSQ levels from %s: expected 1 to 8 of them, found %lld", source, (long long)count);
+    }
+    uint64_t product = 1;
+    for (int64_t i = 0; i < count; i++) {
+        if (levels[i] < 2 || levels[i] > 65535 || (product *= (uint64_t)levels[i]) > INT32_MAX) {
+            return ctok_fail(error, CTOK_E_FILE_NETWORK, levels[i],
+                             "FSQ levels from %s: expected 2 to 65535 each and a product up to 2147483647, found %lld at position %lld", source,
+                             (long long)levels[i], (long long)i);
+        }
+    }
+    if (v->num_fsq_levels) {  // an earlier source spoke
+        bool is_equal = v->num_fsq_levels == count;
+        for (int64_t i = 0; is_equal && i < count; i++) is_equal = v->fsq_levels[i] == levels[i];
+        if (is_equal) return CTOK_OK;
+        return ctok_fail(error, CTOK_E_FILE_NETWORK, 0, "FSQ levels from %s differ from those already found", source);
+    }
+    v->is_discrete = true;
+    v->num_fsq_levels = (uint32_t)count;
+    v->codebook_size = (uint32_t)product;
+    for (int64_t i = 0; i < count; i++) v->fsq_levels[i] = (uint32_t)levels[i];
+    v->is_discrete_from = v->fsq_levels_from = from;
+    return CTOK_OK;
+}
+
+static ctok_status levels_from_buffers(variant *v, const checkpoint *c, ctok_error *error) {
+    for (int32_t i = 0; i < c->num_tensors; i++) {
+        const checkpoint_tensor *t = &c->tensors[i];
+        if (!ends_with(t->name, "quantizer._levels")) continue;
+        if (t->rank != 1 || t->shape[0] > 8 || dtype_is_float(t->dtype)) {
+            return ctok_fail(error, CTOK_E_FILE_TENSOR, t->rank, "buffer %s: expected a row of up to 8 whole numbers", t->name);
+        }
+        int64_t levels[8];
+        checkpoint_read_i64(t, levels);
+        CTOK_TRY(set_levels(v, levels, t->shape[0], CTOK_FROM_BUFFERS, t->name, error));
+    }
+    return CTOK_OK;
+}
+
+static ctok_status levels_from_metadata(variant *v, const checkpoint *c, ctok_error *error) {
+    const char *text = checkpoint_metadata_find(c, "ctok.fsq_levels");
+    if (!text) return CTOK_OK;
+    int64_t levels[8], count = 0;
+    for (char *end; *text; text = *end ? end + 1 : end) {
+        if (count == 8) return ctok_fail(error, CTOK_E_FILE_FORMAT, 0, "metadata ctok.fsq_levels: expected at most 8 numbers");
+        levels[count++] = strtoll(text, &end, 10);
+        if (end == text || (*end && *end != ',')) {
+            return ctok_fail(error, CTOK_E_FILE_FORMAT, 0, "metadata ctok.fsq_levels: expected numbers and commas, found \"%.40s\"", text);
+        }
+    }
+    if (count) return set_levels(v, levels, count, CTOK_FROM_METADATA, "the metadata", error);
+    if (v->is_discrete_from == CTOK_FROM_NOWHERE) v->is_discrete_from = CTOK_FROM_METADATA;  // "": continuous
+    else if (v->is_discrete) return ctok_fail(error, CTOK_E_FILE_NETWORK, 0, "the metadata says continuous, but FSQ levels were found");
+    return CTOK_OK;
+}
+
+static ctok_status find_levels_of_fsq(variant *v, const checkpoint *c, const ctok_model_options *options, named_kind named, ctok_error *error) {
+    static const int64_t public_levels[] = {8, 8, 8, 5, 5, 5};
+    if (options && options->num_fsq_levels) {
+        int64_t levels[8];
+        for (uint32_t i = 0; i < options->num_fsq_levels && i < 8; i++) levels[i] = options->fsq_levels[i];
+        CTOK_TRY(set_levels(v, levels, options->num_fsq_levels, CTOK_FROM_OPTION, "the options", error));
+    }
+    CTOK_TRY(levels_from_buffers(v, c, error));
+    CTOK_TRY(levels_from_metadata(v, c, error));
+    bool has_spoken = v->is_discrete_from != CTOK_FROM_NOWHERE;
+    if (named.is_named && has_spoken && named.is_discrete != v->is_discrete) {
+        return ctok_fail(error, CTOK_E_FILE_NETWORK, 0, "the name %s says %s, but the checkpoint is %s", v->name,
+                         named.is_discrete ? "discrete" : "continuous", v->is_discrete ? "discrete" : "continuous");
+    }
+    if (!has_spoken) {
+        v->is_discrete = named.is_named ? named.is_discrete : v->latent_channels == 6;
+        v->is_discrete_from = named.is_named ? CTOK_FROM_NAME : CTOK_FROM_DEFAULT;
+        if (v->is_discrete && v->latent_channels == 6) {
+            uint32_t from = v->is_discrete_from;
+            CTOK_TRY(set_levels(v, public_levels, 6, CTOK_FROM_DEFAULT, "the public models", error));
+            v->is_discrete_from = from;
+        }
+    }
+    if (v->is_discrete && (int32_t)v->num_fsq_levels != v->latent_channels) {
+        return ctok_fail(error, CTOK_E_FILE_NETWORK, v->latent_channels,
+                         "%s: expected one FSQ level for each of its %d code channels, found %u levels; the option fsqLevels sets them", v->name,
+                         v->latent_channels, v->num_fsq_levels);
+    }
+    return CTOK_OK;
+}
+
+ctok_status variant_find(variant *out, const checkpoint *c, const char *path, const ctok_model_options *options, ctok_error *error) {
+    variant v = {0};
+    model_name(v.name, path, options);
+    if (find(c, "encoder.conv_in.0.conv3d.weight") || find(c, "decoder.conv_in.0.conv3d.weight")) {
+        return ctok_fail(error, CTOK_E_FILE_NETWORK, 0, "%s: expected an image tokenizer, found a video tokenizer (3-D convolutions)", v.name);
+    }
+    uint32_t wanted = options ? options->halves : 0;
+    bool has_encoder = first_with_prefix(c, "encoder.") != NULL, has_decoder = first_with_prefix(c, "decoder.") != NULL;
+    if (!has_encoder && !has_decoder) {
+        return ctok_fail(error, CTOK_E_FILE_NETWORK, c->num_tensors, "%s: expected tensors named encoder.* or decoder.*, found %d others, such as %s",
+                         v.name, c->num_tensors, c->num_tensors ? c->tensors[0].name : "none");
+    }
+    if ((wanted & CTOK_HALF_ENCODER && !has_encoder) || (wanted & CTOK_HALF_DECODER && !has_decoder)) {
+        return ctok_fail(error, CTOK_E_FILE_TENSOR, 0, "%s: expected the %s half, found only the %s", v.name, has_encoder ? "decoder" : "encoder",
+                         has_encoder ? "encoder" : "decoder");
+    }
+    if (has_encoder && (!wanted || wanted & CTOK_HALF_ENCODER)) CTOK_TRY(find_encoder(&v.encoder, c, error));
+    if (has_decoder && (!wanted || wanted & CTOK_HALF_DECODER)) CTOK_TRY(find_decoder(&v.decoder, c, error));
+
+    const variant_half *one = v.encoder.is_present ? &v.encoder : &v.decoder;
+    v.spatial_factor = one->spatial_factor;
+    v.latent_channels = one->latent_channels;
+    v.patch = one->patch;
+    v.spatial_factor_from = CTOK_FROM_KEYS;
+    if (v.encoder.is_present && v.decoder.is_present) {
+        const variant_half *d = &v.decoder;
+        if (d->spatial_factor != v.spatial_factor || d->latent_channels != v.latent_channels || d->patch != v.patch) {
+            return ctok_fail(error, CTOK_E_FILE_NETWORK, 0,
+                             "%s: the halves do not belong together: encoder %dx, %d channels, patch %d; decoder %dx, %d channels, patch %d",
+                             v.name, v.spatial_factor, v.latent_channels, v.patch, d->spatial_factor, d->latent_channels, d->patch);
+        }
+    }
+    named_kind named = kind_in_name(v.name);
+    if (named.is_named && (named.is_video || named.spatial_factor != v.spatial_factor || (named.has_patch_2 && v.patch != 2))) {
+        return ctok_fail(error, CTOK_E_FILE_NETWORK, v.spatial_factor,
+                         "the name %s does not fit its tensors, which make an image tokenizer of factor %d with patch %d; rename it or pass another name",
+                         v.name, v.spatial_factor, v.patch);
+    }
+    CTOK_TRY(find_levels_of_fsq(&v, c, options, named, error));
+    *out = v;
+    return CTOK_OK;
+}
+
+// ---------------------------------------------------------------- buffers
+static ctok_status wrong_buffer(const checkpoint_tensor *t, const char *wanted, ctok_error *error) {
+    return ctok_fail(error, CTOK_E_FILE_TENSOR, 0, "buffer %s: expected %s; it belongs to another network", t->name, wanted);
+}
+
+ctok_status variant_check_buffer(const variant *v, const checkpoint_tensor *t, ctok_error *error) {
+    int64_t elements = checkpoint_elements(t);
+    if (ends_with(t->name, ".wavelets")) {  // Haar's 1/sqrt(2), twice
+        float taps[2];
+        if (!dtype_is_float(t->dtype) || elements != 2) return wrong_buffer(t, "two floats", error);
+        checkpoint_read_f32(t, taps);
+        for (int i = 0; i < 2; i++) {
+            if (!(fabsf(taps[i] - 0.70710678f) < 0.004f)) return wrong_buffer(t, "the Haar wavelet (0.7071, 0.7071)", error);
+        }
+        return CTOK_OK;
+    }
+    if (ends_with(t->name, "patcher._arange")) {
+        return dtype_is_float(t->dtype) || t->rank != 1 ? wrong_buffer(t, "a row of whole numbers", error) : CTOK_OK;
+    }
+    if (ends_with(t->name, "quantizer._levels")) return CTOK_OK;  // read by levels_from_buffers
+    if (ends_with(t->name, "quantizer._basis")) {
+        int64_t basis[8], product = 1;
+        if (dtype_is_float(t->dtype) || elements != v->num_fsq_levels) return wrong_buffer(t, "one whole number for each FSQ level", error);
+        checkpoint_read_i64(t, basis);
+        for (uint32_t i = 0; i < v->num_fsq_levels; product *= v->fsq_levels[i++]) {
+            if (basis[i] != product) return wrong_buffer(t, "the running product of the FSQ levels", error);
+        }
+        return CTOK_OK;
+    }
+    if (ends_with(t->name, "quantizer.implicit_codebook")) {
+        bool fits = t->rank == 2 && t->shape[0] == (int64_t)v->codebook_size && t->shape[1] == (int64_t)v->num_fsq_levels;
+        return fits ? CTOK_OK : wrong_buffer(t, "[codebook size, FSQ levels]", error);
+    }
+    return ctok_fail(error, CTOK_E_FILE_TENSOR, 0, "unexpected tensor %s: neither a parameter of this network nor a known buffer", t->name);
+}

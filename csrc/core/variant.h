@@ -1,0 +1,42 @@
+// The hyper-parameters of a tokenizer, found from the names and shapes of its tensors: nothing is configured by hand.
+// Encoder and decoder are found each on their own. What names and shapes cannot tell (discrete or continuous, FSQ levels)
+// comes, first match wins, from the options, the checkpoint's buffers, its metadata, the model's name, the public default;
+// where two of them speak they must agree. Who calls it: core/model. Ref: reference/cosmos_reference.py, Spec.
+#ifndef CTOK_CORE_VARIANT_H
+#define CTOK_CORE_VARIANT_H
+
+#include "../checkpoint/checkpoint.h"
+
+enum { VARIANT_MAX_LEVELS = 8 };
+
+typedef struct {
+    bool is_present;
+    int32_t patch;          // 2 or 4, side of a Haar patch
+    int32_t num_levels;
+    int32_t blocks;         // residual blocks a level (the decoder has one more than the encoder)
+    int32_t base_channels;  // encoder: out of conv_in; decoder: into conv_out
+    int32_t widths[VARIANT_MAX_LEVELS];
+    bool resamples[VARIANT_MAX_LEVELS];  // level i ends with a halving (encoder) or doubling (decoder) of H and W
+    int32_t z_channels;     // out of the encoder's conv_out, into the decoder's conv_in
+    int32_t latent_channels;
+    int32_t spatial_factor;
+} variant_half;
+
+typedef struct {
+    variant_half encoder, decoder;
+    bool is_discrete;
+    uint32_t num_fsq_levels, fsq_levels[8], codebook_size;
+    uint32_t is_discrete_from, fsq_levels_from, spatial_factor_from;  // CTOK_FROM_*
+    int32_t spatial_factor, latent_channels, patch;
+    char name[64];
+} variant;
+
+// `path` names the model where options do not. options may be NULL.
+// Errors: CTOK_E_FILE_TENSOR, CTOK_E_FILE_NETWORK, CTOK_E_ARGUMENT (options).
+ctok_status variant_find(variant *out, const checkpoint *c, const char *path, const ctok_model_options *options, ctok_error *error);
+
+// Whether a tensor that is no parameter is a buffer that public checkpoints carry and that says what this network does.
+// CTOK_OK; or CTOK_E_FILE_TENSOR: an unexpected tensor, or a buffer of another network.
+ctok_status variant_check_buffer(const variant *v, const checkpoint_tensor *tensor, ctok_error *error);
+
+#endif

@@ -1,0 +1,206 @@
+/**
+ * What src/ may know of native code: an Engine that submits jobs and settles their promises, and failures as values of one
+ * class. The runtime adapters (bun.ts, deno.ts) only open the library and say when to look; everything else is here, once.
+ */
+import * as layout from "./layout.ts";
+import type { Struct, Values } from "./layout.ts";
+import type { symbols, SymbolName } from "./symbols.ts";
+
+type Argument<T> = T extends "buffer" ? Uint8Array | null : T extends "u64" ? bigint : T extends "callback" ? unknown : number;
+type Arguments<P extends readonly unknown[]> = { -readonly [I in keyof P]: Argument<P[I]> };
+type Result<R> = R extends "string" ? string : number;
+export type Functions = {
+  [K in SymbolName]: (...args: Arguments<(typeof symbols)[K]["parameters"]>) => Result<(typeof symbols)[K]["result"]>;
+};
+
+/** What an adapter gives. */
+export interface Library {
+  readonly functions: Functions;
+  /**
+   * Opens an engine by `open(wake pointer or null)`, and from then on calls `look` on this thread soon after a job ends,
+   * as long as it is busy. A busy listener keeps the process alive, an idle one does not.
+   */
+  listen(open: (wake: unknown) => number, look: () => void): Listener;
+}
+export interface Listener {
+  readonly engine: number;
+  setBusy(isBusy: boolean): void;
+  /** Calls `close` (which joins the native thread) and stops listening. */
+  close(close: () => void): Promise<void>;
+}
+
+/** A ctok_error as a value. src/job.ts turns it into a TokenizerError. */
+export class NativeFailure extends Error {
+  readonly status: number;
+  readonly detail: number;
+  constructor(status: number, detail: number, message: string) {
+    super(message);
+    this.status = status;
+    this.detail = detail;
+  }
+}
+
+export type JobInfo = Values<typeof layout.JobInfo.fields>;
+export type PlanInfo = Values<typeof layout.Plan.fields>;
+export type NativeModelInfo = Values<typeof layout.ModelInfo.fields>;
+export type NativeEngineInfo = Values<typeof layout.EngineInfo.fields>;
+export type RequestValues = Partial<Values<typeof layout.Request.fields>>;
+export type ModelOptionValues = Partial<Values<typeof layout.ModelOptions.fields>>;
+
+/** NUL-terminated UTF-8. */
+function cString(text: string): Uint8Array {
+  return new TextEncoder().encode(text + "\0");
+}
+
+const poolCapacity = 64;
+
+/** One native engine: a thread that runs jobs in order. Shared by all models opened with the same options. */
+export class Engine {
+  readonly #f: Functions;
+  readonly #listener: Listener;
+  readonly #waiting = new Map<number, { resolve(info: JobInfo): void; reject(error: unknown): void }>();
+  readonly #ids = new Uint8Array(new ArrayBuffer(1024));
+  readonly #count = new Uint8Array(new ArrayBuffer(1024));
+
+  constructor(library: Library, options: { threads?: number; kernels?: number } = {}) {
+    const f = this.#f = library.functions;
+    if (f.ctok_abi_version() !== layout.ABI_VERSION) {
+      throw new NativeFailure(layout.status.UNSUPPORTED, f.ctok_abi_version(),
+        `native library ${f.ctok_version()}: expected ABI ${layout.ABI_VERSION}, found ${f.ctok_abi_version()}; build it again (bun build.ts)`);
+    }
+    const native = layout.EngineOptions.make({ num_threads: options.threads ?? 0, kernels: options.kernels ?? 0 });
+    this.#listener = library.listen((wake) => {
+      const id = new Uint8Array(new ArrayBuffer(1024));
+      this.#check((error) => f.ctok_engine_open(native, wake, id, error));
+      return firstU32(id);
+    }, () => this.#look());
+  }
+
+  get version(): string {
+    return this.#f.ctok_version();
+  }
+
+  info(): NativeEngineInfo {
+    return this.#query(layout.EngineInfo, (out, error) => this.#f.ctok_engine_query(this.#listener.engine, out, error));
+  }
+
+  // -------------------------------------------------------------- jobs
+  /** Each submits at once (throwing NativeFailure if refused) and gives the job's id; `ended` waits for it. */
+  openModel(path: string, options: ModelOptionValues): number {
+    const native = layout.ModelOptions.make(options);
+    return this.#submit((job, error) => this.#f.ctok_model_open(this.#listener.engine, cString(path), native, job, error));
+  }
+
+  convert(outPath: string, path: string, options: ModelOptionValues): number {
+    const native = layout.ModelOptions.make(options);
+    return this.#submit((job, error) =>
+      this.#f.ctok_model_convert(this.#listener.engine, cString(outPath), cString(path), native, job, error)
+    );
+  }
+
+  run(model: number, input: Uint8Array, request: RequestValues): number {
+    const native = layout.Request.make(request);
+    return this.#submit((job, error) => this.#f.ctok_job_submit(model, input, BigInt(input.byteLength), native, job, error));
+  }
+
+  /** Settles when the job has ended; rejects with its NativeFailure. The caller then takes its results and releases it. */
+  ended(job: number): Promise<JobInfo> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(job, { resolve, reject });
+      this.#listener.setBusy(true);
+    });
+  }
+
+  query(job: number): JobInfo {
+    return this.#query(layout.JobInfo, (out, error) => this.#f.ctok_job_query(job, out, error));
+  }
+
+  /** Copies output `index` into memory of its own. */
+  take(job: number, index: number, bytes: number): Uint8Array {
+    const out = new Uint8Array(new ArrayBuffer(Math.max(bytes, 1024))).subarray(0, bytes);
+    this.#check((error) => this.#f.ctok_job_take(job, out, BigInt(bytes), index, error));
+    return out;
+  }
+
+  cancel(job: number): void {
+    this.#check((error) => this.#f.ctok_job_cancel(job, error));
+    this.#look(); // a job that had not started has ended without a wake-up
+  }
+
+  release(job: number): void {
+    this.#check((error) => this.#f.ctok_job_release(job, error));
+  }
+
+  // -------------------------------------------------------------- models
+  modelInfo(model: number): NativeModelInfo {
+    return this.#query(layout.ModelInfo, (out, error) => this.#f.ctok_model_query(model, out, error));
+  }
+
+  plan(model: number, request: RequestValues): PlanInfo {
+    const native = layout.Request.make(request);
+    return this.#query(layout.Plan, (out, error) => this.#f.ctok_plan_query(model, out, native, error));
+  }
+
+  closeModel(model: number): void {
+    this.#check((error) => this.#f.ctok_model_close(model, error));
+    this.#look();
+  }
+
+  /** Ends everything that is pending with CLOSED and joins the native thread. */
+  async close(): Promise<void> {
+    await this.#listener.close(() => {
+      this.#look();
+      this.#check((error) => this.#f.ctok_engine_close(this.#listener.engine, error));
+    });
+    for (const { reject } of this.#waiting.values()) reject(new NativeFailure(layout.status.CLOSED, 0, "the engine was closed"));
+    this.#waiting.clear();
+  }
+
+  // -------------------------------------------------------------- inside
+  #check(call: (error: Uint8Array) => number): void {
+    const error = layout.ErrorStruct.make();
+    if (call(error) === layout.status.OK) return;
+    const { status, detail, message } = layout.ErrorStruct.read(error);
+    throw new NativeFailure(status, detail, message);
+  }
+
+  #submit(call: (job: Uint8Array, error: Uint8Array) => number): number {
+    const job = new Uint8Array(new ArrayBuffer(1024));
+    this.#check((error) => call(job, error));
+    return firstU32(job);
+  }
+
+  #query<F extends layout.Fields>(struct: Struct<F>, call: (out: Uint8Array, error: Uint8Array) => number): Values<F> {
+    const out = struct.make();
+    this.#check((error) => call(out, error));
+    return struct.read(out);
+  }
+
+  /** Collects ended jobs and settles their promises. */
+  #look(): void {
+    for (let count = poolCapacity; count === poolCapacity;) {
+      this.#check((error) =>
+        this.#f.ctok_engine_wait(this.#listener.engine, this.#ids, poolCapacity, this.#count, 0, error)
+      );
+      count = firstU32(this.#count);
+      for (const job of new Uint32Array(this.#ids.buffer, 0, count)) this.#settle(job);
+    }
+    if (this.#waiting.size === 0) this.#listener.setBusy(false);
+  }
+
+  #settle(job: number): void {
+    const waiting = this.#waiting.get(job);
+    if (!waiting) return;
+    this.#waiting.delete(job);
+    try {
+      this.#check((error) => this.#f.ctok_job_wait(job, 0, error));
+      waiting.resolve(this.query(job));
+    } catch (failure) {
+      waiting.reject(failure);
+    }
+  }
+}
+
+function firstU32(memory: Uint8Array): number {
+  return new DataView(memory.buffer, memory.byteOffset).getUint32(0, true);
+}

@@ -1,0 +1,67 @@
+/** What callers may pass, as zod schemas, and the one way in which a wrong option is reported. */
+import { z } from "zod";
+import { TokenizerError } from "./errors.ts";
+
+const signal = z.custom<AbortSignal>((v) => v instanceof AbortSignal, "expected an AbortSignal").optional();
+const onProgress = z.custom<(part: number) => void>((v) => typeof v === "function", "expected a function").optional();
+
+export const openOptions = z.strictObject({
+  /** Where to compute. "auto" takes the best that is there; this version has the CPU. */
+  device: z.enum(["auto", "cpu", "cuda"]).default("auto"),
+  /** Arithmetic. "auto" is f32 in this version. */
+  precision: z.enum(["auto", "f32", "bf16"]).default("auto"),
+  /** Opens one half alone, which takes half of the memory. Default: every half that the checkpoint holds. */
+  half: z.enum(["encoder", "decoder"]).optional(),
+  /** The model's name, checked against its tensors. Default: the last part of the path. */
+  name: z.string().min(1).max(63).optional(),
+  /** FSQ levels, level 0 least significant, where a checkpoint does not say. */
+  fsqLevels: z.array(z.int().min(2).max(65535)).min(1).max(8).optional(),
+  /** Threads of the engine that computes. Default: one for each processor. */
+  threads: z.int().min(1).max(256).optional(),
+  /** Kernels to use; the default takes the best that the processor has. */
+  kernels: z.enum(["auto", "reference", "generic", "avx2", "avx512"]).default("auto"),
+  signal,
+  onProgress,
+});
+export type OpenOptions = z.input<typeof openOptions>;
+
+export const encodeOptions = z.strictObject({
+  /** Also return the continuous vector before FSQ. Discrete models. */
+  preQuant: z.boolean().default(false),
+  signal,
+  onProgress,
+});
+export type EncodeOptions = z.input<typeof encodeOptions>;
+
+export const decodeOptions = z.strictObject({
+  /** "float32": [B, 3, H, W], not clamped. "uint8": [B, H, W, 3], clamped and rounded. */
+  dtype: z.enum(["float32", "uint8"]).default("float32"),
+  /** Whether tokens that know their picture's size decode to that size, without the padding. */
+  crop: z.boolean().default(true),
+  signal,
+  onProgress,
+});
+export type DecodeOptions = z.input<typeof decodeOptions>;
+
+export const jobOptions = z.strictObject({ signal, onProgress });
+
+export const planShape = z.strictObject({
+  batch: z.int().min(1).default(1),
+  /** Pixels, or tokens when the task is decode. */
+  height: z.int().min(1),
+  width: z.int().min(1),
+});
+export const planOptions = z.strictObject({ task: z.enum(["encode", "decode", "autoencode"]).default("encode") });
+
+/** Parses; a failure is one TokenizerError ARGUMENT that names every wrong option, what was expected and what was found. */
+export function parse<S extends z.ZodType>(schema: S, value: unknown, name: string): z.output<S> {
+  const result = schema.safeParse(value ?? {});
+  if (result.success) return result.data;
+  const problems = result.error.issues.map((issue) => {
+    const path = [name, ...issue.path.map(String)].join(".");
+    const found = issue.path.reduce<unknown>((at, key) => (at as Record<PropertyKey, unknown> | undefined)?.[key], value);
+    const shown = typeof found === "object" ? JSON.stringify(found) : typeof found === "string" ? `"${found}"` : String(found);
+    return `${path}: ${issue.message.replace(/^Invalid \w+: /, "")}, found ${shown}`;
+  });
+  throw new TokenizerError("ARGUMENT", problems.join("; "));
+}
