@@ -29,8 +29,14 @@ const jobs = Number(process.env.JOBS ?? 2);
 function run(command: string, args: string[]): Promise<void> {
   return new Promise((resolve, reject) => {
     const child = spawn(command, args, { stdio: "inherit" });
-    child.on("error", (error) => reject(new Error(`${command}: ${error.message}. A C compiler is needed (apt-get install gcc)`)));
-    child.on("close", (code) => code === 0 ? resolve() : reject(new Error(`${command} ${args.join(" ")}\nexited with ${code}`)));
+    child.on(
+      "error",
+      (error) => reject(new Error(`${command}: ${error.message}. A C compiler is needed (apt-get install gcc)`)),
+    );
+    child.on(
+      "close",
+      (code) => code === 0 ? resolve() : reject(new Error(`${command} ${args.join(" ")}\nexited with ${code}`)),
+    );
   });
 }
 
@@ -83,7 +89,14 @@ export async function build(): Promise<void> {
       const target = join(out, "tests", basename(test, ".c"));
       return isStale(target, test) || modified(target) < newestObject;
     }).map((test) => () =>
-      produce(join(out, "tests", basename(test, ".c")), [...common, ...warnings, join(root, test), ...objects, "-pthread", "-lm"])
+      produce(join(out, "tests", basename(test, ".c")), [
+        ...common,
+        ...warnings,
+        join(root, test),
+        ...objects,
+        "-pthread",
+        "-lm",
+      ])
     ),
   );
 }

@@ -6,13 +6,23 @@
  *     const image = await detokenize(tokens);
  */
 export { convert, detokenize, type Image, tokenize } from "./src/tokenize.ts";
-export { type HalfInfo, type ImageInput, type ModelInfo, type Plan, Tokenizer } from "./src/tokenizer.ts";
+export { type Plan, Tokenizer } from "./src/tokenizer.ts";
+export type { FactSource, HalfInfo, ModelInfo } from "./src/info.ts";
+export type { ImageInput } from "./src/pixels.ts";
 export type { DecodeOptions, EncodeOptions, OpenOptions } from "./src/options.ts";
 export type { JobOptions } from "./src/job.ts";
 export { type DType, type Origin, Tensor, type TensorLike, type TokenKind, Tokens } from "./src/tensor.ts";
 export { type ErrorCode, messageOf, TokenizerError } from "./src/errors.ts";
 export { defaultModel, embeddedModels, publicModels } from "./src/models.ts";
-export { decodeTokens, encodeTokens, type FallbackOrigin, loadTokens, saveTokens, type TokenFormat, tokenFormats } from "./src/tokenfile.ts";
+export {
+  decodeTokens,
+  encodeTokens,
+  type FallbackOrigin,
+  loadTokens,
+  saveTokens,
+  type TokenFormat,
+  tokenFormats,
+} from "./src/tokenfile.ts";
 export { codebookSize, codesFromIndices, indicesFromCodes } from "./src/fsq.ts";
 export { readImage, type ReadImageOptions, writeImage } from "./src/media/image.ts";
 export { latentTiles, sideBySide, tokenMap } from "./src/pictures.ts";

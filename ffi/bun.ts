@@ -3,7 +3,14 @@ import { dlopen, type FFIFunction, JSCallback, type Pointer } from "bun:ffi";
 import type { Functions, Library, Listener } from "./native.ts";
 import { type CType, type Signature, symbols } from "./symbols.ts";
 
-const types = { u32: "u32", i32: "i32", u64: "u64", buffer: "ptr", callback: "ptr", string: "cstring" } as const satisfies Record<CType, string>;
+const types = {
+  u32: "u32",
+  i32: "i32",
+  u64: "u64",
+  buffer: "ptr",
+  callback: "ptr",
+  string: "cstring",
+} as const satisfies Record<CType, string>;
 
 function translate(signature: Signature): FFIFunction {
   return { args: signature.parameters.map((p) => types[p]), returns: types[signature.result] };

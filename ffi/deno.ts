@@ -2,7 +2,14 @@
 import type { Functions, Library, Listener } from "./native.ts";
 import { type CType, type Signature, symbols } from "./symbols.ts";
 
-const types = { u32: "u32", i32: "i32", u64: "u64", buffer: "buffer", callback: "pointer", string: "pointer" } as const satisfies Record<CType, string>;
+const types = {
+  u32: "u32",
+  i32: "i32",
+  u64: "u64",
+  buffer: "buffer",
+  callback: "pointer",
+  string: "pointer",
+} as const satisfies Record<CType, string>;
 const maxWaitUs = 1_000_000;
 
 function translate(signature: Signature, nonblocking = false): Deno.ForeignFunction {

@@ -11,7 +11,11 @@ type Field = Scalar | Text | Row | Nested;
 export type Fields = Readonly<Record<string, Field>>;
 
 /** What a field reads as. 64-bit numbers are plain numbers: none here passes 2^53. */
-type Value<F> = F extends Scalar ? number : F extends Text ? string : F extends Row ? number[] : F extends { struct: Struct<infer G> } ? Values<G>[] : never;
+type Value<F> = F extends Scalar ? number
+  : F extends Text ? string
+  : F extends Row ? number[]
+  : F extends { struct: Struct<infer G> } ? Values<G>[]
+  : never;
 export type Values<F extends Fields = Fields> = { -readonly [K in keyof F]: Value<F[K]> };
 
 const bytesOf = { u32: 4, i32: 4, i64: 8, u64: 8 } as const;
@@ -82,7 +86,9 @@ function read(view: DataView, at: number, field: Field): unknown {
     const end = bytes.indexOf(0);
     return decoder.decode(bytes.slice(0, end < 0 ? field.text : end));
   }
-  if ("row" in field) return Array.from({ length: field.count }, (_, i) => readScalar(view, at + i * bytesOf[field.row], field.row));
+  if ("row" in field) {
+    return Array.from({ length: field.count }, (_, i) => readScalar(view, at + i * bytesOf[field.row], field.row));
+  }
   const memory = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
   return Array.from({ length: field.count }, (_, i) => field.struct.read(memory, at + i * field.struct.bytes));
 }
@@ -96,7 +102,9 @@ function writeScalar(view: DataView, at: number, type: Scalar, value: number): v
 function write(view: DataView, at: number, field: Field, value: unknown): void {
   if (typeof field === "string") return writeScalar(view, at, field, value as number);
   if ("text" in field) {
-    new Uint8Array(view.buffer, view.byteOffset + at, field.text - 1).set(encoder.encode(value as string).subarray(0, field.text - 1));
+    new Uint8Array(view.buffer, view.byteOffset + at, field.text - 1).set(
+      encoder.encode(value as string).subarray(0, field.text - 1),
+    );
   } else if ("row" in field) {
     (value as number[]).forEach((v, i) => writeScalar(view, at + i * bytesOf[field.row], field.row, v));
   }

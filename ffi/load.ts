@@ -26,10 +26,16 @@ async function openLibrary(): Promise<Library> {
   const tried = candidates();
   const path = tried.find((p) => existsSync(p));
   if (!path) {
-    throw new LibraryMissing(`native library: expected libctok.so at ${tried.join(" or ")}, found none; build it with node_modules/.bin/bun build.ts, or set CTOK_LIBRARY`);
+    throw new LibraryMissing(
+      `native library: expected libctok.so at ${
+        tried.join(" or ")
+      }, found none; build it with node_modules/.bin/bun build.ts, or set CTOK_LIBRARY`,
+    );
   }
   const runtime = process.versions.bun ? "bun" : process.versions.deno ? "deno" : "";
-  if (!runtime) throw new LibraryMissing(`native library: expected to run on Bun or Deno, found Node.js ${process.versions.node}`);
+  if (!runtime) {
+    throw new LibraryMissing(`native library: expected to run on Bun or Deno, found Node.js ${process.versions.node}`);
+  }
   try {
     const adapter = runtime === "bun" ? await import("./bun.ts") : await import("./deno.ts");
     return adapter.open(path);

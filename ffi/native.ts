@@ -4,9 +4,12 @@
  */
 import * as layout from "./layout.ts";
 import type { Struct, Values } from "./layout.ts";
-import type { symbols, SymbolName } from "./symbols.ts";
+import type { SymbolName, symbols } from "./symbols.ts";
 
-type Argument<T> = T extends "buffer" ? Uint8Array | null : T extends "u64" ? bigint : T extends "callback" ? unknown : number;
+type Argument<T> = T extends "buffer" ? Uint8Array | null
+  : T extends "u64" ? bigint
+  : T extends "callback" ? unknown
+  : number;
 type Arguments<P extends readonly unknown[]> = { -readonly [I in keyof P]: Argument<P[I]> };
 type Result<R> = R extends "string" ? string : number;
 export type Functions = {
@@ -65,8 +68,11 @@ export class Engine {
   constructor(library: Library, options: { threads?: number; kernels?: number } = {}) {
     const f = this.#f = library.functions;
     if (f.ctok_abi_version() !== layout.ABI_VERSION) {
-      throw new NativeFailure(layout.status.UNSUPPORTED, f.ctok_abi_version(),
-        `native library ${f.ctok_version()}: expected ABI ${layout.ABI_VERSION}, found ${f.ctok_abi_version()}; build it again (bun build.ts)`);
+      throw new NativeFailure(
+        layout.status.UNSUPPORTED,
+        f.ctok_abi_version(),
+        `native library ${f.ctok_version()}: expected ABI ${layout.ABI_VERSION}, found ${f.ctok_abi_version()}; build it again (bun build.ts)`,
+      );
     }
     const native = layout.EngineOptions.make({ num_threads: options.threads ?? 0, kernels: options.kernels ?? 0 });
     this.#listener = library.listen((wake) => {
@@ -152,7 +158,9 @@ export class Engine {
       this.#look();
       this.#check((error) => this.#f.ctok_engine_close(this.#listener.engine, error));
     });
-    for (const { reject } of this.#waiting.values()) reject(new NativeFailure(layout.status.CLOSED, 0, "the engine was closed"));
+    for (const { reject } of this.#waiting.values()) {
+      reject(new NativeFailure(layout.status.CLOSED, 0, "the engine was closed"));
+    }
     this.#waiting.clear();
   }
 

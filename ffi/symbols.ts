@@ -14,7 +14,12 @@ export interface Signature {
 export const symbols = {
   ctok_version: { parameters: [], result: "string" }, // const char *
   ctok_abi_version: { parameters: [], result: "u32" },
-  ctok_status_name: { parameters: ["i32"], result: "string" }, // ctok_status status
+  ctok_status_name: {
+    parameters: [
+      "i32", // ctok_status status
+    ],
+    result: "string",
+  },
 
   ctok_engine_open: {
     parameters: [

@@ -50,6 +50,10 @@ export function messageOf(error: unknown): string {
 
 /** Fails with "NAME: expected EXPECTED, found FOUND". */
 export function expected(name: string, wanted: string, found: unknown, code: ErrorCode = "ARGUMENT"): TokenizerError {
-  const shown = typeof found === "string" ? JSON.stringify(found) : Array.isArray(found) ? `[${found.join(", ")}]` : String(found);
+  const shown = typeof found === "string"
+    ? JSON.stringify(found)
+    : Array.isArray(found)
+    ? `[${found.join(", ")}]`
+    : String(found);
   return new TokenizerError(code, `${name}: expected ${wanted}, found ${shown}`);
 }

@@ -65,7 +65,12 @@ export function resolveModel(model: string): ResolvedModel {
   const path = resolve(model);
   if (existsSync(path)) return { path, source: path, name: undefined };
   const known = publicModels.find((m) => m.name === basename(model) || m.repository.endsWith(`/${basename(model)}`));
-  const hint = known ? `; ${known.name} is a public checkpoint (${known.repository}, ${known.licence}): download its folder and pass the path` : "";
+  const hint = known
+    ? `; ${known.name} is a public checkpoint (${known.repository}, ${known.licence}): download its folder and pass the path`
+    : "";
   const names = embeddedModels.map((m) => m.name).join(", ");
-  throw new TokenizerError("FILE_MISSING", `model: expected an embedded name (${names}) or a file or folder, found "${model}"${hint}`);
+  throw new TokenizerError(
+    "FILE_MISSING",
+    `model: expected an embedded name (${names}) or a file or folder, found "${model}"${hint}`,
+  );
 }

@@ -60,7 +60,11 @@ export function parse<S extends z.ZodType>(schema: S, value: unknown, name: stri
   const problems = result.error.issues.map((issue) => {
     const path = [name, ...issue.path.map(String)].join(".");
     const found = issue.path.reduce<unknown>((at, key) => (at as Record<PropertyKey, unknown> | undefined)?.[key], value);
-    const shown = typeof found === "object" ? JSON.stringify(found) : typeof found === "string" ? `"${found}"` : String(found);
+    const shown = typeof found === "object"
+      ? JSON.stringify(found)
+      : typeof found === "string"
+      ? `"${found}"`
+      : String(found);
     return `${path}: ${issue.message.replace(/^Invalid \w+: /, "")}, found ${shown}`;
   });
   throw new TokenizerError("ARGUMENT", problems.join("; "));

@@ -52,7 +52,12 @@ export class Tensor<D extends DType = DType> implements TensorLike<D> {
   readonly origin: Origin | undefined;
 
   /** Throws ARGUMENT when data and shape disagree. */
-  constructor(dtype: D, shape: readonly number[], data: Arrays[D], about: { kind?: TokenKind | "pixels"; origin?: Origin } = {}) {
+  constructor(
+    dtype: D,
+    shape: readonly number[],
+    data: Arrays[D],
+    about: { kind?: TokenKind | "pixels"; origin?: Origin } = {},
+  ) {
     checkTensor("tensor", { dtype, shape, data });
     this.dtype = dtype;
     this.shape = Object.freeze([...shape]);
@@ -113,7 +118,10 @@ export class Tokens {
     const part = this.#parts[kind];
     if (part) return part;
     const hint = kind === "preQuant" ? "; ask encode for it with { preQuant: true }" : "";
-    throw new TokenizerError("UNSUPPORTED", `${this.origin.model}: expected one of ${this.parts.join(", ")}, found a request for ${kind}${hint}`);
+    throw new TokenizerError(
+      "UNSUPPORTED",
+      `${this.origin.model}: expected one of ${this.parts.join(", ")}, found a request for ${kind}${hint}`,
+    );
   }
 }
 
@@ -125,7 +133,9 @@ export function elementsOf(shape: readonly number[]): number {
 export function checkTensor(name: string, t: TensorLike): void {
   const constructor = constructors[t.dtype];
   if (!constructor) throw expected(`${name}.dtype`, `one of ${Object.keys(constructors).join(", ")}`, t.dtype);
-  if (!(t.data instanceof constructor)) throw expected(`${name}.data`, `a ${constructor.name} for dtype ${t.dtype}`, nameOf(t.data));
+  if (!(t.data instanceof constructor)) {
+    throw expected(`${name}.data`, `a ${constructor.name} for dtype ${t.dtype}`, nameOf(t.data));
+  }
   if (!Array.isArray(t.shape) || !t.shape.every((n) => Number.isSafeInteger(n) && n > 0)) {
     throw expected(`${name}.shape`, "an array of positive whole numbers", t.shape, "SHAPE");
   }
@@ -140,11 +150,18 @@ function nameOf(value: unknown): string {
 }
 
 /** An array of `dtype` over bytes that start at `offset` (copied when the offset does not suit the type). */
-export function viewAs<D extends DType>(dtype: D, bytes: Uint8Array, offset = 0, byteLength = bytes.byteLength - offset): Arrays[D] {
+export function viewAs<D extends DType>(
+  dtype: D,
+  bytes: Uint8Array,
+  offset = 0,
+  byteLength = bytes.byteLength - offset,
+): Arrays[D] {
   const constructor = constructors[dtype];
   const start = bytes.byteOffset + offset;
   const count = byteLength / constructor.BYTES_PER_ELEMENT;
-  if (start % constructor.BYTES_PER_ELEMENT === 0) return new constructor(bytes.buffer as ArrayBuffer, start, count) as Arrays[D];
+  if (start % constructor.BYTES_PER_ELEMENT === 0) {
+    return new constructor(bytes.buffer as ArrayBuffer, start, count) as Arrays[D];
+  }
   const copy = new Uint8Array(byteLength); // Note: not bytes.slice, which shares memory when bytes are a Buffer
   copy.set(bytes.subarray(offset, offset + byteLength));
   return new constructor(copy.buffer, 0, count) as Arrays[D];

@@ -5,9 +5,10 @@ import { expected } from "./errors.ts";
 import { type JobOptions, located, runJob } from "./job.ts";
 import { defaultModel, resolveModel } from "./models.ts";
 import { type EncodeOptions, jobOptions, type OpenOptions, parse } from "./options.ts";
+import type { ImageInput } from "./pixels.ts";
 import { type Tensor, Tokens } from "./tensor.ts";
 import { decodeTokens, loadTokens } from "./tokenfile.ts";
-import { type ImageInput, Tokenizer } from "./tokenizer.ts";
+import { Tokenizer } from "./tokenizer.ts";
 
 const opened = new Map<string, Promise<Tokenizer>>();
 
@@ -28,7 +29,10 @@ function shared(model: string, options: OpenOptions = {}): Promise<Tokenizer> {
  * The model stays open for the life of the process; use Tokenizer.open to decide that yourself.
  * Errors: as Tokenizer.open and encode.
  */
-export function tokenize(input: ImageInput | readonly ImageInput[], options: EncodeOptions & { model?: string } = {}): Promise<Tokens> {
+export function tokenize(
+  input: ImageInput | readonly ImageInput[],
+  options: EncodeOptions & { model?: string } = {},
+): Promise<Tokens> {
   return located(async () => {
     const { model = defaultModel, ...encode } = options;
     return await (await shared(model)).encode(input, encode);
@@ -46,13 +50,22 @@ export interface Image {
  * Tokens of one picture back to pixels, with the model that they name (or `model`). Takes what tokenize or encode returned,
  * the path of a token file, or its bytes. Errors: as Tokenizer.open and decode; TOKEN_FILE; SHAPE for a batch.
  */
-export function detokenize(tokens: Tokens | string | Uint8Array, options: JobOptions & { model?: string } = {}): Promise<Image> {
+export function detokenize(
+  tokens: Tokens | string | Uint8Array,
+  options: JobOptions & { model?: string } = {},
+): Promise<Image> {
   return located(async () => {
     const { model, ...decode } = options;
-    const read = typeof tokens === "string" ? await loadTokens(tokens) : tokens instanceof Uint8Array ? decodeTokens(tokens, "tokens") : tokens;
+    const read = typeof tokens === "string"
+      ? await loadTokens(tokens)
+      : tokens instanceof Uint8Array
+      ? decodeTokens(tokens, "tokens")
+      : tokens;
     if (!(read instanceof Tokens)) throw expected("tokens", "what tokenize returned, or a token file's path or bytes", read);
     const batch = read.main.shape[0]!;
-    if (batch !== 1) throw expected("tokens", "one picture (use at(n) or Tokenizer.decode for a batch)", `a batch of ${batch}`, "SHAPE");
+    if (batch !== 1) {
+      throw expected("tokens", "one picture (use at(n) or Tokenizer.decode for a batch)", `a batch of ${batch}`, "SHAPE");
+    }
     const tokenizer = await shared(model ?? read.origin.source);
     const { data, shape }: Tensor<"uint8"> = await tokenizer.decode(read, { ...decode, dtype: "uint8" });
     return { data, height: shape[1]!, width: shape[2]! };
@@ -70,7 +83,8 @@ export function convert(model: string, outPath: string, options: JobOptions & { 
     const o = parse(jobOptions, rest, "options");
     const found = resolveModel(model);
     const engine = await engineFor();
-    const submit = () => engine.convert(outPath, found.path, { name: name ?? found.name ?? "", precision: layout.precision.auto });
+    const submit = () =>
+      engine.convert(outPath, found.path, { name: name ?? found.name ?? "", precision: layout.precision.auto });
     await runJob(engine, submit, () => undefined, o);
   });
 }

@@ -4,10 +4,10 @@
  */
 import * as layout from "../ffi/layout.ts";
 import { engineFor } from "../ffi/load.ts";
-import type { Engine, JobInfo, NativeModelInfo, RequestValues } from "../ffi/native.ts";
+import type { Engine, JobInfo, RequestValues } from "../ffi/native.ts";
 import { expected, TokenizerError } from "./errors.ts";
 import { type JobOptions, located, locatedSync, runJob } from "./job.ts";
-import { readImage } from "./media/image.ts";
+import { describe, type ModelInfo } from "./info.ts";
 import { resolveModel } from "./models.ts";
 import {
   type DecodeOptions,
@@ -21,50 +21,8 @@ import {
   planOptions,
   planShape,
 } from "./options.ts";
+import { bytesOf, type ImageInput, readPixels } from "./pixels.ts";
 import { checkTensor, type Origin, Tensor, type TensorLike, type TokenKind, Tokens, viewAs } from "./tensor.ts";
-
-/** A path, the bytes of an encoded image, or pixels: uint8 [(B,) H, W, 3], float32 [(B,) 3, H, W] in [-1, 1]. */
-export type ImageInput = string | Uint8Array | TensorLike<"uint8"> | TensorLike<"float32">;
-
-export type FactSource = (typeof layout.sources)[number];
-
-/** What is known of an open model, and where each fact that was not asked for came from. */
-export interface ModelInfo {
-  readonly name: string;
-  /** An embedded name or an absolute path. */
-  readonly source: string;
-  readonly isDiscrete: boolean;
-  /** Pixels of one token, each way. */
-  readonly spatialFactor: number;
-  /** Side of the Haar patch, 2 or 4. */
-  readonly patch: number;
-  readonly latentChannels: number;
-  /** FSQ levels, level 0 least significant; empty when continuous. */
-  readonly levels: readonly number[];
-  readonly codebookSize: number;
-  readonly encoder: HalfInfo | undefined;
-  readonly decoder: HalfInfo | undefined;
-  readonly parameters: number;
-  /** Type of the weights in the file. */
-  readonly storedDtype: string;
-  readonly precision: "f32";
-  readonly device: "cpu";
-  readonly kernels: string;
-  readonly threads: number;
-  /** Memory of the packed weights. */
-  readonly weightBytes: number;
-  /** Weights that are NaN or infinite: allowed, and told. */
-  readonly nonFinite: { readonly weights: number; readonly tensors: number; readonly first: string | undefined };
-  readonly from: { readonly kind: FactSource; readonly levels: FactSource; readonly spatialFactor: FactSource };
-}
-
-export interface HalfInfo {
-  readonly widths: readonly number[];
-  readonly blocks: number;
-  readonly baseChannels: number;
-  readonly zChannels: number;
-  readonly parameters: number;
-}
 
 /** What a request needs, known before any work. Bytes and pixels. */
 export interface Plan {
@@ -104,9 +62,17 @@ export class Tokenizer implements AsyncDisposable {
     return located(async () => {
       if (typeof model !== "string") throw expected("model", "an embedded name or a path", model);
       const o = parse(openOptions, options, "options");
-      if (o.device === "cuda") throw new TokenizerError("DEVICE", 'options.device: expected "auto" or "cpu" (this build has no CUDA backend), found "cuda"');
+      if (o.device === "cuda") {
+        throw new TokenizerError(
+          "DEVICE",
+          'options.device: expected "auto" or "cpu" (this build has no CUDA backend), found "cuda"',
+        );
+      }
       if (o.precision === "bf16") {
-        throw new TokenizerError("UNSUPPORTED", 'options.precision: expected "auto" or "f32" (this build computes in float32), found "bf16"');
+        throw new TokenizerError(
+          "UNSUPPORTED",
+          'options.precision: expected "auto" or "f32" (this build computes in float32), found "bf16"',
+        );
       }
       const { path, source, name } = resolveModel(model);
       const engine = await engineFor({ threads: o.threads, kernels: layout.kernels[o.kernels] });
@@ -135,15 +101,25 @@ export class Tokenizer implements AsyncDisposable {
       const o = parse(encodeOptions, options, "options");
       const pixels = await readPixels(input);
       if (o.preQuant && !this.info.isDiscrete) {
-        throw new TokenizerError("UNSUPPORTED", `options.preQuant: expected a discrete model, found ${this.info.name}, whose latent is all there is`);
+        throw new TokenizerError(
+          "UNSUPPORTED",
+          `options.preQuant: expected a discrete model, found ${this.info.name}, whose latent is all there is`,
+        );
       }
       const parts = this.info.isDiscrete ? layout.kind.indices | layout.kind.codes : layout.kind.latent;
-      const request = { ...pixels.request, task: layout.task.encode, outputs: parts | (o.preQuant ? layout.kind.preQuant : 0) };
+      const request = {
+        ...pixels.request,
+        task: layout.task.encode,
+        outputs: parts | (o.preQuant ? layout.kind.preQuant : 0),
+      };
       const plan = this.#engine.plan(this.#open(), request);
       const { height, width } = pixels.request;
       const origin = this.#origin(height, width, plan.pad_top, plan.pad_left);
       const outputs = await this.#run(pixels.bytes, request, o);
-      return new Tokens(origin, Object.fromEntries(outputs.map((t) => [t.kind, new Tensor(t.dtype, t.shape, t.data, { kind: t.kind, origin })])));
+      return new Tokens(
+        origin,
+        Object.fromEntries(outputs.map((t) => [t.kind, new Tensor(t.dtype, t.shape, t.data, { kind: t.kind, origin })])),
+      );
     });
   }
 
@@ -170,7 +146,9 @@ export class Tokenizer implements AsyncDisposable {
         ...(o.crop ? this.#crop(tensor, height, width) : {}),
       };
       const [pixels] = await this.#run(bytesOf(tensor), request, o);
-      return new Tensor(pixels!.dtype, pixels!.shape, pixels!.data, { kind: "pixels" }) as Tensor<"float32"> | Tensor<"uint8">;
+      return new Tensor(pixels!.dtype, pixels!.shape, pixels!.data, { kind: "pixels" }) as
+        | Tensor<"float32">
+        | Tensor<"uint8">;
     });
   }
 
@@ -189,11 +167,18 @@ export class Tokenizer implements AsyncDisposable {
   }
 
   /** What a request will need and return, before any work. Height and width in pixels, or in tokens for `task: "decode"`. */
-  plan(shape: { batch?: number; height: number; width: number }, options: { task?: "encode" | "decode" | "autoencode" } = {}): Plan {
+  plan(
+    shape: { batch?: number; height: number; width: number },
+    options: { task?: "encode" | "decode" | "autoencode" } = {},
+  ): Plan {
     return locatedSync(() => {
       const s = parse(planShape, shape, "shape");
       const { task } = parse(planOptions, options, "options");
-      const input = task !== "decode" ? layout.kind.pixelsU8 : this.info.isDiscrete ? layout.kind.indices : layout.kind.latent;
+      const input = task !== "decode"
+        ? layout.kind.pixelsU8
+        : this.info.isDiscrete
+        ? layout.kind.indices
+        : layout.kind.latent;
       const p = this.#engine.plan(this.#open(), { ...s, task: layout.task[task], input });
       return {
         paddedHeight: p.padded_height,
@@ -205,7 +190,11 @@ export class Tokenizer implements AsyncDisposable {
         arenaBytes: p.arena_bytes,
         weightBytes: p.weight_bytes,
         totalBytes: p.input_bytes + p.result_bytes + p.arena_bytes + p.weight_bytes,
-        outputs: p.outputs.slice(0, p.num_outputs).map((out) => ({ kind: kindName(out.kind), shape: out.shape.slice(0, out.rank), bytes: out.bytes })),
+        outputs: p.outputs.slice(0, p.num_outputs).map((out) => ({
+          kind: kindName(out.kind),
+          shape: out.shape.slice(0, out.rank),
+          bytes: out.bytes,
+        })),
       };
     });
   }
@@ -225,7 +214,9 @@ export class Tokenizer implements AsyncDisposable {
 
   // -------------------------------------------------------------- inside
   #open(): number {
-    if (this.#isClosed) throw new TokenizerError("CLOSED", `${this.info.name}: expected an open tokenizer, found one that was closed`);
+    if (this.#isClosed) {
+      throw new TokenizerError("CLOSED", `${this.info.name}: expected an open tokenizer, found one that was closed`);
+    }
     return this.#model;
   }
 
@@ -241,7 +232,8 @@ export class Tokenizer implements AsyncDisposable {
 
   #run(input: Uint8Array, request: RequestValues, options: JobOptions): Promise<OutputTensor[]> {
     const model = this.#open();
-    const take = (info: JobInfo, job: number) => info.outputs.slice(0, info.num_outputs).map((out, i) => toTensor(out, this.#engine.take(job, i, out.bytes)));
+    const take = (info: JobInfo, job: number) =>
+      info.outputs.slice(0, info.num_outputs).map((out, i) => toTensor(out, this.#engine.take(job, i, out.bytes)));
     return runJob(this.#engine, () => this.#engine.run(model, input, request), take, options);
   }
 
@@ -258,13 +250,26 @@ export class Tokenizer implements AsyncDisposable {
     const wanted = isDiscrete
       ? `indices int32 or uint16 [B, h, w], or codes float32 [B, ${latentChannels}, h, w]`
       : `a latent float32 [B, ${latentChannels}, h, w]`;
-    if ((tensor as Tensor).kind === "preQuant") throw expected(`${name} decodes`, wanted, "preQuant, which is not quantised", "UNSUPPORTED");
+    if ((tensor as Tensor).kind === "preQuant") {
+      throw expected(`${name} decodes`, wanted, "preQuant, which is not quantised", "UNSUPPORTED");
+    }
     const isIndices = tensor.dtype === "int32" || tensor.dtype === "uint16";
-    if (tensor.dtype === "uint8" || (isIndices && !isDiscrete)) throw expected(`${name} decodes`, wanted, tensor.dtype, "UNSUPPORTED");
+    if (tensor.dtype === "uint8" || (isIndices && !isDiscrete)) {
+      throw expected(`${name} decodes`, wanted, tensor.dtype, "UNSUPPORTED");
+    }
     const rank = isIndices ? 3 : 4;
     const shape = tensor.shape.length === rank - 1 ? [1, ...tensor.shape] : [...tensor.shape];
-    if (shape.length !== rank || (!isIndices && shape[1] !== latentChannels)) throw expected(`${name} decodes`, wanted, tensor.shape, "SHAPE");
-    if (tensor.dtype === "uint16") tensor = { ...tensor, origin: (tensor as Tensor).origin, dtype: "int32", data: Int32Array.from(tensor.data) } as TensorLike;
+    if (shape.length !== rank || (!isIndices && shape[1] !== latentChannels)) {
+      throw expected(`${name} decodes`, wanted, tensor.shape, "SHAPE");
+    }
+    if (tensor.dtype === "uint16") {
+      tensor = {
+        ...tensor,
+        origin: (tensor as Tensor).origin,
+        dtype: "int32",
+        data: Int32Array.from(tensor.data),
+      } as TensorLike;
+    }
     const input = isIndices ? layout.kind.indices : isDiscrete ? layout.kind.codes : layout.kind.latent;
     const [batch, height, width] = isIndices ? shape : [shape[0], shape[2], shape[3]];
     return { tensor, input, batch: batch!, height: height!, width: width! };
@@ -276,9 +281,14 @@ export class Tokenizer implements AsyncDisposable {
     if (!origin) return {};
     const { name, spatialFactor, levels } = this.info;
     if (origin.spatialFactor !== spatialFactor || origin.levels.join() !== levels.join()) {
-      const describeFactor = (factor: number, l: readonly number[]) => `factor ${factor}${l.length ? `, FSQ levels ${l.join(" ")}` : ", continuous"}`;
-      throw expected(`${name} decodes`, `tokens of ${describeFactor(spatialFactor, levels)}`,
-        `tokens of ${origin.model} (${describeFactor(origin.spatialFactor, origin.levels)})`, "UNSUPPORTED");
+      const describeFactor = (factor: number, l: readonly number[]) =>
+        `factor ${factor}${l.length ? `, FSQ levels ${l.join(" ")}` : ", continuous"}`;
+      throw expected(
+        `${name} decodes`,
+        `tokens of ${describeFactor(spatialFactor, levels)}`,
+        `tokens of ${origin.model} (${describeFactor(origin.spatialFactor, origin.levels)})`,
+        "UNSUPPORTED",
+      );
     }
     const fits = (tokens: number, pixels: number, before: number) => {
       const missing = tokens * spatialFactor - pixels;
@@ -287,53 +297,6 @@ export class Tokenizer implements AsyncDisposable {
     if (!fits(height, origin.height, origin.top) || !fits(width, origin.width, origin.left)) return {};
     return { crop_top: origin.top, crop_left: origin.left, crop_height: origin.height, crop_width: origin.width };
   }
-}
-
-// ---------------------------------------------------------------- pixels in
-interface Pixels {
-  bytes: Uint8Array;
-  request: { input: number; batch: number; height: number; width: number };
-}
-
-async function readPixels(input: ImageInput | readonly ImageInput[]): Promise<Pixels> {
-  if (!Array.isArray(input)) return await readOne(input as ImageInput, "input");
-  if (input.length === 0) throw expected("input", "at least one image", "an empty array");
-  const all = await Promise.all((input as readonly ImageInput[]).map((one, i) => readOne(one, `input[${i}]`)));
-  const first = all[0]!;
-  all.forEach(({ request: r }, i) => {
-    const { height, width, input: kind } = first.request;
-    if (r.height === height && r.width === width && r.input === kind) return;
-    throw expected(`input[${i}]`, `${height}x${width} ${pixelName(kind)} as input[0], since a batch is one tensor`, `${r.height}x${r.width} ${pixelName(r.input)}`, "SHAPE");
-  });
-  const bytes = new Uint8Array(all.reduce((sum, p) => sum + p.bytes.byteLength, 0));
-  let offset = 0;
-  for (const p of all) {
-    bytes.set(p.bytes, offset);
-    offset += p.bytes.byteLength;
-  }
-  return { bytes, request: { ...first.request, batch: all.reduce((sum, p) => sum + p.request.batch, 0) } };
-}
-
-async function readOne(input: ImageInput, name: string): Promise<Pixels> {
-  const tensor = typeof input === "string" || input instanceof Uint8Array ? await readImage(input) : input;
-  if (tensor === null || typeof tensor !== "object") throw expected(name, "a path, the bytes of an image, or a tensor", tensor);
-  checkTensor(name, tensor);
-  const shape = tensor.shape.length === 3 ? [1, ...tensor.shape] : tensor.shape;
-  const wanted = "uint8 [(B,) H, W, 3] or float32 [(B,) 3, H, W]";
-  const colours = tensor.dtype === "uint8" ? shape[3] : tensor.dtype === "float32" ? shape[1] : undefined;
-  if (shape.length !== 4 || colours !== 3) throw expected(name, wanted, `${tensor.dtype} [${tensor.shape.join(", ")}]`, "SHAPE");
-  const [batch, height, width] = tensor.dtype === "uint8" ? shape : [shape[0], shape[2], shape[3]];
-  const kind = tensor.dtype === "uint8" ? layout.kind.pixelsU8 : layout.kind.pixelsF32;
-  return { bytes: bytesOf(tensor), request: { input: kind, batch: batch!, height: height!, width: width! } };
-}
-
-function pixelName(kind: number): string {
-  return kind === layout.kind.pixelsU8 ? "uint8" : "float32";
-}
-
-/** The memory of a tensor. Note: C copies it before submit returns, so the caller may change it afterwards. */
-function bytesOf(tensor: TensorLike): Uint8Array {
-  return new Uint8Array(tensor.data.buffer, tensor.data.byteOffset, tensor.data.byteLength);
 }
 
 // ---------------------------------------------------------------- results out
@@ -349,43 +312,4 @@ function kindName(kind: number): TokenKind | "pixels" {
   if (kind === layout.kind.codes) return "codes";
   if (kind === layout.kind.latent) return "latent";
   return kind === layout.kind.preQuant ? "preQuant" : "pixels";
-}
-
-function describe(engine: Engine, n: NativeModelInfo, source: string): ModelInfo {
-  const { kernels, num_threads } = engine.info();
-  const half = (side: "encoder" | "decoder"): HalfInfo | undefined =>
-    n.halves & layout.half[side]
-      ? {
-        widths: n[`${side}_widths`].slice(0, n[`${side}_num_levels`]),
-        blocks: n[`${side}_blocks`],
-        baseChannels: n[`${side}_base_channels`],
-        zChannels: n[`${side}_z_channels`],
-        parameters: n[`${side}_parameters`],
-      }
-      : undefined;
-  return {
-    name: n.name,
-    source,
-    isDiscrete: n.is_discrete === 1,
-    spatialFactor: n.spatial_factor,
-    patch: n.patch,
-    latentChannels: n.latent_channels,
-    levels: n.fsq_levels.slice(0, n.num_fsq_levels),
-    codebookSize: n.codebook_size,
-    encoder: half("encoder"),
-    decoder: half("decoder"),
-    parameters: n.encoder_parameters + n.decoder_parameters,
-    storedDtype: layout.dtypes[n.stored_dtype] ?? "",
-    precision: "f32",
-    device: "cpu",
-    kernels,
-    threads: num_threads,
-    weightBytes: n.weight_bytes,
-    nonFinite: { weights: n.num_nonfinite, tensors: n.num_nonfinite_tensors, first: n.first_nonfinite || undefined },
-    from: {
-      kind: layout.sources[n.is_discrete_from] ?? "",
-      levels: layout.sources[n.fsq_levels_from] ?? "",
-      spatialFactor: layout.sources[n.spatial_factor_from] ?? "",
-    },
-  };
 }

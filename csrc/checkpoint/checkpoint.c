@@ -190,10 +190,11 @@ static shown list_names(struct dirent **entries, int num_entries) {
     list.s[0] = 0;
     for (; num_listed < num_entries && num_listed < 6; num_listed++) {
         const char *name = entries[num_listed]->d_name;
-        size_t longer = used + strlen(name) + 2;
-        if (longer + 24 > sizeof list.s) break;
-        snprintf(list.s + used, sizeof list.s - used, "%s%s", num_listed ? ", " : ": ", name);
-        used = longer;
+        size_t name_bytes = strlen(name);
+        if (used + 2 + name_bytes + sizeof " and 2147483647 more" > sizeof list.s) break;
+        memcpy(list.s + used, num_listed ? ", " : ": ", 2);
+        memcpy(list.s + used + 2, name, name_bytes + 1);
+        used += 2 + name_bytes;
     }
     if (num_listed < num_entries) snprintf(list.s + used, sizeof list.s - used, " and %d more", num_entries - num_listed);
     return list;

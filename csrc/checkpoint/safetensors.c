@@ -159,7 +159,7 @@ static ctok_status read_dtype(json *j, entry *e) {
     for (int i = 0; i < NUM_DTYPES; i++)
         if (strcmp(name, dtypes[i].name) == 0) e->tensor.dtype = dtypes[i].dtype;
     if (e->tensor.dtype != 0) return CTOK_OK;
-    return FAIL(j, "tensor %.200s: dtype %s is not supported (BOOL, U8, I8, U16, I16, I32, I64, F16, BF16, F32 and F64 are)",
+    return FAIL(j, "tensor %s: dtype %s is not supported (BOOL, U8, I8, U16, I16, I32, I64, F16, BF16, F32 and F64 are)",
                 string_shown(e->tensor.name).s, string_shown(name).s);
 }
 
@@ -239,8 +239,8 @@ ctok_status safetensors_read(checkpoint *into, checkpoint_map map, ctok_error *e
     if (map.num_bytes < 8) return FAIL(&j, "%zu bytes: too short for a checkpoint", map.num_bytes);
     uint64_t header_bytes = load_u64(map.bytes), left = map.num_bytes - 8;
     if (header_bytes > MAX_HEADER_BYTES || header_bytes > left)
-        return FAIL(&j, "a safetensors header of %llu bytes: expected at most %d, and the file has %llu more", (unsigned long long)header_bytes,
-                    MAX_HEADER_BYTES, (unsigned long long)left);
+        return FAIL(&j, "a safetensors header of %llu bytes: expected at most %d, and the file has %llu more",
+                    (unsigned long long)header_bytes, MAX_HEADER_BYTES, (unsigned long long)left);
     j.bytes = (const char *)map.bytes + 8;
     j.num_bytes = header_bytes;
     j.data = map.bytes + 8 + header_bytes;

@@ -64,7 +64,8 @@ static ctok_status copy_integers(reader *r, int64_t *out, const pickle_value *tu
     for (const pickle_item *item = tuple->first; item; item = item->next) {
         shown name = string_shown(r->name);
         int64_t n = item->value->integer;
-        if (item->value->kind != PICKLE_INT) return FAIL(r, "tensor %s: a %s is %s, expected an int", name.s, what, pickle_kind_name(item->value->kind));
+        if (item->value->kind != PICKLE_INT)
+            return FAIL(r, "tensor %s: a %s is %s, expected an int", name.s, what, pickle_kind_name(item->value->kind));
         if (n < 0) return FAIL(r, "tensor %s: a negative %s (%lld)", name.s, what, (long long)n);
         *out++ = n;
     }

@@ -1,5 +1,5 @@
 // The blocked ops for any processor: 128-bit vectors (SSE2 on x86-64, NEON on arm64), 6 x 2 sums of 16 registers.
-// Multiply and add stay apart (-ffp-contract=off), so x86-64 and arm64 give the same bits. Called through generic_ops.
+// Serves where neither AVX2 nor AVX-512 does. Called through generic_ops.
 #define VECTOR_BYTES 16
 #define TILE_PIXELS 6
 #define OPS_TABLE generic_ops

@@ -1,0 +1,137 @@
+/**
+ * Arguments. Every option is declared once, in `options`; a command names those it accepts. Parsing, help and the texts of
+ * usage errors all come from that table.
+ */
+import { parseArgs } from "node:util";
+import { defaultModel, type TokenFormat, tokenFormats } from "../../mod.ts";
+import { exitCodes, Failure, type Report } from "./report.ts";
+
+interface Option {
+  readonly type: "string" | "boolean";
+  readonly short?: string;
+  /** What stands for the value in help. */
+  readonly value?: string;
+  readonly about: string;
+  readonly choices?: readonly string[];
+}
+
+export const options = {
+  model: {
+    type: "string",
+    value: "M",
+    about: `an embedded name, a folder or a file (encode: ${defaultModel} unless given)`,
+  },
+  out: {
+    type: "string",
+    value: "FILE|DIR",
+    about: "DIR when it ends in /, is a folder, or there are many inputs; made as needed",
+  },
+  precision: { type: "string", value: "P", about: "arithmetic", choices: ["f32"] },
+  format: {
+    type: "string",
+    value: "F",
+    about: "of token files; else by FILE's extension, or safetensors",
+    choices: tokenFormats,
+  },
+  "pre-quant": { type: "boolean", about: "also store the vector before quantising (discrete models)" },
+  name: { type: "string", value: "N", about: "the model's name, such as Cosmos-Tokenizer-DI8x8" },
+  threads: { type: "string", value: "N", about: "threads that compute, 1 to 256 (one for each processor unless given)" },
+  json: { type: "boolean", about: "one JSON object a line on stdout, for each file; nothing else there" },
+  quiet: { type: "boolean", about: "print failures only" },
+  stack: { type: "boolean", about: "print the stack of a failure" },
+  help: { type: "boolean", short: "h", about: "print this; after a command, that command's options" },
+  version: { type: "boolean", about: "print the version" },
+} as const satisfies Record<string, Option>;
+
+export type OptionName = keyof typeof options;
+export const globalOptions = [
+  "threads",
+  "json",
+  "quiet",
+  "stack",
+  "help",
+  "version",
+] as const satisfies readonly OptionName[];
+
+type Values = ReturnType<typeof parseArgs<{ options: typeof options; strict: true }>>["values"];
+/** The options, checked, and what followed the command's name. */
+export interface Args extends Omit<Values, "precision" | "format" | "threads"> {
+  readonly inputs: readonly string[];
+  readonly precision: "f32" | undefined;
+  readonly format: TokenFormat | undefined;
+  readonly threads: number | undefined;
+}
+
+export interface Command {
+  readonly name: string;
+  /** What follows the name, as help shows it. */
+  readonly usage: string;
+  readonly about: string;
+  readonly accepts: readonly OptionName[];
+  run(args: Args, report: Report, signal: AbortSignal): Promise<void>;
+}
+
+/** The first argument that is no option: what should be a command. */
+export function commandName(argv: readonly string[]): string | undefined {
+  return parseArgs({ args: [...argv], options, strict: false }).positionals[0];
+}
+
+/** Throws a usage failure at an option that is unknown, not the command's, without its value, or outside its choices. */
+export function parseArguments(argv: readonly string[], accepts: readonly OptionName[]): Args {
+  const known = [...accepts, ...globalOptions];
+  const { tokens } = parseArgs({ args: [...argv], options, strict: false, tokens: true });
+  for (const token of tokens) {
+    if (token.kind !== "option") continue;
+    const { name, rawName, value, inlineValue } = token;
+    const option: Option | undefined = known.includes(name as OptionName) ? options[name as OptionName] : undefined;
+    if (!option) throw usage(`unknown option ${rawName}${suggestion(name, known, "--")}`);
+    if (option.type === "boolean" && value !== undefined) throw usage(`${rawName}: expected no value, found "${value}"`);
+    if (option.type !== "string") continue;
+    const wanted = option.choices ? `one of ${option.choices.join(", ")}` : "a value";
+    if (!value) throw usage(`${rawName}: expected ${wanted}, found none`);
+    if (!inlineValue && value.startsWith("-")) {
+      throw usage(`${rawName}: expected ${wanted}, found ${value} (${rawName}=${value} forces it)`);
+    }
+    if (option.choices && !option.choices.includes(value)) throw usage(`${rawName}: expected ${wanted}, found ${value}`);
+  }
+  const { values, positionals } = parseArgs({ args: [...argv], options, allowPositionals: true });
+  return { ...values, inputs: positionals.slice(1), threads: threadsOf(values.threads) } as Args; // the choices were checked above
+}
+
+function threadsOf(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const threads = Number(text);
+  if (!/^\d+$/.test(text) || threads < 1 || threads > 256) {
+    throw usage(`--threads: expected a whole number from 1 to 256, found ${text}`);
+  }
+  return threads;
+}
+
+export function required(value: string | undefined, option: OptionName): string {
+  if (value === undefined) throw usage(`expected --${option} ${(options[option] as Option).value}, found none`);
+  return value;
+}
+
+export function usage(message: string): Failure {
+  return new Failure(exitCodes.usage, "USAGE", `${message}; see ctok --help`);
+}
+
+/** " (did you mean NAME?)" for a name that is two edits away, or a third of its letters; else nothing. */
+export function suggestion(name: string, known: readonly string[], prefix = ""): string {
+  const ranked = known.map((to) => ({ to, edits: editDistance(name, to) })).sort((a, b) => a.edits - b.edits);
+  const best = ranked[0];
+  return best && best.edits <= Math.max(2, best.to.length / 3) ? ` (did you mean ${prefix}${best.to}?)` : "";
+}
+
+/** Levenshtein's distance, one row of the table at a time. */
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      next[j] = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1));
+    }
+    row = next;
+  }
+  return row[b.length]!;
+}

@@ -1,0 +1,54 @@
+/** ctok info: what a model is; without one, the models that there are. */
+import { embeddedModels, type HalfInfo, type ModelInfo, publicModels } from "../../mod.ts";
+import { type Command, usage } from "./args.ts";
+import { openModel } from "./run.ts";
+
+export const infoCommand: Command = {
+  name: "info",
+  usage: "[M]",
+  about: "what a model is; without M, the embedded and the public models and their licences",
+  accepts: [],
+
+  async run(args, report, signal) {
+    const [model, ...more] = args.inputs;
+    if (more.length > 0) throw usage(`expected at most one model, found ${args.inputs.length}`);
+    if (model === undefined) {
+      for (const m of embeddedModels) report.result({ ...m, isEmbedded: true }, row(m.name, "embedded", m.licence));
+      for (const m of publicModels) report.result({ ...m, isEmbedded: false }, row(m.name, m.repository, m.licence));
+      return;
+    }
+    await using tokenizer = await openModel(model, args, { signal });
+    report.result(tokenizer.info, table(tokenizer.info));
+  },
+};
+
+function row(name: string, ...rest: string[]): string {
+  return [name.padEnd(14), ...rest.map((text) => text.padEnd(36))].join(" ").trimEnd();
+}
+
+function table(info: ModelInfo): string {
+  const { from, nonFinite, levels } = info;
+  const kind = `${info.isDiscrete ? "discrete" : "continuous"} (from ${from.kind})`;
+  const codebook = `${info.codebookSize} codes, levels ${levels.join(", ")} (from ${from.levels})`;
+  const first = nonFinite.first ? `, first in ${nonFinite.first}` : "";
+  return Object.entries({
+    name: info.name,
+    source: info.source,
+    kind,
+    codebook: info.isDiscrete ? codebook : undefined,
+    "pixels a token": `${info.spatialFactor}x${info.spatialFactor} (from ${from.spatialFactor}), Haar patch ${info.patch}`,
+    "latent channels": info.latentChannels,
+    encoder: half(info.encoder),
+    decoder: half(info.decoder),
+    parameters: info.parameters.toLocaleString("en"),
+    weights: `${info.storedDtype} in the file, ${(info.weightBytes / 1e6).toFixed(1)} MB in memory`,
+    "not finite": nonFinite.weights ? `${nonFinite.weights} weights in ${nonFinite.tensors} tensors${first}` : "none",
+    computes: `${info.precision} on ${info.device}, ${info.kernels} kernels, ${info.threads} threads`,
+  }).filter(([, value]) => value !== undefined).map(([key, value]) => `${key.padEnd(16)} ${value}`).join("\n");
+}
+
+function half(h: HalfInfo | undefined): string {
+  if (!h) return "none";
+  const parameters = h.parameters.toLocaleString("en");
+  return `widths ${h.widths.join(", ")}; blocks a level ${h.blocks}; z channels ${h.zChannels}; ${parameters} parameters`;
+}

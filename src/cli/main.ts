@@ -1,0 +1,86 @@
+#!/usr/bin/env bun
+/**
+ * ctok, the command line: finds the command, prints help, turns Ctrl-C into an AbortSignal and failures into exit codes.
+ * Runs on Bun as it is and on Deno by `deno run -A src/cli/main.ts`. Nothing opens the native library before a model is needed.
+ */
+import process from "node:process";
+import {
+  type Command,
+  commandName,
+  globalOptions,
+  type OptionName,
+  options,
+  parseArguments,
+  suggestion,
+  usage,
+} from "./args.ts";
+import { autoencodeCommand } from "./autoencode.ts";
+import { convertCommand } from "./convert.ts";
+import { decodeCommand } from "./decode.ts";
+import { encodeCommand } from "./encode.ts";
+import { infoCommand } from "./info.ts";
+import { exitCodes, Failure, Report } from "./report.ts";
+import { version } from "./version.ts";
+
+const commands: readonly Command[] = [encodeCommand, decodeCommand, autoencodeCommand, infoCommand, convertCommand];
+
+async function main(argv: readonly string[]): Promise<number> {
+  let report = new Report({ json: argv.includes("--json"), stack: argv.includes("--stack") }); // until the arguments are known
+  const abort = new AbortController();
+  process.once("SIGINT", () => abort.abort()); // a second Ctrl-C ends the process at once
+  process.stdout.on("error", (error: Error & { code?: string }) => {
+    if (error.code !== "EPIPE") report.unwritable(error); // after `| head` the work goes on unheard
+  });
+  try {
+    const name = commandName(argv), command = commands.find((c) => c.name === name);
+    if (name !== undefined && !command) {
+      throw usage(`unknown command ${name}${suggestion(name, commands.map((c) => c.name))}`);
+    }
+    const args = parseArguments(argv, command?.accepts ?? []);
+    report = new Report(args);
+    if (args.version) process.stdout.write(version() + "\n");
+    else if (args.help) process.stdout.write(command ? commandHelp(command) : help());
+    else if (command) await command.run(args, report, abort.signal);
+    else throw usage("expected a command, found none");
+  } catch (error) {
+    report.failure(abort.signal.aborted ? new Failure(exitCodes.interrupted, "CANCELLED", "interrupted") : error);
+  }
+  return report.exitCode;
+}
+
+function help(): string {
+  const width = Math.max(...commands.map((c) => `${c.name} ${c.usage}`.length));
+  return `ctok ${version()}: images to Cosmos tokens and back
+
+${commands.map((c) => `  ctok ${`${c.name} ${c.usage}`.padEnd(width)}  ${c.about}`).join("\n")}
+
+Options of the commands (ctok COMMAND --help lists those of one)
+${optionLines((Object.keys(options) as OptionName[]).filter((name) => !(globalOptions as readonly string[]).includes(name)))}
+
+Options everywhere
+${optionLines(globalOptions)}
+
+A bad file is reported and the others are still done. Files appear whole or not at all.
+
+Exit codes
+  0    all done
+  1    some files failed
+  2    wrong usage; nothing was done
+  3    a model or the native library could not be opened
+  130  interrupted; what was finished stays
+`;
+}
+
+function commandHelp({ name, usage, about, accepts }: Command): string {
+  return `ctok ${name} ${usage}: ${about}\n\n${optionLines([...accepts, ...globalOptions])}\n`;
+}
+
+function optionLines(names: readonly OptionName[]): string {
+  return names.map((name) => {
+    const option: { value?: string; about: string; choices?: readonly string[] } = options[name];
+    const choices = option.choices ? ` (${option.choices.join(", ")})` : "";
+    return `  ${`--${name}${option.value ? ` ${option.value}` : ""}`.padEnd(16)}  ${option.about}${choices}`;
+  }).join("\n");
+}
+
+process.exitCode = await main(process.argv.slice(2));

@@ -1,0 +1,87 @@
+/**
+ * What the command line says and how it ends. Results go to stdout, as text or as JSON lines; failures to stderr, or to
+ * stdout as JSON lines; a progress bar to stderr where that is a terminal. Keeps the exit code.
+ */
+import process from "node:process";
+import { messageOf, TokenizerError } from "../../mod.ts";
+
+export const exitCodes = { done: 0, failed: 1, usage: 2, model: 3, interrupted: 130 } as const;
+
+/** A failure that ends with an exit code of its own. */
+export class Failure extends Error {
+  readonly exitCode: number;
+  readonly code: string;
+
+  constructor(exitCode: number, code: string, message: string, cause?: unknown) {
+    super(message, { cause });
+    this.exitCode = exitCode;
+    this.code = code;
+  }
+}
+
+export interface ReportOptions {
+  readonly json?: boolean | undefined;
+  readonly quiet?: boolean | undefined;
+  readonly stack?: boolean | undefined;
+}
+
+const barWidth = 24;
+
+export class Report {
+  exitCode: number = exitCodes.done;
+  readonly #options: ReportOptions;
+  #isBarShown = false;
+
+  constructor(options: ReportOptions) {
+    this.#options = options;
+  }
+
+  /** A result: `facts` for machines, `text` for people. */
+  result(facts: object, text: string): void {
+    this.#clearBar();
+    if (this.#options.json) process.stdout.write(JSON.stringify(facts) + "\n");
+    else if (!this.#options.quiet) process.stdout.write(text + "\n");
+  }
+
+  /** A failure, of one file or (without `file`) of everything. The highest exit code stays. */
+  failure(error: unknown, file?: string): void {
+    this.#clearBar();
+    const code = error instanceof Failure || error instanceof TokenizerError ? error.code : "INTERNAL";
+    const said = messageOf(error), message = file === undefined || said.includes(file) ? said : `${file}: ${said}`;
+    this.exitCode = Math.max(this.exitCode, error instanceof Failure ? error.exitCode : exitCodes.failed);
+    if (this.#options.json) process.stdout.write(JSON.stringify({ file, ok: false, code, message }) + "\n");
+    else process.stderr.write(`ctok: ${message}\n`);
+    const origin = error instanceof Failure && error.cause ? error.cause : error;
+    if (this.#options.stack && origin instanceof Error) process.stderr.write(`${origin.stack}\n`);
+  }
+
+  /** stdout takes no more: the one failure that can go to stderr only. */
+  unwritable(error: Error): void {
+    this.exitCode = Math.max(this.exitCode, exitCodes.failed);
+    process.stderr.write(`ctok: stdout: ${error.message}\n`);
+  }
+
+  /** What was done in all, for people who watch. */
+  summary(text: string): void {
+    this.#clearBar();
+    if (!this.#options.json && !this.#options.quiet) process.stderr.write(text + "\n");
+  }
+
+  /** A callback that draws the bar; `part` runs from 0 to 1. Undefined when nobody watches. */
+  progress(label: string): ((part: number) => void) | undefined {
+    if (!process.stderr.isTTY || this.#options.quiet) return undefined;
+    return (part) => {
+      const full = Math.round(part * barWidth);
+      const line = `[${"#".repeat(full)}${".".repeat(barWidth - full)}] ${
+        String(Math.round(part * 100)).padStart(3)
+      }% ${label}`;
+      process.stderr.write(`\r\x1b[K${line.slice(0, (process.stderr.columns || 80) - 1)}`);
+      this.#isBarShown = true;
+    };
+  }
+
+  #clearBar(): void {
+    if (this.#isBarShown) process.stderr.write("\r\x1b[K");
+    this.#isBarShown = false;
+  }
+}

@@ -1,0 +1,64 @@
+/** What the commands that work through files share: opening the model, and one file after the other. */
+import { mkdir } from "node:fs/promises";
+import { dirname } from "node:path";
+import { messageOf, type OpenOptions, Tokenizer, TokenizerError } from "../../mod.ts";
+import type { Args } from "./args.ts";
+import type { InOut } from "./paths.ts";
+import { exitCodes, Failure, type Report } from "./report.ts";
+
+/** Opens a model by the options of the command line; a failure carries the exit code for that. */
+export async function openModel(model: string, args: Args, options: OpenOptions): Promise<Tokenizer> {
+  try {
+    const { precision = "auto", threads } = args;
+    return await Tokenizer.open(model, { ...options, precision, ...(threads && { threads }) });
+  } catch (error) {
+    throw modelFailure(error);
+  }
+}
+
+export function modelFailure(error: unknown): Failure {
+  return new Failure(exitCodes.model, error instanceof TokenizerError ? error.code : "INTERNAL", messageOf(error), error);
+}
+
+/**
+ * Calls `work` on one file after the other. A failure is reported and the next file follows; an interruption ends all.
+ * The folders of the outputs are made first, so that one that cannot be made costs no work.
+ */
+export async function eachFile(
+  files: readonly InOut[],
+  report: Report,
+  signal: AbortSignal,
+  work: (io: InOut, job: { signal: AbortSignal; onProgress?: (part: number) => void }) => Promise<void>,
+): Promise<void> {
+  for (const folder of new Set(files.map(({ out }) => dirname(out)))) {
+    await mkdir(folder, { recursive: true }).catch((error) => {
+      throw new TokenizerError("FILE_IO", `${folder}: expected a folder, or to make one, found ${messageOf(error)}`, {
+        cause: error,
+      });
+    });
+  }
+  const start = performance.now();
+  let failed = 0;
+  for (const [i, io] of files.entries()) {
+    try {
+      signal.throwIfAborted();
+      const onProgress = report.progress(files.length > 1 ? `${i + 1}/${files.length} ${io.file}` : io.file);
+      await work(io, { signal, ...(onProgress && { onProgress }) });
+    } catch (error) {
+      if (signal.aborted) throw error;
+      failed++;
+      report.failure(error, io.file);
+    }
+  }
+  if (files.length > 1) {
+    const seconds = secondsSince(start);
+    report.summary(
+      `${files.length - failed} of ${files.length} files done in ${seconds} s${failed ? `, ${failed} failed` : ""}`,
+    );
+  }
+}
+
+/** To the millisecond. */
+export function secondsSince(start: number): number {
+  return Math.round(performance.now() - start) / 1000;
+}

@@ -1,0 +1,82 @@
+/** What is known of an open model, in the words of the API. */
+import * as layout from "../ffi/layout.ts";
+import type { Engine, NativeModelInfo } from "../ffi/native.ts";
+
+export type FactSource = (typeof layout.sources)[number];
+
+/** What is known of an open model, and where each fact that was not asked for came from. */
+export interface ModelInfo {
+  readonly name: string;
+  /** An embedded name or an absolute path. */
+  readonly source: string;
+  readonly isDiscrete: boolean;
+  /** Pixels of one token, each way. */
+  readonly spatialFactor: number;
+  /** Side of the Haar patch, 2 or 4. */
+  readonly patch: number;
+  readonly latentChannels: number;
+  /** FSQ levels, level 0 least significant; empty when continuous. */
+  readonly levels: readonly number[];
+  readonly codebookSize: number;
+  readonly encoder: HalfInfo | undefined;
+  readonly decoder: HalfInfo | undefined;
+  readonly parameters: number;
+  /** Type of the weights in the file. */
+  readonly storedDtype: string;
+  readonly precision: "f32";
+  readonly device: "cpu";
+  readonly kernels: string;
+  readonly threads: number;
+  /** Memory of the packed weights. */
+  readonly weightBytes: number;
+  /** Weights that are NaN or infinite: allowed, and told. */
+  readonly nonFinite: { readonly weights: number; readonly tensors: number; readonly first: string | undefined };
+  readonly from: { readonly kind: FactSource; readonly levels: FactSource; readonly spatialFactor: FactSource };
+}
+
+export interface HalfInfo {
+  readonly widths: readonly number[];
+  readonly blocks: number;
+  readonly baseChannels: number;
+  readonly zChannels: number;
+  readonly parameters: number;
+}
+
+export function describe(engine: Engine, n: NativeModelInfo, source: string): ModelInfo {
+  const { kernels, num_threads } = engine.info();
+  const half = (side: "encoder" | "decoder"): HalfInfo | undefined =>
+    n.halves & layout.half[side]
+      ? {
+        widths: n[`${side}_widths`].slice(0, n[`${side}_num_levels`]),
+        blocks: n[`${side}_blocks`],
+        baseChannels: n[`${side}_base_channels`],
+        zChannels: n[`${side}_z_channels`],
+        parameters: n[`${side}_parameters`],
+      }
+      : undefined;
+  return {
+    name: n.name,
+    source,
+    isDiscrete: n.is_discrete === 1,
+    spatialFactor: n.spatial_factor,
+    patch: n.patch,
+    latentChannels: n.latent_channels,
+    levels: n.fsq_levels.slice(0, n.num_fsq_levels),
+    codebookSize: n.codebook_size,
+    encoder: half("encoder"),
+    decoder: half("decoder"),
+    parameters: n.encoder_parameters + n.decoder_parameters,
+    storedDtype: layout.dtypes[n.stored_dtype] ?? "",
+    precision: "f32",
+    device: "cpu",
+    kernels,
+    threads: num_threads,
+    weightBytes: n.weight_bytes,
+    nonFinite: { weights: n.num_nonfinite, tensors: n.num_nonfinite_tensors, first: n.first_nonfinite || undefined },
+    from: {
+      kind: layout.sources[n.is_discrete_from] ?? "",
+      levels: layout.sources[n.fsq_levels_from] ?? "",
+      spatialFactor: layout.sources[n.spatial_factor_from] ?? "",
+    },
+  };
+}

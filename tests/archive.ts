@@ -1,0 +1,113 @@
+/** Reads and rewrites zip archives and safetensors files in tests, to damage them in one precise way. */
+import { crc32, deflateRawSync } from "node:zlib";
+
+export interface Entry {
+  name: string;
+  data: Uint8Array;
+  isDeflated?: boolean;
+}
+
+/** The entries of an archive whose records are stored (not deflated), in order. */
+export function readZip(bytes: Uint8Array): Entry[] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const end = bytes.byteLength - 22; // no comment
+  const entries: Entry[] = [];
+  let at = view.getUint32(end + 16, true);
+  for (let i = view.getUint16(end + 10, true); i > 0; i--) {
+    const [method, size, nameBytes, extraBytes, commentBytes, local] = [
+      view.getUint16(at + 10, true),
+      view.getUint32(at + 20, true),
+      view.getUint16(at + 28, true),
+      view.getUint16(at + 30, true),
+      view.getUint16(at + 32, true),
+      view.getUint32(at + 42, true),
+    ];
+    const start = local + 30 + view.getUint16(local + 26, true) + view.getUint16(local + 28, true);
+    const name = new TextDecoder().decode(bytes.subarray(at + 46, at + 46 + nameBytes));
+    if (method === 0) entries.push({ name, data: bytes.slice(start, start + size) }); // deflated ones (code/) serve nothing here
+    at += 46 + nameBytes + extraBytes + commentBytes;
+  }
+  return entries;
+}
+
+export function writeZip(entries: readonly Entry[]): Uint8Array {
+  const parts: Uint8Array[] = [], directory: Uint8Array[] = [];
+  let offset = 0;
+  const header = (
+    bytes: number,
+    fields: [at: number, size: 2 | 4, value: number][],
+    name: Uint8Array,
+    data = new Uint8Array(),
+  ) => {
+    const out = new Uint8Array(bytes + name.length + data.length), view = new DataView(out.buffer);
+    for (const [at, size, value] of fields) size === 2 ? view.setUint16(at, value, true) : view.setUint32(at, value, true);
+    out.set(name, bytes);
+    out.set(data, bytes + name.length);
+    return out;
+  };
+  for (const entry of entries) {
+    const name = new TextEncoder().encode(entry.name);
+    const data = entry.isDeflated ? new Uint8Array(deflateRawSync(entry.data)) : entry.data;
+    const method = entry.isDeflated ? 8 : 0, crc = crc32(entry.data);
+    const local = header(
+      30,
+      [[0, 4, 0x04034b50], [8, 2, method], [14, 4, crc], [18, 4, data.length], [22, 4, entry.data.length], [
+        26,
+        2,
+        name.length,
+      ]],
+      name,
+      data,
+    );
+    directory.push(
+      header(46, [[0, 4, 0x02014b50], [10, 2, method], [16, 4, crc], [20, 4, data.length], [24, 4, entry.data.length], [
+        28,
+        2,
+        name.length,
+      ], [42, 4, offset]], name),
+    );
+    parts.push(local);
+    offset += local.length;
+  }
+  const size = directory.reduce((sum, d) => sum + d.length, 0);
+  const end = header(22, [[0, 4, 0x06054b50], [8, 2, entries.length], [10, 2, entries.length], [12, 4, size], [
+    16,
+    4,
+    offset,
+  ]], new Uint8Array());
+  return concat([...parts, ...directory, end]);
+}
+
+/** Replaces the first occurrence of `from`, which must be there, by `to`. */
+export function replaceBytes(bytes: Uint8Array, from: Uint8Array, to: Uint8Array): Uint8Array {
+  for (let at = 0; at + from.length <= bytes.length; at++) {
+    if (from.every((b, i) => bytes[at + i] === b)) {
+      return concat([bytes.subarray(0, at), to, bytes.subarray(at + from.length)]);
+    }
+  }
+  throw new Error("the bytes to replace are not there");
+}
+
+export function concat(parts: readonly Uint8Array[]): Uint8Array {
+  const out = new Uint8Array(parts.reduce((sum, p) => sum + p.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    out.set(part, at);
+    at += part.length;
+  }
+  return out;
+}
+
+type Header = Record<string, { dtype: string; shape: number[]; data_offsets: [number, number] }>;
+
+/** A safetensors file with its header edited. */
+export function editSafetensors(bytes: Uint8Array, edit: (header: Header) => void): Uint8Array {
+  const view = new DataView(bytes.buffer, bytes.byteOffset);
+  const length = Number(view.getBigUint64(0, true));
+  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length))) as Header;
+  edit(header);
+  const text = new TextEncoder().encode(JSON.stringify(header));
+  const size = new Uint8Array(8);
+  new DataView(size.buffer).setBigUint64(0, BigInt(text.length), true);
+  return concat([size, text, bytes.subarray(8 + length)]);
+}

@@ -1,0 +1,830 @@
+// Tests csrc/checkpoint through its header: archives and safetensors files are written here byte by byte, whole and damaged,
+// and opened. A case prints one TAP line; the program exits non-zero when one fails. Runs alone, from the repository's root;
+// where ../shared/fixtures lies beside the checkout, the archives that PyTorch wrote are opened as well.
+#include <dirent.h>
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../../csrc/checkpoint/checkpoint.h"
+
+/* ---------------------------------------------------------------- reporting */
+static int num_cases, num_failed;
+static char folder[64];  // this run's own, under /tmp
+
+__attribute__((format(printf, 2, 3))) static bool check(bool is_ok, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    printf("%s %d - ", is_ok ? "ok" : "not ok", ++num_cases);
+    vprintf(format, arguments);
+    printf("\n");
+    va_end(arguments);
+    num_failed += !is_ok;
+    return is_ok;
+}
+
+static void stop(const char *what) {
+    printf("Bail out! %s: %s\n", what, strerror(errno));
+    exit(2);
+}
+
+/* ---------------------------------------------------------------- bytes */
+typedef struct {
+    uint8_t *bytes;
+    size_t n;
+} buffer;
+
+static void put(buffer *b, const void *bytes, size_t n) {
+    b->bytes = realloc(b->bytes, b->n + n + 1);
+    if (!b->bytes) stop("realloc");
+    if (n > 0) memcpy(b->bytes + b->n, bytes, n);
+    b->n += n;
+}
+static void put_integer(buffer *b, uint64_t value, size_t n) { put(b, &value, n); }
+static void put_zeros(buffer *b, size_t n) { put(b, (uint8_t[16]){0}, n); }
+static void put_text(buffer *b, const char *text) { put(b, text, strlen(text)); }
+static void release(buffer *b) { free(b->bytes); *b = (buffer){0}; }
+
+static const char *path_of(const char *name) {
+    static char paths[4][512];
+    static int next;
+    char *path = paths[next++ % 4];
+    snprintf(path, sizeof paths[0], "%s/%s", folder, name);
+    return path;
+}
+
+static void save(const char *name, const void *bytes, size_t n) {
+    FILE *file = fopen(path_of(name), "wb");
+    if (!file || fwrite(bytes, 1, n, file) != n || fclose(file) != 0) stop(name);
+}
+
+static void clear_folder(void) {
+    DIR *listing = opendir(folder);
+    if (!listing) stop(folder);
+    for (struct dirent *entry; (entry = readdir(listing));)
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) remove(path_of(entry->d_name));
+    closedir(listing);
+}
+
+static int count_files(void) {
+    int n = 0;
+    DIR *listing = opendir(folder);
+    if (!listing) stop(folder);
+    for (struct dirent *entry; (entry = readdir(listing));) n += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+    closedir(listing);
+    return n;
+}
+
+/* ---------------------------------------------------------------- expectations */
+static checkpoint *expect_open(const char *path, const char *what) {
+    checkpoint *c = NULL;
+    ctok_error error = {0};
+    ctok_status status = checkpoint_open(&c, path, &error);
+    check(status == CTOK_OK, "%s%s%s", what, status == CTOK_OK ? "" : ": ", status == CTOK_OK ? "" : error.message);
+    return c;
+}
+
+static void expect_failure(const char *path, ctok_status wanted, const char *part, const char *what) {
+    checkpoint *c = NULL;
+    ctok_error error = {0};
+    ctok_status status = checkpoint_open(&c, path, &error);
+    bool is_ok = status == wanted && error.status == wanted && strstr(error.message, part) && !c;
+    check(is_ok, "%s", what);
+    if (!is_ok) printf("# expected status %d and \"%s\", found %d and \"%s\"\n", wanted, part, status, error.message);
+    checkpoint_close(c);
+}
+
+static void expect_bytes(const buffer *b, const char *name, const char *part, const char *what) {
+    save(name, b->bytes, b->n);
+    expect_failure(path_of(name), CTOK_E_FILE_FORMAT, part, what);
+    remove(path_of(name));
+}
+
+// Reads every value, so that a wrong place in the file shows under a sanitizer.
+static void read_all(const checkpoint *c) {
+    for (int32_t i = 0; i < c->num_tensors; i++) {
+        const checkpoint_tensor *t = &c->tensors[i];
+        void *values = malloc((size_t)checkpoint_elements(t) * 8 + 1);
+        if (!values) stop("malloc");
+        if (dtype_is_float(t->dtype)) checkpoint_read_f32(t, values);
+        else checkpoint_read_i64(t, values);
+        free(values);
+    }
+}
+
+// Opens what may be damaged: it must end well or with an error that says something.
+static bool open_any(const char *path, bool *is_open) {
+    checkpoint *c = NULL;
+    ctok_error error = {0};
+    ctok_status status = checkpoint_open(&c, path, &error);
+    *is_open = status == CTOK_OK;
+    if (*is_open) read_all(c);
+    checkpoint_close(c);
+    return *is_open || (status == CTOK_E_FILE_FORMAT && strlen(error.message) > strlen(path) + 3);
+}
+
+// Every shorter length must fail; every changed byte must end well or fail cleanly.
+static void expect_robust(const buffer *b, const char *name, const char *what) {
+    bool are_all_refused = true, are_all_clean = true, is_open;
+    const char *path = path_of(name);
+    for (size_t n = 0; n < b->n; n++) {
+        save(name, b->bytes, n);
+        are_all_clean &= open_any(path, &is_open);
+        are_all_refused &= !is_open;
+    }
+    check(are_all_refused && are_all_clean, "%s: cut at each of %zu bytes, refused", what, b->n);
+    are_all_clean = true;
+    static const uint8_t changes[] = {0x01, 0x20, 0x80, 0xFF};
+    for (size_t i = 0; i < b->n * sizeof changes; i++) {
+        b->bytes[i / sizeof changes] ^= changes[i % sizeof changes];
+        save(name, b->bytes, b->n);
+        are_all_clean &= open_any(path, &is_open);
+        b->bytes[i / sizeof changes] ^= changes[i % sizeof changes];
+    }
+    check(are_all_clean, "%s: each byte changed in %zu ways, no crash", what, sizeof changes);
+    remove(path);
+}
+
+/* ---------------------------------------------------------------- safetensors */
+static buffer safetensors_bytes(const char *header, const void *data, size_t data_bytes) {
+    buffer b = {0};
+    put_integer(&b, strlen(header), 8);
+    put_text(&b, header);
+    put(&b, data, data_bytes);
+    return b;
+}
+
+static void test_safetensors_headers(void) {
+    static const struct { const char *what, *header; size_t data_bytes; const char *part; } cases[] = {
+        {"overlap", "{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[2,6]}}", 6, "a and b overlap"},
+        {"hole between", "{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[6,8]}}", 8, "hole of 2 bytes before tensor b"},
+        {"hole before", "{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[4,8]}}", 8, "hole of 4 bytes before tensor a"},
+        {"bytes after", "{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}", 5, "1 bytes after the last tensor"},
+        {"offsets out of range", "{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}", 3, "tensor a: data_offsets 0 to 4"},
+        {"begin after end", "{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[4,0]}}", 4, "in order"},
+        {"size and shape differ", "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,4]}}", 4, "shape and dtype"},
+        {"negative size", "{\"a\":{\"dtype\":\"U8\",\"shape\":[-4],\"data_offsets\":[0,4]}}", 4, "whole number"},
+        {"fraction", "{\"a\":{\"dtype\":\"U8\",\"shape\":[4.0],\"data_offsets\":[0,4]}}", 4, ", or ]"},
+        {"number past 2^63", "{\"a\":{\"dtype\":\"U8\",\"shape\":[9223372036854775808],\"data_offsets\":[0,4]}}", 4, "below 2^63"},
+        {"product past 2^63", "{\"a\":{\"dtype\":\"U8\",\"shape\":[4294967296,4294967296,4294967296],\"data_offsets\":[0,4]}}", 4, "shape and dtype"},
+        {"product past 2^63, then 0", "{\"a\":{\"dtype\":\"U8\",\"shape\":[4294967296,4294967296,0],\"data_offsets\":[0,0]}}", 0, "shape and dtype"},
+        {"rank 7", "{\"a\":{\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,1,4],\"data_offsets\":[0,4]}}", 4, "more than 6"},
+        {"F8", "{\"a\":{\"dtype\":\"F8_E4M3\",\"shape\":[4],\"data_offsets\":[0,4]}}", 4, "dtype F8_E4M3 is not supported"},
+        {"duplicate tensor", "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[2,4]}}", 4, "two tensors have the name a"},
+        {"duplicate tensor, one escaped", "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},\"\\u0061\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[2,4]}}", 4, "two tensors"},
+        {"duplicate key", "{\"a\":{\"dtype\":\"U8\",\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}", 4, "a second key dtype"},
+        {"unknown key", "{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"offsets\":[0,4]}}", 4, "an unknown key offsets"},
+        {"missing key", "{\"a\":{\"dtype\":\"U8\",\"shape\":[4]}}", 4, "expected dtype, shape and two data_offsets"},
+        {"three offsets", "{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4,4]}}", 4, "more than 2"},
+        {"deeper nesting", "{\"a\":{\"dtype\":\"U8\",\"shape\":[[4]],\"data_offsets\":[0,4]}}", 4, "whole number"},
+        {"second __metadata__", "{\"__metadata__\":{},\"__metadata__\":{}}", 0, "second __metadata__"},
+        {"duplicate metadata", "{\"__metadata__\":{\"k\":\"1\",\"k\":\"2\"}}", 0, "two metadata entries have the key k"},
+        {"metadata not a string", "{\"__metadata__\":{\"k\":1}}", 0, "expected a string, found 1}}"},
+        {"trailing text", "{}  x", 0, "expected nothing but space, found x"},
+        {"trailing comma", "{\"__metadata__\":{},}", 0, "expected a string"},
+        {"no end", "{\"a\":{", 0, "found its end"},
+        {"string without end", "{\"abc", 0, "a string that ends"},
+        {"unknown escape", "{\"\\q\":{}}", 0, "a known escape"},
+        {"half a surrogate pair", "{\"\\ud83d\":{}}", 0, "a known escape"},
+        {"NUL in a name", "{\"\\u0000\":{}}", 0, "a known escape"},
+        {"not UTF-8", "{\"\xC0\xAF\":{}}", 0, "UTF-8"},
+        {"not an object", "[]", 0, "neither"},
+    };
+    static const uint8_t data[16];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        buffer b = safetensors_bytes(cases[i].header, data, cases[i].data_bytes);
+        char what[96];
+        snprintf(what, sizeof what, "safetensors: %s", cases[i].what);
+        expect_bytes(&b, "a.safetensors", cases[i].part, what);
+        release(&b);
+    }
+    static const struct { const char *what; uint64_t header_bytes; const char *part; } lengths[] = {
+        {"header past the end", 3, "a safetensors header of 3 bytes"}, {"header of 2^64 - 1", UINT64_MAX, "a safetensors header of 18446744073709551615"},
+        {"header past 100 MB", 100000001, "at most 100000000"}, {"header of 0", 0, "found its end"},
+    };
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        buffer b = {0};
+        put_integer(&b, lengths[i].header_bytes, 8);
+        put_text(&b, "{}");
+        char what[96];
+        snprintf(what, sizeof what, "safetensors: %s", lengths[i].what);
+        expect_bytes(&b, "a.safetensors", lengths[i].part, what);
+        release(&b);
+    }
+}
+
+static void test_safetensors_good(void) {
+    const float data[] = {1, 2, 3};
+    buffer b = safetensors_bytes("{ \"__metadata__\" : {\"k\":\"v \\u00e9\\ud83d\\ude00\\n\"},\n \"z\":{\"dtype\":\"F32\",\"shape\":[1,2],\"data_offsets\":[4,12]},"
+                                 "\"a\":{\"data_offsets\":[0,4],\"dtype\":\"F32\",\"shape\":[]},\"e\":{\"dtype\":\"I64\",\"shape\":[0,3],\"data_offsets\":[4,4]}}   ",
+                                 data, sizeof data);
+    save("good.safetensors", b.bytes, b.n);
+    checkpoint *c = expect_open(path_of("good.safetensors"), "safetensors: whitespace, any order, scalar, empty tensor, padding");
+    if (c) {
+        const checkpoint_tensor *a = checkpoint_find(c, "a"), *z = checkpoint_find(c, "z"), *e = checkpoint_find(c, "e");
+        float values[2] = {0};
+        check(c->num_tensors == 3 && strcmp(c->tensors[0].name, "a") == 0 && strcmp(c->tensors[2].name, "z") == 0, "tensors are sorted");
+        check(a && a->rank == 0 && checkpoint_read_f32(a, values) == 0 && values[0] == 1, "a scalar is read");
+        check(z && z->stride[0] == 2 && z->stride[1] == 1 && checkpoint_read_f32(z, values) == 0 && values[1] == 3, "a row is read");
+        check(e && checkpoint_elements(e) == 0 && !checkpoint_find(c, "b"), "an empty tensor is found, an absent one is not");
+        const char *value = checkpoint_metadata_find(c, "k");
+        check(value && strcmp(value, "v \xC3\xA9\xF0\x9F\x98\x80\n") == 0 && !checkpoint_metadata_find(c, "x"), "metadata escapes");
+        checkpoint_drop_pages(c);
+        check(z && checkpoint_read_f32(z, values) == 0 && values[0] == 2, "dropped pages come back");
+    }
+    checkpoint_close(c);
+    expect_robust(&b, "cut.safetensors", "safetensors");
+    release(&b);
+    clear_folder();
+}
+
+/* ---------------------------------------------------------------- zip */
+typedef struct {
+    const char *name;
+    const void *bytes;
+    size_t n;
+    int method, extra_bytes;  // of the local header
+} record;
+
+enum { ZIP_PLAIN = 0, ZIP_64 = 1, ZIP_COMMENT = 2 };
+
+static buffer zip_bytes(const record *records, size_t count, int form) {
+    buffer b = {0}, directory = {0};
+    const uint32_t all_ones = UINT32_MAX;
+    for (size_t i = 0; i < count; i++) {
+        const record *r = &records[i];
+        uint64_t at = b.n, is_64 = form & ZIP_64;
+        put_integer(&b, 0x04034b50, 4);
+        put_zeros(&b, 4);
+        put_integer(&b, (uint64_t)r->method, 2);
+        put_zeros(&b, 8);
+        put_integer(&b, r->n, 4);
+        put_integer(&b, r->n, 4);
+        put_integer(&b, strlen(r->name), 2);
+        put_integer(&b, (uint64_t)r->extra_bytes, 2);
+        put_text(&b, r->name);
+        for (int k = 0; k < r->extra_bytes; k++) put_integer(&b, 'Z', 1);
+        put(&b, r->bytes, r->n);
+        put_integer(&directory, 0x02014b50, 4);
+        put_zeros(&directory, 6);
+        put_integer(&directory, (uint64_t)r->method, 2);
+        put_zeros(&directory, 8);
+        put_integer(&directory, is_64 ? all_ones : r->n, 4);
+        put_integer(&directory, is_64 ? all_ones : r->n, 4);
+        put_integer(&directory, strlen(r->name), 2);
+        put_integer(&directory, is_64 ? 5 + 28 : 0, 2);
+        put_zeros(&directory, 10);
+        put_integer(&directory, is_64 ? all_ones : at, 4);
+        put_text(&directory, r->name);
+        if (!is_64) continue;
+        put(&directory, "\x42\x46\x01\x00Z", 5);  // another field comes first
+        put_integer(&directory, 1, 2);
+        put_integer(&directory, 24, 2);
+        put_integer(&directory, r->n, 8);
+        put_integer(&directory, r->n, 8);
+        put_integer(&directory, at, 8);
+    }
+    uint64_t at = b.n, end64 = at + directory.n;
+    put(&b, directory.bytes, directory.n);
+    if (form & ZIP_64) {
+        put_integer(&b, 0x06064b50, 4);
+        put_integer(&b, 44, 8);
+        put_zeros(&b, 12);
+        put_integer(&b, count, 8);
+        put_integer(&b, count, 8);
+        put_integer(&b, directory.n, 8);
+        put_integer(&b, at, 8);
+        put_integer(&b, 0x07064b50, 4);
+        put_zeros(&b, 4);
+        put_integer(&b, end64, 8);
+        put_integer(&b, 1, 4);
+    }
+    bool is_64 = form & ZIP_64;
+    put_integer(&b, 0x06054b50, 4);
+    put_zeros(&b, 4);
+    put_integer(&b, is_64 ? UINT16_MAX : count, 2);
+    put_integer(&b, is_64 ? UINT16_MAX : count, 2);
+    put_integer(&b, is_64 ? all_ones : directory.n, 4);
+    put_integer(&b, is_64 ? all_ones : at, 4);
+    put_integer(&b, form & ZIP_COMMENT ? 30 : 0, 2);
+    if (form & ZIP_COMMENT) put(&b, "PK\x05\x06 is not the end of this one", 30);
+    release(&directory);
+    return b;
+}
+
+/* ---------------------------------------------------------------- pickle */
+static void pickle_string(buffer *b, const char *text) {
+    put_text(b, "X");
+    put_integer(b, strlen(text), 4);
+    put_text(b, text);
+}
+
+static void pickle_int(buffer *b, int64_t value) {
+    put(b, "\x8A\x08", 2);
+    put(b, &value, 8);
+}
+
+static void pickle_ints(buffer *b, const int64_t *values, int n) {
+    put_text(b, "(");
+    for (int i = 0; i < n; i++) pickle_int(b, values[i]);
+    put_text(b, "t");
+}
+
+static void pickle_tensor(buffer *b, const char *type, const char *key, int64_t num_stored, int64_t offset, int rank, const int64_t *shape,
+                          const int64_t *stride) {
+    put_text(b, "ctorch._utils\n_rebuild_tensor_v2\n((");
+    pickle_string(b, "storage");
+    put_text(b, "ctorch\n");
+    put_text(b, type);
+    put_text(b, "\n");
+    pickle_string(b, key);
+    pickle_string(b, "cuda:0");
+    pickle_int(b, num_stored);
+    put_text(b, "tQ");
+    pickle_int(b, offset);
+    pickle_ints(b, shape, rank);
+    pickle_ints(b, stride, rank);
+    put_text(b, "\x89" "ccollections\nOrderedDict\n)RtR");
+}
+
+static void pickle_begin(buffer *b) { put_text(b, "c__torch__.a.b\nModule\n)\x81}("); }
+static void pickle_end(buffer *b) { put_text(b, "ub"); }
+
+static const int64_t shape_23[] = {2, 3}, stride_31[] = {3, 1}, shape_2[] = {2}, stride_1[] = {1};
+
+// Every opcode of the subset, beside the tensors layer.weight [2, 3] and layer.bias [2], which shares a view of its storage.
+static buffer plain_pickle(void) {
+    buffer b = {0};
+    put(&b, "\x80\x02", 2);
+    pickle_begin(&b);
+    pickle_string(&b, "training");
+    put_text(&b, "q\x01\x88");
+    pickle_string(&b, "none");
+    put(&b, "r\x02\x00\x00\x00N", 6);
+    pickle_string(&b, "number");
+    put(&b, "G\x40\x09\x21\xfb\x54\x44\x2d\x18", 9);
+    pickle_string(&b, "ints");
+    put_text(&b, "ctorch.jit._pickle\nbuild_intlist\n(](J\xff\xff\xff\xffK\x01M\x01\x02" "etR");
+    pickle_string(&b, "tagged");
+    put_text(&b, "ctorch.jit._pickle\nrestore_type_tag\n]Na");
+    pickle_string(&b, "List[int]");
+    put_text(&b, "\x86R");
+    pickle_string(&b, "tuples");
+    put_text(&b, "N\x85NN\x86NNN\x87\x87");
+    pickle_string(&b, "dict");
+    put_text(&b, "}NNs");
+    pickle_string(&b, "device");
+    put_text(&b, "ctorch\ndevice\n");
+    pickle_string(&b, "cpu");
+    put_text(&b, "\x85R");
+    pickle_string(&b, "layer");
+    pickle_begin(&b);
+    put_text(&b, "h\x01\x89");
+    put(&b, "j\x02\x00\x00\x00N", 6);
+    pickle_string(&b, "weight");
+    pickle_tensor(&b, "FloatStorage", "0", 6, 0, 2, shape_23, stride_31);
+    pickle_string(&b, "bias");
+    pickle_tensor(&b, "FloatStorage", "0", 6, 4, 1, shape_2, stride_1);
+    pickle_end(&b);
+    pickle_end(&b);
+    put_text(&b, ".");
+    return b;
+}
+
+static const float six[] = {0, 1, 2, 3, 4, 5};
+
+// An archive of `pickle` and one storage, six floats unless said otherwise.
+static buffer jit_bytes(const buffer *pickle, int form) {
+    const record records[] = {
+        {"root/data.pkl", pickle->bytes, pickle->n, 0, 3}, {"root/data/0", six, sizeof six, 0, 13}, {"root/byteorder", "little", 6, 0, 0},
+        {"root/code/a.py", "\x03\x00", 2, 8, 0}, {"root/constants.pkl", "\x03\x00", 2, 8, 0}, {"root/extra/data.pkl", "x", 1, 0, 0},
+    };
+    return zip_bytes(records, sizeof records / sizeof *records, form);
+}
+
+// One attribute "w" whose pickle is given; "%" in `part` is no format.
+static void expect_attribute(const buffer *attribute, const char *part, const char *what) {
+    buffer pickle = {0};
+    put(&pickle, "\x80\x02", 2);
+    pickle_begin(&pickle);
+    pickle_string(&pickle, "w");
+    put(&pickle, attribute->bytes, attribute->n);
+    pickle_end(&pickle);
+    put_text(&pickle, ".");
+    buffer jit = jit_bytes(&pickle, ZIP_PLAIN);
+    expect_bytes(&jit, "bad.jit", part, what);
+    release(&jit);
+    release(&pickle);
+}
+
+static void expect_opcodes(const char *opcodes, size_t n, const char *part, const char *what) {
+    buffer b = {0};
+    put(&b, opcodes, n);
+    expect_attribute(&b, part, what);
+    release(&b);
+}
+#define EXPECT_OPCODES(literal, part, what) expect_opcodes(literal, sizeof literal - 1, part, what)
+
+static void test_archives(void) {
+    buffer pickle = plain_pickle();
+    static const char *const names[] = {"plain", "zip64", "comment", "zip64 and comment"};
+    for (int form = 0; form < 4; form++) {
+        buffer jit = jit_bytes(&pickle, form);
+        save("good.jit", jit.bytes, jit.n);
+        char what[96];
+        snprintf(what, sizeof what, "TorchScript: %s", names[form]);
+        checkpoint *c = expect_open(path_of("good.jit"), what);
+        const checkpoint_tensor *weight = c ? checkpoint_find(c, "layer.weight") : NULL, *bias = c ? checkpoint_find(c, "layer.bias") : NULL;
+        float w[6] = {0}, v[2] = {0};
+        if (weight && bias) checkpoint_read_f32(weight, w), checkpoint_read_f32(bias, v);
+        check(c && c->num_tensors == 2 && memcmp(w, six, sizeof six) == 0 && v[0] == 4 && v[1] == 5, "its two tensors share one storage");
+        checkpoint_close(c);
+        snprintf(what, sizeof what, "TorchScript (%s)", names[form]);
+        if (form < 2) expect_robust(&jit, "cut.jit", what);
+        release(&jit);
+    }
+    clear_folder();
+
+    static const struct { const char *what; record records[4]; size_t count; const char *part; } cases[] = {
+        {"deflated data.pkl", {{"root/data.pkl", NULL, 0, 8, 0}}, 1, "record root/data.pkl is deflated"},
+        {"deflated data/0", {{"root/data.pkl", NULL, 0, 0, 0}, {"root/data/0", six, 24, 8, 0}}, 2, "record root/data/0 is deflated"},
+        {"missing data/0", {{"root/data.pkl", NULL, 0, 0, 0}, {"root/data/1", six, 24, 0, 0}}, 2, "no record root/data/0"},
+        {"short data/0", {{"root/data.pkl", NULL, 0, 0, 0}, {"root/data/0", six, 20, 0, 0}}, 2, "has 20 bytes, expected 6 elements of 4"},
+        {"duplicate record", {{"root/data.pkl", NULL, 0, 0, 0}, {"root/data/0", six, 24, 0, 0}, {"root/data/0", six, 24, 0, 0}}, 3, "two zip entries have the name root/data/0"},
+        {"two roots", {{"root/data.pkl", NULL, 0, 0, 0}, {"other/data.pkl", NULL, 0, 0, 0}}, 2, "2 records named <root>/data.pkl"},
+        {"no data.pkl", {{"root/data/0", six, 24, 0, 0}}, 1, "0 records named <root>/data.pkl"},
+        {"big-endian", {{"root/data.pkl", NULL, 0, 0, 0}, {"root/data/0", six, 24, 0, 0}, {"root/byteorder", "big", 3, 0, 0}}, 3, "byteorder says big"},
+        {"an empty data.pkl", {{"root/data.pkl", "", 0, 0, 0}}, 1, "expected a pickle of protocol 2"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        record records[4];
+        memcpy(records, cases[i].records, sizeof records);
+        for (size_t k = 0; k < cases[i].count; k++)
+            if (!records[k].bytes) records[k].bytes = pickle.bytes, records[k].n = pickle.n;
+        buffer jit = zip_bytes(records, cases[i].count, ZIP_PLAIN);
+        char what[96];
+        snprintf(what, sizeof what, "TorchScript: %s", cases[i].what);
+        expect_bytes(&jit, "bad.jit", cases[i].part, what);
+        release(&jit);
+    }
+    release(&pickle);
+}
+
+static void test_pickles(void) {
+    EXPECT_OPCODES("\x8c\x01x", "opcode 0x8c is not one", "pickle: an opcode outside the subset");
+    EXPECT_OPCODES("cos\nsystem\n", "the name os system", "pickle: a name outside the subset");
+    EXPECT_OPCODES("c__torch__x\nA\n", "the name __torch__x A", "pickle: a name that only begins like __torch__");
+    EXPECT_OPCODES("ctorch\nQInt8Storage\n", "the name torch QInt8Storage", "pickle: an unknown storage type");
+    EXPECT_OPCODES("ctorch\nFloatStorage\n)\x81", "expected a __torch__ class", "pickle: an object of no module's class");
+    EXPECT_OPCODES("c__torch__\nA\n)R", "cannot be called", "pickle: a class is called");
+    EXPECT_OPCODES("h\x09", "memo entry 9 is read before", "pickle: an unset memo entry");
+    EXPECT_OPCODES("Nr\xff\xff\xff\xff", "memo entry 4294967295", "pickle: a memo entry of 2^32 - 1");
+    EXPECT_OPCODES("X\xff\xff\xff\xff" "a", "needs 4294967295 more bytes", "pickle: a string past the end");
+    EXPECT_OPCODES("\x8a\x09" "123456789", "an int of 9 bytes", "pickle: an int of 9 bytes");
+    EXPECT_OPCODES("ttttttt", "needs a mark", "pickle: a tuple without a mark");
+    EXPECT_OPCODES("\x87\x87\x87\x87", "expected 3 values on the stack", "pickle: a tuple that takes a mark");
+    EXPECT_OPCODES("NNa", "expected a list to fill, found None", "pickle: append to None");
+    EXPECT_OPCODES("}(N", "a dict entry has a key without a value", "pickle: an odd number of dict values");
+    EXPECT_OPCODES("\x80\x04", "pickle protocol 4", "pickle: another protocol");
+    EXPECT_OPCODES(".", "STOP with", "pickle: STOP too early");
+    EXPECT_OPCODES("(NtQ", "expected (\"storage\"", "pickle: another persistent id");
+
+    static const struct { const char *what, *type; int64_t num_stored, offset; int rank; int64_t shape[7], stride[7]; const char *part; } cases[] = {
+        {"rank 7", "FloatStorage", 6, 0, 7, {1, 1, 1, 1, 1, 1, 1}, {1, 1, 1, 1, 1, 1, 1}, "7 sizes"},
+        {"negative stride", "FloatStorage", 6, 0, 1, {2}, {-1}, "tensor w: a negative stride (-1)"},
+        {"negative size", "FloatStorage", 6, 0, 1, {-2}, {1}, "tensor w: a negative size (-2)"},
+        {"negative offset", "FloatStorage", 6, -1, 1, {2}, {1}, "offset -1"},
+        {"offset past the end", "FloatStorage", 6, 5, 1, {2}, {1}, "offset 5 and strides reach past"},
+        {"empty, offset past the end", "FloatStorage", 6, 7, 1, {0}, {1}, "offset 7"},
+        {"strides past the end", "FloatStorage", 6, 0, 2, {2, 3}, {4, 1}, "reach past its storage of 6"},
+        {"strides past 2^63", "FloatStorage", 6, 0, 2, {3, 3}, {INT64_MAX, INT64_MAX}, "reach past"},
+        {"shape past 2^63", "FloatStorage", 6, 0, 3, {1ll << 32, 1ll << 32, 2}, {0, 0, 0}, "more elements"},
+        {"a value repeated 2^40 times", "FloatStorage", 6, 0, 1, {1ll << 40}, {0}, "more elements"},
+        {"another element count", "FloatStorage", 5, 0, 1, {2}, {1}, "expected 5 elements of 4 bytes"},
+        {"another type", "DoubleStorage", 6, 0, 1, {2}, {1}, "expected 6 elements of 8 bytes"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        buffer b = {0};
+        pickle_tensor(&b, cases[i].type, "0", cases[i].num_stored, cases[i].offset, cases[i].rank, cases[i].shape, cases[i].stride);
+        char what[96];
+        snprintf(what, sizeof what, "tensor: %s", cases[i].what);
+        expect_attribute(&b, cases[i].part, what);
+        release(&b);
+    }
+
+    buffer bomb = {0};
+    put(&bomb, "\x80\x02)\x85.", 5);
+    buffer jit = jit_bytes(&bomb, ZIP_PLAIN);
+    expect_bytes(&jit, "bomb.jit", "data.pkl holds a tuple", "pickle: a tuple at the top");
+    release(&jit);
+    release(&bomb);
+
+    // 60 modules, each in the one before; each finished one is there twice.
+    put(&bomb, "\x80\x02", 2);
+    for (int i = 0; i < 60; i++) put_text(&bomb, "c__torch__\nA\n)\x81}("), pickle_string(&bomb, "a");
+    pickle_tensor(&bomb, "FloatStorage", "0", 6, 0, 1, shape_2, stride_1);
+    for (int i = 0; i < 60; i++) {
+        put_text(&bomb, "ubq");
+        put_integer(&bomb, (uint64_t)i, 1);
+        if (i == 59) break;
+        pickle_string(&bomb, "b");
+        put_text(&bomb, "h");
+        put_integer(&bomb, (uint64_t)i, 1);
+    }
+    put_text(&bomb, ".");
+    jit = jit_bytes(&bomb, ZIP_PLAIN);
+    expect_bytes(&jit, "bomb.jit", "share each other so often", "pickle: 2^59 paths to one tensor end soon");
+    release(&jit);
+    release(&bomb);
+
+    put_text(&bomb, "c__torch__\nA\n)\x81q\x05}");
+    pickle_string(&bomb, "self");
+    put_text(&bomb, "h\x05sb");
+    expect_attribute(&bomb, "nest deeper than 64", "pickle: a module that holds itself");
+    release(&bomb);
+    pickle_begin(&bomb);
+    for (int i = 0; i < 2; i++) {
+        pickle_string(&bomb, "x");
+        pickle_tensor(&bomb, "FloatStorage", "0", 6, 0, 1, shape_2, stride_1);
+    }
+    pickle_end(&bomb);
+    expect_attribute(&bomb, "two tensors have the name w.x", "pickle: one attribute twice");
+    release(&bomb);
+    pickle_begin(&bomb);
+    pickle_string(&bomb, "\xff\xfe");
+    put_text(&bomb, "N");
+    pickle_end(&bomb);
+    expect_attribute(&bomb, "a string of UTF-8", "pickle: a name that is not UTF-8");
+    release(&bomb);
+}
+
+/* ---------------------------------------------------------------- values */
+static checkpoint_tensor tensor_of(const char *name, ctok_dtype dtype, int32_t rank, const int64_t *shape, const int64_t *stride, const void *data) {
+    checkpoint_tensor t = {.name = name, .dtype = dtype, .rank = rank, .data = data};
+    memcpy(t.shape, shape, (size_t)rank * sizeof *shape);
+    memcpy(t.stride, stride, (size_t)rank * sizeof *stride);
+    return t;
+}
+
+static void test_conversions(void) {
+    static uint16_t halves[65536];
+    static float got[65536];
+    const int64_t shape[] = {65536}, stride[] = {1};
+    for (int i = 0; i < 65536; i++) halves[i] = (uint16_t)i;
+    checkpoint_tensor t = tensor_of("t", CTOK_F16, 1, shape, stride, halves);
+    int64_t num_nonfinite = checkpoint_read_f32(&t, got);
+    int num_wrong = 0;
+    for (int i = 0; i < 65536; i++) {
+        int exponent = i >> 10 & 31, mantissa = i & 1023;
+        double want = exponent == 31 ? (mantissa ? (double)NAN : (double)INFINITY) : exponent ? ldexp(1024 + mantissa, exponent - 25) : ldexp(mantissa, -24);
+        if (i & 0x8000) want = -want;
+        num_wrong += isnan(want) ? !isnan(got[i]) : !((double)got[i] == want && !signbit(got[i]) == !signbit(want));
+    }
+    check(num_wrong == 0 && num_nonfinite == 2048, "F16: all 65536 values (%d wrong, %d not finite)", num_wrong, (int)num_nonfinite);
+    t.dtype = CTOK_BF16;
+    num_nonfinite = checkpoint_read_f32(&t, got);
+    num_wrong = 0;
+    for (uint32_t i = 0; i < 65536; i++) {
+        uint32_t bits;
+        memcpy(&bits, &got[i], 4);
+        num_wrong += bits != i << 16;
+    }
+    check(num_wrong == 0 && num_nonfinite == 256, "BF16: all 65536 values (%d wrong, %d not finite)", num_wrong, (int)num_nonfinite);
+
+    const double doubles[] = {1 + 0x1p-24, 1 + 0x1p-24 + 0x1p-50, 1 + 0x3p-24, 1e300, (double)-INFINITY, 0x1p-149, 0x1p-150, 0.1};
+    const float wanted[] = {1, 1 + 0x1p-23f, 1 + 0x1p-22f, INFINITY, -INFINITY, 0x1p-149f, 0, 0.1f};
+    const int64_t shape_8[] = {8};
+    t = tensor_of("t", CTOK_F64, 1, shape_8, stride, doubles);
+    num_nonfinite = checkpoint_read_f32(&t, got);
+    check(num_nonfinite == 2 && memcmp(got, wanted, sizeof wanted) == 0, "F64: ties to even, overflow, subnormals");
+
+    static const uint8_t bytes[8] = {0xFF, 0xFE, 0xFD, 0xFC, 0xFB, 0xFA, 0xF9, 0x80};
+    static const struct { ctok_dtype dtype; int64_t first; } integers[] = {
+        {CTOK_U8, 0xFF}, {CTOK_I8, -1}, {CTOK_BOOL, 1}, {CTOK_U16, 0xFEFF}, {CTOK_I16, -257}, {CTOK_I32, -50462977}, {CTOK_I64, (int64_t)0x80F9FAFBFCFDFEFFull}};
+    for (size_t i = 0; i < sizeof integers / sizeof *integers; i++) {
+        int64_t value;
+        t = tensor_of("t", integers[i].dtype, 0, shape_8, stride, bytes);
+        checkpoint_read_i64(&t, &value);
+        check(value == integers[i].first, "integers of dtype %d: %lld, expected %lld", integers[i].dtype, (long long)value, (long long)integers[i].first);
+    }
+}
+
+static void test_strides(void) {
+    float data[64];
+    for (int i = 0; i < 64; i++) data[i] = (float)i;
+    static const struct { const char *what; int32_t rank; int64_t shape[6], stride[6]; } cases[] = {
+        {"contiguous", 3, {2, 3, 4}, {12, 4, 1}}, {"channels last", 4, {2, 3, 2, 2}, {12, 1, 6, 3}}, {"transposed", 2, {4, 5}, {1, 4}},
+        {"every second", 1, {20}, {2}}, {"stride 0", 3, {3, 2, 2}, {0, 5, 1}}, {"outer stride 0", 2, {2, 4}, {0, 1}},
+        {"any stride on size 1", 4, {1, 3, 1, 4}, {INT64_MAX, 4, INT64_MAX, 1}}, {"rank 6", 6, {2, 2, 2, 2, 2, 2}, {1, 2, 4, 8, 16, 32}},
+        {"empty", 3, {2, 0, 3}, {1, 1, 1}}, {"scalar", 0, {0}, {0}}, {"overlapping windows", 2, {5, 3}, {1, 1}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        checkpoint_tensor t = tensor_of("t", CTOK_F32, cases[i].rank, cases[i].shape, cases[i].stride, data);
+        float got[64];
+        int64_t n = checkpoint_elements(&t);
+        bool is_ok = checkpoint_read_f32(&t, got) == 0;
+        for (int64_t k = 0; k < n; k++) {
+            int64_t rest = k, at = 0;
+            for (int32_t axis = t.rank - 1; axis >= 0; axis--) {
+                if (t.shape[axis] > 1) at += rest % t.shape[axis] * t.stride[axis];
+                rest /= t.shape[axis];
+            }
+            is_ok &= got[k] == data[at];
+        }
+        check(is_ok, "strides: %s", cases[i].what);
+    }
+}
+
+/* ---------------------------------------------------------------- writing */
+static void test_writing(void) {
+    const float floats[] = {1, 2, 3, 4, 5, 6};
+    const uint16_t halves[] = {0x3C00, 0x4000};
+    const int64_t shape_32[] = {3, 2}, stride_13[] = {1, 3}, shape_0[] = {0}, longs[] = {-5};
+    const checkpoint_tensor tensors[] = {
+        tensor_of("z \"quoted\"\\\n\xC3\xA9", CTOK_F32, 2, shape_32, stride_13, floats), tensor_of("m", CTOK_BF16, 1, shape_2, stride_1, halves),
+        tensor_of("a", CTOK_I64, 0, shape_2, stride_1, longs), tensor_of("empty", CTOK_F16, 1, shape_0, stride_1, halves)};
+    const checkpoint_metadata metadata[] = {{"ctok.levels", "8,8,8,5,5,5"}, {"b", "\t\"\x01"}};
+    ctok_error error = {0};
+    ctok_status status = safetensors_write(path_of("out.safetensors"), tensors, 4, metadata, 2, &error);
+    check(status == CTOK_OK && count_files() == 1, "writing: one file and no other %s", error.message);
+    checkpoint *c = expect_open(path_of("out.safetensors"), "writing: the file opens again");
+    if (c) {
+        const checkpoint_tensor *z = checkpoint_find(c, tensors[0].name), *a = checkpoint_find(c, "a"), *m = checkpoint_find(c, "m");
+        float got[6] = {0};
+        int64_t value = 0;
+        const float transposed[] = {1, 4, 2, 5, 3, 6};
+        if (z) checkpoint_read_f32(z, got);
+        check(z && z->stride[0] == 2 && memcmp(got, transposed, sizeof transposed) == 0, "writing: a strided tensor becomes contiguous");
+        if (a) checkpoint_read_i64(a, &value);
+        check(a && a->dtype == CTOK_I64 && a->rank == 0 && value == -5 && m && m->dtype == CTOK_BF16, "writing: dtypes are kept");
+        const char *levels = checkpoint_metadata_find(c, "ctok.levels"), *b = checkpoint_metadata_find(c, "b");
+        check(levels && strcmp(levels, "8,8,8,5,5,5") == 0 && b && strcmp(b, "\t\"\x01") == 0, "writing: metadata comes back");
+        check((a ? a->data - c->maps[0].bytes : 1) % 8 == 0, "writing: data begins at a multiple of 8");
+    }
+    checkpoint_close(c);
+    check(safetensors_write(path_of("none.safetensors"), NULL, 0, metadata, 1, &error) == CTOK_OK, "writing: metadata alone");
+    checkpoint_close(expect_open(path_of("none.safetensors"), "writing: metadata alone opens again"));
+    remove(path_of("none.safetensors"));
+
+    static float large[4096];
+    const int64_t shape_4096[] = {4096};
+    const checkpoint_tensor big = tensor_of("big", CTOK_F32, 1, shape_4096, stride_1, large);
+    struct rlimit before, small;
+    getrlimit(RLIMIT_FSIZE, &before);
+    small = (struct rlimit){4096, before.rlim_max};
+    signal(SIGXFSZ, SIG_IGN);
+    fflush(stdout);
+    setrlimit(RLIMIT_FSIZE, &small);
+    status = safetensors_write(path_of("out.safetensors"), &big, 1, NULL, 0, &error);
+    ctok_status fresh = safetensors_write(path_of("new.safetensors"), &big, 1, NULL, 0, NULL);
+    setrlimit(RLIMIT_FSIZE, &before);
+    check(status == CTOK_E_FILE_IO && error.detail == EFBIG && fresh == CTOK_E_FILE_IO && count_files() == 1, "writing: a full disk leaves nothing behind");
+    checkpoint_close(expect_open(path_of("out.safetensors"), "writing: a full disk leaves the old file whole"));
+    status = safetensors_write(path_of("no/such/folder.safetensors"), &big, 1, NULL, 0, &error);
+    check(status == CTOK_E_FILE_IO && error.detail == ENOENT, "writing: into no folder");
+    status = safetensors_write(folder, &big, 1, NULL, 0, &error);
+    char beside[80];
+    snprintf(beside, sizeof beside, "/tmp/.ctok-%d-0.tmp", (int)getpid());
+    check(status == CTOK_E_FILE_IO && access(beside, F_OK) != 0, "writing: over a folder");
+    clear_folder();
+}
+
+/* ---------------------------------------------------------------- paths */
+static void write_one(const char *file, const char *name, float value, const char *metadata_value) {
+    const checkpoint_tensor tensors[] = {tensor_of(name, CTOK_F32, 0, shape_2, stride_1, &value), tensor_of("both", CTOK_F32, 1, shape_2, stride_1, six)};
+    const checkpoint_metadata metadata = {"key", metadata_value};
+    if (safetensors_write(path_of(file), tensors, 2, &metadata, 1, NULL) != CTOK_OK) stop(file);
+}
+
+static void test_paths(void) {
+    expect_failure(path_of("absent.jit"), CTOK_E_FILE_MISSING, "absent.jit: cannot be opened: No such file", "path: no such file");
+    expect_failure("/dev/null", CTOK_E_FILE_FORMAT, "expected a file or a folder", "path: a device");
+    expect_failure(folder, CTOK_E_FILE_MISSING, "looked for encoder.jit, decoder.jit", "path: an empty folder says what it looked for");
+    save("empty.jit", "", 0);
+    expect_failure(path_of("empty.jit"), CTOK_E_FILE_FORMAT, "the file is empty", "path: an empty file");
+    save("readme.md", "version https://git-lfs.github.com/spec/v1\n", 43);
+    expect_failure(path_of("readme.md"), CTOK_E_FILE_FORMAT, "git lfs pull", "path: a git-lfs pointer");
+    expect_failure(folder, CTOK_E_FILE_MISSING, "holds 2 files: empty.jit, readme.md", "path: a folder without a checkpoint says what it holds");
+    save("text.jit", "hello, world", 12);
+    expect_failure(path_of("text.jit"), CTOK_E_FILE_FORMAT, "neither a TorchScript archive nor safetensors: begins with 68 65", "path: some text");
+    ctok_status status = checkpoint_open(&(checkpoint *){NULL}, path_of("text.jit"), NULL);
+    check(status == CTOK_E_FILE_FORMAT, "path: the error may be NULL");
+    clear_folder();
+
+    write_one("other.safetensors", "o", 1, "other");
+    checkpoint *c = expect_open(folder, "folder: one .safetensors of any name");
+    check(c && checkpoint_find(c, "o"), "folder: it is that one");
+    checkpoint_close(c);
+    write_one("another.safetensors", "o", 1, "other");
+    expect_failure(folder, CTOK_E_FILE_MISSING, "(there are 2)", "folder: two .safetensors of any name");
+    write_one("autoencoder.safetensors", "auto", 1, "auto");
+    c = expect_open(folder, "folder: autoencoder.safetensors goes before others");
+    check(c && checkpoint_find(c, "auto"), "folder: it is that one");
+    checkpoint_close(c);
+    write_one("encoder.safetensors", "e", 2, "first");
+    write_one("decoder.safetensors", "d", 3, "second");
+    c = expect_open(folder, "folder: encoder and decoder go before autoencoder");
+    check(c && c->num_tensors == 3 && checkpoint_find(c, "e") && checkpoint_find(c, "d") && checkpoint_find(c, "both"), "folder: equal tensors of both become one");
+    check(c && c->num_metadata == 1 && strcmp(checkpoint_metadata_find(c, "key"), "first") == 0, "folder: the first file's metadata stays");
+    checkpoint_close(c);
+    write_one("decoder.safetensors", "e", 3, "second");
+    expect_failure(folder, CTOK_E_FILE_FORMAT, "tensor e is also in the other file", "folder: two tensors of one name that differ");
+    buffer pickle = plain_pickle(), jit = jit_bytes(&pickle, ZIP_PLAIN);
+    save("decoder.jit", jit.bytes, jit.n);
+    c = expect_open(folder, "folder: .jit goes before .safetensors, one half alone");
+    check(c && checkpoint_find(c, "layer.weight") && c->num_maps == 1, "folder: it is that one");
+    checkpoint_close(c);
+    release(&jit);
+    release(&pickle);
+    clear_folder();
+}
+
+/* ---------------------------------------------------------------- what PyTorch wrote */
+static bool are_equal(const checkpoint *a, const checkpoint *b, const char **name) {
+    *name = "(number of tensors)";
+    if (a->num_tensors != b->num_tensors) return false;
+    for (int32_t i = 0; i < a->num_tensors; i++) {
+        const checkpoint_tensor *x = &a->tensors[i], *y = &b->tensors[i];
+        *name = x->name;
+        if (strcmp(x->name, y->name) != 0 || x->rank != y->rank || memcmp(x->shape, y->shape, (size_t)x->rank * 8) != 0) return false;
+        if (dtype_is_float(x->dtype) != dtype_is_float(y->dtype)) return false;
+        size_t n = (size_t)checkpoint_elements(x);
+        void *p = calloc(n + 1, 8), *q = calloc(n + 1, 8);
+        if (!p || !q) stop("calloc");
+        if (dtype_is_float(x->dtype)) checkpoint_read_f32(x, p), checkpoint_read_f32(y, q);
+        else checkpoint_read_i64(x, p), checkpoint_read_i64(y, q);
+        bool is_same = memcmp(p, q, n * 8) == 0;
+        free(p);
+        free(q);
+        if (!is_same) return false;
+    }
+    return true;
+}
+
+static bool ends_with(const char *text, const char *end) { return strlen(text) >= strlen(end) && strcmp(text + strlen(text) - strlen(end), end) == 0; }
+
+static void test_fixtures(void) {
+    static const char root[] = "../shared/fixtures";
+    struct dirent **folders;
+    int num_folders = scandir(root, &folders, NULL, alphasort), num_variants = 0;
+    if (num_folders < 0) {
+        check(true, "archives that PyTorch wrote # SKIP no ../shared/fixtures beside the checkout");
+        return;
+    }
+    checkpoint *plain = expect_open("../shared/fixtures/Cosmos-Tokenizer-DI8x8/encoder.jit", "fixtures: Cosmos-Tokenizer-DI8x8/encoder.jit");
+    const checkpoint_tensor *weight = plain ? checkpoint_find(plain, "encoder.down.0.block.0.conv1.weight") : NULL;
+    check(weight && weight->rank == 4, "fixtures: encoder.down.0.block.0.conv1.weight is there");
+    for (int i = 0; i < num_folders; i++) {
+        struct dirent **files;
+        char path[1024];
+        snprintf(path, sizeof path, "%s/%s", root, folders[i]->d_name);
+        int num_files = folders[i]->d_name[0] == '.' ? -1 : scandir(path, &files, NULL, alphasort);
+        for (int k = 0; k < num_files; k++) {
+            snprintf(path, sizeof path, "%s/%s/%s", root, folders[i]->d_name, files[k]->d_name);
+            if (ends_with(path, ".jit") || ends_with(path, ".safetensors")) {
+                checkpoint *c = expect_open(path, path);
+                if (c) read_all(c);
+                const char *name = NULL;
+                if (c && plain && strcmp(folders[i]->d_name, "variants") == 0) {
+                    num_variants++;
+                    bool is_equal = are_equal(plain, c, &name);
+                    check(is_equal, "fixtures: %s holds the same values%s%s", files[k]->d_name, is_equal ? "" : ", not ", is_equal ? "" : name);
+                }
+                checkpoint_close(c);
+            }
+            free(files[k]);
+        }
+        if (num_files >= 0) free(files);
+        free(folders[i]);
+    }
+    free(folders);
+    check(num_variants == 5, "fixtures: %d variants, expected 5", num_variants);
+    checkpoint_close(plain);
+    checkpoint *both = expect_open("../shared/fixtures/Cosmos-Tokenizer-DI8x8", "fixtures: a folder with both halves and an autoencoder");
+    check(both && both->num_maps == 2, "fixtures: the halves are taken");
+    checkpoint_close(both);
+}
+
+int main(void) {
+    snprintf(folder, sizeof folder, "/tmp/ctok-checkpoint-XXXXXX");
+    if (!mkdtemp(folder)) stop(folder);
+    test_conversions();
+    test_strides();
+    test_safetensors_headers();
+    test_safetensors_good();
+    test_archives();
+    test_pickles();
+    test_writing();
+    test_paths();
+    test_fixtures();
+    rmdir(folder);
+    printf("1..%d\n", num_cases);
+    return num_failed > 0;
+}

@@ -1,0 +1,116 @@
+// The one list of op shapes, for correctness (op_test.c) and for speed. What they are chosen to hit: a single pixel, H != W,
+// odd sizes, one more than a tile (6 and 14 pixels; 8, 16 and 32 channels), one more than a block, batches, widths that no
+// vector divides, and the sizes of the real networks. Kept small enough for a scalar reference in float64.
+#ifndef CTOK_TEST_OP_SHAPES_H
+#define CTOK_TEST_OP_SHAPES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct {
+    int32_t n, h, w, c_in, c_out;
+    int32_t kernel, stride, pad_before, upsample;
+    bool has_residual;
+} conv_shape;  // out.h = ceil(h * upsample / stride), likewise out.w
+
+static const conv_shape conv_shapes[] = {
+    {1, 1, 1, 1, 1, 1, 1, 0, 1, false},
+    {1, 1, 1, 3, 3, 3, 1, 1, 1, true},
+    {1, 1, 1, 512, 512, 3, 1, 1, 1, false},
+    {2, 17, 33, 48, 128, 3, 1, 1, 1, false},   // first layer of the small and public encoders
+    {1, 15, 15, 32, 33, 3, 1, 1, 1, true},     // one more than a tile, in pixels and in channels
+    {1, 5, 7, 6, 8, 3, 1, 1, 1, false},
+    {1, 4, 29, 64, 48, 3, 1, 1, 1, false},     // last layer of a decoder
+    {1, 1, 300, 256, 16, 3, 1, 1, 1, false},   // rows too wide for one task
+    {1, 40, 3, 7, 9, 3, 1, 1, 1, true},
+    {1, 9, 13, 512, 40, 3, 1, 1, 1, true},     // the longest reduction: 4608 products
+    {3, 6, 6, 96, 65, 3, 1, 1, 1, true},
+    {1, 8, 10, 256, 256, 3, 1, 1, 1, true},
+    {1, 18, 32, 32, 64, 3, 2, 0, 1, false},    // the encoders' downsampling
+    {2, 33, 17, 20, 31, 3, 2, 0, 1, true},
+    {1, 7, 57, 13, 16, 3, 2, 1, 1, false},
+    {1, 1, 1, 128, 32, 3, 2, 0, 1, false},
+    {1, 9, 8, 64, 64, 3, 1, 1, 2, false},      // the decoders' upsampling
+    {2, 5, 11, 17, 35, 3, 1, 1, 2, true},
+    {1, 6, 5, 8, 8, 3, 2, 0, 2, false},
+    {2, 9, 11, 16, 6, 1, 1, 0, 1, false},      // quant_conv and its inverse
+    {1, 13, 31, 6, 16, 1, 1, 0, 1, false},
+    {1, 1, 1, 256, 256, 1, 1, 0, 1, true},
+    {2, 12, 19, 128, 128, 1, 1, 0, 1, true},   // q, k, v and proj_out
+    {1, 7, 9, 385, 36, 1, 1, 0, 1, false},     // one more than a run of additions
+    {1, 11, 6, 24, 20, 1, 2, 0, 1, false},
+    {1, 5, 9, 24, 20, 1, 1, 0, 2, true},
+};
+
+typedef struct {
+    int32_t n, h, w, c, groups;
+    bool has_silu;
+    float mean;  // of the values, whose deviation is 1: a large one shows cancellation
+} norm_shape;
+
+static const norm_shape norm_shapes[] = {
+    {1, 1, 1, 32, 32, false, 0.0f},  // every group is one value: the result is the offset
+    {1, 1, 1, 64, 1, true, 0.0f},
+    {2, 5, 7, 32, 32, true, 0.0f},
+    {1, 33, 65, 32, 32, true, 1.0f},
+    {2, 64, 65, 64, 32, true, -3.0f},  // several slabs, the last one shorter
+    {1, 17, 31, 512, 32, true, 10.0f},
+    {1, 40, 41, 128, 1, false, 100.0f},
+    {2, 9, 9, 96, 32, false, 0.0f},    // three channels a group
+    {1, 3, 5, 33, 1, true, 0.0f},
+    {3, 7, 4, 17, 17, true, 1.0f},
+    {1, 13, 19, 576, 32, true, 0.5f},  // more channels than a task holds at once
+    {1, 5, 3, 1057, 1, false, 0.5f},
+};
+
+typedef struct {
+    int32_t n, h, w, c;
+    float spread;  // of q: 1 gives a nearly flat softmax at C = 128, 16 one that a few keys rule
+} attention_shape;
+
+static const attention_shape attention_shapes[] = {
+    {1, 1, 1, 1, 1.0f},
+    {1, 1, 1, 128, 1.0f},
+    {2, 3, 5, 7, 4.0f},
+    {1, 2, 16, 32, 1.0f},
+    {2, 9, 11, 33, 8.0f},
+    {1, 16, 16, 128, 1.0f},
+    {1, 13, 20, 128, 16.0f},   // one block of 252 keys and a bit
+    {1, 29, 31, 64, 4.0f},
+    {1, 17, 20, 512, 16.0f},
+    {1, 1, 515, 96, 1.0f},
+    {1, 1, 33, 300, 4.0f},
+};
+
+typedef struct {
+    int32_t n, h, w, c, patch;  // of the pixels
+} haar_shape;
+
+static const haar_shape haar_shapes[] = {
+    {1, 2, 2, 1, 2}, {2, 6, 10, 3, 2}, {1, 4, 4, 1, 4}, {2, 12, 20, 3, 4}, {1, 4, 36, 5, 4},
+};
+
+typedef struct {
+    int32_t n, c, height, width;      // of the external tensor
+    int32_t h, w, top, left;          // of the activation around it
+} transfer_shape;
+
+static const transfer_shape transfer_shapes[] = {
+    {1, 3, 1, 1, 1, 1, 0, 0}, {2, 3, 15, 17, 16, 32, 0, 7}, {1, 3, 30, 5, 32, 16, 1, 5}, {2, 6, 4, 9, 4, 9, 0, 0},
+};
+
+typedef struct {
+    int32_t n, h, w, num_levels;
+    uint32_t levels[8];
+} fsq_shape;
+
+static const fsq_shape fsq_shapes[] = {
+    {1, 1, 1, 1, {2}},
+    {1, 250, 256, 6, {8, 8, 8, 5, 5, 5}},  // every code of the public models
+    {2, 5, 7, 4, {3, 4, 7, 16}},
+    {1, 41, 25, 2, {1025, 4096}},          // past the last digit unless held back
+};
+
+#define NUM_SHAPES(list) ((int)(sizeof(list) / sizeof(list)[0]))
+
+#endif

@@ -1,0 +1,581 @@
+// Holds every CPU op to the truth. First the reference ops against answers worked out by hand, then each kernel set that
+// this machine has against the reference on the shapes of op_shapes.h, then what no single op shows: results that do not
+// depend on the number of threads, cancelling, special values, memory. Prints TAP; the exit code is 1 when a test failed.
+// Budgets, as relative L2: float32 rounds by 2^-24 = 6e-8 at most, and sums in runs of 384 gather about 4e-7 where the
+// reference, in float64, has none. conv 1e-6; norm 1e-6; attention 2e-6, since scores of size s shift exp by s * 6e-8.
+// The largest single error may be ten budgets of the root mean square: six deviations, and room for uneven sums.
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../csrc/backends/backend.h"
+#include "../../csrc/backends/cpu/pool.h"
+#include "../../csrc/core/fsq.h"
+#include "op_shapes.h"
+
+static const double CONV_BUDGET = 1e-6, NORM_BUDGET = 1e-6, ATTENTION_BUDGET = 2e-6;
+static int num_tests, num_failed;
+
+__attribute__((format(printf, 2, 3))) static void report(bool passed, const char *format, ...) {
+    char text[512];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    num_tests++;
+    if (!passed) num_failed++;
+    printf("%s %d - %s\n", passed ? "ok" : "not ok", num_tests, text);
+}
+
+// ---------------------------------------------------------------- data
+static uint64_t random_state;
+
+static void random_seed(uint64_t seed) { random_state = seed * 2 + 1; }
+
+static float random_value(void) {  // -1 .. 1, mean 0
+    random_state ^= random_state << 13, random_state ^= random_state >> 7, random_state ^= random_state << 17;
+    return (float)((int64_t)(random_state >> 40) - (1 << 23)) / (float)(1 << 23);
+}
+
+// From the heap and exactly as long as asked for, so that a sanitizer sees a step beyond.
+// Not inlined: gcc 12 then takes the pointer for one to a local variable (-Wdangling-pointer).
+__attribute__((noinline)) static void *new_bytes(size_t num_bytes) {
+    void *memory = NULL;
+    if (posix_memalign(&memory, BACKEND_ALIGNMENT, num_bytes ? num_bytes : 1)) abort();
+    return memory;
+}
+
+static float *new_floats(int64_t count) { return new_bytes((size_t)count * sizeof(float)); }
+
+static float *new_random(int64_t count, float scale, float mean) {
+    float *values = new_floats(count);
+    for (int64_t i = 0; i < count; i++) values[i] = random_value() * scale + mean;
+    return values;
+}
+
+static float *new_copy(const float *from, int64_t count) { return memcpy(new_floats(count), from, (size_t)count * sizeof(float)); }
+
+static bool is_same(const void *a, const void *b, int64_t count) { return memcmp(a, b, (size_t)count * sizeof(float)) == 0; }
+
+// ---------------------------------------------------------------- comparison
+typedef struct {
+    double relative, largest;  // relative L2 error; largest absolute error, at element `at`
+    int64_t at;
+    bool passed;
+} difference;
+
+static difference compare(const float *got, const float *want, int64_t count, double budget) {
+    difference d = {0, 0, 0, true};
+    double error = 0, norm = 0;
+    for (int64_t i = 0; i < count; i++) {
+        if (!isfinite(want[i])) {
+            if (isnan(want[i]) ? isnan(got[i]) : got[i] == want[i]) continue;
+            return (difference){INFINITY, INFINITY, i, false};
+        }
+        double gap = fabs((double)got[i] - want[i]);
+        if (!(gap <= d.largest)) d.largest = gap, d.at = i;
+        error += gap * gap, norm += (double)want[i] * want[i];
+    }
+    d.relative = norm > 0 ? sqrt(error / norm) : sqrt(error);
+    d.passed = d.relative <= budget && d.largest <= 10 * budget * (norm > 0 ? sqrt(norm / (double)count) : 1);
+    return d;
+}
+
+// name of the op, then "rel .. max .. at (n,y,x,c)".
+static void report_difference(difference d, ctok_status status, ctok_shape s, const char *kernels, const char *name) {
+    int64_t c = d.at % s.c, x = d.at / s.c % s.w, y = d.at / s.c / s.w % s.h, n = d.at / s.c / s.w / s.h;
+    report(status == CTOK_OK && d.passed, "%s %s: rel %.1e max %.1e at (%lld,%lld,%lld,%lld)%s", kernels, name, d.relative, d.largest,
+           (long long)n, (long long)y, (long long)x, (long long)c, status == CTOK_OK ? "" : ", failed status");
+}
+
+// ---------------------------------------------------------------- running an op with the backend's own packing and workspace
+static ctok_status run_conv(backend *b, float *out, const float *in, const float *residual, const float *weight, const float *bias,
+                            const conv_params *p) {
+    void *packed = new_bytes(b->ops->conv_weight_bytes(b, p->out.c, p->in.c, p->kernel));
+    void *workspace = new_bytes(b->ops->conv_workspace_bytes(b, p));
+    b->ops->conv_weight_pack(b, packed, weight, p->out.c, p->in.c, p->kernel);
+    ctok_status status = b->ops->conv(b, out, in, residual, (conv_weights){packed, bias}, workspace, p);
+    free(packed), free(workspace);
+    return status;
+}
+
+static ctok_status run_attention(backend *b, float *out, const float *q, const float *k, const float *v, const attention_params *p) {
+    void *workspace = new_bytes(b->ops->attention_workspace_bytes(b, p));
+    ctok_status status = b->ops->attention(b, out, q, k, v, workspace, p);
+    free(workspace);
+    return status;
+}
+
+static conv_params conv_params_of(conv_shape s) {
+    return (conv_params){
+        .in = {s.n, 1, s.h, s.w, s.c_in},
+        .out = {s.n, 1, (s.h * s.upsample + s.stride - 1) / s.stride, (s.w * s.upsample + s.stride - 1) / s.stride, s.c_out},
+        .kernel = s.kernel, .stride = s.stride, .pad_before = s.pad_before, .upsample = s.upsample};
+}
+
+static norm_params norm_params_of(norm_shape s) { return (norm_params){{s.n, 1, s.h, s.w, s.c}, s.groups, 1e-6f, s.has_silu}; }
+
+static fsq_params fsq_params_of(fsq_shape s) {
+    fsq_params p = {.shape = {s.n, 1, s.h, s.w, s.num_levels}};
+    fsq_tables(&p, s.levels, s.num_levels);
+    return p;
+}
+
+// ---------------------------------------------------------------- answers worked out by hand
+static void test_known_conv(backend *b) {
+    const float counting[] = {1, 2, 3, 4, 5, 6, 7, 8, 9}, zero[] = {0}, two[] = {2}, ones[] = {1, 1, 1, 1, 1, 1, 1, 1, 1};
+    float out[9];
+    conv_params p = {{1, 1, 3, 3, 1}, {1, 1, 3, 3, 1}, 3, 1, 1, 1};
+    run_conv(b, out, counting, NULL, counting, zero, &p);
+    // Centre: 1 + 4 + 9 + ... + 81. First corner: 5 6 8 9 of the kernel on 1 2 4 5. Last: 1 2 4 5 on 5 6 8 9.
+    report(out[4] == 285 && out[0] == 94 && out[8] == 94, "%s conv of 1..9 with 1..9: %g %g %g", b->ops->name, out[0], out[4], out[8]);
+
+    p = (conv_params){{1, 1, 3, 3, 1}, {1, 1, 2, 2, 1}, 3, 2, 0, 1};
+    run_conv(b, out, counting, ones, ones, two, &p);
+    // 45 + bias + residual; then the columns 3 6 9 with zeros right of them, the rows 7 8 9 with zeros below, and 9 alone.
+    report(out[0] == 48 && out[1] == 21 && out[2] == 27 && out[3] == 12, "%s conv stride 2, padded after, bias, residual: %g %g %g %g",
+           b->ops->name, out[0], out[1], out[2], out[3]);
+
+    p = (conv_params){{1, 1, 1, 2, 1}, {1, 1, 2, 4, 1}, 3, 1, 1, 2};
+    run_conv(b, out, counting, NULL, ones, zero, &p);
+    // 1 1 2 2 over 1 1 2 2: column sums 2 2 4 4, in windows of three.
+    report(out[0] == 4 && out[1] == 8 && out[2] == 10 && out[3] == 8 && is_same(out, out + 4, 4), "%s conv upsampled: %g %g %g %g",
+           b->ops->name, out[0], out[1], out[2], out[3]);
+
+    const float two_in[] = {1, 10}, weight[] = {1, 2, 3, 4}, bias[] = {0.5f, 0.25f};  // weight[out][in]
+    p = (conv_params){{1, 1, 1, 1, 2}, {1, 1, 1, 1, 2}, 1, 1, 0, 1};
+    run_conv(b, out, two_in, NULL, weight, bias, &p);
+    report(out[0] == 21.5f && out[1] == 43.25f, "%s conv 1x1, rows of the weight are outputs: %g %g", b->ops->name, out[0], out[1]);
+}
+
+static void test_known_norm_attention(backend *b) {
+    float in[] = {3, -1, 3, -1}, out[4];
+    const float scale[] = {2}, offset[] = {0.5f};
+    norm_params p = {{1, 1, 2, 2, 1}, 1, 0.0f, false};
+    b->ops->norm(b, out, in, scale, offset, &p);  // mean 1, deviation 2
+    report(out[0] == 2.5f && out[1] == -1.5f, "%s norm of +-2 about 1: %g %g", b->ops->name, out[0], out[1]);
+    p.has_silu = true;
+    b->ops->norm(b, out, in, scale, offset, &p);
+    report(fabsf(out[0] - 2.3103545f) <= 3e-7f && fabsf(out[1] + 0.2736383f) <= 1e-7f, "%s norm with SiLU: %.7f %.7f", b->ops->name, out[0], out[1]);
+
+    const float q[] = {0, 1}, k[] = {0, logf(3)}, v[] = {4, 8};
+    attention_params a = {{1, 1, 1, 2, 1}};
+    run_attention(b, out, q, k, v, &a);  // a zero query sees the mean; the other weighs 1 : 3
+    report(fabsf(out[0] - 6) <= 1e-6f && fabsf(out[1] - 7) <= 1e-6f, "%s attention of two positions: %.7g %.7g", b->ops->name, out[0], out[1]);
+}
+
+static void test_haar(backend *b) {
+    float counting[16], bands[16];
+    for (int i = 0; i < 16; i++) counting[i] = (float)i;
+    haar_params p = {{1, 1, 4, 4, 1}, {1, 1, 1, 1, 16}, 4};
+    b->ops->haar(b, bands, counting, &p);
+    // Means 7.5. Along H: neighbours differ by 4 (half: 2), pairs by 8; along W by 1 and 2. The second step is outermost.
+    const float want[16] = {7.5f, -2, -0.5f, 0, -4, 0, 0, 0, -1};
+    report(is_same(bands, want, 16), "haar of 0..15: %g %g %g | %g %g", bands[0], bands[1], bands[2], bands[4], bands[8]);
+
+    for (int s = 0; s < NUM_SHAPES(haar_shapes); s++) {
+        haar_shape shape = haar_shapes[s];
+        int32_t patch = shape.patch, side = patch / 2;
+        ctok_shape pixels = {shape.n, 1, shape.h, shape.w, shape.c};
+        ctok_shape out = {shape.n, 1, shape.h / patch, shape.w / patch, shape.c * patch * patch};
+        haar_params forward = {pixels, out, patch}, backward = {out, pixels, patch};
+        int64_t count = shape_elements(pixels);
+        random_seed(1);
+        float *in = new_random(count, 1, 0), *got = new_floats(count), *expected = new_floats(count), *back = new_floats(count);
+        b->ops->haar(b, got, in, &forward);
+        b->ops->unhaar(b, back, got, &backward);
+        // Each band is a signed mean of its patch. Band bits, from the top: step 2 W, step 2 H, step 1 W, step 1 H (patch 4).
+        for (int64_t i = 0; i < shape_positions(out); i++)
+            for (int32_t band = 0; band < patch * patch; band++)
+                for (int32_t c = 0; c < shape.c; c++) {
+                    int64_t n = i / out.w / out.h, y = i / out.w % out.h, x = i % out.w;
+                    double sum = 0;
+                    for (int32_t dy = 0; dy < patch; dy++)
+                        for (int32_t dx = 0; dx < patch; dx++) {
+                            bool is_negative = ((band & 1) && (dy & 1)) != ((band & 2) && (dx & 1));
+                            if ((band & 4) && dy >= side) is_negative = !is_negative;
+                            if ((band & 8) && dx >= side) is_negative = !is_negative;
+                            double value = in[((n * shape.h + y * patch + dy) * shape.w + x * patch + dx) * shape.c + c];
+                            sum += is_negative ? -value : value;
+                        }
+                    expected[i * out.c + band * shape.c + c] = (float)(sum / (patch * patch));
+                }
+        difference d = compare(got, expected, count, 2e-7), round_trip = compare(back, in, count, 2e-7);
+        report(d.passed && round_trip.passed, "haar %d %dx%dx%dx%d: rel %.1e, and back %.1e", patch, shape.n, shape.h, shape.w, shape.c, d.relative,
+               round_trip.relative);
+        free(in), free(got), free(expected), free(back);
+    }
+}
+
+static void test_transfer(backend *b) {
+    uint8_t bytes[768], back[768];
+    float values[768];
+    for (int i = 0; i < 768; i++) bytes[i] = (uint8_t)(i % 256);
+    transfer_params p = {EXTERNAL_PIXELS_U8, {1, 1, 16, 16, 3}, 16, 16, 0, 0};
+    b->ops->load(b, values, bytes, &p);
+    b->ops->store(b, back, values, &p);
+    report(memcmp(bytes, back, sizeof bytes) == 0, "pixels: all 256 bytes survive");
+    // 127 / 255 = 0.498039216 -> * 2 - 1 in float32; exact ends.
+    report(values[0] == -1.0f && values[255] == 1.0f && fabsf(values[127] + 1.0f / 255.0f) <= 6e-8f, "pixels: 0, 127, 255 are %g %.8g %g", values[0],
+           values[127], values[255]);
+    const float extremes[] = {NAN, INFINITY, -INFINITY, 2, -3, 0};
+    p = (transfer_params){EXTERNAL_PIXELS_U8, {1, 1, 1, 2, 3}, 1, 2, 0, 0};
+    b->ops->store(b, back, extremes, &p);
+    const uint8_t clamped[] = {0, 255, 0, 255, 0, 128};  // 0 is 127.5, which rounds up
+    report(memcmp(back, clamped, 6) == 0, "pixels: NaN, +-inf, out of range, the middle: %d %d %d %d %d %d", back[0], back[1], back[2], back[3],
+           back[4], back[5]);
+
+    for (int s = 0; s < NUM_SHAPES(transfer_shapes); s++)
+        for (int f = 0; f < 2; f++) {
+            transfer_shape shape = transfer_shapes[s];
+            transfer_params t = {f ? EXTERNAL_F32_NCHW : EXTERNAL_PIXELS_U8, {shape.n, 1, shape.h, shape.w, shape.c}, shape.height, shape.width,
+                                 shape.top, shape.left};
+            int64_t count = (int64_t)shape.n * shape.c * shape.height * shape.width;
+            size_t num_bytes = (size_t)count * (f ? 4 : 1);
+            random_seed(2);
+            float *external_floats = new_random(count, 1, 0), *inside = new_floats(shape_elements(t.shape));
+            uint8_t *external = new_bytes(num_bytes), *restored = new_bytes(num_bytes);
+            for (int64_t i = 0; i < count && !f; i++) external[i] = (uint8_t)((i * 37) % 256);
+            if (f) memcpy(external, external_floats, num_bytes);
+            b->ops->load(b, inside, external, &t);
+            b->ops->store(b, restored, inside, &t);
+            int64_t wrong = 0;
+            for (int64_t i = 0; i < shape_elements(t.shape); i++) {
+                int64_t c = i % shape.c, x = i / shape.c % shape.w - shape.left, y = i / shape.c / shape.w % shape.h - shape.top;
+                int64_t n = i / shape.c / shape.w / shape.h;
+                float want = -1.0f;
+                if (x >= 0 && y >= 0 && x < shape.width && y < shape.height)
+                    want = f ? external_floats[((n * shape.c + c) * shape.height + y) * shape.width + x]
+                             : (float)external[((n * shape.height + y) * shape.width + x) * shape.c + c] / 255 * 2 - 1;
+                if (!(inside[i] == want)) wrong++;
+            }
+            report(wrong == 0 && memcmp(external, restored, num_bytes) == 0, "transfer %s %dx%dx%dx%d in %dx%d: %lld wrong", f ? "f32" : "u8",
+                   shape.n, shape.height, shape.width, shape.c, shape.h, shape.w, (long long)wrong);
+            free(external_floats), free(inside), free(external), free(restored);
+        }
+}
+
+static void test_fsq(backend *b) {
+    fsq_params p = fsq_params_of(fsq_shapes[1]);
+    // (8 - 1) * 1.001 / 2, atanh(0.5 / 3.5035), (5 - 1) * 1.001 / 2.
+    report(fabsf(p.half_width[0] - 3.5035f) <= 3e-7f && fabsf(p.shift[0] - 0.143695f) <= 1e-6f && p.half_width[5] == 2.002f && p.shift[5] == 0 && p.offset[0] == 0.5f &&
+               p.offset[5] == 0 && p.basis[5] == 12800,
+           "fsq tables of 8 8 8 5 5 5: half %.8g shift %.8g basis %d", p.half_width[0], p.shift[0], p.basis[5]);
+
+    for (int s = 0; s < NUM_SHAPES(fsq_shapes); s++) {
+        p = fsq_params_of(fsq_shapes[s]);
+        int64_t d = p.shape.c, positions = shape_positions(p.shape), codebook = (int64_t)p.basis[d - 1] * p.levels[d - 1], wrong = 0;
+        int32_t *indices = new_bytes((size_t)positions * 4), *got = new_bytes((size_t)positions * 4);
+        float *codes = new_floats(positions * d), *again = new_floats(positions * d), *z = new_floats(positions * d);
+        for (int64_t i = 0; i < positions; i++) indices[i] = (int32_t)(i * (codebook > positions ? codebook / positions : 1) % codebook);
+        b->ops->dequantize(b, codes, indices, &p);
+        for (int64_t i = 0; i < positions * d; i++) {  // the z that the code stands for; past the ends of tanh, a large one
+            int64_t c = i % d;
+            double t = ((double)codes[i] * (p.levels[c] / 2) + p.offset[c]) / p.half_width[c];
+            z[i] = (float)(atanh(fmin(fmax(t, -0.999), 0.999)) - p.shift[c]);
+            int32_t digit = indices[i / d] / p.basis[c] % p.levels[c];
+            if (p.levels[c] > 1000) z[i] = digit < p.levels[c] / 2 ? -20.0f : 20.0f;
+        }
+        b->ops->quantize(b, got, again, z, &p);
+        for (int64_t i = 0; i < positions; i++) {
+            int32_t want = 0;
+            for (int64_t c = 0; c < d; c++) {
+                int32_t digit = indices[i] / p.basis[c] % p.levels[c];
+                if (p.levels[c] > 1000) digit = digit < p.levels[c] / 2 ? 0 : p.levels[c] - 1;
+                want += digit * p.basis[c];
+                if (!(again[i * d + c] == (float)(digit - p.levels[c] / 2) / (float)(p.levels[c] / 2))) wrong++;
+            }
+            if (got[i] != want) wrong++;
+        }
+        report(wrong == 0, "fsq %d levels from %d: %lld positions, indices and codes: %lld wrong", fsq_shapes[s].num_levels, p.levels[0],
+               (long long)positions, (long long)wrong);
+        free(indices), free(got), free(codes), free(again), free(z);
+    }
+
+    // tanh(z) = 0.5 exactly, times 1, 3, 5: a tie each time, which goes to the even digit.
+    fsq_params tie = {.shape = {1, 1, 1, 1, 3}, .levels = {9, 9, 9}, .basis = {1, 9, 81}, .half_width = {1, 3, 5}};
+    float half = 0.5493f, codes[3];
+    while ((float)tanh((double)half) < 0.5f) half = nextafterf(half, 1);
+    const float z[] = {half, half, -half};
+    b->ops->quantize(b, NULL, codes, z, &tie);
+    report((float)tanh((double)half) == 0.5f && codes[0] == 0 && codes[1] == 0.5f && codes[2] == -0.5f, "fsq ties go to even: 0.5 1.5 -2.5 are %g %g %g",
+           codes[0] * 4, codes[1] * 4, codes[2] * 4);
+
+    int32_t index = -1;
+    const float special[] = {NAN, INFINITY, -INFINITY};
+    b->ops->quantize(b, &index, codes, special, &tie);
+    report(isnan(codes[0]) && codes[1] == 0.75f && codes[2] == -1.25f * 0.8f && index == (0) + (4 + 3) * 9 + 0, "fsq of NaN, inf, -inf: %g %g %g, index %d",
+           codes[0], codes[1], codes[2], index);
+}
+
+// ---------------------------------------------------------------- every kernel set against the reference
+static void test_conv(backend *reference, backend **sets, int num_sets) {
+    for (int s = 0; s < NUM_SHAPES(conv_shapes); s++) {
+        conv_shape shape = conv_shapes[s];
+        conv_params p = conv_params_of(shape);
+        int64_t count = shape_elements(p.out);
+        random_seed((uint64_t)s + 10);
+        float *in = new_random(shape_elements(p.in), 1, 0.1f), *bias = new_random(shape.c_out, 1, 0);
+        float *weight = new_random((int64_t)shape.c_out * shape.c_in * shape.kernel * shape.kernel, 1, 0);
+        float *residual = shape.has_residual ? new_random(count, 4, 0) : NULL, *want = new_floats(count);
+        run_conv(reference, want, in, residual, weight, bias, &p);
+        for (int i = 0; i < num_sets; i++) {
+            float *got = residual ? new_copy(residual, count) : new_floats(count);  // out == residual is allowed
+            ctok_status status = run_conv(sets[i], got, in, residual ? got : NULL, weight, bias, &p);
+            char name[128];
+            snprintf(name, sizeof name, "conv %dx%dx%dx%d->%d k%d s%d%s%s", shape.n, shape.h, shape.w, shape.c_in, shape.c_out, shape.kernel,
+                     shape.stride, shape.upsample == 2 ? " up2" : "", residual ? " +residual" : "");
+            report_difference(compare(got, want, count, CONV_BUDGET), status, p.out, sets[i]->ops->name, name);
+            free(got);
+        }
+        free(in), free(bias), free(weight), free(residual), free(want);
+    }
+}
+
+static void test_norm(backend *reference, backend **sets, int num_sets) {
+    for (int s = 0; s < NUM_SHAPES(norm_shapes); s++) {
+        norm_shape shape = norm_shapes[s];
+        norm_params p = norm_params_of(shape);
+        int64_t count = shape_elements(p.shape);
+        random_seed((uint64_t)s + 100);
+        float *in = new_random(count, 1.7320508f, shape.mean), *scale = new_random(shape.c, 1, 1), *offset = new_random(shape.c, 1, 0);
+        float *want = new_floats(count);
+        reference->ops->norm(reference, want, in, scale, offset, &p);
+        for (int i = 0; i < num_sets; i++) {
+            float *got = new_floats(count), *in_place = new_copy(in, count);
+            ctok_status status = sets[i]->ops->norm(sets[i], got, in, scale, offset, &p);
+            sets[i]->ops->norm(sets[i], in_place, in_place, scale, offset, &p);
+            char name[128];
+            snprintf(name, sizeof name, "norm %dx%dx%dx%d groups %d mean %g%s", shape.n, shape.h, shape.w, shape.c, shape.groups, (double)shape.mean,
+                     shape.has_silu ? " +silu" : "");
+            difference d = compare(got, want, count, NORM_BUDGET);
+            report_difference(d, status, p.shape, sets[i]->ops->name, name);
+            report(is_same(got, in_place, count), "%s %s: in place the same", sets[i]->ops->name, name);
+            free(got), free(in_place);
+        }
+        free(in), free(scale), free(offset), free(want);
+    }
+}
+
+static void test_attention(backend *reference, backend **sets, int num_sets) {
+    for (int s = 0; s < NUM_SHAPES(attention_shapes); s++) {
+        attention_shape shape = attention_shapes[s];
+        attention_params p = {{shape.n, 1, shape.h, shape.w, shape.c}};
+        int64_t count = shape_elements(p.shape);
+        random_seed((uint64_t)s + 200);
+        float *q = new_random(count, shape.spread, 0), *k = new_random(count, 1.7320508f, 0), *v = new_random(count, 1, 0), *want = new_floats(count);
+        run_attention(reference, want, q, k, v, &p);
+        for (int i = 0; i < num_sets; i++) {
+            float *got = new_floats(count);
+            ctok_status status = run_attention(sets[i], got, q, k, v, &p);
+            char name[128];
+            snprintf(name, sizeof name, "attention %dx%dx%dx%d spread %g", shape.n, shape.h, shape.w, shape.c, (double)shape.spread);
+            report_difference(compare(got, want, count, ATTENTION_BUDGET), status, p.shape, sets[i]->ops->name, name);
+            free(got);
+        }
+        free(q), free(k), free(v), free(want);
+    }
+}
+
+// NaN and infinity must come out where the reference has them: weights of damaged checkpoints are told, not hidden.
+static void test_special_values(backend *reference, backend **sets, int num_sets) {
+    conv_params conv = {{1, 1, 9, 17, 5}, {1, 1, 9, 17, 40}, 3, 1, 1, 1};
+    norm_params norm = {{2, 1, 5, 5, 64}, 32, 1e-6f, true};
+    attention_params attention = {{1, 1, 5, 9, 33}};
+    int64_t count = 9 * 17 * 40, norm_count = shape_elements(norm.shape), attention_count = shape_elements(attention.shape);
+    random_seed(300);
+    float *in = new_random(9 * 17 * 5, 1, 0), *weight = new_random(40 * 5 * 9, 1, 0), *bias = new_random(64, 1, 0), *scale = new_random(64, 1, 0);
+    float *x = new_random(norm_count, 1, 0), *q = new_random(attention_count, 1, 0), *k = new_random(attention_count, 1, 0);
+    float *v = new_random(attention_count, 1, 0), *want = new_floats(count), *got = new_floats(count);
+    in[(4 * 17 + 14) * 5 + 2] = NAN, in[3] = INFINITY;
+    x[3 * 64 + 7] = NAN, x[norm_count - 1] = INFINITY;
+    q[12 * 33] = NAN, v[33 * 20 + 32] = INFINITY;
+    for (int i = 0; i < num_sets; i++) {
+        const char *name = sets[i]->ops->name;
+        run_conv(reference, want, in, NULL, weight, bias, &conv);
+        ctok_status status = run_conv(sets[i], got, in, NULL, weight, bias, &conv);
+        report_difference(compare(got, want, count, CONV_BUDGET), status, conv.out, name, "conv with NaN and inf");
+        reference->ops->norm(reference, want, x, scale, bias, &norm);
+        status = sets[i]->ops->norm(sets[i], got, x, scale, bias, &norm);
+        report_difference(compare(got, want, norm_count, NORM_BUDGET), status, norm.shape, name, "norm with NaN and inf");
+        run_attention(reference, want, q, k, v, &attention);
+        status = run_attention(sets[i], got, q, k, v, &attention);
+        report_difference(compare(got, want, attention_count, ATTENTION_BUDGET), status, attention.shape, name, "attention with NaN and inf");
+    }
+    free(in), free(weight), free(bias), free(scale), free(x), free(q), free(k), free(v), free(want), free(got);
+}
+
+// ---------------------------------------------------------------- threads, cancelling, opening
+// One result of each threaded op, laid end to end.
+enum { THREAD_CONV = 19 * 23 * 48, THREAD_NORM = 33 * 65 * 32, THREAD_ATTENTION = 17 * 19 * 64 };
+
+static bool run_all(backend *b, float *out) {
+    conv_params conv = {{1, 1, 19, 23, 36}, {1, 1, 19, 23, 48}, 3, 1, 1, 1};
+    norm_params norm = {{1, 1, 33, 65, 32}, 32, 1e-6f, true};
+    attention_params attention = {{1, 1, 17, 19, 64}};
+    random_seed(400);
+    float *in = new_random(THREAD_NORM, 1, 0), *weight = new_random(48 * 36 * 9, 1, 0), *k = new_random(THREAD_ATTENTION, 1, 0);
+    bool is_ok = run_conv(b, out, in, NULL, weight, weight, &conv) == CTOK_OK;
+    is_ok &= b->ops->norm(b, out + THREAD_CONV, in, weight, weight + 32, &norm) == CTOK_OK;
+    is_ok &= run_attention(b, out + THREAD_CONV + THREAD_NORM, in, k, in, &attention) == CTOK_OK;
+    free(in), free(weight), free(k);
+    return is_ok;
+}
+
+static void test_threads(uint32_t kernels) {
+    enum { COUNT = THREAD_CONV + THREAD_NORM + THREAD_ATTENTION };
+    float *first = new_floats(COUNT), *other = new_floats(COUNT);
+    const uint32_t num_threads[] = {1, 2, 3, 7};
+    const char *name = "";
+    bool is_same_everywhere = true;
+    for (int i = 0; i < 4; i++) {
+        backend *b = NULL;
+        if (cpu_backend_open(&b, num_threads[i], kernels, NULL) != CTOK_OK) {
+            is_same_everywhere = false;
+            continue;
+        }
+        name = b->ops->name;
+        is_same_everywhere &= run_all(b, i ? other : first) && (i == 0 || is_same(first, other, COUNT));
+        b->close(b);
+    }
+    report(is_same_everywhere, "%s: 1, 2, 3 and 7 threads give the same bits", name);
+    free(first), free(other);
+}
+
+static void test_cancel(backend *b) {
+    atomic_bool cancel = true;
+    float values[64] = {0}, more[64] = {0};
+    uint8_t bytes[64] = {0};
+    int32_t indices[4] = {0};
+    ctok_shape s = {1, 1, 2, 2, 3};
+    conv_params conv = {s, s, 3, 1, 1, 1};
+    norm_params norm = {s, 1, 1e-6f, true};
+    attention_params attention = {s};
+    haar_params haar = {s, {1, 1, 1, 1, 12}, 2}, unhaar = {{1, 1, 1, 1, 12}, s, 2};
+    transfer_params transfer = {EXTERNAL_PIXELS_U8, s, 2, 2, 0, 0};
+    fsq_params fsq = {.shape = s};
+    fsq_tables(&fsq, (const uint32_t[]){8, 8, 8}, 3);
+    float weight[81] = {0};
+    b->cancel = &cancel;
+    int num_stopped = (run_conv(b, more, values, NULL, weight, weight, &conv) == CTOK_E_CANCELLED) +
+                      (b->ops->norm(b, more, values, weight, weight, &norm) == CTOK_E_CANCELLED) +
+                      (run_attention(b, more, values, values, values, &attention) == CTOK_E_CANCELLED) +
+                      (b->ops->haar(b, more, values, &haar) == CTOK_E_CANCELLED) + (b->ops->unhaar(b, more, values, &unhaar) == CTOK_E_CANCELLED) +
+                      (b->ops->load(b, more, bytes, &transfer) == CTOK_E_CANCELLED) + (b->ops->store(b, bytes, values, &transfer) == CTOK_E_CANCELLED) +
+                      (b->ops->quantize(b, indices, more, values, &fsq) == CTOK_E_CANCELLED) +
+                      (b->ops->dequantize(b, more, indices, &fsq) == CTOK_E_CANCELLED);
+    cancel = false;
+    bool runs_again = run_conv(b, more, values, NULL, weight, weight, &conv) == CTOK_OK;
+    b->cancel = NULL;
+    report(num_stopped == 9 && runs_again, "%s: %d of 9 ops stop when cancelled, and run again after", b->ops->name, num_stopped);
+}
+
+typedef struct {
+    atomic_bool cancel;
+    _Atomic int64_t num_run, sum;
+} pool_count;
+
+static void count_task(void *context, int64_t task, int32_t thread) {
+    (void)thread;
+    pool_count *count = context;
+    count->sum += task;
+    if (++count->num_run == 1000) count->cancel = true;
+}
+
+static void test_pool(void) {
+    for (int32_t num_threads = 1; num_threads <= 5; num_threads += 2) {
+        pool *p = NULL;
+        ctok_status status = pool_open(&p, num_threads, NULL);
+        bool is_complete = status == CTOK_OK;
+        for (int64_t round = 0; round < 2000 && is_complete; round++) {
+            pool_count count = {.cancel = false};
+            int64_t num_tasks = round % 17;
+            is_complete = pool_run(p, num_tasks, count_task, &count, NULL) == CTOK_OK && count.sum == num_tasks * (num_tasks - 1) / 2;
+        }
+        pool_count count = {.cancel = false};
+        status = is_complete ? pool_run(p, 1 << 20, count_task, &count, &count.cancel) : status;
+        report(is_complete && status == CTOK_E_CANCELLED && count.num_run < 1000 + num_threads, "pool of %d: 2000 loops complete; cancelled in task 1000, %lld ran",
+               num_threads, (long long)count.num_run);
+        pool_close(p);
+    }
+}
+
+static int64_t resident_pages(void) {
+    long long total = 0, resident = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    if (!file) return -1;
+    if (fscanf(file, "%lld %lld", &total, &resident) != 2) resident = -1;
+    fclose(file);
+    return resident;
+}
+
+static void test_open(void) {
+    ctok_error error = {.struct_size = sizeof error};
+    backend *b = NULL;
+    report(cpu_backend_open(&b, 1, 99, &error) == CTOK_E_ARGUMENT, "kernels 99 are refused: %s", error.message);
+
+    int64_t before = 0;
+    bool is_ok = true;
+    for (int i = 0; i < 1000 && is_ok; i++) {
+        is_ok = cpu_backend_open(&b, 3, CTOK_KERNELS_AUTO, NULL) == CTOK_OK;
+        if (!is_ok) break;
+        const size_t sizes[] = {0, 1, 100000, 3000001};
+        for (int s = 0; s < 4; s++) {
+            uint8_t *memory = b->alloc(b, sizes[s]);
+            is_ok &= memory && (uintptr_t)memory % BACKEND_ALIGNMENT == 0;
+            if (memory) memset(memory, 1, sizes[s]);
+            b->free(b, memory, sizes[s]);
+        }
+        b->close(b);
+        if (i == 100) before = resident_pages();
+    }
+    int64_t grown = resident_pages() - before;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    grown = 0;  // a sanitizer keeps what is freed
+#endif
+    report(is_ok && grown <= 64, "a thousand times opened, 3 MB taken and closed: %lld pages more", (long long)grown);
+}
+
+int main(void) {
+    backend *reference = NULL, *sets[4];
+    int num_sets = 0;
+    if (cpu_backend_open(&reference, 0, CTOK_KERNELS_REFERENCE, NULL) != CTOK_OK) {
+        printf("Bail out! no reference backend\n");
+        return 1;
+    }
+    test_pool();
+    test_haar(reference);
+    test_transfer(reference);
+    test_fsq(reference);
+    test_known_conv(reference);
+    test_known_norm_attention(reference);
+    for (uint32_t kernels = CTOK_KERNELS_GENERIC; kernels <= CTOK_KERNELS_AVX512; kernels++) {
+        ctok_error error = {.struct_size = sizeof error};
+        ctok_status status = cpu_backend_open(&sets[num_sets], 0, kernels, &error);
+        if (status == CTOK_E_DEVICE) {
+            num_tests++;
+            printf("ok %d - kernels %u # SKIP %s\n", num_tests, kernels, error.message);
+            continue;
+        }
+        report(status == CTOK_OK, "kernels %u open", kernels);
+        if (status != CTOK_OK) continue;
+        test_known_conv(sets[num_sets]);
+        test_known_norm_attention(sets[num_sets]);
+        test_cancel(sets[num_sets]);
+        test_threads(kernels);
+        num_sets++;
+    }
+    test_cancel(reference);
+    test_threads(CTOK_KERNELS_REFERENCE);
+    test_conv(reference, sets, num_sets);
+    test_norm(reference, sets, num_sets);
+    test_attention(reference, sets, num_sets);
+    test_special_values(reference, sets, num_sets);
+    for (int i = 0; i < num_sets; i++) sets[i]->close(sets[i]);
+    reference->close(reference);
+    test_open();
+    printf("1..%d\n", num_tests);
+    return num_failed ? 1 : 0;
+}

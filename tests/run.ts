@@ -1,0 +1,135 @@
+/**
+ * npm test: format, lint and types; the native tests; then one suite on Bun and on Deno. Prints the table of fixture cases
+ * and ends with "N passed, N failed, N skipped". Exits 1 on a failure, or, with --no-skips-of-fixtures and the fixtures
+ * beside the checkout, when one of their cases was skipped. Run by Bun, after build.ts.
+ */
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("../", import.meta.url));
+const reports = join(root, "build/reports");
+const bin = (name: string) => join(root, "node_modules/.bin", name);
+const counts = { passed: 0, failed: 0, skipped: 0 };
+const failures: string[] = [];
+
+function run(command: string, args: string[], showAll = true): { code: number; out: string } {
+  const child = spawnSync(command, args, {
+    cwd: root,
+    encoding: "utf8",
+    stdio: ["ignore", showAll ? "inherit" : "pipe", showAll ? "inherit" : "pipe"],
+    maxBuffer: 1 << 28,
+  });
+  if (child.error) throw child.error;
+  return { code: child.status ?? 1, out: (child.stdout ?? "") + (child.stderr ?? "") };
+}
+
+function count(name: string, outcome: keyof typeof counts): void {
+  counts[outcome]++;
+  if (outcome === "failed") failures.push(name);
+}
+
+function section(title: string): void {
+  console.log(`\n=== ${title}`);
+}
+
+// ---------------------------------------------------------------- checks
+function check(name: string, command: string, args: string[]): void {
+  const { code, out } = run(command, args, false);
+  count(name, code === 0 ? "passed" : "failed");
+  console.log(`${code === 0 ? "ok" : "not ok"} - ${name}`);
+  if (code !== 0) console.log(out);
+}
+
+// ---------------------------------------------------------------- native tests: TAP lines
+function native(name: string): void {
+  const { code, out } = run(join(root, "build/tests", name), [], false);
+  let total = 0, bad = 0;
+  for (const line of out.split("\n")) {
+    if (!/^(not )?ok /.test(line)) continue;
+    total++;
+    if (line.startsWith("not ok")) bad++;
+    count(`${name}: ${line}`, line.startsWith("not ok") ? "failed" : /# SKIP/i.test(line) ? "skipped" : "passed");
+    if (line.startsWith("not ok") || /# SKIP/i.test(line)) console.log(line);
+  }
+  if (code !== 0 && bad === 0) {
+    count(`${name}: exited with ${code} after ${total} cases`, "failed"), console.log(out.slice(-4000));
+  }
+  console.log(`${name}: ${total} cases, ${bad} failed`);
+}
+
+// ---------------------------------------------------------------- suites: JUnit files
+function suite(name: string, command: string, args: string[], report: string): void {
+  const { code } = run(command, args);
+  const before = counts.failed;
+  const xml = existsSync(report) ? readFileSync(report, "utf8") : "";
+  for (const [, attributes, , body] of xml.matchAll(/<testcase\b([^>]*?)(\/>|>([\s\S]*?)<\/testcase>)/g)) {
+    const title = /\bname="([^"]*)"/.exec(attributes!)?.[1] ?? "?";
+    const outcome = /<(failure|error)\b/.test(body ?? "") ? "failed" : /<skipped\b/.test(body ?? "") ? "skipped" : "passed";
+    if (outcome === "skipped") console.log(`skipped on ${name}: ${title}`);
+    count(`${name}: ${title}`, outcome);
+  }
+  if (code !== 0 && counts.failed === before) count(`${name}: exited with ${code}`, "failed");
+}
+
+function fixtureTable(runtime: string): number {
+  const path = join(reports, `fixtures-${runtime}.jsonl`);
+  const rows = existsSync(path)
+    ? readFileSync(path, "utf8").trim().split("\n").map((line) =>
+      JSON.parse(line) as { name: string; error: number; limit: number }
+    )
+    : [];
+  section(`fixture cases on ${runtime}: case, error, limit`);
+  for (const { name, error, limit } of rows) {
+    const number = (n: number | null) => n === 0 ? "0" : n === null ? "NaN" : n.toExponential(1);
+    console.log(
+      `${name.padEnd(58)} ${number(error).padStart(8)} ${number(limit).padStart(8)} ${error <= limit ? "" : "  FAILED"}`,
+    );
+  }
+  return rows.length;
+}
+
+rmSync(reports, { recursive: true, force: true });
+mkdirSync(reports, { recursive: true });
+const typescript = ["mod.ts", "build.ts", "ffi", "src", "tests", "examples"];
+
+section("format, lint, types");
+check("deno fmt", bin("deno"), ["fmt", "--check", ...typescript, "deno.json", "package.json", "tsconfig.json"]);
+check("deno lint", bin("deno"), ["lint", ...typescript]);
+check("deno check mod.ts", bin("deno"), ["check", "mod.ts", "src/cli/main.ts"]);
+check("tsc", bin("tsc"), ["-p", "."]);
+
+section("native tests");
+for (const name of readdirSync(join(root, "build/tests")).filter((f) => f.endsWith("_test")).sort()) native(name);
+
+const filter = process.argv.slice(2).filter((a) => !a.startsWith("--"));
+const paths = filter.length ? filter : ["./tests"];
+section("suite on Bun");
+suite("bun", bin("bun"), [
+  "test",
+  "--timeout",
+  "300000",
+  "--reporter=junit",
+  `--reporter-outfile=${reports}/bun.xml`,
+  ...paths,
+], join(reports, "bun.xml"));
+section("suite on Deno");
+suite(
+  "deno",
+  bin("deno"),
+  ["test", "-A", "--no-check", `--junit-path=${reports}/deno.xml`, ...paths],
+  join(reports, "deno.xml"),
+);
+
+const rows = ["bun", "deno"].map(fixtureTable);
+if (process.argv.includes("--no-fixture-skips") && existsSync(join(root, "../shared/fixtures"))) {
+  const skipped = rows.some((n) => n < 60);
+  count("every fixture case ran", skipped ? "failed" : "passed");
+}
+
+section("result");
+for (const failure of failures) console.log(`FAILED ${failure}`);
+console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`);
+process.exit(counts.failed || !counts.passed ? 1 : 0);
