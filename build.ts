@@ -82,7 +82,16 @@ export async function build(): Promise<void> {
   const library = join(out, "libctok.so");
   const newestObject = Math.max(...objects.map(modified));
   if (modified(library) < newestObject) {
-    await produce(library, ["-shared", "-Wl,-z,defs", "-Wl,--exclude-libs,ALL", ...objects, "-pthread", "-lm"]);
+    // nodelete: a runtime that unloads its libraries at exit must not take the code from under the engine's threads.
+    await produce(library, [
+      "-shared",
+      "-Wl,-z,defs",
+      "-Wl,-z,nodelete",
+      "-Wl,--exclude-libs,ALL",
+      ...objects,
+      "-pthread",
+      "-lm",
+    ]);
   }
   await inParallel(
     filesUnder("tests/native", ".c").filter((test) => {

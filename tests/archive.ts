@@ -33,12 +33,8 @@ export function readZip(bytes: Uint8Array): Entry[] {
 export function writeZip(entries: readonly Entry[]): Uint8Array {
   const parts: Uint8Array[] = [], directory: Uint8Array[] = [];
   let offset = 0;
-  const header = (
-    bytes: number,
-    fields: [at: number, size: 2 | 4, value: number][],
-    name: Uint8Array,
-    data = new Uint8Array(),
-  ) => {
+  type Field = [at: number, size: 2 | 4, value: number];
+  const header = (bytes: number, fields: Field[], name: Uint8Array, data: Uint8Array = new Uint8Array()) => {
     const out = new Uint8Array(bytes + name.length + data.length), view = new DataView(out.buffer);
     for (const [at, size, value] of fields) size === 2 ? view.setUint16(at, value, true) : view.setUint32(at, value, true);
     out.set(name, bytes);
@@ -48,24 +44,15 @@ export function writeZip(entries: readonly Entry[]): Uint8Array {
   for (const entry of entries) {
     const name = new TextEncoder().encode(entry.name);
     const data = entry.isDeflated ? new Uint8Array(deflateRawSync(entry.data)) : entry.data;
-    const method = entry.isDeflated ? 8 : 0, crc = crc32(entry.data);
-    const local = header(
-      30,
-      [[0, 4, 0x04034b50], [8, 2, method], [14, 4, crc], [18, 4, data.length], [22, 4, entry.data.length], [
-        26,
-        2,
-        name.length,
-      ]],
-      name,
-      data,
-    );
-    directory.push(
-      header(46, [[0, 4, 0x02014b50], [10, 2, method], [16, 4, crc], [20, 4, data.length], [24, 4, entry.data.length], [
-        28,
-        2,
-        name.length,
-      ], [42, 4, offset]], name),
-    );
+    const common = (at: number): Field[] => [
+      [at, 2, entry.isDeflated ? 8 : 0], // method
+      [at + 6, 4, crc32(entry.data)],
+      [at + 10, 4, data.length],
+      [at + 14, 4, entry.data.length],
+      [at + 18, 2, name.length],
+    ];
+    const local = header(30, [[0, 4, 0x04034b50], ...common(8)], name, data);
+    directory.push(header(46, [[0, 4, 0x02014b50], ...common(10), [42, 4, offset]], name));
     parts.push(local);
     offset += local.length;
   }

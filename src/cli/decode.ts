@@ -1,8 +1,9 @@
 /** ctok decode: token files to pictures, with the model that each file names, or --model. */
 import { join, parse } from "node:path";
-import { type FallbackOrigin, loadTokens, type Tensor, Tokenizer, TokenizerError, writeImage } from "../../mod.ts";
+import { type FallbackOrigin, loadTokens, type Tensor, type Tokenizer, TokenizerError, writeImage } from "../../mod.ts";
 import { type Command, required } from "./args.ts";
 import { expandInputs, type InOut, planOutputs } from "./paths.ts";
+import { Failure } from "./report.ts";
 import { eachFile, openModel, secondsSince } from "./run.ts";
 import { version } from "./version.ts";
 
@@ -14,24 +15,26 @@ export const decodeCommand: Command = {
 
   async run(args, report, signal) {
     const files = planOutputs(expandInputs(args.inputs), required(args.out, "out"), ".png");
-    const open = (model: string) => openModel(model, args, { half: "decoder", signal });
-    const fixed = args.model === undefined ? undefined : await open(args.model);
-    // The model of the last file, kept for the next: most folders hold one model's tokens, and two may not fit in memory.
-    let last: { readonly source: string; readonly tokenizer: Tokenizer } | undefined;
+    // The model in use, kept for the next file: a folder mostly holds one model's tokens, and two may not fit in memory.
+    let current: { readonly source: string; readonly tokenizer: Tokenizer } | undefined;
     const modelOf = async (source: string) => {
-      if (last?.source !== source) {
-        await last?.tokenizer.close();
-        last = undefined;
-        last = { source, tokenizer: await open(source) };
+      if (current?.source !== source) {
+        await current?.tokenizer.close();
+        current = undefined;
+        current = { source, tokenizer: await openModel(source, args, { half: "decoder", signal }) };
       }
-      return last.tokenizer;
+      return current.tokenizer;
     };
+    const fallback = args.model === undefined ? undefined : fallbackOf(await modelOf(args.model));
     const taken = new Set(files.map(({ out }) => out));
     try {
       await eachFile(files, report, signal, async (io, job) => {
         const start = performance.now();
-        const tokens = await loadTokens(io.file, fixed && fallbackOf(fixed));
-        const tokenizer = fixed ?? await modelOf(tokens.origin.source);
+        const tokens = await loadTokens(io.file, fallback);
+        const tokenizer = await modelOf(args.model ?? tokens.origin.source).catch((error: Failure) => {
+          const message = `${io.file}: its model cannot be opened, --model can name another: ${error.message}`;
+          throw new Failure(error.exitCode, error.code, message, error.cause);
+        });
         const pictures = await tokenizer.decode(tokens, { ...job, dtype: "uint8" });
         const [, height, width] = pictures.shape, model = tokenizer.info.name;
         for (const { out, picture } of picturesOf(pictures, io, taken)) {
@@ -42,8 +45,7 @@ export const decodeCommand: Command = {
         }
       });
     } finally {
-      await fixed?.close();
-      await last?.tokenizer.close();
+      await current?.tokenizer.close();
     }
   },
 };
@@ -67,7 +69,7 @@ function picturesOf(
     if (taken.has(numbered)) {
       throw new TokenizerError(
         "ARGUMENT",
-        `${file}: expected a free name for picture ${n} of ${batch}, found that ${numbered} is another file's`,
+        `${file}: expected a free name for picture ${n}, found ${numbered} taken by another file`,
       );
     }
     taken.add(numbered);

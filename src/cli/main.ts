@@ -28,9 +28,7 @@ async function main(argv: readonly string[]): Promise<number> {
   let report = new Report({ json: argv.includes("--json"), stack: argv.includes("--stack") }); // until the arguments are known
   const abort = new AbortController();
   process.once("SIGINT", () => abort.abort()); // a second Ctrl-C ends the process at once
-  process.stdout.on("error", (error: Error & { code?: string }) => {
-    if (error.code !== "EPIPE") report.unwritable(error); // after `| head` the work goes on unheard
-  });
+  process.stdout.on("error", (error) => report.unwritable(error));
   try {
     const name = commandName(argv), command = commands.find((c) => c.name === name);
     if (name !== undefined && !command) {
@@ -38,8 +36,8 @@ async function main(argv: readonly string[]): Promise<number> {
     }
     const args = parseArguments(argv, command?.accepts ?? []);
     report = new Report(args);
-    if (args.version) process.stdout.write(version() + "\n");
-    else if (args.help) process.stdout.write(command ? commandHelp(command) : help());
+    if (args.version) report.print(version() + "\n");
+    else if (args.help) report.print(command ? commandHelp(command) : help());
     else if (command) await command.run(args, report, abort.signal);
     else throw usage("expected a command, found none");
   } catch (error) {

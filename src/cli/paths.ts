@@ -26,7 +26,7 @@ export function expandInputs(args: readonly string[]): string[] {
  */
 export function planOutputs(files: readonly string[], out: string, extension: string): InOut[] {
   if (files.length === 0) throw usage("expected at least one file, found none");
-  const found = statSync(out, { throwIfNoEntry: false });
+  const found = existsSync(out) ? statSync(out) : undefined;
   const isFolder = files.length > 1 || out.endsWith("/") || found?.isDirectory();
   if (isFolder && found && !found.isDirectory()) {
     throw usage(`--out: expected a folder for ${files.length} inputs, found the file ${out}`);
@@ -50,7 +50,7 @@ export function planOutputs(files: readonly string[], out: string, extension: st
 
 /** A file's name without its extension, a folder's whole: "Cosmos-0.1-Tokenizer-DI8x8" has none. */
 function stemOf(file: string): string {
-  return statSync(file, { throwIfNoEntry: false })?.isDirectory() ? basename(resolve(file)) : parse(file).name;
+  return existsSync(file) && statSync(file).isDirectory() ? basename(resolve(file)) : parse(file).name;
 }
 
 function realOf(path: string): string {

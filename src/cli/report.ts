@@ -39,8 +39,8 @@ export class Report {
   /** A result: `facts` for machines, `text` for people. */
   result(facts: object, text: string): void {
     this.#clearBar();
-    if (this.#options.json) process.stdout.write(JSON.stringify(facts) + "\n");
-    else if (!this.#options.quiet) process.stdout.write(text + "\n");
+    if (this.#options.json) this.print(JSON.stringify(facts) + "\n");
+    else if (!this.#options.quiet) this.print(text + "\n");
   }
 
   /** A failure, of one file or (without `file`) of everything. The highest exit code stays. */
@@ -49,16 +49,25 @@ export class Report {
     const code = error instanceof Failure || error instanceof TokenizerError ? error.code : "INTERNAL";
     const said = messageOf(error), message = file === undefined || said.includes(file) ? said : `${file}: ${said}`;
     this.exitCode = Math.max(this.exitCode, error instanceof Failure ? error.exitCode : exitCodes.failed);
-    if (this.#options.json) process.stdout.write(JSON.stringify({ file, ok: false, code, message }) + "\n");
+    if (this.#options.json) this.print(JSON.stringify({ file, ok: false, code, message }) + "\n");
     else process.stderr.write(`ctok: ${message}\n`);
     const origin = error instanceof Failure && error.cause ? error.cause : error;
     if (this.#options.stack && origin instanceof Error) process.stderr.write(`${origin.stack}\n`);
   }
 
-  /** stdout takes no more: the one failure that can go to stderr only. */
-  unwritable(error: Error): void {
-    this.exitCode = Math.max(this.exitCode, exitCodes.failed);
-    process.stderr.write(`ctok: stdout: ${error.message}\n`);
+  print(text: string): void {
+    try {
+      process.stdout.write(text);
+    } catch (error) {
+      this.unwritable(error); // Note: Deno throws for files, and sends an event for pipes; Bun sends events
+    }
+  }
+
+  /** stdout takes no more, which can be told on stderr only. A reader that left (`| head`) is no failure: the work goes on. */
+  unwritable(error: unknown): void {
+    if ((error as { code?: string }).code === "EPIPE") return;
+    process.stderr.write(`ctok: stdout: ${messageOf(error)}\n`);
+    process.exitCode = this.exitCode = Math.max(this.exitCode, exitCodes.failed);
   }
 
   /** What was done in all, for people who watch. */

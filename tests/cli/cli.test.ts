@@ -1,0 +1,424 @@
+/**
+ * The command line as its users meet it: spawned by the runtime that runs the tests, in folders of its own. What the models
+ * compute is tested elsewhere; here it is files, texts, and exit codes.
+ */
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { existsSync } from "node:fs";
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { after, test } from "node:test";
+import { loadTokens, readImage, saveTokens, Tensor, tokenize, Tokenizer, Tokens, writeImage } from "mod.ts";
+
+const top = join(import.meta.dirname!, "../.."), fixtures = join(top, "../shared/fixtures");
+const cat = join(top, "examples/media/cat.png"), coffee = join(top, "examples/media/coffee.jpg");
+const root = await mkdtemp(join(tmpdir(), "ctok-cli-"));
+after(() => rm(root, { recursive: true }));
+
+const main = join(top, "src/cli/main.ts");
+const runtime = [process.execPath, ...(process.versions.deno ? ["run", "-A", "--no-check"] : []), main];
+const slow = { timeout: 60_000 };
+
+interface Ended {
+  /** The exit code, or the name of the signal that ended it. */
+  code: number | string | null;
+  stdout: string;
+  stderr: string;
+}
+
+interface How {
+  cwd?: string;
+  env?: Record<string, string>;
+  /** A shell command that ends in exec "$@". */
+  shell?: string;
+  /** Called at each output, with a way to interrupt. */
+  onOutput?: (interrupt: () => void) => void;
+}
+
+function ctok(args: readonly string[], { cwd = root, env = {}, shell, onOutput }: How = {}): Promise<Ended> {
+  const [command, ...rest] = [...(shell ? ["sh", "-c", shell, "sh"] : []), ...runtime, ...args];
+  const child = spawn(command!, rest, { cwd, env: { ...process.env, ...env }, stdio: ["ignore", "pipe", "pipe"] });
+  const ended = { code: null as Ended["code"], stdout: "", stderr: "" };
+  child.stdout.setEncoding("utf8").on("data", (text: string) => {
+    ended.stdout += text;
+    onOutput?.(() => child.kill("SIGINT"));
+  });
+  child.stderr.setEncoding("utf8").on("data", (text: string) => ended.stderr += text);
+  return new Promise((resolve, reject) => {
+    child.on("error", reject);
+    child.on("close", (code, signal) => resolve({ ...ended, code: code ?? signal }));
+  });
+}
+
+/** Runs, and fails with all that was said unless it ends with `code`. */
+async function ctokEnds(code: number, args: readonly string[], how?: How): Promise<Ended> {
+  const ended = await ctok(args, how);
+  assert.equal(ended.code, code, `ctok ${args.join(" ")}\n${ended.stdout}\n${ended.stderr}`);
+  return ended;
+}
+
+const lines = (text: string) => text.split("\n").filter(Boolean).map((line) => JSON.parse(line));
+const folder = (name: string) => mkdtemp(join(root, `${name}-`));
+
+/** A picture of stripes, 48×64 unless told. */
+async function picture(path: string, height = 48, width = 64): Promise<string> {
+  const data = Uint8Array.from({ length: height * width * 3 }, (_, i) => (i % 97) + (i % 7) * 20);
+  await writeImage(path, new Tensor("uint8", [height, width, 3], data));
+  return path;
+}
+
+// ---------------------------------------------------------------- help and usage
+test("help lists commands and exit codes, without the native library", async () => {
+  const { stdout, stderr } = await ctokEnds(0, ["--help"], { env: { CTOK_LIBRARY: "/nonexistent" } });
+  for (const word of ["encode", "decode", "autoencode", "info", "convert"]) {
+    assert.match(stdout, new RegExp(`ctok ${word} `));
+  }
+  assert.match(stdout, /Exit codes\n +0 .*\n +1 .*\n +2 .*\n +3 .*\n +130 /);
+  assert.equal(stderr, "");
+  const { stdout: ofCommand } = await ctokEnds(0, ["decode", "-h"], { env: { CTOK_LIBRARY: "/nonexistent" } });
+  assert.match(ofCommand, /^ctok decode TOKENS… .*\n\n +--model M /);
+  assert.doesNotMatch(ofCommand, /--format/);
+});
+
+test("--version is the package's", async () => {
+  const { version } = JSON.parse(await readFile(join(top, "package.json"), "utf8"));
+  assert.equal((await ctokEnds(0, ["--version"], { env: { CTOK_LIBRARY: "/nonexistent" } })).stdout, `${version}\n`);
+});
+
+const wrongUsages: [args: string[], said: RegExp][] = [
+  [[], /expected a command, found none/],
+  [["encdoe", "x"], /unknown command encdoe \(did you mean encode\?\)/],
+  [["encode", cat, "--out", "x", "--modle", "M"], /unknown option --modle \(did you mean --model\?\)/],
+  [["decode", "x", "--out", "x", "--format", "npy"], /unknown option --format/],
+  [["encode", cat], /expected --out FILE\|DIR, found none/],
+  [["encode", "--out", "x"], /expected at least one file, found none/],
+  [["encode", cat, "--out"], /--out: expected a value, found none/],
+  [["encode", cat, "--out", "--json"], /--out: expected a value, found --json/],
+  [["encode", cat, "--out", "x", "--format", "png"], /--format: expected one of safetensors, npy, msgpack, found png/],
+  [["encode", cat, "--out", "x.npy", "--format", "msgpack"], /expected the extension \.msgpack, .* found \.npy/],
+  [["encode", cat, "--out", "x.npy", "--pre-quant"], /--pre-quant: expected safetensors or msgpack, found npy/],
+  [["encode", cat, "--out", "x", "--precision", "f64"], /--precision: expected one of f32, found f64/],
+  [["encode", cat, "--out", "x", "--threads", "0"], /--threads: expected a whole number from 1 to 256, found 0/],
+  [["encode", cat, "--out", "x", "--json=1"], /--json: expected no value, found "1"/],
+  [["info", "a", "b"], /expected at most one model, found 2/],
+  [["convert", "a", "b", "--out", "x", "--name", "n"], /--name: expected one model, found 2/],
+];
+for (const [args, said] of wrongUsages) {
+  test(`wrong usage: ctok ${args.join(" ").replaceAll(`${top}/`, "")}`, async () => {
+    const { stdout, stderr } = await ctokEnds(2, args);
+    assert.match(stderr + stdout, said);
+    assert.doesNotMatch(stderr, /\n./, "one line, no stack");
+    if (args.includes("--json")) {
+      assert.deepEqual([lines(stdout)[0].ok, lines(stdout)[0].code, stderr], [false, "USAGE", ""]);
+    }
+  });
+}
+
+// ---------------------------------------------------------------- encode and decode
+for (const format of ["safetensors", "npy", "msgpack"]) {
+  test(`encodes to ${format} by the extension and by --format, and decodes`, async () => {
+    const dir = await folder("format"), file = join(dir, `t.${format}`), again = join(dir, "again.png");
+    await ctokEnds(0, ["encode", cat, "--out", file]);
+    await ctokEnds(0, ["encode", cat, "--out", `${dir}/sub/`, "--format", format]);
+    assert.deepEqual(await readFile(join(dir, `sub/cat.${format}`)), await readFile(file));
+    if (format === "npy") {
+      const { stderr } = await ctokEnds(1, ["decode", file, "--out", again]);
+      assert.match(stderr, /a bare \.npy array, .* --model/);
+    }
+    await ctokEnds(0, ["decode", file, "--out", again, ...(format === "npy" ? ["--model", "nano-DI8x8"] : [])]);
+    // 300×451 is padded by 4 and 45 to the grid of 38×58 tokens; a bare array knows only that grid.
+    assert.deepEqual((await readImage(again)).shape, format === "npy" ? [1, 304, 464, 3] : [1, 300, 451, 3]);
+    assert.deepEqual((await readdir(dir)).sort(), ["again.png", "sub", `t.${format}`]);
+  });
+}
+
+test("the tokens are those of the library, pre-quantiser vector included when asked", async () => {
+  const dir = await folder("library"), file = join(dir, "t.safetensors");
+  await ctokEnds(0, [
+    "encode",
+    await picture(join(dir, "p.png")),
+    "--out",
+    file,
+    "--pre-quant",
+    "--threads",
+    "1",
+    "--precision",
+    "f32",
+  ]);
+  const [got, want] = [await loadTokens(file), await tokenize(join(dir, "p.png"))];
+  assert.deepEqual(got.indices.data, want.indices.data);
+  assert.deepEqual(got.origin, want.origin);
+  assert.deepEqual(got.preQuant.shape, [1, 6, 6, 8]);
+});
+
+test(
+  "a continuous model's latent goes to a file and back",
+  { skip: existsSync(fixtures) ? false : "no ../shared/fixtures" },
+  async () => {
+    const dir = await folder("latent"), model = join(fixtures, "Cosmos-Tokenizer-CI8x8");
+    await picture(join(dir, "p.png"));
+    await ctokEnds(0, ["encode", "p.png", "--model", model, "--out", "t.safetensors"], { cwd: dir });
+    const { latent, origin } = await loadTokens(join(dir, "t.safetensors"));
+    assert.deepEqual([latent.shape, origin.source], [[1, 16, 6, 8], model]);
+    const [done] = lines(
+      (await ctokEnds(0, ["decode", "t.safetensors", "--out", "again.png", "--json"], { cwd: dir })).stdout,
+    );
+    assert.deepEqual([done.model, done.height, done.width], ["Cosmos-Tokenizer-CI8x8", 48, 64]);
+  },
+);
+
+test("decode writes by FILE's extension, and one picture for each of a batch", async () => {
+  const dir = await folder("batch"), path = await picture(join(dir, "p.png"));
+  await saveTokens(join(dir, "two.safetensors"), await tokenize([path, path]));
+  await ctokEnds(0, ["encode", path, "--out", `${dir}/`]);
+  await ctokEnds(0, ["decode", "two.safetensors", "p.safetensors", "--out", "out"], { cwd: dir });
+  assert.deepEqual((await readdir(join(dir, "out"))).sort(), ["p.png", "two-0.png", "two-1.png"]);
+  await ctokEnds(0, ["decode", "p.safetensors", "--out", "p.webp"], { cwd: dir });
+  assert.equal((await readFile(join(dir, "p.webp"))).subarray(8, 12).toString(), "WEBP");
+});
+
+test("decode reports a batch whose pictures would overwrite another file's", async () => {
+  const dir = await folder("meet"), path = await picture(join(dir, "p.png"));
+  await saveTokens(join(dir, "a.safetensors"), await tokenize([path, path]));
+  await saveTokens(join(dir, "a-1.safetensors"), await tokenize(path));
+  const { stderr } = await ctokEnds(1, ["decode", "a.safetensors", "a-1.safetensors", "--out", "out"], { cwd: dir });
+  assert.match(stderr, /a\.safetensors: expected a free name for picture 1, found out\/a-1\.png taken/);
+  assert.deepEqual(await readdir(join(dir, "out")), ["a-1.png"]);
+});
+
+test("autoencode gives the picture again, and says how near", async () => {
+  const dir = await folder("auto");
+  const { stdout } = await ctokEnds(0, [
+    "autoencode",
+    cat,
+    coffee,
+    await picture(join(dir, "dot.png"), 1, 1),
+    "--out",
+    dir + "/out",
+    "--json",
+  ]);
+  const done = lines(stdout);
+  assert.deepEqual(done.map((d) => [d.ok, d.height, d.width]), [[true, 300, 451], [true, 400, 600], [true, 1, 1]]);
+  for (const { psnr, ssim } of done.slice(0, 2)) assert.ok(psnr > 20 && ssim > 0.5, `PSNR ${psnr}, SSIM ${ssim}`);
+  assert.equal(done[2].ssim, undefined, "no 7×7 window fits");
+  assert.deepEqual((await readImage(join(dir, "out/cat.png"))).shape, [1, 300, 451, 3]);
+  assert.match(
+    (await ctokEnds(0, ["autoencode", cat, "--out", dir + "/"])).stdout,
+    /cat\.png: 300x451 pixels, PSNR \d\d\.\d\d dB, SSIM 0\.\d{4}, /,
+  );
+});
+
+// ---------------------------------------------------------------- one bad file never stops the others
+test("bad files among good ones: the good are done, the exit code is 1", async () => {
+  const dir = await folder("bad");
+  await writeFile(join(dir, "text.png"), "not an image");
+  await writeFile(join(dir, "empty.png"), "");
+  const whole = await readFile(cat);
+  await writeFile(join(dir, "cut.png"), whole.subarray(0, whole.length / 2));
+  await picture(join(dir, "good.png"));
+  const { stdout, stderr } = await ctokEnds(1, [
+    "encode",
+    "gone.png",
+    "text.png",
+    "empty.png",
+    "cut.png",
+    "good.png",
+    "--out",
+    "out",
+  ], { cwd: dir });
+  assert.match(stdout, /^good\.png -> out\/good\.safetensors: .*\n$/);
+  for (const name of ["gone", "text", "empty", "cut"]) {
+    assert.match(stderr, new RegExp(`^ctok: ${name}\\.png: expected `, "m"));
+  }
+  assert.match(stderr, /1 of 5 files done in .* 4 failed\n$/);
+  assert.deepEqual(await readdir(join(dir, "out")), ["good.safetensors"]);
+
+  const all = lines(
+    (await ctokEnds(1, ["decode", "gone", "text.png", "out/good.safetensors", "--out", "out", "--json"], { cwd: dir }))
+      .stdout,
+  );
+  assert.deepEqual(all.map((line) => [line.file, line.ok, line.code]), [
+    ["gone", false, "FILE_MISSING"],
+    ["text.png", false, "TOKEN_FILE"],
+    ["out/good.safetensors", true, undefined],
+  ]);
+});
+
+test("--json is one object a line and nothing else; --quiet says nothing", async () => {
+  const dir = await folder("json"), path = await picture(join(dir, "p.png"));
+  const { stdout, stderr } = await ctokEnds(1, ["--json", "encode", path, "/gone", "--out", dir + "/"]);
+  const [done, failed] = lines(stdout), { seconds, ...facts } = done;
+  const kind = { format: "safetensors", kind: "indices", shape: [1, 6, 8], height: 48, width: 64 };
+  assert.deepEqual(facts, { file: path, out: join(dir, "p.safetensors"), ok: true, model: "nano-DI8x8", ...kind });
+  assert.ok(seconds > 0);
+  assert.deepEqual([failed.file, failed.ok, failed.code, stderr], ["/gone", false, "FILE_MISSING", ""]);
+  const quiet = await ctokEnds(0, ["encode", path, "--out", dir + "/", "--quiet"]);
+  assert.deepEqual([quiet.stdout, quiet.stderr], ["", ""]);
+});
+
+test("--stack shows where a failure came from; without it there is no stack", async () => {
+  assert.match((await ctokEnds(1, ["encode", "/gone", "--out", "x", "--stack"])).stderr, /\[FILE_MISSING\].*\n +at /);
+  assert.doesNotMatch((await ctokEnds(1, ["encode", "/gone", "--out", "x"])).stderr, /\n +at /);
+});
+
+// ---------------------------------------------------------------- names in, names out
+test("patterns are expanded in order; a file of that very name goes first; a file counts once", async () => {
+  const dir = await folder("glob");
+  for (const name of ["b.png", "a.png", "c1.png", "C.png", "odd[1].png"]) await picture(join(dir, name));
+  await symlink("/nowhere", join(dir, "z.txt"));
+  const files = async (...args: string[]) => {
+    const { stdout } = await ctok(["encode", ...args, "--out", "out/", "--json"], { cwd: dir });
+    return lines(stdout).map(({ file }) => file);
+  };
+  assert.deepEqual(await files("?.png"), ["C.png", "a.png", "b.png"]);
+  assert.deepEqual(await files("odd[1].png", "{c1,a}.png", "a.p*"), ["odd[1].png", "a.png", "c1.png"]);
+  assert.deepEqual(await files("none*.png", "b.png"), ["none*.png", "b.png"]);
+});
+
+test("two inputs of one stem are refused before any work", async () => {
+  const dir = await folder("stems");
+  await mkdir(join(dir, "other"));
+  await picture(join(dir, "p.png"));
+  await copyFile(join(dir, "p.png"), join(dir, "other/p.png"));
+  const { stderr } = await ctokEnds(2, ["encode", "p.png", "other/p.png", "--out", "out"], { cwd: dir });
+  assert.match(stderr, /p\.png and other\/p\.png: .* both would become out\/p\.safetensors/);
+  assert.ok(!existsSync(join(dir, "out")));
+});
+
+test("a result never overwrites an input", async () => {
+  const dir = await folder("input"), path = await picture(join(dir, "p.png")), before = await readFile(path);
+  await symlink(dir, join(dir, "same"));
+  for (const out of [".", "p.png", "same/"]) {
+    assert.match((await ctokEnds(2, ["autoencode", "p.png", "--out", out], { cwd: dir })).stderr, /would overwrite p\.png/);
+  }
+  assert.deepEqual(await readFile(path), before);
+});
+
+test("folders of outputs are made; where they cannot be, or a file is in their place, that is said", async () => {
+  const dir = await folder("out"), path = await picture(join(dir, "p.png"));
+  await ctokEnds(0, ["encode", path, "--out", "new/deep/t.safetensors"], { cwd: dir });
+  await ctokEnds(0, ["encode", path, "--out", "new/folder/"], { cwd: dir });
+  assert.deepEqual((await readdir(join(dir, "new"), { recursive: true })).sort(), [
+    "deep",
+    "deep/t.safetensors",
+    "folder",
+    "folder/p.safetensors",
+  ]);
+  assert.match(
+    (await ctokEnds(2, ["encode", path, cat, "--out", "p.png"], { cwd: dir })).stderr,
+    /expected a folder for 2 inputs, found the file p\.png/,
+  );
+  assert.match(
+    (await ctokEnds(1, ["encode", path, "--out", "p.png/sub/"], { cwd: dir })).stderr,
+    /^ctok: p\.png\/sub: expected a folder/,
+  );
+  assert.match(
+    (await ctokEnds(1, ["encode", path, "--out", "/proc/t.safetensors"])).stderr,
+    /^ctok: .*\/proc\/t\.safetensors: expected /,
+  );
+});
+
+// ---------------------------------------------------------------- models
+test("info: a table, JSON, and the list of models with licences", async () => {
+  const { stdout } = await ctokEnds(0, ["info", "nano-DI8x8"]);
+  assert.match(stdout, /^name +nano-DI8x8\n(.*\n)*kind +discrete .*\ncodebook +64000 codes, levels 8, 8, 8, 5, 5, 5 /);
+  await using tokenizer = await Tokenizer.open("nano-DI8x8");
+  assert.deepEqual(lines((await ctokEnds(0, ["info", "nano-DI8x8", "--json"])).stdout), [
+    JSON.parse(JSON.stringify(tokenizer.info)),
+  ]);
+  const list = (await ctokEnds(0, ["info"], { env: { CTOK_LIBRARY: "/nonexistent" } })).stdout;
+  assert.match(list, /^nano-DI8x8 +embedded +Apache-2\.0$/m);
+  assert.match(list, /^DI16x16 +nvidia\/Cosmos-Tokenizer-DI16x16 +NVIDIA Open Model License$/m);
+});
+
+test("a model or library that cannot be opened ends with 3", async () => {
+  const dir = await folder("model"), path = await picture(join(dir, "p.png"));
+  await writeFile(join(dir, "junk.safetensors"), "junk");
+  for (const model of ["/gone", "DI8x8", "junk.safetensors"]) {
+    const { stderr } = await ctokEnds(3, ["encode", path, "--model", model, "--out", "out/"], { cwd: dir });
+    assert.match(stderr, new RegExp(`^ctok: .*${model}.*\n$`));
+  }
+  assert.match((await ctokEnds(3, ["info", "/gone"])).stderr, /expected an embedded name/);
+  const library = await ctokEnds(3, ["info", "nano-DI8x8", "--json"], { env: { CTOK_LIBRARY: "/nonexistent" } });
+  assert.equal(lines(library.stdout)[0].code, "LIBRARY");
+  assert.deepEqual((await readdir(dir)).sort(), ["junk.safetensors", "p.png"]);
+});
+
+test("tokens whose model is gone: 3, the others are done, and --model names another", async () => {
+  const dir = await folder("moved"), tokens = await tokenize(await picture(join(dir, "p.png")));
+  await saveTokens(join(dir, "here.safetensors"), tokens);
+  await saveTokens(
+    join(dir, "gone.safetensors"),
+    new Tokens({ ...tokens.origin, source: "/gone/model" }, { indices: tokens.indices }),
+  );
+  const args = ["decode", "gone.safetensors", "here.safetensors", "--out", "out"];
+  const { stdout, stderr } = await ctokEnds(3, args, { cwd: dir });
+  assert.match(stderr, /gone\.safetensors: its model cannot be opened, --model can name another: .*"\/gone\/model"/);
+  assert.match(stdout, /^here\.safetensors -> out\/here\.png/);
+  await ctokEnds(0, [...args, "--model", "nano-DI8x8"], { cwd: dir });
+  assert.deepEqual(await readFile(join(dir, "out/gone.png")), await readFile(join(dir, "out/here.png")));
+});
+
+test("a converted model gives the same tokens", async () => {
+  const dir = await folder("convert"), path = await picture(join(dir, "p.png"));
+  await ctokEnds(0, ["convert", "nano-DI8x8", "--out", "copy.safetensors", "--name", "Copy-DI8x8"], { cwd: dir });
+  const [info] = lines((await ctokEnds(0, ["info", "copy.safetensors", "--json"], { cwd: dir })).stdout);
+  assert.deepEqual([info.name, info.source], ["Copy-DI8x8", join(dir, "copy.safetensors")]);
+  await ctokEnds(0, ["encode", path, "--model", "copy.safetensors", "--out", "t.safetensors"], { cwd: dir });
+  assert.deepEqual((await loadTokens(join(dir, "t.safetensors"))).indices.data, (await tokenize(path)).indices.data);
+  assert.match((await ctokEnds(3, ["convert", "/gone", "--out", "x"], { cwd: dir })).stderr, /^ctok: .*expected .*"\/gone"/);
+  assert.deepEqual((await readdir(dir)).sort(), ["copy.safetensors", "p.png", "t.safetensors"]);
+});
+
+test(
+  "folders of .jit files are converted, many at once",
+  { skip: existsSync(fixtures) ? false : "no ../shared/fixtures" },
+  async () => {
+    const dir = await folder("jit"), path = await picture(join(dir, "p.png"));
+    const names = ["Cosmos-Tokenizer-DI8x8", "Cosmos-Tokenizer-CI16x16"];
+    await ctokEnds(0, ["convert", ...names.map((name) => join(fixtures, name)), "--out", dir]);
+    for (const name of names) {
+      for (const [model, out] of [[join(fixtures, name), "a.npy"], [`${name}.safetensors`, "b.npy"]] as const) {
+        await ctokEnds(0, ["encode", path, "--model", model, "--out", out], { cwd: dir });
+      }
+      assert.deepEqual(await readFile(join(dir, "b.npy")), await readFile(join(dir, "a.npy")));
+    }
+  },
+);
+
+// ---------------------------------------------------------------- nothing half-written
+test("a disk that is full leaves no part of a file, and the next file is done", async () => {
+  const dir = await folder("full");
+  await picture(join(dir, "small.png"));
+  const shell = `trap '' XFSZ; ulimit -f 8; exec "$@"`; // files end at 8 × 512 bytes; the cat's tokens need 4.7 kB
+  const { stdout, stderr } = await ctokEnds(1, ["encode", cat, "small.png", "--out", "out"], { cwd: dir, shell });
+  assert.match(stderr, /^ctok: .*out\/cat\.safetensors: expected the system to write it, found .*file too large/im);
+  assert.match(stdout, /^small\.png -> out\/small\.safetensors/);
+  assert.deepEqual(await readdir(join(dir, "out")), ["small.safetensors"]);
+});
+
+test("Ctrl-C ends with 130, keeps what was finished, and leaves no part of the rest", slow, async () => {
+  const dir = await folder("interrupt");
+  await picture(join(dir, "a.png"));
+  await picture(join(dir, "b.jpg"), 4096, 4096); // many seconds of work
+  const start = performance.now();
+  const { stdout, stderr } = await ctokEnds(130, ["autoencode", "a.png", "b.jpg", "a.png", "--out", "out"], {
+    cwd: dir,
+    onOutput: (interrupt) => setTimeout(interrupt, 1000), // at the line that says that a.png is done
+  });
+  assert.match(stdout, /^a\.png -> .*\n$/);
+  assert.equal(stderr, "ctok: interrupted\n");
+  assert.deepEqual(await readdir(join(dir, "out")), ["a.png"]);
+  assert.ok(performance.now() - start < 8000, "soon, not at the end of the job");
+});
+
+test("a reader that leaves early does not end the work", async () => {
+  const dir = await folder("pipe");
+  for (const name of ["a.png", "b.png"]) await picture(join(dir, name));
+  const shell = `"$@" | true`;
+  const { stderr } = await ctokEnds(0, ["encode", "a.png", "b.png", "--out", "out"], { cwd: dir, shell });
+  assert.doesNotMatch(stderr, /EPIPE/);
+  assert.deepEqual((await readdir(join(dir, "out"))).sort(), ["a.safetensors", "b.safetensors"]);
+});
