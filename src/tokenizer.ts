@@ -283,12 +283,9 @@ export class Tokenizer implements AsyncDisposable {
     if (origin.spatialFactor !== spatialFactor || origin.levels.join() !== levels.join()) {
       const describeFactor = (factor: number, l: readonly number[]) =>
         `factor ${factor}${l.length ? `, FSQ levels ${l.join(" ")}` : ", continuous"}`;
-      throw expected(
-        `${name} decodes`,
-        `tokens of ${describeFactor(spatialFactor, levels)}`,
-        `tokens of ${origin.model} (${describeFactor(origin.spatialFactor, origin.levels)})`,
-        "UNSUPPORTED",
-      );
+      const wanted = `tokens of ${describeFactor(spatialFactor, levels)}`;
+      const found = `tokens of ${origin.model} (${describeFactor(origin.spatialFactor, origin.levels)})`;
+      throw new TokenizerError("UNSUPPORTED", `${name}: expected ${wanted}, found ${found}`);
     }
     const fits = (tokens: number, pixels: number, before: number) => {
       const missing = tokens * spatialFactor - pixels;

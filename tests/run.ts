@@ -125,7 +125,10 @@ suite(
 
 const rows = ["bun", "deno"].map(fixtureTable);
 if (filter.length === 0 && existsSync(join(root, "../shared/fixtures"))) {
-  count(`every fixture case ran on both runtimes (${rows.join(" and ")})`, rows[0] === rows[1] && rows[0]! > 60 ? "passed" : "failed");
+  count(
+    `every fixture case ran on both runtimes (${rows.join(" and ")})`,
+    rows[0] === rows[1] && rows[0]! > 60 ? "passed" : "failed",
+  );
 }
 
 section("result");

@@ -236,7 +236,7 @@ static ctok_status check_coverage(const json *j, checkpoint_tensor *tensors, int
 
 ctok_status safetensors_read(checkpoint *into, checkpoint_map map, ctok_error *error) {
     json j = {.into = into, .error = error};
-    if (map.num_bytes < 8) return FAIL(&j, "%zu bytes: too short for a checkpoint", map.num_bytes);
+    if (map.num_bytes < 8) return FAIL(&j, "expected at least 8 bytes, found %zu", map.num_bytes);
     uint64_t header_bytes = load_u64(map.bytes), left = map.num_bytes - 8;
     if (header_bytes > MAX_HEADER_BYTES || header_bytes > left)
         return FAIL(&j, "a safetensors header of %llu bytes: expected at most %d, and the file has %llu more",
@@ -379,7 +379,7 @@ ctok_status safetensors_write(const char *path, const checkpoint_tensor *tensors
     ctok_status status = CTOK_OK;
     int descriptor = open_temporary(&temporary, path);
     if (descriptor < 0) {
-        status = fail_write(error, path, "no file can be made beside it");
+        status = fail_write(error, path, "expected a folder that takes a new file, but it");
     } else {
         status = write_file(descriptor, path, sorted, num_tensors, metadata, num_metadata, error);
         if (close(descriptor) != 0 && status == CTOK_OK) status = fail_write(error, path, "cannot be closed");

@@ -130,10 +130,13 @@ static named_kind kind_in_name(const char *name) {
     return (named_kind){0};
 }
 
-// The option; else the part of the path that names the model: the folder of encoder.jit, the file's own name otherwise.
-static void model_name(char out[64], const char *path, const ctok_model_options *options) {
-    if (options && options->name[0]) {
-        snprintf(out, 64, "%.63s", options->name);
+// The option; else the metadata; else the part of the path that names the model: the folder of encoder.jit, the file's own
+// name otherwise.
+static void model_name(char out[64], const checkpoint *c, const char *path, const ctok_model_options *options) {
+    const char *recorded = checkpoint_metadata_find(c, "ctok.name");
+    if (options && options->name[0]) recorded = options->name;
+    if (recorded && recorded[0]) {
+        snprintf(out, 64, "%.63s", recorded);
         return;
     }
     static const char *const generic[] = {"encoder.jit", "decoder.jit", "autoencoder.jit", "encoder.safetensors", "decoder.safetensors",
@@ -248,7 +251,7 @@ static ctok_status find_levels_of_fsq(variant *v, const checkpoint *c, const cto
 
 ctok_status variant_find(variant *out, const checkpoint *c, const char *path, const ctok_model_options *options, ctok_error *error) {
     variant v = {0};
-    model_name(v.name, path, options);
+    model_name(v.name, c, path, options);
     if (find(c, "encoder.conv_in.0.conv3d.weight") || find(c, "decoder.conv_in.0.conv3d.weight")) {
         return ctok_fail(error, CTOK_E_FILE_NETWORK, 0, "%s: expected an image tokenizer, found a video tokenizer (3-D convolutions)", v.name);
     }

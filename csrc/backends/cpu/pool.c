@@ -95,7 +95,8 @@ ctok_status pool_open(pool **out, int32_t num_threads, ctok_error *error) {
         if (failure) {
             int32_t num_started = p->num_workers;
             pool_close(p);
-            return ctok_fail(error, CTOK_E_THREAD, failure, "expected to start %d threads, the system gave %d", num_workers, num_started);
+            return ctok_fail(error, CTOK_E_THREAD, failure, "expected to start %d threads, the system gave %d", num_workers,
+                             num_started);
         }
     }
     *out = p;

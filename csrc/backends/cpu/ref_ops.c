@@ -263,7 +263,8 @@ static void attention_query(void *context, int64_t task, int32_t thread) {
     const ref_call *call = context;
     const attention_params *p = call->params;
     int64_t C = p->shape.c, positions = p->shape.h * p->shape.w, first = task / positions * positions * C;
-    const float *q = (const float *)call->in + task * C, *k = (const float *)call->second + first, *v = (const float *)call->third + first;
+    const float *q = (const float *)call->in + task * C;
+    const float *k = (const float *)call->second + first, *v = (const float *)call->third + first;
     float *out = (float *)call->out + task * C;
     double *row = call->rows + thread * positions, largest = -INFINITY, total = 0;
     for (int64_t j = 0; j < positions; j++) {
