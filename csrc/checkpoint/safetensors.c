@@ -379,7 +379,7 @@ ctok_status safetensors_write(const char *path, const checkpoint_tensor *tensors
     ctok_status status = CTOK_OK;
     int descriptor = open_temporary(&temporary, path);
     if (descriptor < 0) {
-        status = fail_write(error, path, "expected a folder that takes a new file, but it");
+        status = fail_write(error, path, "expected a folder where a file can be made, found");
     } else {
         status = write_file(descriptor, path, sorted, num_tensors, metadata, num_metadata, error);
         if (close(descriptor) != 0 && status == CTOK_OK) status = fail_write(error, path, "cannot be closed");
