@@ -1,5 +1,5 @@
 /**
- * ctok: images to Cosmos tokens and back. The whole public API.
+ * ctok: images and videos to Cosmos tokens and back. The whole public API.
  *
  *     import { detokenize, tokenize } from "mod.ts";
  *     const tokens = await tokenize("photo.jpg");
@@ -9,11 +9,32 @@ export { convert, detokenize, type Image, tokenize } from "./src/tokenize.ts";
 export { type Plan, Tokenizer } from "./src/tokenizer.ts";
 export type { FactSource, HalfInfo, ModelInfo } from "./src/info.ts";
 export type { ImageInput } from "./src/pixels.ts";
-export type { DecodeOptions, EncodeOptions, OpenOptions } from "./src/options.ts";
+export type {
+  AutoencodeOptions,
+  DecodeOptions,
+  DecodeStreamOptions,
+  EncodeOptions,
+  EncodeStreamOptions,
+  OpenOptions,
+  PlanOptions,
+  PlanShape,
+} from "./src/options.ts";
+export type { Frames, Parts } from "./src/stream.ts";
+export { joinTokens, windowsOf } from "./src/windows.ts";
 export type { JobOptions } from "./src/job.ts";
-export { type DType, type Origin, Tensor, type TensorLike, type TokenKind, Tokens } from "./src/tensor.ts";
+export {
+  type DType,
+  type Origin,
+  Tensor,
+  type TensorLike,
+  type TokenKind,
+  TokenPart,
+  Tokens,
+  type VideoOrigin,
+  type VideoWindow,
+} from "./src/tensor.ts";
 export { type ErrorCode, messageOf, TokenizerError } from "./src/errors.ts";
-export { defaultModel, embeddedModels, publicModels } from "./src/models.ts";
+export { defaultModel, defaultVideoModel, embeddedModels, publicModels } from "./src/models.ts";
 export {
   decodeTokens,
   encodeTokens,

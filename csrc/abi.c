@@ -32,7 +32,14 @@ static ctok_error *checked(ctok_error *error) { return error && error->struct_si
     }
 DEFINE_GET(engine, OBJECT_ENGINE)
 DEFINE_GET(model, OBJECT_MODEL)
+DEFINE_GET(stream, OBJECT_STREAM)
 DEFINE_GET(job, OBJECT_JOB)
+
+// Streams do not outlive their model's id.
+static void release_model(object *m) {
+    for (object *s; (s = ids_remove_first(OBJECT_STREAM, m));) object_release(s);
+    object_release(m);
+}
 
 const char *ctok_version(void) { return "0.1.0"; }
 
@@ -97,7 +104,7 @@ ctok_status ctok_engine_close(uint32_t id, ctok_error *error) {
     CTOK_TRY(get_engine(&e, id, error));
     if (ids_remove(&e->base)) {
         engine_close(e);
-        for (object *model; (model = ids_remove_first(OBJECT_MODEL, &e->base));) object_release(model);
+        for (object *model; (model = ids_remove_first(OBJECT_MODEL, &e->base));) release_model(model);
         object_release(&e->base);
     }
     object_release(&e->base);
@@ -116,6 +123,11 @@ static ctok_status check_model_options(const ctok_model_options *options, ctok_e
     }
     if (options->num_fsq_levels > 8) {
         return ctok_fail(error, CTOK_E_ARGUMENT, options->num_fsq_levels, "num_fsq_levels: expected 0 to 8, found %u", options->num_fsq_levels);
+    }
+    const uint32_t factors[] = {options->spatial_factor, options->temporal_factor};
+    for (int i = 0; i < 2; i++) {
+        if (!factors[i] || (factors[i] <= 256 && !(factors[i] & (factors[i] - 1)))) continue;
+        return ctok_fail(error, CTOK_E_ARGUMENT, factors[i], "%s_factor: expected 0 or a power of 2 up to 256, found %u", i ? "temporal" : "spatial", factors[i]);
     }
     if (!memchr(options->name, 0, sizeof options->name)) return ctok_fail(error, CTOK_E_ARGUMENT, 0, "name: expected up to 63 bytes and a NUL");
     return CTOK_OK;
@@ -164,7 +176,7 @@ ctok_status ctok_model_close(uint32_t id, ctok_error *error) {
     if (ids_remove(&m->base)) {
         atomic_store(&m->is_closed, true);
         engine_close_subject((engine *)m->base.owner, &m->base);
-        object_release(&m->base);
+        release_model(&m->base);
     }
     object_release(&m->base);
     return CTOK_OK;
@@ -181,8 +193,10 @@ ctok_status ctok_plan_query(uint32_t id, ctok_plan *plan, const ctok_request *re
     if (status == CTOK_OK) {
         *plan = (ctok_plan){.struct_size = sizeof *plan, .num_outputs = (uint32_t)p.num_outputs, .arena_bytes = p.plan.arena_bytes,
                             .weight_bytes = m->weight_bytes, .num_steps = (uint32_t)(p.graph.num_nodes * p.request.batch),
-                            .input_bytes = p.input_image_bytes * (uint64_t)p.request.batch, .padded_height = p.frame.padded_height,
-                            .padded_width = p.frame.padded_width, .pad_top = p.frame.top, .pad_left = p.frame.left};
+                            .input_bytes = p.input_image_bytes * (uint64_t)p.request.batch, .padded_frames = p.frame.padded_frames,
+                            .padded_height = p.frame.padded_height, .padded_width = p.frame.padded_width, .pad_before = p.frame.before,
+                            .pad_top = p.frame.top, .pad_left = p.frame.left};
+        if (p.request.chunk) program_state_bytes(&p, &plan->state_bytes, &plan->state_bytes_per_frame);
         memcpy(plan->outputs, p.outputs, sizeof plan->outputs);
         for (int32_t i = 0; i < p.num_outputs; i++) plan->result_bytes += p.outputs[i].bytes;
         program_free(&p);
@@ -204,6 +218,43 @@ ctok_status ctok_job_submit(uint32_t id, const void *input, uint64_t input_bytes
     return status;
 }
 
+// ---------------------------------------------------------------- streams
+ctok_status ctok_stream_open(uint32_t id, const ctok_stream_options *options, uint32_t *stream_id, ctok_error *error) {
+    error = checked(error);
+    EXPECT_STRUCT(options, error);
+    EXPECT_POINTER(stream_id, error);
+    if (options->task != CTOK_TASK_ENCODE && options->task != CTOK_TASK_DECODE) {
+        return ctok_fail(error, CTOK_E_ARGUMENT, options->task, "task: expected 1 (encode) or 2 (decode), found %u", options->task);
+    }
+    model *m;
+    CTOK_TRY(get_model(&m, id, error));
+    ctok_status status = stream_open(stream_id, m, options, error);
+    object_release(&m->base);
+    return status;
+}
+
+ctok_status ctok_stream_submit(uint32_t id, const void *input, uint64_t input_bytes, const ctok_request *request, uint32_t *job, ctok_error *error) {
+    error = checked(error);
+    EXPECT_POINTER(input, error);
+    EXPECT_STRUCT(request, error);
+    EXPECT_POINTER(job, error);
+    stream *s;
+    CTOK_TRY(get_stream(&s, id, error));
+    ctok_status status = job_submit_chunk(job, s, input, input_bytes, request, error);
+    object_release(&s->base);
+    return status;
+}
+
+ctok_status ctok_stream_close(uint32_t id, ctok_error *error) {
+    error = checked(error);
+    stream *s;
+    CTOK_TRY(get_stream(&s, id, error));
+    if (ids_remove(&s->base)) object_release(&s->base);
+    object_release(&s->base);
+    return CTOK_OK;
+}
+
+// ---------------------------------------------------------------- the life of a job
 ctok_status ctok_job_query(uint32_t id, ctok_job_info *info, ctok_error *error) {
     error = checked(error);
     EXPECT_STRUCT(info, error);

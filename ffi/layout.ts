@@ -130,6 +130,8 @@ export const ModelOptions = new Struct({
   halves: "u32",
   num_fsq_levels: "u32",
   fsq_levels: { row: "u32", count: 8 },
+  spatial_factor: "u32",
+  temporal_factor: "u32",
   name: { text: 64 },
 });
 
@@ -138,8 +140,10 @@ export const ModelInfo = new Struct({
   halves: "u32",
   is_discrete: "u32",
   is_discrete_from: "u32",
+  is_video: "u32",
   spatial_factor: "u32",
-  spatial_factor_from: "u32",
+  temporal_factor: "u32",
+  factors_from: "u32",
   patch: "u32",
   latent_channels: "u32",
   num_fsq_levels: "u32",
@@ -172,11 +176,16 @@ export const Request = new Struct({
   task: "u32",
   input: "u32",
   outputs: "u32",
+  chunk: "u32",
+  reserved: "u32",
   batch: "i64",
+  frames: "i64",
   height: "i64",
   width: "i64",
+  crop_before: "i64",
   crop_top: "i64",
   crop_left: "i64",
+  crop_frames: "i64",
   crop_height: "i64",
   crop_width: "i64",
 });
@@ -199,12 +208,18 @@ export const Plan = new Struct({
   weight_bytes: "u64",
   num_steps: "u32",
   reserved: "u32",
+  state_bytes: "u64",
+  state_bytes_per_frame: "u64",
+  padded_frames: "i64",
   padded_height: "i64",
   padded_width: "i64",
+  pad_before: "i64",
   pad_top: "i64",
   pad_left: "i64",
   outputs: { struct: Output, count: 4 },
 });
+
+export const StreamOptions = new Struct({ struct_size: "u32", task: "u32", attention_frames: "u32", reserved: "u32" });
 
 export const JobInfo = new Struct({
   struct_size: "u32",
@@ -221,6 +236,7 @@ export const JobInfo = new Struct({
 
 // ---------------------------------------------------------------- the constants of ctok.h that TypeScript uses
 export const ABI_VERSION = 1;
+export const chunk = { none: 0, first: 1, later: 2 } as const;
 export const task = { encode: 1, decode: 2, autoencode: 3 } as const;
 export const kind = { pixelsU8: 1, pixelsF32: 2, indices: 4, codes: 8, latent: 16, preQuant: 32 } as const;
 export const half = { encoder: 1, decoder: 2 } as const;

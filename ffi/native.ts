@@ -109,6 +109,14 @@ export class Engine {
     return this.#submit((job, error) => this.#f.ctok_job_submit(model, input, BigInt(input.byteLength), native, job, error));
   }
 
+  /** Submits the next chunk of a stream; it knows the task and which chunk this is. */
+  runChunk(stream: number, input: Uint8Array, request: RequestValues): number {
+    const native = layout.Request.make(request);
+    return this.#submit((job, error) =>
+      this.#f.ctok_stream_submit(stream, input, BigInt(input.byteLength), native, job, error)
+    );
+  }
+
   /** Settles when the job has ended; rejects with its NativeFailure. The caller then takes its results and releases it. */
   ended(job: number): Promise<JobInfo> {
     return new Promise((resolve, reject) => {
@@ -137,7 +145,7 @@ export class Engine {
     this.#check((error) => this.#f.ctok_job_release(job, error));
   }
 
-  // -------------------------------------------------------------- models
+  // -------------------------------------------------------------- models and streams
   modelInfo(model: number): NativeModelInfo {
     return this.#query(layout.ModelInfo, (out, error) => this.#f.ctok_model_query(model, out, error));
   }
@@ -145,6 +153,16 @@ export class Engine {
   plan(model: number, request: RequestValues): PlanInfo {
     const native = layout.Request.make(request);
     return this.#query(layout.Plan, (out, error) => this.#f.ctok_plan_query(model, out, native, error));
+  }
+
+  /** An id for runChunk. attentionFrames: how many token frames a frame sees, itself included; 0: all of the past. */
+  openStream(model: number, task: number, attentionFrames: number): number {
+    const native = layout.StreamOptions.make({ task, attention_frames: attentionFrames });
+    return this.#submit((stream, error) => this.#f.ctok_stream_open(model, native, stream, error));
+  }
+
+  closeStream(stream: number): void {
+    this.#check((error) => this.#f.ctok_stream_close(stream, error));
   }
 
   closeModel(model: number): void {

@@ -112,6 +112,33 @@ export const symbols = {
     ],
     result: "i32",
   },
+  ctok_stream_open: {
+    parameters: [
+      "u32", // uint32_t model
+      "buffer", // const ctok_stream_options *options
+      "buffer", // uint32_t *stream
+      "buffer", // ctok_error *error
+    ],
+    result: "i32",
+  },
+  ctok_stream_submit: {
+    parameters: [
+      "u32", // uint32_t stream
+      "buffer", // const void *input
+      "u64", // uint64_t input_bytes
+      "buffer", // const ctok_request *request
+      "buffer", // uint32_t *job
+      "buffer", // ctok_error *error
+    ],
+    result: "i32",
+  },
+  ctok_stream_close: {
+    parameters: [
+      "u32", // uint32_t stream
+      "buffer", // ctok_error *error
+    ],
+    result: "i32",
+  },
   ctok_job_query: {
     parameters: [
       "u32", // uint32_t job

@@ -9,9 +9,12 @@ export interface ModelInfo {
   readonly name: string;
   /** An embedded name or an absolute path. */
   readonly source: string;
+  readonly isVideo: boolean;
   readonly isDiscrete: boolean;
   /** Pixels of one token, each way. */
   readonly spatialFactor: number;
+  /** Frames of one token after the first frame; 1 for images. */
+  readonly temporalFactor: number;
   /** Side of the Haar patch, 2 or 4. */
   readonly patch: number;
   readonly latentChannels: number;
@@ -31,7 +34,7 @@ export interface ModelInfo {
   readonly weightBytes: number;
   /** Weights that are NaN or infinite: allowed, and told. */
   readonly nonFinite: { readonly weights: number; readonly tensors: number; readonly first: string | undefined };
-  readonly from: { readonly kind: FactSource; readonly levels: FactSource; readonly spatialFactor: FactSource };
+  readonly from: { readonly kind: FactSource; readonly levels: FactSource; readonly factors: FactSource };
 }
 
 export interface HalfInfo {
@@ -57,8 +60,10 @@ export function describe(engine: Engine, n: NativeModelInfo, source: string): Mo
   return {
     name: n.name,
     source,
+    isVideo: n.is_video === 1,
     isDiscrete: n.is_discrete === 1,
     spatialFactor: n.spatial_factor,
+    temporalFactor: n.temporal_factor,
     patch: n.patch,
     latentChannels: n.latent_channels,
     levels: n.fsq_levels.slice(0, n.num_fsq_levels),
@@ -76,7 +81,7 @@ export function describe(engine: Engine, n: NativeModelInfo, source: string): Mo
     from: {
       kind: layout.sources[n.is_discrete_from] ?? "",
       levels: layout.sources[n.fsq_levels_from] ?? "",
-      spatialFactor: layout.sources[n.spatial_factor_from] ?? "",
+      factors: layout.sources[n.factors_from] ?? "",
     },
   };
 }

@@ -20,8 +20,9 @@ const nano = (name: string): EmbeddedModel => ({
 });
 
 /** Small trained tokenizers that ship with ctok; see models/nano/README.md for what they can do. */
-export const embeddedModels: readonly EmbeddedModel[] = [nano("DI8x8")];
+export const embeddedModels: readonly EmbeddedModel[] = [nano("DI8x8"), nano("DV4x8x8")];
 export const defaultModel = "nano-DI8x8";
+export const defaultVideoModel = "nano-DV4x8x8";
 
 export interface PublicModel {
   /** Short name and folder, such as "CI8x8". */
@@ -30,6 +31,8 @@ export interface PublicModel {
   readonly repository: string;
   readonly kind: "continuous" | "discrete";
   readonly spatialFactor: number;
+  /** 1 for images. */
+  readonly temporalFactor: number;
   readonly patch: number;
   readonly licence: string;
   readonly licenceUrl: string;
@@ -40,15 +43,27 @@ const published = (family: string, name: string): PublicModel => ({
   repository: `nvidia/${family}-${name}`,
   kind: name.startsWith("C") ? "continuous" : "discrete",
   spatialFactor: Number(/x(\d+)/.exec(name)![1]),
+  temporalFactor: name[1] === "V" ? Number(/^..(\d+)/.exec(name)![1]) : 1,
   patch: name.endsWith("-360p") ? 2 : 4,
   licence: "NVIDIA Open Model License",
   licenceUrl: "https://www.nvidia.com/en-us/agreements/enterprise-software/nvidia-open-model-license/",
 });
 
-/** Image tokenizers that ctok reads. Their weights are not part of ctok: fetch them, accept their licence, pass the folder. */
+/** Tokenizers that ctok reads. Their weights are not part of ctok: fetch them, accept their licence, pass the folder. */
 export const publicModels: readonly PublicModel[] = [
-  ...["CI8x8", "CI16x16", "DI8x8", "DI16x16"].map((name) => published("Cosmos-Tokenizer", name)),
-  ...["CI8x8-360p", "CI16x16-360p", "DI8x8-360p", "DI16x16-360p"].map((name) => published("Cosmos-Tokenize1", name)),
+  ...["CI8x8", "CI16x16", "DI8x8", "DI16x16", "CV4x8x8", "CV8x8x8", "CV8x16x16", "DV4x8x8", "DV8x8x8", "DV8x16x16"].map((
+    name,
+  ) => published("Cosmos-Tokenizer", name)),
+  ...[
+    "CI8x8-360p",
+    "CI16x16-360p",
+    "DI8x8-360p",
+    "DI16x16-360p",
+    "CV4x8x8-360p",
+    "DV4x8x8-360p",
+    "CV8x8x8-720p",
+    "DV8x16x16-720p",
+  ].map((name) => published("Cosmos-Tokenize1", name)),
 ];
 
 export interface ResolvedModel {

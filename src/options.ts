@@ -16,6 +16,9 @@ export const openOptions = z.strictObject({
   name: z.string().min(1).max(63).optional(),
   /** FSQ levels, level 0 least significant, where a checkpoint does not say. */
   fsqLevels: z.array(z.int().min(2).max(65535)).min(1).max(8).optional(),
+  /** Compression factors of a video checkpoint that carries unused convolutions under a name that does not tell; otherwise checked. */
+  spatialFactor: z.int().min(2).max(256).optional(),
+  temporalFactor: z.int().min(1).max(256).optional(),
   /** Threads of the engine that computes. Default: one for each processor. */
   threads: z.int().min(1).max(256).optional(),
   /** Kernels to use; the default takes the best that the processor has. */
@@ -28,6 +31,8 @@ export type OpenOptions = z.input<typeof openOptions>;
 export const encodeOptions = z.strictObject({
   /** Also return the continuous vector before FSQ. Discrete models. */
   preQuant: z.boolean().default(false),
+  /** Frames of a window of a video; default 17, as the public tokenizer. */
+  window: z.int().min(1).max(1 << 20).optional(),
   signal,
   onProgress,
 });
@@ -44,14 +49,50 @@ export const decodeOptions = z.strictObject({
 export type DecodeOptions = z.input<typeof decodeOptions>;
 
 export const jobOptions = z.strictObject({ signal, onProgress });
+export const autoencodeOptions = z.strictObject({ window: encodeOptions.shape.window, signal, onProgress });
+export type AutoencodeOptions = z.input<typeof autoencodeOptions>;
+
+const attentionFrames = z.int().min(1).max(1 << 20).optional();
+export const encodeStreamOptions = z.strictObject({
+  /** Cut into windows of so many frames that do not see each other, instead of one seamless sequence. */
+  window: encodeOptions.shape.window,
+  /** Frames computed at once: a multiple of the temporal factor; default 8. More is faster and takes more memory. */
+  chunkFrames: z.int().min(1).max(1 << 20).optional(),
+  /** Token frames that the temporal attention of a frame sees, itself included. Default: all of the past. */
+  attentionFrames,
+  preQuant: z.boolean().default(false),
+  /** Frames a second, such as "30000/1001": recorded with the tokens. */
+  fps: z.string().regex(/^\d+(\/\d+)?$/, "expected a fraction such as 30000/1001").optional(),
+  signal,
+});
+export type EncodeStreamOptions = z.input<typeof encodeStreamOptions>;
+
+export const decodeStreamOptions = z.strictObject({
+  /** Token frames decoded at once; default 2. */
+  chunkTokens: z.int().min(1).max(1 << 20).optional(),
+  attentionFrames,
+  /** As for decode. */
+  crop: z.boolean().default(true),
+  signal,
+});
+export type DecodeStreamOptions = z.input<typeof decodeStreamOptions>;
 
 export const planShape = z.strictObject({
   batch: z.int().min(1).default(1),
   /** Pixels, or tokens when the task is decode. */
+  /** Of a video: frames, or token frames when the task is decode. */
+  frames: z.int().min(1).default(1),
   height: z.int().min(1),
   width: z.int().min(1),
 });
-export const planOptions = z.strictObject({ task: z.enum(["encode", "decode", "autoencode"]).default("encode") });
+export type PlanShape = z.input<typeof planShape>;
+export const planOptions = z.strictObject({
+  task: z.enum(["encode", "decode", "autoencode"]).default("encode"),
+  mode: z.enum(["window", "stream", "whole"]).default("window"),
+  window: z.int().min(1).default(17),
+  chunkFrames: z.int().min(1).default(8),
+});
+export type PlanOptions = z.input<typeof planOptions>;
 
 /** Parses; a failure is one TokenizerError ARGUMENT that names every wrong option, what was expected and what was found. */
 export function parse<S extends z.ZodType>(schema: S, value: unknown, name: string): z.output<S> {

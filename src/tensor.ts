@@ -1,7 +1,7 @@
 /**
- * Plain dense tensors, row-major, and what an encoder returns. Layouts (B batch, h w token grid, d FSQ channels):
- * indices int32 [B, h, w]; codes float32 [B, d, h, w]; latent float32 [B, C, h, w]; pixels uint8 [B, H, W, 3] or
- * float32 [B, 3, H, W] in [-1, 1]. Nothing here calls native code.
+ * Plain dense tensors, row-major, and what an encoder returns. Layouts (B batch, t h w token grid, d FSQ channels; T and t
+ * for videos): indices int32 [B, (t,) h, w]; codes float32 [B, d, (t,) h, w]; latent float32 [B, C, (t,) h, w]; pixels uint8
+ * [B, (T,) H, W, 3] or float32 [B, 3, (T,) H, W] in [-1, 1]. Nothing here calls native code.
  */
 import { expected, TokenizerError } from "./errors.ts";
 
@@ -37,8 +37,29 @@ export interface Origin {
   readonly width: number;
   readonly top: number;
   readonly left: number;
+  /** Of tokens of a video: their frames. */
+  readonly video?: VideoOrigin;
   /** Version of ctok that made them. */
   readonly version: string;
+}
+
+/** The frames behind the tokens of a video. */
+export interface VideoOrigin {
+  /** Frames of one token after the first frame. */
+  readonly temporalFactor: number;
+  /** Real frames, without padding. */
+  readonly frames: number;
+  /** Frames a second as a fraction such as "30000/1001", where known. */
+  readonly fps?: string;
+  /** Windows that do not see each other, in order; absent when the tokens are one seamless sequence. */
+  readonly windows?: readonly VideoWindow[];
+}
+
+/** One window: how many token frames it has, the real frames in it, and how many padding frames lie before them. */
+export interface VideoWindow {
+  readonly tokens: number;
+  readonly frames: number;
+  readonly before: number;
 }
 
 export type TokenKind = "indices" | "codes" | "latent" | "preQuant";
@@ -86,19 +107,19 @@ export class Tokens {
     this.#parts = parts;
   }
 
-  /** int32 [B, h, w], 0 .. codebook size - 1. Discrete models. */
+  /** int32 [B, (t,) h, w], 0 .. codebook size - 1. Discrete models. */
   get indices(): Tensor<"int32"> {
     return this.#get("indices") as Tensor<"int32">;
   }
-  /** float32 [B, d, h, w], the quantised values in [-1, 1]. Discrete models. */
+  /** float32 [B, d, (t,) h, w], the quantised values in [-1, 1]. Discrete models. */
   get codes(): Tensor<"float32"> {
     return this.#get("codes") as Tensor<"float32">;
   }
-  /** float32 [B, C, h, w]. Continuous models. */
+  /** float32 [B, C, (t,) h, w]. Continuous models. */
   get latent(): Tensor<"float32"> {
     return this.#get("latent") as Tensor<"float32">;
   }
-  /** float32 [B, d, h, w], the vector before FSQ; only when encode was asked with `preQuant: true`. */
+  /** float32 [B, d, (t,) h, w], the vector before FSQ; only when encode was asked with `preQuant: true`. */
   get preQuant(): Tensor<"float32"> {
     return this.#get("preQuant") as Tensor<"float32">;
   }
@@ -123,6 +144,45 @@ export class Tokens {
       `${this.origin.model}: expected one of ${this.parts.join(", ")}, found a request for ${kind}${hint}`,
     );
   }
+}
+
+/** Tokens of a part of a video: of `numFrames` real frames from `firstFrame` on. */
+export class TokenPart extends Tokens {
+  readonly firstFrame: number;
+  readonly numFrames: number;
+  constructor(origin: Origin, parts: { [K in TokenKind]?: Tensor }, firstFrame: number, numFrames: number) {
+    super(origin, parts);
+    this.firstFrame = firstFrame;
+    this.numFrames = numFrames;
+  }
+}
+
+/** Elements `from` to `to` along `axis`, copied. */
+export function sliceAxis<D extends DType>(t: TensorLike<D>, axis: number, from: number, to: number): Tensor<D> {
+  const shape = t.shape.map((n, i) => i === axis ? to - from : n);
+  const inner = elementsOf(t.shape.slice(axis + 1)), step = t.shape[axis]! * inner, size = (to - from) * inner;
+  const data = new (t.data.constructor as new (n: number) => Arrays[D])(elementsOf(shape));
+  for (let o = 0; o * size < data.length; o++) {
+    data.set(t.data.subarray(o * step + from * inner, o * step + to * inner) as Arrays[D] & ArrayLike<number>, o * size);
+  }
+  return new Tensor(t.dtype, shape, data, t as Tensor<D>);
+}
+
+/** Tensors put one after the other along `axis`; all other sizes are equal. */
+export function concatAxis<D extends DType>(all: readonly TensorLike<D>[], axis: number): Tensor<D> {
+  const first = all[0]!;
+  const shape = first.shape.map((n, i) => i === axis ? all.reduce((sum, t) => sum + t.shape[axis]!, 0) : n);
+  const inner = elementsOf(shape.slice(axis + 1)), outer = elementsOf(shape.slice(0, axis));
+  const data = new (first.data.constructor as new (n: number) => Arrays[D])(elementsOf(shape));
+  let at = 0;
+  for (let o = 0; o < outer; o++) {
+    for (const t of all) {
+      const size = t.shape[axis]! * inner;
+      data.set(t.data.subarray(o * size, (o + 1) * size) as Arrays[D] & ArrayLike<number>, at);
+      at += size;
+    }
+  }
+  return new Tensor(first.dtype, shape, data, first as Tensor<D>);
 }
 
 export function elementsOf(shape: readonly number[]): number {

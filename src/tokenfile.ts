@@ -1,7 +1,7 @@
 /**
  * Token files. One of three forms, told apart by content when read:
- *   safetensors  `indices` U16 [B, h, w] (I32 above 65536 codes) or `latent` F32 [B, C, h, w], `preQuant` F32 where present,
- *                and the origin as metadata strings. The default: it names its model, and other tools open it.
+ *   safetensors  `indices` U16 [B, (t,) h, w] (I32 above 65536 codes) or `latent` F32 [B, C, (t,) h, w], `preQuant` F32 where
+ *                present, and the origin as metadata strings; of a video also its frames and windows. The default: it names its model, and other tools open it.
  *   msgpack      the same arrays and origin as one self-describing record, for queues and databases.
  *   npy          only the main array, for NumPy; the reader must say which model made it.
  * Codes are never stored: indices and levels give them back exactly.
@@ -13,13 +13,15 @@ import { expected, messageOf, TokenizerError } from "./errors.ts";
 import { readWholeFile, writeFileAtomic } from "./files.ts";
 import { checkIndices, codebookSize, codesFromIndices, indicesFromCodes } from "./fsq.ts";
 import { decodeSafetensors, encodeSafetensors } from "./safetensors.ts";
-import { type DType, elementsOf, type Origin, Tensor, type TensorLike, Tokens, viewAs } from "./tensor.ts";
+import { type DType, elementsOf, type Origin, Tensor, type TensorLike, Tokens, type VideoOrigin, viewAs } from "./tensor.ts";
 
 export const tokenFormats = ["safetensors", "npy", "msgpack"] as const;
 export type TokenFormat = typeof tokenFormats[number];
 
 /** What a bare .npy lacks. Without the picture's size and place, the picture fills the whole token grid. */
-export type FallbackOrigin = Omit<Origin, "height" | "width" | "top" | "left"> & Partial<Origin>;
+export type FallbackOrigin = Omit<Origin, "height" | "width" | "top" | "left"> & Partial<Origin> & {
+  temporalFactor?: number;
+};
 
 const formatName = "ctok-tokens-1";
 
@@ -48,6 +50,7 @@ export function encodeTokens(tokens: Tokens, format: TokenFormat): Uint8Array {
     top: origin.top,
     left: origin.left,
     ctok_version: origin.version,
+    ...(origin.video && describeVideo(origin.video)),
   };
   if (format === "safetensors") {
     const strings = Object.entries(about).map(([key, value]) => [key, String(value)]); // levels become "8,8,8,5,5,5"
@@ -91,6 +94,16 @@ export async function loadTokens(path: string, fallback?: FallbackOrigin): Promi
   return decodeTokens(await readWholeFile(path), path, fallback);
 }
 
+/** A video's frames in plain values; windows as "tokens/frames/before" each. */
+function describeVideo(v: VideoOrigin): Record<string, string | number> {
+  return {
+    frames: v.frames,
+    temporal_factor: v.temporalFactor,
+    ...(v.fps && { fps: v.fps }),
+    ...(v.windows && { windows: v.windows.map((w) => `${w.tokens}/${w.frames}/${w.before}`).join(" ") }),
+  };
+}
+
 function formatOf(path: string): TokenFormat {
   const extension = extname(path).slice(1).toLowerCase();
   return tokenFormats.find((format) => format === extension) ?? "safetensors";
@@ -126,30 +139,48 @@ function tokensFrom(origin: Origin, stored: Stored): Tokens {
 
 /** The tensors fit the origin: which there are, types, ranks, channels, and the picture inside the grid. */
 function checkParts(origin: Origin, stored: Stored, code: "SHAPE" | "TOKEN_FILE"): void {
-  const { levels, spatialFactor, height, width, top, left } = origin;
+  const { levels, spatialFactor, height, width, top, left, video } = origin;
   const { indices, latent, preQuant } = stored;
   const fail = (what: string, wanted: string, found: unknown) => expected(what, wanted, found, code);
   const about = (t: TensorLike | undefined) => t ? `${t.dtype} [${t.shape.join(", ")}]` : "none";
   if (levels.length === 0) {
     if (indices || preQuant) throw fail("levels", "those of the codebook that the indices count in", "none");
-    if (latent?.dtype !== "float32" || latent.shape.length !== 4) {
-      throw fail("latent", "float32 [B, C, h, w]", about(latent));
+    if (latent?.dtype !== "float32" || latent.shape.length !== (video ? 5 : 4)) {
+      throw fail("latent", `float32 [B, C, ${video ? "t, " : ""}h, w]`, about(latent));
     }
   } else {
     if (latent) throw fail("levels", "none, as the tokens are a continuous latent", levels);
-    const isIndices = (indices?.dtype === "uint16" || indices?.dtype === "int32") && indices.shape.length === 3;
-    if (!isIndices) throw fail("indices", "uint16 or int32 [B, h, w]", about(indices));
+    const isIndices = (indices?.dtype === "uint16" || indices?.dtype === "int32") &&
+      indices.shape.length === (video ? 4 : 3);
+    if (!isIndices) throw fail("indices", `uint16 or int32 [B, ${video ? "t, " : ""}h, w]`, about(indices));
     const [batch, ...grid] = indices.shape;
     const wanted = `float32 [${[batch, levels.length, ...grid].join(", ")}]`;
     if (preQuant && about(preQuant) !== wanted) throw fail("preQuant", wanted, about(preQuant));
   }
-  const [gridHeight = 0, gridWidth = 0] = (indices ?? latent!).shape.slice(-2);
+  const [gridFrames = 0, gridHeight = 0, gridWidth = 0] = (indices ?? latent!).shape.slice(-3);
+  if (video) checkVideo(video, gridFrames, fail);
   const isInside = top >= 0 && left >= 0 && top + height <= gridHeight * spatialFactor &&
     left + width <= gridWidth * spatialFactor;
   if (!isInside) {
     const found = `${height} by ${width} at ${top}, ${left}`;
     throw fail("picture", `to lie inside ${gridHeight * spatialFactor} by ${gridWidth * spatialFactor} pixels`, found);
   }
+}
+
+/** Windows (or one seamless sequence) add up to the token frames, and the real frames lie inside them: none is missing or doubled. */
+function checkVideo(
+  v: VideoOrigin,
+  gridFrames: number,
+  fail: (what: string, wanted: string, found: unknown) => TokenizerError,
+): void {
+  const windows = v.windows ?? [{ tokens: gridFrames, frames: v.frames, before: 0 }];
+  const sum = (key: "tokens" | "frames") => windows.reduce((total, w) => total + w[key], 0);
+  if (sum("tokens") !== gridFrames) {
+    throw fail("windows", `${gridFrames} token frames in all, as the tensor has`, sum("tokens"));
+  }
+  if (sum("frames") !== v.frames) throw fail("windows", `${v.frames} frames in all`, sum("frames"));
+  const wrong = windows.find((w) => w.frames < 1 || w.before + w.frames > (w.tokens - 1) * v.temporalFactor + 1);
+  if (wrong) throw fail("windows", `frames that ${wrong.tokens} token frames hold`, `${wrong.before} + ${wrong.frames}`);
 }
 
 function bad(message: string): TokenizerError {
@@ -189,6 +220,12 @@ const originFields = {
   top: offset,
   left: offset,
   ctok_version: text,
+  frames: positive.optional(),
+  temporal_factor: positive.optional(),
+  fps: text.optional(),
+  windows: z.string().regex(/^(\d+\/\d+\/\d+)( \d+\/\d+\/\d+)*$/, {
+    error: unless('"tokens/frames/before" for each window'),
+  }).optional(),
 };
 const originSchema = z.object(originFields);
 const recordSchema = z.object({
@@ -228,6 +265,21 @@ function originOf(about: z.infer<typeof originSchema>, stored: Stored): Origin {
     top,
     left,
     version: about.ctok_version,
+    ...(about.frames !== undefined && { video: videoOf(about, about.frames) }),
+  };
+}
+
+function videoOf(about: z.infer<typeof originSchema>, frames: number): VideoOrigin {
+  if (!about.temporal_factor) throw bad("temporal_factor: expected a positive whole number beside frames, found nothing");
+  const windows = about.windows?.split(" ").map((w) => {
+    const [tokens, real, before] = w.split("/").map(Number) as [number, number, number];
+    return { tokens, frames: real, before };
+  });
+  return {
+    temporalFactor: about.temporal_factor,
+    frames,
+    ...(about.fps && { fps: about.fps }),
+    ...(windows && { windows }),
   };
 }
 
@@ -299,8 +351,13 @@ function decodeBare(main: TensorLike, fallback: FallbackOrigin | undefined): Tok
   if (!fallback) {
     throw bad("expected a file that names its model, found a bare .npy array, which does not; say which with --model");
   }
-  const [gridHeight = 0, gridWidth = 0] = main.shape.slice(-2);
-  const { spatialFactor } = fallback;
+  const rank = main.shape.length - (main.dtype === "float32" ? 1 : 0),
+    [gridFrames = 0, gridHeight = 0, gridWidth = 0] = main.shape.slice(-3);
+  const { spatialFactor, temporalFactor = 1 } = fallback;
+  const video = rank === 4 ? { temporalFactor, frames: (gridFrames - 1) * temporalFactor + 1 } : undefined;
   const whole = { height: gridHeight * spatialFactor, width: gridWidth * spatialFactor, top: 0, left: 0 };
-  return tokensFrom({ ...whole, ...fallback }, main.dtype === "float32" ? { latent: main } : { indices: main });
+  return tokensFrom(
+    { ...whole, ...(video && { video }), ...fallback },
+    main.dtype === "float32" ? { latent: main } : { indices: main },
+  );
 }

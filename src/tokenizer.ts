@@ -4,75 +4,70 @@
  */
 import * as layout from "../ffi/layout.ts";
 import { engineFor } from "../ffi/load.ts";
-import type { Engine, JobInfo, RequestValues } from "../ffi/native.ts";
+import type { JobInfo, RequestValues } from "../ffi/native.ts";
 import { expected, TokenizerError } from "./errors.ts";
-import { type JobOptions, located, locatedSync, runJob } from "./job.ts";
 import { describe, type ModelInfo } from "./info.ts";
+import { type JobOptions, located, locatedSync, runJob } from "./job.ts";
+import { framesOf } from "./media/frames.ts";
 import { resolveModel } from "./models.ts";
-import {
-  type DecodeOptions,
-  decodeOptions,
-  type EncodeOptions,
-  encodeOptions,
-  jobOptions,
-  type OpenOptions,
-  openOptions,
-  parse,
-  planOptions,
-  planShape,
-} from "./options.ts";
-import { bytesOf, type ImageInput, readPixels } from "./pixels.ts";
-import { checkTensor, type Origin, Tensor, type TensorLike, type TokenKind, Tokens, viewAs } from "./tensor.ts";
+import * as options from "./options.ts";
+import { type ImageInput, type Pixels, readPixels, sliceFrames } from "./pixels.ts";
+import { asTokenParts, kindName, type OutputTensor, Runner } from "./runner.ts";
+import { decodeClips, decodeStream, encodeStream, type Frames, type Parts } from "./stream.ts";
+import { concatAxis, Tensor, type TensorLike, type TokenPart, Tokens } from "./tensor.ts";
+import { cropOf, tokenInput } from "./tokeninput.ts";
+import { defaultWindow, joinTokens, sliceTime, windowsOf } from "./windows.ts";
 
-/** What a request needs, known before any work. Bytes and pixels. */
+/** What a request needs, known before any work. Bytes, pixels and frames. */
 export interface Plan {
+  readonly paddedFrames: number;
   readonly paddedHeight: number;
   readonly paddedWidth: number;
+  readonly before: number;
   readonly top: number;
   readonly left: number;
   readonly inputBytes: number;
   readonly resultBytes: number;
   /** Activations and scratch at the peak. */
   readonly arenaBytes: number;
+  /** Of a stream: what it holds between chunks at the end of the clip, the temporal attention's past included. */
+  readonly stateBytes: number;
+  /** Of that, what each frame of tokens adds. */
+  readonly stateBytesPerTokenFrame: number;
   /** Packed weights, held since opening. */
   readonly weightBytes: number;
+  /** All of the above at once, for one job: a window, a chunk, or the whole. */
   readonly totalBytes: number;
   readonly outputs: readonly { readonly kind: string; readonly shape: readonly number[]; readonly bytes: number }[];
 }
 
 export class Tokenizer implements AsyncDisposable {
-  /** What the checkpoint is and where each fact came from. */
-  readonly info: ModelInfo;
-  readonly #engine: Engine;
-  readonly #model: number;
-  readonly #pending = new Set<Promise<unknown>>();
-  #isClosed = false;
+  readonly #runner: Runner;
 
-  private constructor(engine: Engine, model: number, info: ModelInfo) {
-    this.#engine = engine;
-    this.#model = model;
-    this.info = info;
+  private constructor(runner: Runner) {
+    this.#runner = runner;
+  }
+
+  /** What the checkpoint is and where each fact came from. */
+  get info(): ModelInfo {
+    return this.#runner.info;
   }
 
   /**
    * Opens an embedded model ("nano-DI8x8"), a folder of a public checkpoint, or one file (.jit, .safetensors).
    * Errors: FILE_MISSING, FILE_FORMAT, FILE_TENSOR, FILE_NETWORK, ARGUMENT, DEVICE, UNSUPPORTED, MEMORY, CANCELLED.
    */
-  static open(model: string, options: OpenOptions = {}): Promise<Tokenizer> {
+  static open(model: string, openOptions: options.OpenOptions = {}): Promise<Tokenizer> {
     return located(async () => {
       if (typeof model !== "string") throw expected("model", "an embedded name or a path", model);
-      const o = parse(openOptions, options, "options");
+      const o = options.parse(options.openOptions, openOptions, "options");
       if (o.device === "cuda") {
-        throw new TokenizerError(
-          "DEVICE",
-          'options.device: expected "auto" or "cpu" (this build has no CUDA backend), found "cuda"',
-        );
+        const message = 'options.device: expected "auto" or "cpu" (this build has no CUDA backend), found "cuda"';
+        throw new TokenizerError("DEVICE", message);
       }
       if (o.precision === "bf16") {
-        throw new TokenizerError(
-          "UNSUPPORTED",
-          'options.precision: expected "auto" or "f32" (this build computes in float32), found "bf16"',
-        );
+        const message = 'options.precision: expected "auto" or "f32" (this build computes in float32), found "bf16"';
+        throw new TokenizerError("UNSUPPORTED", message);
       }
       const { path, source, name } = resolveModel(model);
       const engine = await engineFor({ threads: o.threads, kernels: layout.kernels[o.kernels] });
@@ -81,131 +76,182 @@ export class Tokenizer implements AsyncDisposable {
         halves: o.half ? layout.half[o.half] : 0,
         num_fsq_levels: o.fsqLevels?.length ?? 0,
         fsq_levels: o.fsqLevels ?? [],
+        spatial_factor: o.spatialFactor ?? 0,
+        temporal_factor: o.temporalFactor ?? 0,
         name: o.name ?? name ?? "",
       };
       const open = () => engine.openModel(path, native);
       const close = (info: JobInfo) => engine.closeModel(info.model);
       const id = await runJob(engine, open, (info) => info.model, o, close);
-      return new Tokenizer(engine, id, describe(engine, engine.modelInfo(id), source));
+      return new Tokenizer(new Runner(engine, id, describe(engine, engine.modelInfo(id), source)));
     });
   }
 
   /**
    * Pixels to tokens. Sizes that are no multiple of 16 are padded with black, half on each side; the tokens remember it.
-   * An array of inputs is one batch; its pictures must be equally large.
-   * Discrete: `indices` int32 [B, h, w] and `codes` float32 [B, d, h, w]. Continuous: `latent` float32 [B, C, h, w].
-   * Errors: FILE_MISSING, IMAGE, SHAPE, ARGUMENT, UNSUPPORTED, MEMORY, CANCELLED, CLOSED.
+   * An array of inputs is one batch; its pictures must be equally large. A video is cut into windows that do not see each
+   * other (see encodeStream for one seamless sequence), and their tokens are concatenated along time.
+   * Discrete: `indices` int32 [B, (t,) h, w] and `codes` float32 [B, d, (t,) h, w]. Continuous: `latent` float32
+   * [B, C, (t,) h, w].
+   * Errors: FILE_MISSING, IMAGE, VIDEO, FFMPEG, SHAPE, ARGUMENT, UNSUPPORTED, MEMORY, CANCELLED, CLOSED.
    */
-  encode(input: ImageInput | readonly ImageInput[], options: EncodeOptions = {}): Promise<Tokens> {
-    return this.#track(async () => {
-      const o = parse(encodeOptions, options, "options");
-      const pixels = await readPixels(input);
-      if (o.preQuant && !this.info.isDiscrete) {
-        throw new TokenizerError(
-          "UNSUPPORTED",
-          `options.preQuant: expected a discrete model, found ${this.info.name}, whose latent is all there is`,
-        );
+  encode(input: ImageInput | readonly ImageInput[], encodeOptions: options.EncodeOptions = {}): Promise<Tokens> {
+    return this.#runner.track(async () => {
+      const o = options.parse(options.encodeOptions, encodeOptions, "options");
+      const { isDiscrete, isVideo, name } = this.info;
+      if (o.preQuant && !isDiscrete) {
+        const message = `options.preQuant: expected a discrete model, found ${name}, whose latent is all there is`;
+        throw new TokenizerError("UNSUPPORTED", message);
       }
-      const parts = this.info.isDiscrete ? layout.kind.indices | layout.kind.codes : layout.kind.latent;
-      const request = {
-        ...pixels.request,
-        task: layout.task.encode,
-        outputs: parts | (o.preQuant ? layout.kind.preQuant : 0),
-      };
-      const plan = this.#engine.plan(this.#open(), request);
-      const { height, width } = pixels.request;
-      const origin = this.#origin(height, width, plan.pad_top, plan.pad_left);
-      const outputs = await this.#run(pixels.bytes, request, o);
-      return new Tokens(
-        origin,
-        Object.fromEntries(outputs.map((t) => [t.kind, new Tensor(t.dtype, t.shape, t.data, { kind: t.kind, origin })])),
-      );
+      if (isVideo && typeof input === "string") {
+        const parts: TokenPart[] = [];
+        const { frames, fps } = await framesOf(input, o.signal);
+        const streamOptions = { window: defaultWindow, ...o, ...(fps && { fps }) };
+        for await (const part of encodeStream(this.#runner, frames, streamOptions, new Error())) parts.push(part);
+        return joinTokens(parts);
+      }
+      const pixels = await readPixels(input, isVideo);
+      if (!isVideo) return await this.#encodeOne(pixels, o);
+      const windows = windowsOf(pixels.request.frames, o.window ?? defaultWindow, this.info.temporalFactor);
+      const parts: Tokens[] = [];
+      let at = 0;
+      for (const window of windows) {
+        parts.push(await this.#encodeOne(sliceFrames(pixels, at, at + window.frames), o, window));
+        at += window.frames;
+      }
+      return joinTokens(parts);
     });
   }
 
   /**
-   * Tokens to pixels: what encode returned, or any tensor of indices (int32 or uint16 [(B,) h, w]), codes or latents
-   * (float32 [(B,) C, h, w]). Gives float32 [B, 3, H, W], not clamped; or, by `dtype: "uint8"`, uint8 [B, H, W, 3].
-   * Tokens that know their picture's size give that size (unless `crop: false`).
+   * Tokens to pixels: what encode returned, or any tensor of indices (int32 or uint16 [(B,) (t,) h, w]), codes or latents
+   * (float32 [(B,) C, (t,) h, w]). Gives float32 [B, 3, (T,) H, W], not clamped; or, by `dtype: "uint8"`, uint8
+   * [B, (T,) H, W, 3]. Tokens that know their picture's size give that size (unless `crop: false`), and of a video its frames.
    * Errors: VALUE (an index out of range, with its position), SHAPE, UNSUPPORTED, ARGUMENT, MEMORY, CANCELLED, CLOSED.
    */
-  decode(tokens: Tokens | TensorLike, options: DecodeOptions & { dtype: "uint8" }): Promise<Tensor<"uint8">>;
-  decode(tokens: Tokens | TensorLike, options?: DecodeOptions & { dtype?: "float32" }): Promise<Tensor<"float32">>;
-  decode(tokens: Tokens | TensorLike, options?: DecodeOptions): Promise<Tensor<"float32"> | Tensor<"uint8">>;
-  decode(tokens: Tokens | TensorLike, options: DecodeOptions = {}): Promise<Tensor<"float32"> | Tensor<"uint8">> {
-    return this.#track(async () => {
-      const o = parse(decodeOptions, options, "options");
-      const { tensor, input, batch, height, width } = this.#tokenInput(tokens);
-      const request = {
-        task: layout.task.decode,
-        input,
-        outputs: o.dtype === "uint8" ? layout.kind.pixelsU8 : layout.kind.pixelsF32,
-        batch,
-        height,
-        width,
-        ...(o.crop ? this.#crop(tensor, height, width) : {}),
-      };
-      const [pixels] = await this.#run(bytesOf(tensor), request, o);
-      return new Tensor(pixels!.dtype, pixels!.shape, pixels!.data, { kind: "pixels" }) as
-        | Tensor<"float32">
-        | Tensor<"uint8">;
+  decode(tokens: Tokens | TensorLike, decodeOptions: options.DecodeOptions & { dtype: "uint8" }): Promise<Tensor<"uint8">>;
+  decode(
+    tokens: Tokens | TensorLike,
+    decodeOptions?: options.DecodeOptions & { dtype?: "float32" },
+  ): Promise<Tensor<"float32">>;
+  decode(tokens: Tokens | TensorLike, decodeOptions?: options.DecodeOptions): Promise<Tensor<"float32"> | Tensor<"uint8">>;
+  decode(
+    tokens: Tokens | TensorLike,
+    decodeOptions: options.DecodeOptions = {},
+  ): Promise<Tensor<"float32"> | Tensor<"uint8">> {
+    return this.#runner.track(async () => {
+      const o = options.parse(options.decodeOptions, decodeOptions, "options");
+      const { batch, frames, origin } = tokenInput(this.info, tokens);
+      const tensor = tokens instanceof Tokens ? tokens.main : tokens as Tensor;
+      const windows = origin?.video?.windows;
+      const timeAxis = o.dtype === "uint8" ? 1 : 2;
+      const parts: Tensor[] = [];
+      if (windows) {
+        let at = 0;
+        for (const { tokens: count, before, frames: real } of windows) {
+          parts.push(
+            await this.#decodeOne(sliceTime(tensor, at, at + count), o, { crop_before: before, crop_frames: real }),
+          );
+          at += count;
+        }
+      } else if (batch === 1 && frames > 1) { // chunks of a stream: the whole clip's result in bounded memory
+        const whole = tensor.shape.length < (tensor.dtype === "float32" ? 5 : 4)
+          ? { ...tensor, shape: [1, ...tensor.shape] }
+          : tensor;
+        for await (const clip of decodeClips(this.#runner, [whole], o, new Error())) parts.push(clip);
+      } else {
+        const time = origin?.video ? { crop_before: 0, crop_frames: origin.video.frames } : {};
+        parts.push(await this.#decodeOne(tensor, o, time));
+      }
+      const { dtype, shape, data } = parts.length === 1 ? parts[0]! : concatAxis(parts, timeAxis);
+      return new Tensor(dtype, shape, data, { kind: "pixels" }) as Tensor<"float32"> | Tensor<"uint8">;
     });
   }
 
   /**
-   * Pixels to tokens and back in one job: pad, encode, decode, crop. uint8 [B, H, W, 3], as large as the input.
-   * Errors: as encode and decode.
+   * Pixels to tokens and back in one job (one a window for a video): pad, encode, decode, crop. uint8 [B, (T,) H, W, 3], as
+   * large as the input. Errors: as encode and decode.
    */
-  autoencode(input: ImageInput | readonly ImageInput[], options: JobOptions = {}): Promise<Tensor<"uint8">> {
-    return this.#track(async () => {
-      const o = parse(jobOptions, options, "options");
-      const pixels = await readPixels(input);
-      const request = { ...pixels.request, task: layout.task.autoencode, outputs: layout.kind.pixelsU8 };
-      const [image] = await this.#run(pixels.bytes, request, o);
-      return new Tensor("uint8", image!.shape, image!.data as Uint8Array, { kind: "pixels" });
+  autoencode(
+    input: ImageInput | readonly ImageInput[],
+    autoencodeOptions: options.AutoencodeOptions = {},
+  ): Promise<Tensor<"uint8">> {
+    return this.#runner.track(async () => {
+      const o = options.parse(options.autoencodeOptions, autoencodeOptions, "options");
+      if (this.info.isVideo && typeof input === "string") {
+        throw expected(
+          "input",
+          "frames as a tensor (for files see encodeStream and decodeStream, which hold few frames at a time)",
+          input,
+        );
+      }
+      const pixels = await readPixels(input, this.info.isVideo);
+      const task = { task: layout.task.autoencode, outputs: layout.kind.pixelsU8 };
+      const parts: Tensor[] = [];
+      for (let at = 0; at < pixels.request.frames; at += o.window ?? defaultWindow) {
+        const part = this.info.isVideo
+          ? sliceFrames(pixels, at, Math.min(at + (o.window ?? defaultWindow), pixels.request.frames))
+          : pixels;
+        const [image] = await this.#runner.run(part.bytes, { ...part.request, ...task }, o);
+        parts.push(image!);
+      }
+      const { shape, data } = concatAxis(parts, 1);
+      return new Tensor("uint8", shape, data as Uint8Array, { kind: "pixels" });
     });
   }
 
-  /** What a request will need and return, before any work. Height and width in pixels, or in tokens for `task: "decode"`. */
-  plan(
-    shape: { batch?: number; height: number; width: number },
-    options: { task?: "encode" | "decode" | "autoencode" } = {},
-  ): Plan {
+  /**
+   * A video of any length, frame by frame, to parts of tokens: one seamless sequence, equal to the whole clip at once; or, with
+   * `window`, windows that do not see each other. `frames`: uint8 [H, W, 3] each. At the end of the clip the last frame is
+   * repeated to fill the last chunk; each part says how many of its frames are real.
+   * Errors: as encode; VIDEO without a frame; SHAPE where a frame is of another size.
+   */
+  encodeStream(frames: Frames, streamOptions: options.EncodeStreamOptions = {}): AsyncGenerator<TokenPart> {
+    const site = new Error();
     return locatedSync(() => {
-      const s = parse(planShape, shape, "shape");
-      const { task } = parse(planOptions, options, "options");
-      const input = task !== "decode"
-        ? layout.kind.pixelsU8
-        : this.info.isDiscrete
-        ? layout.kind.indices
-        : layout.kind.latent;
-      const p = this.#engine.plan(this.#open(), { ...s, task: layout.task[task], input });
-      return {
-        paddedHeight: p.padded_height,
-        paddedWidth: p.padded_width,
-        top: p.pad_top,
-        left: p.pad_left,
-        inputBytes: p.input_bytes,
-        resultBytes: p.result_bytes,
-        arenaBytes: p.arena_bytes,
-        weightBytes: p.weight_bytes,
-        totalBytes: p.input_bytes + p.result_bytes + p.arena_bytes + p.weight_bytes,
-        outputs: p.outputs.slice(0, p.num_outputs).map((out) => ({
-          kind: kindName(out.kind),
-          shape: out.shape.slice(0, out.rank),
-          bytes: out.bytes,
-        })),
-      };
+      const o = options.parse(options.encodeStreamOptions, streamOptions, "options");
+      this.#checkVideo();
+      return encodeStream(this.#runner, frames, o, site);
+    });
+  }
+
+  /** Parts of tokens, or whole tokens of a video, back to frames: uint8 [H, W, 3] each. Errors: as decode. */
+  decodeStream(parts: Parts, streamOptions: options.DecodeStreamOptions = {}): AsyncGenerator<Tensor<"uint8">> {
+    const site = new Error();
+    return locatedSync(() => {
+      const o = options.parse(options.decodeStreamOptions, streamOptions, "options");
+      this.#checkVideo();
+      return decodeStream(this.#runner, parts, o, site);
+    });
+  }
+
+  /**
+   * What a request will need and return, before any work. Height and width in pixels, or in tokens for `task: "decode"`.
+   * Frames of a video: `mode: "window"` (the default) plans one window of it, "stream" its largest chunk and the state at its
+   * end, "whole" the clip in one job.
+   */
+  plan(shape: options.PlanShape, planOptions: options.PlanOptions = {}): Plan {
+    return locatedSync(() => {
+      const s = options.parse(options.planShape, shape, "shape");
+      const { task, mode, window, chunkFrames } = options.parse(options.planOptions, planOptions, "options");
+      const { isDiscrete, isVideo, temporalFactor: factor } = this.info;
+      const input = task !== "decode" ? layout.kind.pixelsU8 : isDiscrete ? layout.kind.indices : layout.kind.latent;
+      const request: RequestValues = { ...s, task: layout.task[task], input };
+      if (!isVideo || mode === "whole") return toPlan(this.#runner.plan(request), 0);
+      if (mode === "window") return toPlan(this.#runner.plan({ ...request, frames: Math.min(s.frames, window) }), 0);
+      const unit = task === "decode" ? 1 : factor, alone = task === "decode" ? 0 : 1;
+      const tokens = task === "decode" ? s.frames : Math.ceil((s.frames - 1) / factor) + 1;
+      const chunk = Math.min(Math.ceil(chunkFrames / factor) * unit, Math.ceil((s.frames - alone) / unit) * unit);
+      const first = toPlan(this.#runner.plan({ ...request, frames: chunk + alone, chunk: layout.chunk.first }), tokens);
+      if (chunk + alone >= s.frames) return first;
+      const later = toPlan(this.#runner.plan({ ...request, frames: chunk, chunk: layout.chunk.later }), tokens);
+      return later.totalBytes > first.totalBytes ? later : first;
     });
   }
 
   /** Ends pending work with CLOSED and frees the model. Closing twice is fine; using it afterwards throws CLOSED. */
-  async close(): Promise<void> {
-    if (!this.#isClosed) {
-      this.#isClosed = true;
-      this.#engine.closeModel(this.#model);
-    }
-    await Promise.allSettled(this.#pending);
+  close(): Promise<void> {
+    return this.#runner.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -213,100 +259,61 @@ export class Tokenizer implements AsyncDisposable {
   }
 
   // -------------------------------------------------------------- inside
-  #open(): number {
-    if (this.#isClosed) {
-      throw new TokenizerError("CLOSED", `${this.info.name}: expected an open tokenizer, found one that was closed`);
-    }
-    return this.#model;
+  async #encodeOne(
+    pixels: Pixels,
+    o: { preQuant: boolean } & JobOptions,
+    window?: { tokens: number; frames: number; before: number },
+  ): Promise<Tokens> {
+    const request = { ...pixels.request, task: layout.task.encode, outputs: this.#runner.tokenOutputs(o.preQuant) };
+    const plan = this.#runner.plan(request);
+    const { height, width } = pixels.request;
+    const video = window && { temporalFactor: this.info.temporalFactor, frames: window.frames, windows: [window] };
+    const origin = this.#runner.origin(height, width, plan.pad_top, plan.pad_left, video);
+    return new Tokens(origin, asTokenParts(await this.#runner.run(pixels.bytes, request, o), origin));
   }
 
-  #track<T>(work: () => Promise<T>): Promise<T> {
-    const promise = located(async () => {
-      this.#open();
-      return await work();
-    });
-    this.#pending.add(promise);
-    promise.catch(() => {}).finally(() => this.#pending.delete(promise));
-    return promise;
+  async #decodeOne(
+    tensor: TensorLike,
+    o: { dtype: "float32" | "uint8"; crop: boolean } & JobOptions,
+    time: RequestValues,
+  ): Promise<OutputTensor> {
+    const { bytes, origin, ...size } = tokenInput(this.info, tensor);
+    const outputs = o.dtype === "uint8" ? layout.kind.pixelsU8 : layout.kind.pixelsF32;
+    const whole = { crop_height: size.height * this.info.spatialFactor, crop_width: size.width * this.info.spatialFactor };
+    const crop = o.crop ? cropOf(this.info, origin, size.height, size.width) : {};
+    const request = { task: layout.task.decode, outputs, ...size, ...whole, ...crop, ...time };
+    return (await this.#runner.run(bytes, request, o))[0]!;
   }
 
-  #run(input: Uint8Array, request: RequestValues, options: JobOptions): Promise<OutputTensor[]> {
-    const model = this.#open();
-    const take = (info: JobInfo, job: number) =>
-      info.outputs.slice(0, info.num_outputs).map((out, i) => toTensor(out, this.#engine.take(job, i, out.bytes)));
-    return runJob(this.#engine, () => this.#engine.run(model, input, request), take, options);
-  }
-
-  #origin(height: number, width: number, top: number, left: number): Origin {
-    const { name: model, source, spatialFactor, levels } = this.info;
-    return Object.freeze({ model, source, spatialFactor, levels, height, width, top, left, version: this.#engine.version });
-  }
-
-  #tokenInput(tokens: Tokens | TensorLike) {
-    let tensor: TensorLike = tokens instanceof Tokens ? tokens.main : tokens;
-    if (tensor === null || typeof tensor !== "object") throw expected("tokens", "what encode returned, or a tensor", tensor);
-    checkTensor("tokens", tensor);
-    const { name, isDiscrete, latentChannels } = this.info;
-    const wanted = isDiscrete
-      ? `indices int32 or uint16 [B, h, w], or codes float32 [B, ${latentChannels}, h, w]`
-      : `a latent float32 [B, ${latentChannels}, h, w]`;
-    if ((tensor as Tensor).kind === "preQuant") {
-      throw expected(`${name} decodes`, wanted, "preQuant, which is not quantised", "UNSUPPORTED");
+  #checkVideo(): void {
+    this.#runner.checkOpen();
+    const { isVideo, name } = this.info;
+    if (!isVideo) {
+      throw new TokenizerError("UNSUPPORTED", `${name}: expected a video tokenizer for a stream, found an image tokenizer`);
     }
-    const isIndices = tensor.dtype === "int32" || tensor.dtype === "uint16";
-    if (tensor.dtype === "uint8" || (isIndices && !isDiscrete)) {
-      throw expected(`${name} decodes`, wanted, tensor.dtype, "UNSUPPORTED");
-    }
-    const rank = isIndices ? 3 : 4;
-    const shape = tensor.shape.length === rank - 1 ? [1, ...tensor.shape] : [...tensor.shape];
-    if (shape.length !== rank || (!isIndices && shape[1] !== latentChannels)) {
-      throw expected(`${name} decodes`, wanted, tensor.shape, "SHAPE");
-    }
-    if (tensor.dtype === "uint16") {
-      tensor = {
-        ...tensor,
-        origin: (tensor as Tensor).origin,
-        dtype: "int32",
-        data: Int32Array.from(tensor.data),
-      } as TensorLike;
-    }
-    const input = isIndices ? layout.kind.indices : isDiscrete ? layout.kind.codes : layout.kind.latent;
-    const [batch, height, width] = isIndices ? shape : [shape[0], shape[2], shape[3]];
-    return { tensor, input, batch: batch!, height: height!, width: width! };
-  }
-
-  /** The picture inside its padding, where the tokens remember one. Tokens cut to another size are decoded whole. */
-  #crop(tensor: TensorLike, height: number, width: number): RequestValues {
-    const origin = (tensor as Tensor).origin;
-    if (!origin) return {};
-    const { name, spatialFactor, levels } = this.info;
-    if (origin.spatialFactor !== spatialFactor || origin.levels.join() !== levels.join()) {
-      const describeFactor = (factor: number, l: readonly number[]) =>
-        `factor ${factor}${l.length ? `, FSQ levels ${l.join(" ")}` : ", continuous"}`;
-      const wanted = `tokens of ${describeFactor(spatialFactor, levels)}`;
-      const found = `tokens of ${origin.model} (${describeFactor(origin.spatialFactor, origin.levels)})`;
-      throw new TokenizerError("UNSUPPORTED", `${name}: expected ${wanted}, found ${found}`);
-    }
-    const fits = (tokens: number, pixels: number, before: number) => {
-      const missing = tokens * spatialFactor - pixels;
-      return missing >= 0 && before === Math.floor(missing / 2);
-    };
-    if (!fits(height, origin.height, origin.top) || !fits(width, origin.width, origin.left)) return {};
-    return { crop_top: origin.top, crop_left: origin.left, crop_height: origin.height, crop_width: origin.width };
   }
 }
 
-// ---------------------------------------------------------------- results out
-type OutputTensor = Tensor & { kind: TokenKind };
-
-function toTensor(out: JobInfo["outputs"][number], bytes: Uint8Array): OutputTensor {
-  const dtype = out.kind === layout.kind.pixelsU8 ? "uint8" : out.kind === layout.kind.indices ? "int32" : "float32";
-  return new Tensor(dtype, out.shape.slice(0, out.rank), viewAs(dtype, bytes), { kind: kindName(out.kind) }) as OutputTensor;
-}
-
-function kindName(kind: number): TokenKind | "pixels" {
-  if (kind === layout.kind.indices) return "indices";
-  if (kind === layout.kind.codes) return "codes";
-  if (kind === layout.kind.latent) return "latent";
-  return kind === layout.kind.preQuant ? "preQuant" : "pixels";
+function toPlan(p: ReturnType<Runner["plan"]>, tokenFrames: number): Plan {
+  const stateBytes = p.state_bytes + p.state_bytes_per_frame * tokenFrames;
+  return {
+    paddedFrames: p.padded_frames,
+    paddedHeight: p.padded_height,
+    paddedWidth: p.padded_width,
+    before: p.pad_before,
+    top: p.pad_top,
+    left: p.pad_left,
+    inputBytes: p.input_bytes,
+    resultBytes: p.result_bytes,
+    arenaBytes: p.arena_bytes,
+    stateBytes,
+    stateBytesPerTokenFrame: p.state_bytes_per_frame,
+    weightBytes: p.weight_bytes,
+    totalBytes: p.input_bytes + p.result_bytes + p.arena_bytes + p.weight_bytes + stateBytes,
+    outputs: p.outputs.slice(0, p.num_outputs).map((out) => ({
+      kind: kindName(out.kind),
+      shape: out.shape.slice(0, out.rank),
+      bytes: out.bytes,
+    })),
+  };
 }

@@ -14,38 +14,60 @@ enum { BACKEND_ALIGNMENT = 64 };  // bytes, of every buffer and arena offset
 
 // External tensors (the caller's side of a job) and their meaning; see "requests" in ctok.h.
 typedef enum {
-    EXTERNAL_PIXELS_U8,  // [N, H, W, 3] u8: value / 255 * 2 - 1
-    EXTERNAL_F32_NCHW    // [N, C, H, W] f32
+    EXTERNAL_PIXELS_U8,  // [N, T, H, W, 3] u8: value / 255 * 2 - 1
+    EXTERNAL_F32_NCTHW   // [N, C, T, H, W] f32
 } external_format;
 
-// load: out[n, y, x, c] = external[y - top][x - left], and -1.0 (black) outside the external H x W.
-// store: external[y][x] = in[n, y + top, x + left, c]; to u8: clamp((v + 1) / 2, 0, 1) * 255 + 0.5, cut to an integer, each
-// operation rounded in float32 as reference/pipeline_reference.py does; NaN gives 0.
+// load: out[n, t, y, x, c] = external[clamp(t - before, 0, frames - 1)][y - top][x - left], and -1.0 (black) outside H x W.
+// store: external[t][y][x] = in[n, t + before, y + top, x + left, c]; to u8: clamp((v + 1) / 2, 0, 1) * 255 + 0.5, cut to an
+// integer, each operation rounded in float32 as reference/pipeline_reference.py does; NaN gives 0.
 typedef struct {
     external_format format;
-    ctok_shape shape;            // of the activation
-    int64_t height, width;       // of the external tensor (with top, left inside the activation)
-    int64_t top, left;
+    ctok_shape shape;                // of the activation
+    int64_t frames, height, width;   // of the external tensor
+    int64_t before, top, left;       // where it lies in the activation
 } transfer_params;
 
-// haar: one or two steps over (W, then H): [N,1,H,W,C] -> [N,1,H/p,W/p,C*p*p], p = patch (2 or 4).
-// Each step halves W then H; low = (even + odd) / 2, high = (even - odd) / 2; channel order: bands outermost,
-// the band of W slowest, as haar(x, dims=(3, 2)) in reference/cosmos_reference.py. unhaar is its inverse.
+// haar: log2(patch) steps, each halving; low = (even + odd) / 2, high = (even - odd) / 2; bands outermost in the channels.
+// Image (patch_t 1): W then H, the band of W slowest: [N,1,H,W,C] -> [N,1,H/p,W/p,C*p*p].
+// Video (patch_t p): T then H then W, the band of T slowest: [N,T,H,W,C] -> [N,T/p,H/p,W/p,C*p*p*p]. With is_first the first
+// frame is read p times (T + p - 1 frames then): it stands alone. unhaar is the inverse, and with is_first drops the first
+// p - 1 frames. Ref: haar(x, dims=(3, 2)) and haar(x, dims=(2, 3, 4)), Patch, Unpatch in reference/cosmos_reference.py.
 typedef struct {
     ctok_shape in, out;
-    int32_t patch;
+    int32_t patch, patch_t;
+    bool is_first;
 } haar_params;
 
-// out = conv(in) + bias (+ residual). Square kernel in space. The input is first read through a nearest upsampling
-// (in[y / upsample][x / upsample]); rows and columns outside it are zero, so `pad_before` rows above and left, and as many
-// below and right as out.h, out.w need. out[oy][ox] takes in[oy * stride + ky - pad_before][ox * stride + kx - pad_before].
+// out = conv(in) + bias (+ residual), in space (kernel 1 or 3, kernel_t 1; each frame on its own) or in time (kernel 1,
+// kernel_t 3; stride, upsample 1 and pad_before 0).
+// In space the input is read through a nearest upsampling (in[y / upsample][x / upsample]); rows and columns outside are
+// zero, `pad_before` of them above and left, and as many below and right as out.h, out.w need:
+//     out[oy][ox] takes in[oy * stride + ky - pad_before][ox * stride + kx - pad_before].
+// In time, out frame j and tap k take source frame s = (j * stride_t + k - pad_t + offset_t) >> (upsample_t - 1) (arithmetic
+// shift). Where s < 0: frame 2 + s of `past`, the two source frames before `in` ([2, H, W, C] each image), if there is one;
+// otherwise frame 0.
 typedef struct {
     ctok_shape in, out;   // in: before upsampling
     int32_t kernel;       // 1 or 3
     int32_t stride;       // 1 or 2
     int32_t pad_before;   // 0 or 1
     int32_t upsample;     // 1 or 2
+    int32_t kernel_t;     // 1 or 3
+    int32_t stride_t;     // 1 or 2
+    int32_t pad_t;        // 0; in time 2, or 1 where a stride goes on from an earlier chunk
+    int32_t upsample_t;   // 1 or 2
+    int32_t offset_t;     // 1 where an upsampling in time starts: the first frame is never doubled. Otherwise 0
+    bool has_upsampled_residual;  // the residual has the shape of `in` and is read through the same upsampling, without taps:
+                                  // frame (j + offset_t) >> (upsample_t - 1), pixel [y / upsample][x / upsample]
 } conv_params;
+
+// Mean of neighbours. In space: [H, W] -> [H / 2, W / 2], 2 x 2. In time (is_temporal): frames 2j + s - 1 and 2j + s, with
+// s = 0 where is_first (a frame -1 is frame 0) and 1 where not.
+typedef struct {
+    ctok_shape in, out;
+    bool is_temporal, is_first;
+} pool_params;
 
 // Weights as packed by the same backend, with the bias (float32[C_out]) beside them.
 typedef struct {
@@ -53,7 +75,7 @@ typedef struct {
     const float *bias;
 } conv_weights;
 
-// GroupNorm over (H, W, C / groups) of each image, then scale[c], offset[c], then SiLU if asked: x * sigmoid(x).
+// GroupNorm over (H, W, C / groups) of each frame, then scale[c], offset[c], then SiLU if asked: x * sigmoid(x).
 // Statistics are gathered in float64 (or as exactly). May run in place (out == in).
 typedef struct {
     ctok_shape shape;
@@ -62,10 +84,14 @@ typedef struct {
     bool has_silu;
 } norm_params;
 
-// Single-head attention over the H * W positions of each image, width C, scale C^-0.5: softmax(q k^T * scale) v.
-// The (H*W) x (H*W) matrix is never stored: blocks with a running maximum and sum.
+// Single-head attention, width C, scale C^-0.5: softmax(q k^T * scale) v, over the H * W positions of each frame. The
+// (H*W) x (H*W) matrix is never stored: blocks with a running maximum and sum.
+// is_temporal: over time at each position, causally: frame t of q sees the frames of k and v up to its own. k and v then hold
+// num_past + T frames (N is 1), of which a frame of q sees the last `window` (0: all).
 typedef struct {
-    ctok_shape shape;
+    ctok_shape shape;     // of q and out
+    bool is_temporal;
+    int64_t num_past, window;
 } attention_params;
 
 // FSQ. in: [N,T,H,W,d]. bounded = tanh(z + shift) * half_width - offset; digit = rint(bounded) (ties to even);
@@ -84,21 +110,23 @@ typedef struct {
     const char *name;  // "avx512", "generic", "reference", ...
 
     // Weights of a convolution: OIHW float32 in, the backend's own layout out (conv_weight_bytes, 64-byte aligned).
-    size_t (*conv_weight_bytes)(const backend *b, int64_t c_out, int64_t c_in, int32_t kernel);
-    void (*conv_weight_pack)(backend *b, void *packed, const float *weight, int64_t c_out, int64_t c_in, int32_t kernel);
+    // Taps: kernel x kernel in space (kernel_t 1), or kernel_t in time (kernel 1, weights [O, I, kernel_t]).
+    size_t (*conv_weight_bytes)(const backend *b, int64_t c_out, int64_t c_in, int32_t kernel_t, int32_t kernel);
+    void (*conv_weight_pack)(backend *b, void *packed, const float *weight, int64_t c_out, int64_t c_in, int32_t kernel_t, int32_t kernel);
 
     // Scratch that the op needs while it runs (0 for the ops not listed); it lies in the arena, contents undefined.
     size_t (*conv_workspace_bytes)(const backend *b, const conv_params *p);
     size_t (*attention_workspace_bytes)(const backend *b, const attention_params *p);
 
     // Ops. CTOK_OK, or CTOK_E_CANCELLED when b->cancel turned true (the output is then undefined).
-    // No output may overlap an input unless it says so: norm in place; conv with out == residual.
+    // No output may overlap an input unless it says so: norm in place; conv with out == residual (not an upsampled one).
     ctok_status (*load)(backend *b, float *out, const void *external, const transfer_params *p);
     ctok_status (*store)(backend *b, void *external, const float *in, const transfer_params *p);
     ctok_status (*haar)(backend *b, float *out, const float *in, const haar_params *p);
     ctok_status (*unhaar)(backend *b, float *out, const float *in, const haar_params *p);
-    ctok_status (*conv)(backend *b, float *out, const float *in, const float *residual /* or NULL */, conv_weights w,
-                        void *workspace, const conv_params *p);
+    ctok_status (*conv)(backend *b, float *out, const float *in, const float *past /* or NULL */, const float *residual /* or NULL */,
+                        conv_weights w, void *workspace, const conv_params *p);
+    ctok_status (*pool)(backend *b, float *out, const float *in, const pool_params *p);
     ctok_status (*norm)(backend *b, float *out, const float *in, const float *scale, const float *offset, const norm_params *p);
     ctok_status (*attention)(backend *b, float *out, const float *q, const float *k, const float *v, void *workspace,
                              const attention_params *p);

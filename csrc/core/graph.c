@@ -27,15 +27,14 @@ int32_t graph_add_value(graph *g, ctok_shape shape) {
 graph_node *graph_add_node(graph *g, op_kind kind, int32_t input, int32_t output) {
     graph_node *node = &g->spare;
     if (reserve(g, &g->nodes, g->num_nodes, &g->node_capacity, sizeof *g->nodes)) node = &g->nodes[g->num_nodes++];
-    *node = (graph_node){.kind = kind, .inputs = {input, GRAPH_NONE, GRAPH_NONE}, .output = output, .external = GRAPH_NONE, .layer = GRAPH_NONE};
+    *node = (graph_node){.kind = kind, .inputs = {input, GRAPH_NONE, GRAPH_NONE}, .output = output, .external = GRAPH_NONE, .layer = GRAPH_NONE, .slot = GRAPH_NONE};
     return node;
 }
 
-int32_t graph_add_layer(graph *g, op_kind kind, const char *name, int64_t c_out, int64_t c_in, int32_t kernel) {
+int32_t graph_add_layer(graph *g, graph_layer layer, const char *name) {
     if (!reserve(g, &g->layers, g->num_layers, &g->layer_capacity, sizeof *g->layers)) return 0;
-    graph_layer *layer = &g->layers[g->num_layers];
-    *layer = (graph_layer){.kind = kind, .c_out = c_out, .c_in = c_in, .kernel = kernel};
-    snprintf(layer->name, sizeof layer->name, "%s", name);
+    snprintf(layer.name, sizeof layer.name, "%s", name);
+    g->layers[g->num_layers] = layer;
     return g->num_layers++;
 }
 

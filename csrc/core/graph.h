@@ -13,6 +13,7 @@ typedef enum {
     OP_UNHAAR,
     OP_CONV,        // value (+ residual value) -> value
     OP_NORM,
+    OP_POOL,
     OP_ATTENTION,   // q, k, v -> value
     OP_QUANTIZE,    // value -> codes value, and indices to an external output if asked
     OP_DEQUANTIZE   // external input (indices) -> codes value
@@ -26,10 +27,12 @@ typedef struct {
     int32_t output;     // value, or GRAPH_NONE (store)
     int32_t external;   // number of the external output that store or quantize writes, or GRAPH_NONE
     int32_t layer;      // of conv and norm, or GRAPH_NONE
+    int32_t slot;       // of the stream's state, where the node looks back in time, or GRAPH_NONE
     union {
         transfer_params transfer;
         haar_params haar;
         conv_params conv;
+        pool_params pool;
         norm_params norm;
         attention_params attention;
         fsq_params fsq;
@@ -37,17 +40,19 @@ typedef struct {
 } graph_node;
 
 typedef struct {
-    op_kind kind;                  // OP_CONV: weight [c_out, c_in, k, k] and bias; OP_NORM: weight and bias [c_out]
+    op_kind kind;                  // OP_CONV: weight [c_out, c_in, (k_t,) k, k] and bias; OP_NORM: weight and bias [c_out]
     char name[GRAPH_NAME_BYTES];   // "encoder.down.0.block.1.conv2"
     int64_t c_out, c_in;
-    int32_t kernel;
+    int32_t kernel_t, kernel;
+    bool is_video;                 // the weight has a time dimension
+    bool is_unused;                // the checkpoint carries it and the network does nothing with it
 } graph_layer;
 
 typedef struct {
     graph_node *nodes;
     ctok_shape *values;  // shape of each
     graph_layer *layers;
-    int32_t num_nodes, num_values, num_layers;
+    int32_t num_nodes, num_values, num_layers, num_slots;
     int32_t node_capacity, value_capacity, layer_capacity;
     bool is_out_of_memory;  // sticky: checked once, when the graph is complete
     graph_node spare;       // what graph_add_node gives when there is no memory for another
@@ -55,7 +60,7 @@ typedef struct {
 
 int32_t graph_add_value(graph *g, ctok_shape shape);
 graph_node *graph_add_node(graph *g, op_kind kind, int32_t input, int32_t output);  // never NULL; a spare one without memory
-int32_t graph_add_layer(graph *g, op_kind kind, const char *name, int64_t c_out, int64_t c_in, int32_t kernel);
+int32_t graph_add_layer(graph *g, graph_layer layer, const char *name);
 void graph_free(graph *g);
 
 #endif

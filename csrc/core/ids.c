@@ -61,7 +61,7 @@ static size_t position(uint32_t id) {
 }
 
 ctok_status ids_get(object **out, object_kind kind, uint32_t id, ctok_error *error) {
-    static const char *const names[] = {[OBJECT_ENGINE] = "engine", [OBJECT_MODEL] = "model", [OBJECT_JOB] = "job"};
+    static const char *const names[] = {[OBJECT_ENGINE] = "engine", [OBJECT_MODEL] = "model", [OBJECT_STREAM] = "stream", [OBJECT_JOB] = "job"};
     object *found = NULL;
     pthread_mutex_lock(&lock);
     size_t at = position(id);

@@ -9,7 +9,7 @@
 
 #include "status.h"
 
-typedef enum { OBJECT_ENGINE = 1, OBJECT_MODEL, OBJECT_JOB } object_kind;
+typedef enum { OBJECT_ENGINE = 1, OBJECT_MODEL, OBJECT_STREAM, OBJECT_JOB } object_kind;
 
 typedef struct object {
     atomic_int references;

@@ -14,6 +14,7 @@ static void destroy(object *self) {
     for (int i = 0; i < 4; i++) free(j->outputs[i]);
     program_free(&j->program);
     object_release(j->base.subject);
+    if (j->stream) object_release(&j->stream->base);
     free(j);
 }
 
@@ -86,6 +87,9 @@ static ctok_status run_request(engine_job *base, ctok_error *error) {
     job *j = (job *)base;
     const program *p = &j->program;
     model *m = (model *)base->subject;
+    if (j->stream && j->stream->num_run != j->chunk) {
+        return ctok_fail(error, CTOK_E_CLOSED, j->stream->num_run, "the stream ended when chunk %lld failed or was cancelled", (long long)j->stream->num_run);
+    }
     uint8_t *arena = engine_arena(engine_of(j), p->plan.arena_bytes);
     if (!arena) return ctok_fail(error, CTOK_E_MEMORY, (int64_t)p->plan.arena_bytes, "no memory for %zu bytes of activations", p->plan.arena_bytes);
     for (int32_t i = 0; i < p->num_outputs; i++) {
@@ -93,7 +97,8 @@ static ctok_status run_request(engine_job *base, ctok_error *error) {
         if (!j->outputs[i]) return ctok_fail(error, CTOK_E_MEMORY, (int64_t)p->outputs[i].bytes, "no memory for %llu bytes of results",
                                              (unsigned long long)p->outputs[i].bytes);
     }
-    ctok_status status = program_run(p, m, m->backend, arena, j->input, j->outputs, &base->steps_done, error);
+    ctok_status status = program_run(p, m, m->backend, j->stream ? &j->stream->state : NULL, arena, j->input, j->outputs, &base->steps_done, error);
+    if (j->stream && status == CTOK_OK) j->stream->num_run++;
     free(j->input);
     j->input = NULL;
     // A model that was closed under its job is the reason why it was cancelled.
@@ -103,16 +108,22 @@ static ctok_status run_request(engine_job *base, ctok_error *error) {
     return status;
 }
 
-ctok_status job_submit_run(uint32_t *id, engine *e, model *m, const void *input, uint64_t input_bytes, const ctok_request *request,
-                           ctok_error *error) {
+static ctok_status submit_run(uint32_t *id, engine *e, model *m, stream *s, const void *input, uint64_t input_bytes,
+                              const ctok_request *request, ctok_error *error) {
     job *j = NULL;
     CTOK_TRY(make(&j, e, run_request, error));
+    if (s) {
+        object_retain(&s->base);
+        j->stream = s;
+        j->chunk = s->num_submitted;
+    }
     ctok_status status = program_make(&j->program, m, request, error);
     uint64_t wanted = status == CTOK_OK ? j->program.input_image_bytes * (uint64_t)j->program.request.batch : 0;
     if (status == CTOK_OK && input_bytes != wanted) {
-        status = ctok_fail(error, CTOK_E_SHAPE, (int64_t)wanted, "input: expected %llu bytes for %lld x %lld x %lld, found %llu",
-                           (unsigned long long)wanted, (long long)j->program.request.batch, (long long)j->program.request.height,
-                           (long long)j->program.request.width, (unsigned long long)input_bytes);
+        const ctok_request *r = &j->program.request;
+        status = ctok_fail(error, CTOK_E_SHAPE, (int64_t)wanted, "input: expected %llu bytes for %lld x %lld x %lld x %lld, found %llu",
+                           (unsigned long long)wanted, (long long)r->batch, (long long)r->frames, (long long)r->height, (long long)r->width,
+                           (unsigned long long)input_bytes);
     }
     if (status == CTOK_OK) {
         j->input = malloc(wanted);
@@ -126,6 +137,22 @@ ctok_status job_submit_run(uint32_t *id, engine *e, model *m, const void *input,
     j->base.subject = object_retain(&m->base);
     atomic_store(&j->base.num_steps, (unsigned)(j->program.graph.num_nodes * j->program.request.batch));
     return submit(id, j, error);
+}
+
+ctok_status job_submit_run(uint32_t *id, engine *e, model *m, const void *input, uint64_t input_bytes, const ctok_request *request,
+                           ctok_error *error) {
+    if (request->chunk == CTOK_CHUNK_NONE) return submit_run(id, e, m, NULL, input, input_bytes, request, error);
+    return ctok_fail(error, CTOK_E_ARGUMENT, request->chunk, "request.chunk: expected 0 (chunks go through ctok_stream_submit), found %u", request->chunk);
+}
+
+ctok_status job_submit_chunk(uint32_t *id, stream *s, const void *input, uint64_t input_bytes, const ctok_request *request, ctok_error *error) {
+    ctok_request chunk = *request;
+    pthread_mutex_lock(&s->lock);
+    ctok_status status = stream_describe(s, &chunk, error);
+    if (status == CTOK_OK) status = submit_run(id, (engine *)s->model->base.owner, s->model, s, input, input_bytes, &chunk, error);
+    if (status == CTOK_OK) s->num_submitted++;
+    pthread_mutex_unlock(&s->lock);
+    return status;
 }
 
 // ---------------------------------------------------------------- life

@@ -5,6 +5,7 @@
 
 #include "engine.h"
 #include "program.h"
+#include "stream.h"
 
 typedef struct job {
     engine_job base;
@@ -12,6 +13,8 @@ typedef struct job {
     ctok_model_options options;   // open, convert
     uint32_t opened_model;        // open: the id, once ended well
     program program;              // run
+    stream *stream;               // run: retained, or NULL
+    int64_t chunk;                // run: its number in the stream
     uint8_t *input;               // run; owned, freed once ended
     uint8_t *outputs[4];          // run; owned
 } job;
@@ -21,6 +24,9 @@ ctok_status job_submit_convert(uint32_t *id, engine *e, const char *out_path, co
                                ctok_error *error);
 ctok_status job_submit_run(uint32_t *id, engine *e, model *m, const void *input, uint64_t input_bytes, const ctok_request *request,
                            ctok_error *error);
+
+// The next chunk of a stream; the engine is the model's.
+ctok_status job_submit_chunk(uint32_t *id, stream *s, const void *input, uint64_t input_bytes, const ctok_request *request, ctok_error *error);
 
 void job_query(job *j, ctok_job_info *info);
 ctok_status job_wait(job *j, uint32_t timeout_us, ctok_error *error);

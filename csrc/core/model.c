@@ -29,16 +29,17 @@ static ctok_status find_parameter(const checkpoint_tensor **out, const checkpoin
     snprintf(name, sizeof name, "%s.%s", layer->name, is_bias ? "bias" : "weight");
     const checkpoint_tensor *t = checkpoint_find(c, name);
     if (!t) return ctok_fail(error, CTOK_E_FILE_TENSOR, 0, "missing tensor %s", name);
-    int64_t wanted[4] = {layer->c_out, layer->c_in, layer->kernel, layer->kernel};
-    int32_t rank = is_bias || layer->kind == OP_NORM ? 1 : 4;
+    int64_t wanted[5] = {layer->c_out, layer->c_in, layer->kernel, layer->kernel};
+    int32_t rank = is_bias || layer->kind == OP_NORM ? 1 : layer->is_video ? 5 : 4;
+    if (layer->is_video) wanted[2] = layer->kernel_t, wanted[4] = layer->kernel;
     bool fits = t->rank == rank;
     for (int32_t i = 0; fits && i < rank; i++) fits = t->shape[i] == wanted[i];
     if (!fits) {
         char shapes[2][96] = {"", ""};
         for (int32_t i = 0; i < rank; i++) snprintf(shapes[0] + strlen(shapes[0]), 24, "%s%lld", i ? ", " : "", (long long)wanted[i]);
-        for (int32_t i = 0; i < t->rank && i < 4; i++) snprintf(shapes[1] + strlen(shapes[1]), 24, "%s%lld", i ? ", " : "", (long long)t->shape[i]);
+        for (int32_t i = 0; i < t->rank && i < 5; i++) snprintf(shapes[1] + strlen(shapes[1]), 24, "%s%lld", i ? ", " : "", (long long)t->shape[i]);
         return ctok_fail(error, CTOK_E_FILE_TENSOR, t->rank, "tensor %s: expected shape [%s], found [%s%s]", name, shapes[0], shapes[1],
-                         t->rank > 4 ? ", ..." : "");
+                         t->rank > 5 ? ", ..." : "");
     }
     if (!dtype_is_float(t->dtype)) return ctok_fail(error, CTOK_E_FILE_TENSOR, t->dtype, "tensor %s: expected floats, found dtype %d", name, t->dtype);
     *out = t;
@@ -76,9 +77,9 @@ static ctok_status take_inventory(inventory *out, const variant *v, const checkp
     inventory i = {0};
     network_outputs none = {GRAPH_NONE, GRAPH_NONE, GRAPH_NONE, GRAPH_NONE, GRAPH_NONE};
     int64_t side = v->spatial_factor;  // any size gives the same layers
-    network_frame frame = {side, side, 0, 0, side, side};
-    if (v->encoder.is_present) network_encode(&i.encoder, v, frame, EXTERNAL_F32_NCHW, none);
-    if (v->decoder.is_present) network_decode(&i.decoder, v, network_load_latent(&i.decoder, v, 1, 1), frame, EXTERNAL_F32_NCHW, none);
+    network_frame frame = {.padded_frames = 1, .padded_height = side, .padded_width = side, .frames = 1, .height = side, .width = side, .is_first = true};
+    if (v->encoder.is_present) network_encode(&i.encoder, v, frame, EXTERNAL_F32_NCTHW, none);
+    if (v->decoder.is_present) network_decode(&i.decoder, v, network_load_latent(&i.decoder, v, 1, 1, 1), frame, EXTERNAL_F32_NCTHW, none);
     i.num_encoder_layers = i.encoder.num_layers;
     i.num_layers = i.encoder.num_layers + i.decoder.num_layers;
     i.tensors = calloc((size_t)i.num_layers * 2 + 1, sizeof *i.tensors);
@@ -86,7 +87,7 @@ static ctok_status take_inventory(inventory *out, const variant *v, const checkp
     if (!i.tensors || i.encoder.is_out_of_memory || i.decoder.is_out_of_memory) status = ctok_fail(error, CTOK_E_MEMORY, 0, "no memory for the graph");
     for (int32_t n = 0; n < i.num_layers && status == CTOK_OK; n++) {
         const graph_layer *layer = layer_at(&i, n);
-        if (layer->kind == OP_NORM && layer->c_out % 32 != 0) {
+        if (layer->kind == OP_NORM && !v->is_video && layer->c_out % 32 != 0) {
             status = ctok_fail(error, CTOK_E_FILE_NETWORK, layer->c_out, "%s: expected channels in multiples of 32 (norm groups), found %lld",
                                layer->name, (long long)layer->c_out);
         }
@@ -104,7 +105,7 @@ static ctok_status take_inventory(inventory *out, const variant *v, const checkp
 static size_t align(size_t bytes) { return (bytes + BACKEND_ALIGNMENT - 1) / BACKEND_ALIGNMENT * BACKEND_ALIGNMENT; }
 
 static size_t main_bytes(const backend *b, const graph_layer *l) {
-    return align(l->kind == OP_CONV ? b->ops->conv_weight_bytes(b, l->c_out, l->c_in, l->kernel) : (size_t)l->c_out * sizeof(float));
+    return align(l->kind == OP_CONV ? b->ops->conv_weight_bytes(b, l->c_out, l->c_in, l->kernel_t, l->kernel) : (size_t)l->c_out * sizeof(float));
 }
 
 static void count_nonfinite(model *m, const checkpoint_tensor *t, int64_t count) {
@@ -117,6 +118,7 @@ static ctok_status pack(model *m, const inventory *inv, atomic_uint *steps_done,
     int64_t largest = 1;
     for (int32_t n = 0; n < inv->num_layers; n++) {
         const graph_layer *l = layer_at(inv, n);
+        if (l->is_unused) continue;
         m->weight_bytes += main_bytes(m->backend, l) + align((size_t)l->c_out * sizeof(float));
         int64_t elements = checkpoint_elements(inv->tensors[n * 2]);
         if (elements > largest) largest = elements;
@@ -132,18 +134,19 @@ static ctok_status pack(model *m, const inventory *inv, atomic_uint *steps_done,
     for (int32_t n = 0; n < inv->num_layers && !atomic_load(cancel); n++, atomic_fetch_add(steps_done, 1)) {
         const graph_layer *l = layer_at(inv, n);
         const checkpoint_tensor *weight = inv->tensors[n * 2], *bias = inv->tensors[n * 2 + 1];
+        int64_t parameters = checkpoint_elements(weight) + checkpoint_elements(bias);
+        *(n < inv->num_encoder_layers ? &m->info.encoder_parameters : &m->info.decoder_parameters) += parameters;
+        if (l->is_unused) continue;
         float *second = (float *)(at + main_bytes(m->backend, l));
         count_nonfinite(m, bias, checkpoint_read_f32(bias, second));
         if (l->kind == OP_CONV) {
             count_nonfinite(m, weight, checkpoint_read_f32(weight, unpacked));
-            m->backend->ops->conv_weight_pack(m->backend, at, unpacked, l->c_out, l->c_in, l->kernel);
+            m->backend->ops->conv_weight_pack(m->backend, at, unpacked, l->c_out, l->c_in, l->kernel_t, l->kernel);
             m->layers[n].conv = (conv_weights){at, second};
         } else {
             count_nonfinite(m, weight, checkpoint_read_f32(weight, (float *)at));
             m->layers[n].scale = (float *)at, m->layers[n].offset = second;
         }
-        int64_t parameters = checkpoint_elements(weight) + checkpoint_elements(bias);
-        *(n < inv->num_encoder_layers ? &m->info.encoder_parameters : &m->info.decoder_parameters) += parameters;
         at = (uint8_t *)second + align((size_t)l->c_out * sizeof(float));
     }
     free(unpacked);
@@ -164,7 +167,8 @@ static void fill_info(ctok_model_info *info, const model *m, ctok_dtype stored) 
     info->struct_size = sizeof *info;
     info->halves = (e->is_present ? CTOK_HALF_ENCODER : 0) | (d->is_present ? CTOK_HALF_DECODER : 0);
     info->is_discrete = v->is_discrete, info->is_discrete_from = v->is_discrete_from;
-    info->spatial_factor = (uint32_t)v->spatial_factor, info->spatial_factor_from = v->spatial_factor_from;
+    info->is_video = v->is_video, info->spatial_factor = (uint32_t)v->spatial_factor, info->temporal_factor = (uint32_t)v->temporal_factor;
+    info->factors_from = v->factors_from;
     info->patch = (uint32_t)v->patch, info->latent_channels = (uint32_t)v->latent_channels;
     info->num_fsq_levels = v->num_fsq_levels, info->fsq_levels_from = v->fsq_levels_from, info->codebook_size = v->codebook_size;
     memcpy(info->fsq_levels, v->fsq_levels, sizeof info->fsq_levels);
@@ -219,11 +223,13 @@ ctok_status model_convert(const char *out_path, const char *path, const ctok_mod
         if (tensors) {
             qsort(inv.tensors, (size_t)count, sizeof *inv.tensors, by_name);
             for (int32_t i = 0; i < count; i++) tensors[i] = *inv.tensors[i];
-            char levels[96] = "", factor[16];
+            char levels[96] = "", spatial[16], temporal[16];
             for (uint32_t i = 0; i < v.num_fsq_levels; i++) snprintf(levels + strlen(levels), 12, "%s%u", i ? "," : "", v.fsq_levels[i]);
-            snprintf(factor, sizeof factor, "%d", v.spatial_factor);
-            checkpoint_metadata metadata[] = {{"ctok.fsq_levels", levels}, {"ctok.name", v.name}, {"ctok.spatial_factor", factor}};
-            status = safetensors_write(out_path, tensors, count, metadata, 3, error);
+            snprintf(spatial, sizeof spatial, "%d", v.spatial_factor);
+            snprintf(temporal, sizeof temporal, "%d", v.temporal_factor);
+            checkpoint_metadata metadata[] = {{"ctok.fsq_levels", levels}, {"ctok.name", v.name}, {"ctok.spatial_factor", spatial},
+                                              {"ctok.temporal_factor", temporal}};
+            status = safetensors_write(out_path, tensors, count, metadata, 4, error);
         } else {
             status = ctok_fail(error, CTOK_E_MEMORY, count, "no memory for %d tensors", count);
         }

@@ -20,7 +20,7 @@ static size_t align(size_t bytes) { return (bytes + BACKEND_ALIGNMENT - 1) / BAC
 // The input whose memory the node's output may take, or GRAPH_NONE.
 static int32_t in_place_input(const graph_node *node) {
     if (node->kind == OP_NORM) return node->inputs[0];
-    if (node->kind == OP_CONV && node->inputs[1] != node->inputs[0]) return node->inputs[1];
+    if (node->kind == OP_CONV && !node->conv.has_upsampled_residual && node->inputs[1] != node->inputs[0]) return node->inputs[1];
     return GRAPH_NONE;
 }
 

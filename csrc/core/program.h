@@ -1,4 +1,4 @@
-// A request made concrete: the graph and plan for one image, and the sizes of input and outputs. ctok_plan_query reports it,
+// A request made concrete: the graph and plan for one image or clip, and the sizes of input and outputs. ctok_plan_query reports it,
 // a job runs it. Images of a batch run one after the other, so that memory does not grow with the batch.
 // Who calls it: core/job, abi.c. Errors are those of ctok_plan_query in ctok.h.
 #ifndef CTOK_CORE_PROGRAM_H
@@ -7,6 +7,7 @@
 #include "model.h"
 #include "network.h"
 #include "plan.h"
+#include "stream_state.h"
 
 typedef struct {
     graph graph;
@@ -23,9 +24,13 @@ typedef struct {
 ctok_status program_make(program *out, const model *m, const ctok_request *request, ctok_error *error);
 void program_free(program *p);
 
-// Runs the batch. `outputs[i]` holds outputs[i].bytes. `steps_done` counts nodes over the whole batch, for progress.
+// Bytes of state between the chunks of a stream: of the temporal convolutions' past, and of the temporal attention's keys
+// and values for one frame of tokens.
+void program_state_bytes(const program *p, uint64_t *fixed, uint64_t *per_frame);
+
+// Runs the batch. `stream` is NULL for a whole clip or image. `outputs[i]` holds outputs[i].bytes. `steps_done` counts nodes over the whole batch, for progress.
 // CTOK_E_CANCELLED when the backend's cancel flag turned true.
-ctok_status program_run(const program *p, const model *m, backend *b, uint8_t *arena, const uint8_t *input, uint8_t *const outputs[4],
-                        atomic_uint *steps_done, ctok_error *error);
+ctok_status program_run(const program *p, const model *m, backend *b, stream_state *stream, uint8_t *arena, const uint8_t *input,
+                        uint8_t *const outputs[4], atomic_uint *steps_done, ctok_error *error);
 
 #endif

@@ -1,21 +1,12 @@
-// Reads hyper-parameters off tensor names and shapes. Image tokenizers: 2-D convolutions named as in the public checkpoints.
+// Puts the facts about a model together: its halves (variant_half.c), its name, its compression factors, its FSQ levels, and
+// the buffers that it carries. Each fact has one first source, and the others that speak must agree.
 #include "variant.h"
 
 #include <ctype.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-__attribute__((format(printf, 2, 3))) static const checkpoint_tensor *find(const checkpoint *c, const char *format, ...) {
-    char name[160];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(name, sizeof name, format, arguments);
-    va_end(arguments);
-    return checkpoint_find(c, name);
-}
 
 // The first tensor whose name starts with `prefix`, or NULL.
 static const checkpoint_tensor *first_with_prefix(const checkpoint *c, const char *prefix) {
@@ -30,85 +21,10 @@ static bool ends_with(const char *text, const char *end) {
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
-// A convolution's weight [c_out, c_in, k, k], which must be there.
-static ctok_status conv_weight(const checkpoint_tensor **out, const checkpoint *c, const char *name, ctok_error *error) {
-    const checkpoint_tensor *t = checkpoint_find(c, name);
-    if (!t) return ctok_fail(error, CTOK_E_FILE_TENSOR, 0, "missing tensor %s", name);
-    for (int32_t i = 0; i < t->rank; i++) {
-        if (t->shape[i] < 1 || t->shape[i] > 65536) {
-            return ctok_fail(error, CTOK_E_FILE_TENSOR, t->shape[i], "tensor %s: expected sizes from 1 to 65536, found %lld", name,
-                             (long long)t->shape[i]);
-        }
-    }
-    if (t->rank != 4) {
-        return ctok_fail(error, CTOK_E_FILE_TENSOR, t->rank, "tensor %s: expected rank 4 [out, in, k, k], found rank %d", name, t->rank);
-    }
-    *out = t;
-    return CTOK_OK;
-}
-
-static ctok_status patch_of(int32_t *patch, const char *name, int64_t channels, ctok_error *error) {
-    *patch = channels == 12 ? 2 : channels == 48 ? 4 : 0;
-    if (*patch) return CTOK_OK;
-    return ctok_fail(error, CTOK_E_FILE_NETWORK, channels, "tensor %s: expected 12 or 48 channels (3 colours, Haar patch 2 or 4), found %lld",
-                     name, (long long)channels);
-}
-
-// Levels, blocks, widths and resamplings of encoder.down.* or decoder.up.*.
-static ctok_status find_levels(variant_half *half, const checkpoint *c, const char *levels, const char *resample, ctok_error *error) {
-    half->spatial_factor = half->patch;
-    while (find(c, "%s.%d.block.0.conv1.weight", levels, half->num_levels)) {
-        int32_t i = half->num_levels++, blocks = 0;
-        if (i == VARIANT_MAX_LEVELS) return ctok_fail(error, CTOK_E_FILE_NETWORK, i, "%s: expected at most %d levels", levels, i);
-        const checkpoint_tensor *first = find(c, "%s.%d.block.0.conv1.weight", levels, i);
-        if (first->rank != 4) {
-            return ctok_fail(error, CTOK_E_FILE_TENSOR, first->rank, "tensor %s: expected rank 4 [out, in, k, k], found rank %d", first->name,
-                             first->rank);
-        }
-        half->widths[i] = (int32_t)first->shape[0];
-        while (find(c, "%s.%d.block.%d.conv1.weight", levels, i, blocks)) blocks++;
-        // Note: a gap in the numbering shows later, as an unexpected tensor.
-        if (i > 0 && blocks != half->blocks) {
-            return ctok_fail(error, CTOK_E_FILE_TENSOR, blocks, "%s.%d: expected %d blocks as in level 0, found %d", levels, i, half->blocks, blocks);
-        }
-        half->blocks = blocks;
-        half->resamples[i] = find(c, "%s.%d.%s.conv.weight", levels, i, resample) != NULL;
-        if (half->resamples[i]) half->spatial_factor *= 2;
-    }
-    if (half->num_levels == 0) return ctok_fail(error, CTOK_E_FILE_TENSOR, 0, "missing tensor %s.0.block.0.conv1.weight", levels);
-    return CTOK_OK;
-}
-
-static ctok_status find_encoder(variant_half *half, const checkpoint *c, ctok_error *error) {
-    const checkpoint_tensor *conv_in, *conv_out, *quant_conv;
-    CTOK_TRY(conv_weight(&conv_in, c, "encoder.conv_in.weight", error));
-    CTOK_TRY(conv_weight(&conv_out, c, "encoder.conv_out.weight", error));
-    CTOK_TRY(conv_weight(&quant_conv, c, "quant_conv.weight", error));
-    half->is_present = true;
-    half->base_channels = (int32_t)conv_in->shape[0];
-    half->z_channels = (int32_t)conv_out->shape[0];
-    half->latent_channels = (int32_t)quant_conv->shape[0];
-    CTOK_TRY(patch_of(&half->patch, conv_in->name, conv_in->shape[1], error));
-    return find_levels(half, c, "encoder.down", "downsample", error);
-}
-
-static ctok_status find_decoder(variant_half *half, const checkpoint *c, ctok_error *error) {
-    const checkpoint_tensor *conv_in, *conv_out, *post_quant_conv;
-    CTOK_TRY(conv_weight(&conv_in, c, "decoder.conv_in.weight", error));
-    CTOK_TRY(conv_weight(&conv_out, c, "decoder.conv_out.weight", error));
-    CTOK_TRY(conv_weight(&post_quant_conv, c, "post_quant_conv.weight", error));
-    half->is_present = true;
-    half->base_channels = (int32_t)conv_out->shape[1];
-    half->z_channels = (int32_t)conv_in->shape[1];
-    half->latent_channels = (int32_t)post_quant_conv->shape[1];
-    CTOK_TRY(patch_of(&half->patch, conv_out->name, conv_out->shape[0], error));
-    return find_levels(half, c, "decoder.up", "upsample", error);
-}
-
 // ---------------------------------------------------------------- names
 typedef struct {
     bool is_named, is_discrete, is_video, has_patch_2;
-    int32_t spatial_factor;
+    int32_t spatial_factor, temporal_factor;
 } named_kind;
 
 // Finds CI8x8, DI16x16-360p, DV4x8x8 ... anywhere in the name. Ref: reference/cosmos_reference.py, spec().
@@ -125,7 +41,7 @@ static named_kind kind_in_name(const char *name) {
             }
         }
         if (count != (p[1] == 'V' ? 3 : 2)) continue;
-        return (named_kind){true, p[0] == 'D', p[1] == 'V', strncmp(p + used, "-360p", 5) == 0, factors[count - 1]};
+        return (named_kind){true, p[0] == 'D', p[1] == 'V', strncmp(p + used, "-360p", 5) == 0, factors[count - 1], count == 3 ? factors[0] : 1};
     }
     return (named_kind){0};
 }
@@ -249,12 +165,69 @@ static ctok_status find_levels_of_fsq(variant *v, const checkpoint *c, const cto
     return CTOK_OK;
 }
 
+// ---------------------------------------------------------------- compression factors
+typedef struct {
+    int32_t spatial, temporal;  // 0: not told
+    uint32_t from;
+} told_factors;
+
+static int32_t number_of(const char *text) { return text ? atoi(text) : 0; }
+
+// What options, metadata or name say, the first that speaks.
+static told_factors find_told_factors(const checkpoint *c, const ctok_model_options *options, named_kind named) {
+    if (options && (options->spatial_factor || options->temporal_factor)) {
+        return (told_factors){(int32_t)options->spatial_factor, (int32_t)options->temporal_factor, CTOK_FROM_OPTION};
+    }
+    int32_t spatial = number_of(checkpoint_metadata_find(c, "ctok.spatial_factor")), temporal = number_of(checkpoint_metadata_find(c, "ctok.temporal_factor"));
+    if (spatial || temporal) return (told_factors){spatial, temporal, CTOK_FROM_METADATA};
+    return (told_factors){named.spatial_factor, named.temporal_factor, named.is_named ? CTOK_FROM_NAME : CTOK_FROM_NOWHERE};
+}
+
+static ctok_status find_factors(variant *v, const checkpoint *c, const ctok_model_options *options, named_kind named, ctok_error *error) {
+    variant_half *halves[2] = {&v->encoder, &v->decoder}, *sure = NULL;
+    told_factors told = find_told_factors(c, options, named);
+    for (int i = 0; i < 2; i++) {
+        if (halves[i]->is_present && !halves[i]->is_ambiguous) sure = halves[i];
+    }
+    for (int i = 0; i < 2; i++) {
+        if (!halves[i]->is_present || !halves[i]->is_ambiguous) continue;
+        if (!sure && (!told.spatial || !told.temporal)) {
+            return ctok_fail(error, CTOK_E_FILE_NETWORK, 0,
+                             "%s: its convolutions do not tell which of them are used; expected the options spatialFactor and temporalFactor, or a "
+                             "name such as CV8x8x8", v->name);
+        }
+        int32_t spatial = told.spatial ? told.spatial : sure->spatial_factor, temporal = told.temporal ? told.temporal : sure->temporal_factor;
+        CTOK_TRY(variant_resolve_half(halves[i], i == 0, spatial, temporal, v->name, error));
+    }
+    const variant_half *one = sure ? sure : v->encoder.is_present ? &v->encoder : &v->decoder;
+    v->factors_from = sure ? CTOK_FROM_KEYS : told.from;
+    v->spatial_factor = one->spatial_factor;
+    v->temporal_factor = one->temporal_factor;
+    v->latent_channels = one->latent_channels;
+    v->patch = one->patch;
+    for (int i = 0; i < 2; i++) {
+        const variant_half *h = halves[i];
+        if (!h->is_present || (h->spatial_factor == v->spatial_factor && h->temporal_factor == v->temporal_factor &&
+                               h->latent_channels == v->latent_channels && h->patch == v->patch)) continue;
+        return ctok_fail(error, CTOK_E_FILE_NETWORK, 0,
+                         "%s: the halves do not belong together: factors %dx%d and %dx%d (time x space), channels %d and %d, patch %d and %d", v->name,
+                         v->temporal_factor, v->spatial_factor, h->temporal_factor, h->spatial_factor, v->latent_channels, h->latent_channels,
+                         v->patch, h->patch);
+    }
+    bool is_told_wrong = (told.spatial && told.spatial != v->spatial_factor) || (told.temporal && told.temporal != v->temporal_factor);
+    if (is_told_wrong || (named.is_named && (named.is_video != v->is_video || (named.has_patch_2 && v->patch != 2)))) {
+        static const char *const sources[] = {"nothing", "keys", "buffers", "metadata", "name", "options"};
+        return ctok_fail(error, CTOK_E_FILE_NETWORK, v->spatial_factor,
+                         "%s: the %s does not fit its tensors, which make %s tokenizer of factor %d in space and %d in time with patch %d", v->name,
+                         is_told_wrong ? sources[told.from] : "name", v->is_video ? "a video" : "an image", v->spatial_factor, v->temporal_factor,
+                         v->patch);
+    }
+    return CTOK_OK;
+}
+
 ctok_status variant_find(variant *out, const checkpoint *c, const char *path, const ctok_model_options *options, ctok_error *error) {
     variant v = {0};
     model_name(v.name, c, path, options);
-    if (find(c, "encoder.conv_in.0.conv3d.weight") || find(c, "decoder.conv_in.0.conv3d.weight")) {
-        return ctok_fail(error, CTOK_E_FILE_NETWORK, 0, "%s: expected an image tokenizer, found a video tokenizer (3-D convolutions)", v.name);
-    }
     uint32_t wanted = options ? options->halves : 0;
     bool has_encoder = first_with_prefix(c, "encoder.") != NULL, has_decoder = first_with_prefix(c, "decoder.") != NULL;
     if (!has_encoder && !has_decoder) {
@@ -265,28 +238,11 @@ ctok_status variant_find(variant *out, const checkpoint *c, const char *path, co
         return ctok_fail(error, CTOK_E_FILE_TENSOR, 0, "%s: expected the %s half, found only the %s", v.name, has_encoder ? "decoder" : "encoder",
                          has_encoder ? "encoder" : "decoder");
     }
-    if (has_encoder && (!wanted || wanted & CTOK_HALF_ENCODER)) CTOK_TRY(find_encoder(&v.encoder, c, error));
-    if (has_decoder && (!wanted || wanted & CTOK_HALF_DECODER)) CTOK_TRY(find_decoder(&v.decoder, c, error));
-
-    const variant_half *one = v.encoder.is_present ? &v.encoder : &v.decoder;
-    v.spatial_factor = one->spatial_factor;
-    v.latent_channels = one->latent_channels;
-    v.patch = one->patch;
-    v.spatial_factor_from = CTOK_FROM_KEYS;
-    if (v.encoder.is_present && v.decoder.is_present) {
-        const variant_half *d = &v.decoder;
-        if (d->spatial_factor != v.spatial_factor || d->latent_channels != v.latent_channels || d->patch != v.patch) {
-            return ctok_fail(error, CTOK_E_FILE_NETWORK, 0,
-                             "%s: the halves do not belong together: encoder %dx, %d channels, patch %d; decoder %dx, %d channels, patch %d",
-                             v.name, v.spatial_factor, v.latent_channels, v.patch, d->spatial_factor, d->latent_channels, d->patch);
-        }
-    }
+    v.is_video = checkpoint_find(c, "encoder.conv_in.0.conv3d.weight") || checkpoint_find(c, "decoder.conv_in.0.conv3d.weight");
+    if (has_encoder && (!wanted || wanted & CTOK_HALF_ENCODER)) CTOK_TRY(variant_find_half(&v.encoder, c, true, v.is_video, error));
+    if (has_decoder && (!wanted || wanted & CTOK_HALF_DECODER)) CTOK_TRY(variant_find_half(&v.decoder, c, false, v.is_video, error));
     named_kind named = kind_in_name(v.name);
-    if (named.is_named && (named.is_video || named.spatial_factor != v.spatial_factor || (named.has_patch_2 && v.patch != 2))) {
-        return ctok_fail(error, CTOK_E_FILE_NETWORK, v.spatial_factor,
-                         "the name %s does not fit its tensors, which make an image tokenizer of factor %d with patch %d; rename it or pass another name",
-                         v.name, v.spatial_factor, v.patch);
-    }
+    CTOK_TRY(find_factors(&v, c, options, named, error));
     CTOK_TRY(find_levels_of_fsq(&v, c, options, named, error));
     *out = v;
     return CTOK_OK;
@@ -308,7 +264,13 @@ ctok_status variant_check_buffer(const variant *v, const checkpoint_tensor *t, c
         }
         return CTOK_OK;
     }
-    if (ends_with(t->name, "patcher._arange")) {
+    if (ends_with(t->name, ".patch_size_buffer")) {
+        int64_t patch = 0;
+        if (dtype_is_float(t->dtype) || elements != 1) return wrong_buffer(t, "one whole number", error);
+        checkpoint_read_i64(t, &patch);
+        return patch == v->patch ? CTOK_OK : wrong_buffer(t, "the side of the Haar patch", error);
+    }
+    if (ends_with(t->name, "patcher._arange") || ends_with(t->name, "patcher3d._arange")) {
         return dtype_is_float(t->dtype) || t->rank != 1 ? wrong_buffer(t, "a row of whole numbers", error) : CTOK_OK;
     }
     if (ends_with(t->name, "quantizer._levels")) return CTOK_OK;  // read by levels_from_buffers

@@ -1,10 +1,11 @@
-/* ctok: images to Cosmos tokens and back. The whole C interface; this file is its manual.
+/* ctok: images and videos to Cosmos tokens and back. The whole C interface; this file is its manual.
  *
  * Life of a program
  *     ctok_engine_open    starts one native thread that runs every job of its models, in the order submitted
  *     ctok_model_open     submit: a job that ends with a model id            (job: wait, query, release)
  *     ctok_plan_query     what a request will need and return, before any work
  *     ctok_job_submit     submit: encode, decode or autoencode               (job: wait, take, release)
+ *     ctok_stream_open    a video in chunks of any number, as one clip: each submit carries the state on
  *     ctok_model_close, ctok_engine_close
  *
  * Two kinds of function. Instant ones never wait (well under 1 ms). Submitting ones copy their input (the caller's memory
@@ -135,6 +136,8 @@ typedef struct {
     uint32_t halves;          /* bits of CTOK_HALF_*; 0: every half that the checkpoint holds */
     uint32_t num_fsq_levels;  /* 0: as found */
     uint32_t fsq_levels[8];   /* 2 .. 65535 each, product at most 2^31 - 1 */
+    uint32_t spatial_factor;  /* pixels and frames to one token; 0: as found. Needed for a video checkpoint that carries */
+    uint32_t temporal_factor; /* unused convolutions under a name that does not tell; otherwise checked */
     char name[64];            /* "" takes the last part of the path; a name such as ...-DI8x8 is checked against the keys */
 } ctok_model_options;
 
@@ -143,8 +146,10 @@ typedef struct {
     uint32_t halves;             /* bits of CTOK_HALF_* */
     uint32_t is_discrete;        /* 1: FSQ indices and codes; 0: a continuous latent */
     uint32_t is_discrete_from;   /* CTOK_FROM_* */
+    uint32_t is_video;
     uint32_t spatial_factor;     /* pixels to one token, each way */
-    uint32_t spatial_factor_from;
+    uint32_t temporal_factor;    /* frames to one token after the first frame; 1 for images */
+    uint32_t factors_from;
     uint32_t patch;              /* Haar patch: 2 or 4 */
     uint32_t latent_channels;    /* of the latent or of the codes */
     uint32_t num_fsq_levels;     /* 0 when continuous */
@@ -179,16 +184,19 @@ CTOK_API ctok_status ctok_model_convert(uint32_t engine, const char *out_path, c
                                         uint32_t *job, ctok_error *error);
 
 /* ---------------------------------------------------------------- requests
- * Layouts, always contiguous, B = batch:
- *     pixels u8   [B, H, W, 3]       0 .. 255; 0 maps to -1.0, 255 to 1.0
- *     pixels f32  [B, 3, H, W]       -1 .. 1 (decoding does not clamp)
- *     indices i32 [B, h, w]          0 .. codebook_size - 1
- *     codes f32   [B, d, h, w]       quantised values, -1 .. 1
- *     latent f32  [B, C, h, w]       continuous models
- *     pre_quant   [B, d, h, w] f32   the vector before FSQ
+ * Layouts, always contiguous, B = batch; (T,) and (t,) are there for video models:
+ *     pixels u8   [B, (T,) H, W, 3]       0 .. 255; 0 maps to -1.0, 255 to 1.0
+ *     pixels f32  [B, 3, (T,) H, W]       -1 .. 1 (decoding does not clamp)
+ *     indices i32 [B, (t,) h, w]          0 .. codebook_size - 1
+ *     codes f32   [B, d, (t,) h, w]       quantised values, -1 .. 1
+ *     latent f32  [B, C, (t,) h, w]       continuous models
+ *     pre_quant   [B, d, (t,) h, w] f32   the vector before FSQ
  * Pixels of any H, W >= 1 are padded with black to multiples of 16 (and of spatial_factor), half on each side, the odd one
- * last. h = padded_height / spatial_factor. Encode and autoencode do that themselves; ctok_plan tells the padding.
+ * last. h = padded_height / spatial_factor. A clip of any T >= 1 is padded to 8k + 1 frames by repeating its first and last
+ * frame, half at each end, the odd one last; t = (padded_frames - 1) / temporal_factor + 1. Encode and autoencode do that
+ * themselves; ctok_plan tells the padding. The chunks of a stream are not padded in time: see ctok_stream_open.
  */
+enum { CTOK_CHUNK_NONE = 0, CTOK_CHUNK_FIRST = 1, CTOK_CHUNK_LATER = 2 }; /* a whole clip; the first of a stream; one after it */
 enum { CTOK_TASK_ENCODE = 1, CTOK_TASK_DECODE = 2, CTOK_TASK_AUTOENCODE = 3 };
 enum {
     CTOK_PIXELS_U8 = 1, CTOK_PIXELS_F32 = 2, CTOK_INDICES = 4, CTOK_CODES = 8, CTOK_LATENT = 16, CTOK_PRE_QUANT = 32
@@ -200,9 +208,12 @@ typedef struct {
     uint32_t input;    /* one of the tensors above */
     uint32_t outputs;  /* bits of the tensors above. 0: encode gives indices and codes, or latent; others pixels of decode: f32,
                           of autoencode: u8 */
+    uint32_t chunk;    /* CTOK_CHUNK_*: for ctok_plan_query; ctok_stream_submit knows it */
+    uint32_t reserved;
     int64_t batch;     /* 0 means 1 */
-    int64_t height, width;                             /* of the input: pixels, or tokens when decoding */
-    int64_t crop_top, crop_left, crop_height, crop_width; /* decode: the part of the pixels to return; height 0: all */
+    int64_t frames, height, width;             /* of the input: pixels, or tokens when decoding; frames 0 means 1 */
+    int64_t crop_before, crop_top, crop_left;  /* decode: the part of the pixels to return; frames and height 0: all */
+    int64_t crop_frames, crop_height, crop_width;
 } ctok_request;
 
 typedef struct {
@@ -223,7 +234,10 @@ typedef struct {
     uint64_t weight_bytes;  /* packed weights, held since opening */
     uint32_t num_steps;
     uint32_t reserved;
-    int64_t padded_height, padded_width, pad_top, pad_left; /* encode and autoencode; otherwise of the decoded pixels */
+    uint64_t state_bytes;            /* of a stream: what it holds between chunks, without the next line */
+    uint64_t state_bytes_per_frame;  /* of a stream: the temporal attention's past, for each frame of tokens that it keeps */
+    int64_t padded_frames, padded_height, padded_width; /* encode and autoencode; otherwise of the decoded pixels */
+    int64_t pad_before, pad_top, pad_left;
     ctok_output outputs[4];
 } ctok_plan;
 
@@ -233,6 +247,30 @@ CTOK_API ctok_status ctok_plan_query(uint32_t model, ctok_plan *plan, const ctok
 /* ---------------------------------------------------------------- jobs */
 CTOK_API ctok_status ctok_job_submit(uint32_t model, const void *input, uint64_t input_bytes, const ctok_request *request, uint32_t *job,
                                      ctok_error *error);
+
+/* ---------------------------------------------------------------- streams
+ * A stream turns a video of any length into one seamless token sequence, or back, in chunks: the result is that of the whole
+ * clip at once, however it is cut. Encoding: the first chunk has 1 + k * temporal_factor frames (k >= 0), every later one a
+ * multiple of temporal_factor (at a clip's end, repeat the last frame). Decoding: any number of token frames. Sizes stay those
+ * of the first chunk. Between chunks it holds two frames of activations for each temporal convolution, and the keys and
+ * values of the temporal attention for all frames so far, or the last `attention_frames`.
+ */
+typedef struct {
+    uint32_t struct_size;
+    uint32_t task;             /* CTOK_TASK_ENCODE or CTOK_TASK_DECODE */
+    uint32_t attention_frames; /* token frames that a frame sees, itself included; 0: all of the past */
+    uint32_t reserved;
+} ctok_stream_options;
+
+CTOK_API ctok_status ctok_stream_open(uint32_t model, const ctok_stream_options *options, uint32_t *stream, ctok_error *error);
+
+/* Submits the next chunk: a job as any other. The chunks of a stream run in the order submitted. A chunk that fails or is
+ * cancelled ends the stream: later ones give CTOK_E_CLOSED. */
+CTOK_API ctok_status ctok_stream_submit(uint32_t stream, const void *input, uint64_t input_bytes, const ctok_request *request, uint32_t *job,
+                                        ctok_error *error);
+
+/* Queued chunks still run; memory goes back when the last has ended. */
+CTOK_API ctok_status ctok_stream_close(uint32_t stream, ctok_error *error);
 
 enum { CTOK_JOB_QUEUED = 1, CTOK_JOB_RUNNING = 2, CTOK_JOB_ENDED = 3 };
 

@@ -36,7 +36,7 @@ function table(info: ModelInfo): string {
     source: info.source,
     kind,
     codebook: info.isDiscrete ? codebook : undefined,
-    "pixels a token": `${info.spatialFactor}x${info.spatialFactor} (from ${from.spatialFactor}), Haar patch ${info.patch}`,
+    "pixels a token": `${info.spatialFactor}x${info.spatialFactor} (from ${from.factors}), Haar patch ${info.patch}`,
     "latent channels": info.latentChannels,
     encoder: half(info.encoder),
     decoder: half(info.decoder),

@@ -67,6 +67,7 @@ test("struct layouts equal the C compiler's", async () => {
     ctok_request: layout.Request as layout.Struct,
     ctok_output: layout.Output as layout.Struct,
     ctok_plan: layout.Plan as layout.Struct,
+    ctok_stream_options: layout.StreamOptions as layout.Struct,
     ctok_job_info: layout.JobInfo as layout.Struct,
   };
   const inHeader = [...header.matchAll(/\}\s*(ctok_\w+);/g)].map((m) => m[1]!);

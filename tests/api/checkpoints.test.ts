@@ -216,9 +216,9 @@ describe("folders and options", () => {
   });
   test("where facts come from", async () => {
     await using tok = await Tokenizer.open("nano-DI8x8", { fsqLevels: [8, 8, 8, 5, 5, 5] });
-    assert.deepEqual(tok.info.from, { kind: "option", levels: "option", spatialFactor: "keys" });
+    assert.deepEqual(tok.info.from, { kind: "option", levels: "option", factors: "keys" });
     await using plain = await Tokenizer.open("nano-DI8x8");
-    assert.deepEqual(plain.info.from, { kind: "name", levels: "default", spatialFactor: "keys" });
+    assert.deepEqual(plain.info.from, { kind: "name", levels: "default", factors: "keys" });
     assert.equal(plain.info.codebookSize, 64000);
     assert.equal(plain.info.parameters, 3233686); // models/nano/README.md
   });

@@ -1,0 +1,88 @@
+// Moves frames between activations and the state of a stream. Backend memory is plain memory here.
+// Limit: a backend whose memory the host cannot touch needs a copy function at this seam.
+#include "stream_state.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+bool stream_prepare(stream_state *s, int32_t num_slots) {
+    if (s->slots) return true;
+    s->slots = calloc((size_t)num_slots + 1, sizeof *s->slots);
+    s->num_slots = s->slots ? num_slots : 0;
+    return s->slots != NULL;
+}
+
+static size_t frame_floats(ctok_shape shape) { return (size_t)(shape.h * shape.w * shape.c); }
+
+bool stream_remember(stream_state *s, stream_slot *slot, const float *in, ctok_shape shape) {
+    size_t floats = frame_floats(shape), bytes = floats * sizeof(float);
+    bool is_first = !slot->past;
+    if (is_first) {
+        slot->past = s->backend->alloc(s->backend, 2 * bytes);
+        slot->past_bytes = 2 * bytes;
+        if (!slot->past) return false;
+    }
+    if (shape.t >= 2) {
+        memcpy(slot->past, in + (size_t)(shape.t - 2) * floats, 2 * bytes);
+    } else {
+        memcpy(slot->past, is_first ? in : slot->past + floats, bytes);  // the first frame stands for what was before it
+        memcpy(slot->past + floats, in, bytes);
+    }
+    return true;
+}
+
+// Room for `wanted` frames, at least doubling, contents kept.
+static bool grow(stream_state *s, stream_slot *slot, int64_t wanted) {
+    if (wanted <= slot->capacity) return true;
+    int64_t capacity = slot->capacity * 2 > wanted ? slot->capacity * 2 : wanted;
+    // With a bound, what is held at once is known.
+    if (s->attention_frames && capacity > wanted) capacity = wanted;
+    backend *b = s->backend;
+    size_t bytes = (size_t)capacity * slot->frame_bytes, used = (size_t)slot->num_frames * slot->frame_bytes;
+    float *keys = b->alloc(b, bytes), *values = b->alloc(b, bytes);
+    if (!keys || !values) {
+        if (keys) b->free(b, keys, bytes);
+        if (values) b->free(b, values, bytes);
+        return false;
+    }
+    if (slot->keys) {
+        memcpy(keys, slot->keys, used);
+        memcpy(values, slot->values, used);
+        b->free(b, slot->keys, (size_t)slot->capacity * slot->frame_bytes);
+        b->free(b, slot->values, (size_t)slot->capacity * slot->frame_bytes);
+    }
+    slot->keys = keys, slot->values = values, slot->capacity = capacity;
+    return true;
+}
+
+bool stream_append(stream_state *s, stream_slot *slot, const float *k, const float *v, ctok_shape shape) {
+    slot->frame_bytes = frame_floats(shape) * sizeof(float);
+    if (!grow(s, slot, slot->num_frames + shape.t)) return false;
+    size_t at = (size_t)slot->num_frames * frame_floats(shape), bytes = (size_t)shape.t * slot->frame_bytes;
+    memcpy(slot->keys + at, k, bytes);
+    memcpy(slot->values + at, v, bytes);
+    slot->num_frames += shape.t;
+    return true;
+}
+
+void stream_forget(stream_state *s, stream_slot *slot, ctok_shape shape) {
+    int64_t kept = s->attention_frames ? s->attention_frames - 1 : slot->num_frames;
+    if (kept >= slot->num_frames) return;
+    size_t from = (size_t)(slot->num_frames - kept) * frame_floats(shape);
+    memmove(slot->keys, slot->keys + from, (size_t)kept * slot->frame_bytes);
+    memmove(slot->values, slot->values + from, (size_t)kept * slot->frame_bytes);
+    slot->num_frames = kept;
+}
+
+void stream_state_free(stream_state *s) {
+    backend *b = s->backend;
+    for (int32_t i = 0; i < s->num_slots; i++) {
+        stream_slot *slot = &s->slots[i];
+        if (slot->past) b->free(b, slot->past, slot->past_bytes);
+        if (slot->keys) b->free(b, slot->keys, (size_t)slot->capacity * slot->frame_bytes);
+        if (slot->values) b->free(b, slot->values, (size_t)slot->capacity * slot->frame_bytes);
+    }
+    free(s->slots);
+    s->slots = NULL;
+    s->num_slots = 0;
+}

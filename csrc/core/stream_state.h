@@ -1,0 +1,29 @@
+// What a stream keeps between its chunks: for each temporal convolution the last two frames that it read, for each temporal
+// attention the keys and values of the past. Memory comes from the backend. Who calls it: core/program (running), core/stream.
+#ifndef CTOK_CORE_STREAM_STATE_H
+#define CTOK_CORE_STREAM_STATE_H
+
+#include "../backends/backend.h"
+
+typedef struct {
+    float *past;            // convolution: [2, H, W, C], NULL before the first chunk
+    float *keys, *values;   // attention: [num_frames, H, W, C] with room for `capacity` frames
+    int64_t num_frames, capacity;
+    size_t past_bytes, frame_bytes;
+} stream_slot;
+
+typedef struct {
+    backend *backend;
+    stream_slot *slots;
+    int32_t num_slots;
+    int64_t attention_frames;  // that a frame sees, itself included; 0: all
+} stream_state;
+
+// All give false when there is no memory.
+bool stream_prepare(stream_state *s, int32_t num_slots);
+bool stream_remember(stream_state *s, stream_slot *slot, const float *in, ctok_shape shape);            // the last two frames of in
+bool stream_append(stream_state *s, stream_slot *slot, const float *k, const float *v, ctok_shape shape);
+void stream_forget(stream_state *s, stream_slot *slot, ctok_shape shape);                               // what no later frame will see
+void stream_state_free(stream_state *s);
+
+#endif

@@ -1,0 +1,215 @@
+/**
+ * Videos of any length, a few frames at a time: encodeStream gives parts of tokens, decodeStream takes them back to frames.
+ * Without `window` the parts are one seamless sequence, equal to the whole clip at once however it is cut (causal caches carry
+ * over natively); with `window` each part is a window that sees no other. Memory does not grow with the clip, but for the
+ * temporal attention's past, which `attentionFrames` bounds. While one chunk computes the next is read.
+ */
+import * as layout from "../ffi/layout.ts";
+import { expected, TokenizerError } from "./errors.ts";
+import { type JobOptions, located } from "./job.ts";
+import type { DecodeStreamOptions, EncodeStreamOptions } from "./options.ts";
+import { asTokenParts, type OutputTensor, type Runner } from "./runner.ts";
+import { checkTensor, sliceAxis, Tensor, type TensorLike, TokenPart, Tokens, type VideoOrigin } from "./tensor.ts";
+import { cropOf, tokenInput } from "./tokeninput.ts";
+import { sliceTime, windowOf } from "./windows.ts";
+
+export type Frames = AsyncIterable<TensorLike<"uint8">> | Iterable<TensorLike<"uint8">>;
+export type Parts = AsyncIterable<Tokens | TensorLike> | Iterable<Tokens | TensorLike>;
+
+const defaultChunkFrames = 8, defaultChunkTokens = 2;
+
+/** Frames gathered for one job: as they come, one behind the other. */
+interface Clip {
+  bytes: Uint8Array;
+  count: number;
+  firstFrame: number;
+  height: number;
+  width: number;
+}
+
+/** Gathers frames into clips of the sizes that `sizeOf` names; the last may be shorter. Frames must stay as large as the first. */
+async function* gather(frames: Frames, sizeOf: (clip: number) => number): AsyncGenerator<Clip> {
+  let clip: Clip | undefined, wanted = 0, clips = 0, frame = 0, size: readonly number[] = [];
+  for await (const tensor of frames) {
+    checkTensor(`frame ${frame}`, tensor);
+    if (frame === 0) size = tensor.shape;
+    const [height = 0, width = 0, colours] = tensor.shape;
+    if (tensor.dtype !== "uint8" || tensor.shape.length !== 3 || colours !== 3) {
+      throw expected(`frame ${frame}`, "uint8 [H, W, 3]", `${tensor.dtype} [${tensor.shape.join(", ")}]`, "SHAPE");
+    }
+    if (tensor.shape.join() !== size.join()) {
+      throw expected(`frame ${frame}`, `${size[0]} x ${size[1]} pixels as frame 0`, `${height} x ${width}`, "SHAPE");
+    }
+    if (!clip) {
+      wanted = sizeOf(clips++);
+      clip = { bytes: new Uint8Array(wanted * height * width * 3), count: 0, firstFrame: frame, height, width };
+    }
+    clip.bytes.set(tensor.data, clip.count++ * height * width * 3);
+    frame++;
+    if (clip.count === wanted) {
+      yield clip;
+      clip = undefined;
+    }
+  }
+  if (clip) yield clip;
+  if (frame === 0) throw new TokenizerError("VIDEO", "expected at least one frame, found none");
+}
+
+/** The clip's frames, the last one repeated until there are `frames` of them. */
+function padEnd(clip: Clip, frames: number): Uint8Array {
+  const size = clip.height * clip.width * 3;
+  const bytes = clip.bytes.length === frames * size ? clip.bytes : new Uint8Array(frames * size);
+  if (bytes !== clip.bytes) bytes.set(clip.bytes.subarray(0, clip.count * size));
+  for (let i = clip.count; i < frames; i++) bytes.copyWithin(i * size, (clip.count - 1) * size, clip.count * size);
+  return bytes;
+}
+
+/** Starts `work` for each item, at most two at a time, and gives the results in order; what still runs is cancelled at the end. */
+async function* inOrder<T, R>(
+  items: AsyncIterable<T>,
+  options: JobOptions,
+  site: Error,
+  work: (item: T, options: JobOptions) => Promise<R>,
+): AsyncGenerator<R> {
+  const stop = new AbortController();
+  const signal = options.signal ? AbortSignal.any([stop.signal, options.signal]) : stop.signal;
+  const pending: Promise<R>[] = [];
+  try {
+    for await (const item of items) {
+      const promise = located(() => work(item, { signal }), site);
+      promise.catch(() => {}); // seen when its turn comes
+      pending.push(promise);
+      if (pending.length === 2) yield await pending.shift()!;
+    }
+    while (pending.length) yield await pending.shift()!;
+  } finally {
+    stop.abort();
+    await Promise.allSettled(pending);
+  }
+}
+
+export async function* encodeStream(
+  runner: Runner,
+  frames: Frames,
+  o: EncodeStreamOptions,
+  site: Error,
+): AsyncGenerator<TokenPart> {
+  const factor = runner.info.temporalFactor;
+  const chunk = o.window ?? o.chunkFrames ?? Math.max(defaultChunkFrames, factor);
+  if (!o.window && chunk % factor !== 0) {
+    throw expected("options.chunkFrames", `a multiple of ${factor}, the temporal factor of ${runner.info.name}`, chunk);
+  }
+  const stream = o.window ? undefined : runner.openStream(layout.task.encode, o.attentionFrames ?? 0);
+  const outputs = runner.tokenOutputs(o.preQuant ?? false);
+  const clips = gather(frames, (n) => n === 0 && !o.window ? 1 + chunk : chunk);
+  try {
+    yield* inOrder(clips, o, site, async (clip, options) => {
+      const { height, width, count } = clip;
+      const size = { task: layout.task.encode, input: layout.kind.pixelsU8, outputs, height, width };
+      const alone = clip.firstFrame === 0 && stream ? 1 : 0;
+      const fed = stream ? Math.ceil((count - alone) / factor) * factor + alone : count;
+      const request = { ...size, frames: fed };
+      const { pad_top, pad_left } = runner.plan({ ...size, frames: 1 });
+      const result = stream
+        ? await runner.runChunk(stream, padEnd(clip, fed), request, options)
+        : await runner.run(clip.bytes.subarray(0, count * height * width * 3), request, options);
+      const video: VideoOrigin = {
+        temporalFactor: factor,
+        frames: count,
+        ...(o.fps && { fps: o.fps }),
+        ...(!stream && { windows: [windowOf(count, factor)] }),
+      };
+      const origin = runner.origin(height, width, pad_top, pad_left, video);
+      return new TokenPart(origin, asTokenParts(result, origin), clip.firstFrame, count);
+    });
+  } finally {
+    if (stream) runner.closeStream(stream);
+  }
+}
+
+/** One decoding job: token frames, and the real frames in what they decode to. */
+interface TokenClip {
+  tensor: TensorLike;
+  before: number;
+  frames: number | undefined; // undefined: all
+  isWindow: boolean;
+}
+
+/** Cuts parts into windows, or seamless pieces of a few token frames; the real frames are known only at the end of each part. */
+async function* cut(parts: Parts, factor: number, chunkTokens: number): AsyncGenerator<TokenClip> {
+  let isFirst = true;
+  for await (const part of parts) {
+    const tensor = part instanceof Tokens ? part.main : part;
+    const { video } = (tensor as Tensor).origin ?? {};
+    const axis = tensor.dtype === "float32" ? 2 : 1, tokens = tensor.shape[axis] ?? 0;
+    const slice = (from: number, to: number) => sliceTime(tensor as Tensor, from, to);
+    let at = 0;
+    for (const window of video?.windows ?? []) {
+      yield { tensor: slice(at, at + window.tokens), before: window.before, frames: window.frames, isWindow: true };
+      at += window.tokens;
+    }
+    if (video?.windows) continue;
+    let left = video?.frames;
+    for (; at < tokens; at += chunkTokens) {
+      const count = Math.min(chunkTokens, tokens - at);
+      const decoded = count * factor - (isFirst ? factor - 1 : 0),
+        frames: number | undefined = left && Math.min(left, decoded);
+      if (left !== undefined) left -= frames!;
+      if (left === undefined || frames! > 0) yield { tensor: slice(at, at + count), before: 0, frames, isWindow: false };
+      isFirst = false;
+    }
+  }
+}
+
+/** Groups of frames, each uint8 [1, T, H, W, 3] or float32 [1, 3, T, H, W]. */
+export async function* decodeClips(
+  runner: Runner,
+  parts: Parts,
+  o: DecodeStreamOptions & { dtype?: "uint8" | "float32" },
+  site: Error,
+): AsyncGenerator<OutputTensor> {
+  const outputs = o.dtype === "float32" ? layout.kind.pixelsF32 : layout.kind.pixelsU8;
+  let stream: number | undefined;
+  try {
+    yield* inOrder(
+      cut(parts, runner.info.temporalFactor, o.chunkTokens ?? defaultChunkTokens),
+      o,
+      site,
+      async (clip, options) => {
+        const { bytes, input, batch, frames, height, width, origin } = tokenInput(runner.info, clip.tensor);
+        if (batch !== 1) {
+          throw expected("tokens", "one video (use at(n) for one of a batch)", `a batch of ${batch}`, "SHAPE");
+        }
+        const crop = o.crop === false ? {} : cropOf(runner.info, origin, height, width);
+        const time = clip.frames === undefined ? {} : { crop_before: clip.before, crop_frames: clip.frames };
+        const whole = { crop_height: height * runner.info.spatialFactor, crop_width: width * runner.info.spatialFactor };
+        const request = { task: layout.task.decode, input, outputs, frames, height, width, ...whole, ...crop, ...time };
+        if (!clip.isWindow) {
+          stream ??= runner.openStream(layout.task.decode, o.attentionFrames ?? 0);
+        }
+        const [pixels] = clip.isWindow
+          ? await runner.run(bytes, request, options)
+          : await runner.runChunk(stream!, bytes, request, options);
+        return pixels!;
+      },
+    );
+  } finally {
+    if (stream !== undefined) runner.closeStream(stream);
+  }
+}
+
+/** Frames one by one, uint8 [H, W, 3]. */
+export async function* decodeStream(
+  runner: Runner,
+  parts: Parts,
+  o: DecodeStreamOptions,
+  site: Error,
+): AsyncGenerator<Tensor<"uint8">> {
+  for await (const clip of decodeClips(runner, parts, { ...o, dtype: "uint8" }, site)) {
+    const [, frames = 0, height = 0, width = 0] = clip.shape;
+    for (let t = 0; t < frames; t++) {
+      const { data } = sliceAxis(clip as Tensor<"uint8">, 1, t, t + 1);
+      yield new Tensor("uint8", [height, width, 3], data, { kind: "pixels" });
+    }
+  }
+}
