@@ -46,5 +46,8 @@ export {
 } from "./src/tokenfile.ts";
 export { codebookSize, codesFromIndices, indicesFromCodes } from "./src/fsq.ts";
 export { readImage, type ReadImageOptions, writeImage } from "./src/media/image.ts";
-export { latentTiles, sideBySide, tokenMap } from "./src/pictures.ts";
+export { framesOf, type VideoFrames } from "./src/media/frames.ts";
+export { createVideo, type Rate, type VideoInfo, type VideoOptions } from "./src/media/video.ts";
+export type { VideoSink, VideoSinkOptions } from "./src/media/video.ts";
+export { contactSheet, latentTiles, sideBySide, tokenMap } from "./src/pictures.ts";
 export { codebookUse, psnr, ssim } from "./src/metrics.ts";

@@ -1,5 +1,5 @@
 /**
- * Pictures of pictures and of tokens, for people: two images side by side, a map of the codes, the channels of a latent.
+ * Pictures of pictures and of tokens, for people: images side by side or in a sheet, a map of the codes, the channels of a latent.
  * Pure functions from tensors to uint8 [H, W, 3]; writing them to a file is media/image.ts.
  */
 import { expected } from "./errors.ts";
@@ -30,6 +30,49 @@ export function sideBySide(a: TensorLike<"uint8">, b: TensorLike<"uint8">, gap =
     out.set(b.data.subarray(y * right.width * 3, (y + 1) * right.width * 3), (y * width + left.width + gap) * 3);
   }
   return new Tensor("uint8", [left.height, width, 3], out, { kind: "pixels" });
+}
+
+/**
+ * Pictures in rows and columns, all equally large, white gaps of `gap` pixels between them; each picture `shrink` times
+ * smaller, a pixel the mean of shrink × shrink (rows and columns left over are cut). Throws SHAPE for other sizes.
+ */
+export function contactSheet(
+  rows: readonly (readonly TensorLike<"uint8">[])[],
+  { gap = 8, shrink = 1 }: { gap?: number; shrink?: number } = {},
+): Tensor<"uint8"> {
+  const columns = Math.max(0, ...rows.map((row) => row.length));
+  if (columns === 0) throw expected("rows", "at least one picture", "none");
+  if (!Number.isInteger(gap) || gap < 0) throw expected("gap", "a whole number of pixels", gap);
+  if (!Number.isInteger(shrink) || shrink < 1) throw expected("shrink", "a positive whole number", shrink);
+  const first = pictureSize("rows[0][0]", rows.flat()[0]!);
+  const height = Math.floor(first.height / shrink), width = Math.floor(first.width / shrink);
+  if (height === 0 || width === 0) throw expected("shrink", "no more than the pictures' sides", shrink);
+  const sheetHeight = rows.length * (height + gap) - gap, sheetWidth = columns * (width + gap) - gap;
+  const out = new Uint8Array(sheetHeight * sheetWidth * 3).fill(white);
+  for (const [r, row] of rows.entries()) {
+    for (const [c, picture] of row.entries()) {
+      const size = pictureSize(`rows[${r}][${c}]`, picture);
+      if (size.height !== first.height || size.width !== first.width) {
+        const wanted = `${first.height} by ${first.width} pixels, as the first`;
+        throw expected(`rows[${r}][${c}]`, wanted, `${size.height} by ${size.width}`, "SHAPE");
+      }
+      for (let y = 0; y < height; y++) {
+        const at = ((r * (height + gap) + y) * sheetWidth + c * (width + gap)) * 3;
+        for (let x = 0; x < width * 3; x++) out[at + x] = meanOf(picture.data, first.width, y, x, shrink);
+      }
+    }
+  }
+  return new Tensor("uint8", [sheetHeight, sheetWidth, 3], out, { kind: "pixels" });
+}
+
+/** Of shrink × shrink pixels, for byte `x` (three a pixel) of row `y` of the smaller picture. */
+function meanOf(data: Uint8Array, width: number, y: number, x: number, shrink: number): number {
+  let sum = 0;
+  const colour = x % 3, left = (x - colour) * shrink + colour;
+  for (let dy = 0; dy < shrink; dy++) {
+    for (let dx = 0; dx < shrink; dx++) sum += data[(y * shrink + dy) * width * 3 + left + dx * 3]!;
+  }
+  return Math.round(sum / shrink ** 2);
 }
 
 /** Indices [1, h, w] as [h · scale, w · scale, 3]: each code its own fixed colour, so that equal codes can be seen. */

@@ -27,41 +27,42 @@ interface Clip {
   width: number;
 }
 
-/** Gathers frames into clips of the sizes that `sizeOf` names; the last may be shorter. Frames must stay as large as the first. */
+/**
+ * Gathers frames into clips of the sizes that `sizeOf` names; the last may be shorter. Frames must stay as large as the first.
+ * Note: clips share one buffer, so each must be submitted (which copies it) before the next is asked for.
+ */
 async function* gather(frames: Frames, sizeOf: (clip: number) => number): AsyncGenerator<Clip> {
-  let clip: Clip | undefined, wanted = 0, clips = 0, frame = 0, size: readonly number[] = [];
+  let buffer = new Uint8Array(0), size: readonly number[] = [];
+  let wanted = sizeOf(0), clips = 0, count = 0, frame = 0;
+  const clip = (): Clip => ({ bytes: buffer, count, firstFrame: frame - count, height: size[0]!, width: size[1]! });
   for await (const tensor of frames) {
     checkTensor(`frame ${frame}`, tensor);
     if (frame === 0) size = tensor.shape;
-    const [height = 0, width = 0, colours] = tensor.shape;
-    if (tensor.dtype !== "uint8" || tensor.shape.length !== 3 || colours !== 3) {
+    if (tensor.dtype !== "uint8" || tensor.shape.length !== 3 || tensor.shape[2] !== 3) {
       throw expected(`frame ${frame}`, "uint8 [H, W, 3]", `${tensor.dtype} [${tensor.shape.join(", ")}]`, "SHAPE");
     }
     if (tensor.shape.join() !== size.join()) {
-      throw expected(`frame ${frame}`, `${size[0]} x ${size[1]} pixels as frame 0`, `${height} x ${width}`, "SHAPE");
+      throw expected(`frame ${frame}`, `[${size.join(", ")}] as frame 0`, `[${tensor.shape.join(", ")}]`, "SHAPE");
     }
-    if (!clip) {
-      wanted = sizeOf(clips++);
-      clip = { bytes: new Uint8Array(wanted * height * width * 3), count: 0, firstFrame: frame, height, width };
-    }
-    clip.bytes.set(tensor.data, clip.count++ * height * width * 3);
+    const bytes = wanted * tensor.data.length;
+    if (count === 0 && buffer.length < bytes) buffer = new Uint8Array(bytes);
+    buffer.set(tensor.data, count++ * tensor.data.length);
     frame++;
-    if (clip.count === wanted) {
-      yield clip;
-      clip = undefined;
+    if (count === wanted) {
+      yield clip();
+      wanted = sizeOf(++clips);
+      count = 0;
     }
   }
-  if (clip) yield clip;
+  if (count > 0) yield clip();
   if (frame === 0) throw new TokenizerError("VIDEO", "expected at least one frame, found none");
 }
 
-/** The clip's frames, the last one repeated until there are `frames` of them. */
-function padEnd(clip: Clip, frames: number): Uint8Array {
-  const size = clip.height * clip.width * 3;
-  const bytes = clip.bytes.length === frames * size ? clip.bytes : new Uint8Array(frames * size);
-  if (bytes !== clip.bytes) bytes.set(clip.bytes.subarray(0, clip.count * size));
-  for (let i = clip.count; i < frames; i++) bytes.copyWithin(i * size, (clip.count - 1) * size, clip.count * size);
-  return bytes;
+/** The first `frames` frames of a clip, the last real one repeated where it has fewer. */
+function filled({ bytes, count, height, width }: Clip, frames: number): Uint8Array {
+  const size = height * width * 3;
+  for (let i = count; i < frames; i++) bytes.copyWithin(i * size, (count - 1) * size, count * size);
+  return bytes.subarray(0, frames * size);
 }
 
 /** Starts `work` for each item, at most two at a time, and gives the results in order; what still runs is cancelled at the end. */
@@ -111,8 +112,8 @@ export async function* encodeStream(
       const request = { ...size, frames: fed };
       const { pad_top, pad_left } = runner.plan({ ...size, frames: 1 });
       const result = stream
-        ? await runner.runChunk(stream, padEnd(clip, fed), request, options)
-        : await runner.run(clip.bytes.subarray(0, count * height * width * 3), request, options);
+        ? await runner.runChunk(stream, filled(clip, fed), request, options)
+        : await runner.run(filled(clip, count), request, options);
       const video: VideoOrigin = {
         temporalFactor: factor,
         frames: count,

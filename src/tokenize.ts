@@ -1,7 +1,7 @@
 /** One-call forms over Tokenizer: tokenize a picture, get it back, convert a checkpoint. */
 import * as layout from "../ffi/layout.ts";
 import { engineFor } from "../ffi/load.ts";
-import { expected } from "./errors.ts";
+import { expected, TokenizerError } from "./errors.ts";
 import { type JobOptions, located, runJob } from "./job.ts";
 import { defaultModel, resolveModel } from "./models.ts";
 import { type EncodeOptions, jobOptions, type OpenOptions, parse } from "./options.ts";
@@ -62,6 +62,10 @@ export function detokenize(
       ? decodeTokens(tokens, "tokens")
       : tokens;
     if (!(read instanceof Tokens)) throw expected("tokens", "what tokenize returned, or a token file's path or bytes", read);
+    if (read.origin.video) {
+      const message = "tokens: expected those of a picture, found a video's; see Tokenizer.decode and decodeStream";
+      throw new TokenizerError("UNSUPPORTED", message);
+    }
     const batch = read.main.shape[0]!;
     if (batch !== 1) {
       throw expected("tokens", "one picture (use at(n) or Tokenizer.decode for a batch)", `a batch of ${batch}`, "SHAPE");

@@ -137,6 +137,7 @@ typedef struct {
 struct backend {
     const backend_ops *ops;
     void *(*alloc)(backend *b, size_t num_bytes);  // BACKEND_ALIGNMENT-aligned, NULL when there is none; contents undefined
+    void *(*grow)(backend *b, void *memory, size_t num_bytes, size_t new_bytes);  // as realloc: NULL leaves the old as it was
     void (*free)(backend *b, void *memory, size_t num_bytes);
     void (*close)(backend *b);
     int32_t num_threads;

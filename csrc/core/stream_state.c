@@ -38,20 +38,19 @@ static bool grow(stream_state *s, stream_slot *slot, int64_t wanted) {
     // With a bound, what is held at once is known.
     if (s->attention_frames && capacity > wanted) capacity = wanted;
     backend *b = s->backend;
-    size_t bytes = (size_t)capacity * slot->frame_bytes, used = (size_t)slot->num_frames * slot->frame_bytes;
-    float *keys = b->alloc(b, bytes), *values = b->alloc(b, bytes);
-    if (!keys || !values) {
-        if (keys) b->free(b, keys, bytes);
-        if (values) b->free(b, values, bytes);
+    size_t old_bytes = (size_t)slot->capacity * slot->frame_bytes, bytes = (size_t)capacity * slot->frame_bytes;
+    float *keys = b->grow(b, slot->keys, old_bytes, bytes);
+    if (!keys) return false;
+    slot->keys = keys;
+    float *values = b->grow(b, slot->values, old_bytes, bytes);
+    if (!values) {
+        float *shrunk = old_bytes ? b->grow(b, keys, bytes, old_bytes) : NULL;  // so that its size is known when it is freed
+        if (!shrunk) b->free(b, keys, bytes);
+        slot->keys = shrunk;
         return false;
     }
-    if (slot->keys) {
-        memcpy(keys, slot->keys, used);
-        memcpy(values, slot->values, used);
-        b->free(b, slot->keys, (size_t)slot->capacity * slot->frame_bytes);
-        b->free(b, slot->values, (size_t)slot->capacity * slot->frame_bytes);
-    }
-    slot->keys = keys, slot->values = values, slot->capacity = capacity;
+    slot->values = values;
+    slot->capacity = capacity;
     return true;
 }
 

@@ -3,7 +3,7 @@
  * usage errors all come from that table.
  */
 import { parseArgs } from "node:util";
-import { defaultModel, type TokenFormat, tokenFormats } from "../../mod.ts";
+import { defaultModel, defaultVideoModel, type Rate, type TokenFormat, tokenFormats } from "../../mod.ts";
 import { exitCodes, Failure, type Report } from "./report.ts";
 
 interface Option {
@@ -13,13 +13,18 @@ interface Option {
   readonly value?: string;
   readonly about: string;
   readonly choices?: readonly string[];
+  /** A whole number from the first to the second. */
+  readonly range?: readonly [least: number, most: number];
 }
+
+const most = 1 << 20;
 
 export const options = {
   model: {
     type: "string",
     value: "M",
-    about: `an embedded name, a folder or a file (encode: ${defaultModel} unless given)`,
+    about:
+      `an embedded name, a folder or a file (unless given, ${defaultModel} for images and ${defaultVideoModel} for videos)`,
   },
   out: {
     type: "string",
@@ -34,8 +39,40 @@ export const options = {
     choices: tokenFormats,
   },
   "pre-quant": { type: "boolean", about: "also store the vector before quantising (discrete models)" },
+  window: {
+    type: "string",
+    value: "N",
+    about: "cut a video into windows of N frames that do not see each other (17 unless given)",
+    range: [1, most],
+  },
+  stream: { type: "boolean", about: "make a video one seamless sequence of tokens instead, however long" },
+  chunk: {
+    type: "string",
+    value: "N",
+    about: "frames computed at once in a seamless sequence: more is faster and takes more memory (8 unless given)",
+    range: [1, most],
+  },
+  "attention-frames": {
+    type: "string",
+    value: "N",
+    about: "token frames that a frame of a seamless sequence looks back on, itself included (all unless given)",
+    range: [1, most],
+  },
+  start: { type: "string", value: "N", about: "the first frame of a video, counted from 0 (after --fps)", range: [0, most] },
+  frames: { type: "string", value: "N", about: "how many frames of a video at most", range: [1, most] },
+  fps: {
+    type: "string",
+    value: "R",
+    about: "frames a second, such as 25, 29.97 or 30000/1001: what a video is resampled to, a folder or a result has",
+  },
+  audio: { type: "boolean", about: "take the video's audio along" },
   name: { type: "string", value: "N", about: "the model's name, such as Cosmos-Tokenizer-DI8x8" },
-  threads: { type: "string", value: "N", about: "threads that compute, 1 to 256 (one for each processor unless given)" },
+  threads: {
+    type: "string",
+    value: "N",
+    about: "threads that compute, 1 to 256 (one for each processor unless given)",
+    range: [1, 256],
+  },
   json: { type: "boolean", about: "one JSON object a line on stdout, for each file; nothing else there" },
   quiet: { type: "boolean", about: "print failures only" },
   stack: { type: "boolean", about: "print the stack of a failure" },
@@ -54,12 +91,13 @@ export const globalOptions = [
 ] as const satisfies readonly OptionName[];
 
 type Values = ReturnType<typeof parseArgs<{ options: typeof options; strict: true }>>["values"];
+type WholeName = { [K in OptionName]: (typeof options)[K] extends { range: readonly number[] } ? K : never }[OptionName];
 /** The options, checked, and what followed the command's name. */
-export interface Args extends Omit<Values, "precision" | "format" | "threads"> {
+export interface Args extends Omit<Values, "precision" | "format" | "fps" | WholeName>, Partial<Record<WholeName, number>> {
   readonly inputs: readonly string[];
   readonly precision: "f32" | undefined;
   readonly format: TokenFormat | undefined;
-  readonly threads: number | undefined;
+  readonly fps: number | Rate | undefined;
 }
 
 export interface Command {
@@ -87,24 +125,36 @@ export function parseArguments(argv: readonly string[], accepts: readonly Option
     if (!option) throw usage(`unknown option ${rawName}${suggestion(name, known, "--")}`);
     if (option.type === "boolean" && value !== undefined) throw usage(`${rawName}: expected no value, found "${value}"`);
     if (option.type !== "string") continue;
-    const wanted = option.choices ? `one of ${option.choices.join(", ")}` : "a value";
+    const wanted = wantedOf(option);
     if (!value) throw usage(`${rawName}: expected ${wanted}, found none`);
     if (!inlineValue && value.startsWith("-")) {
       throw usage(`${rawName}: expected ${wanted}, found ${value} (${rawName}=${value} forces it)`);
     }
-    if (option.choices && !option.choices.includes(value)) throw usage(`${rawName}: expected ${wanted}, found ${value}`);
+    const [least, most] = option.range ?? [];
+    const isWrong = (option.choices && !option.choices.includes(value)) ||
+      (least !== undefined && !(/^\d+$/.test(value) && Number(value) >= least && Number(value) <= most!));
+    if (isWrong) throw usage(`${rawName}: expected ${wanted}, found ${value}`);
   }
   const { values, positionals } = parseArgs({ args: [...argv], options, allowPositionals: true });
-  return { ...values, inputs: positionals.slice(1), threads: threadsOf(values.threads) } as Args; // the choices were checked above
+  const numbers = Object.entries(values).filter(([name]) => (options[name as OptionName] as Option).range)
+    .map(([name, value]) => [name, Number(value)]);
+  const fps = values.fps === undefined ? undefined : rateOf(values.fps);
+  return { ...values, ...Object.fromEntries(numbers), fps, inputs: positionals.slice(1) } as Args; // all checked above
 }
 
-function threadsOf(text: string | undefined): number | undefined {
-  if (text === undefined) return undefined;
-  const threads = Number(text);
-  if (!/^\d+$/.test(text) || threads < 1 || threads > 256) {
-    throw usage(`--threads: expected a whole number from 1 to 256, found ${text}`);
+function wantedOf({ choices, range }: Option): string {
+  if (choices) return `one of ${choices.join(", ")}`;
+  return range ? `a whole number from ${range[0]} to ${range[1]}` : "a value";
+}
+
+/** A rate as it is written: "25", "29.97" or "30000/1001". */
+function rateOf(text: string): number | Rate {
+  const [, num, den] = /^(\d+)\/(\d+)$/.exec(text)?.map(Number) ?? [];
+  const rate = num === undefined ? Number(text) : num / den!;
+  if (!/^[\d./]+$/.test(text) || !(rate >= 0.001 && rate <= 1000)) {
+    throw usage(`--fps: expected frames a second from 0.001 to 1000, such as 25 or 30000/1001, found ${text}`);
   }
-  return threads;
+  return num === undefined ? rate : { num, den: den! };
 }
 
 export function required(value: string | undefined, option: OptionName): string {

@@ -1,19 +1,30 @@
-/** ctok autoencode: pictures to tokens and back, and how near the result is. */
-import { defaultModel, psnr, readImage, ssim, writeImage } from "../../mod.ts";
+/** ctok autoencode: images and videos to tokens and back, and how near the result is. */
+import { psnr, readImage, ssim, writeImage } from "../../mod.ts";
 import { type Command, required } from "./args.ts";
-import { expandInputs, planOutputs } from "./paths.ts";
-import { eachFile, openModel, secondsSince } from "./run.ts";
+import { expandInputs, isVideoPath, planOutputs } from "./paths.ts";
+import { checkImage, eachFile, modelFor, ModelInUse, secondsSince } from "./run.ts";
+import { autoencodeVideo, checkMode, checkVideoOptions } from "./video.ts";
 
 export const autoencodeCommand: Command = {
   name: "autoencode",
-  usage: "IMAGE… --out FILE|DIR",
-  about: "pictures to tokens and back, with PSNR and SSIM",
-  accepts: ["model", "out", "precision"],
+  usage: "FILE… --out FILE|DIR",
+  about: "images and videos to tokens and back, with PSNR and SSIM",
+  accepts: [
+    ...["model", "out", "precision"] as const,
+    ...["window", "stream", "chunk", "attention-frames", "start", "frames", "fps", "audio"] as const,
+  ],
 
   async run(args, report, signal) {
-    const files = planOutputs(expandInputs(args.inputs), required(args.out, "out"), ".png");
-    await using tokenizer = await openModel(args.model ?? defaultModel, args, { signal });
-    await eachFile(files, report, signal, async ({ file, out }, job) => {
+    const inputs = expandInputs(args.inputs), out = required(args.out, "out");
+    checkMode(args);
+    await using models = new ModelInUse(args, { signal });
+    const asked = args.model === undefined ? undefined : await models.of(args.model);
+    const files = planOutputs(inputs, out, (file) => (asked ? asked.info.isVideo : isVideoPath(file)) ? ".mp4" : ".png");
+    checkVideoOptions(args, files, await models.of(modelFor(files[0]!.file, args)));
+    await eachFile(files, report, signal, async (io, job) => {
+      const { file, out } = io, tokenizer = await models.of(modelFor(file, args));
+      if (tokenizer.info.isVideo) return await autoencodeVideo(tokenizer, io, args, job, report);
+      checkImage(file, tokenizer.info.name);
       const start = performance.now();
       const picture = await readImage(file);
       const again = await tokenizer.autoencode(picture, job);

@@ -12,7 +12,7 @@ export const convertCommand: Command = {
   accepts: ["out", "name"],
 
   async run(args, report, signal) {
-    const files = planOutputs(expandInputs(args.inputs), required(args.out, "out"), ".safetensors");
+    const files = planOutputs(expandInputs(args.inputs), required(args.out, "out"), () => ".safetensors");
     if (args.name && files.length > 1) throw usage(`--name: expected one model, found ${files.length}`);
     await eachFile(files, report, signal, async ({ file, out }, job) => {
       const start = performance.now();

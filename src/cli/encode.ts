@@ -1,19 +1,23 @@
-/** ctok encode: pictures to token files. */
+/** ctok encode: images and videos to token files. */
 import { extname } from "node:path";
-import { defaultModel, saveTokens, tokenFormats } from "../../mod.ts";
+import { saveTokens, tokenFormats } from "../../mod.ts";
 import { type Command, required, usage } from "./args.ts";
 import { expandInputs, planOutputs } from "./paths.ts";
-import { eachFile, openModel, secondsSince } from "./run.ts";
+import { checkImage, eachFile, modelFor, ModelInUse, secondsSince } from "./run.ts";
+import { checkMode, checkVideoOptions, encodeVideo } from "./video.ts";
 
 export const encodeCommand: Command = {
   name: "encode",
-  usage: "IMAGE… --out FILE|DIR",
-  about: "pictures to token files",
-  accepts: ["model", "out", "precision", "format", "pre-quant"],
+  usage: "FILE… --out FILE|DIR",
+  about: "images and videos, or folders of frames, to token files",
+  accepts: [
+    ...["model", "out", "precision", "format", "pre-quant"] as const,
+    ...["window", "stream", "chunk", "attention-frames", "start", "frames", "fps"] as const,
+  ],
 
   async run(args, report, signal) {
     const { format: asked, "pre-quant": preQuant = false } = args;
-    const files = planOutputs(expandInputs(args.inputs), required(args.out, "out"), `.${asked ?? "safetensors"}`);
+    const files = planOutputs(expandInputs(args.inputs), required(args.out, "out"), () => `.${asked ?? "safetensors"}`);
     const named = tokenFormats.find((format) => extname(files[0]!.out) === `.${format}`);
     if (asked && named && asked !== named) {
       throw usage(`--out: expected the extension .${asked}, as --format says, found .${named}`);
@@ -22,9 +26,14 @@ export const encodeCommand: Command = {
     if (preQuant && format === "npy") {
       throw usage("--pre-quant: expected safetensors or msgpack, found npy, which holds one array");
     }
+    checkMode(args);
 
-    await using tokenizer = await openModel(args.model ?? defaultModel, args, { half: "encoder", signal });
-    await eachFile(files, report, signal, async ({ file, out }, job) => {
+    await using models = new ModelInUse(args, { half: "encoder", signal });
+    checkVideoOptions(args, files, await models.of(modelFor(files[0]!.file, args)));
+    await eachFile(files, report, signal, async (io, job) => {
+      const { file, out } = io, tokenizer = await models.of(modelFor(file, args));
+      if (tokenizer.info.isVideo) return await encodeVideo(tokenizer, io, format, args, job, report);
+      checkImage(file, tokenizer.info.name);
       const start = performance.now();
       const tokens = await tokenizer.encode(file, { ...job, preQuant });
       await saveTokens(out, tokens, format);

@@ -13,8 +13,12 @@ export const infoCommand: Command = {
     const [model, ...more] = args.inputs;
     if (more.length > 0) throw usage(`expected at most one model, found ${args.inputs.length}`);
     if (model === undefined) {
-      for (const m of embeddedModels) report.result({ ...m, isEmbedded: true }, row(m.name, "embedded", m.licence));
-      for (const m of publicModels) report.result({ ...m, isEmbedded: false }, row(m.name, m.repository, m.licence));
+      for (const m of embeddedModels) {
+        report.result({ ...m, isEmbedded: true }, row(m.name, kindOf(m.name), "embedded", m.licence));
+      }
+      for (const m of publicModels) {
+        report.result({ ...m, isEmbedded: false }, row(m.name, kindOf(m.name), m.repository, m.licence));
+      }
       return;
     }
     await using tokenizer = await openModel(model, args, { signal });
@@ -22,13 +26,19 @@ export const infoCommand: Command = {
   },
 };
 
-function row(name: string, ...rest: string[]): string {
-  return [name.padEnd(14), ...rest.map((text) => text.padEnd(36))].join(" ").trimEnd();
+/** The names of the catalogue tell: C or D, then I or V. */
+function kindOf(name: string): string {
+  const [, codes, pixels] = /([CD])([IV])\d/.exec(name)!;
+  return `${codes === "D" ? "discrete" : "continuous"} ${pixels === "V" ? "video" : "image"}`;
+}
+
+function row(name: string, kind: string, ...rest: string[]): string {
+  return [name.padEnd(14), kind.padEnd(16), ...rest.map((text) => text.padEnd(36))].join(" ").trimEnd();
 }
 
 function table(info: ModelInfo): string {
   const { from, nonFinite, levels } = info;
-  const kind = `${info.isDiscrete ? "discrete" : "continuous"} (from ${from.kind})`;
+  const kind = `${info.isDiscrete ? "discrete" : "continuous"} ${info.isVideo ? "video" : "image"} (from ${from.kind})`;
   const codebook = `${info.codebookSize} codes, levels ${levels.join(", ")} (from ${from.levels})`;
   const first = nonFinite.first ? `, first in ${nonFinite.first}` : "";
   return Object.entries({
@@ -37,6 +47,7 @@ function table(info: ModelInfo): string {
     kind,
     codebook: info.isDiscrete ? codebook : undefined,
     "pixels a token": `${info.spatialFactor}x${info.spatialFactor} (from ${from.factors}), Haar patch ${info.patch}`,
+    "frames a token": info.isVideo ? `${info.temporalFactor}, the first frame alone (from ${from.factors})` : undefined,
     "latent channels": info.latentChannels,
     encoder: half(info.encoder),
     decoder: half(info.decoder),

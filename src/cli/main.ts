@@ -48,7 +48,7 @@ async function main(argv: readonly string[]): Promise<number> {
 
 function help(): string {
   const width = Math.max(...commands.map((c) => `${c.name} ${c.usage}`.length));
-  return `ctok ${version()}: images to Cosmos tokens and back
+  return `ctok ${version()}: images and videos to Cosmos tokens and back
 
 ${commands.map((c) => `  ctok ${`${c.name} ${c.usage}`.padEnd(width)}  ${c.about}`).join("\n")}
 
@@ -74,11 +74,13 @@ function commandHelp({ name, usage, about, accepts }: Command): string {
 }
 
 function optionLines(names: readonly OptionName[]): string {
-  return names.map((name) => {
+  const rows = names.map((name) => {
     const option: { value?: string; about: string; choices?: readonly string[] } = options[name];
     const choices = option.choices ? ` (${option.choices.join(", ")})` : "";
-    return `  ${`--${name}${option.value ? ` ${option.value}` : ""}`.padEnd(16)}  ${option.about}${choices}`;
-  }).join("\n");
+    return [`--${name}${option.value ? ` ${option.value}` : ""}`, option.about + choices] as const;
+  });
+  const width = Math.max(...rows.map(([option]) => option.length));
+  return rows.map(([option, about]) => `  ${option.padEnd(width)}  ${about}`).join("\n");
 }
 
 process.exitCode = await main(process.argv.slice(2));

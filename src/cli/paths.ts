@@ -1,11 +1,20 @@
 /** Which files a command reads and where each result goes, all settled before any work. */
 import { existsSync, globSync, realpathSync, statSync } from "node:fs";
-import { basename, join, parse, resolve } from "node:path";
+import { basename, extname, join, parse, resolve } from "node:path";
 import { usage } from "./args.ts";
 
 export interface InOut {
   readonly file: string;
   readonly out: string;
+  /** Whether the user named the output himself; else its extension follows what the file turns out to be. */
+  readonly isNamed: boolean;
+}
+
+const videoExtensions = [".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".y4m"];
+
+/** Whether a path looks like a video: by its extension, or a folder, whose images are frames. A GIF is taken for an image. */
+export function isVideoPath(file: string): boolean {
+  return videoExtensions.includes(extname(file).toLowerCase()) || isFolder(file);
 }
 
 /**
@@ -21,17 +30,19 @@ export function expandInputs(args: readonly string[]): string[] {
 }
 
 /**
- * One output for each input: `out` itself for a single input unless it is a folder, else `out`/STEM`extension`.
+ * One output for each input: `out` itself for a single input unless it is a folder, else `out`/STEM with the extension.
  * Throws a usage failure where two results would take one name, or a result an input's.
  */
-export function planOutputs(files: readonly string[], out: string, extension: string): InOut[] {
+export function planOutputs(files: readonly string[], out: string, extensionOf: (file: string) => string): InOut[] {
   if (files.length === 0) throw usage("expected at least one file, found none");
   const found = existsSync(out) ? statSync(out) : undefined;
-  const isFolder = files.length > 1 || out.endsWith("/") || found?.isDirectory();
-  if (isFolder && found && !found.isDirectory()) {
+  const isNamed = files.length === 1 && !out.endsWith("/") && !found?.isDirectory();
+  if (!isNamed && found && !found.isDirectory()) {
     throw usage(`--out: expected a folder for ${files.length} inputs, found the file ${out}`);
   }
-  const outputs = files.map((file) => ({ file, out: isFolder ? join(out, stemOf(file) + extension) : out }));
+  const outputs = files.map((file) => {
+    return { file, out: isNamed ? out : join(out, stemOf(file) + extensionOf(file)), isNamed };
+  });
 
   const sources = new Map(files.map((file) => [realOf(file), file]));
   const taken = new Map<string, string>();
@@ -50,7 +61,11 @@ export function planOutputs(files: readonly string[], out: string, extension: st
 
 /** A file's name without its extension, a folder's whole: "Cosmos-0.1-Tokenizer-DI8x8" has none. */
 function stemOf(file: string): string {
-  return existsSync(file) && statSync(file).isDirectory() ? basename(resolve(file)) : parse(file).name;
+  return isFolder(file) ? basename(resolve(file)) : parse(file).name;
+}
+
+function isFolder(path: string): boolean {
+  return existsSync(path) && statSync(path).isDirectory();
 }
 
 function realOf(path: string): string {

@@ -11,13 +11,19 @@ export const exitCodes = { done: 0, failed: 1, usage: 2, model: 3, interrupted: 
 export class Failure extends Error {
   readonly exitCode: number;
   readonly code: string;
+  /** What was done nevertheless, for machines. */
+  readonly facts: object;
 
-  constructor(exitCode: number, code: string, message: string, cause?: unknown) {
+  constructor(exitCode: number, code: string, message: string, cause?: unknown, facts: object = {}) {
     super(message, { cause });
     this.exitCode = exitCode;
     this.code = code;
+    this.facts = facts;
   }
 }
+
+/** How far a file is: the part that is done, 0 to 1, undefined where the whole is not known; and what else to show. */
+export type Progress = (part: number | undefined, note?: string) => void;
 
 export interface ReportOptions {
   readonly json?: boolean | undefined;
@@ -49,7 +55,8 @@ export class Report {
     const code = error instanceof Failure || error instanceof TokenizerError ? error.code : "INTERNAL";
     const said = messageOf(error), message = file === undefined || said.includes(file) ? said : `${file}: ${said}`;
     this.exitCode = Math.max(this.exitCode, error instanceof Failure ? error.exitCode : exitCodes.failed);
-    if (this.#options.json) this.print(JSON.stringify({ file, ok: false, code, message }) + "\n");
+    const facts = error instanceof Failure ? error.facts : {};
+    if (this.#options.json) this.print(JSON.stringify({ ...facts, file, ok: false, code, message }) + "\n");
     else process.stderr.write(`ctok: ${message}\n`);
     const origin = error instanceof Failure && error.cause ? error.cause : error;
     if (this.#options.stack && origin instanceof Error) process.stderr.write(`${origin.stack}\n`);
@@ -76,14 +83,13 @@ export class Report {
     if (!this.#options.json && !this.#options.quiet) process.stderr.write(text + "\n");
   }
 
-  /** A callback that draws the bar; `part` runs from 0 to 1. Undefined when nobody watches. */
-  progress(label: string): ((part: number) => void) | undefined {
+  /** A callback that draws the bar. Undefined when nobody watches. */
+  progress(label: string): Progress | undefined {
     if (!process.stderr.isTTY || this.#options.quiet) return undefined;
-    return (part) => {
-      const full = Math.round(part * barWidth);
-      const line = `[${"#".repeat(full)}${".".repeat(barWidth - full)}] ${
-        String(Math.round(part * 100)).padStart(3)
-      }% ${label}`;
+    return (part, note) => {
+      const full = Math.round((part ?? 0) * barWidth);
+      const bar = `[${"#".repeat(full)}${".".repeat(barWidth - full)}] ${String(Math.round(part! * 100)).padStart(3)}%`;
+      const line = [...(part === undefined ? [] : [bar]), ...(note ? [note] : []), label].join(" ");
       process.stderr.write(`\r\x1b[K${line.slice(0, (process.stderr.columns || 80) - 1)}`);
       this.#isBarShown = true;
     };

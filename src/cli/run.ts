@@ -1,10 +1,10 @@
-/** What the commands that work through files share: opening the model, and one file after the other. */
+/** What the commands that work through files share: opening models, and one file after the other. */
 import { mkdir } from "node:fs/promises";
 import { dirname } from "node:path";
-import { messageOf, type OpenOptions, Tokenizer, TokenizerError } from "../../mod.ts";
+import { defaultModel, defaultVideoModel, messageOf, type OpenOptions, Tokenizer, TokenizerError } from "../../mod.ts";
 import type { Args } from "./args.ts";
-import type { InOut } from "./paths.ts";
-import { exitCodes, Failure, type Report } from "./report.ts";
+import { type InOut, isVideoPath } from "./paths.ts";
+import { exitCodes, Failure, type Progress, type Report } from "./report.ts";
 
 /** Opens a model by the options of the command line; a failure carries the exit code for that. */
 export async function openModel(model: string, args: Args, options: OpenOptions): Promise<Tokenizer> {
@@ -16,8 +16,50 @@ export async function openModel(model: string, args: Args, options: OpenOptions)
   }
 }
 
+/** The model in use, kept for the next file: most files need the one before, and two may not fit in memory. */
+export class ModelInUse implements AsyncDisposable {
+  readonly #args: Args;
+  readonly #options: OpenOptions;
+  #current: { readonly model: string; readonly tokenizer: Tokenizer } | undefined;
+
+  constructor(args: Args, options: OpenOptions) {
+    this.#args = args;
+    this.#options = options;
+  }
+
+  async of(model: string): Promise<Tokenizer> {
+    if (this.#current?.model !== model) {
+      await this[Symbol.asyncDispose]();
+      this.#current = { model, tokenizer: await openModel(model, this.#args, this.#options) };
+    }
+    return this.#current.tokenizer;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#current?.tokenizer.close();
+    this.#current = undefined;
+  }
+}
+
+/** The model that an input takes: the one asked for, else the embedded one for what its path looks like. */
+export function modelFor(file: string, args: Args): string {
+  return args.model ?? (isVideoPath(file) ? defaultVideoModel : defaultModel);
+}
+
+/** Fails where an image model is given what looks like a video. */
+export function checkImage(file: string, model: string): void {
+  if (!isVideoPath(file)) return;
+  const found = "a video or a folder of frames, which a video model takes";
+  throw new TokenizerError("IMAGE", `${file}: expected an image, as ${model} takes, found ${found} (${defaultVideoModel})`);
+}
+
 export function modelFailure(error: unknown): Failure {
   return new Failure(exitCodes.model, error instanceof TokenizerError ? error.code : "INTERNAL", messageOf(error), error);
+}
+
+export interface Job {
+  readonly signal: AbortSignal;
+  readonly onProgress?: Progress;
 }
 
 /**
@@ -28,7 +70,7 @@ export async function eachFile(
   files: readonly InOut[],
   report: Report,
   signal: AbortSignal,
-  work: (io: InOut, job: { signal: AbortSignal; onProgress?: (part: number) => void }) => Promise<void>,
+  work: (io: InOut, job: Job) => Promise<void>,
 ): Promise<void> {
   for (const folder of new Set(files.map(({ out }) => dirname(out)))) {
     await mkdir(folder, { recursive: true }).catch((error) => {

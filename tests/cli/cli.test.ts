@@ -329,8 +329,8 @@ test("info: a table, JSON, and the list of models with licences", async () => {
     JSON.parse(JSON.stringify(tokenizer.info)),
   ]);
   const list = (await ctokEnds(0, ["info"], { env: { CTOK_LIBRARY: "/nonexistent" } })).stdout;
-  assert.match(list, /^nano-DI8x8 +embedded +Apache-2\.0$/m);
-  assert.match(list, /^DI16x16 +nvidia\/Cosmos-Tokenizer-DI16x16 +NVIDIA Open Model License$/m);
+  assert.match(list, /^nano-DI8x8 +discrete image +embedded +Apache-2\.0$/m);
+  assert.match(list, /^DI16x16 +discrete image +nvidia\/Cosmos-Tokenizer-DI16x16 +NVIDIA Open Model License$/m);
 });
 
 test("a model or library that cannot be opened ends with 3", async () => {

@@ -7,70 +7,8 @@ import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { type TensorLike, Tokenizer } from "mod.ts";
-import {
-  carried,
-  checkCase,
-  countDifferent,
-  hasShared,
-  noShared,
-  readTensors,
-  relativeError,
-  shared,
-  withWeights,
-} from "../support.ts";
-
-const limit = 2e-5; // relative L2 in float32
-const kernelSets = ["reference", "generic", "avx2", "avx512"] as const;
-
-/** Encodes the pixels and decodes the stored tokens; every answer of the golden file is compared. */
-async function checkGolden(
-  label: string,
-  model: string,
-  goldenPath: string,
-  kernels: (typeof kernelSets)[number] | "auto" = "auto",
-) {
-  const golden = readTensors(goldenPath);
-  await using tok = await Tokenizer.open(model, { kernels });
-  const isDiscrete = "indices" in golden;
-  assert.equal(tok.info.isDiscrete, isDiscrete);
-  const tokens = await tok.encode(golden.pixels as TensorLike<"uint8">, { preQuant: isDiscrete });
-  checkCase(
-    `${label} ${isDiscrete ? "pre_quant" : "latent"}`,
-    relativeError(isDiscrete ? tokens.preQuant : tokens.latent, golden.pre_quant!),
-    limit,
-  );
-  if (isDiscrete) {
-    checkCase(`${label} indices (different)`, countDifferent(tokens.indices, golden.indices!), 0);
-    checkCase(`${label} codes`, relativeError(tokens.codes, golden.codes!), 0);
-  }
-  const pixels = await tok.decode((isDiscrete ? golden.indices : golden.latent)!);
-  checkCase(`${label} reconstruction`, relativeError(pixels, golden.reconstruction!), limit);
-  if (isDiscrete) {
-    assert.equal(countDifferent(await tok.decode(golden.codes!), pixels), 0, "codes decode as their indices do");
-  }
-}
-
-async function checkPipeline(label: string, model: string, path: string) {
-  const golden = readTensors(path);
-  await using tok = await Tokenizer.open(model);
-  const output = await tok.autoencode(golden.pixels as TensorLike<"uint8">);
-  const wanted = golden.output!;
-  assert.deepEqual([...output.shape], [...wanted.shape]);
-  let byOne = 0, byMore = 0;
-  wanted.data.forEach((v, i) => {
-    const difference = Math.abs(output.data[i]! - v);
-    if (difference === 1) byOne++;
-    else if (difference !== 0) byMore++;
-  });
-  checkCase(`${label} bytes off by one (part)`, byOne / wanted.data.length, 0.003);
-  checkCase(`${label} bytes off by more`, byMore, 0);
-
-  const tokens = await tok.encode(golden.pixels as TensorLike<"uint8">);
-  if (tokens.isDiscrete) checkCase(`${label} indices (different)`, countDifferent(tokens.indices, golden["tokens.0"]!), 0);
-  else checkCase(`${label} latent`, relativeError(tokens.latent, golden["tokens.0"]!), limit);
-  const decoded = await tok.decode(tokens, { dtype: "uint8" });
-  assert.equal(countDifferent(decoded, output), 0, "encode then decode equals autoencode, cropped");
-}
+import { carried, checkCase, countDifferent, hasShared, noShared, readTensors, shared, withWeights } from "../support.ts";
+import { checkGolden, checkPipeline, kernelSets } from "./check.ts";
 
 describe("carried fixtures", () => {
   const model = join(carried, "Cosmos-Tokenizer-CI8x8");

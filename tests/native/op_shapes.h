@@ -1,45 +1,85 @@
 // The one list of op shapes, for correctness (op_test.c) and for speed. What they are chosen to hit: a single pixel, H != W,
 // odd sizes, one more than a tile (6 and 14 pixels; 8, 16 and 32 channels), one more than a block, batches, widths that no
-// vector divides, and the sizes of the real networks. Kept small enough for a scalar reference in float64.
+// vector divides, and the sizes of the real networks; in time, one frame, few and many, first chunks and later ones. Kept small enough for a scalar reference in float64.
 #ifndef CTOK_TEST_OP_SHAPES_H
 #define CTOK_TEST_OP_SHAPES_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
+typedef enum { NONE, PLAIN, UPSAMPLED } residual_kind;
+
 typedef struct {
     int32_t n, h, w, c_in, c_out;
     int32_t kernel, stride, pad_before, upsample;
-    bool has_residual;
+    residual_kind residual;
 } conv_shape;  // out.h = ceil(h * upsample / stride), likewise out.w
 
 static const conv_shape conv_shapes[] = {
-    {1, 1, 1, 1, 1, 1, 1, 0, 1, false},
-    {1, 1, 1, 3, 3, 3, 1, 1, 1, true},
-    {1, 1, 1, 512, 512, 3, 1, 1, 1, false},
-    {2, 17, 33, 48, 128, 3, 1, 1, 1, false},   // first layer of the small and public encoders
-    {1, 15, 15, 32, 33, 3, 1, 1, 1, true},     // one more than a tile, in pixels and in channels
-    {1, 5, 7, 6, 8, 3, 1, 1, 1, false},
-    {1, 4, 29, 64, 48, 3, 1, 1, 1, false},     // last layer of a decoder
-    {1, 1, 300, 256, 16, 3, 1, 1, 1, false},   // rows too wide for one task
-    {1, 40, 3, 7, 9, 3, 1, 1, 1, true},
-    {1, 9, 13, 512, 40, 3, 1, 1, 1, true},     // the longest reduction: 4608 products
-    {3, 6, 6, 96, 65, 3, 1, 1, 1, true},
-    {1, 8, 10, 256, 256, 3, 1, 1, 1, true},
-    {1, 18, 32, 32, 64, 3, 2, 0, 1, false},    // the encoders' downsampling
-    {2, 33, 17, 20, 31, 3, 2, 0, 1, true},
-    {1, 7, 57, 13, 16, 3, 2, 1, 1, false},
-    {1, 1, 1, 128, 32, 3, 2, 0, 1, false},
-    {1, 9, 8, 64, 64, 3, 1, 1, 2, false},      // the decoders' upsampling
-    {2, 5, 11, 17, 35, 3, 1, 1, 2, true},
-    {1, 6, 5, 8, 8, 3, 2, 0, 2, false},
-    {2, 9, 11, 16, 6, 1, 1, 0, 1, false},      // quant_conv and its inverse
-    {1, 13, 31, 6, 16, 1, 1, 0, 1, false},
-    {1, 1, 1, 256, 256, 1, 1, 0, 1, true},
-    {2, 12, 19, 128, 128, 1, 1, 0, 1, true},   // q, k, v and proj_out
-    {1, 7, 9, 385, 36, 1, 1, 0, 1, false},     // one more than a run of additions
-    {1, 11, 6, 24, 20, 1, 2, 0, 1, false},
-    {1, 5, 9, 24, 20, 1, 1, 0, 2, true},
+    {1, 1, 1, 1, 1, 1, 1, 0, 1, NONE},
+    {1, 1, 1, 3, 3, 3, 1, 1, 1, PLAIN},
+    {1, 1, 1, 512, 512, 3, 1, 1, 1, NONE},
+    {2, 17, 33, 48, 128, 3, 1, 1, 1, NONE},   // first layer of the small and public encoders
+    {1, 15, 15, 32, 33, 3, 1, 1, 1, PLAIN},     // one more than a tile, in pixels and in channels
+    {1, 5, 7, 6, 8, 3, 1, 1, 1, NONE},
+    {1, 4, 29, 64, 48, 3, 1, 1, 1, NONE},     // last layer of a decoder
+    {1, 1, 300, 256, 16, 3, 1, 1, 1, NONE},   // rows too wide for one task
+    {1, 40, 3, 7, 9, 3, 1, 1, 1, PLAIN},
+    {1, 9, 13, 512, 40, 3, 1, 1, 1, PLAIN},     // the longest reduction: 4608 products
+    {3, 6, 6, 96, 65, 3, 1, 1, 1, PLAIN},
+    {1, 8, 10, 256, 256, 3, 1, 1, 1, PLAIN},
+    {1, 18, 32, 32, 64, 3, 2, 0, 1, NONE},    // the encoders' downsampling
+    {2, 33, 17, 20, 31, 3, 2, 0, 1, PLAIN},
+    {1, 7, 57, 13, 16, 3, 2, 1, 1, NONE},
+    {1, 1, 1, 128, 32, 3, 2, 0, 1, NONE},
+    {1, 9, 8, 64, 64, 3, 1, 1, 2, NONE},      // the decoders' upsampling
+    {2, 5, 11, 17, 35, 3, 1, 1, 2, PLAIN},
+    {1, 6, 5, 8, 8, 3, 2, 0, 2, NONE},
+    {2, 9, 11, 16, 6, 1, 1, 0, 1, NONE},      // quant_conv and its inverse
+    {1, 13, 31, 6, 16, 1, 1, 0, 1, NONE},
+    {1, 1, 1, 256, 256, 1, 1, 0, 1, PLAIN},
+    {2, 12, 19, 128, 128, 1, 1, 0, 1, PLAIN},   // q, k, v and proj_out
+    {1, 7, 9, 385, 36, 1, 1, 0, 1, NONE},     // one more than a run of additions
+    {1, 11, 6, 24, 20, 1, 2, 0, 1, NONE},
+    {1, 5, 9, 24, 20, 1, 1, 0, 2, PLAIN},
+    {2, 5, 11, 33, 33, 3, 1, 1, 2, UPSAMPLED},
+    {1, 4, 15, 64, 64, 3, 1, 1, 2, UPSAMPLED},
+};
+
+typedef struct {
+    int32_t n, t, h, w, c_in, c_out;   // t: of the input
+    int32_t stride, upsample;          // in time, kernel 3
+    bool is_first, has_past;           // of the chunks of a clip; which padding follows is in conv_time_params_of
+    residual_kind residual;
+} conv_time_shape;
+
+static const conv_time_shape conv_time_shapes[] = {
+    {1, 1, 1, 1, 1, 1, 1, 1, true, false, NONE},
+    {1, 1, 5, 7, 32, 33, 1, 1, true, false, PLAIN},
+    {1, 1, 5, 7, 33, 32, 1, 1, false, true, NONE},
+    {2, 2, 3, 5, 6, 8, 1, 1, false, true, PLAIN},
+    {1, 3, 9, 13, 64, 48, 1, 1, true, false, NONE},
+    {1, 5, 8, 10, 256, 256, 1, 1, true, false, PLAIN},
+    {2, 5, 4, 11, 17, 35, 1, 1, false, true, PLAIN},
+    {1, 9, 1, 29, 40, 65, 1, 1, false, false, NONE},
+    {1, 9, 3, 5, 512, 40, 1, 1, true, false, PLAIN},
+    {1, 17, 2, 8, 16, 16, 1, 1, false, true, NONE},
+    {1, 100, 1, 3, 24, 9, 1, 1, true, false, NONE},      // more frames than a task holds
+    {1, 1, 4, 4, 16, 32, 2, 1, true, false, PLAIN},      // the encoders' halving
+    {1, 2, 3, 7, 48, 31, 2, 1, true, false, NONE},
+    {1, 3, 6, 6, 96, 65, 2, 1, true, false, PLAIN},
+    {1, 9, 7, 9, 32, 32, 2, 1, true, false, NONE},
+    {2, 2, 5, 3, 20, 33, 2, 1, false, true, NONE},
+    {1, 8, 5, 13, 64, 64, 2, 1, false, true, PLAIN},
+    {1, 3, 2, 9, 7, 9, 2, 1, false, true, NONE},
+    {1, 1, 4, 4, 32, 32, 1, 2, true, false, UPSAMPLED},  // the decoders' doubling
+    {1, 2, 3, 7, 33, 33, 1, 2, true, false, UPSAMPLED},
+    {2, 3, 5, 6, 48, 48, 1, 2, true, false, UPSAMPLED},
+    {1, 5, 8, 10, 128, 128, 1, 2, true, false, NONE},
+    {1, 1, 5, 5, 16, 40, 1, 2, false, true, PLAIN},
+    {2, 2, 3, 11, 65, 65, 1, 2, false, true, UPSAMPLED},
+    {1, 9, 4, 6, 24, 24, 1, 2, false, true, UPSAMPLED},
+    {1, 3, 4, 6, 512, 24, 1, 2, false, false, NONE},
 };
 
 typedef struct {
@@ -83,20 +123,49 @@ static const attention_shape attention_shapes[] = {
 };
 
 typedef struct {
+    int32_t t, h, w, c, num_past, window;
+    float spread;
+} attention_time_shape;
+
+static const attention_time_shape attention_time_shapes[] = {
+    {1, 1, 1, 1, 0, 0, 1.0f},  {1, 3, 5, 33, 0, 0, 1.0f},   {4, 5, 7, 64, 0, 0, 4.0f},   {4, 3, 6, 128, 0, 3, 1.0f},
+    {1, 5, 5, 96, 5, 0, 4.0f}, {1, 4, 9, 512, 5, 3, 16.0f}, {4, 4, 5, 300, 5, 0, 16.0f}, {4, 17, 1, 31, 5, 3, 8.0f},
+    {2, 3, 3, 40, 1, 1, 1.0f}, {37, 2, 3, 128, 0, 0, 4.0f}, {9, 2, 3, 128, 30, 16, 4.0f},
+};
+
+typedef struct {
+    int32_t n, t, h, w, c;
+    bool is_temporal, is_first;
+} pool_shape;
+
+static const pool_shape pool_shapes[] = {
+    {1, 1, 2, 2, 1, false, true}, {2, 3, 6, 10, 33, false, true}, {1, 1, 3, 5, 7, true, true},  {1, 2, 3, 5, 7, true, true},
+    {2, 5, 4, 3, 16, true, true}, {1, 2, 3, 5, 7, true, false},   {2, 8, 4, 3, 16, true, false}, {1, 3, 2, 2, 5, true, false},
+};
+
+typedef struct {
     int32_t n, h, w, c, patch;  // of the pixels
+    int32_t t, patch_t;
+    bool is_first;              // then t = 1 + a multiple of patch_t
 } haar_shape;
 
 static const haar_shape haar_shapes[] = {
-    {1, 2, 2, 1, 2}, {2, 6, 10, 3, 2}, {1, 4, 4, 1, 4}, {2, 12, 20, 3, 4}, {1, 4, 36, 5, 4},
+    {1, 2, 2, 1, 2, 1, 1, true},  {2, 6, 10, 3, 2, 1, 1, true},  {1, 4, 4, 1, 4, 1, 1, true},   {2, 12, 20, 3, 4, 1, 1, true},
+    {1, 4, 36, 5, 4, 1, 1, true}, {1, 4, 140, 3, 4, 1, 1, true}, {1, 4, 8, 50, 4, 1, 1, true},  {1, 2, 2, 1, 2, 1, 2, true},
+    {1, 4, 4, 1, 4, 1, 4, true},  {2, 6, 10, 3, 2, 5, 2, true},  {1, 8, 140, 3, 4, 9, 4, true}, {2, 4, 12, 5, 4, 5, 4, true},
+    {1, 6, 10, 3, 2, 2, 2, false}, {2, 4, 6, 3, 2, 4, 2, false}, {1, 8, 12, 3, 4, 8, 4, false}, {2, 4, 4, 2, 4, 4, 4, false},
 };
 
 typedef struct {
     int32_t n, c, height, width;      // of the external tensor
     int32_t h, w, top, left;          // of the activation around it
+    int32_t frames, t, before;
 } transfer_shape;
 
 static const transfer_shape transfer_shapes[] = {
-    {1, 3, 1, 1, 1, 1, 0, 0}, {2, 3, 15, 17, 16, 32, 0, 7}, {1, 3, 30, 5, 32, 16, 1, 5}, {2, 6, 4, 9, 4, 9, 0, 0},
+    {1, 3, 1, 1, 1, 1, 0, 0, 1, 1, 0},   {2, 3, 15, 17, 16, 32, 0, 7, 1, 1, 0}, {1, 3, 30, 5, 32, 16, 1, 5, 1, 1, 0},
+    {2, 6, 4, 9, 4, 9, 0, 0, 1, 1, 0},   {2, 3, 5, 7, 8, 8, 2, 1, 3, 3, 0},     {1, 3, 5, 7, 6, 9, 0, 1, 3, 9, 0},
+    {1, 3, 5, 7, 6, 9, 0, 1, 3, 9, 4},   {2, 16, 3, 4, 3, 4, 0, 0, 5, 9, 4},    {1, 3, 4, 4, 4, 4, 0, 0, 1, 4, 2},
 };
 
 typedef struct {

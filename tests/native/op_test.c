@@ -1,6 +1,6 @@
 // Holds every CPU op to the truth. First the reference ops against answers worked out by hand, then each kernel set that
 // this machine has against the reference on the shapes of op_shapes.h, then what no single op shows: results that do not
-// depend on the number of threads, cancelling, special values, memory. Prints TAP; the exit code is 1 when a test failed.
+// depend on the number of threads or on how a clip is cut into chunks, cancelling, special values, memory. Prints TAP; the exit code is 1 when a test failed.
 // Budgets, as relative L2: float32 rounds by 2^-24 = 6e-8 at most, and sums in runs of 192 gather about 3e-7 where the
 // reference, in float64, has none. conv 1e-6; norm 1e-6; attention 2e-6, since scores of size s shift exp by s * 6e-8.
 // The largest single error may be ten budgets of the root mean square: six deviations, and room for uneven sums.
@@ -84,22 +84,27 @@ static difference compare(const float *got, const float *want, int64_t count, do
     return d;
 }
 
-// name of the op, then "rel .. max .. at (n,y,x,c)".
+// name of the op, then "rel .. max .. at (n,t,y,x,c)".
 static void report_difference(difference d, ctok_status status, ctok_shape s, const char *kernels, const char *name) {
-    int64_t c = d.at % s.c, x = d.at / s.c % s.w, y = d.at / s.c / s.w % s.h, n = d.at / s.c / s.w / s.h;
-    report(status == CTOK_OK && d.passed, "%s %s: rel %.1e max %.1e at (%lld,%lld,%lld,%lld)%s", kernels, name, d.relative, d.largest,
-           (long long)n, (long long)y, (long long)x, (long long)c, status == CTOK_OK ? "" : ", failed status");
+    int64_t c = d.at % s.c, x = d.at / s.c % s.w, y = d.at / s.c / s.w % s.h, frame = d.at / s.c / s.w / s.h;
+    report(status == CTOK_OK && d.passed, "%s %s: rel %.1e max %.1e at (%lld,%lld,%lld,%lld,%lld)%s", kernels, name, d.relative,
+           d.largest, (long long)(frame / s.t), (long long)(frame % s.t), (long long)y, (long long)x, (long long)c, status == CTOK_OK ? "" : ", failed status");
 }
 
 // ---------------------------------------------------------------- running an op with the backend's own packing and workspace
-static ctok_status run_conv(backend *b, float *out, const float *in, const float *residual, const float *weight, const float *bias,
-                            const conv_params *p) {
-    void *packed = new_bytes(b->ops->conv_weight_bytes(b, p->out.c, p->in.c, p->kernel));
+static ctok_status run_conv_past(backend *b, float *out, const float *in, const float *past, const float *residual,
+                                 const float *weight, const float *bias, const conv_params *p) {
+    void *packed = new_bytes(b->ops->conv_weight_bytes(b, p->out.c, p->in.c, p->kernel_t, p->kernel));
     void *workspace = new_bytes(b->ops->conv_workspace_bytes(b, p));
-    b->ops->conv_weight_pack(b, packed, weight, p->out.c, p->in.c, p->kernel);
-    ctok_status status = b->ops->conv(b, out, in, residual, (conv_weights){packed, bias}, workspace, p);
+    b->ops->conv_weight_pack(b, packed, weight, p->out.c, p->in.c, p->kernel_t, p->kernel);
+    ctok_status status = b->ops->conv(b, out, in, past, residual, (conv_weights){packed, bias}, workspace, p);
     free(packed), free(workspace);
     return status;
+}
+
+static ctok_status run_conv(backend *b, float *out, const float *in, const float *residual, const float *weight, const float *bias,
+                            const conv_params *p) {
+    return run_conv_past(b, out, in, NULL, residual, weight, bias, p);
 }
 
 static ctok_status run_attention(backend *b, float *out, const float *q, const float *k, const float *v, const attention_params *p) {
@@ -109,11 +114,31 @@ static ctok_status run_attention(backend *b, float *out, const float *q, const f
     return status;
 }
 
+// In space.
+static conv_params conv_of(ctok_shape in, ctok_shape out, int32_t kernel, int32_t stride, int32_t pad_before, int32_t upsample) {
+    return (conv_params){.in = in, .out = out, .kernel = kernel, .stride = stride, .pad_before = pad_before, .upsample = upsample,
+                         .kernel_t = 1, .stride_t = 1, .upsample_t = 1};
+}
+
 static conv_params conv_params_of(conv_shape s) {
-    return (conv_params){
-        .in = {s.n, 1, s.h, s.w, s.c_in},
-        .out = {s.n, 1, (s.h * s.upsample + s.stride - 1) / s.stride, (s.w * s.upsample + s.stride - 1) / s.stride, s.c_out},
-        .kernel = s.kernel, .stride = s.stride, .pad_before = s.pad_before, .upsample = s.upsample};
+    conv_params p = conv_of((ctok_shape){s.n, 1, s.h, s.w, s.c_in},
+                            (ctok_shape){s.n, 1, (s.h * s.upsample + s.stride - 1) / s.stride,
+                                         (s.w * s.upsample + s.stride - 1) / s.stride, s.c_out},
+                            s.kernel, s.stride, s.pad_before, s.upsample);
+    p.has_upsampled_residual = s.residual == UPSAMPLED;
+    return p;
+}
+
+// In time, as a network uses it: a first chunk is padded by its first frame, is halved to (T + 1) / 2 frames and doubled to
+// 2 T - 1; a later one to T / 2 and 2 T.
+static conv_params conv_time_params_of(conv_time_shape s) {
+    int32_t t = s.stride == 2 ? (s.t + s.is_first) / 2 : s.upsample == 2 ? 2 * s.t - s.is_first : s.t;
+    conv_params p = conv_of((ctok_shape){s.n, s.t, s.h, s.w, s.c_in}, (ctok_shape){s.n, t, s.h, s.w, s.c_out}, 1, 1, 0, 1);
+    p.kernel_t = 3, p.stride_t = s.stride, p.upsample_t = s.upsample;
+    p.pad_t = s.stride == 2 && !s.is_first ? 1 : 2;
+    p.offset_t = s.upsample == 2 && s.is_first;
+    p.has_upsampled_residual = s.residual == UPSAMPLED;
+    return p;
 }
 
 static norm_params norm_params_of(norm_shape s) { return (norm_params){{s.n, 1, s.h, s.w, s.c}, s.groups, 1e-6f, s.has_silu}; }
@@ -128,27 +153,59 @@ static fsq_params fsq_params_of(fsq_shape s) {
 static void test_known_conv(backend *b) {
     const float counting[] = {1, 2, 3, 4, 5, 6, 7, 8, 9}, zero[] = {0}, two[] = {2}, ones[] = {1, 1, 1, 1, 1, 1, 1, 1, 1};
     float out[9];
-    conv_params p = {{1, 1, 3, 3, 1}, {1, 1, 3, 3, 1}, 3, 1, 1, 1};
+    conv_params p = conv_of((ctok_shape){1, 1, 3, 3, 1}, (ctok_shape){1, 1, 3, 3, 1}, 3, 1, 1, 1);
     run_conv(b, out, counting, NULL, counting, zero, &p);
     // Centre: 1 + 4 + 9 + ... + 81. First corner: 5 6 8 9 of the kernel on 1 2 4 5. Last: 1 2 4 5 on 5 6 8 9.
     report(out[4] == 285 && out[0] == 94 && out[8] == 94, "%s conv of 1..9 with 1..9: %g %g %g", b->ops->name, out[0], out[4], out[8]);
 
-    p = (conv_params){{1, 1, 3, 3, 1}, {1, 1, 2, 2, 1}, 3, 2, 0, 1};
+    p = conv_of((ctok_shape){1, 1, 3, 3, 1}, (ctok_shape){1, 1, 2, 2, 1}, 3, 2, 0, 1);
     run_conv(b, out, counting, ones, ones, two, &p);
     // 45 + bias + residual; then the columns 3 6 9 with zeros right of them, the rows 7 8 9 with zeros below, and 9 alone.
     report(out[0] == 48 && out[1] == 21 && out[2] == 27 && out[3] == 12, "%s conv stride 2, padded after, bias, residual: %g %g %g %g",
            b->ops->name, out[0], out[1], out[2], out[3]);
 
-    p = (conv_params){{1, 1, 1, 2, 1}, {1, 1, 2, 4, 1}, 3, 1, 1, 2};
+    p = conv_of((ctok_shape){1, 1, 1, 2, 1}, (ctok_shape){1, 1, 2, 4, 1}, 3, 1, 1, 2);
     run_conv(b, out, counting, NULL, ones, zero, &p);
     // 1 1 2 2 over 1 1 2 2: column sums 2 2 4 4, in windows of three.
     report(out[0] == 4 && out[1] == 8 && out[2] == 10 && out[3] == 8 && is_same(out, out + 4, 4), "%s conv upsampled: %g %g %g %g",
            b->ops->name, out[0], out[1], out[2], out[3]);
+    p.has_upsampled_residual = true;
+    run_conv(b, out, counting, counting, ones, zero, &p);  // the same plus 1 1 2 2
+    report(out[0] == 5 && out[1] == 9 && out[2] == 12 && out[3] == 10 && is_same(out, out + 4, 4),
+           "%s conv upsampled, and its residual: %g %g %g %g", b->ops->name, out[0], out[1], out[2], out[3]);
 
     const float two_in[] = {1, 10}, weight[] = {1, 2, 3, 4}, bias[] = {0.5f, 0.25f};  // weight[out][in]
-    p = (conv_params){{1, 1, 1, 1, 2}, {1, 1, 1, 1, 2}, 1, 1, 0, 1};
+    p = conv_of((ctok_shape){1, 1, 1, 1, 2}, (ctok_shape){1, 1, 1, 1, 2}, 1, 1, 0, 1);
     run_conv(b, out, two_in, NULL, weight, bias, &p);
     report(out[0] == 21.5f && out[1] == 43.25f, "%s conv 1x1, rows of the weight are outputs: %g %g", b->ops->name, out[0], out[1]);
+}
+
+// One pixel, one channel, frames 1 2 4, taps 1 10 100: each result spells what its taps read.
+static void test_known_conv_time(backend *b) {
+    const float in[] = {1, 2, 4}, past[] = {7, 5}, taps[] = {1, 10, 100}, zero[] = {0};
+    const struct {
+        const char *name;
+        conv_time_shape shape;
+        int32_t num_frames;
+        float want[3];
+    } cases[] = {
+        {"in time", {1, 3, 1, 1, 1, 1, 1, 1, true, false, NONE}, 3, {111, 211, 421}},
+        {"in time, past 7 5", {1, 3, 1, 1, 1, 1, 1, 1, false, true, NONE}, 3, {157, 215, 421}},
+        {"in time, past 7 5, one frame", {1, 1, 1, 1, 1, 1, 1, 1, false, true, NONE}, 1, {157}},
+        {"in time, halving", {1, 3, 1, 1, 1, 1, 2, 1, true, false, NONE}, 2, {111, 421}},
+        {"in time, halving, past 7 5", {1, 2, 1, 1, 1, 1, 2, 1, false, true, NONE}, 1, {215}},
+        {"in time, doubling to 1 2 2", {1, 2, 1, 1, 1, 1, 1, 2, true, false, NONE}, 3, {111, 211, 221}},
+        {"in time, doubling, plus 1 2 2", {1, 2, 1, 1, 1, 1, 1, 2, true, false, UPSAMPLED}, 3, {112, 213, 223}},
+        {"in time, doubling to 1 1 after 5 5", {1, 1, 1, 1, 1, 1, 1, 2, false, true, NONE}, 2, {155, 115}},
+        {"in time, doubling to 1 1, plus 1 1", {1, 1, 1, 1, 1, 1, 1, 2, false, true, UPSAMPLED}, 2, {156, 116}},
+    };
+    for (int i = 0; i < NUM_SHAPES(cases); i++) {
+        float out[3] = {0};
+        conv_params p = conv_time_params_of(cases[i].shape);
+        run_conv_past(b, out, in, cases[i].shape.has_past ? past : NULL, p.has_upsampled_residual ? in : NULL, taps, zero, &p);
+        report(p.out.t == cases[i].num_frames && is_same(out, cases[i].want, p.out.t), "%s conv %s: %g %g %g", b->ops->name,
+               cases[i].name, out[0], out[1], out[2]);
+    }
 }
 
 static void test_known_norm_attention(backend *b) {
@@ -163,52 +220,120 @@ static void test_known_norm_attention(backend *b) {
            out[0], out[1]);
 
     const float q[] = {0, 1}, k[] = {0, logf(3)}, v[] = {4, 8};
-    attention_params a = {{1, 1, 1, 2, 1}};
+    attention_params a = {.shape = {1, 1, 1, 2, 1}};
     run_attention(b, out, q, k, v, &a);  // a zero query sees the mean; the other weighs 1 : 3
     report(fabsf(out[0] - 6) <= 1e-6f && fabsf(out[1] - 7) <= 1e-6f, "%s attention of two positions: %.7g %.7g", b->ops->name,
            out[0], out[1]);
+
+    // Over time: the first frame sees itself; the second weighs 1 : 3; a window of one hides the first.
+    a = (attention_params){{1, 2, 1, 1, 1}, true, 0, 0};
+    const float q_time[] = {1, 1};
+    run_attention(b, out, q_time, k, v, &a);
+    report(out[0] == 4 && fabsf(out[1] - 7) <= 1e-6f, "%s attention over time: %g %.7g", b->ops->name, out[0], out[1]);
+    a = (attention_params){{1, 1, 1, 1, 1}, true, 1, 0};
+    run_attention(b, out, q_time, k, v, &a);
+    a.window = 1;
+    run_attention(b, out + 1, q_time, k, v, &a);
+    report(fabsf(out[0] - 7) <= 1e-6f && out[1] == 8, "%s attention over time, one frame past: %.7g, window 1: %g", b->ops->name,
+           out[0], out[1]);
+}
+
+// Multiples of 1 / 128 below 1, which 6 halvings and doublings keep exactly.
+static float *new_exact(int64_t count) {
+    float *values = new_floats(count);
+    for (int64_t i = 0; i < count; i++) values[i] = (float)(int32_t)(random_value() * 127) / 128.0f;
+    return values;
+}
+
+// Each band is a signed mean of its patch: a bit a split, odd halves negative where it is set. From the top: step 2, then step
+// 1 (patch 4); in a step W, H for an image and T, H, W for a video.
+static double haar_band(const haar_params *p, const float *in, int64_t task, int32_t band, int64_t c) {
+    int64_t x = task % p->out.w, y = task / p->out.w % p->out.h, t = task / p->out.w / p->out.h % p->out.t;
+    int64_t n = task / p->out.w / p->out.h / p->out.t, extra = p->is_first ? p->patch_t - 1 : 0;
+    int32_t places = p->patch * p->patch * p->patch_t, dims = p->patch_t > 1 ? 3 : 2, w_bit = dims == 3 ? 0 : 1, h_bit = 1 - w_bit;
+    double sum = 0;
+    for (int32_t i = 0; i < places; i++) {
+        int32_t dx = i % p->patch, dy = i / p->patch % p->patch, dt = i / p->patch / p->patch, negative = 0;
+        for (int32_t step = 0; step < (p->patch == 4 ? 2 : 1); step++) {
+            int32_t bits = band >> (step * dims);
+            negative ^= (bits >> w_bit & dx >> step) ^ (bits >> h_bit & dy >> step) ^ (dims == 3 ? bits >> 2 & dt >> step : 0);
+        }
+        int64_t frame = t * p->patch_t + dt - extra > 0 ? t * p->patch_t + dt - extra : 0;
+        double value = in[(((n * p->in.t + frame) * p->in.h + y * p->patch + dy) * p->in.w + x * p->patch + dx) * p->in.c + c];
+        sum += negative & 1 ? -value : value;
+    }
+    return sum / places;
 }
 
 static void test_haar(backend *b) {
     float counting[16], bands[16];
     for (int i = 0; i < 16; i++) counting[i] = (float)i;
-    haar_params p = {{1, 1, 4, 4, 1}, {1, 1, 1, 1, 16}, 4};
+    haar_params p = {{1, 1, 4, 4, 1}, {1, 1, 1, 1, 16}, 4, 1, true};
     b->ops->haar(b, bands, counting, &p);
     // Means 7.5. Along H: neighbours differ by 4 (half: 2), pairs by 8; along W by 1 and 2. The second step is outermost.
     const float want[16] = {7.5f, -2, -0.5f, 0, -4, 0, 0, 0, -1};
     report(is_same(bands, want, 16), "haar of 0..15: %g %g %g | %g %g", bands[0], bands[1], bands[2], bands[4], bands[8]);
+    p = (haar_params){{1, 2, 2, 2, 1}, {1, 1, 1, 1, 8}, 2, 2, false};
+    b->ops->haar(b, bands, counting, &p);
+    // Mean 3.5; along W neighbours differ by 1, along H by 2, along T by 4: bits 1, 2 and 4 of the band.
+    const float want_video[8] = {3.5f, -0.5f, -1, 0, -2};
+    report(is_same(bands, want_video, 8), "haar of a video 0..7: %g %g %g %g %g", bands[0], bands[1], bands[2], bands[3], bands[4]);
 
     for (int s = 0; s < NUM_SHAPES(haar_shapes); s++) {
         haar_shape shape = haar_shapes[s];
-        int32_t patch = shape.patch, side = patch / 2;
-        ctok_shape pixels = {shape.n, 1, shape.h, shape.w, shape.c};
-        ctok_shape out = {shape.n, 1, shape.h / patch, shape.w / patch, shape.c * patch * patch};
-        haar_params forward = {pixels, out, patch}, backward = {out, pixels, patch};
-        int64_t count = shape_elements(pixels);
+        int32_t patch = shape.patch, places = patch * patch * shape.patch_t, extra = shape.is_first ? shape.patch_t - 1 : 0;
+        ctok_shape pixels = {shape.n, shape.t, shape.h, shape.w, shape.c};
+        ctok_shape out = {shape.n, (shape.t + extra) / shape.patch_t, shape.h / patch, shape.w / patch, shape.c * places};
+        haar_params forward = {pixels, out, patch, shape.patch_t, shape.is_first}, backward = forward;
+        backward.in = out, backward.out = pixels;
+        int64_t count = shape_elements(pixels), num_bands = shape_elements(out);
         random_seed(1);
-        float *in = new_random(count, 1, 0), *got = new_floats(count), *expected = new_floats(count), *back = new_floats(count);
+        float *in = new_exact(count), *got = new_floats(num_bands), *expected = new_floats(num_bands), *back = new_floats(count);
         b->ops->haar(b, got, in, &forward);
         b->ops->unhaar(b, back, got, &backward);
-        // Each band is a signed mean of its patch. Band bits, from the top: step 2 W, step 2 H, step 1 W, step 1 H (patch 4).
-        for (int64_t i = 0; i < shape_positions(out); i++)
-            for (int32_t band = 0; band < patch * patch; band++)
-                for (int32_t c = 0; c < shape.c; c++) {
-                    int64_t n = i / out.w / out.h, y = i / out.w % out.h, x = i % out.w;
-                    double sum = 0;
-                    for (int32_t dy = 0; dy < patch; dy++)
-                        for (int32_t dx = 0; dx < patch; dx++) {
-                            bool is_negative = ((band & 1) && (dy & 1)) != ((band & 2) && (dx & 1));
-                            if ((band & 4) && dy >= side) is_negative = !is_negative;
-                            if ((band & 8) && dx >= side) is_negative = !is_negative;
-                            double value = in[((n * shape.h + y * patch + dy) * shape.w + x * patch + dx) * shape.c + c];
-                            sum += is_negative ? -value : value;
-                        }
-                    expected[i * out.c + band * shape.c + c] = (float)(sum / (patch * patch));
-                }
-        difference d = compare(got, expected, count, 2e-7), round_trip = compare(back, in, count, 2e-7);
-        report(d.passed && round_trip.passed, "haar %d %dx%dx%dx%d: rel %.1e, and back %.1e", patch, shape.n, shape.h, shape.w,
-               shape.c, d.relative, round_trip.relative);
+        for (int64_t i = 0; i < num_bands; i++)
+            expected[i] = (float)haar_band(&forward, in, i / out.c, (int32_t)(i % out.c / shape.c), i % shape.c);
+        difference d = compare(got, expected, num_bands, 0);
+        report(d.passed && is_same(back, in, count), "haar %dx%d %dx%dx%dx%dx%d%s: rel %.1e, and back%s", shape.patch_t, patch, shape.n,
+               shape.t, shape.h, shape.w, shape.c, shape.is_first ? " first" : "", d.relative, is_same(back, in, count) ? "" : " changed");
         free(in), free(got), free(expected), free(back);
+    }
+}
+
+static void test_pool(backend *b) {
+    const float in[] = {1, 3, 5, 9};
+    float out[4];
+    pool_params p = {{1, 3, 1, 1, 1}, {1, 2, 1, 1, 1}, true, true};
+    b->ops->pool(b, out, in, &p);  // 1 and 1, 3 and 5
+    p = (pool_params){{1, 4, 1, 1, 1}, {1, 2, 1, 1, 1}, true, false};
+    b->ops->pool(b, out + 2, in, &p);  // 1 and 3, 5 and 9
+    report(out[0] == 1 && out[1] == 4 && out[2] == 2 && out[3] == 7, "pool in time: %g %g, later %g %g", out[0], out[1], out[2], out[3]);
+
+    for (int s = 0; s < NUM_SHAPES(pool_shapes); s++) {
+        pool_shape shape = pool_shapes[s];
+        ctok_shape from = {shape.n, shape.t, shape.h, shape.w, shape.c}, to = from;
+        if (shape.is_temporal) to.t = (from.t + shape.is_first) / 2;
+        else to.h /= 2, to.w /= 2;
+        pool_params q = {from, to, shape.is_temporal, shape.is_first};
+        random_seed(3);
+        float *values = new_random(shape_elements(from), 1, 0), *got = new_floats(shape_elements(to));
+        ctok_status status = b->ops->pool(b, got, values, &q);
+        int64_t wrong = 0;
+        for (int64_t i = 0; i < shape_elements(to); i++) {
+            int64_t c = i % to.c, x = i / to.c % to.w, y = i / to.c / to.w % to.h, t = i / to.c / to.w / to.h % to.t;
+            int64_t n = i / to.c / to.w / to.h / to.t;
+            double sum = 0;
+            for (int64_t k = 0; k < 4; k++) {
+                int64_t frame = t, line = 2 * y + k / 2, column = 2 * x + k % 2;
+                if (shape.is_temporal) frame = 2 * t + !shape.is_first - k % 2, line = y, column = x;
+                if (frame < 0) frame = 0;
+                sum += values[(((n * from.t + frame) * from.h + line) * from.w + column) * from.c + c];
+            }
+            if (!(got[i] == (float)(sum / 4))) wrong++;
+        }
+        report(status == CTOK_OK && wrong == 0, "pool %s%s %dx%dx%dx%dx%d: %lld wrong", shape.is_temporal ? "in time" : "in space",
+               shape.is_first ? "" : ", later", shape.n, shape.t, shape.h, shape.w, shape.c, (long long)wrong);
+        free(values), free(got);
     }
 }
 
@@ -216,7 +341,7 @@ static void test_transfer(backend *b) {
     uint8_t bytes[768], back[768];
     float values[768];
     for (int i = 0; i < 768; i++) bytes[i] = (uint8_t)(i % 256);
-    transfer_params p = {EXTERNAL_PIXELS_U8, {1, 1, 16, 16, 3}, 16, 16, 0, 0};
+    transfer_params p = {EXTERNAL_PIXELS_U8, {1, 1, 16, 16, 3}, 1, 16, 16, 0, 0, 0};
     b->ops->load(b, values, bytes, &p);
     b->ops->store(b, back, values, &p);
     report(memcmp(bytes, back, sizeof bytes) == 0, "pixels: all 256 bytes survive");
@@ -224,7 +349,7 @@ static void test_transfer(backend *b) {
     report(values[0] == -1.0f && values[255] == 1.0f && fabsf(values[127] + 1.0f / 255.0f) <= 6e-8f, "pixels: 0, 127, 255 are %g %.8g %g",
            values[0], values[127], values[255]);
     const float extremes[] = {NAN, INFINITY, -INFINITY, 2, -3, 0};
-    p = (transfer_params){EXTERNAL_PIXELS_U8, {1, 1, 1, 2, 3}, 1, 2, 0, 0};
+    p = (transfer_params){EXTERNAL_PIXELS_U8, {1, 1, 1, 2, 3}, 1, 1, 2, 0, 0, 0};
     b->ops->store(b, back, extremes, &p);
     const uint8_t clamped[] = {0, 255, 0, 255, 0, 128};  // 0 is 127.5, which rounds up
     report(memcmp(back, clamped, 6) == 0, "pixels: NaN, +-inf, out of range, the middle: %d %d %d %d %d %d", back[0], back[1],
@@ -233,29 +358,31 @@ static void test_transfer(backend *b) {
     for (int s = 0; s < NUM_SHAPES(transfer_shapes); s++)
         for (int f = 0; f < 2; f++) {
             transfer_shape shape = transfer_shapes[s];
-            transfer_params t = {f ? EXTERNAL_F32_NCHW : EXTERNAL_PIXELS_U8, {shape.n, 1, shape.h, shape.w, shape.c},
-                                 shape.height, shape.width, shape.top, shape.left};
-            int64_t count = (int64_t)shape.n * shape.c * shape.height * shape.width;
+            p = (transfer_params){f ? EXTERNAL_F32_NCTHW : EXTERNAL_PIXELS_U8, {shape.n, shape.t, shape.h, shape.w, shape.c},
+                                  shape.frames, shape.height, shape.width, shape.before, shape.top, shape.left};
+            int64_t count = (int64_t)shape.n * shape.c * shape.frames * shape.height * shape.width;
             size_t num_bytes = (size_t)count * (f ? 4 : 1);
             random_seed(2);
-            float *external_floats = new_random(count, 1, 0), *inside = new_floats(shape_elements(t.shape));
+            float *external_floats = new_random(count, 1, 0), *inside = new_floats(shape_elements(p.shape));
             uint8_t *external = new_bytes(num_bytes), *restored = new_bytes(num_bytes);
             for (int64_t i = 0; i < count && !f; i++) external[i] = (uint8_t)((i * 37) % 256);
             if (f) memcpy(external, external_floats, num_bytes);
-            b->ops->load(b, inside, external, &t);
-            b->ops->store(b, restored, inside, &t);
+            b->ops->load(b, inside, external, &p);
+            b->ops->store(b, restored, inside, &p);
             int64_t wrong = 0;
-            for (int64_t i = 0; i < shape_elements(t.shape); i++) {
+            for (int64_t i = 0; i < shape_elements(p.shape); i++) {
                 int64_t c = i % shape.c, x = i / shape.c % shape.w - shape.left, y = i / shape.c / shape.w % shape.h - shape.top;
-                int64_t n = i / shape.c / shape.w / shape.h;
+                int64_t frame = i / shape.c / shape.w / shape.h, n = frame / shape.t, t = frame % shape.t - shape.before;
+                t = t < 0 ? 0 : t < shape.frames ? t : shape.frames - 1;
                 float want = -1.0f;
                 if (x >= 0 && y >= 0 && x < shape.width && y < shape.height)
-                    want = f ? external_floats[((n * shape.c + c) * shape.height + y) * shape.width + x]
-                             : (float)external[((n * shape.height + y) * shape.width + x) * shape.c + c] / 255 * 2 - 1;
+                    want = f ? external_floats[(((n * shape.c + c) * shape.frames + t) * shape.height + y) * shape.width + x]
+                             : (float)external[(((n * shape.frames + t) * shape.height + y) * shape.width + x) * shape.c + c] / 255 * 2 - 1;
                 if (!(inside[i] == want)) wrong++;
             }
-            report(wrong == 0 && memcmp(external, restored, num_bytes) == 0, "transfer %s %dx%dx%dx%d in %dx%d: %lld wrong",
-                   f ? "f32" : "u8", shape.n, shape.height, shape.width, shape.c, shape.h, shape.w, (long long)wrong);
+            report(wrong == 0 && memcmp(external, restored, num_bytes) == 0, "transfer %s %dx%dx%dx%dx%d in %dx%dx%d: %lld wrong",
+                   f ? "f32" : "u8", shape.n, shape.frames, shape.height, shape.width, shape.c, shape.t, shape.h, shape.w,
+                   (long long)wrong);
             free(external_floats), free(inside), free(external), free(restored);
         }
 }
@@ -315,6 +442,8 @@ static void test_fsq(backend *b) {
 }
 
 // ---------------------------------------------------------------- every kernel set against the reference
+static const char *const residual_names[] = {"", " +residual", " +upsampled residual"};
+
 static void test_conv(backend *reference, backend **sets, int num_sets) {
     for (int s = 0; s < NUM_SHAPES(conv_shapes); s++) {
         conv_shape shape = conv_shapes[s];
@@ -323,18 +452,46 @@ static void test_conv(backend *reference, backend **sets, int num_sets) {
         random_seed((uint64_t)s + 10);
         float *in = new_random(shape_elements(p.in), 1, 0.1f), *bias = new_random(shape.c_out, 1, 0);
         float *weight = new_random((int64_t)shape.c_out * shape.c_in * shape.kernel * shape.kernel, 1, 0);
-        float *residual = shape.has_residual ? new_random(count, 4, 0) : NULL, *want = new_floats(count);
+        int64_t residual_count = shape.residual == UPSAMPLED ? shape_elements(p.in) : count;
+        float *residual = shape.residual ? new_random(residual_count, 4, 0) : NULL, *want = new_floats(count);
         run_conv(reference, want, in, residual, weight, bias, &p);
         for (int i = 0; i < num_sets; i++) {
-            float *got = residual ? new_copy(residual, count) : new_floats(count);  // out == residual is allowed
-            ctok_status status = run_conv(sets[i], got, in, residual ? got : NULL, weight, bias, &p);
+            bool is_plain = shape.residual == PLAIN;
+            float *got = is_plain ? new_copy(residual, count) : new_floats(count);  // out == residual is allowed
+            ctok_status status = run_conv(sets[i], got, in, is_plain ? got : residual, weight, bias, &p);
             char name[128];
             snprintf(name, sizeof name, "conv %dx%dx%dx%d->%d k%d s%d%s%s", shape.n, shape.h, shape.w, shape.c_in, shape.c_out,
-                     shape.kernel, shape.stride, shape.upsample == 2 ? " up2" : "", residual ? " +residual" : "");
+                     shape.kernel, shape.stride, shape.upsample == 2 ? " up2" : "", residual_names[shape.residual]);
             report_difference(compare(got, want, count, CONV_BUDGET), status, p.out, sets[i]->ops->name, name);
             free(got);
         }
         free(in), free(bias), free(weight), free(residual), free(want);
+    }
+}
+
+static void test_conv_time(backend *reference, backend **sets, int num_sets) {
+    for (int s = 0; s < NUM_SHAPES(conv_time_shapes); s++) {
+        conv_time_shape shape = conv_time_shapes[s];
+        conv_params p = conv_time_params_of(shape);
+        int64_t count = shape_elements(p.out), frame = shape_elements(p.in) / p.in.t;
+        random_seed((uint64_t)s + 50);
+        float *in = new_random(frame * p.in.t, 1, 0.1f), *bias = new_random(shape.c_out, 1, 0), *want = new_floats(count);
+        float *weight = new_random((int64_t)shape.c_out * shape.c_in * 3, 1, 0);
+        float *past = shape.has_past ? new_random(frame * 2, 1, 0.1f) : NULL;
+        float *residual = shape.residual ? new_random(shape.residual == PLAIN ? count : frame * p.in.t, 4, 0) : NULL;
+        run_conv_past(reference, want, in, past, residual, weight, bias, &p);
+        for (int i = 0; i < num_sets; i++) {
+            bool is_plain = shape.residual == PLAIN;
+            float *got = is_plain ? new_copy(residual, count) : new_floats(count);
+            ctok_status status = run_conv_past(sets[i], got, in, past, is_plain ? got : residual, weight, bias, &p);
+            char name[128];
+            snprintf(name, sizeof name, "conv in time %dx%dx%dx%dx%d->%d s%d%s%s%s%s", shape.n, shape.t, shape.h, shape.w, shape.c_in,
+                     shape.c_out, shape.stride, shape.upsample == 2 ? " up2" : "", shape.is_first ? " first" : "",
+                     past ? " +past" : "", residual_names[shape.residual]);
+            report_difference(compare(got, want, count, CONV_BUDGET), status, p.out, sets[i]->ops->name, name);
+            free(got);
+        }
+        free(in), free(bias), free(want), free(weight), free(past), free(residual);
     }
 }
 
@@ -366,7 +523,7 @@ static void test_norm(backend *reference, backend **sets, int num_sets) {
 static void test_attention(backend *reference, backend **sets, int num_sets) {
     for (int s = 0; s < NUM_SHAPES(attention_shapes); s++) {
         attention_shape shape = attention_shapes[s];
-        attention_params p = {{shape.n, 1, shape.h, shape.w, shape.c}};
+        attention_params p = {.shape = {shape.n, 1, shape.h, shape.w, shape.c}};
         int64_t count = shape_elements(p.shape);
         random_seed((uint64_t)s + 200);
         float *q = new_random(count, shape.spread, 0), *k = new_random(count, 1.7320508f, 0), *v = new_random(count, 1, 0);
@@ -384,11 +541,136 @@ static void test_attention(backend *reference, backend **sets, int num_sets) {
     }
 }
 
+static void test_attention_time(backend *reference, backend **sets, int num_sets) {
+    for (int s = 0; s < NUM_SHAPES(attention_time_shapes); s++) {
+        attention_time_shape shape = attention_time_shapes[s];
+        attention_params p = {{1, shape.t, shape.h, shape.w, shape.c}, true, shape.num_past, shape.window};
+        int64_t count = shape_elements(p.shape), num_keys = count / shape.t * (shape.t + shape.num_past);
+        random_seed((uint64_t)s + 250);
+        float *q = new_random(count, shape.spread, 0), *k = new_random(num_keys, 1.7320508f, 0), *v = new_random(num_keys, 1, 0);
+        float *want = new_floats(count);
+        run_attention(reference, want, q, k, v, &p);
+        for (int i = 0; i < num_sets; i++) {
+            float *got = new_floats(count);
+            ctok_status status = run_attention(sets[i], got, q, k, v, &p);
+            char name[128];
+            snprintf(name, sizeof name, "attention over time %dx%dx%dx%d past %d window %d spread %g", shape.t, shape.h, shape.w,
+                     shape.c, shape.num_past, shape.window, (double)shape.spread);
+            report_difference(compare(got, want, count, ATTENTION_BUDGET), status, p.shape, sets[i]->ops->name, name);
+            free(got);
+        }
+        free(q), free(k), free(v), free(want);
+    }
+}
+
+// ---------------------------------------------------------------- frames and chunks
+// In space every frame stands alone: 2 clips of 3 frames and 6 images are the same bits.
+static void test_frames(backend *b) {
+    ctok_shape clips = {2, 3, 9, 14, 64}, images = {6, 1, 9, 14, 64};
+    int64_t count = shape_elements(clips);
+    random_seed(350);
+    float *in = new_random(count, 1, 0), *k = new_random(count, 1, 0), *weight = new_random(64 * 64 * 9, 1, 0), *residual = in;
+    float *got = new_floats(count), *want = new_floats(count);
+    for (int32_t kernel = 1; kernel <= 3; kernel += 2) {
+        conv_params conv = conv_of(clips, clips, kernel, 1, kernel / 2, 1);
+        ctok_status status = run_conv(b, got, in, residual, weight, weight, &conv);
+        conv.in = conv.out = images;
+        run_conv(b, want, in, residual, weight, weight, &conv);
+        report(status == CTOK_OK && is_same(got, want, count), "%s conv k%d: 2 clips of 3 frames are 6 images", b->ops->name, kernel);
+    }
+    for (int32_t groups = 1; groups <= 32; groups += 31) {
+        norm_params norm = {clips, groups, 1e-6f, true};
+        ctok_status status = b->ops->norm(b, got, in, weight, weight, &norm);
+        norm.shape = images;
+        b->ops->norm(b, want, in, weight, weight, &norm);
+        report(status == CTOK_OK && is_same(got, want, count), "%s norm groups %d: 2 clips of 3 frames are 6 images", b->ops->name,
+               groups);
+    }
+    attention_params attention = {.shape = clips};
+    ctok_status status = run_attention(b, got, in, k, in, &attention);
+    attention.shape = images;
+    run_attention(b, want, in, k, in, &attention);
+    report(status == CTOK_OK && is_same(got, want, count), "%s attention: 2 clips of 3 frames are 6 images", b->ops->name);
+    free(in), free(k), free(weight), free(got), free(want);
+}
+
+// A clip of 9 frames in chunks of 1, 2, 4 and 2 gives the bits of the whole clip, each chunk knowing only what came before.
+enum { CHUNK_H = 5, CHUNK_W = 7, CHUNK_C = 48, CHUNK_FRAME = CHUNK_H * CHUNK_W * CHUNK_C, CHUNK_T = 9 };
+static const int32_t chunk_frames[] = {1, 2, 4, 2};
+
+static void test_conv_chunks(backend *b, int32_t stride, int32_t upsample) {
+    random_seed(360);
+    float *in = new_random(CHUNK_T * CHUNK_FRAME, 1, 0), *weight = new_random(CHUNK_C * CHUNK_C * 3, 1, 0);
+    float *want = new_floats(2 * CHUNK_T * CHUNK_FRAME), *got = new_floats(2 * CHUNK_T * CHUNK_FRAME);
+    residual_kind kind = upsample == 2 ? UPSAMPLED : NONE;
+    conv_params whole = conv_time_params_of((conv_time_shape){1, CHUNK_T, CHUNK_H, CHUNK_W, CHUNK_C, CHUNK_C, stride, upsample, true, false, kind});
+    bool is_ok = run_conv(b, want, in, kind ? in : NULL, weight, weight, &whole) == CTOK_OK;
+    int64_t first = 0, out_frames = 0;
+    for (int i = 0; i < NUM_SHAPES(chunk_frames); first += chunk_frames[i++]) {
+        conv_time_shape shape = {1, chunk_frames[i], CHUNK_H, CHUNK_W, CHUNK_C, CHUNK_C, stride, upsample, i == 0, i > 0, kind};
+        conv_params p = conv_time_params_of(shape);
+        float *chunk = new_copy(in + first * CHUNK_FRAME, chunk_frames[i] * CHUNK_FRAME), *past = new_floats(2 * CHUNK_FRAME);
+        for (int64_t j = 0; j < 2; j++) {  // before the first frame there is the first frame
+            int64_t frame = first - 2 + j > 0 ? first - 2 + j : 0;
+            memcpy(past + j * CHUNK_FRAME, in + frame * CHUNK_FRAME, CHUNK_FRAME * sizeof(float));
+        }
+        is_ok &= run_conv_past(b, got + out_frames * CHUNK_FRAME, chunk, i ? past : NULL, kind ? chunk : NULL, weight, weight, &p) == CTOK_OK;
+        out_frames += p.out.t;
+        free(chunk), free(past);
+    }
+    report(is_ok && out_frames == whole.out.t && is_same(got, want, out_frames * CHUNK_FRAME),
+           "%s conv in time s%d up%d: chunks of 1 2 4 2 give the whole clip", b->ops->name, stride, upsample);
+    free(in), free(weight), free(want), free(got);
+}
+
+static void test_pool_attention_chunks(backend *b) {
+    random_seed(361);
+    const int64_t window = 3;
+    ctok_shape clip = {1, CHUNK_T, CHUNK_H, CHUNK_W, CHUNK_C};
+    int64_t count = shape_elements(clip);
+    float *in = new_random(count, 1, 0), *k = new_random(count, 1, 0), *v = new_random(count, 1, 0);
+    float *want[3], *got[3];  // pooled; attention; attention in a window
+    for (int i = 0; i < 3; i++) want[i] = new_floats(count), got[i] = new_floats(count);
+    pool_params pool = {clip, clip, true, true};
+    pool.out.t = (CHUNK_T + 1) / 2;
+    attention_params all = {clip, true, 0, 0}, near = {clip, true, 0, window};
+    bool is_ok = b->ops->pool(b, want[0], in, &pool) == CTOK_OK;
+    is_ok &= run_attention(b, want[1], in, k, v, &all) == CTOK_OK && run_attention(b, want[2], in, k, v, &near) == CTOK_OK;
+    int64_t first = 0, pooled = 0;
+    for (int i = 0; i < NUM_SHAPES(chunk_frames); first += chunk_frames[i++]) {
+        pool.is_first = i == 0;
+        pool.in.t = all.shape.t = near.shape.t = chunk_frames[i];
+        pool.out.t = (chunk_frames[i] + pool.is_first) / 2;
+        all.num_past = first;
+        near.num_past = first < window - 1 ? first : window - 1;  // no more is kept
+        int64_t at = first * CHUNK_FRAME, seen = (first - near.num_past) * CHUNK_FRAME;
+        is_ok &= b->ops->pool(b, got[0] + pooled * CHUNK_FRAME, in + at, &pool) == CTOK_OK;
+        is_ok &= run_attention(b, got[1] + at, in + at, k, v, &all) == CTOK_OK;
+        is_ok &= run_attention(b, got[2] + at, in + at, k + seen, v + seen, &near) == CTOK_OK;
+        pooled += pool.out.t;
+    }
+    bool pool_same = is_same(got[0], want[0], pooled * CHUNK_FRAME), all_same = is_same(got[1], want[1], count);
+    report(is_ok && pool_same && all_same && is_same(got[2], want[2], count),
+           "%s pool%s and attention%s over time: chunks of 1 2 4 2 give the whole clip", b->ops->name, pool_same ? "" : " (differs)",
+           all_same ? "" : " (differs)");
+    for (int i = 0; i < 3; i++) free(want[i]), free(got[i]);
+    free(in), free(k), free(v);
+}
+
+static void test_time(backend *b) {
+    test_frames(b);
+    test_conv_chunks(b, 1, 1);
+    test_conv_chunks(b, 2, 1);
+    test_conv_chunks(b, 1, 2);
+    test_pool_attention_chunks(b);
+}
+
 // NaN and infinity must come out where the reference has them: weights of damaged checkpoints are told, not hidden.
 static void test_special_values(backend *reference, backend **sets, int num_sets) {
-    conv_params conv = {{1, 1, 9, 17, 5}, {1, 1, 9, 17, 40}, 3, 1, 1, 1};
+    conv_params conv = conv_of((ctok_shape){1, 1, 9, 17, 5}, (ctok_shape){1, 1, 9, 17, 40}, 3, 1, 1, 1);
+    conv_params conv_time = conv_time_params_of((conv_time_shape){1, 3, 3, 17, 5, 40, 1, 1, true, false, NONE});
     norm_params norm = {{2, 1, 5, 5, 64}, 32, 1e-6f, true};
-    attention_params attention = {{1, 1, 5, 9, 33}};
+    attention_params attention = {.shape = {1, 1, 5, 9, 33}}, attention_time = {{1, 5, 1, 9, 33}, true, 0, 0};
     int64_t count = 9 * 17 * 40, norm_count = shape_elements(norm.shape), attention_count = shape_elements(attention.shape);
     random_seed(300);
     float *in = new_random(9 * 17 * 5, 1, 0), *weight = new_random(40 * 5 * 9, 1, 0);
@@ -403,6 +685,9 @@ static void test_special_values(backend *reference, backend **sets, int num_sets
         run_conv(reference, want, in, NULL, weight, bias, &conv);
         ctok_status status = run_conv(sets[i], got, in, NULL, weight, bias, &conv);
         report_difference(compare(got, want, count, CONV_BUDGET), status, conv.out, name, "conv with NaN and inf");
+        run_conv(reference, want, in, NULL, weight, bias, &conv_time);
+        status = run_conv(sets[i], got, in, NULL, weight, bias, &conv_time);
+        report_difference(compare(got, want, count, CONV_BUDGET), status, conv_time.out, name, "conv in time with NaN and inf");
         reference->ops->norm(reference, want, x, scale, bias, &norm);
         status = sets[i]->ops->norm(sets[i], got, x, scale, bias, &norm);
         report_difference(compare(got, want, norm_count, NORM_BUDGET), status, norm.shape, name, "norm with NaN and inf");
@@ -410,29 +695,37 @@ static void test_special_values(backend *reference, backend **sets, int num_sets
         status = run_attention(sets[i], got, q, k, v, &attention);
         report_difference(compare(got, want, attention_count, ATTENTION_BUDGET), status, attention.shape, name,
                           "attention with NaN and inf");
+        run_attention(reference, want, q, k, v, &attention_time);
+        status = run_attention(sets[i], got, q, k, v, &attention_time);
+        report_difference(compare(got, want, attention_count, ATTENTION_BUDGET), status, attention_time.shape, name,
+                          "attention over time with NaN and inf");
     }
     free(in), free(weight), free(bias), free(scale), free(x), free(q), free(k), free(v), free(want), free(got);
 }
 
 // ---------------------------------------------------------------- threads, cancelling, opening
 // One result of each threaded op, laid end to end.
-enum { THREAD_CONV = 19 * 23 * 48, THREAD_NORM = 33 * 65 * 32, THREAD_ATTENTION = 17 * 19 * 64 };
+enum { THREAD_CONV = 19 * 23 * 48, THREAD_NORM = 33 * 65 * 32, THREAD_ATTENTION = 17 * 19 * 64, THREAD_TIME = 5 * 13 * 19 * 48 };
 
 static bool run_all(backend *b, float *out) {
-    conv_params conv = {{1, 1, 19, 23, 36}, {1, 1, 19, 23, 48}, 3, 1, 1, 1};
+    conv_params conv = conv_of((ctok_shape){1, 1, 19, 23, 36}, (ctok_shape){1, 1, 19, 23, 48}, 3, 1, 1, 1);
+    conv_params conv_time = conv_time_params_of((conv_time_shape){1, 5, 13, 19, 48, 48, 1, 1, true, false, NONE});
     norm_params norm = {{1, 1, 33, 65, 32}, 32, 1e-6f, true};
-    attention_params attention = {{1, 1, 17, 19, 64}};
+    attention_params attention = {.shape = {1, 1, 17, 19, 64}}, attention_time = {conv_time.out, true, 0, 0};
     random_seed(400);
     float *in = new_random(THREAD_NORM, 1, 0), *weight = new_random(48 * 36 * 9, 1, 0), *k = new_random(THREAD_ATTENTION, 1, 0);
     bool is_ok = run_conv(b, out, in, NULL, weight, weight, &conv) == CTOK_OK;
     is_ok &= b->ops->norm(b, out + THREAD_CONV, in, weight, weight + 32, &norm) == CTOK_OK;
-    is_ok &= run_attention(b, out + THREAD_CONV + THREAD_NORM, in, k, in, &attention) == CTOK_OK;
+    out += THREAD_CONV;
+    is_ok &= run_attention(b, out += THREAD_NORM, in, k, in, &attention) == CTOK_OK;
+    is_ok &= run_conv(b, out += THREAD_ATTENTION, in, NULL, weight, weight, &conv_time) == CTOK_OK;
+    is_ok &= run_attention(b, out += THREAD_TIME, in, in, in, &attention_time) == CTOK_OK;
     free(in), free(weight), free(k);
     return is_ok;
 }
 
 static void test_threads(uint32_t kernels) {
-    enum { COUNT = THREAD_CONV + THREAD_NORM + THREAD_ATTENTION };
+    enum { COUNT = THREAD_CONV + THREAD_NORM + THREAD_ATTENTION + 2 * THREAD_TIME };
     float *first = new_floats(COUNT), *other = new_floats(COUNT);
     const uint32_t num_threads[] = {1, 2, 3, 7};
     const char *name = "";
@@ -457,11 +750,12 @@ static void test_cancel(backend *b) {
     uint8_t bytes[64] = {0};
     int32_t indices[4] = {0};
     ctok_shape s = {1, 1, 2, 2, 3};
-    conv_params conv = {s, s, 3, 1, 1, 1};
+    conv_params conv = conv_of(s, s, 3, 1, 1, 1);
     norm_params norm = {s, 1, 1e-6f, true};
-    attention_params attention = {s};
-    haar_params haar = {s, {1, 1, 1, 1, 12}, 2}, unhaar = {{1, 1, 1, 1, 12}, s, 2};
-    transfer_params transfer = {EXTERNAL_PIXELS_U8, s, 2, 2, 0, 0};
+    attention_params attention = {.shape = s}, attention_time = {s, true, 0, 0};
+    haar_params haar = {s, {1, 1, 1, 1, 12}, 2, 1, true}, unhaar = {{1, 1, 1, 1, 12}, s, 2, 1, true};
+    pool_params pool = {s, {1, 1, 1, 1, 3}, false, true};
+    transfer_params transfer = {EXTERNAL_PIXELS_U8, s, 1, 2, 2, 0, 0, 0};
     fsq_params fsq = {.shape = s};
     fsq_tables(&fsq, (const uint32_t[]){8, 8, 8}, 3);
     float weight[81] = {0};
@@ -469,6 +763,8 @@ static void test_cancel(backend *b) {
     int num_stopped = (run_conv(b, more, values, NULL, weight, weight, &conv) == CTOK_E_CANCELLED) +
                       (b->ops->norm(b, more, values, weight, weight, &norm) == CTOK_E_CANCELLED) +
                       (run_attention(b, more, values, values, values, &attention) == CTOK_E_CANCELLED) +
+                      (run_attention(b, more, values, values, values, &attention_time) == CTOK_E_CANCELLED) +
+                      (b->ops->pool(b, more, values, &pool) == CTOK_E_CANCELLED) +
                       (b->ops->haar(b, more, values, &haar) == CTOK_E_CANCELLED) +
                       (b->ops->unhaar(b, more, values, &unhaar) == CTOK_E_CANCELLED) +
                       (b->ops->load(b, more, bytes, &transfer) == CTOK_E_CANCELLED) +
@@ -478,7 +774,7 @@ static void test_cancel(backend *b) {
     cancel = false;
     bool runs_again = run_conv(b, more, values, NULL, weight, weight, &conv) == CTOK_OK;
     b->cancel = NULL;
-    report(num_stopped == 9 && runs_again, "%s: %d of 9 ops stop when cancelled, and run again after", b->ops->name, num_stopped);
+    report(num_stopped == 11 && runs_again, "%s: %d of 11 ops stop when cancelled, and run again after", b->ops->name, num_stopped);
 }
 
 typedef struct {
@@ -494,7 +790,7 @@ static void count_task(void *context, int64_t task, int32_t thread) {
     count->num_run++;
 }
 
-static void test_pool(void) {
+static void test_thread_pool(void) {
     for (int32_t num_threads = 1; num_threads <= 5; num_threads += 2) {
         pool *p = NULL;
         ctok_status status = pool_open(&p, num_threads, NULL);
@@ -555,11 +851,13 @@ int main(void) {
         printf("Bail out! no reference backend\n");
         return 1;
     }
-    test_pool();
+    test_thread_pool();
+    test_pool(reference);
     test_haar(reference);
     test_transfer(reference);
     test_fsq(reference);
     test_known_conv(reference);
+    test_known_conv_time(reference);
     test_known_norm_attention(reference);
     for (uint32_t kernels = CTOK_KERNELS_GENERIC; kernels <= CTOK_KERNELS_AVX512; kernels++) {
         ctok_error error = {.struct_size = sizeof error};
@@ -572,16 +870,21 @@ int main(void) {
         report(status == CTOK_OK, "kernels %u open", kernels);
         if (status != CTOK_OK) continue;
         test_known_conv(sets[num_sets]);
+        test_known_conv_time(sets[num_sets]);
         test_known_norm_attention(sets[num_sets]);
         test_cancel(sets[num_sets]);
         test_threads(kernels);
+        test_time(sets[num_sets]);
         num_sets++;
     }
     test_cancel(reference);
     test_threads(CTOK_KERNELS_REFERENCE);
+    test_time(reference);
     test_conv(reference, sets, num_sets);
+    test_conv_time(reference, sets, num_sets);
     test_norm(reference, sets, num_sets);
     test_attention(reference, sets, num_sets);
+    test_attention_time(reference, sets, num_sets);
     test_special_values(reference, sets, num_sets);
     for (int i = 0; i < num_sets; i++) sets[i]->close(sets[i]);
     reference->close(reference);

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { latentTiles, pictureSize, sideBySide, tokenMap } from "../../src/pictures.ts";
+import { contactSheet, latentTiles, pictureSize, sideBySide, tokenMap } from "../../src/pictures.ts";
 import { Tensor } from "../../src/tensor.ts";
 
 const flat = (height: number, width: number, value: number) =>
@@ -31,6 +31,23 @@ test("sideBySide keeps both pictures and puts a white gap between", () => {
   }
   assert.throws(() => sideBySide(flat(2, 3, 0), flat(3, 3, 0)), { code: "SHAPE" });
   assert.throws(() => sideBySide(flat(2, 3, 0), flat(2, 3, 0), -1), { code: "ARGUMENT" });
+});
+
+test("contactSheet: rows of equal pictures with gaps, and smaller ones as means", () => {
+  const sheet = contactSheet([[flat(2, 3, 10), flat(2, 3, 20)], [flat(2, 3, 30)]], { gap: 1 });
+  assert.deepEqual([sheet.shape, sheet.kind], [[5, 7, 3], "pixels"]);
+  const column = (x: number) => Array.from({ length: 5 }, (_, y) => pixel(sheet, y, x)[0]);
+  assert.deepEqual(column(0), [10, 10, 255, 30, 30]);
+  assert.deepEqual(column(3), [255, 255, 255, 255, 255]);
+  assert.deepEqual(column(6), [20, 20, 255, 255, 255], "no fourth picture: white");
+
+  const bytes = Uint8Array.from({ length: 3 * 5 * 3 }, (_, i) => i); // pixel (y, x) is 15 y + 3 x and the next two
+  const small = contactSheet([[new Tensor("uint8", [3, 5, 3], bytes)]], { shrink: 2 });
+  assert.deepEqual([small.shape, [...small.data]], [[1, 2, 3], [9, 10, 11, 15, 16, 17]]);
+  assert.throws(() => contactSheet([]), { code: "ARGUMENT" });
+  assert.throws(() => contactSheet([[flat(2, 3, 0)], [flat(3, 2, 0)]]), { code: "SHAPE", message: /^rows\[1\]\[0\]: / });
+  assert.throws(() => contactSheet([[flat(2, 3, 0)]], { gap: 0.5 }), { code: "ARGUMENT" });
+  for (const shrink of [0, 3]) assert.throws(() => contactSheet([[flat(2, 3, 0)]], { shrink }), { code: "ARGUMENT" });
 });
 
 test("tokenMap draws equal codes alike and others apart", () => {

@@ -1,6 +1,7 @@
 // Opens the CPU backend: counts processors, picks the op table once, starts the pool, gives memory. Ops are in ref_ops.c
 // (scalar) and blocked_*.inc (fast; compiled by generic_ops.c, avx2_ops.c and avx512_ops.c).
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include "cpu.h"
@@ -27,6 +28,20 @@ static void cpu_free(backend *b, void *memory, size_t num_bytes) {
     if (!memory) return;
     if (num_bytes >= MAPPED_BYTES) munmap(memory, num_bytes);
     else free(memory);
+}
+
+// Mapped memory moves by its page table: nothing is copied, and what was never touched takes no memory.
+static void *cpu_grow(backend *b, void *memory, size_t num_bytes, size_t new_bytes) {
+    if (memory && num_bytes >= MAPPED_BYTES && new_bytes >= MAPPED_BYTES) {
+        void *moved = mremap(memory, num_bytes, new_bytes, MREMAP_MAYMOVE);
+        return moved == MAP_FAILED ? NULL : moved;
+    }
+    void *grown = cpu_alloc(b, new_bytes);
+    if (grown && memory) {
+        memcpy(grown, memory, num_bytes < new_bytes ? num_bytes : new_bytes);
+        cpu_free(b, memory, num_bytes);
+    }
+    return grown;
 }
 
 static void cpu_close(backend *b) {
@@ -73,7 +88,7 @@ ctok_status cpu_backend_open(backend **out, uint32_t num_threads, uint32_t kerne
     cpu_backend *cpu = calloc(1, sizeof *cpu);
     if (!cpu) return ctok_fail(error, CTOK_E_MEMORY, sizeof *cpu, "no memory for the CPU backend (%zu bytes)", sizeof *cpu);
     cpu->base = (backend){
-        .ops = ops, .alloc = cpu_alloc, .free = cpu_free, .close = cpu_close, .num_threads = (int32_t)num_threads, .cancel = NULL};
+        .ops = ops, .alloc = cpu_alloc, .grow = cpu_grow, .free = cpu_free, .close = cpu_close, .num_threads = (int32_t)num_threads, .cancel = NULL};
     ctok_status status = pool_open(&cpu->pool, (int32_t)num_threads, error);
     if (status != CTOK_OK) {
         free(cpu);

@@ -3,6 +3,7 @@
 // memory. They follow the float32 steps of the Python reference; a mean of neighbours is taken in float64.
 // Ref: reference/cosmos_reference.py (haar, avg_pool3d, FSQ), reference/pipeline_reference.py (pixels).
 #include <math.h>
+#include <string.h>
 
 #include "cpu.h"
 #include "ref_ops.h"
@@ -51,11 +52,20 @@ ctok_status ref_load(backend *b, float *out, const void *external, const transfe
     return cpu_run(b, p->shape.n * p->shape.t * p->shape.h, load_row, &call);
 }
 
-static uint8_t to_u8(float v) {
-    float unit = (v + 1.0f) / 2.0f;
-    unit = unit > 0.0f ? unit : 0.0f;  // NaN too
-    unit = unit < 1.0f ? unit : 1.0f;
-    return (uint8_t)(int32_t)(unit * 255.0f + 0.5f);
+// Note: clamped as an integer, since a float's bits order positive values and gcc makes no vectors of float comparisons that
+// may trap (16 ms against 5 for 17 x 352 x 640 pixels).
+static void store_bytes(uint8_t *restrict out, const float *restrict in, int64_t count) {
+    const int32_t one = 0x3f800000, infinity = 0x7f800000;  // above which only NaN lies
+    for (int64_t i = 0; i < count; i++) {
+        float unit = (in[i] + 1.0f) / 2.0f;
+        int32_t bits;
+        memcpy(&bits, &unit, sizeof bits);
+        bits &= ~(bits >> 31);                  // below 0: 0
+        bits &= (bits - (infinity + 1)) >> 31;  // NaN: 0
+        bits = bits < one ? bits : one;
+        memcpy(&unit, &bits, sizeof bits);
+        out[i] = (uint8_t)(int32_t)(unit * 255.0f + 0.5f);
+    }
 }
 
 static void store_row(void *context, int64_t task, int32_t thread) {
@@ -66,8 +76,7 @@ static void store_row(void *context, int64_t task, int32_t thread) {
     const float *in = (const float *)call->in +
                       (((n * p->shape.t + t + p->before) * p->shape.h + y + p->top) * p->shape.w + p->left) * C;
     if (p->format == EXTERNAL_PIXELS_U8) {
-        uint8_t *restrict bytes = (uint8_t *)call->out + task * p->width * C;
-        for (int64_t i = 0; i < p->width * C; i++) bytes[i] = to_u8(in[i]);
+        store_bytes((uint8_t *)call->out + task * p->width * C, in, p->width * C);
     } else {
         for (int64_t c = 0; c < C; c++) {
             float *plane = (float *)call->out + (((n * C + c) * p->frames + t) * p->height + y) * p->width;
@@ -88,7 +97,7 @@ ctok_status ref_store(backend *b, void *external, const float *in, const transfe
 enum {
     HAAR_MAX_SPLITS = 6,     // 2 steps over T, H and W: patch 4
     HAAR_MAX_PLACES = 1 << HAAR_MAX_SPLITS,
-    HAAR_LANE = 48           // floats of a lane: all lanes and the bands they become stay in the first-level cache
+    HAAR_LANE = 192           // floats of a lane: 48 KB of lanes, so that they and their pixels stay in a second-level cache
 };
 
 typedef struct {

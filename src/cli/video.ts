@@ -1,0 +1,242 @@
+/**
+ * What the commands do with videos. Frames go through as streams, a few in memory at a time; of an encoded video only its
+ * tokens are kept. A video that is cut short gives the frames before that, and its failure says how many those are.
+ */
+import * as ctok from "../../mod.ts";
+import { type Args, type OptionName, usage } from "./args.ts";
+import { type InOut, isVideoPath } from "./paths.ts";
+import { exitCodes, Failure, type Report } from "./report.ts";
+import { type Job, secondsSince } from "./run.ts";
+
+const defaultWindow = 17, ssimEvery = 8;
+
+/** Options of one mode given with the other are refused, before any work. */
+export function checkMode(args: Args): void {
+  if (args.stream && args.window !== undefined) throw usage("--stream: expected no --window beside it, found one");
+  const given = (["chunk", "attention-frames"] as const).find((name) => args[name] !== undefined);
+  if (given && !args.stream) throw usage(`--${given}: expected --stream beside it, found none`);
+}
+
+/** Options for videos are refused where all inputs are images. `first` is the model of the first of them. */
+export function checkVideoOptions(args: Args, files: readonly InOut[], first: ctok.Tokenizer): void {
+  const names: readonly OptionName[] = ["window", "stream", "start", "frames", "fps", "audio"];
+  const given = names.find((name) => args[name] !== undefined);
+  const isAnyVideo = args.model === undefined ? files.some(({ file }) => isVideoPath(file)) : first.info.isVideo;
+  if (given && !isAnyVideo) throw usage(`--${given}: expected a video among the inputs, found only images`);
+}
+
+export async function encodeVideo(
+  tokenizer: ctok.Tokenizer,
+  { file, out }: InOut,
+  format: ctok.TokenFormat,
+  args: Args,
+  job: Job,
+  report: Report,
+): Promise<void> {
+  const start = performance.now(), source = await openSource(file, args, job);
+  const parts: ctok.Tokens[] = [];
+  const options = { ...encodeOptions(args, source, job), preQuant: args["pre-quant"] ?? false };
+  for await (const part of tokenizer.encodeStream(source.frames, options)) {
+    parts.push(withoutCodes(part));
+    showPace(job, start, part.firstFrame + part.numFrames, source.info.numFrames);
+  }
+  job.signal.throwIfAborted();
+  const tokens = ctok.joinTokens(parts);
+  await ctok.saveTokens(out, tokens, format);
+  const { main, origin: { model, height, width, video } } = tokens, frames = video!.frames;
+  const facts = {
+    ...{ file, out, ok: true, model, format, kind: main.kind, shape: main.shape, height, width },
+    ...{ frames, fps: source.fps, ...modeOf(args), ...pace(frames, start) },
+  };
+  const grid = main.shape.slice(-3).join("x"), windows = video!.windows?.length;
+  const mode = windows === undefined ? "seamless" : `in ${windows} window${windows === 1 ? "" : "s"}`;
+  const text = `${frames} frames of ${height}x${width} pixels, ${grid} tokens ${mode}, ${tellPace(frames, start)}`;
+  finish(report, source, facts, `${text}${source.info.hasAudio ? "; audio left out" : ""}`);
+}
+
+/** `tokens` are those of one video: a tensor that knows its origin. */
+export async function decodeVideo(
+  tokenizer: ctok.Tokenizer,
+  tokens: ctok.Tensor,
+  { file, out }: InOut,
+  args: Args,
+  job: Job,
+  report: Report,
+): Promise<void> {
+  const start = performance.now(), { video } = tokens.origin!;
+  const [num = 25, den = 1] = video?.fps?.split("/").map(Number) ?? [];
+  const fps = args.fps ?? { num, den };
+  const decoded = tokenizer.decodeStream([tokens], decodeOptions(tokenizer, args, job));
+  const onFrame = (done: number) => showPace(job, start, done, video?.frames);
+  const { frames, height, width } = await writeVideo(out, decoded, { fps, signal: job.signal }, onFrame);
+  const { name: model } = tokenizer.info, mode = video?.windows ? "window" : "stream";
+  const facts = { file, out, ok: true, model, height, width, frames, fps: tellRate(fps), mode, ...pace(frames, start) };
+  report.result(facts, `${file} -> ${out}: ${frames} frames of ${height}x${width} pixels, ${tellPace(frames, start)}`);
+}
+
+export async function autoencodeVideo(
+  tokenizer: ctok.Tokenizer,
+  { file, out }: InOut,
+  args: Args,
+  job: Job,
+  report: Report,
+): Promise<void> {
+  const start = performance.now(), source = await openSource(file, args, job), { info } = source;
+  const originals: ctok.Tensor<"uint8">[] = []; // those on their way: as many as the streams read ahead
+  const quality = new Quality();
+  async function* remembered() {
+    for await (const frame of source.frames) {
+      originals.push(frame);
+      yield frame;
+    }
+  }
+  const parts = tokenizer.encodeStream(remembered(), encodeOptions(args, source, job));
+  async function* compared() {
+    for await (const frame of tokenizer.decodeStream(parts, decodeOptions(tokenizer, args, job))) {
+      quality.add(originals.shift()!, frame);
+      yield frame;
+    }
+  }
+  const isAudioKept = args.audio === true && info.hasAudio;
+  const audio = { audioFrom: file, audioStartSeconds: (args.start ?? 0) * info.fps.den / info.fps.num };
+  const options = { fps: info.fps, signal: job.signal, ...(isAudioKept && audio) };
+  const onFrame = (done: number) => showPace(job, start, done, info.numFrames);
+  const { frames, height, width } = await writeVideo(out, compared(), options, onFrame);
+  const { psnr, ssim } = quality;
+  const facts = {
+    ...{ file, out, ok: true, model: tokenizer.info.name, height, width, frames, fps: source.fps, ...modeOf(args) },
+    ...{ psnr, ssim, audio: isAudioKept, ...pace(frames, start) },
+  };
+  const similarity = `SSIM ${ssim?.toFixed(4) ?? "undefined under 7x7"} (every ${ssimEvery}th frame)`;
+  const note = isAudioKept ? "; audio taken along" : info.hasAudio ? "; audio left out (--audio takes it along)" : "";
+  const text = `${frames} frames of ${height}x${width} pixels, PSNR ${psnr.toFixed(2)} dB, ${similarity}`;
+  finish(report, source, facts, `${text}, ${tellPace(frames, start)}${note}`);
+}
+
+// ---------------------------------------------------------------- sources
+interface Source {
+  readonly file: string;
+  readonly frames: AsyncIterable<ctok.Tensor<"uint8">>;
+  readonly fps: string;
+  readonly info: ctok.VideoInfo;
+  /** Why the frames ended before the video did, once they have. */
+  damage: ctok.TokenizerError | undefined;
+}
+
+async function openSource(file: string, { start, frames: most, fps }: Args, { signal }: Job): Promise<Source> {
+  const wanted = {
+    ...(start !== undefined && { start }),
+    ...(most !== undefined && { frames: most }),
+    ...(fps !== undefined && { fps }),
+  };
+  const video = await ctok.framesOf(file, signal, wanted);
+  async function* frames() {
+    let count = 0;
+    try {
+      for await (const frame of video.frames) {
+        count++;
+        yield frame;
+      }
+    } catch (error) { // the frames end here, so that the streams finish those before
+      if (count === 0 || signal.aborted || !(error instanceof ctok.TokenizerError)) throw error;
+      source.damage = error;
+    }
+  }
+  const source: Source = { ...video, file, frames: frames(), damage: undefined };
+  return source;
+}
+
+/** Reports the result; of a damaged video, throws the failure that says what there is nevertheless. */
+function finish(report: Report, { file, damage }: Source, facts: { out: string; frames: number }, text: string): void {
+  if (!damage) return report.result(facts, `${file} -> ${facts.out}: ${text}`);
+  const message = `${damage.message}; ${facts.out} holds the ${facts.frames} frames before that`;
+  throw new Failure(exitCodes.failed, damage.code, message, damage, facts);
+}
+
+// ---------------------------------------------------------------- streams
+function encodeOptions(args: Args, { fps }: Source, { signal }: Job): ctok.EncodeStreamOptions {
+  if (!args.stream) return { window: args.window ?? defaultWindow, fps, signal };
+  const { chunk: chunkFrames, "attention-frames": attentionFrames } = args;
+  return { fps, signal, ...(chunkFrames && { chunkFrames }), ...(attentionFrames && { attentionFrames }) };
+}
+
+function decodeOptions({ info }: ctok.Tokenizer, args: Args, { signal }: Job): ctok.DecodeStreamOptions {
+  const { chunk, "attention-frames": attentionFrames } = args;
+  const chunkTokens = chunk && Math.ceil(chunk / info.temporalFactor);
+  return { signal, ...(chunkTokens && { chunkTokens }), ...(attentionFrames && { attentionFrames }) };
+}
+
+/** What a token file stores: indices give the codes back, which take several times their memory. */
+function withoutCodes(part: ctok.TokenPart): ctok.Tokens {
+  const kept = part.parts.filter((kind) => kind !== "codes");
+  return new ctok.Tokens(part.origin, Object.fromEntries(kept.map((kind) => [kind, part[kind]])));
+}
+
+/** Writes frames as they come; the first one says how large they are. */
+async function writeVideo(
+  out: string,
+  frames: AsyncIterable<ctok.Tensor<"uint8">>,
+  options: Omit<ctok.VideoSinkOptions, "height" | "width">,
+  onFrame: (done: number) => void,
+): Promise<{ frames: number; height: number; width: number }> {
+  let sink: ctok.VideoSink | undefined, height = 0, width = 0;
+  try {
+    for await (const frame of frames) {
+      [height = 0, width = 0] = frame.shape;
+      sink ??= await ctok.createVideo(out, { ...options, height, width });
+      await sink.write(frame.data);
+      onFrame(sink.numFrames);
+    }
+    await sink!.close(); // a stream without a frame has thrown
+    return { frames: sink!.numFrames, height, width };
+  } finally {
+    await sink?.abort();
+  }
+}
+
+/** PSNR over all frames, by their mean squared error; SSIM as the mean over frames 0, 8, 16 and so on. */
+class Quality {
+  #frames = 0;
+  #squares = 0; // mean squared errors of the frames, peak 1
+  #similarity = 0;
+
+  add(original: ctok.Tensor<"uint8">, again: ctok.Tensor<"uint8">): void {
+    this.#squares += 10 ** (-ctok.psnr(original, again) / 10);
+    const isLargeEnough = Math.min(...again.shape.slice(0, 2)) >= 7; // SSIM's window is 7x7
+    if (this.#frames % ssimEvery === 0) this.#similarity += isLargeEnough ? ctok.ssim(original, again) : NaN;
+    this.#frames++;
+  }
+
+  get psnr(): number {
+    return -10 * Math.log10(this.#squares / this.#frames);
+  }
+
+  get ssim(): number | undefined {
+    const mean = this.#similarity / Math.ceil(this.#frames / ssimEvery);
+    return Number.isNaN(mean) ? undefined : mean;
+  }
+}
+
+// ---------------------------------------------------------------- telling
+function modeOf(args: Args): { mode: string; window?: number } {
+  return args.stream ? { mode: "stream" } : { mode: "window", window: args.window ?? defaultWindow };
+}
+
+function pace(frames: number, start: number): { seconds: number; framesPerSecond: number } {
+  const seconds = secondsSince(start);
+  return { seconds, framesPerSecond: Number((frames / seconds).toPrecision(3)) };
+}
+
+function tellPace(frames: number, start: number): string {
+  const { seconds, framesPerSecond } = pace(frames, start);
+  return `${seconds} s (${framesPerSecond} frames/s)`;
+}
+
+/** Note: a header's number of frames may be a little wrong. */
+function showPace({ onProgress }: Job, start: number, done: number, total: number | undefined): void {
+  onProgress?.(total && Math.min(1, done / total), `${done} frames, ${pace(done, start).framesPerSecond} frames/s`);
+}
+
+function tellRate(fps: number | ctok.Rate): string {
+  return typeof fps === "number" ? String(fps) : `${fps.num}/${fps.den}`;
+}
