@@ -1,6 +1,6 @@
 /**
  * The one error type of the project. Every failure names what was expected and what was found, carries a code for programs
- * and the stack of the caller. Codes equal the C library's (ctok.h) without their prefix, and three that C cannot meet.
+ * and the stack of the caller. Codes equal the C library's (ctok.h) without their prefix, and those that C cannot meet.
  */
 
 /** Grouped by who can mend it: the caller, the file, the machine, the flow, us. */
@@ -19,6 +19,8 @@ export type ErrorCode =
   | "FILE_NETWORK"
   | "IMAGE" // not an image that can be read
   | "TOKEN_FILE" // not a token file, or a damaged one
+  | "VIDEO" // not a video that can be read, or a damaged one
+  | "FFMPEG" // not found, or it failed
   | "MEMORY"
   | "DEVICE"
   | "THREAD"
