@@ -1,0 +1,194 @@
+/**
+ * FFmpeg as a child process: where it is, how it starts, how it ends. Video in and out (video.ts, videosink.ts) goes through
+ * here; what FFmpeg's words mean is ffmpeglog.ts. Nothing outlives a run: `ended` settles when the process is gone and its
+ * pipes are closed.
+ *
+ * Works with Debian's FFmpeg 5.1, the build of 2018 in the npm package, and what came later: only the option that keeps
+ * timestamps as they are has changed its name in that time.
+ */
+import { spawn } from "node:child_process";
+import { access, constants, stat } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { constants as system } from "node:os";
+import { delimiter, join, resolve } from "node:path";
+import process from "node:process";
+import type { Readable, Writable } from "node:stream";
+import { messageOf, TokenizerError } from "../errors.ts";
+import { cancelled } from "../job.ts";
+
+export interface Ffmpeg {
+  readonly path: string;
+  /** Output options that pass each frame on once, whatever its timestamp. */
+  readonly passFrames: readonly string[];
+}
+
+/** How a run ended. */
+export interface Ending {
+  /** Undefined when a signal ended it, or when it never started. */
+  readonly code: number | undefined;
+  /** "SIGKILL" and so on, also when FFmpeg caught the signal and left by itself. */
+  readonly signal: string | undefined;
+  /** The last 4000 characters that it wrote to stderr; why it did not start, when it did not. */
+  readonly stderr: string;
+}
+
+export interface FfmpegRun {
+  /** Closed at once unless the run was started with `stdin: "pipe"`. */
+  readonly stdin: Writable;
+  /** Read on demand: FFmpeg waits while nobody reads. */
+  readonly stdout: Readable;
+  /** Never rejects. */
+  readonly ended: Promise<Ending>;
+  /** Ends it at once, if it still runs, and waits until nothing of it is left. */
+  kill(): Promise<Ending>;
+}
+
+export interface RunOptions {
+  readonly stdin?: "pipe" | "ignore";
+  /** Ends the run as `kill` does. */
+  readonly signal?: AbortSignal | undefined;
+  /** Each line of stderr, as it comes. */
+  readonly onLine?: (line: string) => void;
+}
+
+const howToInstall = "install it (apt-get install ffmpeg) or set CTOK_FFMPEG to its path";
+const stderrTail = 4000;
+const checked = new Map<string, Promise<Ffmpeg>>();
+
+/**
+ * FFmpeg from the environment variable CTOK_FFMPEG, else from PATH, else from the npm package @ffmpeg-installer/ffmpeg.
+ * CTOK_FFMPEG is an order, not a hint: when what it names does not run, nothing else is tried. Throws FFMPEG, which lists
+ * what was tried and how to install it.
+ */
+export async function findFfmpeg(): Promise<Ffmpeg> {
+  const path = await locate();
+  let ffmpeg = checked.get(path);
+  if (!ffmpeg) checked.set(path, ffmpeg = check(path));
+  try {
+    return await ffmpeg;
+  } catch (error) {
+    checked.delete(path); // it may be mended before the next call
+    throw error;
+  }
+}
+
+async function locate(): Promise<string> {
+  const wanted = process.env.CTOK_FFMPEG;
+  if (wanted) {
+    const path = resolve(wanted);
+    if (await isExecutable(path)) return path;
+    throw missing(`nothing that can be run at ${path}, which CTOK_FFMPEG names; ${howToInstall}, or unset it`);
+  }
+  const folders = (process.env.PATH ?? "").split(delimiter).filter(Boolean);
+  const name = process.platform === "win32" ? "ffmpeg.exe" : "ffmpeg";
+  for (const folder of folders) {
+    if (await isExecutable(join(folder, name))) return resolve(folder, name);
+  }
+  let fromNpm: string;
+  try {
+    fromNpm = (createRequire(import.meta.url)("@ffmpeg-installer/ffmpeg") as { path: string }).path;
+    if (await isExecutable(fromNpm)) return fromNpm;
+  } catch (error) { // the package throws plain strings
+    fromNpm = messageOf(error).split("\n")[0]!;
+  }
+  throw missing(
+    `none. Tried CTOK_FFMPEG (not set); PATH (${folders.join(", ") || "empty"}); ` +
+      `the npm package @ffmpeg-installer/ffmpeg (${fromNpm}). To mend it, ${howToInstall}`,
+  );
+}
+
+async function isExecutable(path: string): Promise<boolean> {
+  try {
+    await access(path, constants.X_OK);
+    return (await stat(path)).isFile();
+  } catch {
+    return false;
+  }
+}
+
+/** Runs it once: a program for another machine, or one that is not FFmpeg, is told here and not in the middle of a video. */
+async function check(path: string): Promise<Ffmpeg> {
+  const run = start(path, ["-version"], {});
+  let said = "";
+  for await (const chunk of run.stdout) said += String(chunk);
+  const ending = await run.ended;
+  const codecs = Number(/libavcodec\s+(\d+)\./.exec(said)?.[1]);
+  if (ending.code !== 0 || !(codecs >= 58)) {
+    const found = said.split("\n")[0] || ending.stderr.trim() || tellEnding(ending);
+    throw missing(
+      `a program at ${path} that does not answer -version as FFmpeg 4.1 or later does: ${found}; ${howToInstall}`,
+    );
+  }
+  // FFmpeg 5.1 renamed -vsync, and later ones may drop the old name; libavcodec 60 is FFmpeg 6.
+  return { path, passFrames: [codecs >= 60 ? "-fps_mode" : "-vsync", "passthrough"] };
+}
+
+function missing(found: string): TokenizerError {
+  return new TokenizerError("FFMPEG", `ffmpeg: expected to find FFmpeg, which reads and writes videos, found ${found}`);
+}
+
+/**
+ * Starts FFmpeg with `args`, after options that keep it from asking questions and mark each line of stderr with its level.
+ * Throws CANCELLED when the signal has already fired; a start that the system refuses shows in `ended`.
+ */
+export function startFfmpeg(ffmpeg: Ffmpeg, args: readonly string[], options: RunOptions = {}): FfmpegRun {
+  throwIfAborted(options.signal);
+  const general = ["-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+verbose"];
+  return start(ffmpeg.path, [...general, ...args], options);
+}
+
+function start(path: string, args: readonly string[], options: RunOptions): FfmpegRun {
+  const child = spawn(path, args, {
+    stdio: ["pipe", "pipe", "pipe"],
+    env: { ...process.env, AV_LOG_FORCE_NOCOLOR: "1" },
+    windowsHide: true,
+  });
+  if (options.stdin !== "pipe") child.stdin.end();
+  child.stdin.on("error", () => {}); // a child that left early: `ended` says why
+
+  let stderr = "", line = "";
+  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+    stderr = (stderr + text).slice(-stderrTail);
+    const lines = (line + text).split(/\r?\n/);
+    line = lines.pop()!.slice(-stderrTail);
+    if (options.onLine) { for (const one of lines) options.onLine(one); }
+  });
+
+  const kill = () => void child.kill("SIGKILL");
+  options.signal?.addEventListener("abort", kill, { once: true });
+  const ended = new Promise<Ending>((settle) => {
+    child.once("error", (error) => settle({ code: undefined, signal: undefined, stderr: messageOf(error) }));
+    child.once("close", (code, signal) => {
+      if (line && options.onLine) options.onLine(line);
+      const caught = code === 255 ? /received signal (\d+)/.exec(stderr)?.[1] : undefined;
+      const name = signal ?? (caught && Object.entries(system.signals).find(([, n]) => n === Number(caught))?.[0]);
+      settle({ code: code ?? undefined, signal: name || undefined, stderr });
+    });
+  }).finally(() => options.signal?.removeEventListener("abort", kill));
+
+  return {
+    stdin: child.stdin,
+    stdout: child.stdout,
+    ended,
+    kill: () => {
+      kill();
+      child.stdin.destroy();
+      child.stdout.destroy();
+      return ended;
+    },
+  };
+}
+
+/** A path as FFmpeg takes it: `file:` keeps names such as "http:x.mp4" and "-i" from meaning something else. */
+export function fileUrl(path: string): string {
+  return `file:${resolve(path)}`;
+}
+
+/** "exit code 1", "SIGKILL". */
+export function tellEnding(ending: Ending): string {
+  return ending.signal ?? (ending.code === undefined ? "it did not start" : `exit code ${ending.code}`);
+}
+
+export function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw cancelled(signal);
+}
