@@ -1,6 +1,7 @@
 // Holds every CPU op to the truth. First the reference ops against answers worked out by hand, then each kernel set that
 // this machine has against the reference on the shapes of op_shapes.h, then what no single op shows: results that do not
-// depend on the number of threads or on how a clip is cut into chunks, cancelling, special values, memory. Prints TAP; the exit code is 1 when a test failed.
+// depend on the number of threads or on how a clip is cut into chunks, cancelling, special values, memory. Prints TAP; the
+// exit code is 1 when a test failed.
 // Budgets, as relative L2: float32 rounds by 2^-24 = 6e-8 at most, and sums in runs of 192 gather about 3e-7 where the
 // reference, in float64, has none. conv 1e-6; norm 1e-6; attention 2e-6, since scores of size s shift exp by s * 6e-8.
 // The largest single error may be ten budgets of the root mean square: six deviations, and room for uneven sums.
@@ -603,7 +604,8 @@ static void test_conv_chunks(backend *b, int32_t stride, int32_t upsample) {
     float *in = new_random(CHUNK_T * CHUNK_FRAME, 1, 0), *weight = new_random(CHUNK_C * CHUNK_C * 3, 1, 0);
     float *want = new_floats(2 * CHUNK_T * CHUNK_FRAME), *got = new_floats(2 * CHUNK_T * CHUNK_FRAME);
     residual_kind kind = upsample == 2 ? UPSAMPLED : NONE;
-    conv_params whole = conv_time_params_of((conv_time_shape){1, CHUNK_T, CHUNK_H, CHUNK_W, CHUNK_C, CHUNK_C, stride, upsample, true, false, kind});
+    conv_time_shape whole_shape = {1, CHUNK_T, CHUNK_H, CHUNK_W, CHUNK_C, CHUNK_C, stride, upsample, true, false, kind};
+    conv_params whole = conv_time_params_of(whole_shape);
     bool is_ok = run_conv(b, want, in, kind ? in : NULL, weight, weight, &whole) == CTOK_OK;
     int64_t first = 0, out_frames = 0;
     for (int i = 0; i < NUM_SHAPES(chunk_frames); first += chunk_frames[i++]) {
@@ -614,7 +616,8 @@ static void test_conv_chunks(backend *b, int32_t stride, int32_t upsample) {
             int64_t frame = first - 2 + j > 0 ? first - 2 + j : 0;
             memcpy(past + j * CHUNK_FRAME, in + frame * CHUNK_FRAME, CHUNK_FRAME * sizeof(float));
         }
-        is_ok &= run_conv_past(b, got + out_frames * CHUNK_FRAME, chunk, i ? past : NULL, kind ? chunk : NULL, weight, weight, &p) == CTOK_OK;
+        float *out = got + out_frames * CHUNK_FRAME;
+        is_ok &= run_conv_past(b, out, chunk, i ? past : NULL, kind ? chunk : NULL, weight, weight, &p) == CTOK_OK;
         out_frames += p.out.t;
         free(chunk), free(past);
     }

@@ -7,7 +7,7 @@
 #include "pool.h"
 
 enum {
-    NORM_MAX_SLABS = 64,   // parts of an image whose statistics are gathered apart; fixed, so threads never change a result
+    NORM_MAX_SLABS = 64,   // parts of a frame whose statistics are gathered apart; fixed, so threads never change a result
     NORM_MAX_GROUPS = 64   // Limit: of norm_params.groups (the networks use 1 and 32)
 };
 

@@ -97,7 +97,7 @@ ctok_status ref_store(backend *b, void *external, const float *in, const transfe
 enum {
     HAAR_MAX_SPLITS = 6,     // 2 steps over T, H and W: patch 4
     HAAR_MAX_PLACES = 1 << HAAR_MAX_SPLITS,
-    HAAR_LANE = 192           // floats of a lane: 48 KB of lanes, so that they and their pixels stay in a second-level cache
+    HAAR_LANE = 192          // floats of a lane: 48 KB of lanes, so that they and their pixels stay in a second-level cache
 };
 
 typedef struct {
@@ -146,20 +146,23 @@ static void haar_split(float lanes[][HAAR_LANE], int32_t num_places, int64_t len
         if (!(i & bit)) butterfly(lanes[i], lanes[i | bit], length, scale);
 }
 
-// One row of patches: `bands` [W / p][C * places] at the row's start; `pixels` the whole video, shaped `shape`.
+// One row of patches: `bands` [W / p][places, C] at the row's start; `pixels` the whole video, shaped `shape`. The transform
+// writes bands and only reads pixels, the inverse the other way round.
 static void haar_run_row(float *bands, float *pixels, ctok_shape shape, const haar_params *p, int64_t task, bool is_inverse) {
     haar_plan plan = haar_make_plan(p);
     int64_t W = shape.w / p->patch, rows = shape.h / p->patch, C = shape.c, extra = p->is_first ? p->patch_t - 1 : 0;
     int64_t blocks = (shape.t + extra) / p->patch_t, n = task / rows / blocks, t = task / rows % blocks, y = task % rows;
+    int64_t band_step = C * plan.num_places;
     float lanes[HAAR_MAX_PLACES][HAAR_LANE];
     for (int64_t first = 0; first < C; first += HAAR_LANE) {
         int64_t channels = C - first < HAAR_LANE ? C - first : HAAR_LANE, most = HAAR_LANE / channels;
         for (int64_t x = 0; x < W; x += most) {
-            int64_t count = W - x < most ? W - x : most;
+            int64_t count = W - x < most ? W - x : most, length = count * channels;
+            float *run = bands + x * band_step + first;
             if (is_inverse) {
                 for (int32_t i = 0; i < plan.num_places; i++)
-                    copy_strided(lanes[i], channels, bands + (x * plan.num_places + plan.band_of[i]) * C + first, C * plan.num_places, count, channels);
-                for (int32_t s = plan.num_splits - 1; s >= 0; s--) haar_split(lanes, plan.num_places, count * channels, plan.place_bit[s], 1.0f);
+                    copy_strided(lanes[i], channels, run + plan.band_of[i] * C, band_step, count, channels);
+                for (int32_t s = plan.num_splits - 1; s >= 0; s--) haar_split(lanes, plan.num_places, length, plan.place_bit[s], 1.0f);
             }
             for (int32_t i = 0; i < plan.num_places; i++) {
                 int64_t frame = t * p->patch_t + i / p->patch / p->patch - extra, line = y * p->patch + i / p->patch % p->patch;
@@ -170,9 +173,9 @@ static void haar_run_row(float *bands, float *pixels, ctok_shape shape, const ha
                 else copy_strided(lanes[i], channels, at, C * p->patch, count, channels);
             }
             if (is_inverse) continue;
-            for (int32_t s = 0; s < plan.num_splits; s++) haar_split(lanes, plan.num_places, count * channels, plan.place_bit[s], 0.5f);
+            for (int32_t s = 0; s < plan.num_splits; s++) haar_split(lanes, plan.num_places, length, plan.place_bit[s], 0.5f);
             for (int32_t i = 0; i < plan.num_places; i++)
-                copy_strided(bands + (x * plan.num_places + plan.band_of[i]) * C + first, C * plan.num_places, lanes[i], channels, count, channels);
+                copy_strided(run + plan.band_of[i] * C, band_step, lanes[i], channels, count, channels);
         }
     }
 }
@@ -181,14 +184,14 @@ static void haar_row(void *context, int64_t task, int32_t thread) {
     (void)thread;
     const pixel_call *call = context;
     const haar_params *p = call->params;
-    haar_run_row((float *)call->out + task * p->out.w * p->out.c, (float *)call->in, p->in, p, task, false);  // only read
+    haar_run_row((float *)call->out + task * p->out.w * p->out.c, (float *)call->in, p->in, p, task, false);
 }
 
 static void unhaar_row(void *context, int64_t task, int32_t thread) {
     (void)thread;
     const pixel_call *call = context;
     const haar_params *p = call->params;
-    haar_run_row((float *)call->in + task * p->in.w * p->in.c, call->out, p->out, p, task, true);  // only read
+    haar_run_row((float *)call->in + task * p->in.w * p->in.c, call->out, p->out, p, task, true);
 }
 
 ctok_status ref_haar(backend *b, float *out, const float *in, const haar_params *p) {
