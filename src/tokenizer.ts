@@ -36,7 +36,10 @@ export interface Plan {
   readonly stateBytesPerTokenFrame: number;
   /** Packed weights, held since opening. */
   readonly weightBytes: number;
-  /** All of the above at once, for one job: a window, a chunk, or the whole. */
+  /**
+   * All at once: weights, activations, state, and inputs and results: of one job, or of the three windows or chunks of a
+   * video that are in flight (one gathered, one queued, one running).
+   */
   readonly totalBytes: number;
   readonly outputs: readonly { readonly kind: string; readonly shape: readonly number[]; readonly bytes: number }[];
 }
@@ -237,14 +240,14 @@ export class Tokenizer implements AsyncDisposable {
       const { isDiscrete, isVideo, temporalFactor: factor } = this.info;
       const input = task !== "decode" ? layout.kind.pixelsU8 : isDiscrete ? layout.kind.indices : layout.kind.latent;
       const request: RequestValues = { ...s, task: layout.task[task], input };
-      if (!isVideo || mode === "whole") return toPlan(this.#runner.plan(request), 0);
-      if (mode === "window") return toPlan(this.#runner.plan({ ...request, frames: Math.min(s.frames, window) }), 0);
+      if (!isVideo || mode === "whole") return toPlan(this.#runner.plan(request), 0, 1);
+      if (mode === "window") return toPlan(this.#runner.plan({ ...request, frames: Math.min(s.frames, window) }), 0, 3);
       const unit = task === "decode" ? 1 : factor, alone = task === "decode" ? 0 : 1;
       const tokens = task === "decode" ? s.frames : Math.ceil((s.frames - 1) / factor) + 1;
       const chunk = Math.min(Math.ceil(chunkFrames / factor) * unit, Math.ceil((s.frames - alone) / unit) * unit);
-      const first = toPlan(this.#runner.plan({ ...request, frames: chunk + alone, chunk: layout.chunk.first }), tokens);
+      const first = toPlan(this.#runner.plan({ ...request, frames: chunk + alone, chunk: layout.chunk.first }), tokens, 3);
       if (chunk + alone >= s.frames) return first;
-      const later = toPlan(this.#runner.plan({ ...request, frames: chunk, chunk: layout.chunk.later }), tokens);
+      const later = toPlan(this.#runner.plan({ ...request, frames: chunk, chunk: layout.chunk.later }), tokens, 3);
       return later.totalBytes > first.totalBytes ? later : first;
     });
   }
@@ -294,7 +297,7 @@ export class Tokenizer implements AsyncDisposable {
   }
 }
 
-function toPlan(p: ReturnType<Runner["plan"]>, tokenFrames: number): Plan {
+function toPlan(p: ReturnType<Runner["plan"]>, tokenFrames: number, inFlight: number): Plan {
   const stateBytes = p.state_bytes + p.state_bytes_per_frame * tokenFrames;
   return {
     paddedFrames: p.padded_frames,
@@ -309,7 +312,7 @@ function toPlan(p: ReturnType<Runner["plan"]>, tokenFrames: number): Plan {
     stateBytes,
     stateBytesPerTokenFrame: p.state_bytes_per_frame,
     weightBytes: p.weight_bytes,
-    totalBytes: p.input_bytes + p.result_bytes + p.arena_bytes + p.weight_bytes + stateBytes,
+    totalBytes: inFlight * (p.input_bytes + p.result_bytes) + p.arena_bytes + p.weight_bytes + stateBytes,
     outputs: p.outputs.slice(0, p.num_outputs).map((out) => ({
       kind: kindName(out.kind),
       shape: out.shape.slice(0, out.rank),

@@ -290,6 +290,12 @@ describe("memory", () => {
     });
     return JSON.parse(out) as { peakBytes: number; planBytes: number; pastBytes: number };
   };
+  for (const mode of ["window", "stream"]) {
+    test(`a run's peak is within 10 % of the plan, ${mode}`, () => {
+      const { peakBytes, planBytes } = peak(mode, 51, 360, 640);
+      assert.ok(Math.abs(peakBytes / planBytes - 1) <= 0.1, `peak ${peakBytes / 1e6} MB, plan ${planBytes / 1e6} MB`);
+    });
+  }
   test("300 frames of 640x360 stream within 1.2 times the memory of 33, the attention's past apart", () => {
     const short = peak("stream", 33, 360, 640), long = peak("stream", 300, 360, 640);
     const ratio = (long.peakBytes - long.pastBytes) / (short.peakBytes - short.pastBytes);
