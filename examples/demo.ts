@@ -1,14 +1,20 @@
 /**
- * A photo to tokens and back with the embedded model; what it costs and how good it is. Leaves pictures and the token file in
- * out/demo/. Run: npm run demo, or with a photo of yours: bun examples/demo.ts IMAGE (deno run -A examples/demo.ts IMAGE).
+ * A photo and a clip to tokens and back with the embedded models; what it costs and how good it is. Leaves pictures, the token
+ * file and a video in out/demo/. Run: npm run demo, or with a photo of yours: bun examples/demo.ts IMAGE
+ * (deno run -A examples/demo.ts IMAGE). Without FFmpeg the clip is left out.
  */
 import { mkdir, stat } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import process from "node:process";
 import {
   codebookUse,
+  contactSheet,
+  createVideo,
   defaultModel,
+  defaultVideoModel,
   detokenize,
+  framesOf,
+  joinTokens,
   latentTiles,
   psnr,
   readImage,
@@ -17,7 +23,9 @@ import {
   ssim,
   Tensor,
   Tokenizer,
+  TokenizerError,
   tokenMap,
+  type TokenPart,
   writeImage,
 } from "mod.ts";
 
@@ -117,4 +125,52 @@ show(
 for (const [name, [about, picture]] of Object.entries(pictures)) {
   await writeImage(join(folder, name), picture);
   show("picture", `${relative(process.cwd(), join(folder, name))}: ${about}`);
+}
+
+// -------------------------------------------------------------- clip -> tokens -> clip
+const clip = join(root, "examples/media/cars.mp4"), numFrames = 51, columnsOfSheet = 8;
+console.log();
+try {
+  await showClip();
+} catch (error) {
+  if (!(error instanceof TokenizerError && error.code === "FFMPEG")) throw error;
+  show("clip", `left out: ${error.message}`);
+}
+
+async function showClip(): Promise<void> {
+  const source = await framesOf(clip, undefined, { frames: numFrames });
+  const frames = await Array.fromAsync(source.frames);
+  await using tokenizer = await Tokenizer.open(defaultVideoModel);
+  const { height, width, fps } = source.info, { name, parameters, codebookSize } = tokenizer.info;
+  const pixels = frames.length * height * width, tokenBits = Math.log2(codebookSize);
+  show("video model", `${name}, ${parameters.toLocaleString("en")} parameters`);
+  show("clip", `${relative(root, clip)}, the first ${frames.length} frames of ${height} x ${width} pixels`);
+
+  let again: Tensor<"uint8">[] = [];
+  for (const [mode, options] of [["seamless", {}], ["windows of 17", { window: 17 }]] as const) {
+    const start = performance.now(), parts: TokenPart[] = [];
+    for await (const part of tokenizer.encodeStream(frames, options)) parts.push(part);
+    const between = performance.now();
+    again = await Array.fromAsync(tokenizer.decodeStream(parts));
+    const end = performance.now();
+    const { shape, data } = joinTokens(parts).indices, bits = data.length * tokenBits;
+    const error = frames.reduce((sum, frame, i) => sum + 10 ** (-psnr(frame, again[i]!) / 10), 0) / frames.length;
+    const pace = (ms: number) => (frames.length / ms * 1000).toFixed(1);
+    const grid = `${shape.slice(1).join(" x ")} tokens, ${(bits / 8000).toFixed(0)} kB`;
+    show(mode, `${grid}, ${(bits / pixels).toFixed(3)} bits a pixel; PSNR ${(-10 * Math.log10(error)).toFixed(2)} dB`);
+    show("", `encode ${pace(between - start)}, decode ${pace(end - between)} frames a second (one run)`);
+  }
+
+  const video = join(folder, "clip_side_by_side.mp4"), sheet = join(folder, "clip_contact_sheet.png");
+  await using sink = await createVideo(video, { height, width: 2 * width + 8, fps });
+  for (const [i, frame] of frames.entries()) await sink.write(sideBySide(frame, again[i]!).data);
+  await sink.close();
+  show("video", `${relative(process.cwd(), video)}: the original | its reconstruction, in windows of 17`);
+  const shown = Array.from({ length: columnsOfSheet }, (_, i) => Math.round(i * (frames.length - 1) / (columnsOfSheet - 1)));
+  const rows = [frames, again].map((row) => shown.map((i) => row[i]!));
+  await writeImage(sheet, contactSheet(rows, { shrink: 2 }));
+  show(
+    "picture",
+    `${relative(process.cwd(), sheet)}: frames ${shown.join(", ")}, below each its reconstruction, in windows of 17`,
+  );
 }

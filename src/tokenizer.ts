@@ -101,11 +101,8 @@ export class Tokenizer implements AsyncDisposable {
   encode(input: ImageInput | readonly ImageInput[], encodeOptions: options.EncodeOptions = {}): Promise<Tokens> {
     return this.#runner.track(async () => {
       const o = options.parse(options.encodeOptions, encodeOptions, "options");
-      const { isDiscrete, isVideo, name } = this.info;
-      if (o.preQuant && !isDiscrete) {
-        const message = `options.preQuant: expected a discrete model, found ${name}, whose latent is all there is`;
-        throw new TokenizerError("UNSUPPORTED", message);
-      }
+      const { isVideo } = this.info;
+      this.#checkPreQuant(o.preQuant);
       if (isVideo && typeof input === "string") {
         const parts: TokenPart[] = [];
         const { frames, fps } = await framesOf(input, o.signal);
@@ -214,6 +211,7 @@ export class Tokenizer implements AsyncDisposable {
     return locatedSync(() => {
       const o = options.parse(options.encodeStreamOptions, streamOptions, "options");
       this.#checkVideo();
+      this.#checkPreQuant(o.preQuant);
       return encodeStream(this.#runner, frames, o, site);
     });
   }
@@ -286,6 +284,12 @@ export class Tokenizer implements AsyncDisposable {
     const crop = o.crop ? cropOf(this.info, origin, size.height, size.width) : {};
     const request = { task: layout.task.decode, outputs, ...size, ...whole, ...crop, ...time };
     return (await this.#runner.run(bytes, request, o))[0]!;
+  }
+
+  #checkPreQuant(isAsked: boolean): void {
+    if (!isAsked || this.info.isDiscrete) return;
+    const message = `options.preQuant: expected a discrete model, found ${this.info.name}, whose latent is all there is`;
+    throw new TokenizerError("UNSUPPORTED", message);
   }
 
   #checkVideo(): void {

@@ -85,6 +85,7 @@ export async function eachFile(
     try {
       signal.throwIfAborted();
       const onProgress = report.progress(files.length > 1 ? `${i + 1}/${files.length} ${io.file}` : io.file);
+      onProgress?.(0);
       await work(io, { signal, ...(onProgress && { onProgress }) });
     } catch (error) {
       if (signal.aborted) throw error;

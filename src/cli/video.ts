@@ -50,7 +50,7 @@ export async function encodeVideo(
   };
   const grid = main.shape.slice(-3).join("x"), windows = video!.windows?.length;
   const mode = windows === undefined ? "seamless" : `in ${windows} window${windows === 1 ? "" : "s"}`;
-  const text = `${frames} frames of ${height}x${width} pixels, ${grid} tokens ${mode}, ${tellPace(frames, start)}`;
+  const text = `${tellFrames(frames)} of ${height}x${width} pixels, ${grid} tokens ${mode}, ${tellPace(frames, start)}`;
   finish(report, source, facts, `${text}${source.info.hasAudio ? "; audio left out" : ""}`);
 }
 
@@ -71,7 +71,7 @@ export async function decodeVideo(
   const { frames, height, width } = await writeVideo(out, decoded, { fps, signal: job.signal }, onFrame);
   const { name: model } = tokenizer.info, mode = video?.windows ? "window" : "stream";
   const facts = { file, out, ok: true, model, height, width, frames, fps: tellRate(fps), mode, ...pace(frames, start) };
-  report.result(facts, `${file} -> ${out}: ${frames} frames of ${height}x${width} pixels, ${tellPace(frames, start)}`);
+  report.result(facts, `${file} -> ${out}: ${tellFrames(frames)} of ${height}x${width} pixels, ${tellPace(frames, start)}`);
 }
 
 export async function autoencodeVideo(
@@ -108,8 +108,9 @@ export async function autoencodeVideo(
     ...{ psnr, ssim, audio: isAudioKept, ...pace(frames, start) },
   };
   const similarity = `SSIM ${ssim?.toFixed(4) ?? "undefined under 7x7"} (every ${ssimEvery}th frame)`;
-  const note = isAudioKept ? "; audio taken along" : info.hasAudio ? "; audio left out (--audio takes it along)" : "";
-  const text = `${frames} frames of ${height}x${width} pixels, PSNR ${psnr.toFixed(2)} dB, ${similarity}`;
+  const left = info.hasAudio ? "; audio left out (--audio takes it along)" : args.audio ? "; it has no audio" : "";
+  const note = isAudioKept ? "; audio taken along" : left;
+  const text = `${tellFrames(frames)} of ${height}x${width} pixels, PSNR ${psnr.toFixed(2)} dB, ${similarity}`;
   finish(report, source, facts, `${text}, ${tellPace(frames, start)}${note}`);
 }
 
@@ -149,7 +150,7 @@ async function openSource(file: string, { start, frames: most, fps }: Args, { si
 /** Reports the result; of a damaged video, throws the failure that says what there is nevertheless. */
 function finish(report: Report, { file, damage }: Source, facts: { out: string; frames: number }, text: string): void {
   if (!damage) return report.result(facts, `${file} -> ${facts.out}: ${text}`);
-  const message = `${damage.message}; ${facts.out} holds the ${facts.frames} frames before that`;
+  const message = `${damage.message}; ${facts.out} holds the ${tellFrames(facts.frames)} before that`;
   throw new Failure(exitCodes.failed, damage.code, message, damage, facts);
 }
 
@@ -227,6 +228,10 @@ function pace(frames: number, start: number): { seconds: number; framesPerSecond
   return { seconds, framesPerSecond: Number((frames / seconds).toPrecision(3)) };
 }
 
+function tellFrames(frames: number): string {
+  return `${frames} frame${frames === 1 ? "" : "s"}`;
+}
+
 function tellPace(frames: number, start: number): string {
   const { seconds, framesPerSecond } = pace(frames, start);
   return `${seconds} s (${framesPerSecond} frames/s)`;
@@ -234,7 +239,7 @@ function tellPace(frames: number, start: number): string {
 
 /** Note: a header's number of frames may be a little wrong. */
 function showPace({ onProgress }: Job, start: number, done: number, total: number | undefined): void {
-  onProgress?.(total && Math.min(1, done / total), `${done} frames, ${pace(done, start).framesPerSecond} frames/s`);
+  onProgress?.(total && Math.min(1, done / total), `${tellFrames(done)}, ${pace(done, start).framesPerSecond} frames/s`);
 }
 
 function tellRate(fps: number | ctok.Rate): string {

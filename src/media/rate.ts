@@ -12,11 +12,16 @@ export const rateOption = z.union([
   z.strictObject({ num: z.int().min(1), den: z.int().min(1) }),
 ], "expected frames per second: a number from 0.001 to 1000, or { num, den }");
 
+function greatestDivisor(a: number, b: number): number {
+  return b === 0 ? a : greatestDivisor(b, a % b);
+}
+
 /** A rate as a fraction: whole numbers, the television rates n · 1000/1001 (29.97, 23.976), else thousandths. */
 export function toRate(fps: number | Rate): Rate {
   if (typeof fps !== "number") return fps;
   if (Number.isInteger(fps)) return { num: fps, den: 1 };
   const whole = Math.round(fps * 1.001);
   if (whole > 0 && Math.abs(fps * 1.001 - whole) < 0.006) return { num: whole * 1000, den: 1001 };
-  return { num: Math.round(fps * 1000), den: 1000 };
+  const num = Math.round(fps * 1000), divisor = greatestDivisor(num, 1000);
+  return { num: num / divisor, den: 1000 / divisor };
 }

@@ -187,7 +187,9 @@ async function* decode(
   const run = startFfmpeg(ffmpeg, decodeArgs(path, ffmpeg, filters, frames), { signal, onLine: log.read });
   let frame: Uint8Array | undefined, filled = 0, numFrames = 0;
   try {
-    for await (const chunk of run.stdout as AsyncIterable<Uint8Array>) {
+    // Note: left early, Deno's own iterator would destroy the stream with an error that nobody can catch.
+    const chunks = run.stdout.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>;
+    for await (const chunk of chunks) {
       for (let at = 0; at < chunk.length;) {
         frame ??= new Uint8Array(frameBytes);
         const bytes = Math.min(frameBytes - filled, chunk.length - at);

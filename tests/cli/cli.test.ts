@@ -3,63 +3,20 @@
  * compute is tested elsewhere; here it is files, texts, and exit codes.
  */
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import process from "node:process";
 import { after, test } from "node:test";
 import { loadTokens, readImage, saveTokens, Tensor, tokenize, Tokenizer, Tokens, writeImage } from "mod.ts";
+import { ctok, ctokEnds, lines, top } from "./spawn.ts";
 
-const top = join(import.meta.dirname!, "../.."), fixtures = join(top, "../shared/fixtures");
+const fixtures = join(top, "../shared/fixtures");
 const cat = join(top, "examples/media/cat.png"), coffee = join(top, "examples/media/coffee.jpg");
 const root = await mkdtemp(join(tmpdir(), "ctok-cli-"));
 after(() => rm(root, { recursive: true }));
 
-const main = join(top, "src/cli/main.ts");
-const runtime = [process.execPath, ...(process.versions.deno ? ["run", "-A", "--no-check"] : []), main];
 const slow = { timeout: 60_000 };
-
-interface Ended {
-  /** The exit code, or the name of the signal that ended it. */
-  code: number | string | null;
-  stdout: string;
-  stderr: string;
-}
-
-interface How {
-  cwd?: string;
-  env?: Record<string, string>;
-  /** A shell command that ends in exec "$@". */
-  shell?: string;
-  /** Called at each output, with a way to interrupt. */
-  onOutput?: (interrupt: () => void) => void;
-}
-
-function ctok(args: readonly string[], { cwd = root, env = {}, shell, onOutput }: How = {}): Promise<Ended> {
-  const [command, ...rest] = [...(shell ? ["sh", "-c", shell, "sh"] : []), ...runtime, ...args];
-  const child = spawn(command!, rest, { cwd, env: { ...process.env, ...env }, stdio: ["ignore", "pipe", "pipe"] });
-  const ended = { code: null as Ended["code"], stdout: "", stderr: "" };
-  child.stdout.setEncoding("utf8").on("data", (text: string) => {
-    ended.stdout += text;
-    onOutput?.(() => process.kill(child.pid!, "SIGINT")); // Note: after child.kill, Deno tells the signal and not the exit code
-  });
-  child.stderr.setEncoding("utf8").on("data", (text: string) => ended.stderr += text);
-  return new Promise((resolve, reject) => {
-    child.on("error", reject);
-    child.on("close", (code, signal) => resolve({ ...ended, code: code ?? signal }));
-  });
-}
-
-/** Runs, and fails with all that was said unless it ends with `code`. */
-async function ctokEnds(code: number, args: readonly string[], how?: How): Promise<Ended> {
-  const ended = await ctok(args, how);
-  assert.equal(ended.code, code, `ctok ${args.join(" ")}\n${ended.stdout}\n${ended.stderr}`);
-  return ended;
-}
-
-const lines = (text: string) => text.split("\n").filter(Boolean).map((line) => JSON.parse(line));
 const folder = (name: string) => mkdtemp(join(root, `${name}-`));
 
 /** A picture of stripes, 48×64 unless told. */
@@ -102,6 +59,14 @@ const wrongUsages: [args: string[], said: RegExp][] = [
   [["encode", cat, "--out", "x", "--precision", "f64"], /--precision: expected one of f32, found f64/],
   [["encode", cat, "--out", "x", "--threads", "0"], /--threads: expected a whole number from 1 to 256, found 0/],
   [["encode", cat, "--out", "x", "--json=1"], /--json: expected no value, found "1"/],
+  [["encode", "v.mp4", "--out", "x", "--window", "9", "--stream"], /--stream: expected no --window beside it, found one/],
+  [["encode", "v.mp4", "--out", "x", "--window", "0"], /--window: expected a whole number from 1 to 1048576, found 0/],
+  [["encode", "v.mp4", "--out", "x", "--frames", "1.5"], /--frames: expected a whole number from 1 to 1048576, found 1\.5/],
+  [["encode", "v.mp4", "--out", "x", "--chunk", "8"], /--chunk: expected --stream beside it, found none/],
+  [["encode", "v.mp4", "--out", "x", "--fps", "fast"], /--fps: expected frames a second .*, found fast/],
+  [["encode", "v.mp4", "--out", "x", "--fps", "30/0"], /--fps: expected frames a second .*, found 30\/0/],
+  [["autoencode", cat, "--out", "x", "--audio"], /--audio: expected a video among the inputs, found only images/],
+  [["decode", "x", "--out", "x", "--stream"], /unknown option --stream/],
   [["info", "a", "b"], /expected at most one model, found 2/],
   [["convert", "a", "b", "--out", "x", "--name", "n"], /--name: expected one model, found 2/],
 ];

@@ -1,0 +1,59 @@
+/** The command line as its tests run it: spawned by the runtime that runs the tests. */
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+
+export const top = join(import.meta.dirname!, "../..");
+const main = join(top, "src/cli/main.ts");
+const runtime = [process.execPath, ...(process.versions.deno ? ["run", "-A", "--no-check"] : []), main];
+
+export interface Ended {
+  /** The exit code, or the name of the signal that ended it. */
+  code: number | string | null;
+  stdout: string;
+  stderr: string;
+}
+
+export interface How {
+  cwd?: string;
+  env?: Record<string, string>;
+  /** A shell command that ends in exec "$@". */
+  shell?: string;
+  /** Called at each output, with a way to interrupt. */
+  onOutput?: (interrupt: () => void) => void;
+  /** Whether an interruption goes to the children too, as a terminal's Ctrl-C does. */
+  isGroup?: boolean;
+}
+
+export function ctok(args: readonly string[], how: How = {}): Promise<Ended> {
+  const { cwd = tmpdir(), env = {}, shell, onOutput, isGroup = false } = how;
+  const [command, ...rest] = [...(shell ? ["sh", "-c", shell, "sh"] : []), ...runtime, ...args];
+  const child = spawn(command!, rest, {
+    cwd,
+    env: { ...process.env, ...env },
+    stdio: ["ignore", "pipe", "pipe"],
+    detached: isGroup,
+  });
+  const ended = { code: null as Ended["code"], stdout: "", stderr: "" };
+  child.stdout.setEncoding("utf8").on("data", (text: string) => {
+    ended.stdout += text;
+    // Note: after child.kill, Deno tells the signal and not the exit code.
+    onOutput?.(() => process.kill(isGroup ? -child.pid! : child.pid!, "SIGINT"));
+  });
+  child.stderr.setEncoding("utf8").on("data", (text: string) => ended.stderr += text);
+  return new Promise((resolve, reject) => {
+    child.on("error", reject);
+    child.on("close", (code, signal) => resolve({ ...ended, code: code ?? signal }));
+  });
+}
+
+/** Runs, and fails with all that was said unless it ends with `code`. */
+export async function ctokEnds(code: number, args: readonly string[], how?: How): Promise<Ended> {
+  const ended = await ctok(args, how);
+  assert.equal(ended.code, code, `ctok ${args.join(" ")}\n${ended.stdout}\n${ended.stderr}`);
+  return ended;
+}
+
+export const lines = (text: string) => text.split("\n").filter(Boolean).map((line) => JSON.parse(line));
