@@ -5,6 +5,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import * as layout from "../../ffi/layout.ts";
+import { newEngine } from "../../ffi/load.ts";
 import { symbols } from "../../ffi/symbols.ts";
 import { root, withFolder } from "../support.ts";
 
@@ -49,6 +50,12 @@ test("library exports equal header", () => {
   const out = execFileSync("nm", ["-D", "--defined-only", join(root, "build/libctok.so")], { encoding: "utf8" });
   const exported = [...out.matchAll(/ [A-Z] (\w+)/g)].map((m) => m[1]!).sort();
   assert.deepEqual(exported, [...declared.keys()].sort());
+});
+
+test("the library's version is the package's", async () => {
+  const engine = await newEngine({ threads: 1 });
+  assert.equal(engine.version, JSON.parse(readFileSync(join(root, "package.json"), "utf8")).version);
+  await engine.close();
 });
 
 test("statuses equal header", () => {

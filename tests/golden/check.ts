@@ -1,8 +1,20 @@
 /** How a network is held to a golden file, for images and videos alike. */
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { describe, test } from "node:test";
 import { type Tensor, type TensorLike, Tokenizer } from "mod.ts";
 import { sliceTime } from "../../src/windows.ts";
-import { checkCase, countDifferent, readTensors, relativeError } from "../support.ts";
+import {
+  checkCase,
+  countDifferent,
+  hasShared,
+  noShared,
+  readTensors,
+  relativeError,
+  shared,
+  withWeights,
+} from "../support.ts";
 
 const limit = 2e-5; // relative L2 in float32
 export const kernelSets = ["reference", "generic", "avx2", "avx512"] as const;
@@ -63,4 +75,26 @@ export async function checkPipeline(label: string, model: string, path: string) 
   assert.equal(golden[`tokens.${windows.length}`], undefined, "as many windows as the reference makes");
   const decoded = await tok.decode(tokens, { dtype: "uint8" });
   assert.equal(countDifferent(decoded, output), 0, "encode then decode equals autoencode, cropped");
+}
+
+/** The cases that ../shared/fixtures holds for each network: small ones as .jit, and full sizes with synthetic weights. */
+export function testNetworks(names: readonly string[]): void {
+  describe("small networks", { skip: noShared }, () => {
+    for (const name of names) {
+      const folder = join(shared, `${name.includes("-") ? "Cosmos-Tokenize1" : "Cosmos-Tokenizer"}-${name}`);
+      const golden = join(folder, "golden.safetensors"), pipeline = join(folder, "pipeline.safetensors");
+      test(name, { skip: noShared }, () => checkGolden(`small ${name}`, folder, golden));
+      test(`${name} pipeline`, { skip: noShared }, () => checkPipeline(`pipeline ${name}`, folder, pipeline));
+      if (hasShared && existsSync(join(folder, "autoencoder.jit"))) {
+        test(`${name} autoencoder.jit`, () =>
+          checkGolden(`autoencoder.jit ${name}`, join(folder, "autoencoder.jit"), golden));
+      }
+    }
+  });
+  describe("full-size networks, synthetic weights", { skip: noShared }, () => {
+    for (const name of names) {
+      const golden = join(shared, "full", `${name}.safetensors`);
+      test(name, { skip: noShared }, () => withWeights(name, "full", (path) => checkGolden(`full ${name}`, path, golden)));
+    }
+  });
 }

@@ -3,12 +3,12 @@
  * reconstruction, and the whole uint8 pipeline on awkward sizes. A few cases are carried by the repository.
  */
 import assert from "node:assert/strict";
-import { existsSync, readdirSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { type TensorLike, Tokenizer } from "mod.ts";
 import { carried, checkCase, countDifferent, hasShared, noShared, readTensors, shared, withWeights } from "../support.ts";
-import { checkGolden, checkPipeline, kernelSets } from "./check.ts";
+import { checkGolden, kernelSets, testNetworks } from "./check.ts";
 
 describe("carried fixtures", () => {
   const model = join(carried, "Cosmos-Tokenizer-CI8x8");
@@ -37,34 +37,7 @@ describe("carried fixtures", () => {
     ));
 });
 
-const names = ["CI8x8", "CI16x16", "DI8x8", "DI16x16", "DI8x8-360p"];
-
-describe("small networks", { skip: noShared }, () => {
-  for (const name of names) {
-    const folder = join(shared, `${name.includes("-") ? "Cosmos-Tokenize1" : "Cosmos-Tokenizer"}-${name}`);
-    test(name, { skip: noShared }, () => checkGolden(`small ${name}`, folder, join(folder, "golden.safetensors")));
-    test(
-      `${name} pipeline`,
-      { skip: noShared },
-      () => checkPipeline(`pipeline ${name}`, folder, join(folder, "pipeline.safetensors")),
-    );
-    if (hasShared && existsSync(join(folder, "autoencoder.jit"))) {
-      test(`${name} autoencoder.jit`, () =>
-        checkGolden(`autoencoder.jit ${name}`, join(folder, "autoencoder.jit"), join(folder, "golden.safetensors")));
-    }
-  }
-});
-
-describe("full-size networks, synthetic weights", { skip: noShared }, () => {
-  for (const name of names) {
-    test(
-      name,
-      { skip: noShared },
-      () =>
-        withWeights(name, "full", (path) => checkGolden(`full ${name}`, path, join(shared, "full", `${name}.safetensors`))),
-    );
-  }
-});
+testNetworks(["CI8x8", "CI16x16", "DI8x8", "DI16x16", "DI8x8-360p"]);
 
 describe("the DI8x8 encoder as other writers leave it", { skip: noShared }, () => {
   const variants = hasShared ? readdirSync(join(shared, "variants")).filter((f) => f.endsWith(".jit")).sort() : [];

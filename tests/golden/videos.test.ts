@@ -2,11 +2,10 @@
  * Video networks against answers computed in float64 (../shared/fixtures): whole clips, the uint8 pipeline in windows, full
  * sizes with synthetic weights. One case is carried by the repository.
  */
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
-import { carried, hasShared, noShared, shared, withWeights } from "../support.ts";
-import { checkGolden, checkPipeline, kernelSets } from "./check.ts";
+import { carried, withWeights } from "../support.ts";
+import { checkGolden, kernelSets, testNetworks } from "./check.ts";
 
 describe("carried fixtures", () => {
   for (const kernels of kernelSets) {
@@ -30,31 +29,4 @@ describe("carried fixtures", () => {
     ));
 });
 
-const names = ["CV4x8x8", "CV8x8x8", "CV8x16x16", "DV4x8x8", "DV8x8x8", "DV8x16x16", "DV4x8x8-360p"];
-
-describe("small networks", { skip: noShared }, () => {
-  for (const name of names) {
-    const folder = join(shared, `${name.includes("-") ? "Cosmos-Tokenize1" : "Cosmos-Tokenizer"}-${name}`);
-    test(name, { skip: noShared }, () => checkGolden(`small ${name}`, folder, join(folder, "golden.safetensors")));
-    test(
-      `${name} pipeline`,
-      { skip: noShared },
-      () => checkPipeline(`pipeline ${name}`, folder, join(folder, "pipeline.safetensors")),
-    );
-    if (hasShared && existsSync(join(folder, "autoencoder.jit"))) {
-      test(`${name} autoencoder.jit`, () =>
-        checkGolden(`autoencoder.jit ${name}`, join(folder, "autoencoder.jit"), join(folder, "golden.safetensors")));
-    }
-  }
-});
-
-describe("full-size networks, synthetic weights", { skip: noShared }, () => {
-  for (const name of names) {
-    test(
-      name,
-      { skip: noShared },
-      () =>
-        withWeights(name, "full", (path) => checkGolden(`full ${name}`, path, join(shared, "full", `${name}.safetensors`))),
-    );
-  }
-});
+testNetworks(["CV4x8x8", "CV8x8x8", "CV8x16x16", "DV4x8x8", "DV8x8x8", "DV8x16x16", "DV4x8x8-360p"]);
