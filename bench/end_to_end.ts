@@ -63,7 +63,10 @@ function weightsPath(): string {
   return path;
 }
 
-const median = (all: readonly number[]) => [...all].sort((a, b) => a - b)[all.length >> 1]!;
+function median(all: readonly number[]): number {
+  const sorted = [...all].sort((a, b) => a - b), middle = (sorted.length - 1) / 2;
+  return (sorted[Math.floor(middle)]! + sorted[Math.ceil(middle)]!) / 2;
+}
 
 /** In the child: one half, timed. */
 async function measure(half: "encode" | "decode"): Promise<Row> {
