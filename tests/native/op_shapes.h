@@ -47,6 +47,20 @@ static const conv_shape conv_shapes[] = {
     {1, 4, 15, 64, 64, 3, 1, 1, 2, UPSAMPLED},
 };
 
+// Wide and large enough for Winograd (blocked_winograd.inc).
+static const conv_shape winograd_shapes[] = {
+    {1, 20, 24, 64, 64, 3, 1, 1, 1, PLAIN},     // whole tiles of 4 x 4
+    {2, 21, 19, 64, 96, 3, 1, 1, 1, NONE},    // one row more than a tile, one column less; two images
+    {3, 17, 22, 96, 64, 3, 1, 1, 1, PLAIN},
+    {1, 3, 97, 64, 128, 3, 1, 1, 1, NONE},
+    {1, 24, 16, 256, 256, 3, 1, 1, 1, PLAIN},
+    {1, 19, 21, 512, 64, 3, 1, 1, 1, NONE},
+    {1, 33, 65, 64, 64, 3, 1, 1, 1, NONE},    // several tasks
+    {1, 18, 22, 128, 64, 3, 1, 0, 1, NONE},
+    {1, 12, 13, 64, 64, 3, 1, 1, 2, UPSAMPLED},
+    {2, 9, 17, 128, 64, 3, 1, 1, 2, PLAIN},
+};
+
 typedef struct {
     int32_t n, t, h, w, c_in, c_out;   // t: of the input
     int32_t stride, upsample;          // in time, kernel 3
