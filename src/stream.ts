@@ -102,6 +102,7 @@ export async function* encodeStream(
   }
   const stream = o.window ? undefined : runner.openStream(layout.task.encode, o.attentionFrames ?? 0);
   const outputs = runner.tokenOutputs(o.preQuant ?? false);
+  let padding: { pad_top: number; pad_left: number } | undefined; // of every frame: found once
   const clips = gather(frames, (n) => n === 0 && !o.window ? 1 + chunk : chunk);
   try {
     yield* inOrder(clips, o, site, async (clip, options) => {
@@ -110,7 +111,7 @@ export async function* encodeStream(
       const alone = clip.firstFrame === 0 && stream ? 1 : 0;
       const fed = stream ? Math.ceil((count - alone) / factor) * factor + alone : count;
       const request = { ...size, frames: fed };
-      const { pad_top, pad_left } = runner.plan({ ...size, frames: 1 });
+      const { pad_top, pad_left } = padding ??= runner.plan({ ...size, frames: 1 });
       const result = stream
         ? await runner.runChunk(stream, filled(clip, fed), request, options)
         : await runner.run(filled(clip, count), request, options);

@@ -106,7 +106,7 @@ export class Tokenizer implements AsyncDisposable {
       if (isVideo && typeof input === "string") {
         const parts: TokenPart[] = [];
         const { frames, fps } = await framesOf(input, o.signal);
-        const streamOptions = { window: defaultWindow, ...o, ...(fps && { fps }) };
+        const streamOptions = { ...o, window: o.window ?? defaultWindow, fps };
         for await (const part of encodeStream(this.#runner, frames, streamOptions, new Error())) parts.push(part);
         return joinTokens(parts);
       }

@@ -12,6 +12,8 @@
 
 enum { BACKEND_ALIGNMENT = 64 };  // bytes, of every buffer and arena offset
 
+static inline size_t backend_align(size_t bytes) { return (bytes + BACKEND_ALIGNMENT - 1) / BACKEND_ALIGNMENT * BACKEND_ALIGNMENT; }
+
 // External tensors (the caller's side of a job) and their meaning; see "requests" in ctok.h.
 typedef enum {
     EXTERNAL_PIXELS_U8,  // [N, T, H, W, 3] u8: value / 255 * 2 - 1

@@ -102,10 +102,8 @@ static ctok_status take_inventory(inventory *out, const variant *v, const checkp
 }
 
 // ---------------------------------------------------------------- packing
-static size_t align(size_t bytes) { return (bytes + BACKEND_ALIGNMENT - 1) / BACKEND_ALIGNMENT * BACKEND_ALIGNMENT; }
-
 static size_t main_bytes(const backend *b, const graph_layer *l) {
-    return align(l->kind == OP_CONV ? b->ops->conv_weight_bytes(b, l->c_out, l->c_in, l->kernel_t, l->kernel) : (size_t)l->c_out * sizeof(float));
+    return backend_align(l->kind == OP_CONV ? b->ops->conv_weight_bytes(b, l->c_out, l->c_in, l->kernel_t, l->kernel) : (size_t)l->c_out * sizeof(float));
 }
 
 static void count_nonfinite(model *m, const checkpoint_tensor *t, int64_t count) {
@@ -119,7 +117,7 @@ static ctok_status pack(model *m, const inventory *inv, atomic_uint *steps_done,
     for (int32_t n = 0; n < inv->num_layers; n++) {
         const graph_layer *l = layer_at(inv, n);
         if (l->is_unused) continue;
-        m->weight_bytes += main_bytes(m->backend, l) + align((size_t)l->c_out * sizeof(float));
+        m->weight_bytes += main_bytes(m->backend, l) + backend_align((size_t)l->c_out * sizeof(float));
         int64_t elements = checkpoint_elements(inv->tensors[n * 2]);
         if (elements > largest) largest = elements;
     }
@@ -147,7 +145,7 @@ static ctok_status pack(model *m, const inventory *inv, atomic_uint *steps_done,
             count_nonfinite(m, weight, checkpoint_read_f32(weight, (float *)at));
             m->layers[n].scale = (float *)at, m->layers[n].offset = second;
         }
-        at = (uint8_t *)second + align((size_t)l->c_out * sizeof(float));
+        at = (uint8_t *)second + backend_align((size_t)l->c_out * sizeof(float));
     }
     free(unpacked);
     return atomic_load(cancel) ? ctok_fail(error, CTOK_E_CANCELLED, 0, "%s: cancelled while opening", m->variant.name) : CTOK_OK;

@@ -15,8 +15,6 @@ static size_t workspace_bytes(const graph_node *node, const backend *b) {
     return 0;
 }
 
-static size_t align(size_t bytes) { return (bytes + BACKEND_ALIGNMENT - 1) / BACKEND_ALIGNMENT * BACKEND_ALIGNMENT; }
-
 // The input whose memory the node's output may take, or GRAPH_NONE.
 static int32_t in_place_input(const graph_node *node) {
     if (node->kind == OP_NORM) return node->inputs[0];
@@ -76,7 +74,7 @@ ctok_status plan_make(plan *out, const graph *g, const backend *b, ctok_error *e
     }
     for (int32_t n = 0; n < g->num_nodes; n++) {
         const graph_node *node = &g->nodes[n];
-        buffers[n] = (buffer){.bytes = align(workspace_bytes(node, b)), .first = n, .last = n};
+        buffers[n] = (buffer){.bytes = backend_align(workspace_bytes(node, b)), .first = n, .last = n};
         if (node->output == GRAPH_NONE) continue;
         int32_t source = in_place_input(node), last = last_use[node->output];
         if (source != GRAPH_NONE && last_use[source] == n) {
@@ -84,7 +82,7 @@ ctok_status plan_make(plan *out, const graph *g, const backend *b, ctok_error *e
             buffers[buffer_of[source]].last = last;
         } else {
             buffer_of[node->output] = count;
-            buffers[count++] = (buffer){.bytes = align((size_t)shape_elements(g->values[node->output]) * sizeof(float)), .first = n, .last = last};
+            buffers[count++] = (buffer){.bytes = backend_align((size_t)shape_elements(g->values[node->output]) * sizeof(float)), .first = n, .last = last};
         }
     }
     place(buffers, count, &p.arena_bytes);

@@ -15,7 +15,7 @@ import {
   type TokenPart,
   Tokens,
 } from "mod.ts";
-import { timeAxis } from "../../src/windows.ts";
+import { sliceTime, timeAxis } from "../../src/windows.ts";
 import {
   carried,
   countDifferent,
@@ -66,20 +66,12 @@ function stack(frames: readonly TensorLike<"uint8">[]): Tensor<"uint8"> {
   return new Tensor("uint8", [1, frames.length, height, width, 3], data);
 }
 
-/** Cuts tokens of one clip into parts of these many token frames. */
+/** Cuts tokens of one clip into parts of these many token frames, which do not know where they come from. */
 function pieces(tokens: Tensor, sizes: readonly number[]): TensorLike[] {
-  const axis = timeAxis(tokens.kind === "indices" ? "indices" : "latent");
   let at = 0;
   return sizes.map((n) => {
-    const inner = tokens.shape.slice(axis + 1).reduce((a, b) => a * b, 1),
-      outer = tokens.shape.slice(0, axis).reduce((a, b) => a * b, 1);
-    const shape = tokens.shape.map((s, i) => i === axis ? n : s), all = tokens.shape[axis]!;
-    const data = new (tokens.data.constructor as Float32ArrayConstructor)(shape.reduce((a, b) => a * b, 1));
-    for (let o = 0; o < outer; o++) {
-      data.set(tokens.data.subarray((o * all + at) * inner, (o * all + at + n) * inner), o * n * inner);
-    }
-    at += n;
-    return { dtype: tokens.dtype, shape, data } as TensorLike;
+    const { dtype, shape, data } = sliceTime(tokens, at, at += n);
+    return { dtype, shape, data } as TensorLike;
   });
 }
 
