@@ -18,6 +18,10 @@ const warnings = ["-Wall", "-Wextra", "-Wstrict-prototypes", "-Werror"];
 
 /** First match wins. Off x86-64 the files are compiled to nothing and the generic kernels serve. */
 const prefixFlags: [prefix: string, flags: string[]][] = [
+  [
+    "avx512bf16_",
+    isX86 ? ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16", "-mfma", "-ffp-contract=fast"] : [],
+  ],
   ["avx512_", isX86 ? ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-ffp-contract=fast"] : []],
   ["avx2_", isX86 ? ["-mavx2", "-mfma", "-ffp-contract=fast"] : []],
   ["", ["-ffp-contract=off"]],

@@ -1,7 +1,7 @@
 /**
  * Times a whole half of a network, pixels to tokens or back, as a user's process runs it. One JSON object a line with --json.
  *
- *     bun bench/end_to_end.ts --model DI8x8 --size 512x512 [--frames 9] [--precision f32] [--threads 2] [--runs 5]
+ *     bun bench/end_to_end.ts --model DI8x8 --size 512x512 [--frames 9] [--precision bf16] [--threads 2] [--runs 5]
  *                             [--kernels auto] [--weights FILE|DIR] [--peer] [--json]
  *
  * Without --weights: synthetic weights, made once by build/tests/make_weights into build/weights/. Each half runs in a process
@@ -22,7 +22,7 @@ const { values } = parseArgs({
     model: { type: "string", default: "DI8x8" },
     size: { type: "string", default: "512x512" },
     frames: { type: "string", default: "9" },
-    precision: { type: "string", default: "f32" },
+    precision: { type: "string", default: "auto" },
     threads: { type: "string", default: "2" },
     runs: { type: "string", default: "5" },
     kernels: { type: "string", default: "auto" },
@@ -70,7 +70,7 @@ function median(all: readonly number[]): number {
 
 /** In the child: one half, timed. */
 async function measure(half: "encode" | "decode"): Promise<Row> {
-  const open = { threads, kernels: values.kernels as "auto", precision: values.precision as "f32" };
+  const open = { threads, kernels: values.kernels as "auto", precision: values.precision as "auto" };
   await using tok = await Tokenizer.open(weightsPath(), { ...open, half: half === "encode" ? "encoder" : "decoder" });
   const { spatialFactor: s, temporalFactor: t, isDiscrete, codebookSize, latentChannels } = tok.info;
   const noise = (n: number, limit: number) =>
@@ -106,7 +106,7 @@ async function measure(half: "encode" | "decode"): Promise<Row> {
       height,
       width,
       half,
-      precision: values.precision,
+      precision: tok.info.precision,
       kernels: tok.info.kernels,
       threads,
       runs,

@@ -69,8 +69,8 @@ ctok_status ctok_engine_open(const ctok_engine_options *options, ctok_wake wake,
         if (options->num_threads > 256) {
             return ctok_fail(error, CTOK_E_ARGUMENT, options->num_threads, "num_threads: expected 0 to 256, found %u", options->num_threads);
         }
-        if (options->kernels > CTOK_KERNELS_AVX512) {
-            return ctok_fail(error, CTOK_E_ARGUMENT, options->kernels, "kernels: expected 0 to %d, found %u", CTOK_KERNELS_AVX512, options->kernels);
+        if (options->kernels > CTOK_KERNELS_AVX512_BF16) {
+            return ctok_fail(error, CTOK_E_ARGUMENT, options->kernels, "kernels: expected 0 to %d, found %u", CTOK_KERNELS_AVX512_BF16, options->kernels);
         }
     }
     return engine_open(engine_id, options, wake, error);
@@ -115,8 +115,8 @@ ctok_status ctok_engine_close(uint32_t id, ctok_error *error) {
 static ctok_status check_model_options(const ctok_model_options *options, ctok_error *error) {
     if (!options) return CTOK_OK;
     EXPECT_STRUCT(options, error);
-    if (options->precision > CTOK_PRECISION_F32) {
-        return ctok_fail(error, CTOK_E_ARGUMENT, options->precision, "precision: expected 0 (auto) or 1 (f32), found %u", options->precision);
+    if (options->precision > CTOK_PRECISION_BF16) {
+        return ctok_fail(error, CTOK_E_ARGUMENT, options->precision, "precision: expected 0 (auto), 1 (f32) or 2 (bf16), found %u", options->precision);
     }
     if (options->halves > (CTOK_HALF_ENCODER | CTOK_HALF_DECODER)) {
         return ctok_fail(error, CTOK_E_ARGUMENT, options->halves, "halves: expected bits 1 (encoder) and 2 (decoder), found %u", options->halves);

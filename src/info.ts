@@ -26,7 +26,7 @@ export interface ModelInfo {
   readonly parameters: number;
   /** Type of the weights in the file. */
   readonly storedDtype: string;
-  readonly precision: "f32";
+  readonly precision: "f32" | "bf16";
   readonly device: "cpu";
   readonly kernels: string;
   readonly threads: number;
@@ -72,7 +72,7 @@ export function describe(engine: Engine, n: NativeModelInfo, source: string): Mo
     decoder: half("decoder"),
     parameters: n.encoder_parameters + n.decoder_parameters,
     storedDtype: layout.dtypes[n.stored_dtype] ?? "",
-    precision: "f32",
+    precision: n.precision === layout.precision.bf16 ? "bf16" : "f32",
     device: "cpu",
     kernels,
     threads: num_threads,

@@ -8,7 +8,10 @@ const onProgress = z.custom<(part: number) => void>((v) => typeof v === "functio
 export const openOptions = z.strictObject({
   /** Where to compute. "auto" takes the best that is there; this version has the CPU. */
   device: z.enum(["auto", "cpu", "cuda"]).default("auto"),
-  /** Arithmetic. "auto" is f32 in this version. */
+  /**
+   * Arithmetic. "bf16": bfloat16 weights and activations, summed in float32; norms' statistics, softmax, latents and FSQ stay
+   * float32. "auto" is bf16 where the processor multiplies it (AVX-512 BF16), otherwise f32.
+   */
   precision: z.enum(["auto", "f32", "bf16"]).default("auto"),
   /** Opens one half alone, which takes half of the memory. Default: every half that the checkpoint holds. */
   half: z.enum(["encoder", "decoder"]).optional(),
@@ -22,7 +25,7 @@ export const openOptions = z.strictObject({
   /** Threads of the engine that computes. Default: one for each processor. */
   threads: z.int().min(1).max(256).optional(),
   /** Kernels to use; the default takes the best that the processor has. */
-  kernels: z.enum(["auto", "reference", "generic", "avx2", "avx512"]).default("auto"),
+  kernels: z.enum(["auto", "reference", "generic", "avx2", "avx512", "avx512_bf16"]).default("auto"),
   signal,
   onProgress,
 });

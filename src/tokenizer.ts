@@ -68,10 +68,6 @@ export class Tokenizer implements AsyncDisposable {
         const message = 'options.device: expected "auto" or "cpu" (this build has no CUDA backend), found "cuda"';
         throw new TokenizerError("DEVICE", message);
       }
-      if (o.precision === "bf16") {
-        const message = 'options.precision: expected "auto" or "f32" (this build computes in float32), found "bf16"';
-        throw new TokenizerError("UNSUPPORTED", message);
-      }
       const { path, source, name } = resolveModel(model);
       const engine = await engineFor({ threads: o.threads, kernels: layout.kernels[o.kernels] });
       const native = {

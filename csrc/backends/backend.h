@@ -1,6 +1,8 @@
 // The seam between the network and a device: memory, weight packing and the ops that the networks are made of. Core fills
 // the parameter structs (shapes are already checked); a backend computes. Ops run in the order called and see each
-// other's results. All activations are float32 NTHWC on the backend's memory; T is 1 for images.
+// other's results. Activations are NTHWC on the backend's memory; T is 1 for images. They are float32, or bfloat16 where a
+// parameter struct says so: channels are then a multiple of BF16_CHANNELS, sums and everything between load and store are
+// float32, and a result is rounded once, to nearest even.
 // Who calls it: core/execute (ops), core/engine (memory, weights). Who implements it: backends/cpu.
 #ifndef CTOK_BACKEND_H
 #define CTOK_BACKEND_H
@@ -10,7 +12,10 @@
 #include "../core/status.h"
 #include "../core/tensor.h"
 
-enum { BACKEND_ALIGNMENT = 64 };  // bytes, of every buffer and arena offset
+enum {
+    BACKEND_ALIGNMENT = 64,  // bytes, of every buffer and arena offset
+    BF16_CHANNELS = 32       // of a bfloat16 activation, or a multiple: whole vectors in every kernel set
+};
 
 static inline size_t backend_align(size_t bytes) { return (bytes + BACKEND_ALIGNMENT - 1) / BACKEND_ALIGNMENT * BACKEND_ALIGNMENT; }
 
@@ -61,6 +66,7 @@ typedef struct {
     int32_t pad_t;        // 0; in time 2, or 1 where a stride goes on from an earlier chunk
     int32_t upsample_t;   // 1 or 2
     int32_t offset_t;     // 1 where an upsampling in time starts: the first frame is never doubled. Otherwise 0
+    ctok_dtype in_dtype, out_dtype;  // CTOK_F32 or CTOK_BF16; past is of in's, the residual of out's
     bool has_upsampled_residual;  // the residual has the shape of `in` and is read through the same upsampling, without taps:
                                   // frame (j + offset_t) >> (upsample_t - 1), pixel [y / upsample][x / upsample]
 } conv_params;
@@ -70,9 +76,10 @@ typedef struct {
 typedef struct {
     ctok_shape in, out;
     bool is_temporal, is_first;
+    ctok_dtype dtype;     // of in and out
 } pool_params;
 
-// Weights as packed by the same backend, with the bias (float32[C_out]) beside them.
+// Weights as packed by the same backend for inputs of one dtype, with the bias (float32[C_out]) beside them.
 typedef struct {
     const void *packed;
     const float *bias;
@@ -85,6 +92,7 @@ typedef struct {
     int32_t groups;
     float epsilon;
     bool has_silu;
+    ctok_dtype dtype;     // of in and out
 } norm_params;
 
 // Single-head attention, width C, scale C^-0.5: softmax(q k^T * scale) v, over the H * W positions of each frame. The
@@ -95,6 +103,7 @@ typedef struct {
     ctok_shape shape;     // of q and out
     bool is_temporal;
     int64_t num_past, window;
+    ctok_dtype dtype;     // of q, k, v and out
 } attention_params;
 
 // FSQ. in: [N,T,H,W,d]. bounded = tanh(z + shift) * half_width - offset; digit = rint(bounded) (ties to even);
@@ -110,12 +119,16 @@ typedef struct backend backend;
 
 // One table for each device and instruction set, chosen once when the engine starts.
 typedef struct {
-    const char *name;  // "avx512", "generic", "reference", ...
+    const char *name;     // "avx512", "generic", "reference", ...
+    bool has_bf16;        // takes bfloat16 activations
+    bool is_bf16_faster;  // than float32: what precision "auto" goes by
 
-    // Weights of a convolution: OIHW float32 in, the backend's own layout out (conv_weight_bytes, 64-byte aligned).
+    // Weights of a convolution: OIHW float32 in, the backend's own layout out (conv_weight_bytes, 64-byte aligned). in_dtype is
+    // that of the input which the convolution will see; with CTOK_BF16 weights are kept rounded to bfloat16.
     // Taps: kernel x kernel in space (kernel_t 1), or kernel_t in time (kernel 1, weights [O, I, kernel_t]).
-    size_t (*conv_weight_bytes)(const backend *b, int64_t c_out, int64_t c_in, int32_t kernel_t, int32_t kernel);
-    void (*conv_weight_pack)(backend *b, void *packed, const float *weight, int64_t c_out, int64_t c_in, int32_t kernel_t, int32_t kernel);
+    size_t (*conv_weight_bytes)(const backend *b, int64_t c_out, int64_t c_in, int32_t kernel_t, int32_t kernel, ctok_dtype in_dtype);
+    void (*conv_weight_pack)(backend *b, void *packed, const float *weight, int64_t c_out, int64_t c_in, int32_t kernel_t, int32_t kernel,
+                             ctok_dtype in_dtype);
 
     // Scratch that the op needs while it runs (0 for the ops not listed); it lies in the arena, contents undefined.
     size_t (*conv_workspace_bytes)(const backend *b, const conv_params *p);
@@ -127,11 +140,11 @@ typedef struct {
     ctok_status (*store)(backend *b, void *external, const float *in, const transfer_params *p);
     ctok_status (*haar)(backend *b, float *out, const float *in, const haar_params *p);
     ctok_status (*unhaar)(backend *b, float *out, const float *in, const haar_params *p);
-    ctok_status (*conv)(backend *b, float *out, const float *in, const float *past /* or NULL */, const float *residual /* or NULL */,
+    ctok_status (*conv)(backend *b, void *out, const void *in, const void *past /* or NULL */, const void *residual /* or NULL */,
                         conv_weights w, void *workspace, const conv_params *p);
-    ctok_status (*pool)(backend *b, float *out, const float *in, const pool_params *p);
-    ctok_status (*norm)(backend *b, float *out, const float *in, const float *scale, const float *offset, const norm_params *p);
-    ctok_status (*attention)(backend *b, float *out, const float *q, const float *k, const float *v, void *workspace,
+    ctok_status (*pool)(backend *b, void *out, const void *in, const pool_params *p);
+    ctok_status (*norm)(backend *b, void *out, const void *in, const float *scale, const float *offset, const norm_params *p);
+    ctok_status (*attention)(backend *b, void *out, const void *q, const void *k, const void *v, void *workspace,
                              const attention_params *p);
     ctok_status (*quantize)(backend *b, int32_t *indices /* or NULL */, float *codes, const float *in, const fsq_params *p);
     ctok_status (*dequantize)(backend *b, float *codes, const int32_t *indices /* in range */, const fsq_params *p);

@@ -18,9 +18,9 @@ static bool reserve(graph *g, void *array, int32_t count, int32_t *capacity, siz
     return true;
 }
 
-int32_t graph_add_value(graph *g, ctok_shape shape) {
+int32_t graph_add_value(graph *g, ctok_shape shape, ctok_dtype dtype) {
     if (!reserve(g, &g->values, g->num_values, &g->value_capacity, sizeof *g->values)) return 0;
-    g->values[g->num_values] = shape;
+    g->values[g->num_values] = (graph_value){shape, dtype};
     return g->num_values++;
 }
 

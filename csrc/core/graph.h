@@ -1,4 +1,4 @@
-// A network as a list of nodes in running order over numbered values. A value is one activation (NTHWC float32), written by
+// A network as a list of nodes in running order over numbered values. A value is one activation (NTHWC), written by
 // one node. Parametrised nodes name their layer; layers are numbered in order of appearance, whatever the image's size, so
 // that weights found once serve every graph of the same half. Who calls it: core/network builds, plan and execute read.
 #ifndef CTOK_CORE_GRAPH_H
@@ -44,21 +44,30 @@ typedef struct {
     char name[GRAPH_NAME_BYTES];   // "encoder.down.0.block.1.conv2"
     int64_t c_out, c_in;
     int32_t kernel_t, kernel;
+    ctok_dtype in_dtype;           // of OP_CONV's input
     bool is_video;                 // the weight has a time dimension
     bool is_unused;                // the checkpoint carries it and the network does nothing with it
 } graph_layer;
 
 typedef struct {
+    ctok_shape shape;
+    ctok_dtype dtype;  // CTOK_F32 or CTOK_BF16
+} graph_value;
+
+typedef struct {
     graph_node *nodes;
-    ctok_shape *values;  // shape of each
+    graph_value *values;
     graph_layer *layers;
     int32_t num_nodes, num_values, num_layers, num_slots;
     int32_t node_capacity, value_capacity, layer_capacity;
+    bool is_bf16;           // set before building: activations between the ends are bfloat16
     bool is_out_of_memory;  // sticky: checked once, when the graph is complete
     graph_node spare;       // what graph_add_node gives when there is no memory for another
 } graph;
 
-int32_t graph_add_value(graph *g, ctok_shape shape);
+static inline size_t graph_value_bytes(graph_value v) { return (size_t)shape_elements(v.shape) * dtype_bytes(v.dtype); }
+
+int32_t graph_add_value(graph *g, ctok_shape shape, ctok_dtype dtype);
 graph_node *graph_add_node(graph *g, op_kind kind, int32_t input, int32_t output);  // never NULL; a spare one without memory
 int32_t graph_add_layer(graph *g, graph_layer layer, const char *name);
 void graph_free(graph *g);

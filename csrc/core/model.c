@@ -73,8 +73,8 @@ static ctok_status refuse_extra_tensors(const inventory *i, const variant *v, co
     return status;
 }
 
-static ctok_status take_inventory(inventory *out, const variant *v, const checkpoint *c, ctok_error *error) {
-    inventory i = {0};
+static ctok_status take_inventory(inventory *out, const variant *v, bool is_bf16, const checkpoint *c, ctok_error *error) {
+    inventory i = {.encoder.is_bf16 = is_bf16, .decoder.is_bf16 = is_bf16};
     network_outputs none = {GRAPH_NONE, GRAPH_NONE, GRAPH_NONE, GRAPH_NONE, GRAPH_NONE};
     int64_t side = v->spatial_factor;  // any size gives the same layers
     network_frame frame = {.padded_frames = 1, .padded_height = side, .padded_width = side, .frames = 1, .height = side, .width = side, .is_first = true};
@@ -103,7 +103,7 @@ static ctok_status take_inventory(inventory *out, const variant *v, const checkp
 
 // ---------------------------------------------------------------- packing
 static size_t main_bytes(const backend *b, const graph_layer *l) {
-    return backend_align(l->kind == OP_CONV ? b->ops->conv_weight_bytes(b, l->c_out, l->c_in, l->kernel_t, l->kernel) : (size_t)l->c_out * sizeof(float));
+    return backend_align(l->kind == OP_CONV ? b->ops->conv_weight_bytes(b, l->c_out, l->c_in, l->kernel_t, l->kernel, l->in_dtype) : (size_t)l->c_out * sizeof(float));
 }
 
 static void count_nonfinite(model *m, const checkpoint_tensor *t, int64_t count) {
@@ -139,7 +139,7 @@ static ctok_status pack(model *m, const inventory *inv, atomic_uint *steps_done,
         count_nonfinite(m, bias, checkpoint_read_f32(bias, second));
         if (l->kind == OP_CONV) {
             count_nonfinite(m, weight, checkpoint_read_f32(weight, unpacked));
-            m->backend->ops->conv_weight_pack(m->backend, at, unpacked, l->c_out, l->c_in, l->kernel_t, l->kernel);
+            m->backend->ops->conv_weight_pack(m->backend, at, unpacked, l->c_out, l->c_in, l->kernel_t, l->kernel, l->in_dtype);
             m->layers[n].conv = (conv_weights){at, second};
         } else {
             count_nonfinite(m, weight, checkpoint_read_f32(weight, (float *)at));
@@ -170,7 +170,7 @@ static void fill_info(ctok_model_info *info, const model *m, ctok_dtype stored) 
     info->patch = (uint32_t)v->patch, info->latent_channels = (uint32_t)v->latent_channels;
     info->num_fsq_levels = v->num_fsq_levels, info->fsq_levels_from = v->fsq_levels_from, info->codebook_size = v->codebook_size;
     memcpy(info->fsq_levels, v->fsq_levels, sizeof info->fsq_levels);
-    info->precision = CTOK_PRECISION_F32, info->stored_dtype = stored, info->weight_bytes = m->weight_bytes;
+    info->precision = m->is_bf16 ? CTOK_PRECISION_BF16 : CTOK_PRECISION_F32, info->stored_dtype = stored, info->weight_bytes = m->weight_bytes;
     info->encoder_z_channels = (uint32_t)e->z_channels, info->encoder_num_levels = (uint32_t)e->num_levels;
     info->encoder_blocks = (uint32_t)e->blocks, info->encoder_base_channels = (uint32_t)e->base_channels;
     info->decoder_z_channels = (uint32_t)d->z_channels, info->decoder_num_levels = (uint32_t)d->num_levels;
@@ -182,6 +182,13 @@ static void fill_info(ctok_model_info *info, const model *m, ctok_dtype stored) 
     memcpy(info->name, v->name, sizeof info->name);
 }
 
+static ctok_status choose_precision(bool *is_bf16, const backend *b, const ctok_model_options *options, ctok_error *error) {
+    uint32_t precision = options ? options->precision : CTOK_PRECISION_AUTO;
+    *is_bf16 = precision == CTOK_PRECISION_BF16 || (precision == CTOK_PRECISION_AUTO && b->ops->is_bf16_faster);
+    if (!*is_bf16 || b->ops->has_bf16) return CTOK_OK;
+    return ctok_fail(error, CTOK_E_DEVICE, precision, "precision bf16: expected kernels avx512_bf16 (or reference), found %s, which compute in f32", b->ops->name);
+}
+
 ctok_status model_open(model **out, object *owner, backend *b, const char *path, const ctok_model_options *options, atomic_uint *steps_done,
                        atomic_uint *num_steps, const atomic_bool *cancel, ctok_error *error) {
     model *m = calloc(1, sizeof *m);
@@ -191,9 +198,10 @@ ctok_status model_open(model **out, object *owner, backend *b, const char *path,
 
     checkpoint *c = NULL;
     inventory inv = {0};
-    ctok_status status = checkpoint_open(&c, path, error);
+    ctok_status status = choose_precision(&m->is_bf16, b, options, error);
+    if (status == CTOK_OK) status = checkpoint_open(&c, path, error);
     if (status == CTOK_OK) status = variant_find(&m->variant, c, path, options, error);
-    if (status == CTOK_OK) status = take_inventory(&inv, &m->variant, c, error);
+    if (status == CTOK_OK) status = take_inventory(&inv, &m->variant, m->is_bf16, c, error);
     if (status == CTOK_OK) {
         m->num_encoder_layers = inv.num_encoder_layers, m->num_layers = inv.num_layers;
         atomic_store(num_steps, (unsigned)inv.num_layers);
@@ -214,7 +222,7 @@ ctok_status model_convert(const char *out_path, const char *path, const ctok_mod
     inventory inv = {0};
     CTOK_TRY(checkpoint_open(&c, path, error));
     ctok_status status = variant_find(&v, c, path, options, error);
-    if (status == CTOK_OK) status = take_inventory(&inv, &v, c, error);
+    if (status == CTOK_OK) status = take_inventory(&inv, &v, false, c, error);
     if (status == CTOK_OK) {
         int32_t count = inv.num_layers * 2;
         checkpoint_tensor *tensors = malloc((size_t)count * sizeof *tensors);

@@ -15,6 +15,7 @@ typedef struct {
 typedef struct model {
     object base;
     backend *backend;            // the engine's, which outlives the model
+    bool is_bf16;                // precision: activations and weights between the ends are bfloat16
     variant variant;
     ctok_model_info info;
     layer_weights *layers;       // the encoder's, then the decoder's, in graph order

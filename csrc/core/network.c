@@ -13,11 +13,14 @@ typedef struct {
     graph *g;
     const variant *v;
     bool is_first;
+    bool is_end;  // towards the pixels or the tokens, where convolutions give float32 whatever the precision
 } builder;
 
-static ctok_shape shape_of(const builder *b, int32_t value) {
-    return b->g->is_out_of_memory ? (ctok_shape){1, 1, 1, 1, 1} : b->g->values[value];
+static graph_value value_of(const builder *b, int32_t value) {
+    return b->g->is_out_of_memory ? (graph_value){{1, 1, 1, 1, 1}, CTOK_F32} : b->g->values[value];
 }
+
+static ctok_shape shape_of(const builder *b, int32_t value) { return value_of(b, value).shape; }
 
 // ---------------------------------------------------------------- layers
 typedef struct {
@@ -28,9 +31,9 @@ static const conv_form CONV_1X1 = {1, 1, 1, 1, 1, 1}, CONV_3X3 = {3, 1, 1, 1, 1,
                        CONV_DOUBLE = {3, 1, 2, 1, 1, 1}, CONV_TIME = {1, 1, 1, 3, 1, 1}, CONV_HALVE_TIME = {1, 1, 1, 3, 2, 1},
                        CONV_DOUBLE_TIME = {1, 1, 1, 3, 1, 2};
 
-static graph_layer conv_layer(const builder *b, int64_t c_out, int64_t c_in, conv_form form) {
-    return (graph_layer){.kind = OP_CONV, .c_out = c_out, .c_in = c_in, .kernel_t = form.kernel_t, .kernel = form.kernel,
-                         .is_video = b->v->is_video};
+static graph_layer conv_layer(const builder *b, int64_t c_out, graph_value in, conv_form form) {
+    return (graph_layer){.kind = OP_CONV, .c_out = c_out, .c_in = in.shape.c, .kernel_t = form.kernel_t, .kernel = form.kernel,
+                         .in_dtype = in.dtype, .is_video = b->v->is_video};
 }
 
 // conv(x) (+ residual), [T, H, W, c_in] -> [T, H, W, c_out], sizes halved or doubled by the form. A residual that is x itself
@@ -50,12 +53,13 @@ __attribute__((format(printf, 6, 7))) static int32_t conv(builder *b, int32_t x,
     if (form.upsample_t == 2 && b->is_first) out.t -= 1;  // the first frame is never doubled
     if (form.stride_t == 2) out.t = (in.t + b->is_first) / 2;
     out.c = c_out;
-    graph_node *node = graph_add_node(b->g, OP_CONV, x, graph_add_value(b->g, out));
+    ctok_dtype dtype = b->g->is_bf16 && !b->is_end && c_out % BF16_CHANNELS == 0 ? CTOK_BF16 : CTOK_F32;
+    graph_node *node = graph_add_node(b->g, OP_CONV, x, graph_add_value(b->g, out, dtype));
     node->inputs[1] = residual;
-    node->layer = graph_add_layer(b->g, conv_layer(b, c_out, in.c, form), name);
+    node->layer = graph_add_layer(b->g, conv_layer(b, c_out, value_of(b, x), form), name);
     if (form.kernel_t > 1) node->slot = b->g->num_slots++;
     node->conv = (conv_params){
-        .in = in, .out = out, .kernel = form.kernel, .stride = form.stride, .upsample = form.upsample,
+        .in = in, .out = out, .in_dtype = value_of(b, x).dtype, .out_dtype = dtype, .kernel = form.kernel, .stride = form.stride, .upsample = form.upsample,
         .kernel_t = form.kernel_t, .stride_t = form.stride_t, .upsample_t = form.upsample_t,
         .pad_before = form.kernel == 3 && form.stride == 1,  // a halving pads only after: F.pad(x, (0, 1, 0, 1))
         .pad_t = form.kernel_t == 1 ? 0 : form.stride_t == 2 && !b->is_first ? 1 : 2,
@@ -68,7 +72,10 @@ __attribute__((format(printf, 6, 7))) static int32_t conv(builder *b, int32_t x,
 // A k x k convolution: for a video (1, k, k) and then (k, 1, 1), or one of one tap.
 static int32_t conv_3x3(builder *b, int32_t x, int64_t c_out, int32_t residual, const char *name) {
     if (!b->v->is_video) return conv(b, x, c_out, CONV_3X3, residual, "%s", name);
+    bool is_end = b->is_end;
+    b->is_end = false;  // of the two, only the second gives what leaves the network
     x = conv(b, x, c_out, CONV_3X3, GRAPH_NONE, "%s.0.conv3d", name);
+    b->is_end = is_end;
     return conv(b, x, c_out, CONV_TIME, residual, "%s.1.conv3d", name);
 }
 
@@ -85,10 +92,10 @@ static const char *join(char out[GRAPH_NAME_BYTES], const char *block, const cha
 static int32_t norm(builder *b, int32_t x, bool has_silu, const char *block, const char *part) {
     char name[GRAPH_NAME_BYTES];
     snprintf(name, sizeof name, "%.64s.%.16s%s", block, part, b->v->is_video ? ".norm" : "");
-    ctok_shape shape = shape_of(b, x);
-    graph_node *node = graph_add_node(b->g, OP_NORM, x, graph_add_value(b->g, shape));
-    node->layer = graph_add_layer(b->g, (graph_layer){.kind = OP_NORM, .c_out = shape.c}, name);
-    node->norm = (norm_params){.shape = shape, .groups = b->v->is_video ? 1 : 32, .epsilon = 1e-6f, .has_silu = has_silu};
+    graph_value in = value_of(b, x);
+    graph_node *node = graph_add_node(b->g, OP_NORM, x, graph_add_value(b->g, in.shape, in.dtype));
+    node->layer = graph_add_layer(b->g, (graph_layer){.kind = OP_NORM, .c_out = in.shape.c}, name);
+    node->norm = (norm_params){.shape = in.shape, .groups = b->v->is_video ? 1 : 32, .epsilon = 1e-6f, .has_silu = has_silu, .dtype = in.dtype};
     return node->output;
 }
 
@@ -109,10 +116,10 @@ static int32_t attention(builder *b, int32_t x, bool is_temporal, const char *na
     int32_t q = conv_1x1(b, h, shape.c, GRAPH_NONE, join(part, name, "q"));
     int32_t k = conv_1x1(b, h, shape.c, GRAPH_NONE, join(part, name, "k"));
     int32_t v = conv_1x1(b, h, shape.c, GRAPH_NONE, join(part, name, "v"));
-    graph_node *node = graph_add_node(b->g, OP_ATTENTION, q, graph_add_value(b->g, shape));
+    graph_node *node = graph_add_node(b->g, OP_ATTENTION, q, graph_add_value(b->g, shape, value_of(b, q).dtype));
     node->inputs[1] = k;
     node->inputs[2] = v;
-    node->attention = (attention_params){.shape = shape, .is_temporal = is_temporal};
+    node->attention = (attention_params){.shape = shape, .is_temporal = is_temporal, .dtype = value_of(b, q).dtype};
     if (is_temporal) node->slot = b->g->num_slots++;
     return conv_1x1(b, node->output, shape.c, x, join(part, name, "proj_out"));
 }
@@ -135,15 +142,15 @@ static int32_t pool(builder *b, int32_t x, bool is_temporal) {
     ctok_shape in = shape_of(b, x), out = in;
     if (is_temporal) out.t = (in.t + b->is_first) / 2;
     else out.h /= 2, out.w /= 2;
-    graph_node *node = graph_add_node(b->g, OP_POOL, x, graph_add_value(b->g, out));
-    node->pool = (pool_params){.in = in, .out = out, .is_temporal = is_temporal, .is_first = b->is_first};
+    graph_node *node = graph_add_node(b->g, OP_POOL, x, graph_add_value(b->g, out, value_of(b, x).dtype));
+    node->pool = (pool_params){.in = in, .out = out, .is_temporal = is_temporal, .is_first = b->is_first, .dtype = value_of(b, x).dtype};
     return node->output;
 }
 
 // Some checkpoints carry the convolutions of a level that does not resample: known by name, never run.
 static void unused(builder *b, int64_t c, conv_form form, const char *name, const char *part) {
     char layer_name[GRAPH_NAME_BYTES];
-    graph_layer layer = conv_layer(b, c, c, form);
+    graph_layer layer = conv_layer(b, c, (graph_value){{.c = c}, CTOK_F32}, form);
     layer.is_unused = true;
     graph_add_layer(b->g, layer, join(layer_name, name, part));
 }
@@ -175,7 +182,7 @@ static int32_t video_up(builder *b, int32_t x, bool in_space, bool in_time, bool
 // ---------------------------------------------------------------- ends
 static int32_t load(builder *b, network_frame f, int64_t channels, external_format format) {
     ctok_shape shape = {1, f.padded_frames, f.padded_height, f.padded_width, channels};
-    graph_node *node = graph_add_node(b->g, OP_LOAD, GRAPH_NONE, graph_add_value(b->g, shape));
+    graph_node *node = graph_add_node(b->g, OP_LOAD, GRAPH_NONE, graph_add_value(b->g, shape, CTOK_F32));
     node->transfer = (transfer_params){format, shape, f.frames, f.height, f.width, f.before, f.top, f.left};
     return node->output;
 }
@@ -200,7 +207,7 @@ static void store_latent(builder *b, int32_t x, int32_t external) {
 static int32_t haar(builder *b, int32_t x) {
     int64_t p = b->v->patch, p_t = b->v->is_video ? p : 1, extra = b->is_first ? p_t - 1 : 0;
     ctok_shape in = shape_of(b, x), out = {1, (in.t + extra) / p_t, in.h / p, in.w / p, in.c * p * p * p_t};
-    graph_node *node = graph_add_node(b->g, OP_HAAR, x, graph_add_value(b->g, out));
+    graph_node *node = graph_add_node(b->g, OP_HAAR, x, graph_add_value(b->g, out, CTOK_F32));
     node->haar = (haar_params){in, out, (int32_t)p, (int32_t)p_t, b->is_first};
     return node->output;
 }
@@ -208,7 +215,7 @@ static int32_t haar(builder *b, int32_t x) {
 static int32_t unhaar(builder *b, int32_t x) {
     int64_t p = b->v->patch, p_t = b->v->is_video ? p : 1, extra = b->is_first ? p_t - 1 : 0;
     ctok_shape in = shape_of(b, x), out = {1, in.t * p_t - extra, in.h * p, in.w * p, in.c / (p * p * p_t)};
-    graph_node *node = graph_add_node(b->g, OP_UNHAAR, x, graph_add_value(b->g, out));
+    graph_node *node = graph_add_node(b->g, OP_UNHAAR, x, graph_add_value(b->g, out, CTOK_F32));
     node->haar = (haar_params){in, out, (int32_t)p, (int32_t)p_t, b->is_first};
     return node->output;
 }
@@ -220,20 +227,20 @@ static fsq_params fsq_of(const variant *v, ctok_shape shape) {
 }
 
 int32_t network_load_latent(graph *g, const variant *v, int64_t frames, int64_t height, int64_t width) {
-    builder b = {g, v, true};
+    builder b = {g, v, true, true};
     return load(&b, whole(frames, height, width), v->latent_channels, EXTERNAL_F32_NCTHW);
 }
 
 int32_t network_load_indices(graph *g, const variant *v, int64_t frames, int64_t height, int64_t width) {
     ctok_shape shape = {1, frames, height, width, v->latent_channels};
-    graph_node *node = graph_add_node(g, OP_DEQUANTIZE, GRAPH_NONE, graph_add_value(g, shape));
+    graph_node *node = graph_add_node(g, OP_DEQUANTIZE, GRAPH_NONE, graph_add_value(g, shape, CTOK_F32));
     node->fsq = fsq_of(v, shape);
     return node->output;
 }
 
 // ---------------------------------------------------------------- the two halves
 int32_t network_encode(graph *g, const variant *v, network_frame frame, external_format pixels, network_outputs outputs) {
-    builder *b = &(builder){g, v, frame.is_first};
+    builder *b = &(builder){g, v, frame.is_first, false};
     const variant_half *e = &v->encoder;
     char name[GRAPH_NAME_BYTES];
     int32_t x = haar(b, load(b, frame, 3, pixels));
@@ -248,13 +255,14 @@ int32_t network_encode(graph *g, const variant *v, network_frame frame, external
         if (v->is_video && i != e->num_levels - 1) x = video_down(b, x, e->in_space[i], e->in_time[i], e->has_unused_convs, name);
     }
     x = norm(b, middle(b, x, "encoder"), true, "encoder", "norm_out");
+    b->is_end = true;
     x = conv_3x3(b, x, e->z_channels, GRAPH_NONE, "encoder.conv_out");
     x = conv_1x1(b, x, e->latent_channels, GRAPH_NONE, "quant_conv");
     store_latent(b, x, v->is_discrete ? outputs.pre_quant : outputs.latent);
     if (!v->is_discrete) return x;
 
     ctok_shape shape = shape_of(b, x);
-    graph_node *node = graph_add_node(g, OP_QUANTIZE, x, graph_add_value(g, shape));
+    graph_node *node = graph_add_node(g, OP_QUANTIZE, x, graph_add_value(g, shape, CTOK_F32));
     node->external = outputs.indices;
     node->fsq = fsq_of(v, shape);
     int32_t codes = node->output;
@@ -263,10 +271,11 @@ int32_t network_encode(graph *g, const variant *v, network_frame frame, external
 }
 
 void network_decode(graph *g, const variant *v, int32_t latent, network_frame frame, external_format pixels, network_outputs outputs) {
-    builder *b = &(builder){g, v, frame.is_first};
+    builder *b = &(builder){g, v, frame.is_first, true};
     const variant_half *d = &v->decoder;
     char name[GRAPH_NAME_BYTES];
     int32_t x = conv_1x1(b, latent, d->z_channels, GRAPH_NONE, "post_quant_conv");
+    b->is_end = false;
     x = conv_3x3(b, x, d->widths[d->num_levels - 1], GRAPH_NONE, "decoder.conv_in");
     x = middle(b, x, "decoder");
     for (int32_t i = d->num_levels - 1; i >= 0; i--) {
@@ -280,6 +289,7 @@ void network_decode(graph *g, const variant *v, int32_t latent, network_frame fr
     }
     x = norm(b, x, true, "decoder", "norm_out");
     int64_t p = v->patch;
+    b->is_end = true;
     x = conv_3x3(b, x, 3 * p * p * (v->is_video ? p : 1), GRAPH_NONE, "decoder.conv_out");
     store(b, unhaar(b, x), outputs.pixels, pixels, frame);
 }

@@ -82,7 +82,7 @@ ctok_status plan_make(plan *out, const graph *g, const backend *b, ctok_error *e
             buffers[buffer_of[source]].last = last;
         } else {
             buffer_of[node->output] = count;
-            buffers[count++] = (buffer){.bytes = backend_align((size_t)shape_elements(g->values[node->output]) * sizeof(float)), .first = n, .last = last};
+            buffers[count++] = (buffer){.bytes = backend_align(graph_value_bytes(g->values[node->output])), .first = n, .last = last};
         }
     }
     place(buffers, count, &p.arena_bytes);

@@ -164,7 +164,7 @@ static size_t input_image_bytes(const program *p, const variant *v) {
 }
 
 ctok_status program_make(program *out, const model *m, const ctok_request *request, ctok_error *error) {
-    program p = {.request = *request};
+    program p = {.request = *request, .graph.is_bf16 = m->is_bf16};
     const variant *v = &m->variant;
     CTOK_TRY(check_request(m, &p.request, error));
     CTOK_TRY(find_frame(&p.frame, v, &p.request, error));
@@ -210,42 +210,41 @@ typedef struct {
     uint8_t *outputs[4];
 } execution;
 
-static float *value(const execution *e, int32_t id) {
-    return id == GRAPH_NONE ? NULL : (float *)(e->arena + e->program->plan.value_offsets[id]);
+static void *value(const execution *e, int32_t id) {
+    return id == GRAPH_NONE ? NULL : e->arena + e->program->plan.value_offsets[id];
 }
 
 // Attention over time: this chunk's keys and values behind those of the past.
 static ctok_status run_temporal_attention(const execution *e, const graph_node *node, void *workspace) {
-    const float *k = value(e, node->inputs[1]), *v = value(e, node->inputs[2]);
+    const void *k = value(e, node->inputs[1]), *v = value(e, node->inputs[2]);
     attention_params p = node->attention;
     if (e->stream) {
         stream_slot *slot = &e->stream->slots[node->slot];
         p.window = e->stream->attention_frames;
         p.num_past = slot->num_frames;
-        if (!stream_append(e->stream, slot, k, v, p.shape)) return CTOK_E_MEMORY;
+        if (!stream_append(e->stream, slot, k, v, p.shape, p.dtype)) return CTOK_E_MEMORY;
         k = slot->keys, v = slot->values;
     }
     ctok_status status = e->backend->ops->attention(e->backend, value(e, node->output), value(e, node->inputs[0]), k, v, workspace, &p);
-    if (e->stream && status == CTOK_OK) stream_forget(e->stream, &e->stream->slots[node->slot], p.shape);
+    if (e->stream && status == CTOK_OK) stream_forget(e->stream, &e->stream->slots[node->slot]);
     return status;
 }
 
 // A convolution that looks back in time sees the past of its slot, and leaves its own last frames there.
 static ctok_status run_conv(const execution *e, const graph_node *node, void *workspace) {
     const layer_weights *w = &e->model->layers[e->program->first_layer + node->layer];
-    const float *in = value(e, node->inputs[0]);
+    const void *in = value(e, node->inputs[0]);
     stream_slot *slot = e->stream && node->slot != GRAPH_NONE ? &e->stream->slots[node->slot] : NULL;
     CTOK_TRY(e->backend->ops->conv(e->backend, value(e, node->output), in, slot ? slot->past : NULL, value(e, node->inputs[1]), w->conv, workspace,
                                    &node->conv));
-    return !slot || stream_remember(e->stream, slot, in, node->conv.in) ? CTOK_OK : CTOK_E_MEMORY;
+    return !slot || stream_remember(e->stream, slot, in, node->conv.in, node->conv.in_dtype) ? CTOK_OK : CTOK_E_MEMORY;
 }
 
 static ctok_status run_node(const execution *e, int32_t n) {
     const graph_node *node = &e->program->graph.nodes[n];
     const backend_ops *ops = e->backend->ops;
     backend *b = e->backend;
-    float *out = value(e, node->output);
-    const float *in = value(e, node->inputs[0]);
+    void *out = value(e, node->output), *in = value(e, node->inputs[0]);
     void *workspace = e->arena + e->program->plan.workspace_offsets[n];
     void *external = node->external == GRAPH_NONE ? NULL : e->outputs[node->external];
     switch (node->kind) {
@@ -290,7 +289,8 @@ void program_state_bytes(const program *p, uint64_t *fixed, uint64_t *per_frame)
         const graph_node *node = &p->graph.nodes[n];
         if (node->slot == GRAPH_NONE) continue;
         ctok_shape s = node->kind == OP_CONV ? node->conv.in : node->attention.shape;
-        uint64_t two_frames = 2 * (uint64_t)(s.h * s.w * s.c) * sizeof(float);  // two past frames, or one of keys and one of values
+        ctok_dtype dtype = node->kind == OP_CONV ? node->conv.in_dtype : node->attention.dtype;
+        uint64_t two_frames = 2 * (uint64_t)(s.h * s.w * s.c) * dtype_bytes(dtype);  // two past frames, or one of keys and one of values
         *(node->kind == OP_CONV ? fixed : per_frame) += two_frames;
     }
 }

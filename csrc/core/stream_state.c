@@ -12,21 +12,21 @@ bool stream_prepare(stream_state *s, int32_t num_slots) {
     return s->slots != NULL;
 }
 
-static size_t frame_floats(ctok_shape shape) { return (size_t)(shape.h * shape.w * shape.c); }
+static size_t bytes_of_frame(ctok_shape shape, ctok_dtype dtype) { return (size_t)(shape.h * shape.w * shape.c) * dtype_bytes(dtype); }
 
-bool stream_remember(stream_state *s, stream_slot *slot, const float *in, ctok_shape shape) {
-    size_t floats = frame_floats(shape), bytes = floats * sizeof(float);
+bool stream_remember(stream_state *s, stream_slot *slot, const void *in, ctok_shape shape, ctok_dtype dtype) {
+    size_t bytes = bytes_of_frame(shape, dtype);
     bool is_first = !slot->past;
     if (is_first) {
         slot->past = s->backend->alloc(s->backend, 2 * bytes);
-        slot->past_bytes = 2 * bytes;
+        slot->frame_bytes = bytes;
         if (!slot->past) return false;
     }
     if (shape.t >= 2) {
-        memcpy(slot->past, in + (size_t)(shape.t - 2) * floats, 2 * bytes);
+        memcpy(slot->past, (const uint8_t *)in + (size_t)(shape.t - 2) * bytes, 2 * bytes);
     } else {
-        memcpy(slot->past, is_first ? in : slot->past + floats, bytes);  // the first frame stands for what was before it
-        memcpy(slot->past + floats, in, bytes);
+        memcpy(slot->past, is_first ? in : slot->past + bytes, bytes);  // the first frame stands for what was before it
+        memcpy(slot->past + bytes, in, bytes);
     }
     return true;
 }
@@ -39,12 +39,12 @@ static bool grow(stream_state *s, stream_slot *slot, int64_t wanted) {
     if (s->attention_frames && capacity > wanted) capacity = wanted;
     backend *b = s->backend;
     size_t old_bytes = (size_t)slot->capacity * slot->frame_bytes, bytes = (size_t)capacity * slot->frame_bytes;
-    float *keys = b->grow(b, slot->keys, old_bytes, bytes);
+    uint8_t *keys = b->grow(b, slot->keys, old_bytes, bytes);
     if (!keys) return false;
     slot->keys = keys;
-    float *values = b->grow(b, slot->values, old_bytes, bytes);
+    uint8_t *values = b->grow(b, slot->values, old_bytes, bytes);
     if (!values) {
-        float *shrunk = old_bytes ? b->grow(b, keys, bytes, old_bytes) : NULL;  // so that its size is known when it is freed
+        uint8_t *shrunk = old_bytes ? b->grow(b, keys, bytes, old_bytes) : NULL;  // so that its size is known when it is freed
         if (!shrunk) b->free(b, keys, bytes);
         slot->keys = shrunk;
         return false;
@@ -54,22 +54,22 @@ static bool grow(stream_state *s, stream_slot *slot, int64_t wanted) {
     return true;
 }
 
-bool stream_append(stream_state *s, stream_slot *slot, const float *k, const float *v, ctok_shape shape) {
-    slot->frame_bytes = frame_floats(shape) * sizeof(float);
+bool stream_append(stream_state *s, stream_slot *slot, const void *k, const void *v, ctok_shape shape, ctok_dtype dtype) {
+    slot->frame_bytes = bytes_of_frame(shape, dtype);
     if (!grow(s, slot, slot->num_frames + shape.t)) return false;
-    size_t at = (size_t)slot->num_frames * frame_floats(shape), bytes = (size_t)shape.t * slot->frame_bytes;
+    size_t at = (size_t)slot->num_frames * slot->frame_bytes, bytes = (size_t)shape.t * slot->frame_bytes;
     memcpy(slot->keys + at, k, bytes);
     memcpy(slot->values + at, v, bytes);
     slot->num_frames += shape.t;
     return true;
 }
 
-void stream_forget(stream_state *s, stream_slot *slot, ctok_shape shape) {
+void stream_forget(stream_state *s, stream_slot *slot) {
     int64_t kept = s->attention_frames ? s->attention_frames - 1 : slot->num_frames;
     if (kept >= slot->num_frames) return;
-    size_t from = (size_t)(slot->num_frames - kept) * frame_floats(shape);
-    memmove(slot->keys, slot->keys + from, (size_t)kept * slot->frame_bytes);
-    memmove(slot->values, slot->values + from, (size_t)kept * slot->frame_bytes);
+    size_t from = (size_t)(slot->num_frames - kept) * slot->frame_bytes, bytes = (size_t)kept * slot->frame_bytes;
+    memmove(slot->keys, slot->keys + from, bytes);
+    memmove(slot->values, slot->values + from, bytes);
     slot->num_frames = kept;
 }
 
@@ -77,7 +77,7 @@ void stream_state_free(stream_state *s) {
     backend *b = s->backend;
     for (int32_t i = 0; i < s->num_slots; i++) {
         stream_slot *slot = &s->slots[i];
-        if (slot->past) b->free(b, slot->past, slot->past_bytes);
+        if (slot->past) b->free(b, slot->past, 2 * slot->frame_bytes);
         if (slot->keys) b->free(b, slot->keys, (size_t)slot->capacity * slot->frame_bytes);
         if (slot->values) b->free(b, slot->values, (size_t)slot->capacity * slot->frame_bytes);
     }

@@ -6,10 +6,10 @@
 #include "../backends/backend.h"
 
 typedef struct {
-    float *past;            // convolution: [2, H, W, C], NULL before the first chunk
-    float *keys, *values;   // attention: [num_frames, H, W, C] with room for `capacity` frames
+    uint8_t *past;           // convolution: [2, H, W, C], NULL before the first chunk
+    uint8_t *keys, *values;  // attention: [num_frames, H, W, C] with room for `capacity` frames
     int64_t num_frames, capacity;
-    size_t past_bytes, frame_bytes;
+    size_t frame_bytes;
 } stream_slot;
 
 typedef struct {
@@ -21,9 +21,9 @@ typedef struct {
 
 // All give false when there is no memory.
 bool stream_prepare(stream_state *s, int32_t num_slots);
-bool stream_remember(stream_state *s, stream_slot *slot, const float *in, ctok_shape shape);            // the last two frames of in
-bool stream_append(stream_state *s, stream_slot *slot, const float *k, const float *v, ctok_shape shape);
-void stream_forget(stream_state *s, stream_slot *slot, ctok_shape shape);                               // what no later frame will see
+bool stream_remember(stream_state *s, stream_slot *slot, const void *in, ctok_shape shape, ctok_dtype dtype);  // the last two frames of in
+bool stream_append(stream_state *s, stream_slot *slot, const void *k, const void *v, ctok_shape shape, ctok_dtype dtype);
+void stream_forget(stream_state *s, stream_slot *slot);  // what no later frame will see
 void stream_state_free(stream_state *s);
 
 #endif

@@ -1,11 +1,12 @@
 // Shapes and element types. Letters, everywhere: N batch, T frames, H height, W width, C channels.
-// Activations have one layout, NTHWC (C fastest), float32. An image is T = 1.
+// Activations have one layout, NTHWC (C fastest), in float32 or bfloat16. An image is T = 1.
 #ifndef CTOK_CORE_TENSOR_H
 #define CTOK_CORE_TENSOR_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "../include/ctok.h"
 
@@ -25,6 +26,22 @@ static inline size_t dtype_bytes(ctok_dtype dtype) {
         case CTOK_I64: case CTOK_F64: return 8;
         default: return 0;
     }
+}
+
+// A bfloat16 is the upper half of a float32.
+static inline float bf16_value(uint16_t bits) {
+    uint32_t whole = (uint32_t)bits << 16;
+    float value;
+    memcpy(&value, &whole, sizeof value);
+    return value;
+}
+
+// To nearest, ties to even; NaN stays one.
+static inline uint16_t bf16_round(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    if (value != value) return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
 }
 
 #endif

@@ -79,7 +79,9 @@ CTOK_API uint32_t ctok_abi_version(void);                     /* CTOK_ABI_VERSIO
 CTOK_API const char *ctok_status_name(ctok_status status);    /* "CTOK_E_HANDLE"; static storage; "?" for an unknown one */
 
 /* ---------------------------------------------------------------- engine */
-enum { CTOK_KERNELS_AUTO = 0, CTOK_KERNELS_REFERENCE, CTOK_KERNELS_GENERIC, CTOK_KERNELS_AVX2, CTOK_KERNELS_AVX512 };
+enum {
+    CTOK_KERNELS_AUTO = 0, CTOK_KERNELS_REFERENCE, CTOK_KERNELS_GENERIC, CTOK_KERNELS_AVX2, CTOK_KERNELS_AVX512, CTOK_KERNELS_AVX512_BF16
+};
 
 typedef struct {
     uint32_t struct_size;
@@ -94,7 +96,7 @@ typedef struct {
     uint64_t arena_bytes;  /* activation memory now held for reuse between jobs */
     uint32_t num_models;
     uint32_t num_jobs;     /* queued, running, or ended and not released */
-    char kernels[16];      /* "avx512", "avx2", "generic" or "reference" */
+    char kernels[16];      /* "avx512_bf16", "avx512", "avx2", "generic" or "reference" */
 } ctok_engine_info;
 
 /* Called on the engine's thread, and there alone, when a job that ends there finds the list of ended jobs empty. It must only
@@ -116,7 +118,9 @@ CTOK_API ctok_status ctok_engine_wait(uint32_t engine, uint32_t *jobs, uint32_t 
 CTOK_API ctok_status ctok_engine_close(uint32_t engine, ctok_error *error);
 
 /* ---------------------------------------------------------------- model */
-enum { CTOK_PRECISION_AUTO = 0, CTOK_PRECISION_F32 = 1 };
+/* f32: everything in float32. bf16: bfloat16 weights and activations, summed in float32; pixels, norms' statistics, softmax,
+ * the latent and FSQ stay float32. bf16 takes kernels avx512_bf16 or reference, otherwise CTOK_E_DEVICE. */
+enum { CTOK_PRECISION_AUTO = 0, CTOK_PRECISION_F32 = 1, CTOK_PRECISION_BF16 = 2 };
 enum { CTOK_HALF_ENCODER = 1, CTOK_HALF_DECODER = 2 };
 
 /* Where a fact about a model came from. */
@@ -132,7 +136,7 @@ enum {
 
 typedef struct {
     uint32_t struct_size;
-    uint32_t precision;       /* CTOK_PRECISION_*; auto is f32 in this version */
+    uint32_t precision;       /* CTOK_PRECISION_*; auto is bf16 with kernels avx512_bf16, otherwise f32 */
     uint32_t halves;          /* bits of CTOK_HALF_*; 0: every half that the checkpoint holds */
     uint32_t num_fsq_levels;  /* 0: as found */
     uint32_t fsq_levels[8];   /* 2 .. 65535 each, product at most 2^31 - 1 */

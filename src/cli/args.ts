@@ -31,7 +31,12 @@ export const options = {
     value: "FILE|DIR",
     about: "DIR when it ends in /, is a folder, or there are many inputs; made as needed",
   },
-  precision: { type: "string", value: "P", about: "arithmetic", choices: ["f32"] },
+  precision: {
+    type: "string",
+    value: "P",
+    about: "arithmetic: bf16 where the processor has it, otherwise f32 (auto)",
+    choices: ["auto", "f32", "bf16"],
+  },
   format: {
     type: "string",
     value: "F",
@@ -95,7 +100,7 @@ type WholeName = { [K in OptionName]: (typeof options)[K] extends { range: reado
 /** The options, checked, and what followed the command's name. */
 export interface Args extends Omit<Values, "precision" | "format" | "fps" | WholeName>, Partial<Record<WholeName, number>> {
   readonly inputs: readonly string[];
-  readonly precision: "f32" | undefined;
+  readonly precision: "auto" | "f32" | "bf16" | undefined;
   readonly format: TokenFormat | undefined;
   readonly fps: number | Rate | undefined;
 }

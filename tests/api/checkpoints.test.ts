@@ -204,7 +204,11 @@ describe("folders and options", () => {
   });
   test("device, precision and other options", async () => {
     await rejects(() => Tokenizer.open("nano-DI8x8", { device: "cuda" }), "DEVICE", /no CUDA/);
-    await rejects(() => Tokenizer.open("nano-DI8x8", { precision: "bf16" }), "UNSUPPORTED", /float32/);
+    await rejects(
+      () => Tokenizer.open("nano-DI8x8", { precision: "bf16", kernels: "generic" }),
+      "DEVICE",
+      /expected kernels avx512_bf16.*found generic/,
+    );
     await rejects(
       () => Tokenizer.open("nano-DI8x8", { precision: "f64" as "f32" }),
       "ARGUMENT",

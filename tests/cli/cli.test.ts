@@ -56,7 +56,7 @@ const wrongUsages: [args: string[], said: RegExp][] = [
   [["encode", cat, "--out", "x", "--format", "png"], /--format: expected one of safetensors, npy, msgpack, found png/],
   [["encode", cat, "--out", "x.npy", "--format", "msgpack"], /expected the extension \.msgpack, .* found \.npy/],
   [["encode", cat, "--out", "x.npy", "--pre-quant"], /--pre-quant: expected safetensors or msgpack, found npy/],
-  [["encode", cat, "--out", "x", "--precision", "f64"], /--precision: expected one of f32, found f64/],
+  [["encode", cat, "--out", "x", "--precision", "f64"], /--precision: expected one of auto, f32, bf16, found f64/],
   [["encode", cat, "--out", "x", "--threads", "0"], /--threads: expected a whole number from 1 to 256, found 0/],
   [["encode", cat, "--out", "x", "--json=1"], /--json: expected no value, found "1"/],
   [["encode", "v.mp4", "--out", "x", "--window", "9", "--stream"], /--stream: expected no --window beside it, found one/],
@@ -112,7 +112,8 @@ test("the tokens are those of the library, pre-quantiser vector included when as
     "--precision",
     "f32",
   ]);
-  const [got, want] = [await loadTokens(file), await tokenize(join(dir, "p.png"))];
+  await using tok = await Tokenizer.open("nano-DI8x8", { precision: "f32" });
+  const [got, want] = [await loadTokens(file), await tok.encode(join(dir, "p.png"))];
   assert.deepEqual(got.indices.data, want.indices.data);
   assert.deepEqual(got.origin, want.origin);
   assert.deepEqual(got.preQuant.shape, [1, 6, 6, 8]);

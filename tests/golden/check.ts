@@ -17,7 +17,7 @@ import {
 } from "../support.ts";
 
 const limit = 2e-5; // relative L2 in float32
-export const kernelSets = ["reference", "generic", "avx2", "avx512"] as const;
+export const kernelSets = ["reference", "generic", "avx2", "avx512", "avx512_bf16"] as const;
 
 /** Encodes the pixels and decodes the stored tokens; every answer of the golden file is compared. */
 export async function checkGolden(
@@ -27,7 +27,7 @@ export async function checkGolden(
   kernels: (typeof kernelSets)[number] | "auto" = "auto",
 ) {
   const golden = readTensors(goldenPath);
-  await using tok = await Tokenizer.open(model, { kernels });
+  await using tok = await Tokenizer.open(model, { kernels, precision: "f32" });
   const isDiscrete = "indices" in golden;
   assert.equal(tok.info.isDiscrete, isDiscrete);
   const tokens = await tok.encode(golden.pixels as TensorLike<"uint8">, { preQuant: isDiscrete });
@@ -50,7 +50,7 @@ export async function checkGolden(
 /** The whole uint8 pipeline; a video in windows of 17 frames, whose tokens are tokens.0, tokens.1, ... */
 export async function checkPipeline(label: string, model: string, path: string) {
   const golden = readTensors(path);
-  await using tok = await Tokenizer.open(model);
+  await using tok = await Tokenizer.open(model, { precision: "f32" });
   const output = await tok.autoencode(golden.pixels as TensorLike<"uint8">);
   const wanted = golden.output!;
   assert.deepEqual([...output.shape], [...wanted.shape]);

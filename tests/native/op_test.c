@@ -96,9 +96,9 @@ static void report_difference(difference d, ctok_status status, ctok_shape s, co
 // ---------------------------------------------------------------- running an op with the backend's own packing and workspace
 static ctok_status run_conv_past(backend *b, float *out, const float *in, const float *past, const float *residual,
                                  const float *weight, const float *bias, const conv_params *p) {
-    void *packed = new_bytes(b->ops->conv_weight_bytes(b, p->out.c, p->in.c, p->kernel_t, p->kernel));
+    void *packed = new_bytes(b->ops->conv_weight_bytes(b, p->out.c, p->in.c, p->kernel_t, p->kernel, p->in_dtype));
     void *workspace = new_bytes(b->ops->conv_workspace_bytes(b, p));
-    b->ops->conv_weight_pack(b, packed, weight, p->out.c, p->in.c, p->kernel_t, p->kernel);
+    b->ops->conv_weight_pack(b, packed, weight, p->out.c, p->in.c, p->kernel_t, p->kernel, p->in_dtype);
     ctok_status status = b->ops->conv(b, out, in, past, residual, (conv_weights){packed, bias}, workspace, p);
     free(packed), free(workspace);
     return status;
@@ -119,7 +119,7 @@ static ctok_status run_attention(backend *b, float *out, const float *q, const f
 // In space.
 static conv_params conv_of(ctok_shape in, ctok_shape out, int32_t kernel, int32_t stride, int32_t pad_before, int32_t upsample) {
     return (conv_params){.in = in, .out = out, .kernel = kernel, .stride = stride, .pad_before = pad_before, .upsample = upsample,
-                         .kernel_t = 1, .stride_t = 1, .upsample_t = 1};
+                         .kernel_t = 1, .stride_t = 1, .upsample_t = 1, .in_dtype = CTOK_F32, .out_dtype = CTOK_F32};
 }
 
 static conv_params conv_params_of(conv_shape s) {
@@ -143,7 +143,7 @@ static conv_params conv_time_params_of(conv_time_shape s) {
     return p;
 }
 
-static norm_params norm_params_of(norm_shape s) { return (norm_params){{s.n, 1, s.h, s.w, s.c}, s.groups, 1e-6f, s.has_silu}; }
+static norm_params norm_params_of(norm_shape s) { return (norm_params){{s.n, 1, s.h, s.w, s.c}, s.groups, 1e-6f, s.has_silu, CTOK_F32}; }
 
 static fsq_params fsq_params_of(fsq_shape s) {
     fsq_params p = {.shape = {s.n, 1, s.h, s.w, s.num_levels}};
@@ -213,7 +213,7 @@ static void test_known_conv_time(backend *b) {
 static void test_known_norm_attention(backend *b) {
     float in[] = {3, -1, 3, -1}, out[4];
     const float scale[] = {2}, offset[] = {0.5f};
-    norm_params p = {{1, 1, 2, 2, 1}, 1, 0.0f, false};
+    norm_params p = {{1, 1, 2, 2, 1}, 1, 0.0f, false, CTOK_F32};
     b->ops->norm(b, out, in, scale, offset, &p);  // mean 1, deviation 2
     report(out[0] == 2.5f && out[1] == -1.5f, "%s norm of +-2 about 1: %g %g", b->ops->name, out[0], out[1]);
     p.has_silu = true;
@@ -228,11 +228,11 @@ static void test_known_norm_attention(backend *b) {
            out[0], out[1]);
 
     // Over time: the first frame sees itself; the second weighs 1 : 3; a window of one hides the first.
-    a = (attention_params){{1, 2, 1, 1, 1}, true, 0, 0};
+    a = (attention_params){{1, 2, 1, 1, 1}, true, 0, 0, CTOK_F32};
     const float q_time[] = {1, 1};
     run_attention(b, out, q_time, k, v, &a);
     report(out[0] == 4 && fabsf(out[1] - 7) <= 1e-6f, "%s attention over time: %g %.7g", b->ops->name, out[0], out[1]);
-    a = (attention_params){{1, 1, 1, 1, 1}, true, 1, 0};
+    a = (attention_params){{1, 1, 1, 1, 1}, true, 1, 0, CTOK_F32};
     run_attention(b, out, q_time, k, v, &a);
     a.window = 1;
     run_attention(b, out + 1, q_time, k, v, &a);
@@ -305,9 +305,9 @@ static void test_haar(backend *b) {
 static void test_pool(backend *b) {
     const float in[] = {1, 3, 5, 9};
     float out[4];
-    pool_params p = {{1, 3, 1, 1, 1}, {1, 2, 1, 1, 1}, true, true};
+    pool_params p = {{1, 3, 1, 1, 1}, {1, 2, 1, 1, 1}, true, true, CTOK_F32};
     b->ops->pool(b, out, in, &p);  // 1 and 1, 3 and 5
-    p = (pool_params){{1, 4, 1, 1, 1}, {1, 2, 1, 1, 1}, true, false};
+    p = (pool_params){{1, 4, 1, 1, 1}, {1, 2, 1, 1, 1}, true, false, CTOK_F32};
     b->ops->pool(b, out + 2, in, &p);  // 1 and 3, 5 and 9
     report(out[0] == 1 && out[1] == 4 && out[2] == 2 && out[3] == 7, "pool in time: %g %g, later %g %g", out[0], out[1], out[2], out[3]);
 
@@ -316,7 +316,7 @@ static void test_pool(backend *b) {
         ctok_shape from = {shape.n, shape.t, shape.h, shape.w, shape.c}, to = from;
         if (shape.is_temporal) to.t = (from.t + shape.is_first) / 2;
         else to.h /= 2, to.w /= 2;
-        pool_params q = {from, to, shape.is_temporal, shape.is_first};
+        pool_params q = {from, to, shape.is_temporal, shape.is_first, CTOK_F32};
         random_seed(3);
         float *values = new_random(shape_elements(from), 1, 0), *got = new_floats(shape_elements(to));
         ctok_status status = b->ops->pool(b, got, values, &q);
@@ -546,7 +546,7 @@ static void test_attention(backend *reference, backend **sets, int num_sets) {
 static void test_attention_time(backend *reference, backend **sets, int num_sets) {
     for (int s = 0; s < NUM_SHAPES(attention_time_shapes); s++) {
         attention_time_shape shape = attention_time_shapes[s];
-        attention_params p = {{1, shape.t, shape.h, shape.w, shape.c}, true, shape.num_past, shape.window};
+        attention_params p = {{1, shape.t, shape.h, shape.w, shape.c}, true, shape.num_past, shape.window, CTOK_F32};
         int64_t count = shape_elements(p.shape), num_keys = count / shape.t * (shape.t + shape.num_past);
         random_seed((uint64_t)s + 250);
         float *q = new_random(count, shape.spread, 0), *k = new_random(num_keys, 1.7320508f, 0), *v = new_random(num_keys, 1, 0);
@@ -581,7 +581,7 @@ static void test_frames(backend *b) {
         report(status == CTOK_OK && is_same(got, want, count), "%s conv k%d: 2 clips of 3 frames are 6 images", b->ops->name, kernel);
     }
     for (int32_t groups = 1; groups <= 32; groups += 31) {
-        norm_params norm = {clips, groups, 1e-6f, true};
+        norm_params norm = {clips, groups, 1e-6f, true, CTOK_F32};
         ctok_status status = b->ops->norm(b, got, in, weight, weight, &norm);
         norm.shape = images;
         b->ops->norm(b, want, in, weight, weight, &norm);
@@ -635,9 +635,9 @@ static void test_pool_attention_chunks(backend *b) {
     float *in = new_random(count, 1, 0), *k = new_random(count, 1, 0), *v = new_random(count, 1, 0);
     float *want[3], *got[3];  // pooled; attention; attention in a window
     for (int i = 0; i < 3; i++) want[i] = new_floats(count), got[i] = new_floats(count);
-    pool_params pool = {clip, clip, true, true};
+    pool_params pool = {clip, clip, true, true, CTOK_F32};
     pool.out.t = (CHUNK_T + 1) / 2;
-    attention_params all = {clip, true, 0, 0}, near = {clip, true, 0, window};
+    attention_params all = {clip, true, 0, 0, CTOK_F32}, near = {clip, true, 0, window, CTOK_F32};
     bool is_ok = b->ops->pool(b, want[0], in, &pool) == CTOK_OK;
     is_ok &= run_attention(b, want[1], in, k, v, &all) == CTOK_OK && run_attention(b, want[2], in, k, v, &near) == CTOK_OK;
     int64_t first = 0, pooled = 0;
@@ -673,8 +673,8 @@ static void test_time(backend *b) {
 static void test_special_values(backend *reference, backend **sets, int num_sets) {
     conv_params conv = conv_of((ctok_shape){1, 1, 9, 17, 5}, (ctok_shape){1, 1, 9, 17, 40}, 3, 1, 1, 1);
     conv_params conv_time = conv_time_params_of((conv_time_shape){1, 3, 3, 17, 5, 40, 1, 1, true, false, NONE});
-    norm_params norm = {{2, 1, 5, 5, 64}, 32, 1e-6f, true};
-    attention_params attention = {.shape = {1, 1, 5, 9, 33}}, attention_time = {{1, 5, 1, 9, 33}, true, 0, 0};
+    norm_params norm = {{2, 1, 5, 5, 64}, 32, 1e-6f, true, CTOK_F32};
+    attention_params attention = {.shape = {1, 1, 5, 9, 33}}, attention_time = {{1, 5, 1, 9, 33}, true, 0, 0, CTOK_F32};
     int64_t count = 9 * 17 * 40, norm_count = shape_elements(norm.shape), attention_count = shape_elements(attention.shape);
     random_seed(300);
     float *in = new_random(9 * 17 * 5, 1, 0), *weight = new_random(40 * 5 * 9, 1, 0);
@@ -737,8 +737,8 @@ enum { THREAD_CONV = 19 * 23 * 48, THREAD_NORM = 33 * 65 * 32, THREAD_ATTENTION 
 static bool run_all(backend *b, float *out) {
     conv_params conv = conv_of((ctok_shape){1, 1, 19, 23, 36}, (ctok_shape){1, 1, 19, 23, 48}, 3, 1, 1, 1);
     conv_params conv_time = conv_time_params_of((conv_time_shape){1, 5, 13, 19, 48, 48, 1, 1, true, false, NONE});
-    norm_params norm = {{1, 1, 33, 65, 32}, 32, 1e-6f, true};
-    attention_params attention = {.shape = {1, 1, 17, 19, 64}}, attention_time = {conv_time.out, true, 0, 0};
+    norm_params norm = {{1, 1, 33, 65, 32}, 32, 1e-6f, true, CTOK_F32};
+    attention_params attention = {.shape = {1, 1, 17, 19, 64}}, attention_time = {conv_time.out, true, 0, 0, CTOK_F32};
     ctok_shape wide = {2, 1, 31, 37, 64};  // by Winograd
     conv_params conv_wide = conv_of(wide, wide, 3, 1, 1, 1);
     random_seed(400);
@@ -781,10 +781,10 @@ static void test_cancel(backend *b) {
     int32_t indices[4] = {0};
     ctok_shape s = {1, 1, 2, 2, 3};
     conv_params conv = conv_of(s, s, 3, 1, 1, 1);
-    norm_params norm = {s, 1, 1e-6f, true};
-    attention_params attention = {.shape = s}, attention_time = {s, true, 0, 0};
+    norm_params norm = {s, 1, 1e-6f, true, CTOK_F32};
+    attention_params attention = {.shape = s}, attention_time = {s, true, 0, 0, CTOK_F32};
     haar_params haar = {s, {1, 1, 1, 1, 12}, 2, 1, true}, unhaar = {{1, 1, 1, 1, 12}, s, 2, 1, true};
-    pool_params pool = {s, {1, 1, 1, 1, 3}, false, true};
+    pool_params pool = {s, {1, 1, 1, 1, 3}, false, true, CTOK_F32};
     transfer_params transfer = {EXTERNAL_PIXELS_U8, s, 1, 2, 2, 0, 0, 0};
     fsq_params fsq = {.shape = s};
     fsq_tables(&fsq, (const uint32_t[]){8, 8, 8}, 3);

@@ -3,6 +3,7 @@
 #if defined(__x86_64__)
 #define VECTOR_BYTES 32
 #define TILE_PIXELS 6
+#define HAS_BF16 0
 #define OPS_TABLE avx2_ops
 #define OPS_NAME "avx2"
 #include "blocked_ops.inc"

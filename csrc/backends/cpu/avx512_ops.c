@@ -3,6 +3,7 @@
 #if defined(__x86_64__)
 #define VECTOR_BYTES 64
 #define TILE_PIXELS 14
+#define HAS_BF16 0
 #define OPS_TABLE avx512_ops
 #define OPS_NAME "avx512"
 #include "blocked_ops.inc"

@@ -1,5 +1,5 @@
 // Opens the CPU backend: counts processors, picks the op table once, starts the pool, gives memory. Ops are in ref_ops.c
-// (scalar) and blocked_*.inc (fast; compiled by generic_ops.c, avx2_ops.c and avx512_ops.c).
+// (scalar) and blocked_*.inc (fast; compiled by generic_ops.c, avx2_ops.c, avx512_ops.c and avx512bf16_ops.c).
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -61,6 +61,7 @@ static ctok_status select_ops(const backend_ops **out, uint32_t kernels, ctok_er
     cpu_features features = features_detect();
     const kernel_set sets[] = {
 #if defined(__x86_64__)
+        {CTOK_KERNELS_AVX512_BF16, &avx512bf16_ops, features.has_avx512_bf16},
         {CTOK_KERNELS_AVX512, &avx512_ops, features.has_avx512},
         {CTOK_KERNELS_AVX2, &avx2_ops, features.has_avx2},
 #endif
@@ -73,10 +74,10 @@ static ctok_status select_ops(const backend_ops **out, uint32_t kernels, ctok_er
             *out = sets[i].ops;
             return CTOK_OK;
         }
-    static const char *const names[] = {"auto", "reference", "generic", "avx2", "avx512"};
-    if (kernels > CTOK_KERNELS_AVX512) return ctok_fail(error, CTOK_E_ARGUMENT, kernels, "expected kernels 0 to 4, found %u", kernels);
-    return ctok_fail(error, CTOK_E_DEVICE, kernels, "kernels %s were asked for; this processor has reference, generic%s%s",
-                     names[kernels], features.has_avx2 ? ", avx2" : "", features.has_avx512 ? ", avx512" : "");
+    static const char *const names[] = {"auto", "reference", "generic", "avx2", "avx512", "avx512_bf16"};
+    if (kernels > CTOK_KERNELS_AVX512_BF16) return ctok_fail(error, CTOK_E_ARGUMENT, kernels, "expected kernels 0 to 5, found %u", kernels);
+    return ctok_fail(error, CTOK_E_DEVICE, kernels, "kernels %s were asked for; this processor has reference, generic%s%s%s",
+                     names[kernels], features.has_avx2 ? ", avx2" : "", features.has_avx512 ? ", avx512" : "", features.has_avx512_bf16 ? ", avx512_bf16" : "");
 }
 
 ctok_status cpu_backend_open(backend **out, uint32_t num_threads, uint32_t kernels, ctok_error *error) {

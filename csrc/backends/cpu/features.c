@@ -6,12 +6,13 @@
 #include <unistd.h>
 
 cpu_features features_detect(void) {
-    cpu_features found = {false, false};
+    cpu_features found = {false, false, false};
 #if defined(__x86_64__)
     __builtin_cpu_init();
     found.has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     found.has_avx512 = found.has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    found.has_avx512_bf16 = found.has_avx512 && __builtin_cpu_supports("avx512bf16");
 #endif
     return found;
 }

@@ -2,6 +2,7 @@
 // Serves where neither AVX2 nor AVX-512 does. Called through generic_ops.
 #define VECTOR_BYTES 16
 #define TILE_PIXELS 6
+#define HAS_BF16 0
 #define OPS_TABLE generic_ops
 #define OPS_NAME "generic"
 #include "blocked_ops.inc"

@@ -18,15 +18,29 @@ typedef struct {
     const void *params;
 } ref_call;
 
+// Element i of an activation, and the rounding of a result.
+static double get(const void *activation, int64_t i, ctok_dtype dtype) {
+    return (double)(dtype == CTOK_BF16 ? bf16_value(((const uint16_t *)activation)[i]) : ((const float *)activation)[i]);
+}
+
+static void set(void *activation, int64_t i, double value, ctok_dtype dtype) {
+    if (dtype == CTOK_BF16) ((uint16_t *)activation)[i] = bf16_round((float)value);
+    else ((float *)activation)[i] = (float)value;
+}
+
 // ---------------------------------------------------------------- conv: a task is a row of the output
-static size_t ref_conv_weight_bytes(const backend *b, int64_t c_out, int64_t c_in, int32_t kernel_t, int32_t kernel) {
-    (void)b;
+static size_t ref_conv_weight_bytes(const backend *b, int64_t c_out, int64_t c_in, int32_t kernel_t, int32_t kernel,
+                                    ctok_dtype in_dtype) {
+    (void)b, (void)in_dtype;
     return (size_t)(c_out * c_in * kernel_t * kernel * kernel) * sizeof(float);
 }
 
 static void ref_conv_weight_pack(backend *b, void *packed, const float *weight, int64_t c_out, int64_t c_in, int32_t kernel_t,
-                                 int32_t kernel) {
-    memcpy(packed, weight, ref_conv_weight_bytes(b, c_out, c_in, kernel_t, kernel));
+                                 int32_t kernel, ctok_dtype in_dtype) {
+    size_t num_bytes = ref_conv_weight_bytes(b, c_out, c_in, kernel_t, kernel, in_dtype);
+    memcpy(packed, weight, num_bytes);
+    float *weights = packed;
+    for (size_t i = 0; i < num_bytes / sizeof(float) && in_dtype == CTOK_BF16; i++) weights[i] = bf16_value(bf16_round(weights[i]));
 }
 
 static size_t ref_conv_workspace_bytes(const backend *b, const conv_params *p) {
@@ -34,13 +48,13 @@ static size_t ref_conv_workspace_bytes(const backend *b, const conv_params *p) {
     return 0;
 }
 
-// [H, W, C] of the frame that tap k of output frame j reads.
-static const float *conv_frame(const ref_call *call, int64_t n, int64_t j, int64_t k) {
+// The frame that tap k of output frame j reads: of in, or of past. *at is its first element.
+static const void *conv_frame(const ref_call *call, int64_t *at, int64_t n, int64_t j, int64_t k) {
     const conv_params *p = call->params;
-    const float *in = call->in, *past = call->third;
     int64_t frame = p->in.h * p->in.w * p->in.c, s = (j * p->stride_t + k - p->pad_t + p->offset_t) >> (p->upsample_t - 1);
-    if (s >= 0) return in + (n * p->in.t + s) * frame;
-    return past ? past + (n * 2 + 2 + s) * frame : in + n * p->in.t * frame;
+    bool is_past = s < 0 && call->third;
+    *at = (is_past ? n * 2 + 2 + s : n * p->in.t + (s < 0 ? 0 : s)) * frame;
+    return is_past ? call->third : call->in;
 }
 
 static double conv_point(const ref_call *call, int64_t n, int64_t ot, int64_t oy, int64_t ox, int64_t co) {
@@ -51,8 +65,10 @@ static double conv_point(const ref_call *call, int64_t n, int64_t ot, int64_t oy
     for (int64_t tap = 0; tap < taps; tap++) {
         int64_t y = oy * p->stride + tap / K % K - p->pad_before, x = ox * p->stride + tap % K - p->pad_before;
         if (y < 0 || x < 0 || y >= p->in.h * p->upsample || x >= p->in.w * p->upsample) continue;
-        const float *in = conv_frame(call, n, ot, tap / K / K) + (y / p->upsample * p->in.w + x / p->upsample) * C;
-        for (int64_t c = 0; c < C; c++) sum += (double)in[c] * weight[c * taps + tap];
+        int64_t at;
+        const void *in = conv_frame(call, &at, n, ot, tap / K / K);
+        at += (y / p->upsample * p->in.w + x / p->upsample) * C;
+        for (int64_t c = 0; c < C; c++) sum += get(in, at + c, p->in_dtype) * weight[c * taps + tap];
     }
     return sum;
 }
@@ -63,7 +79,6 @@ static void conv_row(void *context, int64_t task, int32_t thread) {
     const conv_params *p = call->params;
     int64_t C = p->out.c, oy = task % p->out.h, ot = task / p->out.h % p->out.t, n = task / p->out.h / p->out.t;
     int64_t at = task * p->out.w * C;
-    const float *residual = call->second;
     for (int64_t ox = 0; ox < p->out.w; ox++) {
         int64_t from = at;
         if (p->has_upsampled_residual) {
@@ -71,11 +86,11 @@ static void conv_row(void *context, int64_t task, int32_t thread) {
             from = (((n * p->in.t + t) * p->in.h + oy / p->upsample) * p->in.w + ox / p->upsample) * C;
         }
         for (int64_t co = 0; co < C; co++, at++, from++)
-            ((float *)call->out)[at] = (float)(conv_point(call, n, ot, oy, ox, co) + (residual ? residual[from] : 0.0));
+            set(call->out, at, conv_point(call, n, ot, oy, ox, co) + (call->second ? get(call->second, from, p->out_dtype) : 0.0), p->out_dtype);
     }
 }
 
-static ctok_status ref_conv(backend *b, float *out, const float *in, const float *past, const float *residual, conv_weights w,
+static ctok_status ref_conv(backend *b, void *out, const void *in, const void *past, const void *residual, conv_weights w,
                             void *workspace, const conv_params *p) {
     (void)workspace;
     ref_call call = {.out = out, .in = in, .second = residual, .third = past, .weights = w, .params = p};
@@ -88,25 +103,28 @@ static void norm_group(void *context, int64_t task, int32_t thread) {
     const ref_call *call = context;
     const norm_params *p = call->params;
     int64_t C = p->shape.c, width = C / p->groups, n = task / p->groups, first = task % p->groups * width;
-    int64_t positions = p->shape.h * p->shape.w;
-    const float *in = (const float *)call->in + n * positions * C, *scale = call->second, *offset = call->third;
-    float *out = (float *)call->out + n * positions * C;
+    int64_t positions = p->shape.h * p->shape.w, frame = n * positions * C;
+    const float *scale = call->second, *offset = call->third;
 
     double count = (double)(positions * width), mean = 0, variance = 0;
     for (int64_t i = 0; i < positions; i++)
-        for (int64_t c = first; c < first + width; c++) mean += in[i * C + c];
+        for (int64_t c = first; c < first + width; c++) mean += get(call->in, frame + i * C + c, p->dtype);
     mean /= count;
     for (int64_t i = 0; i < positions; i++)
-        for (int64_t c = first; c < first + width; c++) variance += (in[i * C + c] - mean) * (in[i * C + c] - mean);
+        for (int64_t c = first; c < first + width; c++) {
+            double gap = get(call->in, frame + i * C + c, p->dtype) - mean;
+            variance += gap * gap;
+        }
     double inverse = 1.0 / sqrt(variance / count + (double)p->epsilon);
     for (int64_t i = 0; i < positions; i++)
         for (int64_t c = first; c < first + width; c++) {
-            double y = (in[i * C + c] - mean) * inverse * scale[c] + offset[c];
-            out[i * C + c] = (float)(p->has_silu ? y / (1.0 + exp(-y)) : y);
+            int64_t at = frame + i * C + c;
+            double y = (get(call->in, at, p->dtype) - mean) * inverse * scale[c] + offset[c];
+            set(call->out, at, p->has_silu ? y / (1.0 + exp(-y)) : y, p->dtype);
         }
 }
 
-static ctok_status ref_norm(backend *b, float *out, const float *in, const float *scale, const float *offset, const norm_params *p) {
+static ctok_status ref_norm(backend *b, void *out, const void *in, const float *scale, const float *offset, const norm_params *p) {
     ref_call call = {.out = out, .in = in, .second = scale, .third = offset, .params = p};
     return cpu_run(b, p->shape.n * p->shape.t * p->groups, norm_group, &call);
 }
@@ -124,32 +142,29 @@ static void attention_query(void *context, int64_t task, int32_t thread) {
     const ref_call *call = context;
     const attention_params *p = call->params;
     int64_t C = p->shape.c, positions = p->shape.h * p->shape.w, t = task / positions;
-    // In space the keys are the positions of the frame; in time they are frames of the position, `step` floats apart.
+    // In space the keys are the positions of the frame; in time they are frames of the position, `step` elements apart.
     int64_t num_keys = positions, step = C, first = t * positions * C;
     if (p->is_temporal) {
         num_keys = p->num_past + t + 1, step = positions * C, first = task % positions * C;
         int64_t unseen = p->window && num_keys > p->window ? num_keys - p->window : 0;
         num_keys -= unseen, first += unseen * step;
     }
-    const float *q = (const float *)call->in + task * C;
-    const float *k = (const float *)call->second + first, *v = (const float *)call->third + first;
-    float *out = (float *)call->out + task * C;
     double *row = call->rows + thread * attention_row_keys(p), largest = -INFINITY, total = 0;
     for (int64_t j = 0; j < num_keys; j++) {
         row[j] = 0;
-        for (int64_t c = 0; c < C; c++) row[j] += (double)q[c] * k[j * step + c];
+        for (int64_t c = 0; c < C; c++) row[j] += get(call->in, task * C + c, p->dtype) * get(call->second, first + j * step + c, p->dtype);
         row[j] /= sqrt((double)C);
         if (row[j] > largest) largest = row[j];
     }
     for (int64_t j = 0; j < num_keys; j++) total += row[j] = exp(row[j] - largest);
     for (int64_t c = 0; c < C; c++) {
         double sum = 0;
-        for (int64_t j = 0; j < num_keys; j++) sum += row[j] * v[j * step + c];
-        out[c] = (float)(sum / total);
+        for (int64_t j = 0; j < num_keys; j++) sum += row[j] * get(call->third, first + j * step + c, p->dtype);
+        set(call->out, task * C + c, sum / total, p->dtype);
     }
 }
 
-static ctok_status ref_attention(backend *b, float *out, const float *q, const float *k, const float *v, void *workspace,
+static ctok_status ref_attention(backend *b, void *out, const void *q, const void *k, const void *v, void *workspace,
                                  const attention_params *p) {
     ref_call call = {.out = out, .in = q, .second = k, .third = v, .rows = workspace, .params = p};
     return cpu_run(b, shape_positions(p->shape), attention_query, &call);
@@ -157,6 +172,7 @@ static ctok_status ref_attention(backend *b, float *out, const float *q, const f
 
 const backend_ops ref_ops = {
     .name = "reference",
+    .has_bf16 = true,
     .conv_weight_bytes = ref_conv_weight_bytes,
     .conv_weight_pack = ref_conv_weight_pack,
     .conv_workspace_bytes = ref_conv_workspace_bytes,

@@ -205,6 +205,16 @@ ctok_status ref_unhaar(backend *b, float *out, const float *in, const haar_param
 }
 
 // ---------------------------------------------------------------- pool: a task is a row of the output
+static void mean_of_two_bf16(uint16_t *restrict out, const uint16_t *a, const uint16_t *b, int64_t count) {
+    for (int64_t i = 0; i < count; i++) out[i] = bf16_round((bf16_value(a[i]) + bf16_value(b[i])) / 2);
+}
+
+static void mean_of_four_bf16(uint16_t *restrict out, const uint16_t *a, const uint16_t *b, const uint16_t *c, const uint16_t *d,
+                              int64_t count) {
+    for (int64_t i = 0; i < count; i++)
+        out[i] = bf16_round(((bf16_value(a[i]) + bf16_value(b[i])) + (bf16_value(c[i]) + bf16_value(d[i]))) / 4);
+}
+
 static void mean_of_two(float *restrict out, const float *a, const float *b, int64_t count) {
     for (int64_t i = 0; i < count; i++) out[i] = (float)(((double)a[i] + b[i]) / 2);
 }
@@ -219,19 +229,24 @@ static void pool_row(void *context, int64_t task, int32_t thread) {
     const pool_params *p = call->params;
     int64_t n = task / p->out.h / p->out.t, t = task / p->out.h % p->out.t, y = task % p->out.h;
     int64_t C = p->in.c, row = p->in.w * C, frame = p->in.h * row;
-    const float *in = (const float *)call->in + n * p->in.t * frame;
-    float *out = (float *)call->out + task * p->out.w * C;
+    int64_t to = task * p->out.w * C, first = n * p->in.t * frame;
+    bool is_bf16 = p->dtype == CTOK_BF16;
     if (p->is_temporal) {
-        int64_t second = 2 * t + !p->is_first, first = second > 0 ? second - 1 : 0;
-        mean_of_two(out, in + first * frame + y * row, in + second * frame + y * row, row);
-    } else {
-        const float *top = in + t * frame + 2 * y * row, *bottom = top + row;
-        for (int64_t x = 0; x < p->out.w; x++, out += C, top += 2 * C, bottom += 2 * C)
-            mean_of_four(out, top, top + C, bottom, bottom + C, C);
+        int64_t second = 2 * t + !p->is_first, a = first + (second > 0 ? second - 1 : 0) * frame + y * row, b = first + second * frame + y * row;
+        if (is_bf16) mean_of_two_bf16((uint16_t *)call->out + to, (const uint16_t *)call->in + a, (const uint16_t *)call->in + b, row);
+        else mean_of_two((float *)call->out + to, (const float *)call->in + a, (const float *)call->in + b, row);
+        return;
+    }
+    first += t * frame + 2 * y * row;
+    for (int64_t x = 0; x < p->out.w; x++, to += C, first += 2 * C) {
+        const uint16_t *half = (const uint16_t *)call->in + first;
+        const float *in = (const float *)call->in + first;
+        if (is_bf16) mean_of_four_bf16((uint16_t *)call->out + to, half, half + C, half + row, half + row + C, C);
+        else mean_of_four((float *)call->out + to, in, in + C, in + row, in + row + C, C);
     }
 }
 
-ctok_status ref_pool(backend *b, float *out, const float *in, const pool_params *p) {
+ctok_status ref_pool(backend *b, void *out, const void *in, const pool_params *p) {
     pixel_call call = {.out = out, .in = in, .params = p};
     return cpu_run(b, p->out.n * p->out.t * p->out.h, pool_row, &call);
 }
