@@ -1,5 +1,5 @@
 /**
- * Compiles csrc/ into build/libctok.so, and tests/native/*.c into build/tests/. Run: node_modules/.bin/bun build.ts
+ * Compiles csrc/ into build/libctok.so, tests/native/*.c into build/tests/ and bench/*.c into build/bench/. Run: node_modules/.bin/bun build.ts
  * A file's prefix decides its flags (avx512_conv.c gets AVX-512), so only files that dispatch guards hold such code.
  * Objects are kept; a file is compiled again when it, a header or this file changed. Limit: needs gcc or clang (CC names one).
  */
@@ -74,7 +74,7 @@ const objectOf = (source: string) => join(out, "objects", source.replaceAll("/",
 
 export async function build(): Promise<void> {
   mkdirSync(join(out, "objects"), { recursive: true });
-  mkdirSync(join(out, "tests"), { recursive: true });
+  for (const folder of ["tests", "bench"]) mkdirSync(join(out, folder), { recursive: true });
   const sources = filesUnder("csrc", ".c");
   await inParallel(
     sources.filter((s) => isStale(objectOf(s), s)).map((source) => () => {
@@ -97,19 +97,14 @@ export async function build(): Promise<void> {
       "-lm",
     ]);
   }
+  const programs = [...filesUnder("tests/native", ".c"), ...filesUnder("bench", ".c")].map((source) => ({
+    source,
+    target: join(out, source.startsWith("bench") ? "bench" : "tests", basename(source, ".c")),
+  }));
   await inParallel(
-    filesUnder("tests/native", ".c").filter((test) => {
-      const target = join(out, "tests", basename(test, ".c"));
-      return isStale(target, test) || modified(target) < newestObject;
-    }).map((test) => () =>
-      produce(join(out, "tests", basename(test, ".c")), [
-        ...common,
-        ...warnings,
-        join(root, test),
-        ...objects,
-        "-pthread",
-        "-lm",
-      ])
+    programs.filter(({ source, target }) => isStale(target, source) || modified(target) < newestObject).map(
+      (program) => () =>
+        produce(program.target, [...common, ...warnings, join(root, program.source), ...objects, "-pthread", "-lm"]),
     ),
   );
 }
