@@ -16,7 +16,7 @@ import { makeWorkplace, noPython, runs, runsScript } from "../workplace.ts";
 import { type Block, blocksOf, documents, read } from "./documents.ts";
 
 /** Commands that other tests run (the packed package, the container's steps), or that need a person. */
-const elsewhere = /^(bun add ctok|deno add npm:ctok|docker (build|run) |git clone |cd \w+$)/;
+const elsewhere = /^(bun add \S*ctok|deno add npm:ctok|docker (build|run) |git clone |cd \w+$)/;
 const isText = (language: string) => ["", "text", "js", "toml"].includes(language);
 
 /** Twenty frames of 64 x 96 pixels cut out of the sample clip: every block is about names and calls, not about pictures. */
