@@ -32,12 +32,13 @@ function checkRules(all: string[], rules: [from: RegExp, allowed: RegExp][]): vo
   }
 }
 
-test("TypeScript: cli, examples → mod.ts → src → ffi", () => {
+test("TypeScript: cli → repl → mod.ts; examples → mod.ts → src → ffi", () => {
   checkRules([...files("src", /\.ts$/), ...files("ffi", /\.ts$/), ...files("examples", /\.ts$/), "mod.ts"], [
     [/^examples\//, /^(mod\.ts|examples\/.*)$/],
-    [/^src\/cli\//, /^(mod\.ts|src\/cli\/.*)$/],
-    [/^mod\.ts$/, /^src\/(?!cli\/)/],
-    [/^src\//, /^(src\/(?!cli\/).*|ffi\/(native|layout|load)\.ts)$/],
+    [/^src\/cli\//, /^(mod\.ts|src\/(cli|repl)\/.*)$/],
+    [/^src\/repl\//, /^(mod\.ts|src\/repl\/.*)$/],
+    [/^mod\.ts$/, /^src\/(?!cli\/|repl\/)/],
+    [/^src\//, /^(src\/(?!cli\/|repl\/).*|ffi\/(native|layout|load)\.ts)$/],
     [/^ffi\/load\.ts$/, /^ffi\/(native|bun|deno)\.ts$/],
     [/^ffi\/(bun|deno)\.ts$/, /^ffi\/(native|symbols)\.ts$/],
     [/^ffi\/native\.ts$/, /^ffi\/(layout|symbols)\.ts$/],
