@@ -138,6 +138,7 @@ static void *engine_thread(void *argument) {
 // ---------------------------------------------------------------- opening and closing
 static void destroy(object *self) {
     engine *e = (engine *)self;
+    weights_list_destroy(&e->weights);  // empty: every model held the engine
     e->backend->close(e->backend);
     pthread_cond_destroy(&e->has_work);
     pthread_cond_destroy(&e->has_ended);
@@ -154,6 +155,7 @@ ctok_status engine_open(uint32_t *id, const ctok_engine_options *options, ctok_w
         return status;
     }
     object_init(&e->base, OBJECT_ENGINE, NULL, destroy);
+    weights_list_init(&e->weights, e->backend);
     e->wake = wake;
     pthread_mutex_init(&e->lock, NULL);
     pthread_condattr_t monotonic;
