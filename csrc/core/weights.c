@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+// Of a file that is being packed, what may stay mapped into memory: enough that dropping costs nothing, little beside the weights.
+enum { WINDOW_BYTES = 8 << 20 };
+
 // ---------------------------------------------------------------- the list
 void weights_list_init(weights_list *list, backend *b) {
     list->backend = b;
@@ -71,6 +74,8 @@ static size_t main_bytes(const backend *b, const graph_layer *l) {
 
 static size_t bias_bytes(const graph_layer *l) { return backend_align((size_t)l->c_out * sizeof(float)); }
 
+static size_t file_bytes(const checkpoint_tensor *t) { return (size_t)checkpoint_elements(t) * dtype_bytes(t->dtype); }
+
 static void read_tensor(weights *w, float *out, const checkpoint_tensor *t) {
     int64_t num_nonfinite = checkpoint_read_f32(t, out);
     if (num_nonfinite && w->num_nonfinite_tensors++ == 0) snprintf(w->first_nonfinite, sizeof w->first_nonfinite, "%.159s", t->name);
@@ -109,11 +114,16 @@ static ctok_status pack(weights *w, backend *b, const weights_source *source, at
         return ctok_fail(error, CTOK_E_MEMORY, (int64_t)w->num_bytes, "no memory for %zu bytes of weights", w->num_bytes);
     }
     uint8_t *at = w->block;
+    size_t window = 0;
     for (int32_t n = 0; n < source->num_layers && !atomic_load(cancel); n++, atomic_fetch_add(steps_done, 1)) {
         const graph_layer *l = &source->layers[n];
         if (l->is_unused) continue;
         pack_layer(w, b, source, n, at, unpacked);
         at += main_bytes(b, l) + bias_bytes(l);
+        window += file_bytes(source->tensors[n * 2]);
+        if (window < WINDOW_BYTES) continue;
+        checkpoint_drop_pages(source->checkpoint);
+        window = 0;
     }
     free(unpacked);
     return atomic_load(cancel) ? ctok_fail(error, CTOK_E_CANCELLED, 0, "cancelled while opening") : CTOK_OK;

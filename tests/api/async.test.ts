@@ -14,6 +14,12 @@ const pixels = (side: number): TensorLike<"uint8"> => ({
   data: Uint8Array.from({ length: side * side * 3 }, (_, i) => (i * 31) & 255),
 });
 
+/** What a script of this folder prints, run as a process of its own. */
+function runAlone(script: string, ...args: string[]): string {
+  const run = runtime === "bun" ? [] : ["run", "-A", "--no-check"];
+  return execFileSync(process.execPath, [...run, join(root, "tests/api", script), ...args], { encoding: "utf8", cwd: root });
+}
+
 /** Fires every 10 ms; gives the longest delay beyond that, in ms, while `work` runs. */
 async function longestDelay(work: () => Promise<unknown>): Promise<{ longest: number; elapsed: number }> {
   let last = performance.now(), longest = 0;
@@ -136,15 +142,16 @@ describe("memory", () => {
     const grown = (residentBytes() - before) / 1e6;
     assert.ok(grown < 20, `grew by ${grown.toFixed(1)} MB`);
   });
+  test("opening a full-size DI8x8 takes its packed weights and a window of its file, not all of the file", () =>
+    withWeights("DI8x8", "full", (path) => {
+      const [addedMb, weightMb] = runAlone("open_memory.ts", path).split(" ").map((bytes) => Number(bytes) / 1e6);
+      assert.ok(addedMb! < weightMb! + 40, `added ${addedMb} MB to the peak, of which weights are ${weightMb}`);
+      return Promise.resolve();
+    }));
   for (const [side, limitMb] of [[512, 700], [1024, 1200]] as const) {
     test(`peak of a full-size DI8x8 encode at ${side}x${side} is under ${limitMb} MB`, () =>
       withWeights("DI8x8", "full", (path) => {
-        const args = runtime === "bun" ? [] : ["run", "-A", "--no-check"];
-        const out = execFileSync(process.execPath, [...args, join(root, "tests/api/peak_memory.ts"), path, String(side)], {
-          encoding: "utf8",
-          cwd: root,
-        });
-        const peakMb = Number(out) / 1e6;
+        const peakMb = Number(runAlone("peak_memory.ts", path, String(side))) / 1e6;
         assert.ok(peakMb < limitMb, `peak of ${peakMb.toFixed(0)} MB`);
         return Promise.resolve();
       }));
