@@ -137,8 +137,12 @@ typedef struct {
     ctok_status (*dequantize)(backend *b, float *codes, const int32_t *indices /* in range */, const fsq_params *p);
 } backend_ops;
 
+// One part of a loop. thread: 0 .. num_threads - 1.
+typedef void (*backend_task)(void *context, int64_t task, int32_t thread);
+
 struct backend {
     const backend_ops *ops;
+    void (*run)(backend *b, int64_t num_tasks, backend_task task, void *context);  // core's own loops: every task once, on all threads
     void *(*alloc)(backend *b, size_t num_bytes);  // BACKEND_ALIGNMENT-aligned, NULL when there is none; contents undefined
     void *(*grow)(backend *b, void *memory, size_t num_bytes, size_t new_bytes);  // as realloc: NULL leaves the old as it was
     void (*free)(backend *b, void *memory, size_t num_bytes);

@@ -6,8 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Of a file that is being packed, what may stay mapped into memory: enough that dropping costs nothing, little beside the weights.
-enum { WINDOW_BYTES = 8 << 20 };
+enum {
+    WINDOW_BYTES = 8 << 20,   // of the file that may stay in memory: enough that dropping costs nothing, little beside the weights
+    TASK_ELEMENTS = 32 << 10  // that a thread reads at once: they stay in its second-level cache while they are looked through
+};
 
 // ---------------------------------------------------------------- the list
 void weights_list_init(weights_list *list, backend *b) {
@@ -76,23 +78,42 @@ static size_t bias_bytes(const graph_layer *l) { return backend_align((size_t)l-
 
 static size_t file_bytes(const checkpoint_tensor *t) { return (size_t)checkpoint_elements(t) * dtype_bytes(t->dtype); }
 
-static void read_tensor(weights *w, float *out, const checkpoint_tensor *t) {
-    int64_t num_nonfinite = checkpoint_read_f32(t, out);
-    if (num_nonfinite && w->num_nonfinite_tensors++ == 0) snprintf(w->first_nonfinite, sizeof w->first_nonfinite, "%.159s", t->name);
-    w->num_nonfinite += num_nonfinite;
+typedef struct {
+    const checkpoint_tensor *tensor;
+    float *out;
+    int64_t task_rows, row_elements;
+    _Atomic int64_t num_nonfinite;
+} read_call;
+
+static void read_rows(void *context, int64_t task, int32_t thread) {
+    (void)thread;
+    read_call *call = context;
+    int64_t first = task * call->task_rows, left = call->tensor->shape[0] - first;
+    checkpoint_tensor rows = checkpoint_rows(call->tensor, first, left < call->task_rows ? left : call->task_rows);
+    int64_t num_nonfinite = checkpoint_read_f32(&rows, call->out + first * call->row_elements);
+    if (num_nonfinite) atomic_fetch_add(&call->num_nonfinite, num_nonfinite);
+}
+
+static void read_tensor(weights *w, backend *b, float *out, const checkpoint_tensor *t) {
+    if (checkpoint_elements(t) == 0) return;
+    int64_t row_elements = checkpoint_elements(t) / t->shape[0], task_rows = row_elements < TASK_ELEMENTS ? TASK_ELEMENTS / row_elements : 1;
+    read_call call = {.tensor = t, .out = out, .task_rows = task_rows, .row_elements = row_elements};
+    b->run(b, (t->shape[0] + task_rows - 1) / task_rows, read_rows, &call);
+    if (call.num_nonfinite && w->num_nonfinite_tensors++ == 0) snprintf(w->first_nonfinite, sizeof w->first_nonfinite, "%.159s", t->name);
+    w->num_nonfinite += call.num_nonfinite;
 }
 
 static void pack_layer(weights *w, backend *b, const weights_source *source, int32_t n, uint8_t *at, float *unpacked) {
     const graph_layer *l = &source->layers[n];
     const checkpoint_tensor *weight = source->tensors[n * 2], *bias = source->tensors[n * 2 + 1];
     float *second = (float *)(at + main_bytes(b, l));
-    read_tensor(w, second, bias);
+    read_tensor(w, b, second, bias);
     if (l->kind == OP_CONV) {
-        read_tensor(w, unpacked, weight);
+        read_tensor(w, b, unpacked, weight);
         b->ops->conv_weight_pack(b, at, unpacked, l->c_out, l->c_in, l->kernel_t, l->kernel);
         w->layers[n].conv = (conv_weights){at, second};
     } else {
-        read_tensor(w, (float *)at, weight);
+        read_tensor(w, b, (float *)at, weight);
         w->layers[n].scale = (float *)at, w->layers[n].offset = second;
     }
 }
