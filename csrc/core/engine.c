@@ -114,10 +114,8 @@ static void *engine_thread(void *argument) {
     for (engine_job *job; (job = next_job(e));) {
         pthread_mutex_unlock(&e->lock);
         int64_t start = now_us();
-        e->backend->cancel = &job->is_cancelled;
         ctok_status status = atomic_load(&job->is_cancelled) ? ctok_fail(&job->error, CTOK_E_CANCELLED, 0, "cancelled before it ran")
                                                              : job->run(job, &job->error);
-        e->backend->cancel = NULL;
         pthread_mutex_lock(&e->lock);
         if (status == CTOK_E_CANCELLED && e->is_stopping) status = fail_closed(job);
         e->running = NULL;

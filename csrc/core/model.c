@@ -110,7 +110,7 @@ static void add_half(model *m, const weights *w, int64_t *parameters) {
     m->info.num_nonfinite += w->num_nonfinite;
 }
 
-static ctok_status take_weights(model *m, weights_list *shared, const inventory *inv, const checkpoint *c, atomic_uint *steps_done,
+static ctok_status take_weights(model *m, const inventory *inv, const checkpoint *c, atomic_uint *steps_done,
                                 const atomic_bool *cancel, ctok_error *error) {
     m->num_encoder_layers = inv->num_encoder_layers, m->num_layers = inv->num_layers;
     m->layers = calloc((size_t)inv->num_layers, sizeof *m->layers);
@@ -121,7 +121,7 @@ static ctok_status take_weights(model *m, weights_list *shared, const inventory 
         weights **held = is_decoder ? &m->decoder : &m->encoder;
         if (half->num_layers == 0) continue;
         weights_source source = {.checkpoint = c, .layers = half->layers, .tensors = inv->tensors + first * 2, .num_layers = half->num_layers};
-        CTOK_TRY(weights_get(held, shared, m->backend, &source, steps_done, cancel, error));
+        CTOK_TRY(weights_get(held, m->shared, m->backend, &source, steps_done, cancel, error));
         memcpy(m->layers + first, (*held)->layers, (size_t)half->num_layers * sizeof *m->layers);
         add_half(m, *held, is_decoder ? &m->info.decoder_parameters : &m->info.encoder_parameters);
     }
@@ -134,7 +134,15 @@ static void destroy(object *self) {
     weights_release(m->encoder);
     weights_release(m->decoder);
     free(m->layers);
+    if (m->backend && m->backend != m->shared->backend) m->backend->close(m->backend);
     free(m);
+}
+
+static ctok_status limit_threads(model *m, const ctok_model_options *options, ctok_error *error) {
+    backend *whole = m->shared->backend;
+    int32_t num_threads = options ? (int32_t)options->num_threads : 0;
+    m->backend = num_threads == 0 || num_threads >= whole->num_threads ? whole : whole->limit(whole, num_threads);
+    return m->backend ? CTOK_OK : ctok_fail(error, CTOK_E_MEMORY, num_threads, "no memory for a limit of %d threads", num_threads);
 }
 
 static void fill_info(ctok_model_info *info, const model *m, ctok_dtype stored) {
@@ -149,6 +157,7 @@ static void fill_info(ctok_model_info *info, const model *m, ctok_dtype stored) 
     info->num_fsq_levels = v->num_fsq_levels, info->fsq_levels_from = v->fsq_levels_from, info->codebook_size = v->codebook_size;
     memcpy(info->fsq_levels, v->fsq_levels, sizeof info->fsq_levels);
     info->precision = CTOK_PRECISION_F32, info->stored_dtype = stored, info->weight_bytes = m->weight_bytes;
+    info->num_threads = (uint32_t)m->backend->num_threads;
     info->encoder_z_channels = (uint32_t)e->z_channels, info->encoder_num_levels = (uint32_t)e->num_levels;
     info->encoder_blocks = (uint32_t)e->blocks, info->encoder_base_channels = (uint32_t)e->base_channels;
     info->decoder_z_channels = (uint32_t)d->z_channels, info->decoder_num_levels = (uint32_t)d->num_levels;
@@ -160,21 +169,22 @@ static void fill_info(ctok_model_info *info, const model *m, ctok_dtype stored) 
     memcpy(info->name, v->name, sizeof info->name);
 }
 
-ctok_status model_open(model **out, object *owner, backend *b, weights_list *shared, const char *path, const ctok_model_options *options,
+ctok_status model_open(model **out, object *owner, weights_list *shared, const char *path, const ctok_model_options *options,
                        atomic_uint *steps_done, atomic_uint *num_steps, const atomic_bool *cancel, ctok_error *error) {
     model *m = calloc(1, sizeof *m);
     if (!m) return ctok_fail(error, CTOK_E_MEMORY, sizeof *m, "no memory for a model");
     object_init(&m->base, OBJECT_MODEL, owner, destroy);
-    m->backend = b;
+    m->shared = shared;
 
     checkpoint *c = NULL;
     inventory inv = {0};
-    ctok_status status = checkpoint_open(&c, path, error);
+    ctok_status status = limit_threads(m, options, error);
+    if (status == CTOK_OK) status = checkpoint_open(&c, path, error);
     if (status == CTOK_OK) status = variant_find(&m->variant, c, path, options, error);
     if (status == CTOK_OK) status = take_inventory(&inv, &m->variant, c, error);
     if (status == CTOK_OK) {
         atomic_store(num_steps, (unsigned)inv.num_layers);
-        status = take_weights(m, shared, &inv, c, steps_done, cancel, error);
+        status = take_weights(m, &inv, c, steps_done, cancel, error);
     }
     if (status == CTOK_OK) fill_info(&m->info, m, inv.tensors[0]->dtype);
     inventory_free(&inv);

@@ -10,9 +10,10 @@
 
 typedef struct model {
     object base;
-    backend *backend;            // the engine's, which outlives the model
+    backend *backend;            // the engine's, which outlives the model; or its own, limited to num_threads of the options
     variant variant;
     ctok_model_info info;
+    weights_list *shared;        // the engine's
     weights *encoder, *decoder;  // held; NULL where absent
     layer_weights *layers;       // the encoder's, then the decoder's, in graph order
     int32_t num_encoder_layers, num_layers;
@@ -20,10 +21,10 @@ typedef struct model {
     atomic_bool is_closed;
 } model;
 
-// Opens and checks the checkpoint at `path`, and packs the halves that `shared` does not hold yet. *steps_done / *num_steps
+// Opens and checks the checkpoint at `path`, and packs the halves that `shared` (and its backend) does not hold yet. *steps_done / *num_steps
 // count layers; *cancel is polled between them. On the engine's thread.
 // On success *out has one reference and no id yet. Errors: see ctok_model_open.
-ctok_status model_open(model **out, object *owner, backend *b, weights_list *shared, const char *path, const ctok_model_options *options,
+ctok_status model_open(model **out, object *owner, weights_list *shared, const char *path, const ctok_model_options *options,
                        atomic_uint *steps_done, atomic_uint *num_steps, const atomic_bool *cancel, ctok_error *error);
 
 // Checks the checkpoint just so, and writes its parameters as safetensors.

@@ -56,6 +56,17 @@ static void cpu_close(backend *b) {
     free(b);
 }
 
+static backend *cpu_limit(backend *b, int32_t num_threads) {
+    cpu_backend *cpu = calloc(1, sizeof *cpu);
+    if (!cpu) return NULL;
+    cpu->base = *b;
+    cpu->base.num_threads = num_threads;
+    cpu->pool = pool_part(((cpu_backend *)b)->pool, num_threads);
+    if (cpu->pool) return &cpu->base;
+    free(cpu);
+    return NULL;
+}
+
 // Best first. `has` is what the processor must offer.
 typedef struct {
     uint32_t kernels;
@@ -94,7 +105,7 @@ ctok_status cpu_backend_open(backend **out, uint32_t num_threads, uint32_t kerne
     cpu_backend *cpu = calloc(1, sizeof *cpu);
     if (!cpu) return ctok_fail(error, CTOK_E_MEMORY, sizeof *cpu, "no memory for the CPU backend (%zu bytes)", sizeof *cpu);
     cpu->base = (backend){
-        .ops = ops, .run = cpu_run_all, .alloc = cpu_alloc, .grow = cpu_grow, .free = cpu_free, .close = cpu_close, .num_threads = (int32_t)num_threads, .cancel = NULL};
+        .ops = ops, .run = cpu_run_all, .alloc = cpu_alloc, .grow = cpu_grow, .free = cpu_free, .close = cpu_close, .limit = cpu_limit, .num_threads = (int32_t)num_threads, .cancel = NULL};
     ctok_status status = pool_open(&cpu->pool, (int32_t)num_threads, error);
     if (status != CTOK_OK) {
         free(cpu);
