@@ -121,6 +121,9 @@ static ctok_status check_model_options(const ctok_model_options *options, ctok_e
     if (options->halves > (CTOK_HALF_ENCODER | CTOK_HALF_DECODER)) {
         return ctok_fail(error, CTOK_E_ARGUMENT, options->halves, "halves: expected bits 1 (encoder) and 2 (decoder), found %u", options->halves);
     }
+    if (options->num_threads > 256) {
+        return ctok_fail(error, CTOK_E_ARGUMENT, options->num_threads, "num_threads: expected 0 to 256, found %u", options->num_threads);
+    }
     if (options->num_fsq_levels > 8) {
         return ctok_fail(error, CTOK_E_ARGUMENT, options->num_fsq_levels, "num_fsq_levels: expected 0 to 8, found %u", options->num_fsq_levels);
     }

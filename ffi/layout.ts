@@ -132,6 +132,7 @@ export const ModelOptions = new Struct({
   fsq_levels: { row: "u32", count: 8 },
   spatial_factor: "u32",
   temporal_factor: "u32",
+  num_threads: "u32",
   name: { text: 64 },
 });
 
@@ -163,6 +164,8 @@ export const ModelInfo = new Struct({
   decoder_widths: { row: "u32", count: 8 },
   stored_dtype: "i32",
   num_nonfinite_tensors: "u32",
+  num_threads: "u32",
+  reserved: "u32",
   encoder_parameters: "i64",
   decoder_parameters: "i64",
   num_nonfinite: "i64",

@@ -45,18 +45,17 @@ async function openLibrary(): Promise<Library> {
 }
 
 let library: Promise<Library> | undefined;
-const engines = new Map<string, Promise<Engine>>();
+const engines = new Map<number, Promise<Engine>>();
 
-/** The engine for these options, opened at first use and kept for the life of the process. */
-export function engineFor(options: { threads?: number; kernels?: number } = {}): Promise<Engine> {
-  const key = `${options.threads ?? 0}/${options.kernels ?? 0}`;
-  let engine = engines.get(key);
+/** The engine of these kernels (0: the best), opened at first use and kept for the life of the process. */
+export function engineFor(kernels = 0): Promise<Engine> {
+  let engine = engines.get(kernels);
   if (!engine) {
     library ??= openLibrary();
-    engine = library.then((l) => new Engine(l, options));
-    engines.set(key, engine);
+    engine = library.then((l) => new Engine(l, { kernels }));
+    engines.set(kernels, engine);
     engine.catch(() => {
-      engines.delete(key);
+      engines.delete(kernels);
       library = undefined;
     });
   }

@@ -29,6 +29,7 @@ export interface ModelInfo {
   readonly precision: "f32" | "bf16";
   readonly device: "cpu";
   readonly kernels: string;
+  /** Threads that compute, the model's limit applied. */
   readonly threads: number;
   /** Memory of the packed weights. */
   readonly weightBytes: number;
@@ -46,7 +47,7 @@ export interface HalfInfo {
 }
 
 export function describe(engine: Engine, n: NativeModelInfo, source: string): ModelInfo {
-  const { kernels, num_threads } = engine.info();
+  const { kernels } = engine.info();
   const half = (side: "encoder" | "decoder"): HalfInfo | undefined =>
     n.halves & layout.half[side]
       ? {
@@ -75,7 +76,7 @@ export function describe(engine: Engine, n: NativeModelInfo, source: string): Mo
     precision: n.precision === layout.precision.bf16 ? "bf16" : "f32",
     device: "cpu",
     kernels,
-    threads: num_threads,
+    threads: n.num_threads,
     weightBytes: n.weight_bytes,
     nonFinite: { weights: n.num_nonfinite, tensors: n.num_nonfinite_tensors, first: n.first_nonfinite || undefined },
     from: {

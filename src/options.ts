@@ -22,7 +22,7 @@ export const openOptions = z.strictObject({
   /** Compression factors of a video checkpoint that carries unused convolutions under a name that does not tell; otherwise checked. */
   spatialFactor: z.int().min(2).max(256).optional(),
   temporalFactor: z.int().min(1).max(256).optional(),
-  /** Threads of the engine that computes. Default: one for each processor. */
+  /** Threads that compute for this model, of the one pool that all models share: at most one for each processor, the default. */
   threads: z.int().min(1).max(256).optional(),
   /** Kernels to use; the default takes the best that the processor has. */
   kernels: z.enum(["auto", "reference", "generic", "avx2", "avx512", "avx512_bf16"]).default("auto"),

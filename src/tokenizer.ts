@@ -69,7 +69,7 @@ export class Tokenizer implements AsyncDisposable {
         throw new TokenizerError("DEVICE", message);
       }
       const { path, source, name } = resolveModel(model);
-      const engine = await engineFor({ threads: o.threads, kernels: layout.kernels[o.kernels] });
+      const engine = await engineFor(layout.kernels[o.kernels]);
       const native = {
         precision: layout.precision[o.precision],
         halves: o.half ? layout.half[o.half] : 0,
@@ -77,6 +77,7 @@ export class Tokenizer implements AsyncDisposable {
         fsq_levels: o.fsqLevels ?? [],
         spatial_factor: o.spatialFactor ?? 0,
         temporal_factor: o.temporalFactor ?? 0,
+        num_threads: o.threads ?? 0,
         name: o.name ?? name ?? "",
       };
       const open = () => engine.openModel(path, native);

@@ -150,14 +150,21 @@ typedef struct {
     ctok_status (*dequantize)(backend *b, float *codes, const int32_t *indices /* in range */, const fsq_params *p);
 } backend_ops;
 
+// One part of a loop. thread: 0 .. num_threads - 1.
+typedef void (*backend_task)(void *context, int64_t task, int32_t thread);
+
 struct backend {
     const backend_ops *ops;
+    void (*run)(backend *b, int64_t num_tasks, backend_task task, void *context);  // core's own loops: every task once, on all threads
     void *(*alloc)(backend *b, size_t num_bytes);  // BACKEND_ALIGNMENT-aligned, NULL when there is none; contents undefined
     void *(*grow)(backend *b, void *memory, size_t num_bytes, size_t new_bytes);  // as realloc: NULL leaves the old as it was
     void (*free)(backend *b, void *memory, size_t num_bytes);
     void (*close)(backend *b);
-    int32_t num_threads;
-    const atomic_bool *cancel;  // set by the engine for each job; NULL: never. Ops stop soon after it turns true
+    // The same device and memory with fewer threads, 1 to num_threads, for one model's plans and ops. It never runs at the same
+    // time as `b`, and is closed before it. NULL when there is no memory.
+    backend *(*limit)(backend *b, int32_t num_threads);
+    int32_t num_threads;        // constant: planning reads it on any thread
+    const atomic_bool *cancel;  // set for each job; NULL: never. Ops stop soon after it turns true
 };
 
 // kernels: CTOK_KERNELS_*. Errors: CTOK_E_DEVICE (the processor lacks them), CTOK_E_THREAD, CTOK_E_MEMORY.

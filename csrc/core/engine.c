@@ -114,10 +114,8 @@ static void *engine_thread(void *argument) {
     for (engine_job *job; (job = next_job(e));) {
         pthread_mutex_unlock(&e->lock);
         int64_t start = now_us();
-        e->backend->cancel = &job->is_cancelled;
         ctok_status status = atomic_load(&job->is_cancelled) ? ctok_fail(&job->error, CTOK_E_CANCELLED, 0, "cancelled before it ran")
                                                              : job->run(job, &job->error);
-        e->backend->cancel = NULL;
         pthread_mutex_lock(&e->lock);
         if (status == CTOK_E_CANCELLED && e->is_stopping) status = fail_closed(job);
         e->running = NULL;
@@ -138,6 +136,7 @@ static void *engine_thread(void *argument) {
 // ---------------------------------------------------------------- opening and closing
 static void destroy(object *self) {
     engine *e = (engine *)self;
+    weights_list_destroy(&e->weights);  // empty: every model held the engine
     e->backend->close(e->backend);
     pthread_cond_destroy(&e->has_work);
     pthread_cond_destroy(&e->has_ended);
@@ -154,6 +153,7 @@ ctok_status engine_open(uint32_t *id, const ctok_engine_options *options, ctok_w
         return status;
     }
     object_init(&e->base, OBJECT_ENGINE, NULL, destroy);
+    weights_list_init(&e->weights, e->backend);
     e->wake = wake;
     pthread_mutex_init(&e->lock, NULL);
     pthread_condattr_t monotonic;

@@ -46,7 +46,7 @@ static ctok_status run_open(engine_job *base, ctok_error *error) {
     job *j = (job *)base;
     engine *e = engine_of(j);
     model *m = NULL;
-    CTOK_TRY(model_open(&m, &e->base, e->backend, j->path, &j->options, &base->steps_done, &base->num_steps, &base->is_cancelled, error));
+    CTOK_TRY(model_open(&m, &e->base, &e->weights, j->path, &j->options, &base->steps_done, &base->num_steps, &base->is_cancelled, error));
     ctok_status status = atomic_load(&base->is_cancelled) ? ctok_fail(error, CTOK_E_CANCELLED, 0, "cancelled while opening")
                                                           : ids_add(&m->base, error);
     if (status == CTOK_OK) j->opened_model = m->base.id;
@@ -97,7 +97,9 @@ static ctok_status run_request(engine_job *base, ctok_error *error) {
         if (!j->outputs[i]) return ctok_fail(error, CTOK_E_MEMORY, (int64_t)p->outputs[i].bytes, "no memory for %llu bytes of results",
                                              (unsigned long long)p->outputs[i].bytes);
     }
+    m->backend->cancel = &base->is_cancelled;
     ctok_status status = program_run(p, m, m->backend, j->stream ? &j->stream->state : NULL, arena, j->input, j->outputs, &base->steps_done, error);
+    m->backend->cancel = NULL;
     if (j->stream && status == CTOK_OK) j->stream->num_run++;
     free(j->input);
     j->input = NULL;

@@ -142,6 +142,7 @@ typedef struct {
     uint32_t fsq_levels[8];   /* 2 .. 65535 each, product at most 2^31 - 1 */
     uint32_t spatial_factor;  /* pixels and frames to one token; 0: as found. Needed for a video checkpoint that carries */
     uint32_t temporal_factor; /* unused convolutions under a name that does not tell; otherwise checked */
+    uint32_t num_threads;     /* of the engine's that this model's jobs use at most; 0: all. Results do not depend on it */
     char name[64];            /* "" takes the last part of the path; a name such as ...-DI8x8 is checked against the keys */
 } ctok_model_options;
 
@@ -165,9 +166,11 @@ typedef struct {
     uint32_t decoder_z_channels, decoder_num_levels, decoder_blocks, decoder_base_channels, decoder_widths[8];
     ctok_dtype stored_dtype;     /* of the weights in the file */
     uint32_t num_nonfinite_tensors;
+    uint32_t num_threads;        /* that its jobs use */
+    uint32_t reserved;
     int64_t encoder_parameters, decoder_parameters;
     int64_t num_nonfinite;       /* weights that are NaN or infinite: allowed, and told here */
-    uint64_t weight_bytes;       /* memory that the packed weights take */
+    uint64_t weight_bytes;       /* memory that the packed weights take; models of one engine share those of the same files */
     char first_nonfinite[160];   /* name of the first tensor that has some, or "" */
     char name[64];
 } ctok_model_info;

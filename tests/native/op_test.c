@@ -676,11 +676,13 @@ static void test_cancel(backend *b) {
 typedef struct {
     atomic_bool cancel;
     _Atomic int64_t num_run, sum;
+    int32_t num_threads;         // that may run tasks
+    atomic_bool is_another_used;
 } pool_count;
 
 static void count_task(void *context, int64_t task, int32_t thread) {
-    (void)thread;
     pool_count *count = context;
+    if (thread < 0 || thread >= count->num_threads) count->is_another_used = true;
     if (task >= 1000) count->cancel = true;  // before it counts: then no thread can begin a second such task
     count->sum += task;
     count->num_run++;
@@ -690,16 +692,21 @@ static void test_thread_pool(void) {
     for (int32_t num_threads = 1; num_threads <= 5; num_threads += 2) {
         pool *p = NULL;
         ctok_status status = pool_open(&p, num_threads, NULL);
+        pool *parts[5] = {NULL};
         bool is_complete = status == CTOK_OK;
-        for (int64_t round = 0; round < 2000 && is_complete; round++) {
-            pool_count count = {.cancel = false};
+        for (int32_t i = 0; i < num_threads && is_complete; i++) is_complete = (parts[i] = pool_part(p, i + 1)) != NULL;
+        for (int64_t round = 0; round < 2000 && is_complete; round++) {  // on the pool, and on parts of 1 to all threads, in turn
+            int32_t part = (int32_t)(round % (num_threads + 1)), most = part == num_threads ? num_threads : part + 1;
+            pool_count count = {.num_threads = most};
             int64_t num_tasks = round % 17;
-            is_complete = pool_run(p, num_tasks, count_task, &count, NULL) == CTOK_OK && count.sum == num_tasks * (num_tasks - 1) / 2;
+            is_complete = pool_run(part == num_threads ? p : parts[part], num_tasks, count_task, &count, NULL) == CTOK_OK &&
+                          count.sum == num_tasks * (num_tasks - 1) / 2 && !count.is_another_used;
         }
-        pool_count count = {.cancel = false};
+        for (int32_t i = 0; i < num_threads; i++) pool_close(parts[i]);
+        pool_count count = {.num_threads = num_threads};
         status = is_complete ? pool_run(p, 1 << 20, count_task, &count, &count.cancel) : status;
         report(is_complete && status == CTOK_E_CANCELLED && count.num_run <= 1000 + num_threads,
-               "pool of %d: 2000 loops complete; cancelled in task 1000, %lld ran", num_threads, (long long)count.num_run);
+               "pool of %d and its parts: 2000 loops complete; cancelled in task 1000, %lld ran", num_threads, (long long)count.num_run);
         pool_close(p);
     }
 }

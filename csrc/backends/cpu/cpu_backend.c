@@ -17,7 +17,9 @@ static void *cpu_alloc(backend *b, size_t num_bytes) {
     if (num_bytes > SIZE_MAX - BACKEND_ALIGNMENT) return NULL;
     if (num_bytes >= MAPPED_BYTES) {
         void *memory = mmap(NULL, num_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        return memory == MAP_FAILED ? NULL : memory;
+        if (memory == MAP_FAILED) return NULL;
+        madvise(memory, num_bytes, MADV_HUGEPAGE);  // a third of the time of packing went into faults of 4 KiB; fine if refused
+        return memory;
     }
     size_t rounded = (num_bytes + BACKEND_ALIGNMENT - 1) / BACKEND_ALIGNMENT * BACKEND_ALIGNMENT;
     return aligned_alloc(BACKEND_ALIGNMENT, rounded ? rounded : BACKEND_ALIGNMENT);
@@ -44,10 +46,25 @@ static void *cpu_grow(backend *b, void *memory, size_t num_bytes, size_t new_byt
     return grown;
 }
 
+static void cpu_run_all(backend *b, int64_t num_tasks, backend_task task, void *context) {
+    pool_run(((cpu_backend *)b)->pool, num_tasks, task, context, NULL);
+}
+
 static void cpu_close(backend *b) {
     if (!b) return;
     pool_close(((cpu_backend *)b)->pool);
     free(b);
+}
+
+static backend *cpu_limit(backend *b, int32_t num_threads) {
+    cpu_backend *cpu = calloc(1, sizeof *cpu);
+    if (!cpu) return NULL;
+    cpu->base = *b;
+    cpu->base.num_threads = num_threads;
+    cpu->pool = pool_part(((cpu_backend *)b)->pool, num_threads);
+    if (cpu->pool) return &cpu->base;
+    free(cpu);
+    return NULL;
 }
 
 // Best first. `has` is what the processor must offer.
@@ -89,7 +106,7 @@ ctok_status cpu_backend_open(backend **out, uint32_t num_threads, uint32_t kerne
     cpu_backend *cpu = calloc(1, sizeof *cpu);
     if (!cpu) return ctok_fail(error, CTOK_E_MEMORY, sizeof *cpu, "no memory for the CPU backend (%zu bytes)", sizeof *cpu);
     cpu->base = (backend){
-        .ops = ops, .alloc = cpu_alloc, .grow = cpu_grow, .free = cpu_free, .close = cpu_close, .num_threads = (int32_t)num_threads, .cancel = NULL};
+        .ops = ops, .run = cpu_run_all, .alloc = cpu_alloc, .grow = cpu_grow, .free = cpu_free, .close = cpu_close, .limit = cpu_limit, .num_threads = (int32_t)num_threads, .cancel = NULL};
     ctok_status status = pool_open(&cpu->pool, (int32_t)num_threads, error);
     if (status != CTOK_OK) {
         free(cpu);
