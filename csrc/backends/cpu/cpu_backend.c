@@ -17,9 +17,7 @@ static void *cpu_alloc(backend *b, size_t num_bytes) {
     if (num_bytes > SIZE_MAX - BACKEND_ALIGNMENT) return NULL;
     if (num_bytes >= MAPPED_BYTES) {
         void *memory = mmap(NULL, num_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (memory == MAP_FAILED) return NULL;
-        madvise(memory, num_bytes, MADV_HUGEPAGE);  // a third of the time of packing went into faults of 4 KiB; fine if refused
-        return memory;
+        return memory == MAP_FAILED ? NULL : memory;
     }
     size_t rounded = (num_bytes + BACKEND_ALIGNMENT - 1) / BACKEND_ALIGNMENT * BACKEND_ALIGNMENT;
     return aligned_alloc(BACKEND_ALIGNMENT, rounded ? rounded : BACKEND_ALIGNMENT);
