@@ -6,7 +6,7 @@ import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import { Engine, type Library } from "./native.ts";
+import { Engine, type EngineSettings, type Library } from "./native.ts";
 
 export class LibraryMissing extends Error {}
 
@@ -48,8 +48,8 @@ let library: Promise<Library> | undefined;
 const engines = new Map<string, Promise<Engine>>();
 
 /** The engine for these options, opened at first use and kept for the life of the process. */
-export function engineFor(options: { threads?: number; kernels?: number } = {}): Promise<Engine> {
-  const key = `${options.threads ?? 0}/${options.kernels ?? 0}`;
+export function engineFor(options: EngineSettings = {}): Promise<Engine> {
+  const key = [options.threads, options.kernels, options.device, options.deviceIndex].map((o) => o ?? 0).join("/");
   let engine = engines.get(key);
   if (!engine) {
     library ??= openLibrary();
@@ -64,7 +64,7 @@ export function engineFor(options: { threads?: number; kernels?: number } = {}):
 }
 
 /** An engine of its own, which the caller closes. */
-export async function newEngine(options: { threads?: number; kernels?: number } = {}): Promise<Engine> {
+export async function newEngine(options: EngineSettings = {}): Promise<Engine> {
   library ??= openLibrary();
   return new Engine(await library, options);
 }

@@ -126,7 +126,8 @@ static ctok_status pack(model *m, const inventory *inv, atomic_uint *steps_done,
     m->weights = m->backend->alloc(m->backend, m->weight_bytes);
     if (!unpacked || !m->layers || !m->weights) {
         free(unpacked);
-        return ctok_fail(error, CTOK_E_MEMORY, (int64_t)m->weight_bytes, "%s: no memory for %zu bytes of weights", m->variant.name, m->weight_bytes);
+        return ctok_fail(error, CTOK_E_MEMORY, (int64_t)m->weight_bytes, "%s: no memory for %zu bytes of weights on %s", m->variant.name,
+                         m->weight_bytes, m->backend->device);
     }
     uint8_t *at = m->weights;
     for (int32_t n = 0; n < inv->num_layers && !atomic_load(cancel); n++, atomic_fetch_add(steps_done, 1)) {
@@ -136,18 +137,21 @@ static ctok_status pack(model *m, const inventory *inv, atomic_uint *steps_done,
         *(n < inv->num_encoder_layers ? &m->info.encoder_parameters : &m->info.decoder_parameters) += parameters;
         if (l->is_unused) continue;
         float *second = (float *)(at + main_bytes(m->backend, l));
-        count_nonfinite(m, bias, checkpoint_read_f32(bias, second));
+        count_nonfinite(m, bias, checkpoint_read_f32(bias, unpacked));
+        m->backend->upload(m->backend, second, unpacked, (size_t)l->c_out * sizeof(float));
         if (l->kind == OP_CONV) {
             count_nonfinite(m, weight, checkpoint_read_f32(weight, unpacked));
             m->backend->ops->conv_weight_pack(m->backend, at, unpacked, l->c_out, l->c_in, l->kernel_t, l->kernel, l->in_dtype);
             m->layers[n].conv = (conv_weights){at, second};
         } else {
-            count_nonfinite(m, weight, checkpoint_read_f32(weight, (float *)at));
+            count_nonfinite(m, weight, checkpoint_read_f32(weight, unpacked));
+            m->backend->upload(m->backend, at, unpacked, (size_t)l->c_out * sizeof(float));
             m->layers[n].scale = (float *)at, m->layers[n].offset = second;
         }
         at = (uint8_t *)second + backend_align((size_t)l->c_out * sizeof(float));
     }
     free(unpacked);
+    CTOK_TRY(m->backend->finish(m->backend, error));
     return atomic_load(cancel) ? ctok_fail(error, CTOK_E_CANCELLED, 0, "%s: cancelled while opening", m->variant.name) : CTOK_OK;
 }
 
@@ -186,7 +190,7 @@ static ctok_status choose_precision(bool *is_bf16, const backend *b, const ctok_
     uint32_t precision = options ? options->precision : CTOK_PRECISION_AUTO;
     *is_bf16 = precision == CTOK_PRECISION_BF16 || (precision == CTOK_PRECISION_AUTO && b->ops->is_bf16_faster);
     if (!*is_bf16 || b->ops->has_bf16) return CTOK_OK;
-    return ctok_fail(error, CTOK_E_DEVICE, precision, "precision bf16: expected kernels avx512_bf16 (or reference), found %s, which compute in f32", b->ops->name);
+    return ctok_fail(error, CTOK_E_DEVICE, precision, "precision bf16: expected %s, found %s, which compute in f32", b->bf16_needs, b->ops->name);
 }
 
 ctok_status model_open(model **out, object *owner, backend *b, const char *path, const ctok_model_options *options, atomic_uint *steps_done,
