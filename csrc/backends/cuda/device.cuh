@@ -27,6 +27,11 @@ DEVICE shared<T> shared_at(uint32_t byte_offset) {
     return reinterpret_cast<T *>(shared_memory + byte_offset);
 }
 
+template <typename U, typename T>
+DEVICE shared<U> shared_as(T *pointer) {
+    return reinterpret_cast<U *>(pointer);
+}
+
 // 0, or the CUDA error of the start (cudaError_t); what goes wrong later shows at the next synchronisation.
 template <typename... P, typename... A>
 static int launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, A... arguments) {

@@ -41,6 +41,9 @@ typedef enum {
     NUM_ATTENTION_TILES
 } attention_tile;
 
+// c: at most 512. The kernel is launched with as many.
+int32_t attention_tile_shared_bytes(attention_tile tile, int64_t c);
+
 attention_tile attention_tile_choose(const attention_params *p, device_limits device);
 
 #ifdef __cplusplus
