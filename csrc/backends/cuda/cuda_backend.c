@@ -231,20 +231,23 @@ static ctok_status cuda_unhaar(backend *b, float *out, const float *in, const ha
 // bf16 goes through the tensor cores, float32 (also what a network's first convolution reads) through the plain kernel.
 static size_t cuda_conv_weight_bytes(const backend *b, int64_t c_out, int64_t c_in, int32_t kernel_t, int32_t kernel, ctok_dtype in_dtype) {
     (void)b;
-    return conv_pack_bytes(c_out, c_in, kernel_t, kernel, in_dtype);
+    int64_t taps = kernel_t * kernel * kernel;
+    return in_dtype == CTOK_F32 ? smxx_conv_weight_bytes(c_out, c_in, taps) : sm80_conv_weight_bytes(c_out, c_in, taps);
 }
 
 static void cuda_conv_weight_pack(backend *b, void *packed, const float *weight, int64_t c_out, int64_t c_in, int32_t kernel_t,
                                   int32_t kernel, ctok_dtype in_dtype) {
     cuda_backend *c = cuda_of(b);
-    size_t num_bytes = conv_pack_bytes(c_out, c_in, kernel_t, kernel, in_dtype);
+    size_t num_bytes = cuda_conv_weight_bytes(b, c_out, c_in, kernel_t, kernel, in_dtype);
+    int64_t taps = kernel_t * kernel * kernel;
     void *host = malloc(num_bytes);
-    if (host) {
-        conv_pack(host, weight, c_out, c_in, kernel_t, kernel, in_dtype);
-        copy_in(c, packed, host, num_bytes);
-    } else if (c->failure == cudaSuccess) {
-        c->failure = cudaErrorMemoryAllocation;
+    if (!host) {
+        if (c->failure == cudaSuccess) c->failure = cudaErrorMemoryAllocation;
+        return;
     }
+    if (in_dtype == CTOK_F32) smxx_conv_pack(host, weight, c_out, c_in, taps, false);
+    else sm80_conv_pack(host, weight, c_out, c_in, taps);
+    copy_in(c, packed, host, num_bytes);
     free(host);
 }
 
