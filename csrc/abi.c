@@ -72,6 +72,12 @@ ctok_status ctok_engine_open(const ctok_engine_options *options, ctok_wake wake,
         if (options->kernels > CTOK_KERNELS_AVX512_BF16) {
             return ctok_fail(error, CTOK_E_ARGUMENT, options->kernels, "kernels: expected 0 to %d, found %u", CTOK_KERNELS_AVX512_BF16, options->kernels);
         }
+        if (options->device > CTOK_DEVICE_CUDA) {
+            return ctok_fail(error, CTOK_E_ARGUMENT, options->device, "device: expected 0 (auto), 1 (cpu) or 2 (cuda), found %u", options->device);
+        }
+        if (options->device == CTOK_DEVICE_CUDA && options->kernels != CTOK_KERNELS_AUTO) {
+            return ctok_fail(error, CTOK_E_ARGUMENT, options->kernels, "kernels: expected 0 (auto) with a GPU, found %u, which is of the CPU", options->kernels);
+        }
     }
     return engine_open(engine_id, options, wake, error);
 }

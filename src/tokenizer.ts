@@ -64,12 +64,13 @@ export class Tokenizer implements AsyncDisposable {
     return located(async () => {
       if (typeof model !== "string") throw expected("model", "an embedded name or a path", model);
       const o = options.parse(options.openOptions, openOptions, "options");
-      if (o.device === "cuda") {
-        const message = 'options.device: expected "auto" or "cpu" (this build has no CUDA backend), found "cuda"';
-        throw new TokenizerError("DEVICE", message);
-      }
       const { path, source, name } = resolveModel(model);
-      const engine = await engineFor(layout.kernels[o.kernels]);
+      const [device, deviceIndex = 0] = o.device.split(":") as [keyof typeof layout.device, number?];
+      const engine = await engineFor({
+        kernels: layout.kernels[o.kernels],
+        device: layout.device[device],
+        deviceIndex: Number(deviceIndex),
+      });
       const native = {
         precision: layout.precision[o.precision],
         halves: o.half ? layout.half[o.half] : 0,

@@ -134,6 +134,14 @@ static void *engine_thread(void *argument) {
 }
 
 // ---------------------------------------------------------------- opening and closing
+static ctok_status open_backend(backend **out, const ctok_engine_options *options, ctok_error *error) {
+    ctok_engine_options o = options ? *options : (ctok_engine_options){0};
+    if (o.device == CTOK_DEVICE_CUDA) return cuda_backend_open(out, o.device_index, error);
+    bool may_take_gpu = o.device == CTOK_DEVICE_AUTO && o.kernels == CTOK_KERNELS_AUTO;
+    if (may_take_gpu && cuda_backend_open(out, o.device_index, NULL) == CTOK_OK) return CTOK_OK;
+    return cpu_backend_open(out, o.num_threads, o.kernels, error);
+}
+
 static void destroy(object *self) {
     engine *e = (engine *)self;
     weights_list_destroy(&e->weights);  // empty: every model held the engine
@@ -147,7 +155,7 @@ static void destroy(object *self) {
 ctok_status engine_open(uint32_t *id, const ctok_engine_options *options, ctok_wake wake, ctok_error *error) {
     engine *e = calloc(1, sizeof *e);
     if (!e) return ctok_fail(error, CTOK_E_MEMORY, sizeof *e, "no memory for an engine");
-    ctok_status status = cpu_backend_open(&e->backend, options ? options->num_threads : 0, options ? options->kernels : 0, error);
+    ctok_status status = open_backend(&e->backend, options, error);
     if (status != CTOK_OK) {
         free(e);
         return status;
@@ -193,7 +201,11 @@ void engine_query(engine *e, ctok_engine_info *info) {
     info->arena_bytes = e->arena_bytes;
     info->num_jobs = e->num_jobs;
     pthread_mutex_unlock(&e->lock);
+    uint64_t available;
+    e->backend->memory_bytes(e->backend, &info->device_bytes, &available);
     strncpy(info->kernels, e->backend->ops->name, sizeof info->kernels - 1);
+    strncpy(info->device, e->backend->device, sizeof info->device - 1);
+    strncpy(info->device_name, e->backend->device_name, sizeof info->device_name - 1);
 }
 
 // ---------------------------------------------------------------- jobs

@@ -1,6 +1,7 @@
 // What each kind of job does on the engine's thread, and what its owner may ask of it.
 #include "job.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -83,6 +84,14 @@ ctok_status job_submit_convert(uint32_t *id, engine *e, const char *out_path, co
 }
 
 // ---------------------------------------------------------------- run
+static ctok_status fail_arena(const backend *b, size_t num_bytes, ctok_error *error) {
+    uint64_t total, available;
+    b->memory_bytes(b, &total, &available);
+    char found[64] = "";
+    if (available) snprintf(found, sizeof found, ": %llu MiB of %llu are free", (unsigned long long)(available >> 20), (unsigned long long)(total >> 20));
+    return ctok_fail(error, CTOK_E_MEMORY, (int64_t)num_bytes, "no memory for %zu bytes of activations on %s%s", num_bytes, b->device, found);
+}
+
 static ctok_status run_request(engine_job *base, ctok_error *error) {
     job *j = (job *)base;
     const program *p = &j->program;
@@ -91,7 +100,7 @@ static ctok_status run_request(engine_job *base, ctok_error *error) {
         return ctok_fail(error, CTOK_E_CLOSED, j->stream->num_run, "the stream ended when chunk %lld failed or was cancelled", (long long)j->stream->num_run);
     }
     uint8_t *arena = engine_arena(engine_of(j), p->plan.arena_bytes);
-    if (!arena) return ctok_fail(error, CTOK_E_MEMORY, (int64_t)p->plan.arena_bytes, "no memory for %zu bytes of activations", p->plan.arena_bytes);
+    if (!arena) return fail_arena(m->backend, p->plan.arena_bytes, error);
     for (int32_t i = 0; i < p->num_outputs; i++) {
         j->outputs[i] = malloc(p->outputs[i].bytes);
         if (!j->outputs[i]) return ctok_fail(error, CTOK_E_MEMORY, (int64_t)p->outputs[i].bytes, "no memory for %llu bytes of results",

@@ -173,7 +173,7 @@ static ctok_status choose_precision(bool *is_bf16, const backend *b, const ctok_
     uint32_t precision = options ? options->precision : CTOK_PRECISION_AUTO;
     *is_bf16 = precision == CTOK_PRECISION_BF16 || (precision == CTOK_PRECISION_AUTO && b->ops->is_bf16_faster);
     if (!*is_bf16 || b->ops->has_bf16) return CTOK_OK;
-    return ctok_fail(error, CTOK_E_DEVICE, precision, "precision bf16: expected kernels avx512_bf16 (or reference), found %s, which compute in f32", b->ops->name);
+    return ctok_fail(error, CTOK_E_DEVICE, precision, "precision bf16: expected %s, found %s, which compute in f32", b->bf16_needs, b->ops->name);
 }
 
 ctok_status model_open(model **out, object *owner, weights_list *shared, const char *path, const ctok_model_options *options,

@@ -103,17 +103,20 @@ static void read_tensor(weights *w, backend *b, float *out, const checkpoint_ten
     w->num_nonfinite += call.num_nonfinite;
 }
 
+// Reads into `unpacked`, from where it goes to the backend's memory.
 static void pack_layer(weights *w, backend *b, const weights_source *source, int32_t n, uint8_t *at, float *unpacked) {
     const graph_layer *l = &source->layers[n];
     const checkpoint_tensor *weight = source->tensors[n * 2], *bias = source->tensors[n * 2 + 1];
     float *second = (float *)(at + main_bytes(b, l));
-    read_tensor(w, b, second, bias);
+    size_t vector_bytes = (size_t)l->c_out * sizeof(float);
+    read_tensor(w, b, unpacked, bias);
+    b->upload(b, second, unpacked, vector_bytes);
+    read_tensor(w, b, unpacked, weight);
     if (l->kind == OP_CONV) {
-        read_tensor(w, b, unpacked, weight);
         b->ops->conv_weight_pack(b, at, unpacked, l->c_out, l->c_in, l->kernel_t, l->kernel, l->in_dtype);
         w->layers[n].conv = (conv_weights){at, second};
     } else {
-        read_tensor(w, b, (float *)at, weight);
+        b->upload(b, at, unpacked, vector_bytes);
         w->layers[n].scale = (float *)at, w->layers[n].offset = second;
     }
 }
@@ -132,7 +135,7 @@ static ctok_status pack(weights *w, backend *b, const weights_source *source, at
     w->block = w->list->backend->alloc(w->list->backend, w->num_bytes);
     if (!unpacked || !w->block) {
         free(unpacked);
-        return ctok_fail(error, CTOK_E_MEMORY, (int64_t)w->num_bytes, "no memory for %zu bytes of weights", w->num_bytes);
+        return ctok_fail(error, CTOK_E_MEMORY, (int64_t)w->num_bytes, "no memory for %zu bytes of weights on %s", w->num_bytes, b->device);
     }
     uint8_t *at = w->block;
     size_t window = 0;
@@ -147,6 +150,7 @@ static ctok_status pack(weights *w, backend *b, const weights_source *source, at
         window = 0;
     }
     free(unpacked);
+    CTOK_TRY(b->finish(b, error));
     return atomic_load(cancel) ? ctok_fail(error, CTOK_E_CANCELLED, 0, "cancelled while opening") : CTOK_OK;
 }
 

@@ -200,7 +200,13 @@ describe("folders and options", () => {
     );
   });
   test("device, precision and other options", async () => {
-    await rejects(() => Tokenizer.open("nano-DI8x8", { device: "cuda" }), "DEVICE", /no CUDA/);
+    await rejects(() => Tokenizer.open("nano-DI8x8", { device: "cuda:999" }), "DEVICE", /cuda:999: expected .*, found /);
+    await rejects(() => Tokenizer.open("nano-DI8x8", { device: "gpu" as "cuda" }), "ARGUMENT", /"cuda:1", found "gpu"/);
+    await rejects(
+      () => Tokenizer.open("nano-DI8x8", { device: "cuda", kernels: "generic" }),
+      "ARGUMENT",
+      /found 2, which is of the CPU/,
+    );
     await rejects(
       () => Tokenizer.open("nano-DI8x8", { precision: "bf16", kernels: "generic" }),
       "DEVICE",
