@@ -3,7 +3,9 @@
 // other's results. Activations are NTHWC on the backend's memory; T is 1 for images. They are float32, or bfloat16 where a
 // parameter struct says so: channels are then a multiple of BF16_CHANNELS, sums and everything between load and store are
 // float32, and a result is rounded once, to nearest even.
-// Who calls it: core/execute (ops), core/engine (memory, weights). Who implements it: backends/cpu.
+// Backend memory is a device's: the host neither reads nor writes it but through upload, copy, conv_weight_pack and the ops
+// with an external tensor, which is the host's. Work may still be under way when a function returns; `finish` waits for it.
+// Who calls it: core/program (ops), core/engine and core/model (memory, weights). Who implements it: backends/cpu, backends/cuda.
 #ifndef CTOK_BACKEND_H
 #define CTOK_BACKEND_H
 
@@ -37,11 +39,13 @@ typedef struct {
     // Scratch that the op needs while it runs (0 for the ops not listed); it lies in the arena, contents undefined.
     size_t (*conv_workspace_bytes)(const backend *b, const conv_params *p);
     size_t (*attention_workspace_bytes)(const backend *b, const attention_params *p);
+    size_t (*external_workspace_bytes)(const backend *b, size_t external_bytes);  // load, store; quantize, dequantize: of the indices
 
-    // Ops. CTOK_OK, or CTOK_E_CANCELLED when b->cancel turned true (the output is then undefined).
+    // Ops. CTOK_OK; CTOK_E_CANCELLED when b->cancel turned true (the output is then undefined); or what `finish` then explains.
     // No output may overlap an input unless it says so: norm in place; conv with out == residual (not an upsampled one).
-    ctok_status (*load)(backend *b, float *out, const void *external, const transfer_params *p);
-    ctok_status (*store)(backend *b, void *external, const float *in, const transfer_params *p);
+    // An external tensor is the host's memory: read when load or dequantize returns, written when the next finish returns.
+    ctok_status (*load)(backend *b, float *out, const void *external, void *workspace, const transfer_params *p);
+    ctok_status (*store)(backend *b, void *external, const float *in, void *workspace, const transfer_params *p);
     ctok_status (*haar)(backend *b, float *out, const float *in, const haar_params *p);
     ctok_status (*unhaar)(backend *b, float *out, const float *in, const haar_params *p);
     ctok_status (*conv)(backend *b, void *out, const void *in, const void *past /* or NULL */, const void *residual /* or NULL */,
@@ -50,21 +54,43 @@ typedef struct {
     ctok_status (*norm)(backend *b, void *out, const void *in, const float *scale, const float *offset, const norm_params *p);
     ctok_status (*attention)(backend *b, void *out, const void *q, const void *k, const void *v, void *workspace,
                              const attention_params *p);
-    ctok_status (*quantize)(backend *b, int32_t *indices /* or NULL */, float *codes, const float *in, const fsq_params *p);
-    ctok_status (*dequantize)(backend *b, float *codes, const int32_t *indices /* in range */, const fsq_params *p);
+    ctok_status (*quantize)(backend *b, int32_t *indices /* or NULL */, float *codes, const float *in, void *workspace, const fsq_params *p);
+    ctok_status (*dequantize)(backend *b, float *codes, const int32_t *indices /* in range */, void *workspace, const fsq_params *p);
 } backend_ops;
 
+// One part of a loop. thread: 0 .. num_threads - 1.
+typedef void (*backend_task)(void *context, int64_t task, int32_t thread);
+
+// Only `free`, the *_bytes functions and `memory_bytes` may be called on any thread; the rest on the engine's.
 struct backend {
     const backend_ops *ops;
+    void (*run)(backend *b, int64_t num_tasks, backend_task task, void *context);  // core's own loops: every task once, on all threads
+    const char *device, *device_name;  // "cpu", ""; "cuda:0", "NVIDIA H100 80GB HBM3"
+    const char *bf16_needs;            // what has_bf16 would take, after "expected"
     void *(*alloc)(backend *b, size_t num_bytes);  // BACKEND_ALIGNMENT-aligned, NULL when there is none; contents undefined
     void *(*grow)(backend *b, void *memory, size_t num_bytes, size_t new_bytes);  // as realloc: NULL leaves the old as it was
     void (*free)(backend *b, void *memory, size_t num_bytes);
+    void (*upload)(backend *b, void *to, const void *host, size_t num_bytes);  // the host's memory is free again on return
+    void (*copy)(backend *b, void *to, const void *from, size_t num_bytes);    // within the backend; may overlap if to < from
+    // Waits until all is done. A failure since the last finish that its function could not tell, or only by a status, is this
+    // one's: CTOK_E_DEVICE, CTOK_E_MEMORY. It then starts afresh, unless the device is lost.
+    ctok_status (*finish)(backend *b, ctok_error *error);
+    // Of weights, activations and the state of streams: all there is, and what is free now (0: not known).
+    void (*memory_bytes)(const backend *b, uint64_t *total, uint64_t *available);
     void (*close)(backend *b);
-    int32_t num_threads;
-    const atomic_bool *cancel;  // set by the engine for each job; NULL: never. Ops stop soon after it turns true
+    // The same device and memory with fewer threads, 1 to num_threads, for one model's plans and ops. It never runs at the same
+    // time as `b`, and is closed before it. NULL when there is no memory.
+    backend *(*limit)(backend *b, int32_t num_threads);
+    bool is_host_memory;        // external tensors lie in the same memory
+    int32_t num_threads;        // that compute; 0 where that is not a number of threads. Constant: planning reads it on any thread
+    const atomic_bool *cancel;  // set for each job; NULL: never. Ops stop soon after it turns true
 };
 
 // kernels: CTOK_KERNELS_*. Errors: CTOK_E_DEVICE (the processor lacks them), CTOK_E_THREAD, CTOK_E_MEMORY.
 ctok_status cpu_backend_open(backend **out, uint32_t num_threads, uint32_t kernels, ctok_error *error);
+
+// GPU number `index`. Errors: CTOK_E_DEVICE (this build has no CUDA, there is no driver, no such GPU, or it is too old),
+// CTOK_E_MEMORY. In bfloat16 a GPU needs compute capability 8.0, otherwise 7.5.
+ctok_status cuda_backend_open(backend **out, uint32_t index, ctok_error *error);
 
 #endif

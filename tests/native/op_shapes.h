@@ -5,10 +5,13 @@
 #ifndef CTOK_TEST_OP_SHAPES_H
 #define CTOK_TEST_OP_SHAPES_H
 
+#pragma GCC diagnostic ignored "-Wunused-const-variable"  // a program may do without some of these
+
 #include <stdbool.h>
 #include <stdint.h>
 
 typedef enum { NONE, PLAIN, UPSAMPLED } residual_kind;
+static const char *const residual_names[] = {"", " +residual", " +upsampled residual"};
 
 typedef struct {
     int32_t n, h, w, c_in, c_out;
@@ -32,6 +35,7 @@ static const conv_shape conv_shapes[] = {
     {1, 18, 32, 32, 64, 3, 2, 0, 1, NONE},    // the encoders' downsampling
     {2, 33, 17, 20, 31, 3, 2, 0, 1, PLAIN},
     {1, 7, 57, 13, 16, 3, 2, 1, 1, NONE},
+    {2, 33, 17, 64, 32, 3, 2, 0, 1, PLAIN},
     {1, 1, 1, 128, 32, 3, 2, 0, 1, NONE},
     {1, 9, 8, 64, 64, 3, 1, 1, 2, NONE},      // the decoders' upsampling
     {2, 5, 11, 17, 35, 3, 1, 1, 2, PLAIN},
@@ -49,6 +53,8 @@ static const conv_shape conv_shapes[] = {
 
 // Wide and large enough for Winograd (blocked_winograd.inc).
 static const conv_shape winograd_shapes[] = {
+    {1, 5, 8, 32, 32, 3, 1, 1, 1, PLAIN},       // four tiles, the least
+    {1, 7, 9, 32, 96, 3, 1, 1, 1, NONE},
     {1, 20, 24, 64, 64, 3, 1, 1, 1, PLAIN},     // whole tiles of 4 x 4
     {2, 21, 19, 64, 96, 3, 1, 1, 1, NONE},    // one row more than a tile, one column less; two images
     {3, 17, 22, 96, 64, 3, 1, 1, 1, PLAIN},
@@ -90,6 +96,9 @@ static const conv_time_shape conv_time_shapes[] = {
     {1, 1, 4, 4, 32, 32, 1, 2, true, false, UPSAMPLED},  // the decoders' doubling
     {1, 2, 3, 7, 33, 33, 1, 2, true, false, UPSAMPLED},
     {2, 3, 5, 6, 48, 48, 1, 2, true, false, UPSAMPLED},
+    {2, 3, 5, 7, 64, 64, 1, 2, true, false, UPSAMPLED},
+    {1, 2, 5, 7, 96, 32, 1, 1, false, true, PLAIN},
+    {1, 3, 3, 9, 32, 64, 2, 1, false, true, NONE},
     {1, 5, 8, 10, 128, 128, 1, 2, true, false, NONE},
     {1, 1, 5, 5, 16, 40, 1, 2, false, true, PLAIN},
     {2, 2, 3, 11, 65, 65, 1, 2, false, true, UPSAMPLED},
@@ -135,6 +144,7 @@ static const attention_shape attention_shapes[] = {
     {1, 17, 20, 512, 16.0f},
     {1, 1, 515, 96, 1.0f},
     {1, 1, 33, 300, 4.0f},
+    {1, 3, 5, 32, 4.0f},        // an odd number of keys
 };
 
 typedef struct {
@@ -194,6 +204,28 @@ static const fsq_shape fsq_shapes[] = {
     {2, 5, 7, 4, {3, 4, 7, 16}},
     {1, 41, 25, 2, {1025, 4096}},          // past the last digit unless held back
 };
+
+// The sizes of the real networks, for bench/ops.c, which holds their results to the reference too.
+static const conv_shape large_conv_shapes[] = {
+    {1, 64, 64, 256, 256, 3, 1, 1, 1, PLAIN},     // residual blocks, wide enough for Winograd
+    {1, 32, 32, 512, 512, 3, 1, 1, 1, PLAIN},
+    {1, 64, 64, 48, 128, 3, 1, 1, 1, NONE},       // an encoder's first layer, a decoder's last
+    {1, 64, 64, 256, 48, 3, 1, 1, 1, NONE},
+    {1, 64, 64, 256, 256, 3, 2, 0, 1, NONE},      // halving and doubling
+    {1, 32, 32, 256, 256, 3, 1, 1, 2, NONE},
+    {1, 64, 64, 512, 512, 1, 1, 0, 1, NONE},      // q, k, v and proj_out
+    {1, 64, 64, 128, 256, 1, 1, 0, 1, NONE},
+};
+
+static const conv_time_shape large_conv_time_shapes[] = {
+    {1, 5, 32, 64, 256, 256, 1, 1, true, false, PLAIN},
+    {1, 5, 32, 64, 256, 256, 2, 1, true, false, PLAIN},
+    {1, 3, 32, 64, 256, 256, 1, 2, true, false, UPSAMPLED},
+};
+
+static const norm_shape large_norm_shapes[] = {{1, 64, 64, 512, 32, true, 0.5f}, {1, 64, 64, 256, 1, true, 0.5f}};
+static const attention_shape large_attention_shapes[] = {{1, 32, 32, 512, 4.0f}, {1, 32, 64, 512, 4.0f}};
+static const attention_time_shape large_attention_time_shapes[] = {{5, 32, 32, 512, 0, 0, 4.0f}};
 
 #define NUM_SHAPES(list) ((int)(sizeof(list) / sizeof(list)[0]))
 

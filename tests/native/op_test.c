@@ -7,149 +7,10 @@
 // (measured: at most 1.2e-6); norm 1e-6; attention 2e-6, since scores of size s shift exp by s * 6e-8.
 // The largest single error may be ten budgets of the root mean square: six deviations, and room for uneven sums.
 // Over 400 lines because it is one list of independent tests over shared helpers, a section an op.
-#include <math.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "../../csrc/backends/backend.h"
 #include "../../csrc/backends/cpu/pool.h"
-#include "../../csrc/core/fsq.h"
-#include "op_shapes.h"
+#include "op_support.h"
 
 static const double CONV_BUDGET = 1e-6, WINOGRAD_BUDGET = 2e-6, NORM_BUDGET = 1e-6, ATTENTION_BUDGET = 2e-6;
-static int num_tests, num_failed;
-
-__attribute__((format(printf, 2, 3))) static void report(bool passed, const char *format, ...) {
-    char text[512];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    num_tests++;
-    if (!passed) num_failed++;
-    printf("%s %d - %s\n", passed ? "ok" : "not ok", num_tests, text);
-}
-
-// ---------------------------------------------------------------- data
-static uint64_t random_state;
-
-static void random_seed(uint64_t seed) { random_state = seed * 2 + 1; }
-
-static float random_value(void) {  // -1 .. 1, mean 0
-    random_state ^= random_state << 13, random_state ^= random_state >> 7, random_state ^= random_state << 17;
-    return (float)((int64_t)(random_state >> 40) - (1 << 23)) / (float)(1 << 23);
-}
-
-// From the heap and exactly as long as asked for, so that a sanitizer sees a step beyond.
-// Not inlined: gcc 12 then takes the pointer for one to a local variable (-Wdangling-pointer).
-__attribute__((noinline)) static void *new_bytes(size_t num_bytes) {
-    void *memory = NULL;
-    if (posix_memalign(&memory, BACKEND_ALIGNMENT, num_bytes ? num_bytes : 1)) abort();
-    return memory;
-}
-
-static float *new_floats(int64_t count) { return new_bytes((size_t)count * sizeof(float)); }
-
-static float *new_random(int64_t count, float scale, float mean) {
-    float *values = new_floats(count);
-    for (int64_t i = 0; i < count; i++) values[i] = random_value() * scale + mean;
-    return values;
-}
-
-static float *new_copy(const float *from, int64_t count) { return memcpy(new_floats(count), from, (size_t)count * sizeof(float)); }
-
-static bool is_same(const void *a, const void *b, int64_t count) { return memcmp(a, b, (size_t)count * sizeof(float)) == 0; }
-
-// ---------------------------------------------------------------- comparison
-typedef struct {
-    double relative, largest;  // relative L2 error; largest absolute error, at element `at`
-    int64_t at;
-    bool passed;
-} difference;
-
-static difference compare(const float *got, const float *want, int64_t count, double budget) {
-    difference d = {0, 0, 0, true};
-    double error = 0, norm = 0;
-    for (int64_t i = 0; i < count; i++) {
-        if (!isfinite(want[i])) {
-            if (isnan(want[i]) ? isnan(got[i]) : got[i] == want[i]) continue;
-            return (difference){INFINITY, INFINITY, i, false};
-        }
-        double gap = fabs((double)got[i] - want[i]);
-        if (!(gap <= d.largest)) d.largest = gap, d.at = i;
-        error += gap * gap, norm += (double)want[i] * want[i];
-    }
-    d.relative = norm > 0 ? sqrt(error / norm) : sqrt(error);
-    d.passed = d.relative <= budget && d.largest <= 10 * budget * (norm > 0 ? sqrt(norm / (double)count) : 1);
-    return d;
-}
-
-// name of the op, then "rel .. max .. at (n,t,y,x,c)".
-static void report_difference(difference d, ctok_status status, ctok_shape s, const char *kernels, const char *name) {
-    int64_t c = d.at % s.c, x = d.at / s.c % s.w, y = d.at / s.c / s.w % s.h, frame = d.at / s.c / s.w / s.h;
-    report(status == CTOK_OK && d.passed, "%s %s: rel %.1e max %.1e at (%lld,%lld,%lld,%lld,%lld)%s", kernels, name, d.relative,
-           d.largest, (long long)(frame / s.t), (long long)(frame % s.t), (long long)y, (long long)x, (long long)c, status == CTOK_OK ? "" : ", failed status");
-}
-
-// ---------------------------------------------------------------- running an op with the backend's own packing and workspace
-static ctok_status run_conv_past(backend *b, float *out, const float *in, const float *past, const float *residual,
-                                 const float *weight, const float *bias, const conv_params *p) {
-    void *packed = new_bytes(b->ops->conv_weight_bytes(b, p->out.c, p->in.c, p->kernel_t, p->kernel, p->in_dtype));
-    void *workspace = new_bytes(b->ops->conv_workspace_bytes(b, p));
-    b->ops->conv_weight_pack(b, packed, weight, p->out.c, p->in.c, p->kernel_t, p->kernel, p->in_dtype);
-    ctok_status status = b->ops->conv(b, out, in, past, residual, (conv_weights){packed, bias}, workspace, p);
-    free(packed), free(workspace);
-    return status;
-}
-
-static ctok_status run_conv(backend *b, float *out, const float *in, const float *residual, const float *weight, const float *bias,
-                            const conv_params *p) {
-    return run_conv_past(b, out, in, NULL, residual, weight, bias, p);
-}
-
-static ctok_status run_attention(backend *b, float *out, const float *q, const float *k, const float *v, const attention_params *p) {
-    void *workspace = new_bytes(b->ops->attention_workspace_bytes(b, p));
-    ctok_status status = b->ops->attention(b, out, q, k, v, workspace, p);
-    free(workspace);
-    return status;
-}
-
-// In space.
-static conv_params conv_of(ctok_shape in, ctok_shape out, int32_t kernel, int32_t stride, int32_t pad_before, int32_t upsample) {
-    return (conv_params){.in = in, .out = out, .kernel = kernel, .stride = stride, .pad_before = pad_before, .upsample = upsample,
-                         .kernel_t = 1, .stride_t = 1, .upsample_t = 1, .in_dtype = CTOK_F32, .out_dtype = CTOK_F32};
-}
-
-static conv_params conv_params_of(conv_shape s) {
-    conv_params p = conv_of((ctok_shape){s.n, 1, s.h, s.w, s.c_in},
-                            (ctok_shape){s.n, 1, (s.h * s.upsample + s.stride - 1) / s.stride,
-                                         (s.w * s.upsample + s.stride - 1) / s.stride, s.c_out},
-                            s.kernel, s.stride, s.pad_before, s.upsample);
-    p.has_upsampled_residual = s.residual == UPSAMPLED;
-    return p;
-}
-
-// In time, as a network uses it: a first chunk is padded by its first frame, is halved to (T + 1) / 2 frames and doubled to
-// 2 T - 1; a later one to T / 2 and 2 T.
-static conv_params conv_time_params_of(conv_time_shape s) {
-    int32_t t = s.stride == 2 ? (s.t + s.is_first) / 2 : s.upsample == 2 ? 2 * s.t - s.is_first : s.t;
-    conv_params p = conv_of((ctok_shape){s.n, s.t, s.h, s.w, s.c_in}, (ctok_shape){s.n, t, s.h, s.w, s.c_out}, 1, 1, 0, 1);
-    p.kernel_t = 3, p.stride_t = s.stride, p.upsample_t = s.upsample;
-    p.pad_t = s.stride == 2 && !s.is_first ? 1 : 2;
-    p.offset_t = s.upsample == 2 && s.is_first;
-    p.has_upsampled_residual = s.residual == UPSAMPLED;
-    return p;
-}
-
-static norm_params norm_params_of(norm_shape s) { return (norm_params){{s.n, 1, s.h, s.w, s.c}, s.groups, 1e-6f, s.has_silu, CTOK_F32}; }
-
-static fsq_params fsq_params_of(fsq_shape s) {
-    fsq_params p = {.shape = {s.n, 1, s.h, s.w, s.num_levels}};
-    fsq_tables(&p, s.levels, s.num_levels);
-    return p;
-}
 
 // ---------------------------------------------------------------- answers worked out by hand
 static void test_known_conv(backend *b) {
@@ -344,15 +205,15 @@ static void test_transfer(backend *b) {
     float values[768];
     for (int i = 0; i < 768; i++) bytes[i] = (uint8_t)(i % 256);
     transfer_params p = {EXTERNAL_PIXELS_U8, {1, 1, 16, 16, 3}, 1, 16, 16, 0, 0, 0};
-    b->ops->load(b, values, bytes, &p);
-    b->ops->store(b, back, values, &p);
+    b->ops->load(b, values, bytes, NULL, &p);
+    b->ops->store(b, back, values, NULL, &p);
     report(memcmp(bytes, back, sizeof bytes) == 0, "pixels: all 256 bytes survive");
     // 127 / 255 = 0.498039216 -> * 2 - 1 in float32; exact ends.
     report(values[0] == -1.0f && values[255] == 1.0f && fabsf(values[127] + 1.0f / 255.0f) <= 6e-8f, "pixels: 0, 127, 255 are %g %.8g %g",
            values[0], values[127], values[255]);
     const float extremes[] = {NAN, INFINITY, -INFINITY, 2, -3, 0};
     p = (transfer_params){EXTERNAL_PIXELS_U8, {1, 1, 1, 2, 3}, 1, 1, 2, 0, 0, 0};
-    b->ops->store(b, back, extremes, &p);
+    b->ops->store(b, back, extremes, NULL, &p);
     const uint8_t clamped[] = {0, 255, 0, 255, 0, 128};  // 0 is 127.5, which rounds up
     report(memcmp(back, clamped, 6) == 0, "pixels: NaN, +-inf, out of range, the middle: %d %d %d %d %d %d", back[0], back[1],
            back[2], back[3], back[4], back[5]);
@@ -369,8 +230,8 @@ static void test_transfer(backend *b) {
             uint8_t *external = new_bytes(num_bytes), *restored = new_bytes(num_bytes);
             for (int64_t i = 0; i < count && !f; i++) external[i] = (uint8_t)((i * 37) % 256);
             if (f) memcpy(external, external_floats, num_bytes);
-            b->ops->load(b, inside, external, &p);
-            b->ops->store(b, restored, inside, &p);
+            b->ops->load(b, inside, external, NULL, &p);
+            b->ops->store(b, restored, inside, NULL, &p);
             int64_t wrong = 0;
             for (int64_t i = 0; i < shape_elements(p.shape); i++) {
                 int64_t c = i % shape.c, x = i / shape.c % shape.w - shape.left, y = i / shape.c / shape.w % shape.h - shape.top;
@@ -403,7 +264,7 @@ static void test_fsq(backend *b) {
         float *codes = new_floats(positions * d), *again = new_floats(positions * d), *z = new_floats(positions * d);
         int64_t step = codebook > positions ? codebook / positions : 1;
         for (int64_t i = 0; i < positions; i++) indices[i] = (int32_t)(i * step % codebook);
-        b->ops->dequantize(b, codes, indices, &p);
+        b->ops->dequantize(b, codes, indices, NULL, &p);
         for (int64_t i = 0; i < positions * d; i++) {  // the z that the code stands for; past the ends of tanh, a large one
             int64_t c = i % d;
             double t = ((double)codes[i] * (p.levels[c] / 2) + p.offset[c]) / p.half_width[c];
@@ -411,7 +272,7 @@ static void test_fsq(backend *b) {
             int32_t digit = indices[i / d] / p.basis[c] % p.levels[c];
             if (p.levels[c] > 1000) z[i] = digit < p.levels[c] / 2 ? -20.0f : 20.0f;
         }
-        b->ops->quantize(b, got, again, z, &p);
+        b->ops->quantize(b, got, again, z, NULL, &p);
         for (int64_t i = 0; i < positions; i++) {
             int32_t want = 0;
             for (int64_t c = 0; c < d; c++) {
@@ -432,19 +293,18 @@ static void test_fsq(backend *b) {
     float half = 0.5493f, codes[3];
     while ((float)tanh((double)half) < 0.5f) half = nextafterf(half, 1);
     const float z[] = {half, half, -half};
-    b->ops->quantize(b, NULL, codes, z, &tie);
+    b->ops->quantize(b, NULL, codes, z, NULL, &tie);
     report((float)tanh((double)half) == 0.5f && codes[0] == 0 && codes[1] == 0.5f && codes[2] == -0.5f,
            "fsq ties go to even: 0.5 1.5 -2.5 are %g %g %g", codes[0] * 4, codes[1] * 4, codes[2] * 4);
 
     int32_t index = -1;
     const float special[] = {NAN, INFINITY, -INFINITY};
-    b->ops->quantize(b, &index, codes, special, &tie);
+    b->ops->quantize(b, &index, codes, special, NULL, &tie);
     report(isnan(codes[0]) && codes[1] == 0.75f && codes[2] == -1 && index == (3 + 4) * 9, "fsq of NaN, inf, -inf: %g %g %g, index %d",
            codes[0], codes[1], codes[2], index);
 }
 
 // ---------------------------------------------------------------- every kernel set against the reference
-static const char *const residual_names[] = {"", " +residual", " +upsampled residual"};
 
 static void test_conv(backend *reference, backend **sets, int num_sets, const conv_shape *shapes, int num_shapes, double budget) {
     for (int s = 0; s < num_shapes; s++) {
@@ -802,10 +662,10 @@ static void test_cancel(backend *b) {
                       (b->ops->pool(b, more, values, &pool) == CTOK_E_CANCELLED) +
                       (b->ops->haar(b, more, values, &haar) == CTOK_E_CANCELLED) +
                       (b->ops->unhaar(b, more, values, &unhaar) == CTOK_E_CANCELLED) +
-                      (b->ops->load(b, more, bytes, &transfer) == CTOK_E_CANCELLED) +
-                      (b->ops->store(b, bytes, values, &transfer) == CTOK_E_CANCELLED) +
-                      (b->ops->quantize(b, indices, more, values, &fsq) == CTOK_E_CANCELLED) +
-                      (b->ops->dequantize(b, more, indices, &fsq) == CTOK_E_CANCELLED);
+                      (b->ops->load(b, more, bytes, NULL, &transfer) == CTOK_E_CANCELLED) +
+                      (b->ops->store(b, bytes, values, NULL, &transfer) == CTOK_E_CANCELLED) +
+                      (b->ops->quantize(b, indices, more, values, NULL, &fsq) == CTOK_E_CANCELLED) +
+                      (b->ops->dequantize(b, more, indices, NULL, &fsq) == CTOK_E_CANCELLED);
     cancel = false;
     bool runs_again = run_conv(b, more, values, NULL, weight, weight, &conv) == CTOK_OK;
     b->cancel = NULL;
@@ -816,11 +676,13 @@ static void test_cancel(backend *b) {
 typedef struct {
     atomic_bool cancel;
     _Atomic int64_t num_run, sum;
+    int32_t num_threads;         // that may run tasks
+    atomic_bool is_another_used;
 } pool_count;
 
 static void count_task(void *context, int64_t task, int32_t thread) {
-    (void)thread;
     pool_count *count = context;
+    if (thread < 0 || thread >= count->num_threads) count->is_another_used = true;
     if (task >= 1000) count->cancel = true;  // before it counts: then no thread can begin a second such task
     count->sum += task;
     count->num_run++;
@@ -830,16 +692,21 @@ static void test_thread_pool(void) {
     for (int32_t num_threads = 1; num_threads <= 5; num_threads += 2) {
         pool *p = NULL;
         ctok_status status = pool_open(&p, num_threads, NULL);
+        pool *parts[5] = {NULL};
         bool is_complete = status == CTOK_OK;
-        for (int64_t round = 0; round < 2000 && is_complete; round++) {
-            pool_count count = {.cancel = false};
+        for (int32_t i = 0; i < num_threads && is_complete; i++) is_complete = (parts[i] = pool_part(p, i + 1)) != NULL;
+        for (int64_t round = 0; round < 2000 && is_complete; round++) {  // on the pool, and on parts of 1 to all threads, in turn
+            int32_t part = (int32_t)(round % (num_threads + 1)), most = part == num_threads ? num_threads : part + 1;
+            pool_count count = {.num_threads = most};
             int64_t num_tasks = round % 17;
-            is_complete = pool_run(p, num_tasks, count_task, &count, NULL) == CTOK_OK && count.sum == num_tasks * (num_tasks - 1) / 2;
+            is_complete = pool_run(part == num_threads ? p : parts[part], num_tasks, count_task, &count, NULL) == CTOK_OK &&
+                          count.sum == num_tasks * (num_tasks - 1) / 2 && !count.is_another_used;
         }
-        pool_count count = {.cancel = false};
+        for (int32_t i = 0; i < num_threads; i++) pool_close(parts[i]);
+        pool_count count = {.num_threads = num_threads};
         status = is_complete ? pool_run(p, 1 << 20, count_task, &count, &count.cancel) : status;
         report(is_complete && status == CTOK_E_CANCELLED && count.num_run <= 1000 + num_threads,
-               "pool of %d: 2000 loops complete; cancelled in task 1000, %lld ran", num_threads, (long long)count.num_run);
+               "pool of %d and its parts: 2000 loops complete; cancelled in task 1000, %lld ran", num_threads, (long long)count.num_run);
         pool_close(p);
     }
 }

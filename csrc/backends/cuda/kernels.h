@@ -25,6 +25,19 @@ int sm80_attention(void *out, const void *q, const void *k, const void *v, const
 int smxx_attention(void *out, const void *q, const void *k, const void *v, const attention_params *p, cudaStream_t stream);
 int smxx_attention_time(void *out, const void *q, const void *k, const void *v, const attention_params *p, cudaStream_t stream);
 
+// norm: float32 or bf16. workspace: NORM_WORKSPACE_BYTES, of one stream.
+enum { NORM_MOMENTS = 1 << 16, NORM_WORKSPACE_BYTES = 32 * NORM_MOMENTS };  // of a part of a group; and as many statistics
+int smxx_norm(void *out, const void *in, const float *scale, const float *offset, void *workspace, const norm_params *p, cudaStream_t stream);
+
+// The ops that move or halve values. External tensors and indices are in device memory here.
+int smxx_load(float *out, const void *external, const transfer_params *p, cudaStream_t stream);
+int smxx_store(void *external, const float *in, const transfer_params *p, cudaStream_t stream);
+int smxx_haar(float *out, const float *in, const haar_params *p, cudaStream_t stream);
+int smxx_unhaar(float *out, const float *in, const haar_params *p, cudaStream_t stream);
+int smxx_pool(void *out, const void *in, const pool_params *p, cudaStream_t stream);
+int smxx_quantize(int32_t *indices /* or NULL */, float *codes, const float *in, const fsq_params *p, cudaStream_t stream);
+int smxx_dequantize(float *codes, const int32_t *indices, const fsq_params *p, cudaStream_t stream);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,0 +1,150 @@
+// What the tests of ops share: TAP lines, random data, comparison, and running an op of any backend with its own packing and
+// workspace on the shapes of op_shapes.h. Included once by each test program.
+#ifndef CTOK_TEST_OP_SUPPORT_H
+#define CTOK_TEST_OP_SUPPORT_H
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../csrc/backends/backend.h"
+#include "../../csrc/core/fsq.h"
+#include "op_shapes.h"
+
+#pragma GCC diagnostic ignored "-Wunused-function"  // a program may do without some of these
+
+static int num_tests, num_failed;
+
+__attribute__((format(printf, 2, 3))) static void report(bool passed, const char *format, ...) {
+    char text[512];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    num_tests++;
+    if (!passed) num_failed++;
+    printf("%s %d - %s\n", passed ? "ok" : "not ok", num_tests, text);
+}
+
+// ---------------------------------------------------------------- data
+static uint64_t random_state;
+
+static void random_seed(uint64_t seed) { random_state = seed * 2 + 1; }
+
+static float random_value(void) {  // -1 .. 1, mean 0
+    random_state ^= random_state << 13, random_state ^= random_state >> 7, random_state ^= random_state << 17;
+    return (float)((int64_t)(random_state >> 40) - (1 << 23)) / (float)(1 << 23);
+}
+
+// From the heap and exactly as long as asked for, so that a sanitizer sees a step beyond.
+// Not inlined: gcc 12 then takes the pointer for one to a local variable (-Wdangling-pointer).
+__attribute__((noinline)) static void *new_bytes(size_t num_bytes) {
+    void *memory = NULL;
+    if (posix_memalign(&memory, BACKEND_ALIGNMENT, num_bytes ? num_bytes : 1)) abort();
+    return memory;
+}
+
+static float *new_floats(int64_t count) { return new_bytes((size_t)count * sizeof(float)); }
+
+static float *new_random(int64_t count, float scale, float mean) {
+    float *values = new_floats(count);
+    for (int64_t i = 0; i < count; i++) values[i] = random_value() * scale + mean;
+    return values;
+}
+
+static float *new_copy(const float *from, int64_t count) { return memcpy(new_floats(count), from, (size_t)count * sizeof(float)); }
+
+static bool is_same(const void *a, const void *b, int64_t count) { return memcmp(a, b, (size_t)count * sizeof(float)) == 0; }
+
+// ---------------------------------------------------------------- comparison
+typedef struct {
+    double relative, largest;  // relative L2 error; largest absolute error, at element `at`
+    int64_t at;
+    bool passed;
+} difference;
+
+static difference compare(const float *got, const float *want, int64_t count, double budget) {
+    difference d = {0, 0, 0, true};
+    double error = 0, norm = 0;
+    for (int64_t i = 0; i < count; i++) {
+        if (!isfinite(want[i])) {
+            if (isnan(want[i]) ? isnan(got[i]) : got[i] == want[i]) continue;
+            return (difference){INFINITY, INFINITY, i, false};
+        }
+        double gap = fabs((double)got[i] - want[i]);
+        if (!(gap <= d.largest)) d.largest = gap, d.at = i;
+        error += gap * gap, norm += (double)want[i] * want[i];
+    }
+    d.relative = norm > 0 ? sqrt(error / norm) : sqrt(error);
+    d.passed = d.relative <= budget && d.largest <= 10 * budget * (norm > 0 ? sqrt(norm / (double)count) : 1);
+    return d;
+}
+
+// name of the op, then "rel .. max .. at (n,t,y,x,c)".
+static void report_difference(difference d, ctok_status status, ctok_shape s, const char *kernels, const char *name) {
+    int64_t c = d.at % s.c, x = d.at / s.c % s.w, y = d.at / s.c / s.w % s.h, frame = d.at / s.c / s.w / s.h;
+    report(status == CTOK_OK && d.passed, "%s %s: rel %.1e max %.1e at (%lld,%lld,%lld,%lld,%lld)%s", kernels, name, d.relative,
+           d.largest, (long long)(frame / s.t), (long long)(frame % s.t), (long long)y, (long long)x, (long long)c, status == CTOK_OK ? "" : ", failed status");
+}
+
+// ---------------------------------------------------------------- running an op with the backend's own packing and workspace
+static ctok_status run_conv_past(backend *b, void *out, const void *in, const void *past, const void *residual,
+                                 const float *weight, const float *bias, const conv_params *p) {
+    void *packed = new_bytes(b->ops->conv_weight_bytes(b, p->out.c, p->in.c, p->kernel_t, p->kernel, p->in_dtype));
+    void *workspace = new_bytes(b->ops->conv_workspace_bytes(b, p));
+    b->ops->conv_weight_pack(b, packed, weight, p->out.c, p->in.c, p->kernel_t, p->kernel, p->in_dtype);
+    ctok_status status = b->ops->conv(b, out, in, past, residual, (conv_weights){packed, bias}, workspace, p);
+    free(packed), free(workspace);
+    return status;
+}
+
+static ctok_status run_conv(backend *b, void *out, const void *in, const void *residual, const float *weight, const float *bias,
+                            const conv_params *p) {
+    return run_conv_past(b, out, in, NULL, residual, weight, bias, p);
+}
+
+static ctok_status run_attention(backend *b, void *out, const void *q, const void *k, const void *v, const attention_params *p) {
+    void *workspace = new_bytes(b->ops->attention_workspace_bytes(b, p));
+    ctok_status status = b->ops->attention(b, out, q, k, v, workspace, p);
+    free(workspace);
+    return status;
+}
+
+// In space.
+static conv_params conv_of(ctok_shape in, ctok_shape out, int32_t kernel, int32_t stride, int32_t pad_before, int32_t upsample) {
+    return (conv_params){.in = in, .out = out, .kernel = kernel, .stride = stride, .pad_before = pad_before, .upsample = upsample,
+                         .kernel_t = 1, .stride_t = 1, .upsample_t = 1, .in_dtype = CTOK_F32, .out_dtype = CTOK_F32};
+}
+
+static conv_params conv_params_of(conv_shape s) {
+    conv_params p = conv_of((ctok_shape){s.n, 1, s.h, s.w, s.c_in},
+                            (ctok_shape){s.n, 1, (s.h * s.upsample + s.stride - 1) / s.stride,
+                                         (s.w * s.upsample + s.stride - 1) / s.stride, s.c_out},
+                            s.kernel, s.stride, s.pad_before, s.upsample);
+    p.has_upsampled_residual = s.residual == UPSAMPLED;
+    return p;
+}
+
+// In time, as a network uses it: a first chunk is padded by its first frame, is halved to (T + 1) / 2 frames and doubled to
+// 2 T - 1; a later one to T / 2 and 2 T.
+static conv_params conv_time_params_of(conv_time_shape s) {
+    int32_t t = s.stride == 2 ? (s.t + s.is_first) / 2 : s.upsample == 2 ? 2 * s.t - s.is_first : s.t;
+    conv_params p = conv_of((ctok_shape){s.n, s.t, s.h, s.w, s.c_in}, (ctok_shape){s.n, t, s.h, s.w, s.c_out}, 1, 1, 0, 1);
+    p.kernel_t = 3, p.stride_t = s.stride, p.upsample_t = s.upsample;
+    p.pad_t = s.stride == 2 && !s.is_first ? 1 : 2;
+    p.offset_t = s.upsample == 2 && s.is_first;
+    p.has_upsampled_residual = s.residual == UPSAMPLED;
+    return p;
+}
+
+static norm_params norm_params_of(norm_shape s) { return (norm_params){{s.n, 1, s.h, s.w, s.c}, s.groups, 1e-6f, s.has_silu, CTOK_F32}; }
+
+static fsq_params fsq_params_of(fsq_shape s) {
+    fsq_params p = {.shape = {s.n, 1, s.h, s.w, s.num_levels}};
+    fsq_tables(&p, s.levels, s.num_levels);
+    return p;
+}
+
+#endif
