@@ -4,11 +4,11 @@
 // Budgets, as relative L2: results in bf16 are within 2^-9 = 2.0e-3 of their value when rounded once, and float32 sums of
 // bf16 products gather about 1e-6; attention also rounds its weights to bf16, which their sum evens out.
 // Limit: tensor cores round sums differently than the emulator; bench/gpu_check runs these cases on a device.
-#include "../../csrc/backends/cuda/conv_pack.h"
-#include "../../csrc/backends/cuda/heuristics.h"
-#include "../../csrc/backends/cuda/kernels.h"
-#include "cuda_emulator/emulator.h"
-#include "op_support.h"
+#include "../../../csrc/backends/cuda/conv_pack.h"
+#include "../../../csrc/backends/cuda/heuristics.h"
+#include "../../../csrc/backends/cuda/kernels.h"
+#include "emulator.h"
+#include "../op_support.h"
 
 static const double BF16_BUDGET = 2.5e-3, BF16_ATTENTION_BUDGET = 4e-3, F32_CONV_BUDGET = 2e-6, F32_ATTENTION_BUDGET = 2e-6;
 
