@@ -189,13 +189,28 @@ async function buildEmulator(): Promise<void> {
   );
   const linked = filesUnder("csrc", ".c")
     .filter((s) => /backends\/cpu\/|core\/(status|fsq)\.c|cuda\/(heuristics|conv_pack)\.c/.test(s)).map(objectOf);
-  const test = join(out, "objects", "emulated-cuda_test.o");
-  if (isStale(test, `${emulator}cuda_test.c`)) {
-    await produce(test, [...common, ...warnings, "-c", join(root, emulator, "cuda_test.c")]);
+  const backend = "csrc/backends/cuda/cuda_backend.c", tests = ["cuda_test", "backend_test"].map((t) => `${emulator}${t}.c`);
+  for (const source of [...tests, backend]) {
+    const flags = source === backend ? ["-DCTOK_HAS_CUDA", `-I${join(root, emulator)}`] : [];
+    if (isStale(object(source), source)) {
+      await produce(object(source), [...common, ...warnings, ...flags, "-c", join(root, source)]);
+    }
   }
   const programs: [string, string[]][] = [
-    ["cuda_test", [test, ...parts.map(object), ...linked]],
-    ["emulator_test", ["-x", "c++", join(root, emulator, "emulator_test.cu"), "-x", "none", object(`${emulator}emulator.cpp`)]],
+    ["cuda_test", [object("cuda_test.c"), ...parts.map(object), ...linked]],
+    ...(isComplete
+      ? [
+        ["backend_test", [object("backend_test.c"), object(backend), ...parts.map(object), ...linked]] as [string, string[]],
+      ]
+      : []),
+    ["emulator_test", [
+      "-x",
+      "c++",
+      join(root, emulator, "emulator_test.cu"),
+      "-x",
+      "none",
+      object(`${emulator}emulator.cpp`),
+    ]],
   ];
   await inParallel(
     programs.map(([name, inputs]) => () =>
