@@ -40,6 +40,7 @@ const gpuFlags: [prefix: string, flags: string[]][] = [
 ];
 
 const cc = process.env.CC ?? "cc";
+const cxx = process.env.CXX ?? "g++";
 const jobs = Number(process.env.JOBS ?? 2);
 
 interface Cuda {
@@ -124,9 +125,9 @@ const isStale = (target: string, ...sources: string[]) =>
   modified(target) < Math.max(newestHeader, ...sources.map((f) => modified(join(root, f))));
 
 /** Compiles to a temporary name and renames, so that a killed build leaves no half-written file. */
-async function produce(target: string, args: string[]): Promise<void> {
+async function produce(target: string, args: string[], compiler = cc): Promise<void> {
   const temporary = `${target}.${process.pid}.tmp`;
-  await run(cc, [...args, "-o", temporary]);
+  await run(compiler, [...args, "-o", temporary]);
   renameSync(temporary, target);
 }
 
@@ -150,6 +151,72 @@ async function compileKernel({ nvcc }: Cuda, source: string): Promise<void> {
     throw new Error(`${source}: expected no spilled registers and no serialised instructions, found\n${bad.join("\n")}`);
   }
   renameSync(temporary, object);
+}
+
+/**
+ * The emulator's tests: the kernels again, as C++ for tests/native/cuda_emulator, beside the reference ops. -O2: their time goes
+ * into switching fibers. Undefined behaviour (a misaligned address, an int overflow) traps, and the emulator reports it.
+ */
+const emulator = "tests/native/cuda_emulator/";
+const emulated = [
+  "-std=c++17",
+  "-O2",
+  "-g1",
+  "-DCTOK_CUDA_EMULATOR",
+  `-I${join(root, emulator)}`,
+  "-ffp-contract=off",
+  "-fno-strict-aliasing",
+  "-fsanitize=signed-integer-overflow,alignment,shift,bounds",
+  "-fsanitize-undefined-trap-on-error",
+  "-Wall",
+  "-Wextra",
+  "-Wno-unknown-pragmas",
+  "-Werror",
+];
+
+async function buildEmulator(): Promise<void> {
+  if (spawnSync(cxx, ["--version"]).status !== 0) {
+    console.log(`without the CUDA emulator's tests: no ${cxx} (apt-get install g++; CXX names another)`);
+    return;
+  }
+  const kernels = filesUnder("csrc/backends/cuda", ".cu"), parts = [...kernels, `${emulator}emulator.cpp`];
+  const object = (source: string) => join(out, "objects", `emulated-${basename(source).replace(/\.c\w*$/, ".o")}`);
+  const seen = Math.max(newestKernelHeader, newest([...filesUnder(emulator, ".h"), `${emulator}emulator.cpp`]));
+  await inParallel(
+    parts.filter((s) => modified(object(s)) < Math.max(seen, modified(join(root, s)))).map((source) => () =>
+      produce(object(source), [...emulated, "-x", "c++", "-c", join(root, source)], cxx)
+    ),
+  );
+  const linked = filesUnder("csrc", ".c")
+    .filter((s) => /backends\/cpu\/|core\/(status|fsq)\.c|cuda\/(heuristics|conv_pack)\.c/.test(s)).map(objectOf);
+  const backend = "csrc/backends/cuda/cuda_backend.c", tests = ["cuda_test", "backend_test"].map((t) => `${emulator}${t}.c`);
+  for (const source of [...tests, backend]) {
+    const flags = source === backend ? ["-DCTOK_HAS_CUDA", `-I${join(root, emulator)}`] : [];
+    if (isStale(object(source), source)) {
+      await produce(object(source), [...common, ...warnings, ...flags, "-c", join(root, source)]);
+    }
+  }
+  const programs: [string, string[]][] = [
+    ["cuda_test", [object("cuda_test.c"), ...parts.map(object), ...linked]],
+    ...(isComplete
+      ? [
+        ["backend_test", [object("backend_test.c"), object(backend), ...parts.map(object), ...linked]] as [string, string[]],
+      ]
+      : []),
+    ["emulator_test", [
+      "-x",
+      "c++",
+      join(root, emulator, "emulator_test.cu"),
+      "-x",
+      "none",
+      object(`${emulator}emulator.cpp`),
+    ]],
+  ];
+  await inParallel(
+    programs.map(([name, inputs]) => () =>
+      produce(join(out, "tests", name), [...emulated, ...inputs, "-pthread", "-lm"], cxx)
+    ),
+  );
 }
 
 export async function build(): Promise<void> {
@@ -181,7 +248,8 @@ export async function build(): Promise<void> {
       ...libraries,
     ]);
   }
-  const programs = [...filesUnder("tests/native", ".c"), ...filesUnder("bench", ".c")].map((source) => ({
+  const tests = filesUnder("tests/native", ".c").filter((source) => !source.startsWith(emulator));
+  const programs = [...tests, ...filesUnder("bench", ".c")].map((source) => ({
     source,
     target: join(out, source.startsWith("bench") ? "bench" : "tests", basename(source, ".c")),
   }));
@@ -191,6 +259,7 @@ export async function build(): Promise<void> {
         produce(program.target, [...common, ...warnings, join(root, program.source), ...objects, ...libraries]),
     ),
   );
+  await buildEmulator();
 }
 
 if (import.meta.main) await build();
