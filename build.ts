@@ -2,9 +2,11 @@
  * Compiles csrc/ into build/libctok.so, tests/native/*.c into build/tests/ and bench/*.c into build/bench/. Run: node_modules/.bin/bun build.ts
  * A file's prefix decides its flags (avx512_conv.c gets AVX-512), so only files that dispatch guards hold such code.
  * Objects are kept; a file is compiled again when it, a header or this file changed. Limit: needs gcc or clang (CC names one).
+ * The CUDA kernels go in where there is nvcc (on the PATH, in /usr/local/cuda, or NVCC); CUDA=0 leaves them out. The library
+ * holds the CUDA runtime and needs no driver to load: one file for machines with and without a GPU.
  */
-import { spawn } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, renameSync, statSync } from "node:fs";
+import { spawn, spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, readdirSync, renameSync, statSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
@@ -27,8 +29,43 @@ const prefixFlags: [prefix: string, flags: string[]][] = [
   ["", ["-ffp-contract=off"]],
 ];
 
+/** Code for each generation of GPU that a file serves, and PTX of 8.0, which later ones compile when they first load it. */
+const gpuCode = (...architectures: number[]) =>
+  [...architectures.map((a) => `arch=compute_${a},code=sm_${a}`), "arch=compute_80,code=compute_80"].flatMap((
+    g,
+  ) => ["-gencode", g]);
+const gpuFlags: [prefix: string, flags: string[]][] = [
+  ["sm80_", gpuCode(80, 90)],
+  ["smxx_", gpuCode(75, 80, 90)],
+];
+
 const cc = process.env.CC ?? "cc";
+const cxx = process.env.CXX ?? "g++";
 const jobs = Number(process.env.JOBS ?? 2);
+
+interface Cuda {
+  readonly nvcc: string;
+  readonly include: string;
+  readonly runtime: string; // libcudart_static.a
+}
+
+/** nvcc and the runtime beside it, or why there is none. */
+function findCuda(): Cuda | string {
+  if (process.env.CUDA === "0") return "CUDA=0";
+  for (const nvcc of process.env.NVCC ? [process.env.NVCC] : ["nvcc", "/usr/local/cuda/bin/nvcc"]) {
+    const { stderr } = spawnSync(nvcc, ["--dryrun", "-c", "-x", "cu", "/dev/null"], { encoding: "utf8" });
+    const top = /^#\$ TOP=(.*)$/m.exec(stderr ?? "")?.[1];
+    const folders = ["lib64", "lib", `targets/${isX86 ? "x86_64" : "sbsa"}-linux/lib`];
+    const runtime = top && folders.map((f) => join(top, f, "libcudart_static.a")).find((f) => existsSync(f));
+    if (top && runtime) return { nvcc, include: join(top, "include"), runtime };
+    if (top) return `${nvcc} has no libcudart_static.a beside it`;
+  }
+  return "no nvcc on the PATH or in /usr/local/cuda/bin";
+}
+
+const isComplete = existsSync(join(root, "csrc/backends/cuda/smxx_attention_time.cu")); // until the kernels are all there
+const found = isComplete ? findCuda() : "kernels are missing";
+const cuda = typeof found === "string" ? undefined : found;
 
 function run(command: string, args: string[]): Promise<void> {
   return new Promise((resolve, reject) => {
@@ -40,6 +77,21 @@ function run(command: string, args: string[]): Promise<void> {
     child.on(
       "close",
       (code) => code === 0 ? resolve() : reject(new Error(`${command} ${args.join(" ")}\nexited with ${code}`)),
+    );
+  });
+}
+
+/** What a command wrote, once it has ended well. */
+function capture(command: string, args: string[]): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let log = "";
+    const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] });
+    child.stdout.on("data", (part) => log += part);
+    child.stderr.on("data", (part) => log += part);
+    child.on("error", (error) => reject(new Error(`${command}: ${error.message}`)));
+    child.on(
+      "close",
+      (code) => code === 0 ? resolve(log) : reject(new Error(`${command} ${args.join(" ")}\n${log}exited with ${code}`)),
     );
   });
 }
@@ -58,31 +110,131 @@ function filesUnder(folder: string, extension: string): string[] {
 }
 
 const modified = (path: string) => existsSync(path) ? statSync(path).mtimeMs : 0;
+const newest = (files: string[]) => Math.max(...files.map((f) => modified(join(root, f))));
 const headers = [...filesUnder("csrc", ".h"), ...filesUnder("csrc", ".inc"), ...filesUnder("tests/native", ".h")];
-const newestHeader = Math.max(...["build.ts", ...headers].map((f) => modified(join(root, f))));
+const newestHeader = newest(["build.ts", ...headers]);
+/** Kernels see few headers and take long to compile. */
+const kernelHeaders = [
+  ...filesUnder("csrc/backends/cuda", "h"),
+  "csrc/backends/params.h",
+  "csrc/core/tensor.h",
+  "csrc/include/ctok.h",
+];
+const newestKernelHeader = newest(["build.ts", ...kernelHeaders]);
 const isStale = (target: string, ...sources: string[]) =>
   modified(target) < Math.max(newestHeader, ...sources.map((f) => modified(join(root, f))));
 
 /** Compiles to a temporary name and renames, so that a killed build leaves no half-written file. */
-async function produce(target: string, args: string[]): Promise<void> {
+async function produce(target: string, args: string[], compiler = cc): Promise<void> {
   const temporary = `${target}.${process.pid}.tmp`;
-  await run(cc, [...args, "-o", temporary]);
+  await run(compiler, [...args, "-o", temporary]);
   renameSync(temporary, target);
 }
 
-const objectOf = (source: string) => join(out, "objects", source.replaceAll("/", "-").replace(/\.c$/, ".o"));
+/** The seam to CUDA is another object in a build without it. */
+const isCuda = (source: string) => source.startsWith("csrc/backends/cuda/");
+const objectOf = (source: string) =>
+  join(out, "objects", source.replaceAll("/", "-").replace(/\.cu?$/, isCuda(source) && !cuda ? ".none.o" : ".o"));
+const cudaFlags = (source: string) => cuda && isCuda(source) ? ["-DCTOK_HAS_CUDA", "-isystem", cuda.include] : [];
+
+/** ptxas tells of spilled registers and of serialised tensor-core instructions (C75xx) in passing: here both are errors. */
+async function compileKernel({ nvcc }: Cuda, source: string): Promise<void> {
+  const object = objectOf(source), temporary = `${object}.${process.pid}.tmp`;
+  const flags = gpuFlags.find(([prefix]) => basename(source).startsWith(prefix))?.[1];
+  if (!flags) throw new Error(`${source}: expected a name that begins with ${gpuFlags.map(([p]) => p).join(" or ")}`);
+  const host = "-fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-Wall,-Wextra,-Werror";
+  const args = ["-std=c++17", "-O3", ...flags, "-Werror", "all-warnings", "-Xptxas", "-v", "-Xcompiler", host];
+  const log = await capture(nvcc, [...args, "-c", join(root, source), "-o", temporary]);
+  writeFileSync(object.replace(/\.o$/, ".ptxas.txt"), log);
+  const bad = log.split("\n").filter((line) => /[1-9]\d* bytes spill|\bC75\d\d\b/.test(line));
+  if (bad.length > 0) {
+    throw new Error(`${source}: expected no spilled registers and no serialised instructions, found\n${bad.join("\n")}`);
+  }
+  renameSync(temporary, object);
+}
+
+/**
+ * The emulator's tests: the kernels again, as C++ for tests/native/cuda_emulator, beside the reference ops. -O2: their time goes
+ * into switching fibers. Undefined behaviour (a misaligned address, an int overflow) traps, and the emulator reports it.
+ */
+const emulator = "tests/native/cuda_emulator/";
+const emulated = [
+  "-std=c++17",
+  "-O2",
+  "-g1",
+  "-DCTOK_CUDA_EMULATOR",
+  `-I${join(root, emulator)}`,
+  "-ffp-contract=off",
+  "-fno-strict-aliasing",
+  "-fsanitize=signed-integer-overflow,alignment,shift,bounds",
+  "-fsanitize-undefined-trap-on-error",
+  "-Wall",
+  "-Wextra",
+  "-Wno-unknown-pragmas",
+  "-Werror",
+];
+
+async function buildEmulator(): Promise<void> {
+  if (spawnSync(cxx, ["--version"]).status !== 0) {
+    console.log(`without the CUDA emulator's tests: no ${cxx} (apt-get install g++; CXX names another)`);
+    return;
+  }
+  const kernels = filesUnder("csrc/backends/cuda", ".cu"), parts = [...kernels, `${emulator}emulator.cpp`];
+  const object = (source: string) => join(out, "objects", `emulated-${basename(source).replace(/\.c\w*$/, ".o")}`);
+  const seen = Math.max(newestKernelHeader, newest([...filesUnder(emulator, ".h"), `${emulator}emulator.cpp`]));
+  await inParallel(
+    parts.filter((s) => modified(object(s)) < Math.max(seen, modified(join(root, s)))).map((source) => () =>
+      produce(object(source), [...emulated, "-x", "c++", "-c", join(root, source)], cxx)
+    ),
+  );
+  const linked = filesUnder("csrc", ".c")
+    .filter((s) => /backends\/cpu\/|core\/(status|fsq)\.c|cuda\/(heuristics|conv_pack)\.c/.test(s)).map(objectOf);
+  const backend = "csrc/backends/cuda/cuda_backend.c", tests = ["cuda_test", "backend_test"].map((t) => `${emulator}${t}.c`);
+  for (const source of [...tests, backend]) {
+    const flags = source === backend ? ["-DCTOK_HAS_CUDA", `-I${join(root, emulator)}`] : [];
+    if (isStale(object(source), source)) {
+      await produce(object(source), [...common, ...warnings, ...flags, "-c", join(root, source)]);
+    }
+  }
+  const programs: [string, string[]][] = [
+    ["cuda_test", [object("cuda_test.c"), ...parts.map(object), ...linked]],
+    ...(isComplete
+      ? [
+        ["backend_test", [object("backend_test.c"), object(backend), ...parts.map(object), ...linked]] as [string, string[]],
+      ]
+      : []),
+    ["emulator_test", [
+      "-x",
+      "c++",
+      join(root, emulator, "emulator_test.cu"),
+      "-x",
+      "none",
+      object(`${emulator}emulator.cpp`),
+    ]],
+  ];
+  await inParallel(
+    programs.map(([name, inputs]) => () =>
+      produce(join(out, "tests", name), [...emulated, ...inputs, "-pthread", "-lm"], cxx)
+    ),
+  );
+}
 
 export async function build(): Promise<void> {
   mkdirSync(join(out, "objects"), { recursive: true });
   for (const folder of ["tests", "bench"]) mkdirSync(join(out, folder), { recursive: true });
-  const sources = filesUnder("csrc", ".c");
-  await inParallel(
-    sources.filter((s) => isStale(objectOf(s), s)).map((source) => () => {
+  const sources = filesUnder("csrc", ".c"), kernels = cuda ? filesUnder("csrc/backends/cuda", ".cu") : [];
+  if (!cuda) console.log(`without CUDA: ${found}`);
+  await inParallel([
+    ...kernels.filter((s) => modified(objectOf(s)) < Math.max(newestKernelHeader, modified(join(root, s)))).map(
+      (source) => () => compileKernel(cuda!, source),
+    ),
+    ...sources.filter((s) => isStale(objectOf(s), s)).map((source) => () => {
       const flags = prefixFlags.find(([prefix]) => basename(source).startsWith(prefix))![1];
-      return produce(objectOf(source), [...common, ...warnings, ...flags, "-c", join(root, source)]);
+      return produce(objectOf(source), [...common, ...warnings, ...flags, ...cudaFlags(source), "-c", join(root, source)]);
     }),
-  );
-  const objects = sources.map(objectOf);
+  ]);
+  const objects = [...sources, ...kernels].map(objectOf);
+  const libraries = [...(cuda ? [cuda.runtime, "-ldl", "-lrt"] : []), "-pthread", "-lm"];
   const library = join(out, "libctok.so");
   const newestObject = Math.max(...objects.map(modified));
   if (modified(library) < newestObject) {
@@ -93,20 +245,21 @@ export async function build(): Promise<void> {
       "-Wl,-z,nodelete",
       "-Wl,--exclude-libs,ALL",
       ...objects,
-      "-pthread",
-      "-lm",
+      ...libraries,
     ]);
   }
-  const programs = [...filesUnder("tests/native", ".c"), ...filesUnder("bench", ".c")].map((source) => ({
+  const tests = filesUnder("tests/native", ".c").filter((source) => !source.startsWith(emulator));
+  const programs = [...tests, ...filesUnder("bench", ".c")].map((source) => ({
     source,
     target: join(out, source.startsWith("bench") ? "bench" : "tests", basename(source, ".c")),
   }));
   await inParallel(
     programs.filter(({ source, target }) => isStale(target, source) || modified(target) < newestObject).map(
       (program) => () =>
-        produce(program.target, [...common, ...warnings, join(root, program.source), ...objects, "-pthread", "-lm"]),
+        produce(program.target, [...common, ...warnings, join(root, program.source), ...objects, ...libraries]),
     ),
   );
+  await buildEmulator();
 }
 
 if (import.meta.main) await build();

@@ -49,5 +49,19 @@ export { readImage, type ReadImageOptions, writeImage } from "./src/media/image.
 export { framesOf, type VideoFrames } from "./src/media/frames.ts";
 export { createVideo, type Rate, type VideoInfo, type VideoOptions } from "./src/media/video.ts";
 export type { VideoSink, VideoSinkOptions } from "./src/media/video.ts";
+export { detectGraphics, drawPicture, type Graphics, graphicsKinds } from "./src/graphics.ts";
 export { contactSheet, latentTiles, sideBySide, tokenMap } from "./src/pictures.ts";
 export { codebookUse, psnr, ssim } from "./src/metrics.ts";
+export {
+  type ChannelMoments,
+  codeOf,
+  edit,
+  mix,
+  type Neighbour,
+  neighbouringCodes,
+  noise,
+  type Region,
+  statsOf,
+  swap,
+  type TokenStats,
+} from "./src/explore.ts";

@@ -1,7 +1,7 @@
 // Times every op of every kernel set on the large shapes of tests/native/op_shapes.h, in float32 and bfloat16, beside the
 // scalar reference, to whose result each is held. One JSON object a line:
 //     {"op", "shape", "kernels", "dtype", "median_ms", "min_ms", "runs", "gflops", "roof_percent", "over_scalar", "error"}
-//     build/bench/ops [threads] [runs]
+//     build/bench/ops [threads] [runs]        build/bench/ops roof: {"f32", "bf16"} in GFLOP/s, two threads, AVX-512
 // gflops counts the products of the direct form: Winograd may pass 100 % of the roof, which is measured here first: chains of
 // multiply-adds in registers, in the set's own vectors.
 #include <time.h>
@@ -191,6 +191,10 @@ static bench_case conv_case(conv_params p, residual_kind kind, const char *op) {
 }
 
 int main(int argc, char **argv) {
+    if (argc > 1 && strcmp(argv[1], "roof") == 0) {
+        printf("{\"f32\": %.1f, \"bf16\": %.1f}\n", roof_of("avx512", false), roof_of("avx512", true));
+        return 0;
+    }
     if (argc > 1) num_threads = atoi(argv[1]);
     if (argc > 2) num_runs = atoi(argv[2]);
     if (num_threads < 1 || num_threads > 256 || num_runs < 1 || num_runs > MAX_RUNS) {

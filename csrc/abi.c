@@ -72,6 +72,12 @@ ctok_status ctok_engine_open(const ctok_engine_options *options, ctok_wake wake,
         if (options->kernels > CTOK_KERNELS_AVX512_BF16) {
             return ctok_fail(error, CTOK_E_ARGUMENT, options->kernels, "kernels: expected 0 to %d, found %u", CTOK_KERNELS_AVX512_BF16, options->kernels);
         }
+        if (options->device > CTOK_DEVICE_CUDA) {
+            return ctok_fail(error, CTOK_E_ARGUMENT, options->device, "device: expected 0 (auto), 1 (cpu) or 2 (cuda), found %u", options->device);
+        }
+        if (options->device == CTOK_DEVICE_CUDA && options->kernels != CTOK_KERNELS_AUTO) {
+            return ctok_fail(error, CTOK_E_ARGUMENT, options->kernels, "kernels: expected 0 (auto) with a GPU, found %u, which is of the CPU", options->kernels);
+        }
     }
     return engine_open(engine_id, options, wake, error);
 }
@@ -120,6 +126,9 @@ static ctok_status check_model_options(const ctok_model_options *options, ctok_e
     }
     if (options->halves > (CTOK_HALF_ENCODER | CTOK_HALF_DECODER)) {
         return ctok_fail(error, CTOK_E_ARGUMENT, options->halves, "halves: expected bits 1 (encoder) and 2 (decoder), found %u", options->halves);
+    }
+    if (options->num_threads > 256) {
+        return ctok_fail(error, CTOK_E_ARGUMENT, options->num_threads, "num_threads: expected 0 to 256, found %u", options->num_threads);
     }
     if (options->num_fsq_levels > 8) {
         return ctok_fail(error, CTOK_E_ARGUMENT, options->num_fsq_levels, "num_fsq_levels: expected 0 to 8, found %u", options->num_fsq_levels);

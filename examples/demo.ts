@@ -12,7 +12,9 @@ import {
   createVideo,
   defaultModel,
   defaultVideoModel,
+  detectGraphics,
   detokenize,
+  drawPicture,
   framesOf,
   joinTokens,
   latentTiles,
@@ -33,6 +35,12 @@ const root = dirname(import.meta.dirname!), runs = 5;
 const photo = process.argv[2] ?? join(root, "examples/media/astronaut.png");
 const folder = join(root, "out/demo");
 const show = (name: string, value: string | number) => console.log(`${name.padEnd(16)} ${value}`);
+
+/** In the terminal too, where that is one. */
+async function drawHere(picture: Tensor<"uint8">): Promise<void> {
+  const { stdout, env } = process;
+  stdout.write(await drawPicture(picture, detectGraphics(env, stdout.isTTY === true), Math.min(stdout.columns || 80, 100)));
+}
 
 /** Median of several runs, in milliseconds, and what the last run gave. The caller has warmed up. */
 async function timed<T>(work: () => Promise<T>): Promise<{ result: T; ms: number }> {
@@ -124,6 +132,7 @@ show(
 );
 for (const [name, [about, picture]] of Object.entries(pictures)) {
   await writeImage(join(folder, name), picture);
+  await drawHere(picture);
   show("picture", `${relative(process.cwd(), join(folder, name))}: ${about}`);
 }
 
@@ -169,6 +178,7 @@ async function showClip(): Promise<void> {
   const shown = Array.from({ length: columnsOfSheet }, (_, i) => Math.round(i * (frames.length - 1) / (columnsOfSheet - 1)));
   const rows = [frames, again].map((row) => shown.map((i) => row[i]!));
   await writeImage(sheet, contactSheet(rows, { shrink: 2 }));
+  await drawHere(contactSheet(rows, { shrink: 2 }));
   show(
     "picture",
     `${relative(process.cwd(), sheet)}: frames ${shown.join(", ")}, below each its reconstruction, in windows of 17`,

@@ -113,7 +113,13 @@ function write(view: DataView, at: number, field: Field, value: unknown): void {
 // ---------------------------------------------------------------- the structs of ctok.h
 export const ErrorStruct = new Struct({ struct_size: "u32", status: "i32", detail: "i64", message: { text: 1008 } });
 
-export const EngineOptions = new Struct({ struct_size: "u32", num_threads: "u32", kernels: "u32", reserved: "u32" });
+export const EngineOptions = new Struct({
+  struct_size: "u32",
+  num_threads: "u32",
+  kernels: "u32",
+  device: "u32",
+  device_index: "u32",
+});
 
 export const EngineInfo = new Struct({
   struct_size: "u32",
@@ -122,6 +128,9 @@ export const EngineInfo = new Struct({
   num_models: "u32",
   num_jobs: "u32",
   kernels: { text: 16 },
+  device_bytes: "u64",
+  device: { text: 16 },
+  device_name: { text: 64 },
 });
 
 export const ModelOptions = new Struct({
@@ -132,6 +141,7 @@ export const ModelOptions = new Struct({
   fsq_levels: { row: "u32", count: 8 },
   spatial_factor: "u32",
   temporal_factor: "u32",
+  num_threads: "u32",
   name: { text: 64 },
 });
 
@@ -163,6 +173,8 @@ export const ModelInfo = new Struct({
   decoder_widths: { row: "u32", count: 8 },
   stored_dtype: "i32",
   num_nonfinite_tensors: "u32",
+  num_threads: "u32",
+  reserved: "u32",
   encoder_parameters: "i64",
   decoder_parameters: "i64",
   num_nonfinite: "i64",
@@ -235,12 +247,13 @@ export const JobInfo = new Struct({
 });
 
 // ---------------------------------------------------------------- the constants of ctok.h that TypeScript uses
-export const ABI_VERSION = 1;
+export const ABI_VERSION = 2;
 export const chunk = { none: 0, first: 1, later: 2 } as const;
 export const task = { encode: 1, decode: 2, autoencode: 3 } as const;
 export const kind = { pixelsU8: 1, pixelsF32: 2, indices: 4, codes: 8, latent: 16, preQuant: 32 } as const;
 export const half = { encoder: 1, decoder: 2 } as const;
 export const kernels = { auto: 0, reference: 1, generic: 2, avx2: 3, avx512: 4, avx512_bf16: 5 } as const;
+export const device = { auto: 0, cpu: 1, cuda: 2 } as const;
 export const precision = { auto: 0, f32: 1, bf16: 2 } as const;
 export const dtypes = ["", "U8", "I8", "BOOL", "U16", "I16", "I32", "I64", "F16", "BF16", "F32", "F64"] as const;
 export const sources = ["", "keys", "buffers", "metadata", "name", "option", "default"] as const;

@@ -50,6 +50,14 @@ export type NativeEngineInfo = Values<typeof layout.EngineInfo.fields>;
 export type RequestValues = Partial<Values<typeof layout.Request.fields>>;
 export type ModelOptionValues = Partial<Values<typeof layout.ModelOptions.fields>>;
 
+/** Of an engine; 0 and what is not given mean the default. kernels, device: numbers of layout.ts. */
+export interface EngineSettings {
+  readonly threads?: number | undefined;
+  readonly kernels?: number | undefined;
+  readonly device?: number | undefined;
+  readonly deviceIndex?: number | undefined;
+}
+
 /** NUL-terminated UTF-8. */
 function cString(text: string): Uint8Array {
   return new TextEncoder().encode(text + "\0");
@@ -65,7 +73,7 @@ export class Engine {
   readonly #ids = new Uint8Array(new ArrayBuffer(1024));
   readonly #count = new Uint8Array(new ArrayBuffer(1024));
 
-  constructor(library: Library, options: { threads?: number; kernels?: number } = {}) {
+  constructor(library: Library, options: EngineSettings = {}) {
     const f = this.#f = library.functions;
     if (f.ctok_abi_version() !== layout.ABI_VERSION) {
       throw new NativeFailure(
@@ -74,7 +82,12 @@ export class Engine {
         `native library ${f.ctok_version()}: expected ABI ${layout.ABI_VERSION}, found ${f.ctok_abi_version()}; build it again (bun build.ts)`,
       );
     }
-    const native = layout.EngineOptions.make({ num_threads: options.threads ?? 0, kernels: options.kernels ?? 0 });
+    const native = layout.EngineOptions.make({
+      num_threads: options.threads ?? 0,
+      kernels: options.kernels ?? 0,
+      device: options.device ?? layout.device.auto,
+      device_index: options.deviceIndex ?? 0,
+    });
     this.#listener = library.listen((wake) => {
       const id = new Uint8Array(new ArrayBuffer(1024));
       this.#check((error) => f.ctok_engine_open(native, wake, id, error));

@@ -27,8 +27,12 @@ export interface ModelInfo {
   /** Type of the weights in the file. */
   readonly storedDtype: string;
   readonly precision: "f32" | "bf16";
-  readonly device: "cpu";
+  /** "cpu", or the GPU in use as `device` names it: "cuda:0". */
+  readonly device: string;
+  /** The GPU as its driver names it; undefined for the CPU. */
+  readonly deviceName: string | undefined;
   readonly kernels: string;
+  /** Threads that compute, the model's limit applied; 0 on a GPU. */
   readonly threads: number;
   /** Memory of the packed weights. */
   readonly weightBytes: number;
@@ -46,7 +50,7 @@ export interface HalfInfo {
 }
 
 export function describe(engine: Engine, n: NativeModelInfo, source: string): ModelInfo {
-  const { kernels, num_threads } = engine.info();
+  const { kernels, device, device_name } = engine.info();
   const half = (side: "encoder" | "decoder"): HalfInfo | undefined =>
     n.halves & layout.half[side]
       ? {
@@ -73,9 +77,10 @@ export function describe(engine: Engine, n: NativeModelInfo, source: string): Mo
     parameters: n.encoder_parameters + n.decoder_parameters,
     storedDtype: layout.dtypes[n.stored_dtype] ?? "",
     precision: n.precision === layout.precision.bf16 ? "bf16" : "f32",
-    device: "cpu",
+    device,
+    deviceName: device_name || undefined,
     kernels,
-    threads: num_threads,
+    threads: n.num_threads,
     weightBytes: n.weight_bytes,
     nonFinite: { weights: n.num_nonfinite, tensors: n.num_nonfinite_tensors, first: n.first_nonfinite || undefined },
     from: {

@@ -5,12 +5,18 @@ import { TokenizerError } from "./errors.ts";
 const signal = z.custom<AbortSignal>((v) => v instanceof AbortSignal, "expected an AbortSignal").optional();
 const onProgress = z.custom<(part: number) => void>((v) => typeof v === "function", "expected a function").optional();
 
+export type Device = "auto" | "cpu" | "cuda" | `cuda:${number}`;
+const expectedDevice = 'expected "auto", "cpu", "cuda" or "cuda:1"';
+
 export const openOptions = z.strictObject({
-  /** Where to compute. "auto" takes the best that is there; this version has the CPU. */
-  device: z.enum(["auto", "cpu", "cuda"]).default("auto"),
+  /**
+   * Where to compute. "cuda" is the first GPU and "cuda:1" the second; "auto" takes the first GPU that can be used, otherwise
+   * the CPU (also where `kernels` names some of the CPU's).
+   */
+  device: z.custom<Device>((v) => /^(auto|cpu|cuda(:\d{1,3})?)$/.test(v as string), expectedDevice).default("auto"),
   /**
    * Arithmetic. "bf16": bfloat16 weights and activations, summed in float32; norms' statistics, softmax, latents and FSQ stay
-   * float32. "auto" is bf16 where the processor multiplies it (AVX-512 BF16), otherwise f32.
+   * float32. "auto" is bf16 where the device multiplies it (AVX-512 BF16, a GPU of compute capability 8.0 or more), otherwise f32.
    */
   precision: z.enum(["auto", "f32", "bf16"]).default("auto"),
   /** Opens one half alone, which takes half of the memory. Default: every half that the checkpoint holds. */
@@ -22,9 +28,9 @@ export const openOptions = z.strictObject({
   /** Compression factors of a video checkpoint that carries unused convolutions under a name that does not tell; otherwise checked. */
   spatialFactor: z.int().min(2).max(256).optional(),
   temporalFactor: z.int().min(1).max(256).optional(),
-  /** Threads of the engine that computes. Default: one for each processor. */
+  /** Threads that compute for this model on the CPU, of the one pool that all models share: at most one for each processor, the default. */
   threads: z.int().min(1).max(256).optional(),
-  /** Kernels to use; the default takes the best that the processor has. */
+  /** Kernels of the CPU to use; the default takes the best that the processor has. */
   kernels: z.enum(["auto", "reference", "generic", "avx2", "avx512", "avx512_bf16"]).default("auto"),
   signal,
   onProgress,

@@ -62,6 +62,9 @@ export interface VideoWindow {
   readonly before: number;
 }
 
+/** The method by which console.log and the REPL show a value, on Bun and Deno as on Node. */
+const inspect = Symbol.for("nodejs.util.inspect.custom");
+
 export type TokenKind = "indices" | "codes" | "latent" | "preQuant";
 
 /** A tensor that remembers what it is: made by ctok, accepted wherever a TensorLike is. */
@@ -85,6 +88,12 @@ export class Tensor<D extends DType = DType> implements TensorLike<D> {
     this.data = data;
     this.kind = about.kind;
     this.origin = about.origin;
+  }
+
+  /** What console.log prints: kind, dtype and shape, not a million numbers. */
+  [inspect](): string {
+    const from = this.origin ? ` of ${this.origin.model}` : "";
+    return `Tensor { ${this.kind ?? "values"}${from}, ${this.dtype} [${this.shape.join(", ")}] }`;
   }
 
   /** Image `n` of the batch as a batch of one; shares memory. */
@@ -133,6 +142,14 @@ export class Tokens {
   /** What decode takes: indices (or codes) of a discrete model, the latent of a continuous one. */
   get main(): Tensor {
     return this.#parts.indices ?? this.#parts.codes ?? this.latent;
+  }
+
+  /** What console.log prints: the model, the parts and their shapes, and what the tokens are of. */
+  [inspect](): string {
+    const { model, height, width, video } = this.origin;
+    const parts = Object.entries(this.#parts).map(([kind, t]) => `${kind} ${t.dtype} [${t.shape.join(", ")}]`);
+    const frames = video ? `${video.frames} frames of ` : "";
+    return `Tokens { ${model}: ${parts.join(", ")}; of ${frames}${height} x ${width} pixels }`;
   }
 
   #get(kind: TokenKind): Tensor {

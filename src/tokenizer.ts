@@ -64,12 +64,13 @@ export class Tokenizer implements AsyncDisposable {
     return located(async () => {
       if (typeof model !== "string") throw expected("model", "an embedded name or a path", model);
       const o = options.parse(options.openOptions, openOptions, "options");
-      if (o.device === "cuda") {
-        const message = 'options.device: expected "auto" or "cpu" (this build has no CUDA backend), found "cuda"';
-        throw new TokenizerError("DEVICE", message);
-      }
       const { path, source, name } = resolveModel(model);
-      const engine = await engineFor({ threads: o.threads, kernels: layout.kernels[o.kernels] });
+      const [device, deviceIndex = 0] = o.device.split(":") as [keyof typeof layout.device, number?];
+      const engine = await engineFor({
+        kernels: layout.kernels[o.kernels],
+        device: layout.device[device],
+        deviceIndex: Number(deviceIndex),
+      });
       const native = {
         precision: layout.precision[o.precision],
         halves: o.half ? layout.half[o.half] : 0,
@@ -77,6 +78,7 @@ export class Tokenizer implements AsyncDisposable {
         fsq_levels: o.fsqLevels ?? [],
         spatial_factor: o.spatialFactor ?? 0,
         temporal_factor: o.temporalFactor ?? 0,
+        num_threads: o.threads ?? 0,
         name: o.name ?? name ?? "",
       };
       const open = () => engine.openModel(path, native);

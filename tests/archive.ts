@@ -87,14 +87,24 @@ export function concat(parts: readonly Uint8Array[]): Uint8Array {
 
 type Header = Record<string, { dtype: string; shape: number[]; data_offsets: [number, number] }>;
 
+function readHeader(bytes: Uint8Array): { header: Header; start: number } {
+  const start = 8 + Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true));
+  return { header: JSON.parse(new TextDecoder().decode(bytes.subarray(8, start))), start };
+}
+
+/** Where a tensor's bytes lie in a safetensors file. */
+export function tensorRange(bytes: Uint8Array, name: string): [start: number, end: number] {
+  const { header, start } = readHeader(bytes);
+  const [from, to] = header[name]!.data_offsets;
+  return [start + from, start + to];
+}
+
 /** A safetensors file with its header edited. */
 export function editSafetensors(bytes: Uint8Array, edit: (header: Header) => void): Uint8Array {
-  const view = new DataView(bytes.buffer, bytes.byteOffset);
-  const length = Number(view.getBigUint64(0, true));
-  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length))) as Header;
+  const { header, start } = readHeader(bytes);
   edit(header);
   const text = new TextEncoder().encode(JSON.stringify(header));
   const size = new Uint8Array(8);
   new DataView(size.buffer).setBigUint64(0, BigInt(text.length), true);
-  return concat([size, text, bytes.subarray(8 + length)]);
+  return concat([size, text, bytes.subarray(start)]);
 }

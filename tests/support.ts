@@ -95,3 +95,9 @@ export function peakResidentBytes(): number {
 export function residentBytes(): number {
   return Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync("/proc/self/status", "utf8"))![1]) * 1024;
 }
+
+/** The chunks of kitty pictures in a terminal's output: all, keys, payload. */
+export function kittyChunks(text: string): RegExpMatchArray[] {
+  // deno-lint-ignore no-control-regex
+  return [...text.matchAll(/\x1b_G([^;]*);([^\x1b]*)\x1b\\/g)];
+}

@@ -119,7 +119,9 @@ static ctok_status fail_io(ctok_error *error, const char *what) {
     return ctok_fail(error, code == ENOENT || code == ENOTDIR ? CTOK_E_FILE_MISSING : CTOK_E_FILE_IO, code, "%s: %s", what, strerror(code));
 }
 
-static ctok_status map_descriptor(checkpoint_map *out, int descriptor, ctok_error *error) {
+static int64_t nanoseconds(struct timespec t) { return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec; }
+
+static ctok_status map_descriptor(checkpoint_map *out, checkpoint_file *file, int descriptor, ctok_error *error) {
     struct stat info;
     if (fstat(descriptor, &info) != 0) return fail_io(error, "cannot be examined");
     if (!S_ISREG(info.st_mode)) return ctok_fail(error, CTOK_E_FILE_FORMAT, 0, "expected a file or a folder");
@@ -127,6 +129,7 @@ static ctok_status map_descriptor(checkpoint_map *out, int descriptor, ctok_erro
     void *bytes = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, descriptor, 0);
     if (bytes == MAP_FAILED) return fail_io(error, "cannot be mapped");
     *out = (checkpoint_map){bytes, (size_t)info.st_size};
+    *file = (checkpoint_file){info.st_dev, info.st_ino, (uint64_t)info.st_size, nanoseconds(info.st_mtim), nanoseconds(info.st_ctim)};
     return CTOK_OK;
 }
 
@@ -134,7 +137,7 @@ static ctok_status read_file(checkpoint *c, const char *path, ctok_error *error)
     int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // nonblocking: a pipe's open would wait for a writer
     if (descriptor < 0) return fail_io(error, "cannot be opened");
     checkpoint_map map = {0};
-    ctok_status status = map_descriptor(&map, descriptor, error);
+    ctok_status status = map_descriptor(&map, &c->files[c->num_maps], descriptor, error);
     close(descriptor);
     if (status != CTOK_OK) return status;
     c->maps[c->num_maps++] = map;

@@ -29,12 +29,21 @@ typedef struct {
     size_t num_bytes;
 } checkpoint_map;
 
+// What tells a file, as it was when it was opened, from any other and from itself once written again. The time of the last
+// change is beside that of the last write because writers may set the latter (cp -p, rsync).
+// Limit: two writes within one tick of the file system's clock (4 ms and less on Linux) look alike.
+typedef struct {
+    uint64_t device, inode, num_bytes;
+    int64_t written_ns, changed_ns;  // since 1970
+} checkpoint_file;
+
 typedef struct {
     checkpoint_tensor *tensors;  // sorted by name (strcmp), names unique
     int32_t num_tensors;
     checkpoint_metadata *metadata;
     int32_t num_metadata;
     checkpoint_map maps[2];      // owned; unmapped by checkpoint_close
+    checkpoint_file files[2];    // that the maps are of
     int32_t num_maps;
     struct checkpoint_strings *strings;  // owned text
 } checkpoint;
@@ -64,6 +73,15 @@ static inline int64_t checkpoint_elements(const checkpoint_tensor *tensor) {
 // Note: the caller has checked the dtype (dtype_is_float / not).
 int64_t checkpoint_read_f32(const checkpoint_tensor *tensor, float *out);
 void checkpoint_read_i64(const checkpoint_tensor *tensor, int64_t *out);
+
+// The part of a tensor that is `count` of its first axis, from number `first` on. Rank 1 or more.
+static inline checkpoint_tensor checkpoint_rows(const checkpoint_tensor *tensor, int64_t first, int64_t count) {
+    checkpoint_tensor rows = *tensor;
+    rows.data += first * tensor->stride[0] * (int64_t)dtype_bytes(tensor->dtype);
+    rows.shape[0] = count;
+    return rows;
+}
+
 static inline bool dtype_is_float(ctok_dtype d) { return d == CTOK_F32 || d == CTOK_F16 || d == CTOK_BF16 || d == CTOK_F64; }
 
 // Tells the system that the mapped pages may be dropped; they come back from the file if read again.

@@ -114,10 +114,8 @@ static void *engine_thread(void *argument) {
     for (engine_job *job; (job = next_job(e));) {
         pthread_mutex_unlock(&e->lock);
         int64_t start = now_us();
-        e->backend->cancel = &job->is_cancelled;
         ctok_status status = atomic_load(&job->is_cancelled) ? ctok_fail(&job->error, CTOK_E_CANCELLED, 0, "cancelled before it ran")
                                                              : job->run(job, &job->error);
-        e->backend->cancel = NULL;
         pthread_mutex_lock(&e->lock);
         if (status == CTOK_E_CANCELLED && e->is_stopping) status = fail_closed(job);
         e->running = NULL;
@@ -136,8 +134,17 @@ static void *engine_thread(void *argument) {
 }
 
 // ---------------------------------------------------------------- opening and closing
+static ctok_status open_backend(backend **out, const ctok_engine_options *options, ctok_error *error) {
+    ctok_engine_options o = options ? *options : (ctok_engine_options){0};
+    if (o.device == CTOK_DEVICE_CUDA) return cuda_backend_open(out, o.device_index, error);
+    bool may_take_gpu = o.device == CTOK_DEVICE_AUTO && o.kernels == CTOK_KERNELS_AUTO;
+    if (may_take_gpu && cuda_backend_open(out, o.device_index, NULL) == CTOK_OK) return CTOK_OK;
+    return cpu_backend_open(out, o.num_threads, o.kernels, error);
+}
+
 static void destroy(object *self) {
     engine *e = (engine *)self;
+    weights_list_destroy(&e->weights);  // empty: every model held the engine
     e->backend->close(e->backend);
     pthread_cond_destroy(&e->has_work);
     pthread_cond_destroy(&e->has_ended);
@@ -148,12 +155,13 @@ static void destroy(object *self) {
 ctok_status engine_open(uint32_t *id, const ctok_engine_options *options, ctok_wake wake, ctok_error *error) {
     engine *e = calloc(1, sizeof *e);
     if (!e) return ctok_fail(error, CTOK_E_MEMORY, sizeof *e, "no memory for an engine");
-    ctok_status status = cpu_backend_open(&e->backend, options ? options->num_threads : 0, options ? options->kernels : 0, error);
+    ctok_status status = open_backend(&e->backend, options, error);
     if (status != CTOK_OK) {
         free(e);
         return status;
     }
     object_init(&e->base, OBJECT_ENGINE, NULL, destroy);
+    weights_list_init(&e->weights, e->backend);
     e->wake = wake;
     pthread_mutex_init(&e->lock, NULL);
     pthread_condattr_t monotonic;
@@ -193,7 +201,11 @@ void engine_query(engine *e, ctok_engine_info *info) {
     info->arena_bytes = e->arena_bytes;
     info->num_jobs = e->num_jobs;
     pthread_mutex_unlock(&e->lock);
+    uint64_t available;
+    e->backend->memory_bytes(e->backend, &info->device_bytes, &available);
     strncpy(info->kernels, e->backend->ops->name, sizeof info->kernels - 1);
+    strncpy(info->device, e->backend->device, sizeof info->device - 1);
+    strncpy(info->device_name, e->backend->device_name, sizeof info->device_name - 1);
 }
 
 // ---------------------------------------------------------------- jobs

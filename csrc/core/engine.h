@@ -1,5 +1,5 @@
 // One native thread that runs jobs in the order submitted, so jobs of a model stay in order and one job at a time uses the
-// whole pool. It owns the backend and the arena. Ended jobs wait in a list until somebody asks for their ids.
+// whole pool. It owns the backend, the arena and the list of packed weights. Ended jobs wait in a list until somebody asks for their ids.
 //     queued --thread--> running --> ended (listed until reported) --release--> freed
 // `wake` is called on the thread alone. Who calls it: abi.c (engine functions), core/job (submit and the life of a job).
 #ifndef CTOK_CORE_ENGINE_H
@@ -9,6 +9,7 @@
 
 #include "../backends/backend.h"
 #include "ids.h"
+#include "weights.h"
 
 typedef struct engine engine;
 typedef struct engine_job engine_job;
@@ -32,6 +33,7 @@ struct engine_job {
 struct engine {
     object base;
     backend *backend;
+    weights_list weights;                // of all models
     ctok_wake wake;
     pthread_t thread;
     pthread_mutex_t lock;

@@ -1,6 +1,7 @@
 // What each kind of job does on the engine's thread, and what its owner may ask of it.
 #include "job.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -46,7 +47,7 @@ static ctok_status run_open(engine_job *base, ctok_error *error) {
     job *j = (job *)base;
     engine *e = engine_of(j);
     model *m = NULL;
-    CTOK_TRY(model_open(&m, &e->base, e->backend, j->path, &j->options, &base->steps_done, &base->num_steps, &base->is_cancelled, error));
+    CTOK_TRY(model_open(&m, &e->base, &e->weights, j->path, &j->options, &base->steps_done, &base->num_steps, &base->is_cancelled, error));
     ctok_status status = atomic_load(&base->is_cancelled) ? ctok_fail(error, CTOK_E_CANCELLED, 0, "cancelled while opening")
                                                           : ids_add(&m->base, error);
     if (status == CTOK_OK) j->opened_model = m->base.id;
@@ -83,6 +84,15 @@ ctok_status job_submit_convert(uint32_t *id, engine *e, const char *out_path, co
 }
 
 // ---------------------------------------------------------------- run
+static ctok_status fail_arena(backend *b, size_t num_bytes, ctok_error *error) {
+    CTOK_TRY(b->finish(b, error));  // a lost device has none to give
+    uint64_t total, available;
+    b->memory_bytes(b, &total, &available);
+    char found[64] = "";
+    if (available) snprintf(found, sizeof found, ": %llu MiB of %llu are free", (unsigned long long)(available >> 20), (unsigned long long)(total >> 20));
+    return ctok_fail(error, CTOK_E_MEMORY, (int64_t)num_bytes, "no memory for %zu bytes of activations on %s%s", num_bytes, b->device, found);
+}
+
 static ctok_status run_request(engine_job *base, ctok_error *error) {
     job *j = (job *)base;
     const program *p = &j->program;
@@ -91,13 +101,15 @@ static ctok_status run_request(engine_job *base, ctok_error *error) {
         return ctok_fail(error, CTOK_E_CLOSED, j->stream->num_run, "the stream ended when chunk %lld failed or was cancelled", (long long)j->stream->num_run);
     }
     uint8_t *arena = engine_arena(engine_of(j), p->plan.arena_bytes);
-    if (!arena) return ctok_fail(error, CTOK_E_MEMORY, (int64_t)p->plan.arena_bytes, "no memory for %zu bytes of activations", p->plan.arena_bytes);
+    if (!arena) return fail_arena(m->backend, p->plan.arena_bytes, error);
     for (int32_t i = 0; i < p->num_outputs; i++) {
         j->outputs[i] = malloc(p->outputs[i].bytes);
         if (!j->outputs[i]) return ctok_fail(error, CTOK_E_MEMORY, (int64_t)p->outputs[i].bytes, "no memory for %llu bytes of results",
                                              (unsigned long long)p->outputs[i].bytes);
     }
+    m->backend->cancel = &base->is_cancelled;
     ctok_status status = program_run(p, m, m->backend, j->stream ? &j->stream->state : NULL, arena, j->input, j->outputs, &base->steps_done, error);
+    m->backend->cancel = NULL;
     if (j->stream && status == CTOK_OK) j->stream->num_run++;
     free(j->input);
     j->input = NULL;

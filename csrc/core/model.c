@@ -1,6 +1,5 @@
-// From a checkpoint to packed weights. The layers that the graph of each half names are looked up one by one: each must be
-// there with its shape, and what is left over must be a known buffer. Weights lie in one block, each at 64 bytes:
-//     | packed conv 0 | bias 0 | scale 1 | offset 1 | packed conv 2 | ...
+// From a checkpoint to an open model. The layers that the graph of each half names are looked up one by one: each must be
+// there with its shape, and what is left over must be a known buffer. Weights are then packed, or shared, half by half.
 #include "model.h"
 
 #include <stdio.h>
@@ -101,62 +100,49 @@ static ctok_status take_inventory(inventory *out, const variant *v, bool is_bf16
     return status;
 }
 
-// ---------------------------------------------------------------- packing
-static size_t main_bytes(const backend *b, const graph_layer *l) {
-    return backend_align(l->kind == OP_CONV ? b->ops->conv_weight_bytes(b, l->c_out, l->c_in, l->kernel_t, l->kernel, l->in_dtype) : (size_t)l->c_out * sizeof(float));
+// ---------------------------------------------------------------- weights
+// What comes with the weights of a half: how many, how large, and which are not finite.
+static void add_half(model *m, const weights *w, int64_t *parameters) {
+    *parameters = w->num_parameters;
+    m->weight_bytes += w->num_bytes;
+    if (w->num_nonfinite_tensors && !m->info.num_nonfinite_tensors) memcpy(m->info.first_nonfinite, w->first_nonfinite, sizeof w->first_nonfinite);
+    m->info.num_nonfinite_tensors += w->num_nonfinite_tensors;
+    m->info.num_nonfinite += w->num_nonfinite;
 }
 
-static void count_nonfinite(model *m, const checkpoint_tensor *t, int64_t count) {
-    if (count == 0) return;
-    if (m->info.num_nonfinite_tensors++ == 0) snprintf(m->info.first_nonfinite, sizeof m->info.first_nonfinite, "%.159s", t->name);
-    m->info.num_nonfinite += count;
-}
-
-static ctok_status pack(model *m, const inventory *inv, atomic_uint *steps_done, const atomic_bool *cancel, ctok_error *error) {
-    int64_t largest = 1;
-    for (int32_t n = 0; n < inv->num_layers; n++) {
-        const graph_layer *l = layer_at(inv, n);
-        if (l->is_unused) continue;
-        m->weight_bytes += main_bytes(m->backend, l) + backend_align((size_t)l->c_out * sizeof(float));
-        int64_t elements = checkpoint_elements(inv->tensors[n * 2]);
-        if (elements > largest) largest = elements;
+static ctok_status take_weights(model *m, const inventory *inv, const checkpoint *c, atomic_uint *steps_done,
+                                const atomic_bool *cancel, ctok_error *error) {
+    m->num_encoder_layers = inv->num_encoder_layers, m->num_layers = inv->num_layers;
+    m->layers = calloc((size_t)inv->num_layers, sizeof *m->layers);
+    if (!m->layers) return ctok_fail(error, CTOK_E_MEMORY, inv->num_layers, "no memory for %d layers", inv->num_layers);
+    for (int is_decoder = 0; is_decoder < 2; is_decoder++) {
+        const graph *half = is_decoder ? &inv->decoder : &inv->encoder;
+        int32_t first = is_decoder ? inv->num_encoder_layers : 0;
+        weights **held = is_decoder ? &m->decoder : &m->encoder;
+        if (half->num_layers == 0) continue;
+        weights_source source = {.checkpoint = c, .layers = half->layers, .tensors = inv->tensors + first * 2, .num_layers = half->num_layers};
+        CTOK_TRY(weights_get(held, m->shared, m->backend, &source, steps_done, cancel, error));
+        memcpy(m->layers + first, (*held)->layers, (size_t)half->num_layers * sizeof *m->layers);
+        add_half(m, *held, is_decoder ? &m->info.decoder_parameters : &m->info.encoder_parameters);
     }
-    float *unpacked = malloc((size_t)largest * sizeof *unpacked);
-    m->layers = calloc((size_t)inv->num_layers + 1, sizeof *m->layers);
-    m->weights = m->backend->alloc(m->backend, m->weight_bytes);
-    if (!unpacked || !m->layers || !m->weights) {
-        free(unpacked);
-        return ctok_fail(error, CTOK_E_MEMORY, (int64_t)m->weight_bytes, "%s: no memory for %zu bytes of weights", m->variant.name, m->weight_bytes);
-    }
-    uint8_t *at = m->weights;
-    for (int32_t n = 0; n < inv->num_layers && !atomic_load(cancel); n++, atomic_fetch_add(steps_done, 1)) {
-        const graph_layer *l = layer_at(inv, n);
-        const checkpoint_tensor *weight = inv->tensors[n * 2], *bias = inv->tensors[n * 2 + 1];
-        int64_t parameters = checkpoint_elements(weight) + checkpoint_elements(bias);
-        *(n < inv->num_encoder_layers ? &m->info.encoder_parameters : &m->info.decoder_parameters) += parameters;
-        if (l->is_unused) continue;
-        float *second = (float *)(at + main_bytes(m->backend, l));
-        count_nonfinite(m, bias, checkpoint_read_f32(bias, second));
-        if (l->kind == OP_CONV) {
-            count_nonfinite(m, weight, checkpoint_read_f32(weight, unpacked));
-            m->backend->ops->conv_weight_pack(m->backend, at, unpacked, l->c_out, l->c_in, l->kernel_t, l->kernel, l->in_dtype);
-            m->layers[n].conv = (conv_weights){at, second};
-        } else {
-            count_nonfinite(m, weight, checkpoint_read_f32(weight, (float *)at));
-            m->layers[n].scale = (float *)at, m->layers[n].offset = second;
-        }
-        at = (uint8_t *)second + backend_align((size_t)l->c_out * sizeof(float));
-    }
-    free(unpacked);
-    return atomic_load(cancel) ? ctok_fail(error, CTOK_E_CANCELLED, 0, "%s: cancelled while opening", m->variant.name) : CTOK_OK;
+    return CTOK_OK;
 }
 
 // ---------------------------------------------------------------- opening
 static void destroy(object *self) {
     model *m = (model *)self;
-    if (m->weights) m->backend->free(m->backend, m->weights, m->weight_bytes);
+    weights_release(m->encoder);
+    weights_release(m->decoder);
     free(m->layers);
+    if (m->backend && m->backend != m->shared->backend) m->backend->close(m->backend);
     free(m);
+}
+
+static ctok_status limit_threads(model *m, const ctok_model_options *options, ctok_error *error) {
+    backend *whole = m->shared->backend;
+    int32_t num_threads = options ? (int32_t)options->num_threads : 0;
+    m->backend = num_threads == 0 || num_threads >= whole->num_threads ? whole : whole->limit(whole, num_threads);
+    return m->backend ? CTOK_OK : ctok_fail(error, CTOK_E_MEMORY, num_threads, "no memory for a limit of %d threads", num_threads);
 }
 
 static void fill_info(ctok_model_info *info, const model *m, ctok_dtype stored) {
@@ -171,6 +157,7 @@ static void fill_info(ctok_model_info *info, const model *m, ctok_dtype stored) 
     info->num_fsq_levels = v->num_fsq_levels, info->fsq_levels_from = v->fsq_levels_from, info->codebook_size = v->codebook_size;
     memcpy(info->fsq_levels, v->fsq_levels, sizeof info->fsq_levels);
     info->precision = m->is_bf16 ? CTOK_PRECISION_BF16 : CTOK_PRECISION_F32, info->stored_dtype = stored, info->weight_bytes = m->weight_bytes;
+    info->num_threads = (uint32_t)m->backend->num_threads;
     info->encoder_z_channels = (uint32_t)e->z_channels, info->encoder_num_levels = (uint32_t)e->num_levels;
     info->encoder_blocks = (uint32_t)e->blocks, info->encoder_base_channels = (uint32_t)e->base_channels;
     info->decoder_z_channels = (uint32_t)d->z_channels, info->decoder_num_levels = (uint32_t)d->num_levels;
@@ -186,26 +173,26 @@ static ctok_status choose_precision(bool *is_bf16, const backend *b, const ctok_
     uint32_t precision = options ? options->precision : CTOK_PRECISION_AUTO;
     *is_bf16 = precision == CTOK_PRECISION_BF16 || (precision == CTOK_PRECISION_AUTO && b->ops->is_bf16_faster);
     if (!*is_bf16 || b->ops->has_bf16) return CTOK_OK;
-    return ctok_fail(error, CTOK_E_DEVICE, precision, "precision bf16: expected kernels avx512_bf16 (or reference), found %s, which compute in f32", b->ops->name);
+    return ctok_fail(error, CTOK_E_DEVICE, precision, "precision bf16: expected %s, found %s, which compute in f32", b->bf16_needs, b->ops->name);
 }
 
-ctok_status model_open(model **out, object *owner, backend *b, const char *path, const ctok_model_options *options, atomic_uint *steps_done,
-                       atomic_uint *num_steps, const atomic_bool *cancel, ctok_error *error) {
+ctok_status model_open(model **out, object *owner, weights_list *shared, const char *path, const ctok_model_options *options,
+                       atomic_uint *steps_done, atomic_uint *num_steps, const atomic_bool *cancel, ctok_error *error) {
     model *m = calloc(1, sizeof *m);
     if (!m) return ctok_fail(error, CTOK_E_MEMORY, sizeof *m, "no memory for a model");
     object_init(&m->base, OBJECT_MODEL, owner, destroy);
-    m->backend = b;
+    m->shared = shared;
 
     checkpoint *c = NULL;
     inventory inv = {0};
-    ctok_status status = choose_precision(&m->is_bf16, b, options, error);
+    ctok_status status = limit_threads(m, options, error);
+    if (status == CTOK_OK) status = choose_precision(&m->is_bf16, m->backend, options, error);
     if (status == CTOK_OK) status = checkpoint_open(&c, path, error);
     if (status == CTOK_OK) status = variant_find(&m->variant, c, path, options, error);
     if (status == CTOK_OK) status = take_inventory(&inv, &m->variant, m->is_bf16, c, error);
     if (status == CTOK_OK) {
-        m->num_encoder_layers = inv.num_encoder_layers, m->num_layers = inv.num_layers;
         atomic_store(num_steps, (unsigned)inv.num_layers);
-        status = pack(m, &inv, steps_done, cancel, error);
+        status = take_weights(m, &inv, c, steps_done, cancel, error);
     }
     if (status == CTOK_OK) fill_info(&m->info, m, inv.tensors[0]->dtype);
     inventory_free(&inv);

@@ -9,10 +9,22 @@ typedef struct {
     bool is_placed;
 } buffer;
 
+// Of the caller's side of a node, for one image or clip.
+static size_t external_bytes(const graph_node *node) {
+    const transfer_params *t = &node->transfer;
+    switch (node->kind) {
+        case OP_LOAD: case OP_STORE: return (size_t)(t->shape.n * t->frames * t->height * t->width * t->shape.c) * (t->format == EXTERNAL_PIXELS_U8 ? 1 : sizeof(float));
+        case OP_QUANTIZE: return node->external == GRAPH_NONE ? 0 : (size_t)shape_positions(node->fsq.shape) * sizeof(int32_t);
+        case OP_DEQUANTIZE: return (size_t)shape_positions(node->fsq.shape) * sizeof(int32_t);
+        default: return 0;
+    }
+}
+
 static size_t workspace_bytes(const graph_node *node, const backend *b) {
     if (node->kind == OP_CONV) return b->ops->conv_workspace_bytes(b, &node->conv);
     if (node->kind == OP_ATTENTION) return b->ops->attention_workspace_bytes(b, &node->attention);
-    return 0;
+    size_t external = external_bytes(node);
+    return external ? b->ops->external_workspace_bytes(b, external) : 0;
 }
 
 // The input whose memory the node's output may take, or GRAPH_NONE.

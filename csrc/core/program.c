@@ -3,7 +3,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { SPATIAL_ALIGN = 16, TEMPORAL_ALIGN = 8 };  // Ref: reference/pipeline_reference.py
 static const int64_t MAX_SIDE = 1 << 20, MAX_FRAMES = 1 << 20, MAX_BATCH = 1 << 20;
@@ -138,19 +137,22 @@ static network_outputs add_outputs(program *p, const variant *v) {
     return o;
 }
 
-// Refuses, before any work, what this machine's memory cannot hold.
+// Refuses, before any work, what the device's memory cannot hold.
+// Limit: input and results of a device with memory of its own are not held against the host's.
 static ctok_status check_memory(const program *p, const model *m, ctok_error *error) {
-    long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
-    uint64_t memory = pages > 0 && page_bytes > 0 ? (uint64_t)pages * (uint64_t)page_bytes : UINT64_MAX;
+    uint64_t memory, available;
+    m->backend->memory_bytes(m->backend, &memory, &available);
     uint64_t results = 0, input = p->input_image_bytes * (uint64_t)p->request.batch;
     for (int32_t i = 0; i < p->num_outputs; i++) results += p->outputs[i].bytes;
+    if (!m->backend->is_host_memory) results = input = 0;
     uint64_t needed = p->plan.arena_bytes + m->weight_bytes + results + input;
     if (needed <= memory) return CTOK_OK;
     return ctok_fail(error, CTOK_E_MEMORY, (int64_t)needed,
-                     "%lld x %lld x %lld pixels need %llu MiB (activations %llu, weights %llu, input and results %llu), and this machine has %llu MiB",
+                     "%lld x %lld x %lld pixels need %llu MiB (activations %llu, weights %llu, input and results %llu), and %s has %llu MiB",
                      (long long)p->frame.padded_frames, (long long)p->frame.padded_height, (long long)p->frame.padded_width, (unsigned long long)(needed >> 20),
                      (unsigned long long)(p->plan.arena_bytes >> 20), (unsigned long long)(m->weight_bytes >> 20),
-                     (unsigned long long)((results + input) >> 20), (unsigned long long)(memory >> 20));
+                     (unsigned long long)((results + input) >> 20), m->backend->is_host_memory ? "this machine" : m->backend->device,
+                     (unsigned long long)(memory >> 20));
 }
 
 static size_t input_image_bytes(const program *p, const variant *v) {
@@ -248,8 +250,8 @@ static ctok_status run_node(const execution *e, int32_t n) {
     void *workspace = e->arena + e->program->plan.workspace_offsets[n];
     void *external = node->external == GRAPH_NONE ? NULL : e->outputs[node->external];
     switch (node->kind) {
-        case OP_LOAD: return ops->load(b, out, e->input, &node->transfer);
-        case OP_STORE: return ops->store(b, external, in, &node->transfer);
+        case OP_LOAD: return ops->load(b, out, e->input, workspace, &node->transfer);
+        case OP_STORE: return ops->store(b, external, in, workspace, &node->transfer);
         case OP_HAAR: return ops->haar(b, out, in, &node->haar);
         case OP_UNHAAR: return ops->unhaar(b, out, in, &node->haar);
         case OP_CONV: return run_conv(e, node, workspace);
@@ -261,8 +263,8 @@ static ctok_status run_node(const execution *e, int32_t n) {
         case OP_ATTENTION:
             if (node->attention.is_temporal) return run_temporal_attention(e, node, workspace);
             return ops->attention(b, out, in, value(e, node->inputs[1]), value(e, node->inputs[2]), workspace, &node->attention);
-        case OP_QUANTIZE: return ops->quantize(b, external, out, in, &node->fsq);
-        case OP_DEQUANTIZE: return ops->dequantize(b, out, (const int32_t *)e->input, &node->fsq);
+        case OP_QUANTIZE: return ops->quantize(b, external, out, in, workspace, &node->fsq);
+        case OP_DEQUANTIZE: return ops->dequantize(b, out, (const int32_t *)e->input, workspace, &node->fsq);
     }
     return CTOK_E_INTERNAL;
 }
@@ -295,6 +297,18 @@ void program_state_bytes(const program *p, uint64_t *fixed, uint64_t *per_frame)
     }
 }
 
+static ctok_status run_image(const execution *e, atomic_uint *steps_done, ctok_error *error) {
+    int32_t num_nodes = e->program->graph.num_nodes;
+    for (int32_t n = 0; n < num_nodes; n++) {
+        ctok_status status = e->backend->cancel && atomic_load(e->backend->cancel) ? CTOK_E_CANCELLED : run_node(e, n);
+        if (status == CTOK_E_CANCELLED) return ctok_fail(error, status, n, "cancelled at step %d of %d", n, num_nodes);
+        if (status == CTOK_E_MEMORY) return ctok_fail(error, status, n, "no memory for the stream's state at step %d of %d", n, num_nodes);
+        if (status != CTOK_OK) return ctok_fail(error, status, n, "step %d of %d failed", n, num_nodes);
+        atomic_fetch_add(steps_done, 1);
+    }
+    return CTOK_OK;
+}
+
 ctok_status program_run(const program *p, const model *m, backend *b, stream_state *stream, uint8_t *arena, const uint8_t *input,
                         uint8_t *const outputs[4], atomic_uint *steps_done, ctok_error *error) {
     CTOK_TRY(check_indices(p, m, input, error));
@@ -302,13 +316,9 @@ ctok_status program_run(const program *p, const model *m, backend *b, stream_sta
     if (stream && !stream_prepare(stream, p->graph.num_slots)) return ctok_fail(error, CTOK_E_MEMORY, 0, "no memory for the stream's state");
     for (int i = 0; i < p->num_outputs; i++) e.outputs[i] = outputs[i];
     for (int64_t image = 0; image < p->request.batch; image++) {
-        for (int32_t n = 0; n < p->graph.num_nodes; n++) {
-            ctok_status status = b->cancel && atomic_load(b->cancel) ? CTOK_E_CANCELLED : run_node(&e, n);
-            if (status == CTOK_E_CANCELLED) return ctok_fail(error, status, n, "cancelled at step %d of %d", n, p->graph.num_nodes);
-            if (status == CTOK_E_MEMORY) return ctok_fail(error, status, n, "no memory for the stream's state at step %d of %d", n, p->graph.num_nodes);
-            if (status != CTOK_OK) return ctok_fail(error, status, n, "step %d of %d failed", n, p->graph.num_nodes);
-            atomic_fetch_add(steps_done, 1);
-        }
+        ctok_status status = run_image(&e, steps_done, error);
+        CTOK_TRY(b->finish(b, error));  // whatever happened: arena, input and outputs are not to be touched any more
+        if (status != CTOK_OK) return status;
         e.input += p->input_image_bytes;
         for (int i = 0; i < p->num_outputs; i++) e.outputs[i] += p->outputs[i].bytes / (uint64_t)p->request.batch;
     }

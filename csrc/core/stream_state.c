@@ -1,9 +1,7 @@
-// Moves frames between activations and the state of a stream. Backend memory is plain memory here.
-// Limit: a backend whose memory the host cannot touch needs a copy function at this seam.
+// Moves frames between activations and the state of a stream, all of it in the backend's memory.
 #include "stream_state.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 bool stream_prepare(stream_state *s, int32_t num_slots) {
     if (s->slots) return true;
@@ -15,18 +13,19 @@ bool stream_prepare(stream_state *s, int32_t num_slots) {
 static size_t bytes_of_frame(ctok_shape shape, ctok_dtype dtype) { return (size_t)(shape.h * shape.w * shape.c) * dtype_bytes(dtype); }
 
 bool stream_remember(stream_state *s, stream_slot *slot, const void *in, ctok_shape shape, ctok_dtype dtype) {
+    backend *b = s->backend;
     size_t bytes = bytes_of_frame(shape, dtype);
     bool is_first = !slot->past;
     if (is_first) {
-        slot->past = s->backend->alloc(s->backend, 2 * bytes);
+        slot->past = b->alloc(b, 2 * bytes);
         slot->frame_bytes = bytes;
         if (!slot->past) return false;
     }
     if (shape.t >= 2) {
-        memcpy(slot->past, (const uint8_t *)in + (size_t)(shape.t - 2) * bytes, 2 * bytes);
+        b->copy(b, slot->past, (const uint8_t *)in + (size_t)(shape.t - 2) * bytes, 2 * bytes);
     } else {
-        memcpy(slot->past, is_first ? in : slot->past + bytes, bytes);  // the first frame stands for what was before it
-        memcpy(slot->past + bytes, in, bytes);
+        b->copy(b, slot->past, is_first ? in : slot->past + bytes, bytes);  // the first frame stands for what was before it
+        b->copy(b, slot->past + bytes, in, bytes);
     }
     return true;
 }
@@ -58,8 +57,8 @@ bool stream_append(stream_state *s, stream_slot *slot, const void *k, const void
     slot->frame_bytes = bytes_of_frame(shape, dtype);
     if (!grow(s, slot, slot->num_frames + shape.t)) return false;
     size_t at = (size_t)slot->num_frames * slot->frame_bytes, bytes = (size_t)shape.t * slot->frame_bytes;
-    memcpy(slot->keys + at, k, bytes);
-    memcpy(slot->values + at, v, bytes);
+    s->backend->copy(s->backend, slot->keys + at, k, bytes);
+    s->backend->copy(s->backend, slot->values + at, v, bytes);
     slot->num_frames += shape.t;
     return true;
 }
@@ -68,8 +67,8 @@ void stream_forget(stream_state *s, stream_slot *slot) {
     int64_t kept = s->attention_frames ? s->attention_frames - 1 : slot->num_frames;
     if (kept >= slot->num_frames) return;
     size_t from = (size_t)(slot->num_frames - kept) * slot->frame_bytes, bytes = (size_t)kept * slot->frame_bytes;
-    memmove(slot->keys, slot->keys + from, bytes);
-    memmove(slot->values, slot->values + from, bytes);
+    s->backend->copy(s->backend, slot->keys, slot->keys + from, bytes);
+    s->backend->copy(s->backend, slot->values, slot->values + from, bytes);
     slot->num_frames = kept;
 }
 

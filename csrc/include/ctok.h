@@ -28,7 +28,7 @@ extern "C" {
 #endif
 
 #define CTOK_API __attribute__((visibility("default")))
-#define CTOK_ABI_VERSION 1u
+#define CTOK_ABI_VERSION 2u
 
 /* ---------------------------------------------------------------- status: pinned numbers, grouped by who can mend it */
 typedef int32_t ctok_status;
@@ -50,7 +50,7 @@ enum {
     CTOK_E_FILE_NETWORK = 205, /* the tensors do not make a tokenizer that this library knows                */
     /* the machine */
     CTOK_E_MEMORY = 301,       /* out of memory (detail: bytes asked for)                                    */
-    CTOK_E_DEVICE = 302,       /* the device or instruction set asked for is not there                       */
+    CTOK_E_DEVICE = 302,       /* the device or instruction set asked for is not there, or was lost          */
     CTOK_E_THREAD = 303,       /* the system refused a thread (detail: errno)                                */
     /* the flow */
     CTOK_E_CANCELLED = 401,    /* ctok_job_cancel                                                            */
@@ -83,11 +83,15 @@ enum {
     CTOK_KERNELS_AUTO = 0, CTOK_KERNELS_REFERENCE, CTOK_KERNELS_GENERIC, CTOK_KERNELS_AVX2, CTOK_KERNELS_AVX512, CTOK_KERNELS_AVX512_BF16
 };
 
+enum { CTOK_DEVICE_AUTO = 0, CTOK_DEVICE_CPU, CTOK_DEVICE_CUDA };
+
 typedef struct {
     uint32_t struct_size;
     uint32_t num_threads;  /* 0: one for each processor that this process may use; at most 256 */
-    uint32_t kernels;      /* CTOK_KERNELS_*: auto takes the best that the processor has; reference is scalar and slow */
-    uint32_t reserved;
+    uint32_t kernels;      /* CTOK_KERNELS_*, of the CPU: auto takes the best that the processor has; reference is scalar and slow */
+    uint32_t device;       /* CTOK_DEVICE_*: auto takes GPU device_index if this build, the driver and the GPU allow, otherwise the
+                              CPU; kernels other than auto mean the CPU */
+    uint32_t device_index; /* of the GPU, as the driver counts them from 0 */
 } ctok_engine_options;
 
 typedef struct {
@@ -96,7 +100,10 @@ typedef struct {
     uint64_t arena_bytes;  /* activation memory now held for reuse between jobs */
     uint32_t num_models;
     uint32_t num_jobs;     /* queued, running, or ended and not released */
-    char kernels[16];      /* "avx512_bf16", "avx512", "avx2", "generic" or "reference" */
+    char kernels[16];      /* "avx512_bf16", "avx512", "avx2", "generic" or "reference"; of a GPU "sm80" or "smxx" (older: f32 alone) */
+    uint64_t device_bytes; /* memory of the device: the machine's, or the GPU's */
+    char device[16];       /* "cpu", "cuda:0" */
+    char device_name[64];  /* as the driver names a GPU; "" for the CPU */
 } ctok_engine_info;
 
 /* Called on the engine's thread, and there alone, when a job that ends there finds the list of ended jobs empty. It must only
@@ -104,7 +111,8 @@ typedef struct {
  * ctok_model_close) are listed without a call: ask ctok_engine_wait after those. */
 typedef void (*ctok_wake)(void);
 
-/* options, wake: may be NULL. The engine owns its thread and pool until ctok_engine_close. */
+/* options, wake: may be NULL. The engine owns its thread and pool until ctok_engine_close. Note: the first one on a GPU waits
+ * for the driver to start, some hundred milliseconds. */
 CTOK_API ctok_status ctok_engine_open(const ctok_engine_options *options, ctok_wake wake, uint32_t *engine, ctok_error *error);
 CTOK_API ctok_status ctok_engine_query(uint32_t engine, ctok_engine_info *info, ctok_error *error);
 
@@ -119,7 +127,8 @@ CTOK_API ctok_status ctok_engine_close(uint32_t engine, ctok_error *error);
 
 /* ---------------------------------------------------------------- model */
 /* f32: everything in float32. bf16: bfloat16 weights and activations, summed in float32; pixels, norms' statistics, softmax,
- * the latent and FSQ stay float32. bf16 takes kernels avx512_bf16 or reference, otherwise CTOK_E_DEVICE. */
+ * the latent and FSQ stay float32. bf16 takes kernels avx512_bf16 or reference, or a GPU of compute
+ * capability 8.0 or more; otherwise CTOK_E_DEVICE. */
 enum { CTOK_PRECISION_AUTO = 0, CTOK_PRECISION_F32 = 1, CTOK_PRECISION_BF16 = 2 };
 enum { CTOK_HALF_ENCODER = 1, CTOK_HALF_DECODER = 2 };
 
@@ -136,12 +145,13 @@ enum {
 
 typedef struct {
     uint32_t struct_size;
-    uint32_t precision;       /* CTOK_PRECISION_*; auto is bf16 with kernels avx512_bf16, otherwise f32 */
+    uint32_t precision;       /* CTOK_PRECISION_*; auto is bf16 with kernels avx512_bf16 and sm80, otherwise f32 */
     uint32_t halves;          /* bits of CTOK_HALF_*; 0: every half that the checkpoint holds */
     uint32_t num_fsq_levels;  /* 0: as found */
     uint32_t fsq_levels[8];   /* 2 .. 65535 each, product at most 2^31 - 1 */
     uint32_t spatial_factor;  /* pixels and frames to one token; 0: as found. Needed for a video checkpoint that carries */
     uint32_t temporal_factor; /* unused convolutions under a name that does not tell; otherwise checked */
+    uint32_t num_threads;     /* of the engine's that this model's jobs use at most; 0: all. Results do not depend on it */
     char name[64];            /* "" takes the last part of the path; a name such as ...-DI8x8 is checked against the keys */
 } ctok_model_options;
 
@@ -165,9 +175,11 @@ typedef struct {
     uint32_t decoder_z_channels, decoder_num_levels, decoder_blocks, decoder_base_channels, decoder_widths[8];
     ctok_dtype stored_dtype;     /* of the weights in the file */
     uint32_t num_nonfinite_tensors;
+    uint32_t num_threads;        /* that its jobs use */
+    uint32_t reserved;
     int64_t encoder_parameters, decoder_parameters;
     int64_t num_nonfinite;       /* weights that are NaN or infinite: allowed, and told here */
-    uint64_t weight_bytes;       /* memory that the packed weights take */
+    uint64_t weight_bytes;       /* memory that the packed weights take; models of one engine share those of the same files */
     char first_nonfinite[160];   /* name of the first tensor that has some, or "" */
     char name[64];
 } ctok_model_info;

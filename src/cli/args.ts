@@ -3,7 +3,7 @@
  * usage errors all come from that table.
  */
 import { parseArgs } from "node:util";
-import { defaultModel, defaultVideoModel, type Rate, type TokenFormat, tokenFormats } from "../../mod.ts";
+import { defaultModel, defaultVideoModel, type OpenOptions, type Rate, type TokenFormat, tokenFormats } from "../../mod.ts";
 import { exitCodes, Failure, type Report } from "./report.ts";
 
 interface Option {
@@ -13,6 +13,9 @@ interface Option {
   readonly value?: string;
   readonly about: string;
   readonly choices?: readonly string[];
+  /** What the value must match, and what a wrong one is told. */
+  readonly pattern?: RegExp;
+  readonly wanted?: string;
   /** A whole number from the first to the second. */
   readonly range?: readonly [least: number, most: number];
 }
@@ -72,10 +75,18 @@ export const options = {
   },
   audio: { type: "boolean", about: "take the video's audio along" },
   name: { type: "string", value: "N", about: "the model's name, such as Cosmos-Tokenizer-DI8x8" },
+  device: {
+    type: "string",
+    value: "D",
+    about:
+      "where to compute: cpu, cuda, or cuda:1 for the second GPU; auto takes a GPU that can be used, otherwise the CPU (auto)",
+    pattern: /^(auto|cpu|cuda(:\d{1,3})?)$/,
+    wanted: "auto, cpu, cuda or cuda:1",
+  },
   threads: {
     type: "string",
     value: "N",
-    about: "threads that compute, 1 to 256 (one for each processor unless given)",
+    about: "threads of the CPU that compute, 1 to 256 (one for each processor unless given)",
     range: [1, 256],
   },
   json: { type: "boolean", about: "one JSON object a line on stdout, for each file; nothing else there" },
@@ -87,6 +98,7 @@ export const options = {
 
 export type OptionName = keyof typeof options;
 export const globalOptions = [
+  "device",
   "threads",
   "json",
   "quiet",
@@ -98,8 +110,10 @@ export const globalOptions = [
 type Values = ReturnType<typeof parseArgs<{ options: typeof options; strict: true }>>["values"];
 type WholeName = { [K in OptionName]: (typeof options)[K] extends { range: readonly number[] } ? K : never }[OptionName];
 /** The options, checked, and what followed the command's name. */
-export interface Args extends Omit<Values, "precision" | "format" | "fps" | WholeName>, Partial<Record<WholeName, number>> {
+export interface Args
+  extends Omit<Values, "device" | "precision" | "format" | "fps" | WholeName>, Partial<Record<WholeName, number>> {
   readonly inputs: readonly string[];
+  readonly device: OpenOptions["device"];
   readonly precision: "auto" | "f32" | "bf16" | undefined;
   readonly format: TokenFormat | undefined;
   readonly fps: number | Rate | undefined;
@@ -136,7 +150,7 @@ export function parseArguments(argv: readonly string[], accepts: readonly Option
       throw usage(`${rawName}: expected ${wanted}, found ${value} (${rawName}=${value} forces it)`);
     }
     const [least, most] = option.range ?? [];
-    const isWrong = (option.choices && !option.choices.includes(value)) ||
+    const isWrong = (option.choices && !option.choices.includes(value)) || (option.pattern && !option.pattern.test(value)) ||
       (least !== undefined && !(/^\d+$/.test(value) && Number(value) >= least && Number(value) <= most!));
     if (isWrong) throw usage(`${rawName}: expected ${wanted}, found ${value}`);
   }
@@ -147,7 +161,8 @@ export function parseArguments(argv: readonly string[], accepts: readonly Option
   return { ...values, ...Object.fromEntries(numbers), fps, inputs: positionals.slice(1) } as Args; // all checked above
 }
 
-function wantedOf({ choices, range }: Option): string {
+function wantedOf({ choices, range, wanted }: Option): string {
+  if (wanted) return wanted;
   if (choices) return `one of ${choices.join(", ")}`;
   return range ? `a whole number from ${range[0]} to ${range[1]}` : "a value";
 }

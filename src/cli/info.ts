@@ -54,7 +54,9 @@ function table(info: ModelInfo): string {
     parameters: info.parameters.toLocaleString("en"),
     weights: `${info.storedDtype} in the file, ${(info.weightBytes / 1e6).toFixed(1)} MB in memory`,
     "not finite": nonFinite.weights ? `${nonFinite.weights} weights in ${nonFinite.tensors} tensors${first}` : "none",
-    computes: `${info.precision} on ${info.device}, ${info.kernels} kernels, ${info.threads} threads`,
+    computes: `${info.precision} on ${
+      info.deviceName ? `${info.device} (${info.deviceName})` : info.device
+    }, ${info.kernels} kernels${info.threads ? `, ${info.threads} threads` : ""}`,
   }).filter(([, value]) => value !== undefined).map(([key, value]) => `${key.padEnd(16)} ${value}`).join("\n");
 }
 

@@ -19,10 +19,19 @@ import { convertCommand } from "./convert.ts";
 import { decodeCommand } from "./decode.ts";
 import { encodeCommand } from "./encode.ts";
 import { infoCommand } from "./info.ts";
+import { replCommand, runCommand } from "./repl.ts";
 import { exitCodes, Failure, Report } from "./report.ts";
 import { version } from "./version.ts";
 
-const commands: readonly Command[] = [encodeCommand, decodeCommand, autoencodeCommand, infoCommand, convertCommand];
+const commands: readonly Command[] = [
+  encodeCommand,
+  decodeCommand,
+  autoencodeCommand,
+  infoCommand,
+  convertCommand,
+  replCommand,
+  runCommand,
+];
 
 async function main(argv: readonly string[]): Promise<number> {
   let report = new Report({ json: argv.includes("--json"), stack: argv.includes("--stack") }); // until the arguments are known

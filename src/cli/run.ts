@@ -9,8 +9,8 @@ import { exitCodes, Failure, type Progress, type Report } from "./report.ts";
 /** Opens a model by the options of the command line; a failure carries the exit code for that. */
 export async function openModel(model: string, args: Args, options: OpenOptions): Promise<Tokenizer> {
   try {
-    const { precision = "auto", threads } = args;
-    return await Tokenizer.open(model, { ...options, precision, ...(threads && { threads }) });
+    const { device = "auto", precision = "auto", threads } = args;
+    return await Tokenizer.open(model, { ...options, device, precision, ...(threads && { threads }) });
   } catch (error) {
     throw modelFailure(error);
   }

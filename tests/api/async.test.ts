@@ -1,10 +1,12 @@
 /** Nothing blocks, order holds, work can be stopped, and memory stays where it was. */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { describe, test } from "node:test";
 import { type TensorLike, Tokenizer } from "mod.ts";
+import * as layout from "../../ffi/layout.ts";
 import { newEngine } from "../../ffi/load.ts";
 import { carried, rejects, residentBytes, root, runtime, withWeights } from "../support.ts";
 
@@ -13,6 +15,12 @@ const pixels = (side: number): TensorLike<"uint8"> => ({
   shape: [side, side, 3],
   data: Uint8Array.from({ length: side * side * 3 }, (_, i) => (i * 31) & 255),
 });
+
+/** What a script of this folder prints, run as a process of its own. */
+function runAlone(script: string, ...args: string[]): string {
+  const run = runtime === "bun" ? [] : ["run", "-A", "--no-check"];
+  return execFileSync(process.execPath, [...run, join(root, "tests/api", script), ...args], { encoding: "utf8", cwd: root });
+}
 
 /** Fires every 10 ms; gives the longest delay beyond that, in ms, while `work` runs. */
 async function longestDelay(work: () => Promise<unknown>): Promise<{ longest: number; elapsed: number }> {
@@ -63,12 +71,35 @@ describe("order and many at once", () => {
       assert.deepEqual(mine, [...mine].sort((x, y) => x - y));
     }
   });
-  test("two engines at once give equal results", async () => {
-    const results = await Promise.all([1, 2, 3].map(async (threads) => {
-      await using tok = await Tokenizer.open("nano-DI8x8", { threads });
+  test("limits of threads change no result, and no model has threads of its own", async () => {
+    const all = await Tokenizer.open("nano-DI8x8");
+    const threadsOfProcess = () => readdirSync("/proc/self/task").length, before = threadsOfProcess();
+    const limited = await Promise.all([1, 2, 256].map((threads) => Tokenizer.open("nano-DI8x8", { threads })));
+    const most = all.info.threads;
+    assert.deepEqual(limited.map((tok) => tok.info.threads), [1, Math.min(2, most), most]);
+    const results = await Promise.all([all, ...limited].map(async (tok) => {
       return (await tok.encode(pixels(96))).indices.data.join();
     }));
     assert.equal(new Set(results).size, 1);
+    assert.ok(threadsOfProcess() - before < most, `${before} threads became ${threadsOfProcess()}`);
+    await Promise.all([all, ...limited].map((tok) => tok.close()));
+  });
+  test("engines of any number of threads, and models with fewer, give equal results", async () => {
+    const request = { task: layout.task.encode, input: layout.kind.pixelsU8, height: 96, width: 96 };
+    const results = await Promise.all([1, 2, 5].map(async (threads) => {
+      const engine = await newEngine({ threads });
+      const jobs = await Promise.all([0, 3].map(async (num_threads) => {
+        const opening = engine.openModel(join(root, "models/nano/DI8x8.safetensors"), { num_threads });
+        const { model } = await engine.ended(opening);
+        assert.equal(engine.modelInfo(model).num_threads, Math.min(num_threads || threads, threads));
+        const job = engine.run(model, pixels(96).data as Uint8Array, request);
+        const { outputs } = await engine.ended(job);
+        return engine.take(job, 0, outputs[0]!.bytes).join();
+      }));
+      await engine.close();
+      return jobs;
+    }));
+    assert.equal(new Set(results.flat()).size, 1);
   });
 });
 
@@ -136,15 +167,16 @@ describe("memory", () => {
     const grown = (residentBytes() - before) / 1e6;
     assert.ok(grown < 20, `grew by ${grown.toFixed(1)} MB`);
   });
+  test("opening a full-size DI8x8 takes its packed weights and a window of its file, not all of the file", () =>
+    withWeights("DI8x8", "full", (path) => {
+      const [addedMb, weightMb] = runAlone("open_memory.ts", path).split(" ").map((bytes) => Number(bytes) / 1e6);
+      assert.ok(addedMb! < weightMb! + 40, `added ${addedMb} MB to the peak, of which weights are ${weightMb}`);
+      return Promise.resolve();
+    }));
   for (const [side, limitMb] of [[512, 700], [1024, 1200]] as const) {
     test(`peak of a full-size DI8x8 encode at ${side}x${side} is under ${limitMb} MB`, () =>
       withWeights("DI8x8", "full", (path) => {
-        const args = runtime === "bun" ? [] : ["run", "-A", "--no-check"];
-        const out = execFileSync(process.execPath, [...args, join(root, "tests/api/peak_memory.ts"), path, String(side)], {
-          encoding: "utf8",
-          cwd: root,
-        });
-        const peakMb = Number(out) / 1e6;
+        const peakMb = Number(runAlone("peak_memory.ts", path, String(side))) / 1e6;
         assert.ok(peakMb < limitMb, `peak of ${peakMb.toFixed(0)} MB`);
         return Promise.resolve();
       }));

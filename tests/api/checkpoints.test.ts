@@ -4,7 +4,7 @@ import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { convert, type ErrorCode, Tokenizer } from "mod.ts";
-import { concat, editSafetensors, type Entry, readZip, replaceBytes, writeZip } from "../archive.ts";
+import { concat, editSafetensors, type Entry, readZip, replaceBytes, tensorRange, writeZip } from "../archive.ts";
 import { carried, countDifferent, rejects, root, withFolder, withWeights } from "../support.ts";
 
 const folder = join(carried, "Cosmos-Tokenizer-CI8x8");
@@ -155,10 +155,7 @@ describe("safetensors", () => {
   test("weights that are not finite are allowed and told", () =>
     withFolder(async (temporary) => {
       const path = join(temporary, "x.safetensors"), damaged = nano.slice();
-      const view = new DataView(damaged.buffer);
-      const start = 8 + Number(view.getBigUint64(0, true));
-      const header = JSON.parse(new TextDecoder().decode(damaged.subarray(8, start)));
-      view.setUint16(start + header["encoder.conv_in.bias"].data_offsets[0], 0x7fc0, true); // bfloat16 NaN
+      new DataView(damaged.buffer).setUint16(tensorRange(damaged, "encoder.conv_in.bias")[0], 0x7fc0, true); // bfloat16 NaN
       writeFileSync(path, damaged);
       await using tok = await Tokenizer.open(path);
       assert.deepEqual(tok.info.nonFinite, { weights: 1, tensors: 1, first: "encoder.conv_in.bias" });
@@ -203,7 +200,13 @@ describe("folders and options", () => {
     );
   });
   test("device, precision and other options", async () => {
-    await rejects(() => Tokenizer.open("nano-DI8x8", { device: "cuda" }), "DEVICE", /no CUDA/);
+    await rejects(() => Tokenizer.open("nano-DI8x8", { device: "cuda:999" }), "DEVICE", /cuda:999: expected .*, found /);
+    await rejects(() => Tokenizer.open("nano-DI8x8", { device: "gpu" as "cuda" }), "ARGUMENT", /"cuda:1", found "gpu"/);
+    await rejects(
+      () => Tokenizer.open("nano-DI8x8", { device: "cuda", kernels: "generic" }),
+      "ARGUMENT",
+      /found 2, which is of the CPU/,
+    );
     await rejects(
       () => Tokenizer.open("nano-DI8x8", { precision: "bf16", kernels: "generic" }),
       "DEVICE",

@@ -7,7 +7,8 @@ import process from "node:process";
 
 export const top = join(import.meta.dirname!, "../..");
 const main = join(top, "src/cli/main.ts");
-const runtime = [process.execPath, ...(process.versions.deno ? ["run", "-A", "--no-check"] : []), main];
+/** The command line by the runtime that runs the tests. */
+export const runtimeCommand = [process.execPath, ...(process.versions.deno ? ["run", "-A", "--no-check"] : []), main];
 
 export interface Ended {
   /** The exit code, or the name of the signal that ended it. */
@@ -29,7 +30,7 @@ export interface How {
 
 export function ctok(args: readonly string[], how: How = {}): Promise<Ended> {
   const { cwd = tmpdir(), env = {}, shell, onOutput, isGroup = false } = how;
-  const [command, ...rest] = [...(shell ? ["sh", "-c", shell, "sh"] : []), ...runtime, ...args];
+  const [command, ...rest] = [...(shell ? ["sh", "-c", shell, "sh"] : []), ...runtimeCommand, ...args];
   const child = spawn(command!, rest, {
     cwd,
     env: { ...process.env, ...env },

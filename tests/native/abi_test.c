@@ -26,10 +26,12 @@ static void expect(ctok_status wanted, ctok_status found, const char *name) {
     report(found == wanted && (wanted == CTOK_OK || (last.status == wanted && last.message[0])), name);
 }
 
-static uint32_t open_model(uint32_t engine) {
+// num_threads 0: all of the engine's.
+static uint32_t open_model(uint32_t engine, uint32_t num_threads) {
     uint32_t job = 0;
+    ctok_model_options options = {.struct_size = sizeof options, .num_threads = num_threads};
     ctok_job_info info = {.struct_size = sizeof info};
-    if (ctok_model_open(engine, "models/nano/DI8x8.safetensors", NULL, &job, NULL) != CTOK_OK) return 0;
+    if (ctok_model_open(engine, "models/nano/DI8x8.safetensors", &options, &job, NULL) != CTOK_OK) return 0;
     if (ctok_job_wait(job, 60000000, NULL) != CTOK_OK || ctok_job_query(job, &info, NULL) != CTOK_OK) return 0;
     ctok_job_release(job, NULL);
     return info.model;
@@ -60,6 +62,8 @@ static void test_arguments(void) {
     memset(bad.name, 'x', sizeof bad.name);
     bad.temporal_factor = 0;
     expect(CTOK_E_ARGUMENT, ctok_model_open(engine, "x", &bad, &id, fresh()), "model_open with a name without an end");
+    bad = (ctok_model_options){.struct_size = sizeof bad, .num_threads = 257};
+    expect(CTOK_E_ARGUMENT, ctok_model_open(engine, "x", &bad, &id, fresh()), "model_open with too many threads");
     expect(CTOK_OK, ctok_model_open(engine, "no/such/file", NULL, &id, fresh()), "model_open of a missing file is submitted");
     expect(CTOK_E_FILE_MISSING, ctok_job_wait(id, 10000000, fresh()), "and its job says so");
     char byte;
@@ -79,7 +83,7 @@ static void test_request(void) {
     uint8_t pixels[48 * 48 * 3] = {0};
     static int32_t indices[36];
     ctok_engine_open(NULL, NULL, &engine, fresh());
-    uint32_t model = open_model(engine);
+    uint32_t model = open_model(engine, 0);
     report(model != 0, "the embedded model opens");
     ctok_request request = encode_request(48);
     ctok_plan plan = {.struct_size = sizeof plan};
@@ -121,7 +125,7 @@ static void *storm(void *argument) {
     unsigned seed = *(unsigned *)argument;
     static uint8_t pixels[64 * 64 * 3];
     for (int round = 0; round < 4; round++) {
-        uint32_t model = open_model(storm_engine), jobs[12];
+        uint32_t model = open_model(storm_engine, rand_r(&seed) % 3), jobs[12];
         ctok_request request = encode_request(64);
         for (int i = 0; i < 12; i++) {
             if (ctok_job_submit(model, pixels, sizeof pixels, &request, &jobs[i], NULL) != CTOK_OK) atomic_fetch_add(&num_wrong, 1);
@@ -144,13 +148,14 @@ static void test_storm(void) {
     ctok_engine_info info = {.struct_size = sizeof info};
     pthread_t threads[4];
     unsigned seeds[4] = {1, 2, 3, 4};
-    ctok_engine_open(NULL, NULL, &storm_engine, fresh());
+    ctok_engine_options options = {.struct_size = sizeof options, .num_threads = 3};
+    ctok_engine_open(&options, NULL, &storm_engine, fresh());
     for (int i = 0; i < 4; i++) pthread_create(&threads[i], NULL, storm, &seeds[i]);
     for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);
     report(atomic_load(&num_wrong) == 0, "four threads open, submit, cancel, release and close");
     ctok_engine_query(storm_engine, &info, fresh());
     report(info.num_models == 0 && info.num_jobs == 0, "and leave no model and no job");
-    uint32_t model = open_model(storm_engine), jobs[3];
+    uint32_t model = open_model(storm_engine, 0), jobs[3];
     static uint8_t pixels[512 * 512 * 3];
     ctok_request request = encode_request(512);
     for (int i = 0; i < 3; i++) ctok_job_submit(model, pixels, sizeof pixels, &request, &jobs[i], NULL);

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../csrc/core/network.h"
+#include "spec.h"
 
 static uint64_t fnv1a64(const char *text) {
     uint64_t h = 14695981039346656037u;
@@ -44,37 +44,6 @@ static void fill(uint16_t *out, const checkpoint_tensor *t) {
     }
 }
 
-// Ref: reference/cosmos_reference.py, spec(): CI8x8, DI16x16-360p, CV4x8x8, DV8x16x16, ...
-static bool find_spec(variant *v, const char *name, bool is_small) {
-    char kind[3] = "";
-    int factors[3] = {0}, numbers = sscanf(name, "%2[CDIV]%dx%dx%d", kind, &factors[0], &factors[1], &factors[2]) - 1;
-    bool is_discrete = kind[0] == 'D', is_video = kind[1] == 'V', is_360p = strstr(name, "-360p") != NULL;
-    if (numbers != (is_video ? 3 : 2)) return false;
-    int temporal = is_video ? factors[0] : 1, spatial = factors[1], patch = is_360p ? 2 : 4;
-    bool is_cv4 = strcmp(name, "CV4x8x8") == 0;
-    int levels = is_cv4 ? 2 : 3;
-    variant_half half = {.is_present = true, .patch = patch, .num_levels = levels, .blocks = 2, .base_channels = is_small ? 32 : 128,
-                         .z_channels = is_discrete && (!is_video || is_360p) ? 256 : 16, .latent_channels = is_discrete ? 6 : 16,
-                         .spatial_factor = spatial, .temporal_factor = temporal};
-    static const int small_mult[] = {1, 2, 2}, full_mult[] = {2, 4, 4};
-    *v = (variant){.encoder = half, .decoder = half, .is_discrete = is_discrete, .is_video = is_video, .spatial_factor = spatial,
-                   .temporal_factor = temporal, .latent_channels = half.latent_channels, .patch = patch};
-    v->decoder.blocks = 3;
-    int space = 0, time = 0;
-    for (int f = patch; f < spatial; f *= 2) space++;
-    for (int f = patch; f < temporal; f *= 2) time++;
-    for (int i = 0; i < levels; i++) {
-        int r = levels - 1 - i;
-        v->encoder.widths[i] = v->decoder.widths[i] = half.base_channels * (is_small ? small_mult : full_mult)[i];
-        v->encoder.in_space[i] = i < space && (!is_video || r > 0);
-        v->encoder.in_time[i] = i < time && r > 0;
-        v->decoder.in_time[i] = i > 0 && r > 0 && r < time + 1;
-        v->decoder.in_space[i] = is_video ? i > 0 && (v->decoder.in_time[i] || (r < space && space > time)) : i >= levels - space;
-    }
-    v->encoder.has_unused_convs = v->decoder.has_unused_convs = is_cv4 || strcmp(name, "CV8x8x8") == 0;
-    return true;
-}
-
 static int by_name(const void *a, const void *b) { return strcmp(((const checkpoint_tensor *)a)->name, ((const checkpoint_tensor *)b)->name); }
 
 static int32_t add_tensors(checkpoint_tensor *tensors, int32_t count, const graph *g) {
@@ -105,11 +74,7 @@ int main(int argc, char **argv) {
         return 2;
     }
     graph encoder = {0}, decoder = {0};
-    network_outputs none = {GRAPH_NONE, GRAPH_NONE, GRAPH_NONE, GRAPH_NONE, GRAPH_NONE};
-    int64_t side = v.spatial_factor;
-    network_frame frame = {.padded_frames = 1, .padded_height = side, .padded_width = side, .frames = 1, .height = side, .width = side, .is_first = true};
-    network_encode(&encoder, &v, frame, EXTERNAL_F32_NCTHW, none);
-    network_decode(&decoder, &v, network_load_latent(&decoder, &v, 1, 1, 1), frame, EXTERNAL_F32_NCTHW, none);
+    spec_graphs(&encoder, &decoder, &v, 1, v.spatial_factor, v.spatial_factor);
     checkpoint_tensor *tensors = calloc((size_t)(encoder.num_layers + decoder.num_layers) * 2, sizeof *tensors);
     if (!tensors) return 1;
     int32_t count = add_tensors(tensors, add_tensors(tensors, 0, &encoder), &decoder);

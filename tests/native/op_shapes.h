@@ -53,6 +53,8 @@ static const conv_shape conv_shapes[] = {
 
 // Wide and large enough for Winograd (blocked_winograd.inc).
 static const conv_shape winograd_shapes[] = {
+    {1, 5, 8, 32, 32, 3, 1, 1, 1, PLAIN},       // four tiles, the least
+    {1, 7, 9, 32, 96, 3, 1, 1, 1, NONE},
     {1, 20, 24, 64, 64, 3, 1, 1, 1, PLAIN},     // whole tiles of 4 x 4
     {2, 21, 19, 64, 96, 3, 1, 1, 1, NONE},    // one row more than a tile, one column less; two images
     {3, 17, 22, 96, 64, 3, 1, 1, 1, PLAIN},

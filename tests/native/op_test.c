@@ -205,15 +205,15 @@ static void test_transfer(backend *b) {
     float values[768];
     for (int i = 0; i < 768; i++) bytes[i] = (uint8_t)(i % 256);
     transfer_params p = {EXTERNAL_PIXELS_U8, {1, 1, 16, 16, 3}, 1, 16, 16, 0, 0, 0};
-    b->ops->load(b, values, bytes, &p);
-    b->ops->store(b, back, values, &p);
+    b->ops->load(b, values, bytes, NULL, &p);
+    b->ops->store(b, back, values, NULL, &p);
     report(memcmp(bytes, back, sizeof bytes) == 0, "pixels: all 256 bytes survive");
     // 127 / 255 = 0.498039216 -> * 2 - 1 in float32; exact ends.
     report(values[0] == -1.0f && values[255] == 1.0f && fabsf(values[127] + 1.0f / 255.0f) <= 6e-8f, "pixels: 0, 127, 255 are %g %.8g %g",
            values[0], values[127], values[255]);
     const float extremes[] = {NAN, INFINITY, -INFINITY, 2, -3, 0};
     p = (transfer_params){EXTERNAL_PIXELS_U8, {1, 1, 1, 2, 3}, 1, 1, 2, 0, 0, 0};
-    b->ops->store(b, back, extremes, &p);
+    b->ops->store(b, back, extremes, NULL, &p);
     const uint8_t clamped[] = {0, 255, 0, 255, 0, 128};  // 0 is 127.5, which rounds up
     report(memcmp(back, clamped, 6) == 0, "pixels: NaN, +-inf, out of range, the middle: %d %d %d %d %d %d", back[0], back[1],
            back[2], back[3], back[4], back[5]);
@@ -230,8 +230,8 @@ static void test_transfer(backend *b) {
             uint8_t *external = new_bytes(num_bytes), *restored = new_bytes(num_bytes);
             for (int64_t i = 0; i < count && !f; i++) external[i] = (uint8_t)((i * 37) % 256);
             if (f) memcpy(external, external_floats, num_bytes);
-            b->ops->load(b, inside, external, &p);
-            b->ops->store(b, restored, inside, &p);
+            b->ops->load(b, inside, external, NULL, &p);
+            b->ops->store(b, restored, inside, NULL, &p);
             int64_t wrong = 0;
             for (int64_t i = 0; i < shape_elements(p.shape); i++) {
                 int64_t c = i % shape.c, x = i / shape.c % shape.w - shape.left, y = i / shape.c / shape.w % shape.h - shape.top;
@@ -264,7 +264,7 @@ static void test_fsq(backend *b) {
         float *codes = new_floats(positions * d), *again = new_floats(positions * d), *z = new_floats(positions * d);
         int64_t step = codebook > positions ? codebook / positions : 1;
         for (int64_t i = 0; i < positions; i++) indices[i] = (int32_t)(i * step % codebook);
-        b->ops->dequantize(b, codes, indices, &p);
+        b->ops->dequantize(b, codes, indices, NULL, &p);
         for (int64_t i = 0; i < positions * d; i++) {  // the z that the code stands for; past the ends of tanh, a large one
             int64_t c = i % d;
             double t = ((double)codes[i] * (p.levels[c] / 2) + p.offset[c]) / p.half_width[c];
@@ -272,7 +272,7 @@ static void test_fsq(backend *b) {
             int32_t digit = indices[i / d] / p.basis[c] % p.levels[c];
             if (p.levels[c] > 1000) z[i] = digit < p.levels[c] / 2 ? -20.0f : 20.0f;
         }
-        b->ops->quantize(b, got, again, z, &p);
+        b->ops->quantize(b, got, again, z, NULL, &p);
         for (int64_t i = 0; i < positions; i++) {
             int32_t want = 0;
             for (int64_t c = 0; c < d; c++) {
@@ -293,13 +293,13 @@ static void test_fsq(backend *b) {
     float half = 0.5493f, codes[3];
     while ((float)tanh((double)half) < 0.5f) half = nextafterf(half, 1);
     const float z[] = {half, half, -half};
-    b->ops->quantize(b, NULL, codes, z, &tie);
+    b->ops->quantize(b, NULL, codes, z, NULL, &tie);
     report((float)tanh((double)half) == 0.5f && codes[0] == 0 && codes[1] == 0.5f && codes[2] == -0.5f,
            "fsq ties go to even: 0.5 1.5 -2.5 are %g %g %g", codes[0] * 4, codes[1] * 4, codes[2] * 4);
 
     int32_t index = -1;
     const float special[] = {NAN, INFINITY, -INFINITY};
-    b->ops->quantize(b, &index, codes, special, &tie);
+    b->ops->quantize(b, &index, codes, special, NULL, &tie);
     report(isnan(codes[0]) && codes[1] == 0.75f && codes[2] == -1 && index == (3 + 4) * 9, "fsq of NaN, inf, -inf: %g %g %g, index %d",
            codes[0], codes[1], codes[2], index);
 }
@@ -662,10 +662,10 @@ static void test_cancel(backend *b) {
                       (b->ops->pool(b, more, values, &pool) == CTOK_E_CANCELLED) +
                       (b->ops->haar(b, more, values, &haar) == CTOK_E_CANCELLED) +
                       (b->ops->unhaar(b, more, values, &unhaar) == CTOK_E_CANCELLED) +
-                      (b->ops->load(b, more, bytes, &transfer) == CTOK_E_CANCELLED) +
-                      (b->ops->store(b, bytes, values, &transfer) == CTOK_E_CANCELLED) +
-                      (b->ops->quantize(b, indices, more, values, &fsq) == CTOK_E_CANCELLED) +
-                      (b->ops->dequantize(b, more, indices, &fsq) == CTOK_E_CANCELLED);
+                      (b->ops->load(b, more, bytes, NULL, &transfer) == CTOK_E_CANCELLED) +
+                      (b->ops->store(b, bytes, values, NULL, &transfer) == CTOK_E_CANCELLED) +
+                      (b->ops->quantize(b, indices, more, values, NULL, &fsq) == CTOK_E_CANCELLED) +
+                      (b->ops->dequantize(b, more, indices, NULL, &fsq) == CTOK_E_CANCELLED);
     cancel = false;
     bool runs_again = run_conv(b, more, values, NULL, weight, weight, &conv) == CTOK_OK;
     b->cancel = NULL;
@@ -676,11 +676,13 @@ static void test_cancel(backend *b) {
 typedef struct {
     atomic_bool cancel;
     _Atomic int64_t num_run, sum;
+    int32_t num_threads;         // that may run tasks
+    atomic_bool is_another_used;
 } pool_count;
 
 static void count_task(void *context, int64_t task, int32_t thread) {
-    (void)thread;
     pool_count *count = context;
+    if (thread < 0 || thread >= count->num_threads) count->is_another_used = true;
     if (task >= 1000) count->cancel = true;  // before it counts: then no thread can begin a second such task
     count->sum += task;
     count->num_run++;
@@ -690,16 +692,21 @@ static void test_thread_pool(void) {
     for (int32_t num_threads = 1; num_threads <= 5; num_threads += 2) {
         pool *p = NULL;
         ctok_status status = pool_open(&p, num_threads, NULL);
+        pool *parts[5] = {NULL};
         bool is_complete = status == CTOK_OK;
-        for (int64_t round = 0; round < 2000 && is_complete; round++) {
-            pool_count count = {.cancel = false};
+        for (int32_t i = 0; i < num_threads && is_complete; i++) is_complete = (parts[i] = pool_part(p, i + 1)) != NULL;
+        for (int64_t round = 0; round < 2000 && is_complete; round++) {  // on the pool, and on parts of 1 to all threads, in turn
+            int32_t part = (int32_t)(round % (num_threads + 1)), most = part == num_threads ? num_threads : part + 1;
+            pool_count count = {.num_threads = most};
             int64_t num_tasks = round % 17;
-            is_complete = pool_run(p, num_tasks, count_task, &count, NULL) == CTOK_OK && count.sum == num_tasks * (num_tasks - 1) / 2;
+            is_complete = pool_run(part == num_threads ? p : parts[part], num_tasks, count_task, &count, NULL) == CTOK_OK &&
+                          count.sum == num_tasks * (num_tasks - 1) / 2 && !count.is_another_used;
         }
-        pool_count count = {.cancel = false};
+        for (int32_t i = 0; i < num_threads; i++) pool_close(parts[i]);
+        pool_count count = {.num_threads = num_threads};
         status = is_complete ? pool_run(p, 1 << 20, count_task, &count, &count.cancel) : status;
         report(is_complete && status == CTOK_E_CANCELLED && count.num_run <= 1000 + num_threads,
-               "pool of %d: 2000 loops complete; cancelled in task 1000, %lld ran", num_threads, (long long)count.num_run);
+               "pool of %d and its parts: 2000 loops complete; cancelled in task 1000, %lld ran", num_threads, (long long)count.num_run);
         pool_close(p);
     }
 }

@@ -32,14 +32,15 @@ function checkRules(all: string[], rules: [from: RegExp, allowed: RegExp][]): vo
   }
 }
 
-test("TypeScript: cli, examples, plugin → mod.ts → src → ffi", () => {
+test("TypeScript: cli → repl → mod.ts; examples, plugin → mod.ts → src → ffi", () => {
   const all = ["src", "ffi", "examples", "plugin"].flatMap((folder) => files(folder, /\.ts$/));
   checkRules([...all, "mod.ts"], [
     [/^examples\//, /^(mod\.ts|examples\/.*)$/],
     [/^plugin\//, /^mod\.ts$/],
-    [/^src\/cli\//, /^(mod\.ts|src\/cli\/.*)$/],
-    [/^mod\.ts$/, /^src\/(?!cli\/)/],
-    [/^src\//, /^(src\/(?!cli\/).*|ffi\/(native|layout|load)\.ts)$/],
+    [/^src\/cli\//, /^(mod\.ts|src\/(cli|repl)\/.*)$/],
+    [/^src\/repl\//, /^(mod\.ts|src\/repl\/.*)$/],
+    [/^mod\.ts$/, /^src\/(?!cli\/|repl\/)/],
+    [/^src\//, /^(src\/(?!cli\/|repl\/).*|ffi\/(native|layout|load)\.ts)$/],
     [/^ffi\/load\.ts$/, /^ffi\/(native|bun|deno)\.ts$/],
     [/^ffi\/(bun|deno)\.ts$/, /^ffi\/(native|symbols)\.ts$/],
     [/^ffi\/native\.ts$/, /^ffi\/(layout|symbols)\.ts$/],
@@ -49,13 +50,26 @@ test("TypeScript: cli, examples, plugin → mod.ts → src → ffi", () => {
 
 test("C: abi → core → checkpoint, backend.h; backends → backend.h and the core's plain types", () => {
   const plain = "csrc/(include/ctok|core/(status|tensor|fsq))\\.h";
-  checkRules(files("csrc", /\.(c|h|inc)$/), [
+  checkRules(files("csrc", /\.(c|h|inc|cu|cuh)$/), [
     [/^csrc\/include\//, /^$/],
     [/^csrc\/abi\.c$/, /^csrc\/(include\/ctok|core\/job)\.h$/],
     [/^csrc\/core\/(status|tensor)\./, /^csrc\/(include\/ctok|core\/(status|tensor))\.h$/],
     [/^csrc\/core\//, /^csrc\/(core\/\w+|checkpoint\/checkpoint|backends\/backend|include\/ctok)\.h$/],
     [/^csrc\/checkpoint\//, new RegExp(`^(csrc/checkpoint/\\w+\\.h|${plain})$`)],
-    [/^csrc\/backends\//, new RegExp(`^(csrc/backends/backend\\.h|csrc/backends/cpu/\\w+\\.(h|inc)|${plain})$`)],
+    [/^csrc\/backends\/\w+\.h$/, new RegExp(`^(csrc/backends/params\\.h|${plain})$`)],
+    [
+      /^csrc\/backends\/cpu\//,
+      new RegExp(`^(csrc/backends/(backend|params)\\.h|csrc/backends/cpu/\\w+\\.(h|inc)|${plain})$`),
+    ],
+    [
+      /^csrc\/backends\/cuda\/.*\.[ch]$/,
+      new RegExp(`^(csrc/backends/(backend|params)\\.h|csrc/backends/cuda/\\w+\\.h|${plain})$`),
+    ],
+    // Kernels see parameters, each other's headers and ptx/: nothing of the seam or of core.
+    [
+      /^csrc\/backends\/cuda\//,
+      new RegExp(`^(csrc/backends/params\\.h|csrc/backends/cuda/(ptx/)?\\w+\\.(h|cuh)|${plain})$`),
+    ],
   ]);
 });
 
@@ -71,7 +85,7 @@ test("budgets: abi.c, adapters, backend ops; long files say why", () => {
   }
   const ops = /\/\/ Ops\.[\s\S]*?\} backend_ops;/.exec(read("csrc/backends/backend.h"))![0].match(/ctok_status \(\*/g)!;
   assert.ok(ops.length <= 10, `${ops.length} backend ops`);
-  for (const file of [...files("csrc", /\.(c|h|inc)$/), ...files("src", /\.ts$/), ...files("ffi", /\.ts$/)]) {
+  for (const file of [...files("csrc", /\.(c|h|inc|cu|cuh)$/), ...files("src", /\.ts$/), ...files("ffi", /\.ts$/)]) {
     assert.ok(lines(file) <= 400 || /Note: over 400 lines/.test(read(file)), `${file}: ${lines(file)} lines and no reason`);
   }
 });

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "cpu.h"
 #include "features.h"
@@ -44,10 +45,47 @@ static void *cpu_grow(backend *b, void *memory, size_t num_bytes, size_t new_byt
     return grown;
 }
 
+static void cpu_run_all(backend *b, int64_t num_tasks, backend_task task, void *context) {
+    pool_run(((cpu_backend *)b)->pool, num_tasks, task, context, NULL);
+}
+
+static void cpu_upload(backend *b, void *to, const void *host, size_t num_bytes) {
+    (void)b;
+    memcpy(to, host, num_bytes);
+}
+
+static void cpu_copy(backend *b, void *to, const void *from, size_t num_bytes) {
+    (void)b;
+    memmove(to, from, num_bytes);
+}
+
+static ctok_status cpu_finish(backend *b, ctok_error *error) {
+    (void)b, (void)error;
+    return CTOK_OK;
+}
+
+static void cpu_memory_bytes(const backend *b, uint64_t *total, uint64_t *available) {
+    (void)b;
+    long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
+    *total = pages > 0 && page_bytes > 0 ? (uint64_t)pages * (uint64_t)page_bytes : UINT64_MAX;
+    *available = 0;  // what the system could give is not known before it is asked
+}
+
 static void cpu_close(backend *b) {
     if (!b) return;
     pool_close(((cpu_backend *)b)->pool);
     free(b);
+}
+
+static backend *cpu_limit(backend *b, int32_t num_threads) {
+    cpu_backend *cpu = calloc(1, sizeof *cpu);
+    if (!cpu) return NULL;
+    cpu->base = *b;
+    cpu->base.num_threads = num_threads;
+    cpu->pool = pool_part(((cpu_backend *)b)->pool, num_threads);
+    if (cpu->pool) return &cpu->base;
+    free(cpu);
+    return NULL;
 }
 
 // Best first. `has` is what the processor must offer.
@@ -88,8 +126,9 @@ ctok_status cpu_backend_open(backend **out, uint32_t num_threads, uint32_t kerne
 
     cpu_backend *cpu = calloc(1, sizeof *cpu);
     if (!cpu) return ctok_fail(error, CTOK_E_MEMORY, sizeof *cpu, "no memory for the CPU backend (%zu bytes)", sizeof *cpu);
-    cpu->base = (backend){
-        .ops = ops, .alloc = cpu_alloc, .grow = cpu_grow, .free = cpu_free, .close = cpu_close, .num_threads = (int32_t)num_threads, .cancel = NULL};
+    cpu->base = (backend){.ops = ops, .device = "cpu", .device_name = "", .bf16_needs = "kernels avx512_bf16 (or reference)",
+                          .run = cpu_run_all, .alloc = cpu_alloc, .grow = cpu_grow, .free = cpu_free, .upload = cpu_upload, .copy = cpu_copy, .finish = cpu_finish,
+                          .memory_bytes = cpu_memory_bytes, .close = cpu_close, .limit = cpu_limit, .is_host_memory = true, .num_threads = (int32_t)num_threads};
     ctok_status status = pool_open(&cpu->pool, (int32_t)num_threads, error);
     if (status != CTOK_OK) {
         free(cpu);

@@ -1,5 +1,5 @@
-// The thread pool: a loop is published by raising `generation`, tasks are drawn from one atomic counter, and the last
-// worker to leave wakes the caller. Waiting threads spin briefly (the ops of a network follow each other within
+// The thread pool: a loop is published by raising the `generation` of each worker that is to join, so that the others sleep on;
+// tasks are drawn from one atomic counter, and the last worker to leave wakes the caller. Waiting threads spin briefly (the ops of a network follow each other within
 // microseconds), then sleep on a condition variable, so that an idle pool costs nothing.
 #include "pool.h"
 
@@ -12,15 +12,17 @@ typedef struct {
     pool *owner;
     int32_t index;
     pthread_t thread;
+    pthread_cond_t wake;
+    _Atomic uint32_t generation;     // raised under the mutex for each loop that it is to join, and to stop
 } pool_worker;
 
 struct pool {
-    int32_t num_workers;  // besides the caller
+    pool *whole;                     // itself, or the pool whose threads a part uses: all below num_workers is that one's
+    int32_t num_workers;             // besides the caller: the first ones of the whole
     pthread_mutex_t mutex;
-    pthread_cond_t wake, done;
-    _Atomic uint32_t generation;     // raised under the mutex for each loop, and to stop
+    pthread_cond_t done;
     _Atomic int32_t num_busy;        // workers that have not left the current loop
-    bool is_stopping;                // written before generation is raised, read after
+    bool is_stopping;                // written before a generation is raised, read after
 
     // The current loop; written by the caller while every worker is out of it.
     pool_task task;
@@ -56,10 +58,10 @@ static void *worker_main(void *argument) {
     pool_worker *worker = argument;
     pool *p = worker->owner;
     for (uint32_t seen = 0;; seen++) {
-        for (int i = 0; i < SPIN_ROUNDS && atomic_load(&p->generation) == seen; i++) relax();
-        if (atomic_load(&p->generation) == seen) {
+        for (int i = 0; i < SPIN_ROUNDS && atomic_load(&worker->generation) == seen; i++) relax();
+        if (atomic_load(&worker->generation) == seen) {
             pthread_mutex_lock(&p->mutex);
-            while (atomic_load(&p->generation) == seen) pthread_cond_wait(&p->wake, &p->mutex);
+            while (atomic_load(&worker->generation) == seen) pthread_cond_wait(&worker->wake, &p->mutex);
             pthread_mutex_unlock(&p->mutex);
         }
         if (p->is_stopping) return NULL;
@@ -72,10 +74,12 @@ static void *worker_main(void *argument) {
     }
 }
 
-static void raise_generation(pool *p) {
+static void wake_workers(pool *p, int32_t num_workers) {
     pthread_mutex_lock(&p->mutex);
-    atomic_fetch_add(&p->generation, 1);
-    pthread_cond_broadcast(&p->wake);
+    for (int32_t i = 0; i < num_workers; i++) {
+        atomic_fetch_add(&p->workers[i].generation, 1);
+        pthread_cond_signal(&p->workers[i].wake);
+    }
     pthread_mutex_unlock(&p->mutex);
 }
 
@@ -84,15 +88,17 @@ ctok_status pool_open(pool **out, int32_t num_threads, ctok_error *error) {
     size_t num_bytes = sizeof(pool) + (size_t)num_workers * sizeof(pool_worker);
     pool *p = calloc(1, num_bytes);
     if (!p) return ctok_fail(error, CTOK_E_MEMORY, (int64_t)num_bytes, "no memory for a pool of %d threads", num_threads);
+    p->whole = p;
     pthread_mutex_init(&p->mutex, NULL);
-    pthread_cond_init(&p->wake, NULL);
     pthread_cond_init(&p->done, NULL);
     for (; p->num_workers < num_workers; p->num_workers++) {
         pool_worker *worker = &p->workers[p->num_workers];
         worker->owner = p;
         worker->index = p->num_workers + 1;
+        pthread_cond_init(&worker->wake, NULL);
         int failure = pthread_create(&worker->thread, NULL, worker_main, worker);
         if (failure) {
+            pthread_cond_destroy(&worker->wake);
             int32_t num_started = p->num_workers;
             pool_close(p);
             return ctok_fail(error, CTOK_E_THREAD, failure, "expected to start %d threads, the system gave %d", num_workers,
@@ -103,27 +109,39 @@ ctok_status pool_open(pool **out, int32_t num_threads, ctok_error *error) {
     return CTOK_OK;
 }
 
-void pool_close(pool *p) {
-    if (!p) return;
+pool *pool_part(pool *whole, int32_t num_threads) {
+    pool *p = calloc(1, sizeof *p);
+    if (p) p->whole = whole, p->num_workers = num_threads - 1;
+    return p;
+}
+
+static void stop_workers(pool *p) {
     p->is_stopping = true;
-    raise_generation(p);
-    for (int32_t i = 0; i < p->num_workers; i++) pthread_join(p->workers[i].thread, NULL);
+    wake_workers(p, p->num_workers);
+    for (int32_t i = 0; i < p->num_workers; i++) {
+        pthread_join(p->workers[i].thread, NULL);
+        pthread_cond_destroy(&p->workers[i].wake);
+    }
     pthread_cond_destroy(&p->done);
-    pthread_cond_destroy(&p->wake);
     pthread_mutex_destroy(&p->mutex);
+}
+
+void pool_close(pool *p) {
+    if (p && p->whole == p) stop_workers(p);
     free(p);
 }
 
-ctok_status pool_run(pool *p, int64_t num_tasks, pool_task task, void *context, const atomic_bool *cancel) {
+ctok_status pool_run(pool *part, int64_t num_tasks, pool_task task, void *context, const atomic_bool *cancel) {
+    pool *p = part->whole;
     p->task = task;
     p->context = context;
     p->cancel = cancel;
     p->num_tasks = num_tasks;
     atomic_store_explicit(&p->next_task, 0, memory_order_relaxed);
-    bool is_shared = num_tasks > 1 && p->num_workers > 0;
+    bool is_shared = num_tasks > 1 && part->num_workers > 0;
     if (is_shared) {
-        atomic_store(&p->num_busy, p->num_workers);
-        raise_generation(p);
+        atomic_store(&p->num_busy, part->num_workers);
+        wake_workers(p, part->num_workers);
     }
     draw_tasks(p, 0);
     if (is_shared) {

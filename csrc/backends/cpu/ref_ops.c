@@ -177,6 +177,7 @@ const backend_ops ref_ops = {
     .conv_weight_pack = ref_conv_weight_pack,
     .conv_workspace_bytes = ref_conv_workspace_bytes,
     .attention_workspace_bytes = ref_attention_workspace_bytes,
+    .external_workspace_bytes = ref_external_workspace_bytes,
     .load = ref_load,
     .store = ref_store,
     .haar = ref_haar,

@@ -5,12 +5,13 @@
 
 #include "../backend.h"
 
-ctok_status ref_load(backend *b, float *out, const void *external, const transfer_params *p);
-ctok_status ref_store(backend *b, void *external, const float *in, const transfer_params *p);
+size_t ref_external_workspace_bytes(const backend *b, size_t external_bytes);
+ctok_status ref_load(backend *b, float *out, const void *external, void *workspace, const transfer_params *p);
+ctok_status ref_store(backend *b, void *external, const float *in, void *workspace, const transfer_params *p);
 ctok_status ref_haar(backend *b, float *out, const float *in, const haar_params *p);
 ctok_status ref_unhaar(backend *b, float *out, const float *in, const haar_params *p);
 ctok_status ref_pool(backend *b, void *out, const void *in, const pool_params *p);
-ctok_status ref_quantize(backend *b, int32_t *indices, float *codes, const float *in, const fsq_params *p);
-ctok_status ref_dequantize(backend *b, float *codes, const int32_t *indices, const fsq_params *p);
+ctok_status ref_quantize(backend *b, int32_t *indices, float *codes, const float *in, void *workspace, const fsq_params *p);
+ctok_status ref_dequantize(backend *b, float *codes, const int32_t *indices, void *workspace, const fsq_params *p);
 
 #endif

@@ -47,7 +47,13 @@ static void load_row(void *context, int64_t task, int32_t thread) {
     }
 }
 
-ctok_status ref_load(backend *b, float *out, const void *external, const transfer_params *p) {
+size_t ref_external_workspace_bytes(const backend *b, size_t external_bytes) {
+    (void)b, (void)external_bytes;
+    return 0;
+}
+
+ctok_status ref_load(backend *b, float *out, const void *external, void *workspace, const transfer_params *p) {
+    (void)workspace;
     pixel_call call = {.out = out, .in = external, .params = p};
     return cpu_run(b, p->shape.n * p->shape.t * p->shape.h, load_row, &call);
 }
@@ -85,7 +91,8 @@ static void store_row(void *context, int64_t task, int32_t thread) {
     }
 }
 
-ctok_status ref_store(backend *b, void *external, const float *in, const transfer_params *p) {
+ctok_status ref_store(backend *b, void *external, const float *in, void *workspace, const transfer_params *p) {
+    (void)workspace;
     pixel_call call = {.out = external, .in = in, .params = p};
     return cpu_run(b, p->shape.n * p->frames * p->height, store_row, &call);
 }
@@ -294,12 +301,14 @@ static void dequantize_block(void *context, int64_t task, int32_t thread) {
 
 static int64_t fsq_blocks(const fsq_params *p) { return (shape_positions(p->shape) + FSQ_POSITIONS - 1) / FSQ_POSITIONS; }
 
-ctok_status ref_quantize(backend *b, int32_t *indices, float *codes, const float *in, const fsq_params *p) {
+ctok_status ref_quantize(backend *b, int32_t *indices, float *codes, const float *in, void *workspace, const fsq_params *p) {
+    (void)workspace;
     pixel_call call = {.out = codes, .in = in, .indices = indices, .params = p};
     return cpu_run(b, fsq_blocks(p), quantize_block, &call);
 }
 
-ctok_status ref_dequantize(backend *b, float *codes, const int32_t *indices, const fsq_params *p) {
+ctok_status ref_dequantize(backend *b, float *codes, const int32_t *indices, void *workspace, const fsq_params *p) {
+    (void)workspace;
     pixel_call call = {.out = codes, .in = indices, .params = p};
     return cpu_run(b, fsq_blocks(p), dequantize_block, &call);
 }

@@ -1,0 +1,426 @@
+// A GPU behind backend.h: opens device N, gives its memory, and starts one kernel an op on one stream. Ops return as soon as
+// they are started, at most MAX_AHEAD of them, so that a job can be cancelled and its progress told; `finish` waits. External
+// tensors pass through two pinned buffers, copied while the other travels. A lost device gives CTOK_E_DEVICE from then on;
+// the process, and other devices, go on. A build without nvcc has none of it and says so.
+// Linked: the static CUDA runtime, which finds the driver itself; there is no dependency where there is no GPU.
+// Left out: CUDA graphs (an op costs some microseconds to start, which shows below 256 x 256 pixels alone).
+// Note: over 400 lines: one device's life from the question whether there is one to its loss, a section a part.
+#include "../backend.h"
+
+#ifndef CTOK_HAS_CUDA
+ctok_status cuda_backend_open(backend **out, uint32_t index, ctok_error *error) {
+    (void)out;
+    return ctok_fail(error, CTOK_E_DEVICE, index, "cuda:%u: expected a GPU, found a build without CUDA (nvcc was not there when it was built)", index);
+}
+#else
+
+#include <cuda_runtime_api.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "conv_pack.h"
+#include "heuristics.h"
+#include "kernels.h"
+
+enum {
+    LEAST_CAPABILITY = 75,   // of the float32 kernels
+    BF16_CAPABILITY = 80,    // mma.sync in bf16, cp.async
+    MAX_AHEAD = 8,           // ops started and not done
+    NUM_STAGING = 2,
+    STAGING_BYTES = 4 << 20  // copied in 0.4 ms at 10 GB/s; a bus moves it in half of that
+};
+
+typedef struct {
+    backend base;  // first, so that a backend * is a cuda_backend *
+    int index, capability;  // 90: compute capability 9.0
+    device_limits limits;
+    size_t total_bytes;
+    char device[16], device_name[64];
+    cudaStream_t stream;
+    void *norm_workspace;
+    cudaEvent_t started[MAX_AHEAD];  // behind the last op started in its place
+    uint32_t num_started;
+    struct {
+        void *host;  // pinned
+        cudaEvent_t is_free;
+    } staging[NUM_STAGING];
+    uint32_t num_staged;
+    cudaError_t failure;  // the first since the last finish
+    bool is_lost;
+} cuda_backend;
+
+static cuda_backend *cuda_of(const backend *b) { return (cuda_backend *)b; }
+
+// ---------------------------------------------------------------- failures
+// Keeps the first failure for finish. An error that every later call repeats has broken the device's context.
+static bool has_failed(cuda_backend *c, cudaError_t error) {
+    if (error == cudaSuccess) return c->failure != cudaSuccess;
+    if (c->failure == cudaSuccess) c->failure = error;
+    cudaGetLastError();
+    cudaError_t after = cudaStreamQuery(c->stream);
+    c->is_lost |= after != cudaSuccess && after != cudaErrorNotReady;
+    cudaGetLastError();
+    return true;
+}
+
+static ctok_status status_of(const cuda_backend *c) { return c->failure == cudaErrorMemoryAllocation ? CTOK_E_MEMORY : CTOK_E_DEVICE; }
+
+static ctok_status cuda_finish(backend *b, ctok_error *error) {
+    cuda_backend *c = cuda_of(b);
+    cudaSetDevice(c->index);
+    has_failed(c, cudaEventRecord(c->started[0], c->stream));
+    if (!has_failed(c, cudaEventSynchronize(c->started[0]))) return CTOK_OK;  // waits asleep, where a stream would be polled
+    cudaStreamSynchronize(c->stream);
+    cudaGetLastError();
+    cudaError_t failure = c->failure;
+    if (!c->is_lost) c->failure = cudaSuccess;
+    return ctok_fail(error, failure == cudaErrorMemoryAllocation ? CTOK_E_MEMORY : CTOK_E_DEVICE, failure,
+                     "%s (%s): expected it to compute, found %s: %s%s", c->device, c->device_name, cudaGetErrorName(failure), cudaGetErrorString(failure),
+                     c->is_lost ? "; the device is lost to this process, others and the CPU go on" : "");
+}
+
+// ---------------------------------------------------------------- memory
+// Called on any thread: leaves that thread's device as it was.
+static int enter_device(const cuda_backend *c) {
+    int before = c->index;
+    cudaGetDevice(&before);
+    if (before != c->index) cudaSetDevice(c->index);
+    return before;
+}
+
+static void leave_device(const cuda_backend *c, int before) {
+    if (before != c->index) cudaSetDevice(before);
+}
+
+// Note: cudaMalloc aligns to 256 bytes. Without memory nothing has failed: the caller says what it wanted.
+static void *cuda_alloc(backend *b, size_t num_bytes) {
+    cuda_backend *c = cuda_of(b);
+    void *memory = NULL;
+    int before = enter_device(c);
+    cudaError_t error = c->is_lost ? cudaSuccess : cudaMalloc(&memory, num_bytes ? num_bytes : 1);
+    cudaGetLastError();
+    if (error != cudaSuccess) memory = NULL;
+    if (error != cudaErrorMemoryAllocation) has_failed(c, error);
+    leave_device(c, before);
+    return memory;
+}
+
+// Waits until nothing uses it.
+static void cuda_free(backend *b, void *memory, size_t num_bytes) {
+    (void)num_bytes;
+    if (!memory) return;
+    int before = enter_device(cuda_of(b));
+    cudaFree(memory);
+    cudaGetLastError();
+    leave_device(cuda_of(b), before);
+}
+
+// In pieces where the parts overlap, so that none of them overlaps itself; they follow each other on the stream.
+static void cuda_copy(backend *b, void *to, const void *from, size_t num_bytes) {
+    cuda_backend *c = cuda_of(b);
+    size_t gap = (size_t)((const uint8_t *)from - (uint8_t *)to), piece = (uint8_t *)to < (const uint8_t *)from && gap < num_bytes ? gap : num_bytes;
+    cudaSetDevice(c->index);
+    for (size_t at = 0; at < num_bytes && !c->is_lost; at += piece) {
+        size_t count = num_bytes - at < piece ? num_bytes - at : piece;
+        has_failed(c, cudaMemcpyAsync((uint8_t *)to + at, (const uint8_t *)from + at, count, cudaMemcpyDeviceToDevice, c->stream));
+    }
+}
+
+static void *cuda_grow(backend *b, void *memory, size_t num_bytes, size_t new_bytes) {
+    void *grown = cuda_alloc(b, new_bytes);
+    if (grown && memory) {
+        cuda_copy(b, grown, memory, num_bytes < new_bytes ? num_bytes : new_bytes);
+        cuda_free(b, memory, num_bytes);
+    }
+    return grown;
+}
+
+// The host's memory to the device's. Returns when the host's is free again; the copy may be under way.
+static bool copy_in(cuda_backend *c, void *to, const void *host, size_t num_bytes) {
+    cudaSetDevice(c->index);
+    for (size_t at = 0; at < num_bytes && !c->is_lost; at += STAGING_BYTES) {
+        size_t count = num_bytes - at < STAGING_BYTES ? num_bytes - at : STAGING_BYTES;
+        uint32_t i = c->num_staged++ % NUM_STAGING;
+        if (has_failed(c, cudaEventSynchronize(c->staging[i].is_free))) return false;
+        memcpy(c->staging[i].host, (const uint8_t *)host + at, count);
+        if (has_failed(c, cudaMemcpyAsync((uint8_t *)to + at, c->staging[i].host, count, cudaMemcpyHostToDevice, c->stream))) return false;
+        if (has_failed(c, cudaEventRecord(c->staging[i].is_free, c->stream))) return false;
+    }
+    return !c->is_lost;
+}
+
+// The device's memory to the host's, done on return.
+static bool copy_out(cuda_backend *c, void *host, const void *from, size_t num_bytes) {
+    size_t asked = 0;
+    uint32_t first = c->num_staged;
+    for (size_t at = 0, n = 0; at < num_bytes; at += STAGING_BYTES, n++) {
+        for (; asked < num_bytes && c->num_staged < first + n + NUM_STAGING; asked += STAGING_BYTES) {
+            uint32_t i = c->num_staged++ % NUM_STAGING;
+            size_t count = num_bytes - asked < STAGING_BYTES ? num_bytes - asked : STAGING_BYTES;
+            if (has_failed(c, cudaMemcpyAsync(c->staging[i].host, (const uint8_t *)from + asked, count, cudaMemcpyDeviceToHost, c->stream))) return false;
+            if (has_failed(c, cudaEventRecord(c->staging[i].is_free, c->stream))) return false;
+        }
+        uint32_t i = (uint32_t)(first + n) % NUM_STAGING;
+        if (has_failed(c, cudaEventSynchronize(c->staging[i].is_free))) return false;
+        memcpy((uint8_t *)host + at, c->staging[i].host, num_bytes - at < STAGING_BYTES ? num_bytes - at : STAGING_BYTES);
+    }
+    return true;
+}
+
+static void cuda_upload(backend *b, void *to, const void *host, size_t num_bytes) { copy_in(cuda_of(b), to, host, num_bytes); }
+
+static void cuda_memory_bytes(const backend *b, uint64_t *total, uint64_t *available) {
+    const cuda_backend *c = cuda_of(b);
+    size_t now = 0, all = 0;
+    int before = enter_device(c);
+    *total = c->total_bytes;
+    *available = cudaMemGetInfo(&now, &all) == cudaSuccess ? now : 0;
+    cudaGetLastError();
+    leave_device(c, before);
+}
+
+// ---------------------------------------------------------------- ops
+// Every op is   CTOK_TRY(begin(c)); return end(c, kernel(.., c->stream));
+static ctok_status begin(cuda_backend *c) {
+    if (c->base.cancel && atomic_load(c->base.cancel)) return CTOK_E_CANCELLED;
+    if (c->failure != cudaSuccess) return status_of(c);
+    cudaSetDevice(c->index);
+    return has_failed(c, cudaEventSynchronize(c->started[c->num_started % MAX_AHEAD])) ? status_of(c) : CTOK_OK;
+}
+
+static ctok_status end(cuda_backend *c, int error) {
+    if (has_failed(c, (cudaError_t)error)) return status_of(c);
+    return has_failed(c, cudaEventRecord(c->started[c->num_started++ % MAX_AHEAD], c->stream)) ? status_of(c) : CTOK_OK;
+}
+
+static size_t external_bytes(const transfer_params *p) {
+    return (size_t)(p->shape.n * p->frames * p->height * p->width * p->shape.c) * (p->format == EXTERNAL_PIXELS_U8 ? 1 : sizeof(float));
+}
+
+static size_t cuda_external_workspace_bytes(const backend *b, size_t num_bytes) {
+    (void)b;
+    return num_bytes;
+}
+
+static ctok_status cuda_load(backend *b, float *out, const void *external, void *workspace, const transfer_params *p) {
+    cuda_backend *c = cuda_of(b);
+    CTOK_TRY(begin(c));
+    if (!copy_in(c, workspace, external, external_bytes(p))) return status_of(c);
+    return end(c, smxx_load(out, workspace, p, c->stream));
+}
+
+static ctok_status cuda_store(backend *b, void *external, const float *in, void *workspace, const transfer_params *p) {
+    cuda_backend *c = cuda_of(b);
+    CTOK_TRY(begin(c));
+    CTOK_TRY(end(c, smxx_store(workspace, in, p, c->stream)));
+    return copy_out(c, external, workspace, external_bytes(p)) ? CTOK_OK : status_of(c);
+}
+
+static ctok_status cuda_haar(backend *b, float *out, const float *in, const haar_params *p) {
+    cuda_backend *c = cuda_of(b);
+    CTOK_TRY(begin(c));
+    return end(c, smxx_haar(out, in, p, c->stream));
+}
+
+static ctok_status cuda_unhaar(backend *b, float *out, const float *in, const haar_params *p) {
+    cuda_backend *c = cuda_of(b);
+    CTOK_TRY(begin(c));
+    return end(c, smxx_unhaar(out, in, p, c->stream));
+}
+
+// bf16 goes through the tensor cores, float32 (also what a network's first convolution reads) through the plain kernel.
+static size_t cuda_conv_weight_bytes(const backend *b, int64_t c_out, int64_t c_in, int32_t kernel_t, int32_t kernel, ctok_dtype in_dtype) {
+    (void)b;
+    int64_t taps = kernel_t * kernel * kernel;
+    return in_dtype == CTOK_F32 ? smxx_conv_weight_bytes(c_out, c_in, taps) : sm80_conv_weight_bytes(c_out, c_in, taps);
+}
+
+static void cuda_conv_weight_pack(backend *b, void *packed, const float *weight, int64_t c_out, int64_t c_in, int32_t kernel_t,
+                                  int32_t kernel, ctok_dtype in_dtype) {
+    cuda_backend *c = cuda_of(b);
+    size_t num_bytes = cuda_conv_weight_bytes(b, c_out, c_in, kernel_t, kernel, in_dtype);
+    int64_t taps = kernel_t * kernel * kernel;
+    void *host = malloc(num_bytes);
+    if (!host) {
+        if (c->failure == cudaSuccess) c->failure = cudaErrorMemoryAllocation;
+        return;
+    }
+    if (in_dtype == CTOK_F32) smxx_conv_pack(host, weight, c_out, c_in, taps, false);
+    else sm80_conv_pack(host, weight, c_out, c_in, taps);
+    copy_in(c, packed, host, num_bytes);
+    free(host);
+}
+
+static size_t cuda_conv_workspace_bytes(const backend *b, const conv_params *p) {
+    (void)b, (void)p;
+    return 0;
+}
+
+static ctok_status cuda_conv(backend *b, void *out, const void *in, const void *past, const void *residual, conv_weights w,
+                             void *workspace, const conv_params *p) {
+    cuda_backend *c = cuda_of(b);
+    (void)workspace;
+    CTOK_TRY(begin(c));
+    if (p->in_dtype == CTOK_F32) return end(c, smxx_conv(out, in, past, residual, w.packed, w.bias, p, c->stream));
+    return end(c, sm80_conv(out, in, past, residual, w.packed, w.bias, p, conv_tile_choose(p, c->limits), c->stream));
+}
+
+static ctok_status cuda_pool(backend *b, void *out, const void *in, const pool_params *p) {
+    cuda_backend *c = cuda_of(b);
+    CTOK_TRY(begin(c));
+    return end(c, smxx_pool(out, in, p, c->stream));
+}
+
+static ctok_status cuda_norm(backend *b, void *out, const void *in, const float *scale, const float *offset, const norm_params *p) {
+    cuda_backend *c = cuda_of(b);
+    CTOK_TRY(begin(c));
+    return end(c, smxx_norm(out, in, scale, offset, c->norm_workspace, p, c->stream));
+}
+
+static size_t cuda_attention_workspace_bytes(const backend *b, const attention_params *p) {
+    (void)b, (void)p;
+    return 0;
+}
+
+static ctok_status cuda_attention(backend *b, void *out, const void *q, const void *k, const void *v, void *workspace,
+                                  const attention_params *p) {
+    cuda_backend *c = cuda_of(b);
+    (void)workspace;
+    CTOK_TRY(begin(c));
+    if (p->is_temporal) return end(c, smxx_attention_time(out, q, k, v, p, c->stream));
+    if (p->dtype == CTOK_F32) return end(c, smxx_attention(out, q, k, v, p, c->stream));
+    return end(c, sm80_attention(out, q, k, v, p, attention_tile_choose(p, c->limits), c->stream));
+}
+
+static ctok_status cuda_quantize(backend *b, int32_t *indices, float *codes, const float *in, void *workspace, const fsq_params *p) {
+    cuda_backend *c = cuda_of(b);
+    CTOK_TRY(begin(c));
+    CTOK_TRY(end(c, smxx_quantize(indices ? workspace : NULL, codes, in, p, c->stream)));
+    if (!indices) return CTOK_OK;
+    return copy_out(c, indices, workspace, (size_t)shape_positions(p->shape) * sizeof(int32_t)) ? CTOK_OK : status_of(c);
+}
+
+static ctok_status cuda_dequantize(backend *b, float *codes, const int32_t *indices, void *workspace, const fsq_params *p) {
+    cuda_backend *c = cuda_of(b);
+    CTOK_TRY(begin(c));
+    if (!copy_in(c, workspace, indices, (size_t)shape_positions(p->shape) * sizeof(int32_t))) return status_of(c);
+    return end(c, smxx_dequantize(codes, workspace, p, c->stream));
+}
+
+#define CUDA_OPS(kernels, bf16)                                                                                                \
+    {                                                                                                                          \
+        .name = kernels, .has_bf16 = bf16, .is_bf16_faster = bf16, .conv_weight_bytes = cuda_conv_weight_bytes,                \
+        .conv_weight_pack = cuda_conv_weight_pack, .conv_workspace_bytes = cuda_conv_workspace_bytes,                          \
+        .attention_workspace_bytes = cuda_attention_workspace_bytes, .external_workspace_bytes = cuda_external_workspace_bytes, \
+        .load = cuda_load, .store = cuda_store, .haar = cuda_haar, .unhaar = cuda_unhaar, .conv = cuda_conv, .pool = cuda_pool, \
+        .norm = cuda_norm, .attention = cuda_attention, .quantize = cuda_quantize, .dequantize = cuda_dequantize,              \
+    }
+static const backend_ops smxx_ops = CUDA_OPS("smxx", false), sm80_ops = CUDA_OPS("sm80", true);
+
+// ---------------------------------------------------------------- opening
+static void cuda_close(backend *b) {
+    if (!b) return;
+    cuda_backend *c = cuda_of(b);
+    int before = enter_device(c);
+    if (c->stream) cudaStreamSynchronize(c->stream);
+    for (int i = 0; i < NUM_STAGING; i++) {
+        if (c->staging[i].is_free) cudaEventDestroy(c->staging[i].is_free);
+        if (c->staging[i].host) cudaFreeHost(c->staging[i].host);
+    }
+    for (int i = 0; i < MAX_AHEAD; i++)
+        if (c->started[i]) cudaEventDestroy(c->started[i]);
+    if (c->norm_workspace) cudaFree(c->norm_workspace);
+    if (c->stream) cudaStreamDestroy(c->stream);
+    cudaGetLastError();
+    leave_device(c, before);
+    free(c);
+}
+
+// Note: without a driver the runtime says "insufficient driver", as with one that is too old; its version tells them apart.
+static ctok_status check_driver(uint32_t index, ctok_error *error) {
+    int num_devices = 0, driver = 0;
+    cudaError_t failure = cudaGetDeviceCount(&num_devices);
+    cudaDriverGetVersion(&driver);
+    cudaGetLastError();
+    if (driver == 0) return ctok_fail(error, CTOK_E_DEVICE, failure, "cuda:%u: expected an NVIDIA driver, found none", index);
+    if (failure == cudaErrorInsufficientDriver) {
+        return ctok_fail(error, CTOK_E_DEVICE, failure, "cuda:%u: expected a driver for CUDA %d or later, found one for CUDA %d.%d", index,
+                         CUDART_VERSION / 1000, driver / 1000, driver % 1000 / 10);
+    }
+    if (failure != cudaSuccess && failure != cudaErrorNoDevice) {
+        return ctok_fail(error, CTOK_E_DEVICE, failure, "cuda:%u: expected the driver to list its GPUs, found %s", index, cudaGetErrorString(failure));
+    }
+    if (index < (uint32_t)num_devices) return CTOK_OK;
+    return ctok_fail(error, CTOK_E_DEVICE, num_devices, "cuda:%u: expected a GPU of that number, found %d (counted from 0)", index, num_devices);
+}
+
+// On the calling thread: core's own loops read checkpoints, which the disk and the bus bound here.
+static void cuda_run(backend *b, int64_t num_tasks, backend_task task, void *context) {
+    (void)b;
+    for (int64_t i = 0; i < num_tasks; i++) task(context, i, 0);
+}
+
+static cudaError_t read_attribute(int *out, enum cudaDeviceAttr attribute, int index) { return cudaDeviceGetAttribute(out, attribute, index); }
+
+// What the device is; also the first that starts its context.
+static cudaError_t describe(cuda_backend *c) {
+    int major = 0, minor = 0, num_sms = 0, shared_bytes = 0;
+    size_t available = 0;
+    struct cudaDeviceProp properties;
+    cudaError_t error = cudaSetDevice(c->index);
+    if (!error) error = cudaMemGetInfo(&available, &c->total_bytes);
+    if (!error) error = read_attribute(&major, cudaDevAttrComputeCapabilityMajor, c->index);
+    if (!error) error = read_attribute(&minor, cudaDevAttrComputeCapabilityMinor, c->index);
+    if (!error) error = read_attribute(&num_sms, cudaDevAttrMultiProcessorCount, c->index);
+    if (!error) error = read_attribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, c->index);
+    if (!error) error = cudaGetDeviceProperties(&properties, c->index);
+    if (error) return error;
+    c->capability = major * 10 + minor;
+    c->limits = (device_limits){.num_sms = num_sms, .shared_bytes = shared_bytes};
+    snprintf(c->device_name, sizeof c->device_name, "%.63s", properties.name);
+    return cudaSuccess;
+}
+
+static cudaError_t prepare(cuda_backend *c) {
+    cudaError_t error = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking);
+    if (!error) error = cudaMalloc(&c->norm_workspace, NORM_WORKSPACE_BYTES);
+    for (int i = 0; i < MAX_AHEAD && !error; i++) error = cudaEventCreateWithFlags(&c->started[i], cudaEventBlockingSync | cudaEventDisableTiming);
+    for (int i = 0; i < NUM_STAGING && !error; i++) {
+        error = cudaMallocHost(&c->staging[i].host, STAGING_BYTES);
+        if (!error) error = cudaEventCreateWithFlags(&c->staging[i].is_free, cudaEventBlockingSync | cudaEventDisableTiming);
+    }
+    return error;
+}
+
+ctok_status cuda_backend_open(backend **out, uint32_t index, ctok_error *error) {
+    CTOK_TRY(check_driver(index, error));
+    cuda_backend *c = calloc(1, sizeof *c);
+    if (!c) return ctok_fail(error, CTOK_E_MEMORY, sizeof *c, "no memory for the CUDA backend (%zu bytes)", sizeof *c);
+    c->index = (int)index;
+    snprintf(c->device, sizeof c->device, "cuda:%u", index);
+    int before = 0;
+    cudaGetDevice(&before);
+    cudaError_t failure = describe(c);
+    if (!failure && c->capability >= LEAST_CAPABILITY) failure = prepare(c);
+    ctok_status status = CTOK_OK;
+    if (failure) {
+        status = ctok_fail(error, failure == cudaErrorMemoryAllocation ? CTOK_E_MEMORY : CTOK_E_DEVICE, failure, "%s: expected it to start, found %s: %s",
+                           c->device, cudaGetErrorName(failure), cudaGetErrorString(failure));
+    } else if (c->capability < LEAST_CAPABILITY) {
+        status = ctok_fail(error, CTOK_E_DEVICE, c->capability, "%s (%s): expected compute capability 7.5 or more (8.0 for bf16), found %d.%d", c->device,
+                           c->device_name, c->capability / 10, c->capability % 10);
+    }
+    cudaGetLastError();
+    cudaSetDevice(before);
+    if (status != CTOK_OK) {
+        cuda_close(&c->base);
+        return status;
+    }
+    c->base = (backend){.ops = c->capability >= BF16_CAPABILITY ? &sm80_ops : &smxx_ops, .device = c->device, .device_name = c->device_name,
+                        .bf16_needs = "a GPU of compute capability 8.0 or more", .run = cuda_run, .alloc = cuda_alloc, .grow = cuda_grow, .free = cuda_free,
+                        .upload = cuda_upload, .copy = cuda_copy, .finish = cuda_finish, .memory_bytes = cuda_memory_bytes, .close = cuda_close};
+    *out = &c->base;
+    return CTOK_OK;
+}
+#endif

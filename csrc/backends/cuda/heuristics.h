@@ -1,0 +1,53 @@
+// Which tile a problem gets: pure functions of its sizes and of the device's limits, so that they are tested without a device.
+// Who calls it: cuda_backend.c before sm80_conv and sm80_attention; tests/native/cuda_emulator/cuda_test.c.
+#ifndef CTOK_CUDA_HEURISTICS_H
+#define CTOK_CUDA_HEURISTICS_H
+
+#include "../params.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct {
+    int32_t num_sms;
+    int32_t shared_bytes;  // that a block may ask for: 166912 on 8.0, 101376 on 8.6 and 8.9, 232448 on 9.0
+} device_limits;
+
+// Output positions x output channels x reduction of one block. The kernel is compiled for each.
+typedef enum {
+    CONV_TILE_128x256x64,
+    CONV_TILE_128x128x32,
+    CONV_TILE_128x64x32,
+    CONV_TILE_64x64x32,
+    NUM_CONV_TILES
+} conv_tile;
+
+typedef struct {
+    int32_t m, n, k;
+    int32_t num_stages, num_threads;
+    int32_t blocks_per_sm;  // that registers and the shared memory of 8.0 admit
+} conv_tile_shape;
+
+conv_tile_shape conv_tile_shape_of(conv_tile tile);
+int32_t conv_tile_shared_bytes(conv_tile tile);
+
+// In: bf16, so in.c is a multiple of BF16_CHANNELS. There is always a tile.
+conv_tile conv_tile_choose(const conv_params *p, device_limits device);
+
+typedef enum {
+    ATTENTION_TILE_64x2x4,  // 64 queries, and a ring of 4 stages of 2 panels (64 keys x 64 channels) each
+    ATTENTION_TILE_64x1x3,  // 3 stages of 1 panel: fits 99 KB
+    NUM_ATTENTION_TILES
+} attention_tile;
+
+// c: at most 512. The kernel is launched with as many.
+int32_t attention_tile_shared_bytes(attention_tile tile, int64_t c);
+
+attention_tile attention_tile_choose(const attention_params *p, device_limits device);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,45 @@
+// The kernels as the backend calls them: one function for each kernel file, named after it. They take device pointers, the
+// op's parameters and a stream, start the kernel and return 0 or the CUDA error of the start (a cudaError_t); nothing waits.
+// Which of two a shape gets is decided in heuristics.c. Who calls them: cuda_backend.c, tests/native/cuda_emulator/cuda_test.c.
+#ifndef CTOK_CUDA_KERNELS_H
+#define CTOK_CUDA_KERNELS_H
+
+#include "../params.h"
+#include "heuristics.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct CUstream_st *cudaStream_t;  // as cuda_runtime_api.h has it
+
+// conv: `packed` as conv_pack of the same kernel laid it out (conv_pack.h); past and residual may be NULL.
+int sm80_conv(void *out, const void *in, const void *past, const void *residual, const void *packed, const float *bias,
+              const conv_params *p, conv_tile tile, cudaStream_t stream);
+int smxx_conv(void *out, const void *in, const void *past, const void *residual, const void *packed, const float *bias,
+              const conv_params *p, cudaStream_t stream);
+
+// attention: bf16 in space; float32 in space; either, over time.
+int sm80_attention(void *out, const void *q, const void *k, const void *v, const attention_params *p, attention_tile tile,
+                   cudaStream_t stream);
+int smxx_attention(void *out, const void *q, const void *k, const void *v, const attention_params *p, cudaStream_t stream);
+int smxx_attention_time(void *out, const void *q, const void *k, const void *v, const attention_params *p, cudaStream_t stream);
+
+// norm: float32 or bf16. workspace: NORM_WORKSPACE_BYTES, of one stream.
+enum { NORM_MOMENTS = 1 << 16, NORM_WORKSPACE_BYTES = 32 * NORM_MOMENTS };  // of a part of a group; and as many statistics
+int smxx_norm(void *out, const void *in, const float *scale, const float *offset, void *workspace, const norm_params *p, cudaStream_t stream);
+
+// The ops that move or halve values. External tensors and indices are in device memory here.
+int smxx_load(float *out, const void *external, const transfer_params *p, cudaStream_t stream);
+int smxx_store(void *external, const float *in, const transfer_params *p, cudaStream_t stream);
+int smxx_haar(float *out, const float *in, const haar_params *p, cudaStream_t stream);
+int smxx_unhaar(float *out, const float *in, const haar_params *p, cudaStream_t stream);
+int smxx_pool(void *out, const void *in, const pool_params *p, cudaStream_t stream);
+int smxx_quantize(int32_t *indices /* or NULL */, float *codes, const float *in, const fsq_params *p, cudaStream_t stream);
+int smxx_dequantize(float *codes, const int32_t *indices, const fsq_params *p, cudaStream_t stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
