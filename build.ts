@@ -142,7 +142,8 @@ async function compileKernel({ nvcc }: Cuda, source: string): Promise<void> {
   const object = objectOf(source), temporary = `${object}.${process.pid}.tmp`;
   const flags = gpuFlags.find(([prefix]) => basename(source).startsWith(prefix))?.[1];
   if (!flags) throw new Error(`${source}: expected a name that begins with ${gpuFlags.map(([p]) => p).join(" or ")}`);
-  const host = "-fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-Wall,-Wextra,-Werror";
+  // Nothing of the C++ library is linked: nvcc's stubs guard statics whose only value is the address of a kernel.
+  const host = "-fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics,-Wall,-Wextra,-Werror";
   const args = ["-std=c++17", "-O3", ...flags, "-Werror", "all-warnings", "-Xptxas", "-v", "-Xcompiler", host];
   const log = await capture(nvcc, [...args, "-c", join(root, source), "-o", temporary]);
   writeFileSync(object.replace(/\.o$/, ".ptxas.txt"), log);
