@@ -143,12 +143,60 @@ static void test_conv(backend *reference) {
     }
 }
 
+// ---------------------------------------------------------------- attention
+static void run_attention_case(backend *reference, attention_params p, int tile, float spread, uint64_t seed, const char *name) {
+    next_mode();
+    int64_t count = shape_elements(p.shape), others = p.is_temporal ? count / p.shape.t * (p.num_past + p.shape.t) : count;
+    int64_t size = (int64_t)dtype_bytes(p.dtype);
+    random_seed(seed);
+    void *q = new_activation(count, spread, 0, p.dtype), *k = new_activation(others, 1, 0, p.dtype), *v = new_activation(others, 1, 0, p.dtype);
+    float *wide_q = widen(q, count, p.dtype), *wide_k = widen(k, others, p.dtype), *wide_v = widen(v, others, p.dtype), *want = new_floats(count);
+    attention_params exact = p;
+    exact.dtype = CTOK_F32;
+    run_attention(reference, want, wide_q, wide_k, wide_v, &exact);
+    void *dq = to_device(q, count * size), *dk = to_device(k, others * size), *dv = to_device(v, others * size), *out = emulator_allocate((size_t)(count * size));
+    int error;
+    char kernel[64] = "smxx";
+    if (p.is_temporal) error = smxx_attention_time(out, dq, dk, dv, &p, NULL);
+    else if (tile == SMXX) error = smxx_attention(out, dq, dk, dv, &p, NULL);
+    else error = sm80_attention(out, dq, dk, dv, &p, (attention_tile)tile, NULL), snprintf(kernel, sizeof kernel, "sm80 tile %d", tile);
+    float *got = widen(out, count, p.dtype);
+    report_run(compare(got, want, count, is_half(p.dtype) ? BF16_ATTENTION_BUDGET : F32_ATTENTION_BUDGET), error, p.shape, kernel, name);
+    free(q), free(k), free(v), free(wide_q), free(wide_k), free(wide_v), free(want), free(got);
+    emulator_free(dq), emulator_free(dk), emulator_free(dv), emulator_free(out);
+}
+
+static void test_attention(backend *reference) {
+    char name[128];
+    for (int s = 0; s < NUM_SHAPES(attention_shapes); s++) {
+        attention_shape shape = attention_shapes[s];
+        attention_params p = {.shape = {shape.n, 1, shape.h, shape.w, shape.c}, .dtype = CTOK_F32};
+        snprintf(name, sizeof name, "attention %dx%dx%dx%d spread %g f32", shape.n, shape.h, shape.w, shape.c, (double)shape.spread);
+        run_attention_case(reference, p, SMXX, shape.spread, (uint64_t)s + 200, name);
+        if (shape.c % BF16_CHANNELS) continue;
+        p.dtype = CTOK_BF16;
+        snprintf(name, sizeof name, "attention %dx%dx%dx%d spread %g bf16", shape.n, shape.h, shape.w, shape.c, (double)shape.spread);
+        for (int tile = 0; tile < NUM_ATTENTION_TILES; tile++) run_attention_case(reference, p, tile, shape.spread, (uint64_t)s + 200, name);
+    }
+    for (int s = 0; s < NUM_SHAPES(attention_time_shapes); s++) {
+        attention_time_shape shape = attention_time_shapes[s];
+        attention_params p = {{1, shape.t, shape.h, shape.w, shape.c}, true, shape.num_past, shape.window, CTOK_F32};
+        for (int half = 0; half < (shape.c % BF16_CHANNELS ? 1 : 2); half++) {
+            p.dtype = half ? CTOK_BF16 : CTOK_F32;
+            snprintf(name, sizeof name, "attention in time %dx%dx%dx%d past %d window %d %s", shape.t, shape.h, shape.w, shape.c, shape.num_past,
+                     shape.window, half ? "bf16" : "f32");
+            run_attention_case(reference, p, SMXX, shape.spread, (uint64_t)s + 300, name);
+        }
+    }
+}
+
 int main(void) {
     backend *reference = NULL;
     if (cpu_backend_open(&reference, 0, CTOK_KERNELS_REFERENCE, NULL) != CTOK_OK) {
         printf("Bail out! no reference backend\n");
         return 1;
     }
+    test_attention(reference);
     test_conv(reference);
     reference->close(reference);
     printf("1..%d\n", num_tests);
