@@ -142,7 +142,7 @@ async function compileKernel({ nvcc }: Cuda, source: string): Promise<void> {
   const object = objectOf(source), temporary = `${object}.${process.pid}.tmp`;
   const flags = gpuFlags.find(([prefix]) => basename(source).startsWith(prefix))?.[1];
   if (!flags) throw new Error(`${source}: expected a name that begins with ${gpuFlags.map(([p]) => p).join(" or ")}`);
-  const host = "-fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-Wall,-Wextra,-Werror";
+  const host = "-fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics,-Wall,-Wextra,-Werror";
   const args = ["-std=c++17", "-O3", ...flags, "-Werror", "all-warnings", "-Xptxas", "-v", "-Xcompiler", host];
   const log = await capture(nvcc, [...args, "-c", join(root, source), "-o", temporary]);
   writeFileSync(object.replace(/\.o$/, ".ptxas.txt"), log);
@@ -195,7 +195,14 @@ async function buildEmulator(): Promise<void> {
   }
   const programs: [string, string[]][] = [
     ["cuda_test", [test, ...parts.map(object), ...linked]],
-    ["emulator_test", ["-x", "c++", join(root, emulator, "emulator_test.cu"), "-x", "none", object(`${emulator}emulator.cpp`)]],
+    ["emulator_test", [
+      "-x",
+      "c++",
+      join(root, emulator, "emulator_test.cu"),
+      "-x",
+      "none",
+      object(`${emulator}emulator.cpp`),
+    ]],
   ];
   await inParallel(
     programs.map(([name, inputs]) => () =>
