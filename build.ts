@@ -63,8 +63,7 @@ function findCuda(): Cuda | string {
   return "no nvcc on the PATH or in /usr/local/cuda/bin";
 }
 
-const isComplete = existsSync(join(root, "csrc/backends/cuda/smxx_attention_time.cu")); // until the kernels are all there
-const found = isComplete ? findCuda() : "kernels are missing";
+const found = findCuda();
 const cuda = typeof found === "string" ? undefined : found;
 
 function run(command: string, args: string[]): Promise<void> {
@@ -142,7 +141,8 @@ async function compileKernel({ nvcc }: Cuda, source: string): Promise<void> {
   const object = objectOf(source), temporary = `${object}.${process.pid}.tmp`;
   const flags = gpuFlags.find(([prefix]) => basename(source).startsWith(prefix))?.[1];
   if (!flags) throw new Error(`${source}: expected a name that begins with ${gpuFlags.map(([p]) => p).join(" or ")}`);
-  const host = "-fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-Wall,-Wextra,-Werror";
+  // Nothing of the C++ library is linked: nvcc's stubs guard statics whose only value is the address of a kernel.
+  const host = "-fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics,-Wall,-Wextra,-Werror";
   const args = ["-std=c++17", "-O3", ...flags, "-Werror", "all-warnings", "-Xptxas", "-v", "-Xcompiler", host];
   const log = await capture(nvcc, [...args, "-c", join(root, source), "-o", temporary]);
   writeFileSync(object.replace(/\.o$/, ".ptxas.txt"), log);
@@ -198,11 +198,7 @@ async function buildEmulator(): Promise<void> {
   }
   const programs: [string, string[]][] = [
     ["cuda_test", [object("cuda_test.c"), ...parts.map(object), ...linked]],
-    ...(isComplete
-      ? [
-        ["backend_test", [object("backend_test.c"), object(backend), ...parts.map(object), ...linked]] as [string, string[]],
-      ]
-      : []),
+    ["backend_test", [object("backend_test.c"), object(backend), ...parts.map(object), ...linked]],
     ["emulator_test", [
       "-x",
       "c++",

@@ -66,6 +66,7 @@ __global__ void __launch_bounds__(CONV_THREADS) smxx_conv_kernel(conv_call<float
         }
         __syncthreads();  // all have read before the next step is kept
     }
+#pragma unroll
     for (int i = 0; i < 4; i++) {
         float4 sum = make_float4(sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
         if (p.out_dtype == CTOK_F32) conv_finish4<float>(call, first, m + i, n0 + n, sum);
