@@ -189,16 +189,23 @@ async function buildEmulator(): Promise<void> {
   );
   const linked = filesUnder("csrc", ".c")
     .filter((s) => /backends\/cpu\/|core\/(status|fsq)\.c|cuda\/(heuristics|conv_pack)\.c/.test(s)).map(objectOf);
-  const backend = "csrc/backends/cuda/cuda_backend.c", tests = ["cuda_test", "backend_test"].map((t) => `${emulator}${t}.c`);
-  for (const source of [...tests, backend]) {
+  const backend = "csrc/backends/cuda/cuda_backend.c";
+  const tests = ["cuda_test", "backend_test", "emulated_device"].map((t) => `${emulator}${t}.c`);
+  for (const source of [...tests, "bench/gpu_check/gpu_run.c", backend]) {
     const flags = source === backend ? ["-DCTOK_HAS_CUDA", `-I${join(root, emulator)}`] : [];
     if (isStale(object(source), source)) {
       await produce(object(source), [...common, ...warnings, ...flags, "-c", join(root, source)]);
     }
   }
+  const device = [object(backend), object("emulated_device.c"), ...parts.map(object)];
   const programs: [string, string[]][] = [
     ["cuda_test", [object("cuda_test.c"), ...parts.map(object), ...linked]],
-    ["backend_test", [object("backend_test.c"), object(backend), ...parts.map(object), ...linked]],
+    ["backend_test", [object("backend_test.c"), ...device, ...linked]],
+    ["emulated_run", [
+      object("gpu_run.c"),
+      ...device,
+      ...filesUnder("csrc", ".c").filter((s) => s !== backend).map(objectOf),
+    ]],
     ["emulator_test", [
       "-x",
       "c++",

@@ -4,9 +4,6 @@
 #include "../gpu_ops.h"
 #include "cuda_runtime_api.h"
 
-struct emulated_device emulated_device;
-emulated_allocation emulated_allocations[EMULATED_MOST];
-
 static const struct emulated_device whole = {.num_devices = 1, .driver = 13000, .major = 9, .shared_bytes = 232448, .total_bytes = (size_t)1 << 32};
 
 static void expect_refusal(struct emulated_device device, uint32_t index, ctok_status status, const char *text) {

@@ -1,6 +1,6 @@
 // The part of the CUDA runtime that cuda_backend.c calls, for the emulator: device memory is emulator_allocate, streams and
 // events are nothing (a kernel has run when it was started), and one struct says what the device is and what goes wrong next.
-// Who includes it: cuda_backend.c as compiled for backend_test, and backend_test.c, which owns the struct.
+// Who includes it: cuda_backend.c as compiled for the emulator, backend_test.c, and emulated_device.c, which owns the struct.
 #ifndef CTOK_EMULATED_CUDA_RUNTIME_API_H
 #define CTOK_EMULATED_CUDA_RUNTIME_API_H
 
