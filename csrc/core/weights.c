@@ -135,6 +135,7 @@ static ctok_status pack(weights *w, backend *b, const weights_source *source, at
     w->block = w->list->backend->alloc(w->list->backend, w->num_bytes);
     if (!unpacked || !w->block) {
         free(unpacked);
+        CTOK_TRY(b->finish(b, error));  // a lost device has none to give
         return ctok_fail(error, CTOK_E_MEMORY, (int64_t)w->num_bytes, "no memory for %zu bytes of weights on %s", w->num_bytes, b->device);
     }
     uint8_t *at = w->block;
