@@ -48,11 +48,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t num_bytes) {
     ctok_error error = {.struct_size = sizeof error};
     checkpoint *c = calloc(1, sizeof *c);
     PROPERTY(c);
-    ctok_status status = torchscript_read(c, (checkpoint_map){exact, b.n}, &error);
+    ctok_status status = torchscript_read(c, (checkpoint_map){.bytes = exact, .num_bytes = b.n}, &error);
     if (status != CTOK_OK) expect_file_error(status, &error);
     else read_all(c);
-    // The archive made here is good: were it not, no pickle would be read.
-    PROPERTY(!strstr(error.message, "end record") && !strstr(error.message, "zip entry") && !strstr(error.message, "its header"));
+    // The archive made here is good: were it not, no pickle would be read. Only beginnings: the rest may quote the input.
+    PROPERTY(strncmp(error.message, "a zip", 5) != 0 && strncmp(error.message, "zip", 3) != 0 && strncmp(error.message, "record m/", 9) != 0);
     checkpoint_close(c);
     free(exact);
     free(b.bytes);

@@ -6,7 +6,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t num_bytes) {
     ctok_error error = {.struct_size = sizeof error};
     zip_archive archive;
-    ctok_status status = zip_open(&archive, bytes, num_bytes, &error);
+    ctok_status status = zip_open(&archive, (checkpoint_map){.bytes = bytes, .num_bytes = num_bytes}, &error);
     if (status != CTOK_OK) return expect_file_error(status, &error), 0;
     for (size_t i = 0; i < archive.num_entries; i++) {
         const zip_entry *entry = &archive.entries[i];
