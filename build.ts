@@ -9,7 +9,7 @@
  */
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
-import { basename, dirname, join } from "node:path";
+import { basename, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 
@@ -55,6 +55,7 @@ const gpuFlags: [prefix: string, flags: string[]][] = [
 ];
 
 const cc = process.env.CC ?? "cc";
+const cxx = process.env.CXX ?? "g++";
 const jobs = Number(process.env.JOBS ?? 2);
 
 interface Cuda {
@@ -77,8 +78,7 @@ function findCuda(): Cuda | string {
   return "no nvcc on the PATH or in /usr/local/cuda/bin";
 }
 
-const isComplete = existsSync(join(root, "csrc/backends/cuda/smxx_attention_time.cu")); // until the kernels are all there
-const found = isComplete ? findCuda() : "kernels are missing";
+const found = findCuda();
 const cuda = typeof found === "string" ? undefined : found;
 
 function run(command: string, args: string[]): Promise<void> {
@@ -144,9 +144,9 @@ const isStale = (target: string, ...sources: string[]) =>
   modified(target) < Math.max(newestHeader, ...sources.map((f) => modified(join(root, f))));
 
 /** Compiles to a temporary name and renames, so that a killed build leaves no half-written file. */
-async function produce(target: string, args: string[]): Promise<void> {
+async function produce(target: string, args: string[], compiler = cc): Promise<void> {
   const temporary = `${target}.${process.pid}.tmp`;
-  await run(cc, [...args, "-o", temporary]);
+  await run(compiler, [...args, "-o", temporary]);
   renameSync(temporary, target);
 }
 
@@ -161,7 +161,8 @@ async function compileKernel({ nvcc }: Cuda, source: string): Promise<void> {
   const object = objectOf(source), temporary = `${object}.${process.pid}.tmp`;
   const flags = gpuFlags.find(([prefix]) => basename(source).startsWith(prefix))?.[1];
   if (!flags) throw new Error(`${source}: expected a name that begins with ${gpuFlags.map(([p]) => p).join(" or ")}`);
-  const host = "-fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-Wall,-Wextra,-Werror";
+  // Nothing of the C++ library is linked: nvcc's stubs guard statics whose only value is the address of a kernel.
+  const host = "-fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics,-Wall,-Wextra,-Werror";
   const args = ["-std=c++17", "-O3", ...flags, "-Werror", "all-warnings", "-Xptxas", "-v", "-Xcompiler", host];
   const log = await capture(nvcc, [...args, "-c", join(root, source), "-o", temporary]);
   writeFileSync(object.replace(/\.o$/, ".ptxas.txt"), log);
@@ -176,6 +177,68 @@ async function compileKernel({ nvcc }: Cuda, source: string): Promise<void> {
 function wrapFlags(source: string): string[] {
   const names = /^\/\/ wrapped: (.*)$/m.exec(readFileSync(join(root, source), "utf8"))?.[1]?.split(" ") ?? [];
   return names.map((name) => `-Wl,--wrap=${name}`);
+}
+
+/**
+ * The emulator's tests: the kernels again, as C++ for tests/native/cuda_emulator, beside the reference ops. -O2: their time goes
+ * into switching fibers. Undefined behaviour (a misaligned address, an int overflow) traps, and the emulator reports it.
+ */
+const emulator = "tests/native/cuda_emulator/";
+const emulated = [
+  "-std=c++17",
+  "-O2",
+  "-g1",
+  "-DCTOK_CUDA_EMULATOR",
+  `-I${join(root, emulator)}`,
+  "-ffp-contract=off",
+  "-fno-strict-aliasing",
+  "-fsanitize=signed-integer-overflow,alignment,shift,bounds",
+  "-fsanitize-undefined-trap-on-error",
+  "-Wall",
+  "-Wextra",
+  "-Wno-unknown-pragmas",
+  "-Werror",
+];
+
+async function buildEmulator(): Promise<void> {
+  if (spawnSync(cxx, ["--version"]).status !== 0) {
+    console.log(`without the CUDA emulator's tests: no ${cxx} (apt-get install g++; CXX names another)`);
+    return;
+  }
+  const kernels = filesUnder("csrc/backends/cuda", ".cu"), parts = [...kernels, `${emulator}emulator.cpp`];
+  const object = (source: string) => join(out, "objects", `emulated-${basename(source).replace(/\.c\w*$/, ".o")}`);
+  const seen = Math.max(newestKernelHeader, newest([...filesUnder(emulator, ".h"), `${emulator}emulator.cpp`]));
+  await inParallel(
+    parts.filter((s) => modified(object(s)) < Math.max(seen, modified(join(root, s)))).map((source) => () =>
+      produce(object(source), [...emulated, "-x", "c++", "-c", join(root, source)], cxx)
+    ),
+  );
+  const linked = filesUnder("csrc", ".c")
+    .filter((s) => /backends\/cpu\/|core\/(status|fsq)\.c|cuda\/(heuristics|conv_pack)\.c/.test(s)).map(objectOf);
+  const backend = "csrc/backends/cuda/cuda_backend.c", tests = ["cuda_test", "backend_test"].map((t) => `${emulator}${t}.c`);
+  for (const source of [...tests, backend]) {
+    const flags = source === backend ? ["-DCTOK_HAS_CUDA", `-I${join(root, emulator)}`] : [];
+    if (isStale(object(source), source)) {
+      await produce(object(source), [...common, ...warnings, ...flags, "-c", join(root, source)]);
+    }
+  }
+  const programs: [string, string[]][] = [
+    ["cuda_test", [object("cuda_test.c"), ...parts.map(object), ...linked]],
+    ["backend_test", [object("backend_test.c"), object(backend), ...parts.map(object), ...linked]],
+    ["emulator_test", [
+      "-x",
+      "c++",
+      join(root, emulator, "emulator_test.cu"),
+      "-x",
+      "none",
+      object(`${emulator}emulator.cpp`),
+    ]],
+  ];
+  await inParallel(
+    programs.map(([name, inputs]) => () =>
+      produce(join(out, "tests", name), [...emulated, ...inputs, "-pthread", "-lm"], cxx)
+    ),
+  );
 }
 
 export async function build(): Promise<void> {
@@ -208,11 +271,16 @@ export async function build(): Promise<void> {
     ]);
   }
   const folders = ["tests/native", ...(isSanitized ? [] : ["bench"]), ...(isFuzzed ? ["tests/fuzz"] : [])];
-  const programs = folders.flatMap((folder) => filesUnder(folder, ".c")).map((source) => ({
-    source,
-    target: join(out, basename(dirname(source)) === "native" ? "tests" : basename(dirname(source)), basename(source, ".c")),
-    flags: source.startsWith("tests/fuzz") ? ["-fsanitize=fuzzer"] : wrapFlags(source),
-  }));
+  const programs = folders.flatMap((folder) => filesUnder(folder, ".c")).filter((source) => !source.startsWith(emulator))
+    .map((source) => ({
+      source,
+      target: join(
+        out,
+        source.startsWith("tests/native") ? "tests" : source.startsWith("bench") ? "bench" : "fuzz",
+        basename(source, ".c"),
+      ),
+      flags: source.startsWith("tests/fuzz") ? ["-fsanitize=fuzzer"] : wrapFlags(source),
+    }));
   await inParallel(
     programs.filter(({ source, target }) => isStale(target, source) || modified(target) < newestObject).map(
       (program) => () =>
@@ -226,6 +294,7 @@ export async function build(): Promise<void> {
         ]),
     ),
   );
+  if (!isSanitized) await buildEmulator();
 }
 
 if (import.meta.main) await build();

@@ -84,7 +84,8 @@ ctok_status job_submit_convert(uint32_t *id, engine *e, const char *out_path, co
 }
 
 // ---------------------------------------------------------------- run
-static ctok_status fail_arena(const backend *b, size_t num_bytes, ctok_error *error) {
+static ctok_status fail_arena(backend *b, size_t num_bytes, ctok_error *error) {
+    CTOK_TRY(b->finish(b, error));  // a lost device has none to give
     uint64_t total, available;
     b->memory_bytes(b, &total, &available);
     char found[64] = "";

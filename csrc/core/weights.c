@@ -124,6 +124,13 @@ static ctok_status pack_layer(weights *w, backend *b, const weights_source *sour
     return CTOK_OK;
 }
 
+uint64_t weights_bytes(const backend *b, const weights_source *source) {
+    uint64_t sum = 0;
+    for (int32_t n = 0; n < source->num_layers; n++)
+        if (!source->layers[n].is_unused) sum += main_bytes(b, &source->layers[n]) + bias_bytes(&source->layers[n]);
+    return sum;
+}
+
 static ctok_status pack(weights *w, backend *b, const weights_source *source, atomic_uint *steps_done, const atomic_bool *cancel, ctok_error *error) {
     int64_t largest = 1;
     for (int32_t n = 0; n < source->num_layers; n++) {
@@ -138,6 +145,7 @@ static ctok_status pack(weights *w, backend *b, const weights_source *source, at
     w->block = w->list->backend->alloc(w->list->backend, w->num_bytes);
     if (!unpacked || !w->block) {
         free(unpacked);
+        CTOK_TRY(b->finish(b, error));  // a lost device has none to give
         return ctok_fail(error, CTOK_E_MEMORY, (int64_t)w->num_bytes, "no memory for %zu bytes of weights on %s", w->num_bytes, b->device);
     }
     uint8_t *at = w->block;

@@ -1,7 +1,9 @@
 // What happens when memory runs out: a whole life (engine, open, encode, decode, a stream, convert) is run with the n-th
 // allocation refused, for n = 1, 2, 3, ... until none is refused any more. Each time every call must end well or with
 // CTOK_E_MEMORY (CTOK_E_THREAD for an engine), and the same life right after it must succeed. Needs models/nano. TAP.
-// wrapped: malloc calloc realloc aligned_alloc strdup mmap mremap
+// wrapped: malloc calloc realloc aligned_alloc strdup mmap mremap pthread_create
+#include <errno.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -40,6 +42,15 @@ void *__wrap_mmap(void *at, size_t n, int protection, int flags, int descriptor,
 }
 void *__wrap_mremap(void *old, size_t old_bytes, size_t new_bytes, int flags) {
     return is_refused() ? MAP_FAILED : __real_mremap(old, old_bytes, new_bytes, flags);
+}
+
+static int threads_left = -1;  // that the system gives; -1: any number
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument) {
+    if (threads_left == 0) return EAGAIN;
+    if (threads_left > 0) threads_left--;
+    return __real_pthread_create(thread, attributes, run, argument);
 }
 
 static int num_wrong, num_refusals;
@@ -116,12 +127,30 @@ static void sweep(int number, const char *name, const char *path, bool is_video,
     if (!is_ok) exit(1);
 }
 
+// An engine of 4 threads starts 3 workers and its own; the system gives 0 to 3 of these.
+static void test_threads(void) {
+    bool is_ok = true;
+    for (int given = 0; given < 5; given++) {
+        uint32_t engine = 0;
+        ctok_error error = {.struct_size = sizeof error};
+        ctok_engine_options options = {.struct_size = sizeof options, .num_threads = 4};
+        threads_left = given;
+        ctok_status status = ctok_engine_open(&options, NULL, &engine, &error);
+        threads_left = -1;
+        is_ok &= given == 4 ? status == CTOK_OK : status == CTOK_E_THREAD && error.status == CTOK_E_THREAD && error.message[0];
+        if (status == CTOK_OK) ctok_engine_close(engine, NULL);
+    }
+    printf("%sok 3 - an engine that the system refuses threads\n", is_ok ? "" : "not ");
+    if (!is_ok) exit(1);
+}
+
 int main(void) {
     char copy[64];
     snprintf(copy, sizeof copy, "/tmp/ctok-memory-%d.safetensors", (int)getpid());
     sweep(1, "an image tokenizer", "models/nano/DI8x8.safetensors", false, copy);
     sweep(2, "a video tokenizer and a stream", "models/nano/DV4x8x8.safetensors", true, NULL);
     unlink(copy);
-    printf("1..2\n");
+    test_threads();
+    printf("1..3\n");
     return 0;
 }

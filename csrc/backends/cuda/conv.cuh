@@ -104,8 +104,9 @@ DEVICE void conv_finish4(const conv_call<TIn> &call, int64_t first, int row, int
         return;
     }
     const float sums[4] = {sum.x, sum.y, sum.z, sum.w};
-    for (int i = 0; i < 4 && c + i < p.out.c; i++)
-        out[at + i] = from_float<TOut>(sums[i] + call.bias[c + i] + (residual ? to_float(residual[from + i]) : 0.0f));
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        if (c + i < p.out.c) out[at + i] = from_float<TOut>(sums[i] + call.bias[c + i] + (residual ? to_float(residual[from + i]) : 0.0f));
 }
 
 #endif

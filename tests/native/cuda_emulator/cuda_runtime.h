@@ -95,7 +95,7 @@ inline shared<U> shared_as(shared<T> pointer) {
 
 // ---------------------------------------------------------------- launches
 template <typename... P, typename... A>
-int emulated_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t, A... arguments) {
+static int emulated_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t, A... arguments) {
     auto body = [=] { kernel(static_cast<P>(arguments)...); };
     return emulator::launch(name, grid, block, shared_bytes, [](const void *context) { (*(const decltype(body) *)context)(); }, &body);
 }

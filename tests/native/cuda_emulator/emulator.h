@@ -4,7 +4,7 @@
 // threads without a barrier (last writer and readers of each 2 bytes), reads of shared memory that nothing wrote or whose
 // copy has not completed, barriers and warp operations not reached by all, misaligned accesses, int overflow (by UBSan).
 // Limit: it cannot see memory ordering weaker than a barrier's, time, nor the rounding of tensor cores.
-// Who uses it: tests/native/cuda_test.c, emulator_test.c. How the pieces lie together is at the head of emulator.cpp.
+// Who uses it: cuda_test.c, emulator_test.cu. How the pieces lie together is at the head of emulator.cpp.
 #ifndef CTOK_EMULATOR_H
 #define CTOK_EMULATOR_H
 

@@ -1,0 +1,161 @@
+// The part of the CUDA runtime that cuda_backend.c calls, for the emulator: device memory is emulator_allocate, streams and
+// events are nothing (a kernel has run when it was started), and one struct says what the device is and what goes wrong next.
+// Who includes it: cuda_backend.c as compiled for backend_test, and backend_test.c, which owns the struct.
+#ifndef CTOK_EMULATED_CUDA_RUNTIME_API_H
+#define CTOK_EMULATED_CUDA_RUNTIME_API_H
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "emulator.h"
+
+#define CUDART_VERSION 13000
+
+typedef enum {
+    cudaSuccess = 0,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorInsufficientDriver = 35,
+    cudaErrorNoDevice = 100,
+    cudaErrorIllegalAddress = 700,
+    cudaErrorNotReady = 600,
+    cudaErrorLaunchFailure = 719
+} cudaError_t;
+
+struct emulated_device {
+    int num_devices, driver, major, minor;
+    int shared_bytes;         // that a block may ask for
+    size_t total_bytes, used_bytes;
+    bool is_lost;             // everything fails with an illegal address from now on
+    int fail_in;              // calls until one memory copy fails with out of memory; 0: never
+    cudaError_t last;
+    int num_allocations;      // that live
+};
+extern struct emulated_device emulated_device;
+
+typedef struct CUstream_st *cudaStream_t;
+typedef struct CUevent_st *cudaEvent_t;
+struct cudaDeviceProp {
+    char name[256];
+};
+enum cudaDeviceAttr {
+    cudaDevAttrComputeCapabilityMajor,
+    cudaDevAttrComputeCapabilityMinor,
+    cudaDevAttrMultiProcessorCount,
+    cudaDevAttrMaxSharedMemoryPerBlockOptin
+};
+enum { cudaStreamNonBlocking = 1, cudaEventBlockingSync = 1, cudaEventDisableTiming = 2 };
+enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+
+static inline cudaError_t emulated_call(void) { return emulated_device.last = emulated_device.is_lost ? cudaErrorIllegalAddress : cudaSuccess; }
+
+static inline cudaError_t cudaGetLastError(void) {
+    cudaError_t last = emulated_device.last;
+    if (!emulated_device.is_lost) emulated_device.last = cudaSuccess;
+    return last;
+}
+static inline const char *cudaGetErrorName(cudaError_t e) { return e == cudaErrorMemoryAllocation ? "cudaErrorMemoryAllocation" : e == cudaErrorIllegalAddress ? "cudaErrorIllegalAddress" : "cudaError"; }
+static inline const char *cudaGetErrorString(cudaError_t e) { return e == cudaErrorMemoryAllocation ? "out of memory" : "an illegal memory access was encountered"; }
+
+static inline cudaError_t cudaDriverGetVersion(int *version) {
+    *version = emulated_device.driver;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaGetDeviceCount(int *count) {
+    *count = emulated_device.num_devices;
+    return emulated_device.last = emulated_device.driver < CUDART_VERSION ? cudaErrorInsufficientDriver : *count ? cudaSuccess : cudaErrorNoDevice;
+}
+static inline cudaError_t cudaSetDevice(int device) {
+    (void)device;
+    return emulated_call();
+}
+static inline cudaError_t cudaGetDevice(int *device) {
+    *device = 0;
+    return emulated_call();
+}
+static inline cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, int device) {
+    (void)device;
+    const int values[] = {emulated_device.major, emulated_device.minor, 4, emulated_device.shared_bytes};
+    *value = values[attribute];
+    return emulated_call();
+}
+static inline cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device) {
+    (void)device;
+    strcpy(properties->name, "Emulated GPU");
+    return emulated_call();
+}
+static inline cudaError_t cudaMemGetInfo(size_t *available, size_t *total) {
+    *total = emulated_device.total_bytes;
+    *available = emulated_device.total_bytes - emulated_device.used_bytes;
+    return emulated_call();
+}
+
+// Sizes are kept 64 bytes before what is given out, on the host's heap beside it, so that used_bytes is known.
+enum { EMULATED_MOST = 4096 };
+typedef struct {
+    void *memory;
+    size_t num_bytes;
+} emulated_allocation;
+extern emulated_allocation emulated_allocations[EMULATED_MOST];
+
+static inline cudaError_t cudaMalloc(void **memory, size_t num_bytes) {
+    if (emulated_device.is_lost) return emulated_call();
+    if (num_bytes > emulated_device.total_bytes - emulated_device.used_bytes) return emulated_device.last = cudaErrorMemoryAllocation;
+    int i = 0;
+    while (emulated_allocations[i].memory) i++;
+    emulated_allocations[i] = (emulated_allocation){*memory = emulator_allocate(num_bytes), num_bytes};
+    emulated_device.used_bytes += num_bytes, emulated_device.num_allocations++;
+    return emulated_call();
+}
+static inline cudaError_t cudaFree(void *memory) {
+    int i = 0;
+    while (memory && emulated_allocations[i].memory != memory) i++;
+    if (memory) {
+        emulated_device.used_bytes -= emulated_allocations[i].num_bytes, emulated_device.num_allocations--;
+        emulated_allocations[i].memory = NULL;
+        emulator_free(memory);
+    }
+    return emulated_call();
+}
+static inline cudaError_t cudaMallocHost(void **memory, size_t num_bytes) {
+    *memory = malloc(num_bytes);
+    return *memory ? emulated_call() : cudaErrorMemoryAllocation;
+}
+static inline cudaError_t cudaFreeHost(void *memory) {
+    free(memory);
+    return emulated_call();
+}
+// Note: a copy onto itself is undefined on a device; here it ends the test.
+static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t num_bytes, enum cudaMemcpyKind kind, cudaStream_t stream) {
+    (void)kind, (void)stream;
+    if (emulated_device.fail_in && --emulated_device.fail_in == 0) return emulated_device.last = cudaErrorMemoryAllocation;
+    if ((uint8_t *)to < (const uint8_t *)from + num_bytes && (const uint8_t *)from < (uint8_t *)to + num_bytes) abort();
+    memcpy(to, from, num_bytes);
+    return emulated_call();
+}
+static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) {
+    (void)flags;
+    *stream = (cudaStream_t)&emulated_device;
+    return emulated_call();
+}
+#define EMULATED_NOTHING(name, type)               \
+    static inline cudaError_t name(type argument) { \
+        (void)argument;                             \
+        return emulated_call();                     \
+    }
+EMULATED_NOTHING(cudaStreamDestroy, cudaStream_t)
+EMULATED_NOTHING(cudaStreamSynchronize, cudaStream_t)
+EMULATED_NOTHING(cudaStreamQuery, cudaStream_t)
+EMULATED_NOTHING(cudaEventDestroy, cudaEvent_t)
+EMULATED_NOTHING(cudaEventSynchronize, cudaEvent_t)
+static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) {
+    (void)flags;
+    *event = (cudaEvent_t)&emulated_device;
+    return emulated_call();
+}
+static inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+    (void)event, (void)stream;
+    return emulated_call();
+}
+
+#endif

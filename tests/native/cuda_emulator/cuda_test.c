@@ -1,0 +1,432 @@
+// Holds the CUDA kernels, run on the emulator, to the reference ops on the shapes of op_shapes.h: every tile they are compiled
+// for, copies that land early and late, allocations that end and that begin at a guard page, NaN in every output. An emulator
+// finding (a race, a step beyond an allocation, ...) fails the case that made it. Then the choice of tiles. Prints TAP.
+// Budgets, as relative L2: results in bf16 are within 2^-9 = 2.0e-3 of their value when rounded once, and float32 sums of
+// bf16 products gather about 1e-6; attention also rounds its weights to bf16, which their sum evens out.
+// Limit: tensor cores round sums differently than the emulator; bench/gpu_check runs these cases on a device.
+#include "../../../csrc/backends/cuda/conv_pack.h"
+#include "../../../csrc/backends/cuda/heuristics.h"
+#include "../../../csrc/backends/cuda/kernels.h"
+#include "emulator.h"
+#include "../op_support.h"
+
+static const double BF16_BUDGET = 2.5e-3, BF16_ATTENTION_BUDGET = 4e-3, F32_CONV_BUDGET = 2e-6, F32_ATTENTION_BUDGET = 2e-6;
+
+// ---------------------------------------------------------------- device memory and modes
+static uint32_t num_runs;
+
+static void next_mode(void) {
+    num_runs++;
+    emulator_settings = (emulator_options){.seed = num_runs, .is_late = num_runs & 1, .is_end_guarded = num_runs >> 1 & 1};
+}
+
+static void *to_device(const void *from, int64_t num_bytes) {
+    if (!from) return NULL;
+    return memcpy(emulator_allocate((size_t)num_bytes), from, (size_t)num_bytes);
+}
+
+static bool is_half(ctok_dtype dtype) { return dtype == CTOK_BF16; }
+
+// Random values as the dtype holds them.
+static void *new_activation(int64_t count, float scale, float mean, ctok_dtype dtype) {
+    float *values = new_random(count, scale, mean);
+    if (!is_half(dtype)) return values;
+    uint16_t *halves = new_bytes((size_t)count * sizeof(uint16_t));
+    for (int64_t i = 0; i < count; i++) halves[i] = bf16_round(values[i]);
+    free(values);
+    return halves;
+}
+
+static float *widen(const void *activation, int64_t count, ctok_dtype dtype) {
+    float *values = new_floats(count);
+    for (int64_t i = 0; i < count; i++) values[i] = is_half(dtype) ? bf16_value(((const uint16_t *)activation)[i]) : ((const float *)activation)[i];
+    return values;
+}
+
+static void report_run(difference d, int error, ctok_shape s, const char *kernel, const char *name) {
+    const char *failure = emulator_failure();
+    if (error || *failure) report(false, "%s %s: error %d: %s", kernel, name, error, failure);
+    else report_difference(d, CTOK_OK, s, kernel, name);
+}
+
+// ---------------------------------------------------------------- convolutions
+// A convolution with its data and the reference's answer in float32.
+typedef struct {
+    conv_params p;
+    void *in, *past, *residual;
+    float *weight, *bias, *want;
+    int64_t in_count, past_count, residual_count, weight_count;
+} conv_case;
+
+static conv_case conv_case_of(backend *reference, conv_params p, residual_kind residual, bool has_past, uint64_t seed) {
+    conv_case c = {.p = p};
+    int64_t taps = p.kernel * p.kernel * p.kernel_t, frame = shape_elements(p.in) / p.in.t;
+    c.in_count = shape_elements(p.in), c.past_count = frame * 2, c.weight_count = p.out.c * p.in.c * taps;
+    c.residual_count = residual == UPSAMPLED ? c.in_count : shape_elements(p.out);
+    random_seed(seed);
+    c.in = new_activation(c.in_count, 1, 0.1f, p.in_dtype), c.bias = new_random(p.out.c, 1, 0), c.weight = new_random(c.weight_count, 1, 0);
+    c.past = has_past ? new_activation(c.past_count, 1, 0.1f, p.in_dtype) : NULL;
+    c.residual = residual ? new_activation(c.residual_count, 4, 0, p.out_dtype) : NULL;
+    c.want = new_floats(shape_elements(p.out));
+    // The reference reads a residual of the output's dtype, and the answer wanted is the one before rounding.
+    conv_params exact = p;
+    exact.out_dtype = CTOK_F32;
+    float *residual_values = c.residual ? widen(c.residual, c.residual_count, p.out_dtype) : NULL;
+    run_conv_past(reference, c.want, c.in, c.past, residual_values, c.weight, c.bias, &exact);
+    free(residual_values);
+    return c;
+}
+
+static void conv_case_free(conv_case c) { free(c.in), free(c.past), free(c.residual), free(c.weight), free(c.bias), free(c.want); }
+
+enum { SMXX = -1 };  // in the place of a tile: the plain kernel
+
+static void run_conv_case(const conv_case *c, int tile, residual_kind kind, const char *name) {
+    next_mode();
+    const conv_params *p = &c->p;
+    int64_t taps = p->kernel * p->kernel * p->kernel_t, count = shape_elements(p->out);
+    size_t in_bytes = dtype_bytes(p->in_dtype), out_bytes = dtype_bytes(p->out_dtype);
+    size_t weight_bytes = tile == SMXX ? smxx_conv_weight_bytes(p->out.c, p->in.c, taps) : sm80_conv_weight_bytes(p->out.c, p->in.c, taps);
+    void *in = to_device(c->in, c->in_count * (int64_t)in_bytes), *past = to_device(c->past, c->past_count * (int64_t)in_bytes);
+    void *residual = to_device(c->residual, c->residual_count * (int64_t)out_bytes), *bias = to_device(c->bias, p->out.c * 4);
+    void *packed = emulator_allocate(weight_bytes), *out = kind == PLAIN ? residual : emulator_allocate((size_t)count * out_bytes);
+    if (tile == SMXX) smxx_conv_pack(packed, c->weight, p->out.c, p->in.c, taps, is_half(p->in_dtype));
+    else sm80_conv_pack(packed, c->weight, p->out.c, p->in.c, taps);
+
+    int error = tile == SMXX ? smxx_conv(out, in, past, residual, packed, bias, p, NULL)
+                             : sm80_conv(out, in, past, residual, packed, bias, p, (conv_tile)tile, NULL);
+    float *got = widen(out, count, p->out_dtype);
+    char kernel[64];
+    if (tile == SMXX) snprintf(kernel, sizeof kernel, "smxx");
+    else snprintf(kernel, sizeof kernel, "sm80 %dx%dx%d", conv_tile_shape_of((conv_tile)tile).m, conv_tile_shape_of((conv_tile)tile).n, conv_tile_shape_of((conv_tile)tile).k);
+    report_run(compare(got, c->want, count, is_half(p->out_dtype) ? BF16_BUDGET : F32_CONV_BUDGET), error, p->out, kernel, name);
+    free(got), emulator_free(in), emulator_free(past), emulator_free(bias), emulator_free(packed), emulator_free(out);
+    if (out != residual) emulator_free(residual);
+}
+
+static bool conv_tile_takes(conv_tile tile, const conv_params *p) {
+    conv_tile_shape s = conv_tile_shape_of(tile);
+    return p->in.c % s.k == 0 && (s.n < 256 || p->out.c % 256 == 0);
+}
+
+// float32 by the plain kernel; bf16 in by every tile that takes it, out in bf16 where the channels allow.
+static void test_conv_params(backend *reference, conv_params p, residual_kind kind, bool has_past, uint64_t seed, const char *shape_name) {
+    char name[160];
+    for (int half = 0; half < 2; half++) {
+        if (half && p.in.c % BF16_CHANNELS) continue;
+        p.in_dtype = half ? CTOK_BF16 : CTOK_F32;
+        p.out_dtype = p.out.c % BF16_CHANNELS == 0 && (half || seed % 2) ? CTOK_BF16 : CTOK_F32;
+        snprintf(name, sizeof name, "%s %s to %s", shape_name, half ? "bf16" : "f32", is_half(p.out_dtype) ? "bf16" : "f32");
+        conv_case c = conv_case_of(reference, p, kind, has_past, seed);
+        if (!half) run_conv_case(&c, SMXX, kind, name);
+        for (conv_tile tile = 0; half && tile < NUM_CONV_TILES; tile++)
+            if (conv_tile_takes(tile, &p)) run_conv_case(&c, (int)tile, kind, name);
+        conv_case_free(c);
+    }
+}
+
+static void test_conv(backend *reference) {
+    for (int s = 0; s < NUM_SHAPES(conv_shapes); s++) {
+        conv_shape shape = conv_shapes[s];
+        char name[128];
+        snprintf(name, sizeof name, "conv %dx%dx%dx%d->%d k%d s%d%s%s", shape.n, shape.h, shape.w, shape.c_in, shape.c_out, shape.kernel,
+                 shape.stride, shape.upsample == 2 ? " up2" : "", residual_names[shape.residual]);
+        test_conv_params(reference, conv_params_of(shape), shape.residual, false, (uint64_t)s + 10, name);
+    }
+    for (int s = 0; s < NUM_SHAPES(conv_time_shapes); s++) {
+        conv_time_shape shape = conv_time_shapes[s];
+        char name[128];
+        snprintf(name, sizeof name, "conv in time %dx%dx%dx%dx%d->%d s%d%s%s%s%s", shape.n, shape.t, shape.h, shape.w, shape.c_in, shape.c_out,
+                 shape.stride, shape.upsample == 2 ? " up2" : "", shape.is_first ? " first" : "", shape.has_past ? " +past" : "",
+                 residual_names[shape.residual]);
+        test_conv_params(reference, conv_time_params_of(shape), shape.residual, shape.has_past, (uint64_t)s + 50, name);
+    }
+}
+
+// ---------------------------------------------------------------- attention
+static void run_attention_case(backend *reference, attention_params p, int tile, float spread, uint64_t seed, const char *name) {
+    next_mode();
+    int64_t count = shape_elements(p.shape), others = p.is_temporal ? count / p.shape.t * (p.num_past + p.shape.t) : count;
+    int64_t size = (int64_t)dtype_bytes(p.dtype);
+    random_seed(seed);
+    void *q = new_activation(count, spread, 0, p.dtype), *k = new_activation(others, 1, 0, p.dtype), *v = new_activation(others, 1, 0, p.dtype);
+    float *wide_q = widen(q, count, p.dtype), *wide_k = widen(k, others, p.dtype), *wide_v = widen(v, others, p.dtype), *want = new_floats(count);
+    attention_params exact = p;
+    exact.dtype = CTOK_F32;
+    run_attention(reference, want, wide_q, wide_k, wide_v, &exact);
+    void *dq = to_device(q, count * size), *dk = to_device(k, others * size), *dv = to_device(v, others * size), *out = emulator_allocate((size_t)(count * size));
+    int error;
+    char kernel[64] = "smxx";
+    if (p.is_temporal) error = smxx_attention_time(out, dq, dk, dv, &p, NULL);
+    else if (tile == SMXX) error = smxx_attention(out, dq, dk, dv, &p, NULL);
+    else error = sm80_attention(out, dq, dk, dv, &p, (attention_tile)tile, NULL), snprintf(kernel, sizeof kernel, "sm80 tile %d", tile);
+    float *got = widen(out, count, p.dtype);
+    report_run(compare(got, want, count, is_half(p.dtype) ? BF16_ATTENTION_BUDGET : F32_ATTENTION_BUDGET), error, p.shape, kernel, name);
+    free(q), free(k), free(v), free(wide_q), free(wide_k), free(wide_v), free(want), free(got);
+    emulator_free(dq), emulator_free(dk), emulator_free(dv), emulator_free(out);
+}
+
+static void test_attention(backend *reference) {
+    char name[128];
+    for (int s = 0; s < NUM_SHAPES(attention_shapes); s++) {
+        attention_shape shape = attention_shapes[s];
+        attention_params p = {.shape = {shape.n, 1, shape.h, shape.w, shape.c}, .dtype = CTOK_F32};
+        snprintf(name, sizeof name, "attention %dx%dx%dx%d spread %g f32", shape.n, shape.h, shape.w, shape.c, (double)shape.spread);
+        run_attention_case(reference, p, SMXX, shape.spread, (uint64_t)s + 200, name);
+        if (shape.c % BF16_CHANNELS) continue;
+        p.dtype = CTOK_BF16;
+        snprintf(name, sizeof name, "attention %dx%dx%dx%d spread %g bf16", shape.n, shape.h, shape.w, shape.c, (double)shape.spread);
+        for (int tile = 0; tile < NUM_ATTENTION_TILES; tile++) run_attention_case(reference, p, tile, shape.spread, (uint64_t)s + 200, name);
+    }
+    for (int s = 0; s < NUM_SHAPES(attention_time_shapes); s++) {
+        attention_time_shape shape = attention_time_shapes[s];
+        attention_params p = {{1, shape.t, shape.h, shape.w, shape.c}, true, shape.num_past, shape.window, CTOK_F32};
+        for (int half = 0; half < (shape.c % BF16_CHANNELS ? 1 : 2); half++) {
+            p.dtype = half ? CTOK_BF16 : CTOK_F32;
+            snprintf(name, sizeof name, "attention in time %dx%dx%dx%d past %d window %d %s", shape.t, shape.h, shape.w, shape.c, shape.num_past,
+                     shape.window, half ? "bf16" : "f32");
+            run_attention_case(reference, p, SMXX, shape.spread, (uint64_t)s + 300, name);
+        }
+    }
+}
+
+// ---------------------------------------------------------------- norm and the ops that move or halve values
+static const double NORM_BUDGET = 1e-6;
+
+static void test_norm(backend *reference) {
+    for (int s = 0; s < NUM_SHAPES(norm_shapes); s++)
+        for (int half = 0; half < 2; half++) {
+            norm_shape shape = norm_shapes[s];
+            if (half && shape.c % BF16_CHANNELS) continue;
+            next_mode();
+            norm_params p = norm_params_of(shape), exact = p;
+            p.dtype = half ? CTOK_BF16 : CTOK_F32;
+            int64_t count = shape_elements(p.shape), num_bytes = count * (int64_t)dtype_bytes(p.dtype);
+            random_seed((uint64_t)s + 100);
+            void *in = new_activation(count, 1.7320508f, shape.mean, p.dtype);
+            float *scale = new_random(shape.c, 1, 1), *offset = new_random(shape.c, 1, 0), *want = new_floats(count), *wide = widen(in, count, p.dtype);
+            reference->ops->norm(reference, want, wide, scale, offset, &exact);
+            void *din = to_device(in, num_bytes), *dscale = to_device(scale, shape.c * 4), *doffset = to_device(offset, shape.c * 4);
+            void *out = s % 2 ? din : emulator_allocate((size_t)num_bytes), *workspace = emulator_allocate(NORM_WORKSPACE_BYTES);  // may run in place
+            int error = smxx_norm(out, din, dscale, doffset, workspace, &p, NULL);
+            float *got = widen(out, count, p.dtype);
+            char name[128];
+            snprintf(name, sizeof name, "norm %dx%dx%dx%d groups %d mean %g%s %s", shape.n, shape.h, shape.w, shape.c, shape.groups,
+                     (double)shape.mean, shape.has_silu ? " +silu" : "", half ? "bf16" : "f32");
+            report_run(compare(got, want, count, half ? BF16_BUDGET : NORM_BUDGET), error, p.shape, "smxx", name);
+            free(in), free(scale), free(offset), free(want), free(wide), free(got);
+            emulator_free(din), emulator_free(dscale), emulator_free(doffset), emulator_free(workspace);
+            if (out != din) emulator_free(out);
+        }
+}
+
+// The same bits as the reference's.
+static void report_exact(const void *got, const void *want, size_t num_bytes, int error, const char *name) {
+    const char *failure = emulator_failure();
+    report(!error && !*failure && memcmp(got, want, num_bytes) == 0, "smxx %s: %s", name, error || *failure ? failure : "exact");
+}
+
+static void test_haar(backend *reference) {
+    for (int s = 0; s < NUM_SHAPES(haar_shapes); s++) {
+        haar_shape shape = haar_shapes[s];
+        next_mode();
+        int32_t places = shape.patch * shape.patch * shape.patch_t, extra = shape.is_first ? shape.patch_t - 1 : 0;
+        ctok_shape pixels = {shape.n, shape.t, shape.h, shape.w, shape.c};
+        ctok_shape bands = {shape.n, (shape.t + extra) / shape.patch_t, shape.h / shape.patch, shape.w / shape.patch, shape.c * places};
+        haar_params forward = {pixels, bands, shape.patch, shape.patch_t, shape.is_first}, backward = forward;
+        backward.in = bands, backward.out = pixels;
+        int64_t count = shape_elements(pixels), num_bands = shape_elements(bands);
+        random_seed((uint64_t)s);
+        float *in = new_random(count, 1, 0), *want = new_floats(num_bands), *want_back = new_floats(count);
+        reference->ops->haar(reference, want, in, &forward);
+        reference->ops->unhaar(reference, want_back, want, &backward);
+        void *din = to_device(in, count * 4), *out = emulator_allocate((size_t)num_bands * 4), *back = emulator_allocate((size_t)count * 4);
+        char name[128];
+        snprintf(name, sizeof name, "haar %dx%d %dx%dx%dx%dx%d%s", shape.patch_t, shape.patch, shape.n, shape.t, shape.h, shape.w, shape.c,
+                 shape.is_first ? " first" : "");
+        int error = smxx_haar(out, din, &forward, NULL);
+        report_exact(out, want, (size_t)num_bands * 4, error, name);
+        error = smxx_unhaar(back, out, &backward, NULL);
+        strcat(name, " and back");
+        report_exact(back, want_back, (size_t)count * 4, error, name);
+        free(in), free(want), free(want_back), emulator_free(din), emulator_free(out), emulator_free(back);
+    }
+}
+
+static void test_pool(backend *reference) {
+    for (int s = 0; s < NUM_SHAPES(pool_shapes); s++)
+        for (int half = 0; half < 2; half++) {
+            pool_shape shape = pool_shapes[s];
+            next_mode();
+            ctok_shape from = {shape.n, shape.t, shape.h, shape.w, half ? BF16_CHANNELS : shape.c}, to = from;
+            if (shape.is_temporal) to.t = (from.t + shape.is_first) / 2;
+            else to.h /= 2, to.w /= 2;
+            pool_params p = {from, to, shape.is_temporal, shape.is_first, half ? CTOK_BF16 : CTOK_F32};
+            int64_t size = (int64_t)dtype_bytes(p.dtype);
+            random_seed((uint64_t)s);
+            void *in = new_activation(shape_elements(from), 1, 0, p.dtype), *want = new_bytes((size_t)(shape_elements(to) * size));
+            reference->ops->pool(reference, want, in, &p);
+            void *din = to_device(in, shape_elements(from) * size), *out = emulator_allocate((size_t)(shape_elements(to) * size));
+            int error = smxx_pool(out, din, &p, NULL);
+            char name[128];
+            snprintf(name, sizeof name, "pool %dx%dx%dx%dx%d%s %s", shape.n, shape.t, shape.h, shape.w, (int)from.c, shape.is_temporal ? " in time" : "",
+                     half ? "bf16" : "f32");
+            report_exact(out, want, (size_t)(shape_elements(to) * size), error, name);
+            free(in), free(want), emulator_free(din), emulator_free(out);
+        }
+}
+
+static void test_transfer(backend *reference) {
+    for (int s = 0; s < NUM_SHAPES(transfer_shapes); s++)
+        for (int f = 0; f < 2; f++) {
+            transfer_shape shape = transfer_shapes[s];
+            next_mode();
+            transfer_params p = {f ? EXTERNAL_F32_NCTHW : EXTERNAL_PIXELS_U8, {shape.n, shape.t, shape.h, shape.w, shape.c},
+                                 shape.frames, shape.height, shape.width, shape.before, shape.top, shape.left};
+            int64_t count = (int64_t)shape.n * shape.c * shape.frames * shape.height * shape.width, inside = shape_elements(p.shape);
+            size_t num_bytes = (size_t)count * (f ? 4 : 1);
+            random_seed(2);
+            float *values = new_random(inside, 1.2f, 0), *want = new_floats(inside);
+            uint8_t *external = new_bytes(num_bytes), *want_back = new_bytes(num_bytes);
+            for (size_t i = 0; i < num_bytes; i++) external[i] = (uint8_t)(i * 37 % 251);
+            if (f) memcpy(external, values, num_bytes < (size_t)inside * 4 ? num_bytes : (size_t)inside * 4);
+            reference->ops->load(reference, want, external, NULL, &p);
+            reference->ops->store(reference, want_back, values, NULL, &p);
+            void *dexternal = to_device(external, (int64_t)num_bytes), *dvalues = to_device(values, inside * 4);
+            void *out = emulator_allocate((size_t)inside * 4), *back = emulator_allocate(num_bytes);
+            char name[128];
+            snprintf(name, sizeof name, "load %s %dx%dx%dx%dx%d in %dx%dx%d", f ? "f32" : "u8", shape.n, shape.frames, shape.height, shape.width,
+                     shape.c, shape.t, shape.h, shape.w);
+            int error = smxx_load(out, dexternal, &p, NULL);
+            report_exact(out, want, (size_t)inside * 4, error, name);
+            memcpy(name, "stor", 4);
+            error = smxx_store(back, dvalues, &p, NULL);
+            report_exact(back, want_back, num_bytes, error, name);
+            free(values), free(want), free(external), free(want_back);
+            emulator_free(dexternal), emulator_free(dvalues), emulator_free(out), emulator_free(back);
+        }
+}
+
+static void test_fsq(backend *reference) {
+    for (int s = 0; s < NUM_SHAPES(fsq_shapes); s++) {
+        fsq_shape shape = fsq_shapes[s];
+        next_mode();
+        fsq_params p = fsq_params_of(shape);
+        int64_t positions = shape_positions(p.shape), count = positions * shape.num_levels;
+        random_seed((uint64_t)s);
+        float *z = new_random(count, 3, 0), *codes = new_floats(count);
+        int32_t *indices = new_bytes((size_t)positions * 4);
+        reference->ops->quantize(reference, indices, codes, z, NULL, &p);
+        void *dz = to_device(z, count * 4), *out = emulator_allocate((size_t)count * 4), *found = emulator_allocate((size_t)positions * 4);
+        char name[64];
+        snprintf(name, sizeof name, "fsq of %d levels, %lld positions", shape.num_levels, (long long)positions);
+        int error = smxx_quantize(found, out, dz, &p, NULL);
+        bool is_same_codes = memcmp(out, codes, (size_t)count * 4) == 0;
+        report_exact(found, indices, (size_t)positions * 4, error, name);
+        error = smxx_dequantize(out, found, &p, NULL);
+        strcat(name, ", codes");
+        report(is_same_codes, "smxx %s as the reference's", name);
+        reference->ops->dequantize(reference, codes, indices, NULL, &p);
+        strcat(name, " of indices");
+        report_exact(out, codes, (size_t)count * 4, error, name);
+        free(z), free(codes), free(indices), emulator_free(dz), emulator_free(out), emulator_free(found);
+    }
+}
+
+// ---------------------------------------------------------------- more than 2^31 elements
+// A 1x1 convolution that copies, over sparse memory; only the last block runs, and only its positions hold values.
+static void test_large(void) {
+    enum { C = 32, LAST = 50 };
+    for (int tile = SMXX; tile < NUM_CONV_TILES; tile++) {
+        ctok_shape shape = {1, 2, 8192, 4097, C};
+        conv_params p = conv_of(shape, shape, 1, 1, 0, 1);
+        p.in_dtype = p.out_dtype = tile == SMXX ? CTOK_F32 : CTOK_BF16;
+        if (tile != SMXX && !conv_tile_takes((conv_tile)tile, &p)) continue;
+        int32_t m = tile == SMXX ? 64 : conv_tile_shape_of((conv_tile)tile).m;
+        int64_t size = (int64_t)dtype_bytes(p.in_dtype), count = shape_elements(shape), tail = LAST * C;
+        next_mode();
+        float identity[C * C] = {0}, zero[C] = {0};
+        for (int i = 0; i < C; i++) identity[i * C + i] = 1;
+        char *in = emulator_allocate_sparse((size_t)(count * size)), *out = emulator_allocate_sparse((size_t)(count * size));
+        void *packed = emulator_allocate(tile == SMXX ? smxx_conv_weight_bytes(C, C, 1) : sm80_conv_weight_bytes(C, C, 1));
+        void *bias = to_device(zero, sizeof zero), *values = new_activation(tail, 1, 0, p.in_dtype);
+        if (tile == SMXX) smxx_conv_pack(packed, identity, C, C, 1, false);
+        else sm80_conv_pack(packed, identity, C, C, 1);
+        int error = -1;
+        bool is_copy = false;
+        if (in && out) {
+            memcpy(in + (count - tail) * size, values, (size_t)(tail * size));
+            emulator_settings.first_block = (count / C + m - 1) / m - 1, emulator_settings.num_blocks = 1;
+            error = tile == SMXX ? smxx_conv(out, in, NULL, NULL, packed, bias, &p, NULL)
+                                 : sm80_conv(out, in, NULL, NULL, packed, bias, &p, (conv_tile)tile, NULL);
+            int64_t written = (count / C - 1) % m + 1 < LAST ? ((count / C - 1) % m + 1) * C : tail;  // of the last block
+            is_copy = memcmp(out + (count - written) * size, (char *)values + (tail - written) * size, (size_t)(written * size)) == 0;
+        }
+        report(!error && is_copy, "conv of 2.1e9 elements, %s, tile %d: the last positions%s", tile == SMXX ? "f32" : "bf16", tile, emulator_failure());
+        free(values), emulator_free(in), emulator_free(out), emulator_free(packed), emulator_free(bias);
+    }
+}
+
+// ---------------------------------------------------------------- tiles
+static void test_heuristics(void) {
+    const device_limits devices[] = {{108, 166912}, {84, 101376}, {132, 232448}, {1, 101376}};
+    const int32_t widths[] = {3, 16, 48, 128, 192, 256, 512}, channels[] = {32, 96, 128, 256, 512}, sizes[] = {1, 8, 33, 256, 1024};
+    int num_wrong = 0, num_cases = 0;
+    for (int d = 0; d < NUM_SHAPES(devices); d++)
+        for (int o = 0; o < NUM_SHAPES(widths); o++)
+            for (int c = 0; c < NUM_SHAPES(channels); c++)
+                for (int k = 0; k < NUM_SHAPES(sizes); k++) {
+                    conv_params p = conv_of((ctok_shape){1, 1, sizes[k], sizes[k], channels[c]}, (ctok_shape){1, 1, sizes[k], sizes[k], widths[o]}, 3, 1, 1, 1);
+                    conv_tile tile = conv_tile_choose(&p, devices[d]);
+                    num_cases++;
+                    num_wrong += !conv_tile_takes(tile, &p) || conv_tile_shared_bytes(tile) > devices[d].shared_bytes;
+                }
+    report(num_wrong == 0, "tiles: %d of %d choices cannot run", num_wrong, num_cases);
+
+    const struct {
+        int32_t size, c_in, c_out;
+        device_limits device;
+        conv_tile want;
+        const char *why;
+    } cases[] = {
+        {1024, 256, 256, {108, 166912}, CONV_TILE_128x256x64, "large and wide"},
+        {1024, 256, 256, {84, 101376}, CONV_TILE_128x128x32, "the widest needs 147 KB"},
+        {1024, 96, 256, {108, 166912}, CONV_TILE_128x128x32, "96 channels are no steps of 64"},
+        {512, 128, 128, {132, 232448}, CONV_TILE_128x128x32, "128 outputs"},
+        {512, 128, 48, {132, 232448}, CONV_TILE_128x64x32, "48 outputs would waste more than half of 128"},
+        {32, 512, 512, {108, 166912}, CONV_TILE_128x64x32, "1024 positions: larger tiles leave most SMs idle"},
+        {16, 512, 512, {132, 232448}, CONV_TILE_64x64x32, "256 positions: the smallest"},
+    };
+    for (int i = 0; i < NUM_SHAPES(cases); i++) {
+        ctok_shape in = {1, 1, cases[i].size, cases[i].size, cases[i].c_in}, out = in;
+        out.c = cases[i].c_out;
+        conv_params p = conv_of(in, out, 3, 1, 1, 1);
+        conv_tile_shape got = conv_tile_shape_of(conv_tile_choose(&p, cases[i].device));
+        report(conv_tile_choose(&p, cases[i].device) == cases[i].want, "tile of %d^2 %d->%d on %d SMs is %dx%dx%d: %s", cases[i].size, cases[i].c_in,
+               cases[i].c_out, cases[i].device.num_sms, got.m, got.n, got.k, cases[i].why);
+    }
+    attention_params wide = {.shape = {1, 1, 256, 256, 512}}, narrow = {.shape = {1, 1, 256, 256, 128}};
+    report(attention_tile_choose(&wide, devices[0]) == ATTENTION_TILE_64x2x4 && attention_tile_choose(&wide, devices[1]) == ATTENTION_TILE_64x1x3 &&
+               attention_tile_choose(&narrow, devices[1]) == ATTENTION_TILE_64x2x4 && attention_tile_shared_bytes(ATTENTION_TILE_64x1x3, 512) <= 101376,
+           "tiles of attention fit 163 and 99 KB");
+}
+
+int main(void) {
+    backend *reference = NULL;
+    if (cpu_backend_open(&reference, 0, CTOK_KERNELS_REFERENCE, NULL) != CTOK_OK) {
+        printf("Bail out! no reference backend\n");
+        return 1;
+    }
+    test_heuristics();
+    test_transfer(reference);
+    test_haar(reference);
+    test_pool(reference);
+    test_fsq(reference);
+    test_norm(reference);
+    test_attention(reference);
+    test_large();
+    test_conv(reference);
+    reference->close(reference);
+    printf("1..%d\n", num_tests);
+    return num_failed ? 1 : 0;
+}

@@ -1,0 +1,363 @@
+// Holds every op of a device with memory of its own to the reference, through the seam alone: alloc, upload, ops, and store to
+// read a result back. The same cases on a GPU (gpu_test.c) and on the emulator (cuda_emulator/backend_test.c), in float32 and
+// in bf16 where the device has it; inputs and weights are rounded to what the op reads first, so that the reference, in float32,
+// has the exact answer. Budgets, as relative L2: float32 as in op_test.c; a bf16 result is within 2^-9 = 2.0e-3 of its value when
+// rounded once; attention also rounds its weights to bf16, which their sum evens out.
+// Who includes it: gpu_test.c, cuda_emulator/backend_test.c.
+#ifndef CTOK_TEST_GPU_OPS_H
+#define CTOK_TEST_GPU_OPS_H
+
+#include "op_support.h"
+
+static const double GPU_F32_BUDGET = 2e-6, GPU_NORM_BUDGET = 1e-6, GPU_BF16_BUDGET = 2.5e-3, GPU_BF16_ATTENTION_BUDGET = 4e-3;
+static int64_t most_products = INT64_MAX;  // of a conv or attention; larger cases are left out (the emulator is slow)
+
+typedef struct {
+    backend *gpu, *reference;
+    int num_left_out;
+} gpu_tests;
+
+// ---------------------------------------------------------------- to the device and back
+static inline void *put_bytes(backend *b, const void *host, size_t num_bytes) {
+    void *memory = b->alloc(b, num_bytes);
+    if (host) b->upload(b, memory, host, num_bytes);
+    return memory;
+}
+
+// Rounds the values themselves to what `dtype` holds.
+static inline void *put(backend *b, float *values, int64_t count, ctok_dtype dtype) {
+    if (!values) return NULL;
+    if (dtype == CTOK_F32) return put_bytes(b, values, (size_t)count * sizeof(float));
+    uint16_t *halves = new_bytes((size_t)count * sizeof(uint16_t));
+    for (int64_t i = 0; i < count; i++) halves[i] = bf16_round(values[i]), values[i] = bf16_value(halves[i]);
+    void *memory = put_bytes(b, halves, (size_t)count * sizeof(uint16_t));
+    free(halves);
+    return memory;
+}
+
+// Whole words, by the op that stores a row of one channel.
+static inline ctok_status get_words(backend *b, void *host, const void *memory, int64_t count) {
+    transfer_params p = {EXTERNAL_F32_NCTHW, {1, 1, 1, count, 1}, 1, 1, count, 0, 0, 0};
+    size_t num_bytes = b->ops->external_workspace_bytes(b, (size_t)count * 4);
+    void *workspace = b->alloc(b, num_bytes);
+    ctok_status status = b->ops->store(b, host, memory, workspace, &p);
+    ctok_error error = {.struct_size = sizeof error};
+    if (b->finish(b, &error) != CTOK_OK) status = error.status, printf("# %s\n", error.message);
+    b->free(b, workspace, num_bytes);
+    return status;
+}
+
+static inline float *get(backend *b, ctok_status *status, void *memory, int64_t count, ctok_dtype dtype) {
+    float *values = new_floats(count + 1);
+    if (dtype == CTOK_F32) {
+        ctok_status got = get_words(b, values, memory, count);
+        if (*status == CTOK_OK) *status = got;
+        return values;
+    }
+    int64_t words = (count + 1) / 2;  // an activation in bf16 has an even number of elements
+    uint16_t *halves = new_bytes((size_t)words * 4);
+    ctok_status got = get_words(b, halves, memory, words);
+    if (*status == CTOK_OK) *status = got;
+    for (int64_t i = 0; i < count; i++) values[i] = bf16_value(halves[i]);
+    free(halves);
+    return values;
+}
+
+static inline void drop(backend *b, void *memory) { b->free(b, memory, 0); }
+
+// ---------------------------------------------------------------- convolutions
+static inline void test_gpu_conv_params(gpu_tests *t, conv_params p, residual_kind kind, bool has_past, uint64_t seed, const char *name) {
+    backend *b = t->gpu;
+    int64_t taps = p.kernel * p.kernel * p.kernel_t, count = shape_elements(p.out), in_count = shape_elements(p.in), past_count = in_count / p.in.t * 2;
+    if (count * p.in.c * taps > most_products) {
+        t->num_left_out++;
+        return;
+    }
+    random_seed(seed);
+    int64_t residual_count = kind == UPSAMPLED ? in_count : count, weight_count = p.out.c * p.in.c * taps;
+    float *in_values = new_random(in_count, 1, 0.1f), *bias_values = new_random(p.out.c, 1, 0), *weight = new_random(weight_count, 1, 0);
+    float *past_values = has_past ? new_random(past_count, 1, 0.1f) : NULL, *residual_values = kind ? new_random(residual_count, 4, 0) : NULL;
+    float *want = new_floats(count);
+    void *in = put(b, in_values, in_count, p.in_dtype), *past = put(b, past_values, past_count, p.in_dtype);
+    void *residual = put(b, residual_values, residual_count, p.out_dtype), *bias = put(b, bias_values, p.out.c, CTOK_F32);
+    for (int64_t i = 0; i < weight_count && p.in_dtype == CTOK_BF16; i++) weight[i] = bf16_value(bf16_round(weight[i]));
+    size_t weight_bytes = b->ops->conv_weight_bytes(b, p.out.c, p.in.c, p.kernel_t, p.kernel, p.in_dtype);
+    void *packed = b->alloc(b, weight_bytes), *workspace = b->alloc(b, b->ops->conv_workspace_bytes(b, &p));
+    b->ops->conv_weight_pack(b, packed, weight, p.out.c, p.in.c, p.kernel_t, p.kernel, p.in_dtype);
+    void *out = kind == PLAIN ? residual : b->alloc(b, (size_t)count * dtype_bytes(p.out_dtype));  // out == residual is allowed
+
+    ctok_status status = b->ops->conv(b, out, in, past, residual, (conv_weights){packed, bias}, workspace, &p);
+    float *got = get(b, &status, out, count, p.out_dtype);
+    conv_params exact = p;
+    exact.in_dtype = exact.out_dtype = CTOK_F32;
+    run_conv_past(t->reference, want, in_values, past_values, residual_values, weight, bias_values, &exact);
+    report_difference(compare(got, want, count, p.out_dtype == CTOK_BF16 ? GPU_BF16_BUDGET : GPU_F32_BUDGET), status, p.out, b->ops->name, name);
+    if (out != residual) drop(b, out);
+    drop(b, in), drop(b, past), drop(b, residual), drop(b, bias), drop(b, packed), drop(b, workspace);
+    free(in_values), free(bias_values), free(weight), free(past_values), free(residual_values), free(want), free(got);
+}
+
+// float32 in and out; float32 to bf16, as at a network's start; bf16 in, to bf16 where the channels allow and else float32.
+static inline void test_gpu_conv_dtypes(gpu_tests *t, conv_params p, residual_kind kind, bool has_past, uint64_t seed, const char *shape_name) {
+    static const ctok_dtype dtypes[][2] = {{CTOK_F32, CTOK_F32}, {CTOK_F32, CTOK_BF16}, {CTOK_BF16, CTOK_BF16}, {CTOK_BF16, CTOK_F32}};
+    for (int i = 0; i < 4; i++) {
+        p.in_dtype = dtypes[i][0], p.out_dtype = dtypes[i][1];
+        bool has_bf16 = p.in_dtype == CTOK_BF16 || p.out_dtype == CTOK_BF16;
+        if (has_bf16 && !t->gpu->ops->has_bf16) continue;
+        if (p.in_dtype == CTOK_BF16 && p.in.c % BF16_CHANNELS) continue;
+        if (p.out_dtype == CTOK_BF16 && p.out.c % BF16_CHANNELS) continue;
+        if (i == 1 && seed % 2) continue;
+        if (i == 3 && p.out.c % BF16_CHANNELS == 0) continue;
+        char name[192];
+        snprintf(name, sizeof name, "%s %s to %s", shape_name, p.in_dtype == CTOK_BF16 ? "bf16" : "f32", p.out_dtype == CTOK_BF16 ? "bf16" : "f32");
+        test_gpu_conv_params(t, p, kind, has_past, seed, name);
+    }
+}
+
+static inline void test_gpu_conv(gpu_tests *t) {
+    const struct {
+        const conv_shape *shapes;
+        int count;
+    } lists[] = {{conv_shapes, NUM_SHAPES(conv_shapes)}, {winograd_shapes, NUM_SHAPES(winograd_shapes)}};
+    for (int list = 0; list < 2; list++)
+        for (int s = 0; s < lists[list].count; s++) {
+            conv_shape shape = lists[list].shapes[s];
+            char name[128];
+            snprintf(name, sizeof name, "conv %dx%dx%dx%d->%d k%d s%d%s%s", shape.n, shape.h, shape.w, shape.c_in, shape.c_out, shape.kernel,
+                     shape.stride, shape.upsample == 2 ? " up2" : "", residual_names[shape.residual]);
+            test_gpu_conv_dtypes(t, conv_params_of(shape), shape.residual, false, (uint64_t)s + 10, name);
+        }
+    for (int s = 0; s < NUM_SHAPES(conv_time_shapes); s++) {
+        conv_time_shape shape = conv_time_shapes[s];
+        char name[128];
+        snprintf(name, sizeof name, "conv in time %dx%dx%dx%dx%d->%d s%d%s%s%s%s", shape.n, shape.t, shape.h, shape.w, shape.c_in, shape.c_out,
+                 shape.stride, shape.upsample == 2 ? " up2" : "", shape.is_first ? " first" : "", shape.has_past ? " +past" : "",
+                 residual_names[shape.residual]);
+        test_gpu_conv_dtypes(t, conv_time_params_of(shape), shape.residual, shape.has_past, (uint64_t)s + 50, name);
+    }
+}
+
+// ---------------------------------------------------------------- norm, attention
+static inline void test_gpu_norm(gpu_tests *t) {
+    backend *b = t->gpu;
+    for (int s = 0; s < 2 * NUM_SHAPES(norm_shapes); s++) {
+        norm_shape shape = norm_shapes[s / 2];
+        norm_params p = norm_params_of(shape), exact = p;
+        if (s % 2 && (!b->ops->has_bf16 || shape.c % BF16_CHANNELS)) continue;
+        p.dtype = s % 2 ? CTOK_BF16 : CTOK_F32;
+        int64_t count = shape_elements(p.shape);
+        random_seed((uint64_t)s / 2 + 100);
+        float *values = new_random(count, 1.7320508f, shape.mean), *scale_values = new_random(shape.c, 1, 1), *offset_values = new_random(shape.c, 1, 0);
+        float *want = new_floats(count);
+        size_t num_bytes = (size_t)count * dtype_bytes(p.dtype);
+        void *in = put(b, values, count, p.dtype), *out = b->alloc(b, num_bytes);
+        void *scale = put(b, scale_values, shape.c, CTOK_F32), *offset = put(b, offset_values, shape.c, CTOK_F32);
+        ctok_status status = b->ops->norm(b, out, in, scale, offset, &p);
+        float *got = get(b, &status, out, count, p.dtype);
+        if (status == CTOK_OK) status = b->ops->norm(b, in, in, scale, offset, &p);
+        float *in_place = get(b, &status, in, count, p.dtype);
+        t->reference->ops->norm(t->reference, want, values, scale_values, offset_values, &exact);
+        char name[128];
+        snprintf(name, sizeof name, "norm %dx%dx%dx%d groups %d mean %g%s %s", shape.n, shape.h, shape.w, shape.c, shape.groups,
+                 (double)shape.mean, shape.has_silu ? " +silu" : "", s % 2 ? "bf16" : "f32");
+        report_difference(compare(got, want, count, s % 2 ? GPU_BF16_BUDGET : GPU_NORM_BUDGET), status, p.shape, b->ops->name, name);
+        report(is_same(got, in_place, count), "%s %s: in place the same bits", b->ops->name, name);
+        drop(b, in), drop(b, out), drop(b, scale), drop(b, offset);
+        free(values), free(scale_values), free(offset_values), free(want), free(got), free(in_place);
+    }
+}
+
+static inline void test_gpu_attention_params(gpu_tests *t, attention_params p, float spread, uint64_t seed, const char *name) {
+    backend *b = t->gpu;
+    int64_t count = shape_elements(p.shape), key_count = p.is_temporal ? count / p.shape.t * (p.shape.t + p.num_past) : count;
+    int64_t keys = p.is_temporal ? p.num_past + p.shape.t : p.shape.h * p.shape.w;
+    if (count * keys > most_products) {
+        t->num_left_out++;
+        return;
+    }
+    random_seed(seed);
+    float *q_values = new_random(count, spread, 0), *k_values = new_random(key_count, 1.7320508f, 0), *v_values = new_random(key_count, 1, 0);
+    float *want = new_floats(count);
+    void *q = put(b, q_values, count, p.dtype), *k = put(b, k_values, key_count, p.dtype), *v = put(b, v_values, key_count, p.dtype);
+    void *out = b->alloc(b, (size_t)count * dtype_bytes(p.dtype)), *workspace = b->alloc(b, b->ops->attention_workspace_bytes(b, &p));
+    ctok_status status = b->ops->attention(b, out, q, k, v, workspace, &p);
+    float *got = get(b, &status, out, count, p.dtype);
+    attention_params exact = p;
+    exact.dtype = CTOK_F32;
+    run_attention(t->reference, want, q_values, k_values, v_values, &exact);
+    report_difference(compare(got, want, count, p.dtype == CTOK_BF16 ? GPU_BF16_ATTENTION_BUDGET : GPU_F32_BUDGET), status, p.shape, b->ops->name, name);
+    drop(b, q), drop(b, k), drop(b, v), drop(b, out), drop(b, workspace);
+    free(q_values), free(k_values), free(v_values), free(want), free(got);
+}
+
+static inline void test_gpu_attention(gpu_tests *t) {
+    char name[128];
+    for (int is_half = 0; is_half < 2; is_half++) {
+        ctok_dtype dtype = is_half ? CTOK_BF16 : CTOK_F32;
+        if (is_half && !t->gpu->ops->has_bf16) break;
+        for (int s = 0; s < NUM_SHAPES(attention_shapes); s++) {
+            attention_shape shape = attention_shapes[s];
+            if (is_half && shape.c % BF16_CHANNELS) continue;
+            snprintf(name, sizeof name, "attention %dx%dx%dx%d spread %g %s", shape.n, shape.h, shape.w, shape.c, (double)shape.spread, is_half ? "bf16" : "f32");
+            test_gpu_attention_params(t, (attention_params){.shape = {shape.n, 1, shape.h, shape.w, shape.c}, .dtype = dtype}, shape.spread,
+                                      (uint64_t)s + 200, name);
+        }
+        for (int s = 0; s < NUM_SHAPES(attention_time_shapes); s++) {
+            attention_time_shape shape = attention_time_shapes[s];
+            if (is_half && shape.c % BF16_CHANNELS) continue;
+            snprintf(name, sizeof name, "attention over time %dx%dx%dx%d past %d window %d %s", shape.t, shape.h, shape.w, shape.c, shape.num_past,
+                     shape.window, is_half ? "bf16" : "f32");
+            test_gpu_attention_params(t, (attention_params){{1, shape.t, shape.h, shape.w, shape.c}, true, shape.num_past, shape.window, dtype},
+                                      shape.spread, (uint64_t)s + 250, name);
+        }
+    }
+}
+
+// ---------------------------------------------------------------- the ops that move or halve values: the reference's very bits
+static inline void test_gpu_haar(gpu_tests *t) {
+    backend *b = t->gpu;
+    for (int s = 0; s < NUM_SHAPES(haar_shapes); s++) {
+        haar_shape shape = haar_shapes[s];
+        int64_t blocks = (shape.t + (shape.is_first ? shape.patch_t - 1 : 0)) / shape.patch_t;
+        haar_params p = {.in = {shape.n, shape.t, shape.h, shape.w, shape.c}, .patch = shape.patch, .patch_t = shape.patch_t, .is_first = shape.is_first};
+        p.out = (ctok_shape){shape.n, blocks, shape.h / shape.patch, shape.w / shape.patch, (int64_t)shape.c * shape.patch * shape.patch * shape.patch_t};
+        haar_params inverse = p;
+        inverse.in = p.out, inverse.out = p.in;
+        int64_t pixels = shape_elements(p.in), bands = shape_elements(p.out);
+        random_seed((uint64_t)s + 300);
+        float *values = new_random(pixels, 1, 0), *want = new_floats(bands), *want_back = new_floats(pixels);
+        void *in = put(b, values, pixels, CTOK_F32), *out = b->alloc(b, (size_t)bands * 4), *back = b->alloc(b, (size_t)pixels * 4);
+        ctok_status status = b->ops->haar(b, out, in, &p);
+        if (status == CTOK_OK) status = b->ops->unhaar(b, back, out, &inverse);
+        float *got = get(b, &status, out, bands, CTOK_F32), *got_back = get(b, &status, back, pixels, CTOK_F32);
+        t->reference->ops->haar(t->reference, want, values, &p);
+        t->reference->ops->unhaar(t->reference, want_back, want, &inverse);
+        report(status == CTOK_OK && is_same(got, want, bands) && is_same(got_back, want_back, pixels), "%s haar and unhaar %dx%dx%dx%dx%d patch %dx%d%s",
+               b->ops->name, shape.n, shape.t, shape.h, shape.w, shape.c, shape.patch_t, shape.patch, shape.is_first ? " first" : "");
+        drop(b, in), drop(b, out), drop(b, back);
+        free(values), free(want), free(want_back), free(got), free(got_back);
+    }
+}
+
+static inline void test_gpu_pool(gpu_tests *t) {
+    backend *b = t->gpu;
+    for (int s = 0; s < 2 * NUM_SHAPES(pool_shapes); s++) {
+        pool_shape shape = pool_shapes[s / 2];
+        ctok_dtype dtype = s % 2 ? CTOK_BF16 : CTOK_F32;
+        if (s % 2 && !b->ops->has_bf16) continue;
+        if (s % 2) shape.c = 32;  // as a bf16 activation has
+        pool_params p = {.in = {shape.n, shape.t, shape.h, shape.w, shape.c}, .is_temporal = shape.is_temporal, .is_first = shape.is_first, .dtype = CTOK_F32};
+        p.out = p.in;
+        if (shape.is_temporal) p.out.t = (shape.t + shape.is_first) / 2;
+        else p.out.h /= 2, p.out.w /= 2;
+        pool_params typed = p;
+        typed.dtype = dtype;
+        int64_t in_count = shape_elements(p.in), count = shape_elements(p.out);
+        random_seed((uint64_t)s + 400);
+        float *values = new_random(in_count, 1, 0), *want = new_floats(count);
+        void *in = put(b, values, in_count, dtype), *out = b->alloc(b, (size_t)count * 4);
+        ctok_status status = b->ops->pool(b, out, in, &typed);
+        float *got = get(b, &status, out, count, dtype);
+        t->reference->ops->pool(t->reference, want, values, &p);
+        report_difference(compare(got, want, count, s % 2 ? GPU_BF16_BUDGET : 0), status, p.out, b->ops->name,
+                          s % 2 ? shape.is_temporal ? "pool in time bf16" : "pool bf16" : shape.is_temporal ? "pool in time f32" : "pool f32");
+        drop(b, in), drop(b, out);
+        free(values), free(want), free(got);
+    }
+}
+
+static inline void test_gpu_transfer(gpu_tests *t) {
+    backend *b = t->gpu, *r = t->reference;
+    for (int s = 0; s < 2 * NUM_SHAPES(transfer_shapes); s++) {
+        transfer_shape shape = transfer_shapes[s / 2];
+        bool is_float = s % 2;
+        if (!is_float && shape.c != 3) continue;
+        transfer_params p = {is_float ? EXTERNAL_F32_NCTHW : EXTERNAL_PIXELS_U8, {shape.n, shape.t, shape.h, shape.w, shape.c},
+                             shape.frames, shape.height, shape.width, shape.before, shape.top, shape.left};
+        int64_t inside_count = shape_elements(p.shape), count = (int64_t)shape.n * shape.c * shape.frames * shape.height * shape.width;
+        size_t num_bytes = (size_t)count * (is_float ? 4 : 1);
+        random_seed((uint64_t)s + 500);
+        float *external = new_random(count, 1, 0), *want = new_floats(inside_count), *values = new_random(inside_count, 1.2f, 0);
+        for (int64_t i = 0; i < count && !is_float; i++) ((uint8_t *)external)[i] = (uint8_t)(i * 37 % 256);
+        const float special[] = {NAN, INFINITY, -INFINITY, 2.0f, -1.5f, 1.0f, -1.0f, 0.0f};
+        for (int64_t i = 0; i < inside_count && i < 8; i++) values[inside_count - 1 - i] = special[i];
+        uint8_t *stored = new_bytes(num_bytes), *want_stored = new_bytes(num_bytes);
+        void *inside = b->alloc(b, (size_t)inside_count * 4), *from = put(b, values, inside_count, CTOK_F32);
+        void *workspace = b->alloc(b, b->ops->external_workspace_bytes(b, num_bytes));
+        ctok_status status = b->ops->load(b, inside, external, workspace, &p);
+        float *got = get(b, &status, inside, inside_count, CTOK_F32);
+        if (status == CTOK_OK) status = b->ops->store(b, stored, from, workspace, &p);
+        if (status == CTOK_OK) status = b->finish(b, NULL);
+        r->ops->load(r, want, external, NULL, &p), r->ops->store(r, want_stored, values, NULL, &p);
+        report(status == CTOK_OK && is_same(got, want, inside_count) && memcmp(stored, want_stored, num_bytes) == 0,
+               "%s load and store %s %dx%dx%dx%dx%d in %dx%dx%d", b->ops->name, is_float ? "f32" : "u8", shape.n, shape.frames, shape.height,
+               shape.width, shape.c, shape.t, shape.h, shape.w);
+        drop(b, inside), drop(b, from), drop(b, workspace);
+        free(external), free(want), free(values), free(stored), free(want_stored), free(got);
+    }
+}
+
+static inline void test_gpu_fsq(gpu_tests *t) {
+    backend *b = t->gpu, *r = t->reference;
+    for (int s = 0; s < NUM_SHAPES(fsq_shapes); s++) {
+        fsq_params p = fsq_params_of(fsq_shapes[s]);
+        int64_t d = p.shape.c, positions = shape_positions(p.shape), count = positions * d;
+        random_seed((uint64_t)s + 600);
+        float *z_values = new_random(count, 3, 0), *want = new_floats(count), *want_codes = new_floats(count);
+        if (count > 3) z_values[0] = NAN, z_values[1] = INFINITY, z_values[2] = -INFINITY;
+        size_t index_bytes = (size_t)positions * sizeof(int32_t);
+        int32_t *indices = new_bytes(index_bytes), *want_indices = new_bytes(index_bytes);
+        void *z = put(b, z_values, count, CTOK_F32), *codes = b->alloc(b, (size_t)count * 4), *again = b->alloc(b, (size_t)count * 4);
+        void *workspace = b->alloc(b, b->ops->external_workspace_bytes(b, index_bytes));
+        ctok_status status = b->ops->quantize(b, indices, codes, z, workspace, &p);
+        if (status == CTOK_OK) status = b->finish(b, NULL);
+        float *got = get(b, &status, codes, count, CTOK_F32);
+        r->ops->quantize(r, want_indices, want, z_values, NULL, &p);
+        if (status == CTOK_OK) status = b->ops->quantize(b, NULL, again, z, workspace, &p);
+        float *got_alone = get(b, &status, again, count, CTOK_F32);
+        if (status == CTOK_OK) status = b->ops->dequantize(b, again, want_indices, workspace, &p);
+        float *got_codes = get(b, &status, again, count, CTOK_F32);
+        r->ops->dequantize(r, want_codes, want_indices, NULL, &p);
+        int64_t wrong = 0, first_nan = count > 3 ? 1 : 0;  // a NaN's bits are not compared
+        for (int64_t i = first_nan; i < count; i++) wrong += !(got[i] == want[i]) + !(got_alone[i] == want[i]) + !(got_codes[i] == want_codes[i]);
+        report(status == CTOK_OK && wrong == 0 && (!first_nan || isnan(got[0])) && memcmp(indices, want_indices, index_bytes) == 0,
+               "%s quantize and dequantize, %d levels from %d: %lld wrong", b->ops->name, fsq_shapes[s].num_levels, p.levels[0], (long long)wrong);
+        drop(b, z), drop(b, codes), drop(b, again), drop(b, workspace);
+        free(z_values), free(want), free(want_codes), free(indices), free(want_indices), free(got), free(got_alone), free(got_codes);
+    }
+}
+
+// ---------------------------------------------------------------- memory
+// More than the buffers through which it passes, odd, and moved onto itself.
+static inline void test_gpu_memory(gpu_tests *t) {
+    backend *b = t->gpu;
+    const int64_t words = (9 << 18) + 3;  // 9 MiB and a bit
+    size_t num_bytes = (size_t)words * 4, shift = 1000003 * 4;
+    uint32_t *host = new_bytes(num_bytes), *back = new_bytes(num_bytes);
+    for (int64_t i = 0; i < words; i++) host[i] = (uint32_t)i * 2654435761u >> 1 & 0x3FFFFFFF;
+    uint8_t *memory = put_bytes(b, host, num_bytes);
+    memset(back, 0, num_bytes);
+    ctok_status status = get_words(b, back, memory, words);
+    report(status == CTOK_OK && memcmp(host, back, num_bytes) == 0, "%s upload of 9 MiB and back", b->ops->name);
+
+    memory = b->grow(b, memory, num_bytes, num_bytes + 4096);
+    b->copy(b, memory, memory + shift, num_bytes - shift);
+    status = get_words(b, back, memory, words - (int64_t)shift / 4);
+    report(status == CTOK_OK && memcmp((uint8_t *)host + shift, back, num_bytes - shift) == 0, "%s grow, then copy onto itself", b->ops->name);
+
+    atomic_bool is_cancelled = true;
+    b->cancel = &is_cancelled;
+    pool_params p = {{1, 1, 2, 2, 1}, {1, 1, 1, 1, 1}, false, true, CTOK_F32};
+    report(b->ops->pool(b, memory, memory + 4096, &p) == CTOK_E_CANCELLED, "%s an op of a cancelled job does nothing", b->ops->name);
+    b->cancel = NULL;
+    drop(b, memory);
+    free(host), free(back);
+}
+
+static inline void test_gpu_ops(gpu_tests *t) {
+    test_gpu_memory(t);
+    test_gpu_transfer(t), test_gpu_haar(t), test_gpu_pool(t), test_gpu_fsq(t);
+    test_gpu_norm(t), test_gpu_attention(t), test_gpu_conv(t);
+}
+
+#endif
