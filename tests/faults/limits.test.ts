@@ -32,7 +32,7 @@ test("maxMemory: a request over it is refused with the plan's numbers, one at it
 });
 
 test("plan's arena is what the engine then holds, for every embedded model and size", async () => {
-  const engine = await engineFor(layout.kernels.auto);
+  const engine = await engineFor();
   for (const model of ["nano-DI8x8", "nano-DV4x8x8"]) {
     for (const [height, width] of [[16, 16], [17, 95], [96, 64], [256, 160]] as const) {
       await using tok = await Tokenizer.open(model);
