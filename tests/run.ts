@@ -93,7 +93,7 @@ function fixtureTable(runtime: string): number {
 
 rmSync(reports, { recursive: true, force: true });
 mkdirSync(reports, { recursive: true });
-const typescript = ["mod.ts", "build.ts", "ffi", "src", "tests", "examples", "bench"];
+const typescript = ["mod.ts", "build.ts", "pack.ts", "ffi", "src", "plugin", "tests", "examples", "docs", "bench"];
 
 section("format, lint, types");
 check("deno fmt", bin("deno"), ["fmt", "--check", ...typescript, "deno.json", "package.json", "tsconfig.json"]);

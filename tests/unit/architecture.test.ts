@@ -32,9 +32,11 @@ function checkRules(all: string[], rules: [from: RegExp, allowed: RegExp][]): vo
   }
 }
 
-test("TypeScript: cli → repl → mod.ts; examples → mod.ts → src → ffi", () => {
-  checkRules([...files("src", /\.ts$/), ...files("ffi", /\.ts$/), ...files("examples", /\.ts$/), "mod.ts"], [
+test("TypeScript: cli → repl → mod.ts; examples, plugin → mod.ts → src → ffi", () => {
+  const all = ["src", "ffi", "examples", "plugin"].flatMap((folder) => files(folder, /\.ts$/));
+  checkRules([...all, "mod.ts"], [
     [/^examples\//, /^(mod\.ts|examples\/.*)$/],
+    [/^plugin\//, /^mod\.ts$/],
     [/^src\/cli\//, /^(mod\.ts|src\/(cli|repl)\/.*)$/],
     [/^src\/repl\//, /^(mod\.ts|src\/repl\/.*)$/],
     [/^mod\.ts$/, /^src\/(?!cli\/|repl\/)/],

@@ -3,6 +3,7 @@
 // finding (a race, a step beyond an allocation, ...) fails the case that made it. Then the choice of tiles. Prints TAP.
 // Budgets, as relative L2: results in bf16 are within 2^-9 = 2.0e-3 of their value when rounded once, and float32 sums of
 // bf16 products gather about 1e-6; attention also rounds its weights to bf16, which their sum evens out.
+// Over 400 lines because it is one list of independent tests over shared helpers, a section an op.
 // Limit: tensor cores round sums differently than the emulator; bench/gpu_check runs these cases on a device.
 #include "../../../csrc/backends/cuda/conv_pack.h"
 #include "../../../csrc/backends/cuda/heuristics.h"
@@ -362,7 +363,7 @@ static void test_large(void) {
             int64_t written = (count / C - 1) % m + 1 < LAST ? ((count / C - 1) % m + 1) * C : tail;  // of the last block
             is_copy = memcmp(out + (count - written) * size, (char *)values + (tail - written) * size, (size_t)(written * size)) == 0;
         }
-        report(!error && is_copy, "conv of 2.1e9 elements, %s, tile %d: the last positions%s", tile == SMXX ? "f32" : "bf16", tile, emulator_failure());
+        report(!error && is_copy, "conv of 2.1e9 elements, %s, tile %d: the last positions. %s", tile == SMXX ? "f32" : "bf16", tile, emulator_failure());
         free(values), emulator_free(in), emulator_free(out), emulator_free(packed), emulator_free(bias);
     }
 }

@@ -1,0 +1,72 @@
+/** The Python reader of docs/token_formats.md reads what ctok writes, in all three forms, to the last element. */
+import assert from "node:assert/strict";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { test } from "node:test";
+import { saveTokens, Tensor, type TensorLike, tokenFormats, Tokenizer, Tokens } from "mod.ts";
+import { carried, runtime, withFolder } from "../support.ts";
+import { noPython, runs } from "../workplace.ts";
+import { blocksOf, read } from "./documents.ts";
+
+const skip = runtime === "bun" ? noPython : "runs once, beside Bun's tests";
+const reader = blocksOf(read("docs/token_formats.md")).find(({ name }) => name === "read_tokens.py")!.text;
+const script = `import json, sys
+from read_tokens import read_tokens
+for path in sys.argv[1:]:
+    about, arrays = read_tokens(path)
+    print(json.dumps([about, {name: [shape, list(values)] for name, (shape, values) in arrays.items()}]))
+`;
+
+const picture = (height: number, width: number, frames?: number): TensorLike<"uint8"> => {
+  const shape = [...(frames ? [frames] : []), height, width, 3], size = shape.reduce((a, b) => a * b);
+  return { dtype: "uint8", shape, data: Uint8Array.from({ length: size }, (_, i) => (i * 37) & 255) };
+};
+const stored = ({ shape, data }: TensorLike) => [shape, Array.from(data)];
+
+/** Tokens of every kind: discrete with preQuant, continuous, windows of a video, a seamless video, a large codebook. */
+async function samples(): Promise<Record<string, Tokens>> {
+  await using images = await Tokenizer.open("nano-DI8x8");
+  await using videos = await Tokenizer.open("nano-DV4x8x8");
+  await using latents = await Tokenizer.open(join(carried, "Cosmos-Tokenizer-CI8x8"));
+  const discrete = await images.encode([picture(30, 45), picture(30, 45)], { preQuant: true });
+  const [part] = await Array.fromAsync(
+    videos.encodeStream([0, 1, 2].map(() => new Tensor("uint8", [16, 32, 3], picture(16, 32).data as Uint8Array)), {
+      fps: "25/2",
+    }),
+  );
+  const levels = [300, 300], large = { ...discrete.origin, levels, height: 16, width: 16, top: 0, left: 0 };
+  return {
+    discrete,
+    continuous: await latents.encode(picture(17, 16)),
+    windows: await videos.encode(picture(16, 16, 21)),
+    stream: part!,
+    large: new Tokens(large, { indices: new Tensor("int32", [1, 2, 2], Int32Array.of(0, 1, 70000, 89999)) }),
+  };
+}
+
+test("the Python reader of token_formats.md gives what was saved", { skip }, () =>
+  withFolder(async (folder) => {
+    await writeFile(join(folder, "read_tokens.py"), reader);
+    await writeFile(join(folder, "all.py"), script);
+    const all = Object.entries(await samples()).flatMap(([name, tokens]) =>
+      tokenFormats.map((format) => ({ file: `${name}.${format}`, tokens, format }))
+    );
+    for (const { file, tokens, format } of all) await saveTokens(join(folder, file), tokens, format);
+    const { stdout } = await runs(folder, "python3", ["all.py", ...all.map(({ file }) => file)]);
+    const lines = stdout.trim().split("\n").map((line) => JSON.parse(line));
+    for (const [i, { file, tokens, format }] of all.entries()) {
+      const { model, source, spatialFactor, levels, height, width, top, left, version, video } = tokens.origin;
+      const kind = tokens.isDiscrete ? "indices" : "latent";
+      const about = {
+        ...{ format: "ctok-tokens-1", kind, model, source, spatial_factor: spatialFactor, levels, height, width, top, left },
+        ctok_version: version,
+        ...(video && { frames: video.frames, temporal_factor: video.temporalFactor }),
+        ...(video?.fps && { fps: video.fps }),
+        ...(video?.windows && { windows: video.windows.map((w) => `${w.tokens}/${w.frames}/${w.before}`).join(" ") }),
+      };
+      const preQuant = tokens.parts.includes("preQuant") && format !== "npy" && { preQuant: stored(tokens.preQuant) };
+      const arrays = { [kind]: stored(tokens.main), ...preQuant };
+      assert.deepEqual(lines[i], [format === "npy" ? { kind } : about, arrays], file);
+    }
+    assert.ok(all.some(({ tokens }) => tokens.origin.video?.windows?.length === 2) && lines.length === 15);
+  }));
