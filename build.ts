@@ -6,7 +6,7 @@
  * holds the CUDA runtime and needs no driver to load: one file for machines with and without a GPU.
  */
 import { spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, renameSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
@@ -239,7 +239,10 @@ export async function build(): Promise<void> {
   const objects = [...sources, ...kernels].map(objectOf);
   const libraries = [...(cuda ? [cuda.runtime, "-ldl", "-lrt"] : []), "-pthread", "-lm"];
   const library = join(out, "libctok.so");
-  const newestObject = Math.max(...objects.map(modified));
+  // A list that changed (nvcc came or went) links again, although no object is new.
+  const list = join(out, "objects", "linked.txt"), names = [...objects, ...libraries].join("\n");
+  if (!existsSync(list) || readFileSync(list, "utf8") !== names) writeFileSync(list, names);
+  const newestObject = Math.max(modified(list), ...objects.map(modified));
   if (modified(library) < newestObject) {
     // nodelete: a runtime that unloads its libraries at exit must not take the code from under the engine's threads.
     await produce(library, [
