@@ -265,7 +265,10 @@ export async function build(): Promise<void> {
   const objects = [...sources, ...kernels].map(objectOf);
   const libraries = [...(cuda ? [cuda.runtime, "-ldl", "-lrt"] : []), "-pthread", "-lm"];
   const library = join(out, "libctok.so");
-  const newestObject = Math.max(...objects.map(modified));
+  // A list that changed (nvcc came or went) links again, although no object is new.
+  const list = join(out, "objects", "linked.txt"), names = [...objects, ...libraries].join("\n");
+  if (!existsSync(list) || readFileSync(list, "utf8") !== names) writeFileSync(list, names);
+  const newestObject = Math.max(modified(list), ...objects.map(modified));
   if (!isSanitized && modified(library) < newestObject) {
     // nodelete: a runtime that unloads its libraries at exit must not take the code from under the engine's threads.
     await produce(library, [

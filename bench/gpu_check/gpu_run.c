@@ -1,6 +1,7 @@
 // Whole networks through ctok.h, for machines without Bun or Deno. One JSON object a line:
 //     gpu_run golden MODEL GOLDEN.safetensors [options]     encodes the golden file's pixels, decodes its tokens; relative L2
-//         {"model", "device", "kernels", "precision", "pre_quant", "different", "tokens", "codes", "reconstruction"}
+//         {"model", "device", "kernels", "precision", "pre_quant", "different", "tokens", "codes", "reconstruction", "stream"}
+//         "stream", of a video: the same as pre_quant when the clip comes a token frame at a time, from one chunk to the next
 //     gpu_run time MODEL HEIGHT WIDTH [options]             one warm-up of each half, then runs; milliseconds on the engine's
 //         thread, from pixels (u8) or tokens in the host's memory to tokens or pixels there, and the memory that a plan counts
 //         {"model", "half", "median_ms", "min_ms", "max_ms", "runs", "arena_mib", "weight_mib", ...}
@@ -65,13 +66,9 @@ static void open_model(const char *path) {
     expect(ctok_model_query(model_id, &model_info, &error), &error);
 }
 
-// Runs a request and gives its outputs, newly allocated, in the order of their kinds.
-static ctok_job_info run(const ctok_request *request, const void *input, void *outputs[4]) {
+// Waits and gives the outputs, newly allocated, in the order of their kinds.
+static ctok_job_info take(uint32_t job, void *outputs[4]) {
     ctok_error error = {.struct_size = sizeof error};
-    ctok_plan plan = {.struct_size = sizeof plan};
-    uint32_t job;
-    expect(ctok_plan_query(model_id, &plan, request, &error), &error);
-    expect(ctok_job_submit(model_id, input, plan.input_bytes, request, &job, &error), &error);
     ctok_job_info info = wait_for(job);
     for (uint32_t i = 0; i < info.num_outputs; i++) {
         outputs[i] = new_bytes(info.outputs[i].bytes);
@@ -79,6 +76,15 @@ static ctok_job_info run(const ctok_request *request, const void *input, void *o
     }
     ctok_job_release(job, NULL);
     return info;
+}
+
+static ctok_job_info run(const ctok_request *request, const void *input, void *outputs[4]) {
+    ctok_error error = {.struct_size = sizeof error};
+    ctok_plan plan = {.struct_size = sizeof plan};
+    uint32_t job;
+    expect(ctok_plan_query(model_id, &plan, request, &error), &error);
+    expect(ctok_job_submit(model_id, input, plan.input_bytes, request, &job, &error), &error);
+    return take(job, outputs);
 }
 
 static const void *output_of(const ctok_job_info *info, void *const outputs[4], uint32_t kind) {
@@ -128,22 +134,61 @@ static int32_t *indices_of(const checkpoint *c, int64_t *count) {
     return values;
 }
 
+// The clip again as a stream: the first frame alone, then as many as make one more frame of tokens. [1, C, t, h, w].
+static double streamed_error(const ctok_request *whole, const uint8_t *pixels, uint32_t kind, const float *want, const int64_t shape[5]) {
+    ctok_error error = {.struct_size = sizeof error};
+    ctok_stream_options options = {.struct_size = sizeof options, .task = CTOK_TASK_ENCODE};
+    uint32_t stream, job;
+    expect(ctok_stream_open(model_id, &options, &stream, &error), &error);
+    int64_t channels = shape[1], tokens = shape[2], area = shape[3] * shape[4], frame_bytes = whole->height * whole->width * 3, at = 0;
+    float *got = new_bytes((size_t)(channels * tokens * area) * sizeof *got);
+    for (int64_t t = 0; t < tokens; t++) {
+        ctok_request chunk = *whole;
+        void *outputs[4] = {NULL};
+        chunk.frames = t == 0 ? 1 : model_info.temporal_factor, chunk.outputs = kind;
+        expect(ctok_stream_submit(stream, pixels + at * frame_bytes, (uint64_t)(chunk.frames * frame_bytes), &chunk, &job, &error), &error);
+        take(job, outputs);
+        for (int64_t c = 0; c < channels; c++) memcpy(got + (c * tokens + t) * area, (float *)outputs[0] + c * area, (size_t)area * sizeof *got);
+        free(outputs[0]);
+        at += chunk.frames;
+    }
+    ctok_stream_close(stream, NULL);
+    double result = relative_error(got, want, channels * tokens * area);
+    free(got);
+    return result;
+}
+
+static uint8_t *pixels_of(const checkpoint *c) {
+    const checkpoint_tensor *t = wanted_tensor(c, "pixels");
+    int64_t count = checkpoint_elements(t), *values = malloc((size_t)count * sizeof *values);
+    uint8_t *pixels = malloc((size_t)count);
+    if (!values || !pixels || !checkpoint_read_i64(t, values)) exit(1);
+    for (int64_t i = 0; i < count; i++) pixels[i] = (uint8_t)values[i];
+    free(values);
+    return pixels;
+}
+
 static void golden(const char *path) {
     ctok_error error = {.struct_size = sizeof error};
     checkpoint *c = NULL;
     expect(checkpoint_open(&c, path, &error), &error);
     const checkpoint_tensor *pixels = wanted_tensor(c, "pixels");  // [B, (T,) H, W, 3]
+    uint8_t *bytes = pixels_of(c);
     int is_video = pixels->rank == 5, is_discrete = (int)model_info.is_discrete;
     ctok_request encode = {.struct_size = sizeof encode, .task = CTOK_TASK_ENCODE, .input = CTOK_PIXELS_U8, .batch = pixels->shape[0],
                            .frames = is_video ? pixels->shape[1] : 1, .height = pixels->shape[1 + is_video], .width = pixels->shape[2 + is_video],
                            .outputs = is_discrete ? CTOK_INDICES | CTOK_CODES | CTOK_PRE_QUANT : CTOK_LATENT};
     void *outputs[4] = {NULL}, *decoded[4] = {NULL};
-    ctok_job_info info = run(&encode, pixels->data, outputs);
+    ctok_job_info info = run(&encode, bytes, outputs);
 
     int64_t count, num_tokens = 0, different = 0;
     print_head();
     float *want = floats_of(c, "pre_quant", &count);
-    printf(", \"pre_quant\": %.3e", relative_error(output_of(&info, outputs, is_discrete ? CTOK_PRE_QUANT : CTOK_LATENT), want, count));
+    uint32_t kind = is_discrete ? CTOK_PRE_QUANT : CTOK_LATENT;
+    printf(", \"pre_quant\": %.3e", relative_error(output_of(&info, outputs, kind), want, count));
+    if (is_video && encode.batch == 1 && (encode.frames - 1) % model_info.temporal_factor == 0) {
+        printf(", \"stream\": %.3e", streamed_error(&encode, bytes, kind, want, wanted_tensor(c, "pre_quant")->shape));
+    }
     void *tokens;
     if (is_discrete) {
         tokens = indices_of(c, &num_tokens);
@@ -164,7 +209,7 @@ static void golden(const char *path) {
     free(want);
     want = floats_of(c, "reconstruction", &count);
     printf(", \"reconstruction\": %.3e}\n", relative_error(decoded[0], want, count));
-    free(want), free(tokens);
+    free(want), free(tokens), free(bytes);
     for (int i = 0; i < 4; i++) free(outputs[i]), free(decoded[i]);
     checkpoint_close(c);
 }

@@ -1,7 +1,8 @@
 /**
  * Whole networks on an emulated GPU: the CUDA backend, every kernel's own source and core together, against the float64
- * answers, as bench/gpu_check does on a real one. An image and a video network, small, in both precisions. The limits are
- * those of the CPU: 2e-5 in float32, indices equal; in bfloat16 0.9 of PyTorch's own error, and as many equal indices.
+ * answers, as bench/gpu_check does on a real one. An image and a video network (this one as a stream too), small, in both
+ * precisions. The limits are those of the CPU: 2e-5 in float32, indices equal; in bfloat16 0.9 of PyTorch's own error, and as
+ * many equal indices.
  */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -15,6 +16,7 @@ interface Result {
   readonly kernels: string;
   readonly pre_quant: number;
   readonly reconstruction: number;
+  readonly stream?: number;
   readonly different?: number;
   readonly tokens?: number;
 }
@@ -46,6 +48,8 @@ for (const model of ["DI8x8", "CV4x8x8"]) {
         const peer = peers[model]!.small.bfloat16, isHalf = precision === "bf16";
         const limits = isHalf ? { pre_quant: 0.9 * peer.pre_quant, reconstruction: 0.9 * peer.reconstruction } : undefined;
         assert.ok(result.pre_quant <= (limits?.pre_quant ?? 2e-5), out.toString());
+        assert.ok((result.stream ?? 0) <= (limits?.pre_quant ?? 2e-5), out.toString());
+        assert.equal(result.stream !== undefined, model === "CV4x8x8");
         assert.ok(result.reconstruction <= (limits?.reconstruction ?? 2e-5), out.toString());
         if (result.tokens !== undefined) {
           const agreement = 1 - result.different! / result.tokens;
