@@ -4,6 +4,8 @@
  * Objects are kept; a file is compiled again when it, a header or this file changed. Limit: needs gcc or clang (CC names one).
  * The CUDA kernels go in where there is nvcc (on the PATH, in /usr/local/cuda, or NVCC); CUDA=0 leaves them out. The library
  * holds the CUDA runtime and needs no driver to load: one file for machines with and without a GPU.
+ * tests/long.ts builds with sanitizers: CFLAGS adds flags, BUILD names the folder, and with -fsanitize=fuzzer-no-link among
+ * the flags tests/fuzz/*.c become programs as well. No library is made then.
  */
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
@@ -12,10 +14,23 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL(".", import.meta.url));
-const out = join(root, "build");
+const out = join(root, process.env.BUILD ?? "build");
+const extra = (process.env.CFLAGS ?? "").split(" ").filter(Boolean);
+const isSanitized = extra.some((flag) => flag.startsWith("-fsanitize"));
+const isFuzzed = extra.some((flag) => flag.includes("fuzzer-no-link"));
 const isX86 = process.arch === "x64";
 
-const common = ["-std=c11", "-O3", "-g1", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-pthread", "-D_GNU_SOURCE"];
+const common = [
+  "-std=c11",
+  "-O3",
+  "-g1",
+  "-fPIC",
+  "-fvisibility=hidden",
+  "-fno-math-errno",
+  "-pthread",
+  "-D_GNU_SOURCE",
+  ...extra,
+];
 const warnings = ["-Wall", "-Wextra", "-Wstrict-prototypes", "-Werror"];
 
 /** First match wins. Off x86-64 the files are compiled to nothing and the generic kernels serve. */
@@ -110,7 +125,12 @@ function filesUnder(folder: string, extension: string): string[] {
 
 const modified = (path: string) => existsSync(path) ? statSync(path).mtimeMs : 0;
 const newest = (files: string[]) => Math.max(...files.map((f) => modified(join(root, f))));
-const headers = [...filesUnder("csrc", ".h"), ...filesUnder("csrc", ".inc"), ...filesUnder("tests/native", ".h")];
+const headers = [
+  ...filesUnder("csrc", ".h"),
+  ...filesUnder("csrc", ".inc"),
+  ...filesUnder("tests/native", ".h"),
+  ...filesUnder("tests/fuzz", ".h"),
+];
 const newestHeader = newest(["build.ts", ...headers]);
 /** Kernels see few headers and take long to compile. */
 const kernelHeaders = [
@@ -151,6 +171,12 @@ async function compileKernel({ nvcc }: Cuda, source: string): Promise<void> {
     throw new Error(`${source}: expected no spilled registers and no serialised instructions, found\n${bad.join("\n")}`);
   }
   renameSync(temporary, object);
+}
+
+/** A test that puts functions of its own before the system's says which by "wrapped: malloc calloc" in its first lines. */
+function wrapFlags(source: string): string[] {
+  const names = /^\/\/ wrapped: (.*)$/m.exec(readFileSync(join(root, source), "utf8"))?.[1]?.split(" ") ?? [];
+  return names.map((name) => `-Wl,--wrap=${name}`);
 }
 
 /**
@@ -215,16 +241,18 @@ async function buildEmulator(): Promise<void> {
       object(`${emulator}emulator.cpp`),
     ]],
   ];
+  const program = (name: string) => join(out, "tests", name);
+  const inputsOf = (inputs: string[]) => inputs.filter((i) => i.startsWith("/")).map(modified);
   await inParallel(
-    programs.map(([name, inputs]) => () =>
-      produce(join(out, "tests", name), [...emulated, ...inputs, "-pthread", "-lm"], cxx)
+    programs.filter(([name, inputs]) => modified(program(name)) < Math.max(newest(["build.ts"]), ...inputsOf(inputs))).map(
+      ([name, inputs]) => () => produce(program(name), [...emulated, ...inputs, "-pthread", "-lm"], cxx),
     ),
   );
 }
 
 export async function build(): Promise<void> {
   mkdirSync(join(out, "objects"), { recursive: true });
-  for (const folder of ["tests", "bench"]) mkdirSync(join(out, folder), { recursive: true });
+  for (const folder of ["tests", "bench", ...(isFuzzed ? ["fuzz"] : [])]) mkdirSync(join(out, folder), { recursive: true });
   const sources = filesUnder("csrc", ".c"), kernels = cuda ? filesUnder("csrc/backends/cuda", ".cu") : [];
   if (!cuda) console.log(`without CUDA: ${found}`);
   await inParallel([
@@ -243,7 +271,7 @@ export async function build(): Promise<void> {
   const list = join(out, "objects", "linked.txt"), names = [...objects, ...libraries].join("\n");
   if (!existsSync(list) || readFileSync(list, "utf8") !== names) writeFileSync(list, names);
   const newestObject = Math.max(modified(list), ...objects.map(modified));
-  if (modified(library) < newestObject) {
+  if (!isSanitized && modified(library) < newestObject) {
     // nodelete: a runtime that unloads its libraries at exit must not take the code from under the engine's threads.
     await produce(library, [
       "-shared",
@@ -254,18 +282,31 @@ export async function build(): Promise<void> {
       ...libraries,
     ]);
   }
-  const tests = filesUnder("tests/native", ".c").filter((source) => !source.startsWith(emulator));
-  const programs = [...tests, ...filesUnder("bench", ".c")].map((source) => ({
-    source,
-    target: join(out, source.startsWith("bench") ? "bench" : "tests", basename(source, ".c")),
-  }));
+  const folders = ["tests/native", ...(isSanitized ? [] : ["bench"]), ...(isFuzzed ? ["tests/fuzz"] : [])];
+  const programs = folders.flatMap((folder) => filesUnder(folder, ".c")).filter((source) => !source.startsWith(emulator))
+    .map((source) => ({
+      source,
+      target: join(
+        out,
+        source.startsWith("tests/native") ? "tests" : source.startsWith("bench") ? "bench" : "fuzz",
+        basename(source, ".c"),
+      ),
+      flags: source.startsWith("tests/fuzz") ? ["-fsanitize=fuzzer"] : wrapFlags(source),
+    }));
   await inParallel(
     programs.filter(({ source, target }) => isStale(target, source) || modified(target) < newestObject).map(
       (program) => () =>
-        produce(program.target, [...common, ...warnings, join(root, program.source), ...objects, ...libraries]),
+        produce(program.target, [
+          ...common,
+          ...warnings,
+          ...program.flags,
+          join(root, program.source),
+          ...objects,
+          ...libraries,
+        ]),
     ),
   );
-  await buildEmulator();
+  if (!isSanitized) await buildEmulator();
 }
 
 if (import.meta.main) await build();

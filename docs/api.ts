@@ -56,7 +56,7 @@ const prose = (text: string) => text.split(/(`[^`]*`)/).map((t, i) => i % 2 ? t 
 function render({ kind, name, file, lines }: Item): string {
   const [signature = "", ...rest] = lines;
   const schema = /z\.input<typeof (\w+)>/.exec(signature)?.[1];
-  const out = [`### ${name}`, "", ...(schema ? ["```js", schemaOf(file, schema), "```"] : ["```text", signature, "```"])];
+  const out = [`### ${name}`, "", ...(schema ? ["```text", schemaOf(file, schema), "```"] : ["```text", signature, "```"])];
   // Of a class or interface the doc ends at the first empty line; then come members, their own docs one step further in.
   const hasMembers = kind === "class" || kind === "interface", end = rest.indexOf("");
   const head = hasMembers && end >= 0 ? rest.slice(0, end) : rest, members: string[] = [];

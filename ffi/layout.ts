@@ -143,6 +143,8 @@ export const ModelOptions = new Struct({
   temporal_factor: "u32",
   num_threads: "u32",
   name: { text: 64 },
+  reserved: "u32",
+  max_memory_bytes: "u64",
 });
 
 export const ModelInfo = new Struct({

@@ -30,6 +30,11 @@ export const openOptions = z.strictObject({
   temporalFactor: z.int().min(1).max(256).optional(),
   /** Threads that compute for this model on the CPU, of the one pool that all models share: at most one for each processor, the default. */
   threads: z.int().min(1).max(256).optional(),
+  /**
+   * Bytes that the weights and one job (activations, input and results, as in `plan`) may take together; more is refused with
+   * MEMORY before anything is allocated. Default: what the device has. The state of a stream is not counted.
+   */
+  maxMemory: z.int().min(1).optional(),
   /** Kernels of the CPU to use; the default takes the best that the processor has. */
   kernels: z.enum(["auto", "reference", "generic", "avx2", "avx512", "avx512_bf16"]).default("auto"),
   signal,

@@ -79,6 +79,7 @@ export class Tokenizer implements AsyncDisposable {
         spatial_factor: o.spatialFactor ?? 0,
         temporal_factor: o.temporalFactor ?? 0,
         num_threads: o.threads ?? 0,
+        max_memory_bytes: o.maxMemory ?? 0,
         name: o.name ?? name ?? "",
       };
       const open = () => engine.openModel(path, native);

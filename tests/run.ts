@@ -3,7 +3,7 @@
  * and ends with "N passed, N failed, N skipped". Where the fixtures lie beside the checkout, none of their cases may be
  * skipped. Run by Bun, after build.ts. Arguments: test files or folders instead of all.
  */
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
@@ -104,7 +104,58 @@ check("tsc", bin("tsc"), ["-p", "."]);
 section("native tests");
 for (const name of readdirSync(join(root, "build/tests")).filter((f) => f.endsWith("_test")).sort()) native(name);
 
+// ---------------------------------------------------------------- the parsers' fuzz targets, 30 s each; all are in long.ts
+async function fuzz(seconds: number): Promise<void> {
+  const parsers = readdirSync(join(root, "tests/fuzz")).filter((f) =>
+    /^(zip|pickle|torchscript|safetensors)_.*\.c$/.test(f)
+  );
+  if (spawnSync("clang", ["--version"]).status !== 0) {
+    count("fuzz targets", "skipped"), console.log(`skipped: ${parsers.length} fuzz targets, as there is no clang`);
+    return;
+  }
+  const folder = "build/fuzz/short", sources = readdirSync(join(root, "csrc/checkpoint")).filter((f) => f.endsWith(".c"));
+  mkdirSync(join(root, folder), { recursive: true });
+  const one = async (file: string) => {
+    const name = file.slice(0, -2), corpus = join(folder, `${name}.corpus`);
+    mkdirSync(join(root, corpus), { recursive: true });
+    const flags = [
+      "-std=c11",
+      "-O1",
+      "-g1",
+      "-D_GNU_SOURCE",
+      "-fsanitize=fuzzer,address,undefined",
+      "-fno-sanitize-recover=all",
+    ];
+    const inputs = [join("tests/fuzz", file), "csrc/core/status.c", ...sources.map((f) => join("csrc/checkpoint", f))];
+    const run = (command: string, args: string[]) =>
+      new Promise<{ code: number | null; out: string }>((settle) => {
+        let out = "";
+        const child = spawn(command, args, { cwd: root, stdio: ["ignore", "ignore", "pipe"] });
+        child.stderr.setEncoding("utf8").on("data", (text) => out = (out + text).slice(-8000));
+        child.on("close", (code) => settle({ code, out }));
+      });
+    let { code, out } = await run("clang", [...flags, ...inputs, "-lm", "-o", join(folder, name)]);
+    const limits = [`-max_total_time=${seconds}`, "-max_len=16384", "-timeout=20", "-print_final_stats=1"];
+    if (code === 0) {
+      const artifacts = `-artifact_prefix=${folder}/`;
+      ({ code, out } = await run(join(folder, name), [...limits, artifacts, corpus, join("tests/fuzz/corpus", name)]));
+    }
+    count(`fuzz: ${name}`, code === 0 ? "passed" : "failed");
+    const tried = /number_of_executed_units: (\d+)/.exec(out)?.[1];
+    console.log(code === 0 ? `ok - ${name}: ${tried} inputs` : `not ok - ${name}\n${out}`);
+  };
+  const queue = parsers.values(); // two at a time
+  await Promise.all([0, 1].map(async () => {
+    for (const file of queue) await one(file);
+  }));
+}
+
 const filter = process.argv.slice(2);
+if (filter.length === 0) {
+  section("fuzz targets of the parsers");
+  await fuzz(30);
+}
+
 const paths = filter.length ? filter : ["./tests"];
 section("suite on Bun");
 suite("bun", bin("bun"), [

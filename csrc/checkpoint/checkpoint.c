@@ -1,6 +1,6 @@
-// Opens a checkpoint: finds the files that a path stands for, maps them, has a reader append their tensors, and sorts the
-// names. What it leaves out: the file forms (safetensors.c, torchscript.c) and the values (values.c). Called by core.
-// Limit: a mapped file must keep its length while open; cutting it from outside ends the process with SIGBUS.
+// Opens a checkpoint: finds the files that a path stands for, gives each a range of memory that is filled piece by piece as
+// its reader asks, has the reader append the tensors, and sorts the names. What it leaves out: the file forms (safetensors.c,
+// torchscript.c) and the values (values.c). Called by core.
 #include "checkpoint.h"
 
 #include <dirent.h>
@@ -85,11 +85,10 @@ static ctok_status compare_values(bool *are_equal, const checkpoint_tensor *a, c
     size_t num_bytes = (size_t)checkpoint_elements(a) * dtype_bytes(a->dtype);
     uint8_t *copies = num_bytes < SIZE_MAX / 4 ? malloc(2 * num_bytes + 1) : NULL;
     if (!copies) return ctok_fail(error, CTOK_E_MEMORY, (int64_t)num_bytes, "no memory to compare tensor %s", string_shown(a->name).s);
-    tensor_copy(a, copies);
-    tensor_copy(b, copies + num_bytes);
-    *are_equal = memcmp(copies, copies + num_bytes, num_bytes) == 0;
+    bool is_read = tensor_copy(a, copies) && tensor_copy(b, copies + num_bytes);
+    *are_equal = is_read && memcmp(copies, copies + num_bytes, num_bytes) == 0;
     free(copies);
-    return CTOK_OK;
+    return is_read ? CTOK_OK : checkpoint_fail_read(a, error);
 }
 
 // Both parts are sorted and free of duplicates; of two equal tensors the first file's stays, and so with metadata keys.
@@ -126,9 +125,10 @@ static ctok_status map_descriptor(checkpoint_map *out, checkpoint_file *file, in
     if (fstat(descriptor, &info) != 0) return fail_io(error, "cannot be examined");
     if (!S_ISREG(info.st_mode)) return ctok_fail(error, CTOK_E_FILE_FORMAT, 0, "expected a file or a folder");
     if (info.st_size == 0) return ctok_fail(error, CTOK_E_FILE_FORMAT, 0, "the file is empty");
-    void *bytes = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, descriptor, 0);
-    if (bytes == MAP_FAILED) return fail_io(error, "cannot be mapped");
-    *out = (checkpoint_map){bytes, (size_t)info.st_size};
+    // Addresses alone: only what is fetched into them takes memory.
+    void *bytes = mmap(NULL, (size_t)info.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (bytes == MAP_FAILED) return ctok_fail(error, CTOK_E_MEMORY, (int64_t)info.st_size, "no addresses for %lld bytes", (long long)info.st_size);
+    *out = (checkpoint_map){bytes, (size_t)info.st_size, descriptor};
     *file = (checkpoint_file){info.st_dev, info.st_ino, (uint64_t)info.st_size, nanoseconds(info.st_mtim), nanoseconds(info.st_ctim)};
     return CTOK_OK;
 }
@@ -137,10 +137,18 @@ static ctok_status read_file(checkpoint *c, const char *path, ctok_error *error)
     int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // nonblocking: a pipe's open would wait for a writer
     if (descriptor < 0) return fail_io(error, "cannot be opened");
     checkpoint_map map = {0};
+    if (descriptor == 0) {  // 0 stands for none here, and a program may have closed its input
+        descriptor = fcntl(0, F_DUPFD_CLOEXEC, 3);
+        close(0);
+        if (descriptor < 0) return fail_io(error, "cannot be opened");
+    }
     ctok_status status = map_descriptor(&map, &c->files[c->num_maps], descriptor, error);
-    close(descriptor);
-    if (status != CTOK_OK) return status;
+    if (status != CTOK_OK) {
+        close(descriptor);
+        return status;
+    }
     c->maps[c->num_maps++] = map;
+    CTOK_TRY(map_fetch(map, 0, map.num_bytes < 64 ? map.num_bytes : 64, error));
 
     static const char lfs[] = "version https://git-lfs";
     if (map.num_bytes > sizeof lfs && memcmp(map.bytes, lfs, sizeof lfs - 1) == 0)
@@ -272,13 +280,12 @@ ctok_status checkpoint_open(checkpoint **out, const char *path, ctok_error *erro
 
 void checkpoint_close(checkpoint *c) {
     if (!c) return;
-    for (int32_t i = 0; i < c->num_maps; i++) munmap((void *)c->maps[i].bytes, c->maps[i].num_bytes);
+    for (int32_t i = 0; i < c->num_maps; i++) {
+        munmap((void *)c->maps[i].bytes, c->maps[i].num_bytes);
+        close(c->maps[i].descriptor);
+    }
     arena_free(c->strings);
     free(c->tensors);
     free(c->metadata);
     free(c);
-}
-
-void checkpoint_drop_pages(const checkpoint *c) {
-    for (int32_t i = 0; i < c->num_maps; i++) madvise((void *)c->maps[i].bytes, c->maps[i].num_bytes, MADV_DONTNEED);
 }

@@ -1,4 +1,4 @@
-// A checkpoint is a directory of named tensors over memory-mapped files: one .safetensors or TorchScript archive, or the
+// A checkpoint is a directory of named tensors over files: one .safetensors or TorchScript archive, or the
 // two halves of a model (encoder.jit + decoder.jit). Opening parses names, types, shapes and offsets, and checks that every
 // tensor lies inside its file; no weight is read. Nothing in a file is executed. Who calls it: core/engine (to open a
 // model and to convert one). What it leaves out: any meaning of the names; core/variant has that.
@@ -17,16 +17,21 @@ typedef struct {
     int32_t rank;            // 0 to CHECKPOINT_MAX_RANK
     int64_t shape[CHECKPOINT_MAX_RANK];
     int64_t stride[CHECKPOINT_MAX_RANK];
-    const uint8_t *data;     // first element, inside a mapped file: valid until checkpoint_close
+    const uint8_t *data;     // first element: its place in the map, and its value too where nothing has to be read
+    int descriptor;          // of the file that holds it, open until checkpoint_close; 0: the values are at `data`
+    uint64_t offset;         // in that file, of the first element
 } checkpoint_tensor;
 
 typedef struct {
     const char *key, *value;  // safetensors __metadata__; owned by the checkpoint
 } checkpoint_metadata;
 
+// A file as memory. With a descriptor the bytes are there once map_fetch (reader.h) has read them, into pages of our own:
+// a file mapped as such would end the process with SIGBUS where somebody cuts it, and could change under a check.
 typedef struct {
     const uint8_t *bytes;
     size_t num_bytes;
+    int descriptor;              // 0: all bytes are there
 } checkpoint_map;
 
 // What tells a file, as it was when it was opened, from any other and from itself once written again. The time of the last
@@ -70,22 +75,25 @@ static inline int64_t checkpoint_elements(const checkpoint_tensor *tensor) {
 
 // Writes the tensor, row-major and contiguous. _f32 takes F32, F16, BF16 and F64 (rounded to nearest even) and returns how
 // many values are not finite; _i64 takes the integer types. `out` has room for checkpoint_elements(tensor).
+// The file is read here, on the calling thread: -1 (_i64: false) where it has become shorter, or the system refuses, or there
+// is no memory; `out` is then undefined.
 // Note: the caller has checked the dtype (dtype_is_float / not).
 int64_t checkpoint_read_f32(const checkpoint_tensor *tensor, float *out);
-void checkpoint_read_i64(const checkpoint_tensor *tensor, int64_t *out);
+bool checkpoint_read_i64(const checkpoint_tensor *tensor, int64_t *out);
+ctok_status checkpoint_fail_read(const checkpoint_tensor *tensor, ctok_error *error);  // CTOK_E_FILE_IO for those, naming it
+bool checkpoint_is_contiguous(const checkpoint_tensor *tensor);
 
 // The part of a tensor that is `count` of its first axis, from number `first` on. Rank 1 or more.
 static inline checkpoint_tensor checkpoint_rows(const checkpoint_tensor *tensor, int64_t first, int64_t count) {
     checkpoint_tensor rows = *tensor;
-    rows.data += first * tensor->stride[0] * (int64_t)dtype_bytes(tensor->dtype);
+    int64_t skipped = first * tensor->stride[0] * (int64_t)dtype_bytes(tensor->dtype);
+    rows.data += skipped;
+    rows.offset += (uint64_t)skipped;
     rows.shape[0] = count;
     return rows;
 }
 
 static inline bool dtype_is_float(ctok_dtype d) { return d == CTOK_F32 || d == CTOK_F16 || d == CTOK_BF16 || d == CTOK_F64; }
-
-// Tells the system that the mapped pages may be dropped; they come back from the file if read again.
-void checkpoint_drop_pages(const checkpoint *checkpoint);
 
 // Writes `tensors` (names sorted; strided tensors made contiguous; dtypes kept) and metadata as one safetensors file: to a
 // temporary name beside `path`, flushed, then renamed; on failure nothing stays. Errors: CTOK_E_FILE_IO, CTOK_E_MEMORY.

@@ -2,7 +2,30 @@
 // pickle values. What it leaves out: any knowledge of a file form. Called by the .c files of this folder.
 #include "reader.h"
 
+#include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
+
+/* ---------------------------------------------------------------- bytes of the file */
+bool read_at(int descriptor, void *out, size_t num_bytes, uint64_t offset) {
+    for (uint8_t *p = out; num_bytes > 0;) {
+        ssize_t n = pread(descriptor, p, num_bytes < 1 << 30 ? num_bytes : 1 << 30, (off_t)offset);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return false;
+        p += n;
+        offset += (uint64_t)n;
+        num_bytes -= (size_t)n;
+    }
+    return true;
+}
+
+ctok_status map_fetch(checkpoint_map map, uint64_t offset, uint64_t num_bytes, ctok_error *error) {
+    if (!map.descriptor || read_at(map.descriptor, (uint8_t *)map.bytes + offset, num_bytes, offset)) return CTOK_OK;
+    return ctok_fail(error, CTOK_E_FILE_IO, (int64_t)offset, "expected %llu bytes at %llu, found a file that has become shorter or cannot be read",
+                     (unsigned long long)num_bytes, (unsigned long long)offset);
+}
+
+/* ---------------------------------------------------------------- text */
 
 // Ref: The Unicode Standard, table 3-7 (well-formed UTF-8 byte sequences).
 size_t text_character(text t) {

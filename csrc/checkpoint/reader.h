@@ -49,8 +49,13 @@ ctok_status torchscript_read(checkpoint *into, checkpoint_map map, ctok_error *e
 
 // Multiplies the shape. False where the product, leaving zeros out, passes 2^63 / 8: the bytes of any dtype fit in int64_t.
 bool tensor_count(int64_t *num_elements, const checkpoint_tensor *tensor);
-// Writes the elements row-major and contiguous, as stored. `out` has room for them.
-void tensor_copy(const checkpoint_tensor *tensor, uint8_t *out);
-bool tensor_is_contiguous(const checkpoint_tensor *tensor);
+// Writes the elements row-major and contiguous, as stored. `out` has room for them. False: as checkpoint_read_i64.
+bool tensor_copy(const checkpoint_tensor *tensor, uint8_t *out);
+
+// Whole reads: false where the file ends before, or the system refuses.
+bool read_at(int descriptor, void *out, size_t num_bytes, uint64_t offset);
+// Brings bytes of the map into memory. CTOK_E_FILE_IO where the file has become shorter since it was opened. The range lies
+// inside the map. Note: fetched again, bytes are those that the file has by then.
+ctok_status map_fetch(checkpoint_map map, uint64_t offset, uint64_t num_bytes, ctok_error *error);
 
 #endif

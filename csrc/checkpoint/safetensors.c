@@ -26,6 +26,7 @@ typedef struct {
     checkpoint *into;
     const uint8_t *data;  // what follows the header
     uint64_t data_bytes;
+    int descriptor;
     ctok_error *error;
 } json;
 
@@ -208,6 +209,8 @@ static ctok_status read_header_member(json *j, const char *key, void *context) {
         stride *= t->shape[i] > 0 && num_elements > 0 ? t->shape[i] : 1;
     }
     t->data = j->data + e.offsets[0];
+    t->descriptor = j->descriptor;
+    t->offset = 8 + j->num_bytes + (uint64_t)e.offsets[0];
     return checkpoint_add_tensor(j->into, t, j->error);
 }
 
@@ -235,12 +238,13 @@ static ctok_status check_coverage(const json *j, checkpoint_tensor *tensors, int
 }
 
 ctok_status safetensors_read(checkpoint *into, checkpoint_map map, ctok_error *error) {
-    json j = {.into = into, .error = error};
+    json j = {.into = into, .descriptor = map.descriptor, .error = error};
     if (map.num_bytes < 8) return FAIL(&j, "expected at least 8 bytes, found %zu", map.num_bytes);
     uint64_t header_bytes = load_u64(map.bytes), left = map.num_bytes - 8;
     if (header_bytes > MAX_HEADER_BYTES || header_bytes > left)
         return FAIL(&j, "a safetensors header of %llu bytes: expected at most %d, and the file has %llu more",
                     (unsigned long long)header_bytes, MAX_HEADER_BYTES, (unsigned long long)left);
+    CTOK_TRY(map_fetch(map, 8, header_bytes, error));
     j.bytes = (const char *)map.bytes + 8;
     j.num_bytes = header_bytes;
     j.data = map.bytes + 8 + header_bytes;
@@ -326,14 +330,10 @@ static bool write_all(int descriptor, const void *bytes, size_t num_bytes) {
 
 static ctok_status write_tensor(int descriptor, const char *path, const checkpoint_tensor *t, ctok_error *error) {
     size_t num_bytes = tensor_bytes(t);
-    uint8_t *copy = NULL;
-    if (!tensor_is_contiguous(t)) {
-        copy = malloc(num_bytes);
-        if (!copy) return ctok_fail(error, CTOK_E_MEMORY, (int64_t)num_bytes, "no memory to write tensor %s", string_shown(t->name).s);
-        tensor_copy(t, copy);
-    }
-    bool is_written = write_all(descriptor, copy ? copy : t->data, num_bytes);
-    ctok_status status = is_written ? CTOK_OK : fail_write(error, path, "cannot be written");
+    uint8_t *copy = malloc(num_bytes + 1);
+    if (!copy) return ctok_fail(error, CTOK_E_MEMORY, (int64_t)num_bytes, "no memory to write tensor %s", string_shown(t->name).s);
+    ctok_status status = tensor_copy(t, copy) ? CTOK_OK : checkpoint_fail_read(t, error);
+    if (status == CTOK_OK && !write_all(descriptor, copy, num_bytes)) status = fail_write(error, path, "cannot be written");
     free(copy);
     return status;
 }

@@ -53,6 +53,7 @@ static ctok_status check_byte_order(reader *r) {
     if (!entry) return CTOK_OK;
     const uint8_t *data;
     CTOK_TRY(zip_record(&data, &r->zip, entry, r->error));
+    CTOK_TRY(map_fetch(r->zip.map, (uint64_t)(data - r->zip.map.bytes), entry->num_bytes, r->error));
     text order = {(const char *)data, entry->num_bytes};
     if (!text_equal(order, TEXT("little")))
         return FAIL(r, "the record byteorder says %s: expected little", text_shown(order).s);
@@ -115,6 +116,8 @@ static ctok_status read_tensor(reader *r, const pickle_value *value) {
         return FAIL(r, "tensor %s: offset %lld and strides reach past its storage of %lld elements", name.s, (long long)offset,
                     (long long)num_stored);
     tensor.data = data + (size_t)offset * element_bytes;
+    tensor.descriptor = r->zip.map.descriptor;
+    tensor.offset = (uint64_t)(tensor.data - r->zip.map.bytes);
 
     text name_text = {r->name, strlen(r->name)};
     tensor.name = arena_copy(&r->into->strings, name_text);
@@ -155,9 +158,11 @@ static ctok_status read_module(reader *r, struct checkpoint_strings **arena) {
     if (!entry) return FAIL(r, "no record data.pkl");
     CTOK_TRY(zip_record(&data, &r->zip, entry, r->error));
 
+    if (entry->num_bytes <= PICKLE_MAX_BYTES)  // a longer one is refused unread
+        CTOK_TRY(map_fetch(r->zip.map, (uint64_t)(data - r->zip.map.bytes), entry->num_bytes, r->error));
     const pickle_value *module;
     ctok_status status = pickle_read(&module, arena, data, entry->num_bytes, r->error);
-    if (status == CTOK_E_FILE_FORMAT && r->error) r->error->detail += data - r->zip.bytes;
+    if (status == CTOK_E_FILE_FORMAT && r->error) r->error->detail += data - r->zip.map.bytes;
     if (status != CTOK_OK) return status;
     if (module->kind != PICKLE_OBJECT)
         return FAIL(r, "data.pkl holds %s, expected a module%s", pickle_kind_name(module->kind),
@@ -169,7 +174,7 @@ static ctok_status read_module(reader *r, struct checkpoint_strings **arena) {
 ctok_status torchscript_read(checkpoint *into, checkpoint_map map, ctok_error *error) {
     reader r = {.into = into, .error = error};
     struct checkpoint_strings *values = NULL;
-    CTOK_TRY(zip_open(&r.zip, map.bytes, map.num_bytes, error));
+    CTOK_TRY(zip_open(&r.zip, map, error));
     ctok_status status = read_module(&r, &values);
     arena_free(values);
     zip_close(&r.zip);

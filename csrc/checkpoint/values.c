@@ -1,8 +1,9 @@
-// A tensor's values, out of the mapped file: to f32, to i64, or as stored. Any strides: axes that follow each other in memory
+// A tensor's values, out of its file: to f32, to i64, or as stored. Any strides: axes that follow each other in memory
 // are merged first, so that a contiguous tensor is one run. Loads go through memcpy, as a file promises no alignment.
 // What it leaves out: checks; the readers have made sure that every element lies inside its file. Called by checkpoint.c,
 // safetensors.c and, through checkpoint.h, by core.
 #include <math.h>
+#include <stdlib.h>
 
 #include "reader.h"
 
@@ -64,7 +65,7 @@ static bool run_next(run *r) {
     return false;
 }
 
-bool tensor_is_contiguous(const checkpoint_tensor *tensor) {
+bool checkpoint_is_contiguous(const checkpoint_tensor *tensor) {
     run r = run_start(tensor);
     return r.rank == 0 && (r.count <= 1 || r.step == (int64_t)dtype_bytes(tensor->dtype));
 }
@@ -81,7 +82,7 @@ bool tensor_is_contiguous(const checkpoint_tensor *tensor) {
         }                                                                     \
     }
 
-void tensor_copy(const checkpoint_tensor *tensor, uint8_t *out) {
+static int64_t convert_none(const checkpoint_tensor *tensor, uint8_t *out) {
     int64_t i = 0;
     switch (dtype_bytes(tensor->dtype)) {
         case 1: EACH_ELEMENT(tensor, 1, { out[i] = *p; }) break;
@@ -90,6 +91,7 @@ void tensor_copy(const checkpoint_tensor *tensor, uint8_t *out) {
         case 8: EACH_ELEMENT(tensor, 8, { memcpy(out + 8 * i, p, 8); }) break;
         default: break;
     }
+    return 0;
 }
 
 /* ---------------------------------------------------------------- f32 */
@@ -108,7 +110,8 @@ static inline float load_f16(const uint8_t *p) {
     return float_from_bits(sign | (exponent == 31 ? 255 : exponent + 112) << 23 | mantissa << 13);
 }
 
-int64_t checkpoint_read_f32(const checkpoint_tensor *tensor, float *out) {
+static int64_t convert_f32(const checkpoint_tensor *tensor, uint8_t *bytes) {
+    float *out = (float *)bytes;
     int64_t i = 0, num_nonfinite = 0;
     switch (tensor->dtype) {
         case CTOK_F32: EACH_ELEMENT(tensor, 4, { out[i] = load_f32(p); }) break;
@@ -122,7 +125,8 @@ int64_t checkpoint_read_f32(const checkpoint_tensor *tensor, float *out) {
 }
 
 /* ---------------------------------------------------------------- i64 */
-void checkpoint_read_i64(const checkpoint_tensor *tensor, int64_t *out) {
+static int64_t convert_i64(const checkpoint_tensor *tensor, uint8_t *bytes) {
+    int64_t *out = (int64_t *)bytes;
     int64_t i = 0;
     switch (tensor->dtype) {
         case CTOK_U8: EACH_ELEMENT(tensor, 1, { out[i] = *p; }) break;
@@ -134,4 +138,48 @@ void checkpoint_read_i64(const checkpoint_tensor *tensor, int64_t *out) {
         case CTOK_I64: EACH_ELEMENT(tensor, 8, { out[i] = (int64_t)load_u64(p); }) break;
         default: break;
     }
+    return 0;
+}
+
+/* ---------------------------------------------------------------- reading the file
+ * In pieces that stay in the first cache levels, on the stack of the thread that wants them: nothing is mapped, so no page of
+ * the file is ever ours, and one that is not there any more is an error. A strided tensor is read whole, from its first
+ * element to its last. */
+enum { PIECE_BYTES = 64 << 10 };
+
+static int64_t read_strided(const checkpoint_tensor *tensor, uint8_t *out, int64_t (*convert)(const checkpoint_tensor *, uint8_t *)) {
+    int64_t last = 0;
+    for (int32_t i = 0; i < tensor->rank; i++) last += (tensor->shape[i] - 1) * tensor->stride[i];  // checked by the reader
+    size_t num_bytes = (size_t)(last + 1) * dtype_bytes(tensor->dtype);
+    uint8_t *values = malloc(num_bytes);
+    checkpoint_tensor here = *tensor;
+    here.data = values;
+    int64_t result = values && read_at(tensor->descriptor, values, num_bytes, tensor->offset) ? convert(&here, out) : -1;
+    free(values);
+    return result;
+}
+
+static int64_t read_values(const checkpoint_tensor *tensor, uint8_t *out, size_t out_bytes, int64_t (*convert)(const checkpoint_tensor *, uint8_t *)) {
+    if (!tensor->descriptor) return convert(tensor, out);
+    int64_t count = checkpoint_elements(tensor), element_bytes = (int64_t)dtype_bytes(tensor->dtype), sum = 0;
+    if (count > 0 && !checkpoint_is_contiguous(tensor)) return read_strided(tensor, out, convert);
+    uint8_t piece[PIECE_BYTES];
+    for (int64_t at = 0, n; at < count; at += n) {
+        n = count - at < PIECE_BYTES / element_bytes ? count - at : PIECE_BYTES / element_bytes;
+        if (!read_at(tensor->descriptor, piece, (size_t)(n * element_bytes), tensor->offset + (uint64_t)(at * element_bytes))) return -1;
+        checkpoint_tensor part = {.dtype = tensor->dtype, .rank = 1, .shape = {n}, .stride = {1}, .data = piece};
+        sum += convert(&part, out + (size_t)at * out_bytes);
+    }
+    return sum;
+}
+
+int64_t checkpoint_read_f32(const checkpoint_tensor *tensor, float *out) { return read_values(tensor, (uint8_t *)out, sizeof *out, convert_f32); }
+
+bool checkpoint_read_i64(const checkpoint_tensor *tensor, int64_t *out) { return read_values(tensor, (uint8_t *)out, sizeof *out, convert_i64) == 0; }
+
+bool tensor_copy(const checkpoint_tensor *tensor, uint8_t *out) { return read_values(tensor, out, dtype_bytes(tensor->dtype), convert_none) == 0; }
+
+ctok_status checkpoint_fail_read(const checkpoint_tensor *tensor, ctok_error *error) {
+    return ctok_fail(error, CTOK_E_FILE_IO, (int64_t)tensor->offset, "tensor %s: expected its values at byte %llu, found a file that has become shorter or cannot be read",
+                     string_shown(tensor->name).s, (unsigned long long)tensor->offset);
 }

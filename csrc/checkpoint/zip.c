@@ -19,9 +19,13 @@ typedef struct {
 
 #define FAIL(offset, ...) ctok_fail(error, CTOK_E_FILE_FORMAT, (int64_t)(offset), __VA_ARGS__)
 
-static ctok_status find_directory(directory *out, const uint8_t *bytes, size_t num_bytes, ctok_error *error) {
+static ctok_status find_directory(directory *out, checkpoint_map map, ctok_error *error) {
+    const uint8_t *bytes = map.bytes;
+    size_t num_bytes = map.num_bytes;
     size_t at = num_bytes, lowest = num_bytes > END_BYTES + MAX_COMMENT_BYTES ? num_bytes - END_BYTES - MAX_COMMENT_BYTES : 0;
     bool is_found = false;
+    uint64_t tail = lowest > LOCATOR_BYTES ? lowest - LOCATOR_BYTES : 0;
+    CTOK_TRY(map_fetch(map, tail, num_bytes - tail, error));
     if (num_bytes >= END_BYTES) {
         for (at = num_bytes - END_BYTES + 1; at > lowest && !is_found;) {
             at--;
@@ -35,7 +39,9 @@ static ctok_status find_directory(directory *out, const uint8_t *bytes, size_t n
     bool is_zip64 = out->num_entries == UINT16_MAX || out->num_bytes == UINT32_MAX || out->offset == UINT32_MAX;
     if (is_zip64 && at >= LOCATOR_BYTES && load_u32(end - LOCATOR_BYTES) == LOCATOR_MARK) {
         uint64_t at64 = load_u64(end - LOCATOR_BYTES + 8), last = at - LOCATOR_BYTES;
-        if (last < END64_BYTES || at64 > last - END64_BYTES || load_u32(bytes + at64) != END64_MARK)
+        bool is_inside = last >= END64_BYTES && at64 <= last - END64_BYTES;
+        if (is_inside) CTOK_TRY(map_fetch(map, at64, END64_BYTES, error));
+        if (!is_inside || load_u32(bytes + at64) != END64_MARK)
             return FAIL(at - LOCATOR_BYTES, "the zip64 locator does not lead to a zip64 end record");
         const uint8_t *end64 = bytes + at64;
         *out = (directory){load_u64(end64 + 32), load_u64(end64 + 40), load_u64(end64 + 48), at64, load_u32(end64 + 16)};
@@ -88,7 +94,7 @@ static int compare_entries(const void *a, const void *b) {
 static ctok_status read_entries(zip_archive *out, const directory *where, ctok_error *error) {
     uint64_t at = where->offset, end = at + where->num_bytes;
     for (size_t i = 0; i < out->num_entries; i++) {
-        const uint8_t *p = out->bytes + at;
+        const uint8_t *p = out->map.bytes + at;
         if (end - at < CENTRAL_BYTES || load_u32(p) != CENTRAL_MARK)
             return FAIL(at, "zip entry %zu of %zu: expected a directory header at %llu", i, out->num_entries, (unsigned long long)at);
         size_t name_bytes = load_u16(p + 28), extra_bytes = load_u16(p + 30), comment_bytes = load_u16(p + 32);
@@ -108,10 +114,11 @@ static ctok_status read_entries(zip_archive *out, const directory *where, ctok_e
     return CTOK_OK;
 }
 
-ctok_status zip_open(zip_archive *out, const uint8_t *bytes, size_t num_bytes, ctok_error *error) {
+ctok_status zip_open(zip_archive *out, checkpoint_map map, ctok_error *error) {
     directory where = {0};
-    CTOK_TRY(find_directory(&where, bytes, num_bytes, error));
-    *out = (zip_archive){bytes, where.offset, NULL, where.num_entries};
+    CTOK_TRY(find_directory(&where, map, error));
+    CTOK_TRY(map_fetch(map, where.offset, where.num_bytes, error));
+    *out = (zip_archive){map, where.offset, NULL, where.num_entries};
     size_t entries_bytes = (out->num_entries + 1) * sizeof *out->entries;
     out->entries = malloc(entries_bytes);
     if (!out->entries) return ctok_fail(error, CTOK_E_MEMORY, (int64_t)entries_bytes, "no memory for %zu zip entries", out->num_entries);
@@ -140,9 +147,11 @@ ctok_status zip_record(const uint8_t **data, const zip_archive *archive, const z
     if (entry->stored_bytes != entry->num_bytes)
         return FAIL(at, "record %s is stored, but with two sizes: %llu and %llu bytes", name.s,
                     (unsigned long long)entry->stored_bytes, (unsigned long long)entry->num_bytes);
-    if (at > end || end - at < LOCAL_BYTES || load_u32(archive->bytes + at) != LOCAL_MARK)
+    bool is_inside = at <= end && end - at >= LOCAL_BYTES && end - at - LOCAL_BYTES >= entry->name.num_bytes;
+    if (is_inside) CTOK_TRY(map_fetch(archive->map, at, LOCAL_BYTES + entry->name.num_bytes, error));
+    if (!is_inside || load_u32(archive->map.bytes + at) != LOCAL_MARK)
         return FAIL(at, "record %s: expected its header at %llu", name.s, (unsigned long long)at);
-    const uint8_t *p = archive->bytes + at;
+    const uint8_t *p = archive->map.bytes + at;
     size_t name_bytes = load_u16(p + 26), extra_bytes = load_u16(p + 28);
     uint64_t left = end - at - LOCAL_BYTES;
     if (left < name_bytes + extra_bytes || left - name_bytes - extra_bytes < entry->num_bytes)

@@ -14,19 +14,19 @@ typedef struct {
 } zip_entry;
 
 typedef struct {
-    const uint8_t *bytes;
+    checkpoint_map map;
     uint64_t directory_offset;  // records end here
     zip_entry *entries;         // sorted by name, names unique; owned
     size_t num_entries;
 } zip_archive;
 
-// *out is the caller's: zip_close. On failure there is nothing to close. `bytes` stays the caller's and must outlive *out.
-ctok_status zip_open(zip_archive *out, const uint8_t *bytes, size_t num_bytes, ctok_error *error);
+// *out is the caller's: zip_close. On failure there is nothing to close. `map` stays the caller's and must outlive *out.
+ctok_status zip_open(zip_archive *out, checkpoint_map map, ctok_error *error);
 void zip_close(zip_archive *archive);
 
 const zip_entry *zip_find(const zip_archive *archive, text name);  // NULL where there is none
 
-// Where a stored record's num_bytes lie. A deflated or encrypted record is an error that says so.
+// Where a stored record's num_bytes lie, not fetched yet. A deflated or encrypted record is an error that says so.
 ctok_status zip_record(const uint8_t **data, const zip_archive *archive, const zip_entry *entry, ctok_error *error);
 
 #endif

@@ -121,6 +121,10 @@ static ctok_status take_weights(model *m, const inventory *inv, const checkpoint
         weights **held = is_decoder ? &m->decoder : &m->encoder;
         if (half->num_layers == 0) continue;
         weights_source source = {.checkpoint = c, .layers = half->layers, .tensors = inv->tensors + first * 2, .num_layers = half->num_layers};
+        uint64_t needed = m->weight_bytes + weights_bytes(m->backend, &source);
+        if (m->max_memory_bytes && needed > m->max_memory_bytes)
+            return ctok_fail(error, CTOK_E_MEMORY, (int64_t)needed, "max_memory_bytes: the weights take %llu bytes, the limit is %llu",
+                             (unsigned long long)needed, (unsigned long long)m->max_memory_bytes);
         CTOK_TRY(weights_get(held, m->shared, m->backend, &source, steps_done, cancel, error));
         memcpy(m->layers + first, (*held)->layers, (size_t)half->num_layers * sizeof *m->layers);
         add_half(m, *held, is_decoder ? &m->info.decoder_parameters : &m->info.encoder_parameters);
@@ -182,6 +186,7 @@ ctok_status model_open(model **out, object *owner, weights_list *shared, const c
     if (!m) return ctok_fail(error, CTOK_E_MEMORY, sizeof *m, "no memory for a model");
     object_init(&m->base, OBJECT_MODEL, owner, destroy);
     m->shared = shared;
+    m->max_memory_bytes = options ? options->max_memory_bytes : 0;
 
     checkpoint *c = NULL;
     inventory inv = {0};

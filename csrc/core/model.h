@@ -19,6 +19,7 @@ typedef struct model {
     layer_weights *layers;       // the encoder's, then the decoder's, in graph order
     int32_t num_encoder_layers, num_layers;
     size_t weight_bytes;         // of both halves
+    uint64_t max_memory_bytes;   // of a job with the weights; 0: no limit but the device's
     atomic_bool is_closed;
 } model;
 

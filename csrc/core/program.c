@@ -144,6 +144,13 @@ static ctok_status check_memory(const program *p, const model *m, ctok_error *er
     m->backend->memory_bytes(m->backend, &memory, &available);
     uint64_t results = 0, input = p->input_image_bytes * (uint64_t)p->request.batch;
     for (int32_t i = 0; i < p->num_outputs; i++) results += p->outputs[i].bytes;
+    if (m->max_memory_bytes && p->plan.arena_bytes + m->weight_bytes + results + input > m->max_memory_bytes)
+        return ctok_fail(error, CTOK_E_MEMORY, (int64_t)(p->plan.arena_bytes + m->weight_bytes + results + input),
+                         "%lld x %lld x %lld pixels need %llu bytes (activations %llu, weights %llu, input and results %llu), and the limit "
+                         "(max_memory_bytes) is %llu", (long long)p->frame.padded_frames, (long long)p->frame.padded_height,
+                         (long long)p->frame.padded_width, (unsigned long long)(p->plan.arena_bytes + m->weight_bytes + results + input),
+                         (unsigned long long)p->plan.arena_bytes, (unsigned long long)m->weight_bytes, (unsigned long long)(results + input),
+                         (unsigned long long)m->max_memory_bytes);
     if (!m->backend->is_host_memory) results = input = 0;
     uint64_t needed = p->plan.arena_bytes + m->weight_bytes + results + input;
     if (needed <= memory) return CTOK_OK;

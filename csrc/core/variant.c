@@ -111,7 +111,7 @@ static ctok_status levels_from_buffers(variant *v, const checkpoint *c, ctok_err
             return ctok_fail(error, CTOK_E_FILE_TENSOR, t->rank, "buffer %s: expected a row of up to 8 whole numbers", t->name);
         }
         int64_t levels[8];
-        checkpoint_read_i64(t, levels);
+        if (!checkpoint_read_i64(t, levels)) return checkpoint_fail_read(t, error);
         CTOK_TRY(set_levels(v, levels, t->shape[0], CTOK_FROM_BUFFERS, t->name, error));
     }
     return CTOK_OK;
@@ -258,7 +258,7 @@ ctok_status variant_check_buffer(const variant *v, const checkpoint_tensor *t, c
     if (ends_with(t->name, ".wavelets")) {  // Haar's 1/sqrt(2), twice
         float taps[2];
         if (!dtype_is_float(t->dtype) || elements != 2) return wrong_buffer(t, "two floats", error);
-        checkpoint_read_f32(t, taps);
+        if (checkpoint_read_f32(t, taps) < 0) return checkpoint_fail_read(t, error);
         for (int i = 0; i < 2; i++) {
             if (!(fabsf(taps[i] - 0.70710678f) < 0.004f)) return wrong_buffer(t, "the Haar wavelet (0.7071, 0.7071)", error);
         }
@@ -267,7 +267,7 @@ ctok_status variant_check_buffer(const variant *v, const checkpoint_tensor *t, c
     if (ends_with(t->name, ".patch_size_buffer")) {
         int64_t patch = 0;
         if (dtype_is_float(t->dtype) || elements != 1) return wrong_buffer(t, "one whole number", error);
-        checkpoint_read_i64(t, &patch);
+        if (!checkpoint_read_i64(t, &patch)) return checkpoint_fail_read(t, error);
         return patch == v->patch ? CTOK_OK : wrong_buffer(t, "the side of the Haar patch", error);
     }
     if (ends_with(t->name, "patcher._arange") || ends_with(t->name, "patcher3d._arange")) {
@@ -277,7 +277,7 @@ ctok_status variant_check_buffer(const variant *v, const checkpoint_tensor *t, c
     if (ends_with(t->name, "quantizer._basis")) {
         int64_t basis[8], product = 1;
         if (dtype_is_float(t->dtype) || elements != v->num_fsq_levels) return wrong_buffer(t, "one whole number for each FSQ level", error);
-        checkpoint_read_i64(t, basis);
+        if (!checkpoint_read_i64(t, basis)) return checkpoint_fail_read(t, error);
         for (uint32_t i = 0; i < v->num_fsq_levels; product *= v->fsq_levels[i++]) {
             if (basis[i] != product) return wrong_buffer(t, "the running product of the FSQ levels", error);
         }

@@ -7,7 +7,6 @@
 #include <string.h>
 
 enum {
-    WINDOW_BYTES = 8 << 20,   // of the file that may stay in memory: enough that dropping costs nothing, little beside the weights
     TASK_ELEMENTS = 32 << 10  // that a thread reads at once: they stay in its second-level cache while they are looked through
 };
 
@@ -76,13 +75,12 @@ static size_t main_bytes(const backend *b, const graph_layer *l) {
 
 static size_t bias_bytes(const graph_layer *l) { return backend_align((size_t)l->c_out * sizeof(float)); }
 
-static size_t file_bytes(const checkpoint_tensor *t) { return (size_t)checkpoint_elements(t) * dtype_bytes(t->dtype); }
-
 typedef struct {
     const checkpoint_tensor *tensor;
     float *out;
     int64_t task_rows, row_elements;
     _Atomic int64_t num_nonfinite;
+    atomic_bool has_failed;
 } read_call;
 
 static void read_rows(void *context, int64_t task, int32_t thread) {
@@ -91,27 +89,31 @@ static void read_rows(void *context, int64_t task, int32_t thread) {
     int64_t first = task * call->task_rows, left = call->tensor->shape[0] - first;
     checkpoint_tensor rows = checkpoint_rows(call->tensor, first, left < call->task_rows ? left : call->task_rows);
     int64_t num_nonfinite = checkpoint_read_f32(&rows, call->out + first * call->row_elements);
-    if (num_nonfinite) atomic_fetch_add(&call->num_nonfinite, num_nonfinite);
+    if (num_nonfinite < 0) atomic_store(&call->has_failed, true);
+    else if (num_nonfinite) atomic_fetch_add(&call->num_nonfinite, num_nonfinite);
 }
 
-static void read_tensor(weights *w, backend *b, float *out, const checkpoint_tensor *t) {
-    if (checkpoint_elements(t) == 0) return;
+static ctok_status read_tensor(weights *w, backend *b, float *out, const checkpoint_tensor *t, ctok_error *error) {
+    if (checkpoint_elements(t) == 0) return CTOK_OK;
     int64_t row_elements = checkpoint_elements(t) / t->shape[0], task_rows = row_elements < TASK_ELEMENTS ? TASK_ELEMENTS / row_elements : 1;
+    if (!checkpoint_is_contiguous(t)) task_rows = t->shape[0];  // it is read whole, so once
     read_call call = {.tensor = t, .out = out, .task_rows = task_rows, .row_elements = row_elements};
     b->run(b, (t->shape[0] + task_rows - 1) / task_rows, read_rows, &call);
+    if (atomic_load(&call.has_failed)) return checkpoint_fail_read(t, error);
     if (call.num_nonfinite && w->num_nonfinite_tensors++ == 0) snprintf(w->first_nonfinite, sizeof w->first_nonfinite, "%.159s", t->name);
     w->num_nonfinite += call.num_nonfinite;
+    return CTOK_OK;
 }
 
 // Reads into `unpacked`, from where it goes to the backend's memory.
-static void pack_layer(weights *w, backend *b, const weights_source *source, int32_t n, uint8_t *at, float *unpacked) {
+static ctok_status pack_layer(weights *w, backend *b, const weights_source *source, int32_t n, uint8_t *at, float *unpacked, ctok_error *error) {
     const graph_layer *l = &source->layers[n];
     const checkpoint_tensor *weight = source->tensors[n * 2], *bias = source->tensors[n * 2 + 1];
     float *second = (float *)(at + main_bytes(b, l));
     size_t vector_bytes = (size_t)l->c_out * sizeof(float);
-    read_tensor(w, b, unpacked, bias);
+    CTOK_TRY(read_tensor(w, b, unpacked, bias, error));
     b->upload(b, second, unpacked, vector_bytes);
-    read_tensor(w, b, unpacked, weight);
+    CTOK_TRY(read_tensor(w, b, unpacked, weight, error));
     if (l->kind == OP_CONV) {
         b->ops->conv_weight_pack(b, at, unpacked, l->c_out, l->c_in, l->kernel_t, l->kernel, l->in_dtype);
         w->layers[n].conv = (conv_weights){at, second};
@@ -119,6 +121,14 @@ static void pack_layer(weights *w, backend *b, const weights_source *source, int
         b->upload(b, at, unpacked, vector_bytes);
         w->layers[n].scale = (float *)at, w->layers[n].offset = second;
     }
+    return CTOK_OK;
+}
+
+uint64_t weights_bytes(const backend *b, const weights_source *source) {
+    uint64_t sum = 0;
+    for (int32_t n = 0; n < source->num_layers; n++)
+        if (!source->layers[n].is_unused) sum += main_bytes(b, &source->layers[n]) + bias_bytes(&source->layers[n]);
+    return sum;
 }
 
 static ctok_status pack(weights *w, backend *b, const weights_source *source, atomic_uint *steps_done, const atomic_bool *cancel, ctok_error *error) {
@@ -139,19 +149,16 @@ static ctok_status pack(weights *w, backend *b, const weights_source *source, at
         return ctok_fail(error, CTOK_E_MEMORY, (int64_t)w->num_bytes, "no memory for %zu bytes of weights on %s", w->num_bytes, b->device);
     }
     uint8_t *at = w->block;
-    size_t window = 0;
-    for (int32_t n = 0; n < source->num_layers && !atomic_load(cancel); n++, atomic_fetch_add(steps_done, 1)) {
+    ctok_status status = CTOK_OK;
+    for (int32_t n = 0; n < source->num_layers && status == CTOK_OK && !atomic_load(cancel); n++, atomic_fetch_add(steps_done, 1)) {
         const graph_layer *l = &source->layers[n];
         if (l->is_unused) continue;
-        pack_layer(w, b, source, n, at, unpacked);
+        status = pack_layer(w, b, source, n, at, unpacked, error);
         at += main_bytes(b, l) + bias_bytes(l);
-        window += file_bytes(source->tensors[n * 2]);
-        if (window < WINDOW_BYTES) continue;
-        checkpoint_drop_pages(source->checkpoint);
-        window = 0;
     }
     free(unpacked);
-    CTOK_TRY(b->finish(b, error));
+    ctok_status finished = b->finish(b, status == CTOK_OK ? error : NULL);
+    if (status != CTOK_OK || finished != CTOK_OK) return status != CTOK_OK ? status : finished;
     return atomic_load(cancel) ? ctok_fail(error, CTOK_E_CANCELLED, 0, "cancelled while opening") : CTOK_OK;
 }
 

@@ -54,6 +54,7 @@ void weights_list_destroy(weights_list *list);  // empty by then
 // Errors: CTOK_E_MEMORY, CTOK_E_CANCELLED.
 ctok_status weights_get(weights **out, weights_list *list, backend *b, const weights_source *source, atomic_uint *steps_done,
                         const atomic_bool *cancel, ctok_error *error);
+uint64_t weights_bytes(const backend *b, const weights_source *source);  // that they take once packed
 void weights_release(weights *w);  // on any thread; NULL is fine
 
 #endif

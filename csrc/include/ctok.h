@@ -153,6 +153,9 @@ typedef struct {
     uint32_t temporal_factor; /* unused convolutions under a name that does not tell; otherwise checked */
     uint32_t num_threads;     /* of the engine's that this model's jobs use at most; 0: all. Results do not depend on it */
     char name[64];            /* "" takes the last part of the path; a name such as ...-DI8x8 is checked against the keys */
+    uint32_t reserved;
+    uint64_t max_memory_bytes; /* weights, activations, input and results of a job together; more is CTOK_E_MEMORY before
+                                  anything is allocated. 0: what the device has. Limit: a stream's state is not counted */
 } ctok_model_options;
 
 typedef struct {

@@ -1,5 +1,5 @@
 /**
- * Code in documents runs: TypeScript on the runtime that runs the tests (type-checked beside Bun's), C compiled, Python saved
+ * Code in documents runs: JavaScript is piped into ctok repl, TypeScript on the runtime that runs the tests (type-checked beside Bun's), C compiled, Python saved
  * under its name, and each line of a sh block that calls ctok, cc, python3 or what was compiled. Blocks of one document share a
  * folder, in order, with the names that the documents use: photo.jpg, photos/, clip.mp4, path/to/ with checkpoints.
  * Other lines must be npm scripts that exist or in `elsewhere`, so that nothing stays untried unseen.
@@ -17,7 +17,7 @@ import { type Block, blocksOf, documents, read } from "./documents.ts";
 
 /** Commands that other tests run (the packed package, the container's steps), or that need a person. */
 const elsewhere = /^(bun add \S*ctok|deno add npm:ctok|docker (build|run) |git clone |cd \w+$)/;
-const isText = (language: string) => ["", "text", "js", "toml"].includes(language);
+const isText = (language: string) => ["", "text", "toml"].includes(language);
 
 /** Twenty frames of 64 x 96 pixels cut out of the sample clip: every block is about names and calls, not about pictures. */
 async function writeClip(path: string): Promise<void> {
@@ -102,6 +102,10 @@ for (const document of documents) {
             await writeFile(join(folder, file), text);
             const isPlugin = /\?tokens"|\.tokens\.\w+"/.test(text); // Note: plugins are Bun's
             if (!isPlugin || runtime === "bun") await runsScript(folder, file);
+          } else if (language === "js") {
+            await writeFile(join(folder, "piped.js"), text);
+            // bin/ctok has no input of its own to give
+            await runs(folder, "sh", ["-c", "sed 's#</dev/null#<piped.js#' bin/ctok > bin/piped && sh bin/piped repl"]);
           } else if (language === "sh") { for (const command of commandsOf(block)) await runCommand(folder, command); }
           else {
             assert.ok(name && ["c", "python"].includes(language), `a block of ${language} with a name that tells its file`);

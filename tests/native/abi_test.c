@@ -159,6 +159,7 @@ static void test_storm(void) {
     static uint8_t pixels[512 * 512 * 3];
     ctok_request request = encode_request(512);
     for (int i = 0; i < 3; i++) ctok_job_submit(model, pixels, sizeof pixels, &request, &jobs[i], NULL);
+    expect(CTOK_E_NOT_READY, ctok_job_wait(jobs[2], 0, fresh()), "a job behind two others has not ended at once");
     ctok_engine_close(storm_engine, NULL);
     int num_closed = 0;
     for (int i = 0; i < 3; i++) num_closed += ctok_job_wait(jobs[i], 0, NULL) == CTOK_E_CLOSED;

@@ -236,8 +236,7 @@ static void test_safetensors_good(void) {
         check(e && checkpoint_elements(e) == 0 && !checkpoint_find(c, "b"), "an empty tensor is found, an absent one is not");
         const char *value = checkpoint_metadata_find(c, "k");
         check(value && strcmp(value, "v \xC3\xA9\xF0\x9F\x98\x80\n") == 0 && !checkpoint_metadata_find(c, "x"), "metadata escapes");
-        checkpoint_drop_pages(c);
-        check(z && checkpoint_read_f32(z, values) == 0 && values[0] == 2, "dropped pages come back");
+        check(z && checkpoint_read_f32(z, values) == 0 && values[0] == 2, "a tensor is read again");
     }
     checkpoint_close(c);
     expect_robust(&b, "cut.safetensors", "safetensors");
@@ -812,6 +811,36 @@ static void test_fixtures(void) {
     checkpoint_close(both);
 }
 
+// A file that somebody cuts while it is open: reading says so, where a mapped file would end the process with SIGBUS.
+static void test_shrinking(void) {
+    enum { COUNT = 1 << 16 };
+    char header[160];
+    buffer b = {0};
+    snprintf(header, sizeof header, "{\"row\":{\"dtype\":\"F32\",\"shape\":[%d],\"data_offsets\":[0,%d]},\"whole\":{\"dtype\":\"I64\",\"shape\":[1],\"data_offsets\":[%d,%d]}}", COUNT,
+             COUNT * 4, COUNT * 4, COUNT * 4 + 8);
+    put_integer(&b, strlen(header), 8);
+    put_text(&b, header);
+    for (int i = 0; i < COUNT; i++) put_integer(&b, 0x3F800000, 4);
+    put_integer(&b, 7, 8);
+    save("shrinks.safetensors", b.bytes, b.n);
+    checkpoint *c = expect_open(path_of("shrinks.safetensors"), "shrinking: the whole file opens");
+    const checkpoint_tensor *row = c ? checkpoint_find(c, "row") : NULL, *whole = c ? checkpoint_find(c, "whole") : NULL;
+    float *values = calloc(COUNT, sizeof *values);
+    int64_t number = 0;
+    if (!values || !row || !whole) stop("shrinks.safetensors");
+    check(checkpoint_read_f32(row, values) == 0 && values[COUNT - 1] == 1 && checkpoint_read_i64(whole, &number) && number == 7, "shrinking: it is read");
+    if (truncate(path_of("shrinks.safetensors"), 4096) != 0) stop("truncate");
+    ctok_error error = {.struct_size = sizeof error};
+    check(checkpoint_read_f32(row, values) < 0 && !checkpoint_read_i64(whole, &number), "shrinking: cut, it cannot be read");
+    check(checkpoint_fail_read(row, &error) == CTOK_E_FILE_IO && strstr(error.message, "tensor row"), "shrinking: and the error names the tensor");
+    ctok_status status = safetensors_write(path_of("copy.safetensors"), row, 1, NULL, 0, &error);
+    check(status == CTOK_E_FILE_IO && count_files() == 1, "shrinking: writing it fails and leaves nothing");
+    free(values);
+    checkpoint_close(c);
+    release(&b);
+    clear_folder();
+}
+
 int main(void) {
     snprintf(folder, sizeof folder, "/tmp/ctok-checkpoint-XXXXXX");
     if (!mkdtemp(folder)) stop(folder);
@@ -823,6 +852,7 @@ int main(void) {
     test_pickles();
     test_writing();
     test_paths();
+    test_shrinking();
     test_fixtures();
     rmdir(folder);
     printf("1..%d\n", num_cases);
