@@ -241,9 +241,11 @@ async function buildEmulator(): Promise<void> {
       object(`${emulator}emulator.cpp`),
     ]],
   ];
+  const program = (name: string) => join(out, "tests", name);
+  const inputsOf = (inputs: string[]) => inputs.filter((i) => i.startsWith("/")).map(modified);
   await inParallel(
-    programs.map(([name, inputs]) => () =>
-      produce(join(out, "tests", name), [...emulated, ...inputs, "-pthread", "-lm"], cxx)
+    programs.filter(([name, inputs]) => modified(program(name)) < Math.max(newest(["build.ts"]), ...inputsOf(inputs))).map(
+      ([name, inputs]) => () => produce(program(name), [...emulated, ...inputs, "-pthread", "-lm"], cxx),
     ),
   );
 }
