@@ -3,7 +3,7 @@
  * A file's prefix decides its flags (avx512_conv.c gets AVX-512), so only files that dispatch guards hold such code.
  * Objects are kept; a file is compiled again when it, a header or this file changed. Limit: needs gcc or clang (CC names one).
  * The CUDA kernels go in where there is nvcc (on the PATH, in /usr/local/cuda, or NVCC); CUDA=0 leaves them out. The library
- * holds the CUDA runtime and needs no driver to load: one file for machines with and without a GPU.
+ * holds the CUDA runtime and needs no driver to load: one file for machines with and without a GPU. "library" builds it alone.
  * tests/long.ts builds with sanitizers: CFLAGS adds flags, BUILD names the folder, and with -fsanitize=fuzzer-no-link among
  * the flags tests/fuzz/*.c become programs as well. No library is made then.
  */
@@ -250,9 +250,15 @@ async function buildEmulator(): Promise<void> {
   );
 }
 
-export async function build(): Promise<void> {
+/** What the programs link too: every object, the libraries, and when the newest of them changed. */
+interface Built {
+  readonly objects: readonly string[];
+  readonly libraries: readonly string[];
+  readonly newestObject: number;
+}
+
+async function buildLibrary(): Promise<Built> {
   mkdirSync(join(out, "objects"), { recursive: true });
-  for (const folder of ["tests", "bench", ...(isFuzzed ? ["fuzz"] : [])]) mkdirSync(join(out, folder), { recursive: true });
   const sources = filesUnder("csrc", ".c"), kernels = cuda ? filesUnder("csrc/backends/cuda", ".cu") : [];
   if (!cuda) console.log(`without CUDA: ${found}`);
   await inParallel([
@@ -282,6 +288,11 @@ export async function build(): Promise<void> {
       ...libraries,
     ]);
   }
+  return { objects, libraries, newestObject };
+}
+
+async function buildPrograms({ objects, libraries, newestObject }: Built): Promise<void> {
+  for (const folder of ["tests", "bench", ...(isFuzzed ? ["fuzz"] : [])]) mkdirSync(join(out, folder), { recursive: true });
   const folders = ["tests/native", ...(isSanitized ? [] : ["bench"]), ...(isFuzzed ? ["tests/fuzz"] : [])];
   const programs = folders.flatMap((folder) => filesUnder(folder, ".c")).filter((source) => !source.startsWith(emulator))
     .map((source) => ({
@@ -309,4 +320,11 @@ export async function build(): Promise<void> {
   if (!isSanitized) await buildEmulator();
 }
 
-if (import.meta.main) await build();
+/** `part`: "library" for libctok.so alone; otherwise the programs of tests and benchmarks too. */
+export async function build(part?: string): Promise<void> {
+  if (part !== undefined && part !== "library") throw new Error(`build.ts: expected library or nothing, found ${part}`);
+  const built = await buildLibrary();
+  if (part !== "library") await buildPrograms(built);
+}
+
+if (import.meta.main) await build(process.argv[2]);
