@@ -4,7 +4,7 @@
  * DEC VT340 (sixel).
  */
 import { deflateSync } from "node:zlib";
-import { pictureSize } from "./pictures.ts";
+import { contactSheet, pictureSize } from "./pictures.ts";
 import type { TensorLike } from "./tensor.ts";
 
 export const graphicsKinds = ["kitty", "sixel", "blocks", "none"] as const;
@@ -31,18 +31,12 @@ export async function drawPicture(picture: TensorLike<"uint8">, kind: Graphics, 
     case "kitty":
       return kitty(picture.data, width, height, columns);
     case "sixel":
-      return await sixel(shrink(picture.data, width, height, Math.ceil(width / (columns * cellPixels))));
+      return await sixel(shrink(picture, Math.ceil(width / (columns * cellPixels))));
     case "blocks":
-      return halfBlocks(shrink(picture.data, width, height, Math.max(Math.ceil(width / columns), Math.ceil(height / 96))));
+      return halfBlocks(shrink(picture, Math.max(Math.ceil(width / columns), Math.ceil(height / 96))));
     case "none":
       return "";
   }
-}
-
-interface Pixels {
-  readonly data: Uint8Array;
-  readonly width: number;
-  readonly height: number;
 }
 
 function kitty(data: Uint8Array, width: number, height: number, columns: number): string {
@@ -58,7 +52,8 @@ function kitty(data: Uint8Array, width: number, height: number, columns: number)
 
 const maxColours = 256;
 
-async function sixel({ data, width, height }: Pixels): Promise<string> {
+async function sixel(picture: TensorLike<"uint8">): Promise<string> {
+  const { data } = picture, { height, width } = pictureSize("picture", picture);
   const { FINALIZER, image2sixel, introducer, sixelEncode } = await import("sixel");
   const rgba = new Uint8Array(width * height * 4).fill(255);
   for (let i = 0; i < width * height; i++) rgba.set(data.subarray(i * 3, i * 3 + 3), i * 4);
@@ -73,7 +68,8 @@ async function sixel({ data, width, height }: Pixels): Promise<string> {
 }
 
 /** A character is two pixels, one above the other: the upper in the foreground's colour, the lower in the background's. */
-function halfBlocks({ data, width, height }: Pixels): string {
+function halfBlocks(picture: TensorLike<"uint8">): string {
+  const { data } = picture, { height, width } = pictureSize("picture", picture);
   const colour = (x: number, y: number) => data.subarray((y * width + x) * 3, (y * width + x) * 3 + 3).join(";");
   let text = "";
   for (let y = 0; y < height; y += 2) {
@@ -86,21 +82,8 @@ function halfBlocks({ data, width, height }: Pixels): string {
   return text;
 }
 
-/** A pixel the mean of `factor` x `factor`; what is left over at the edges is cut. */
-function shrink(data: Uint8Array, width: number, height: number, factor: number): Pixels {
-  const n = Math.max(1, Math.min(factor, width, height));
-  const small = { width: Math.floor(width / n), height: Math.floor(height / n) };
-  const out = new Uint8Array(small.width * small.height * 3);
-  for (let y = 0; y < small.height; y++) {
-    for (let x = 0; x < small.width; x++) {
-      for (let c = 0; c < 3; c++) {
-        let sum = 0;
-        for (let dy = 0; dy < n; dy++) {
-          for (let dx = 0; dx < n; dx++) sum += data[((y * n + dy) * width + x * n + dx) * 3 + c]!;
-        }
-        out[(y * small.width + x) * 3 + c] = Math.round(sum / n ** 2);
-      }
-    }
-  }
-  return { data: out, ...small };
+/** The picture `factor` times smaller, where it has as many pixels. */
+function shrink(picture: TensorLike<"uint8">, factor: number): TensorLike<"uint8"> {
+  const { height, width } = pictureSize("picture", picture);
+  return contactSheet([[picture]], { shrink: Math.max(1, Math.min(factor, width, height)) });
 }

@@ -10,7 +10,7 @@ type Video = ctok.Tensor<"uint8">; // [1, T, H, W, 3]
 type Picture = ctok.Tensor<"uint8">; // [1, H, W, 3]
 
 const videoExtensions = [".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".y4m", ".gif"];
-const tokenExtensions = [".safetensors", ".npy", ".msgpack"];
+const tokenExtensions: readonly string[] = ctok.tokenFormats.map((format) => `.${format}`);
 /** Frames of a video that load keeps unless told otherwise. */
 const defaultFrames = 33;
 

@@ -23,14 +23,6 @@ static uint64_t splitmix64(uint64_t z) {
     return z ^ z >> 31;
 }
 
-// float64 to float32 to bfloat16, each to nearest, ties to even.
-static uint16_t bfloat16(double value) {
-    float f = (float)value;
-    uint32_t bits;
-    memcpy(&bits, &f, sizeof bits);
-    return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
-}
-
 static bool starts_with(const char *text, const char *prefix) { return strncmp(text, prefix, strlen(prefix)) == 0; }
 
 static void fill(uint16_t *out, const checkpoint_tensor *t) {
@@ -40,7 +32,7 @@ static void fill(uint16_t *out, const checkpoint_tensor *t) {
     uint64_t seed = fnv1a64(t->name);
     for (int64_t i = 0; i < n; i++) {
         double v = 2.0 * ((double)(splitmix64(seed + (uint64_t)i * 0x9E3779B97F4A7C15u) >> 40) * 0x1p-24) - 1.0;
-        out[i] = bfloat16(is_bias ? 0.1 * v : t->rank == 1 ? 1 + 0.2 * v : v * sqrt(3.0 / (double)fan_in) * scale);
+        out[i] = bf16_round((float)(is_bias ? 0.1 * v : t->rank == 1 ? 1 + 0.2 * v : v * sqrt(3.0 / (double)fan_in) * scale));
     }
 }
 
