@@ -68,10 +68,7 @@ static void test_conv(backend *reference, backend *b, const conv_shape *shapes, 
     for (int s = 0; s < num_shapes; s++) {
         conv_shape shape = shapes[s];
         random_seed((uint64_t)s + 10);
-        char name[128];
-        snprintf(name, sizeof name, "conv %dx%dx%dx%d->%d k%d s%d%s%s", shape.n, shape.h, shape.w, shape.c_in, shape.c_out, shape.kernel,
-                 shape.stride, shape.upsample == 2 ? " up2" : "", residual_names[shape.residual]);
-        test_conv_formats(reference, b, conv_params_of(shape), false, shape.residual, budget, name);
+        test_conv_formats(reference, b, conv_params_of(shape), false, shape.residual, budget, conv_name(shape).text);
     }
 }
 
@@ -79,11 +76,7 @@ static void test_conv_time(backend *reference, backend *b) {
     for (int s = 0; s < NUM_SHAPES(conv_time_shapes); s++) {
         conv_time_shape shape = conv_time_shapes[s];
         random_seed((uint64_t)s + 50);
-        char name[128];
-        snprintf(name, sizeof name, "conv in time %dx%dx%dx%dx%d->%d s%d%s%s%s%s", shape.n, shape.t, shape.h, shape.w, shape.c_in, shape.c_out,
-                 shape.stride, shape.upsample == 2 ? " up2" : "", shape.is_first ? " first" : "", shape.has_past ? " +past" : "",
-                 residual_names[shape.residual]);
-        test_conv_formats(reference, b, conv_time_params_of(shape), shape.has_past, shape.residual, CONV_BUDGET, name);
+        test_conv_formats(reference, b, conv_time_params_of(shape), shape.has_past, shape.residual, CONV_BUDGET, conv_time_name(shape).text);
     }
 }
 

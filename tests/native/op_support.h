@@ -139,6 +139,25 @@ static conv_params conv_time_params_of(conv_time_shape s) {
     return p;
 }
 
+// How the lines of a test name a shape.
+typedef struct {
+    char text[128];
+} shape_name;
+
+static shape_name conv_name(conv_shape s) {
+    shape_name name;
+    snprintf(name.text, sizeof name.text, "conv %dx%dx%dx%d->%d k%d s%d%s%s", s.n, s.h, s.w, s.c_in, s.c_out, s.kernel, s.stride,
+             s.upsample == 2 ? " up2" : "", residual_names[s.residual]);
+    return name;
+}
+
+static shape_name conv_time_name(conv_time_shape s) {
+    shape_name name;
+    snprintf(name.text, sizeof name.text, "conv in time %dx%dx%dx%dx%d->%d s%d%s%s%s%s", s.n, s.t, s.h, s.w, s.c_in, s.c_out, s.stride,
+             s.upsample == 2 ? " up2" : "", s.is_first ? " first" : "", s.has_past ? " +past" : "", residual_names[s.residual]);
+    return name;
+}
+
 static norm_params norm_params_of(norm_shape s) { return (norm_params){{s.n, 1, s.h, s.w, s.c}, s.groups, 1e-6f, s.has_silu, CTOK_F32}; }
 
 static fsq_params fsq_params_of(fsq_shape s) {

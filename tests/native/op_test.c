@@ -321,10 +321,7 @@ static void test_conv(backend *reference, backend **sets, int num_sets, const co
             bool is_plain = shape.residual == PLAIN;
             float *got = is_plain ? new_copy(residual, count) : new_floats(count);  // out == residual is allowed
             ctok_status status = run_conv(sets[i], got, in, is_plain ? got : residual, weight, bias, &p);
-            char name[128];
-            snprintf(name, sizeof name, "conv %dx%dx%dx%d->%d k%d s%d%s%s", shape.n, shape.h, shape.w, shape.c_in, shape.c_out,
-                     shape.kernel, shape.stride, shape.upsample == 2 ? " up2" : "", residual_names[shape.residual]);
-            report_difference(compare(got, want, count, budget), status, p.out, sets[i]->ops->name, name);
+            report_difference(compare(got, want, count, budget), status, p.out, sets[i]->ops->name, conv_name(shape).text);
             free(got);
         }
         free(in), free(bias), free(weight), free(residual), free(want);
@@ -346,11 +343,7 @@ static void test_conv_time(backend *reference, backend **sets, int num_sets) {
             bool is_plain = shape.residual == PLAIN;
             float *got = is_plain ? new_copy(residual, count) : new_floats(count);
             ctok_status status = run_conv_past(sets[i], got, in, past, is_plain ? got : residual, weight, bias, &p);
-            char name[128];
-            snprintf(name, sizeof name, "conv in time %dx%dx%dx%dx%d->%d s%d%s%s%s%s", shape.n, shape.t, shape.h, shape.w, shape.c_in,
-                     shape.c_out, shape.stride, shape.upsample == 2 ? " up2" : "", shape.is_first ? " first" : "",
-                     past ? " +past" : "", residual_names[shape.residual]);
-            report_difference(compare(got, want, count, CONV_BUDGET), status, p.out, sets[i]->ops->name, name);
+            report_difference(compare(got, want, count, CONV_BUDGET), status, p.out, sets[i]->ops->name, conv_time_name(shape).text);
             free(got);
         }
         free(in), free(bias), free(want), free(weight), free(past), free(residual);

@@ -129,18 +129,11 @@ static void test_conv_params(backend *reference, conv_params p, residual_kind ki
 static void test_conv(backend *reference) {
     for (int s = 0; s < NUM_SHAPES(conv_shapes); s++) {
         conv_shape shape = conv_shapes[s];
-        char name[128];
-        snprintf(name, sizeof name, "conv %dx%dx%dx%d->%d k%d s%d%s%s", shape.n, shape.h, shape.w, shape.c_in, shape.c_out, shape.kernel,
-                 shape.stride, shape.upsample == 2 ? " up2" : "", residual_names[shape.residual]);
-        test_conv_params(reference, conv_params_of(shape), shape.residual, false, (uint64_t)s + 10, name);
+        test_conv_params(reference, conv_params_of(shape), shape.residual, false, (uint64_t)s + 10, conv_name(shape).text);
     }
     for (int s = 0; s < NUM_SHAPES(conv_time_shapes); s++) {
         conv_time_shape shape = conv_time_shapes[s];
-        char name[128];
-        snprintf(name, sizeof name, "conv in time %dx%dx%dx%dx%d->%d s%d%s%s%s%s", shape.n, shape.t, shape.h, shape.w, shape.c_in, shape.c_out,
-                 shape.stride, shape.upsample == 2 ? " up2" : "", shape.is_first ? " first" : "", shape.has_past ? " +past" : "",
-                 residual_names[shape.residual]);
-        test_conv_params(reference, conv_time_params_of(shape), shape.residual, shape.has_past, (uint64_t)s + 50, name);
+        test_conv_params(reference, conv_time_params_of(shape), shape.residual, shape.has_past, (uint64_t)s + 50, conv_time_name(shape).text);
     }
 }
 
