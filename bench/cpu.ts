@@ -14,6 +14,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { median, runPeer } from "./peer.ts";
 
 const root = fileURLToPath(new URL("../", import.meta.url));
 const { values } = parseArgs({
@@ -79,11 +80,6 @@ function note(key: string, ms: number, mib: number): void {
   peaks.set(key, [...peaks.get(key) ?? [], mib]);
 }
 
-function median(all: readonly number[] = []): number {
-  const sorted = [...all].sort((a, b) => a - b), middle = (sorted.length - 1) / 2;
-  return (sorted[Math.floor(middle)]! + sorted[Math.ceil(middle)]!) / 2;
-}
-
 const keyOf = (c: (typeof cases)[number], half: string, who: string) => `${c.model} ${c.frames}x${c.size} ${half} ${who}`;
 
 function runOurs(c: (typeof cases)[number], precision: string, kernels: string, who: string): void {
@@ -96,15 +92,12 @@ function runOurs(c: (typeof cases)[number], precision: string, kernels: string, 
 }
 
 /** A process for each mode and dtype, so that the peak of each is its own. */
-function runPeer(c: (typeof cases)[number]): void {
-  const python = execFileSync(join(root, "../shared/tools/peer_env.sh"), { encoding: "utf8" }).trim();
+function notePeer(c: (typeof cases)[number]): void {
   const size = [c.model, ...c.size.split("x"), "--frames", String(c.frames), "--runs", String(c.peerRuns)];
   for (const mode of c.modes.split(",")) {
     for (const dtype of c.dtypes.split(",")) {
-      const args = [join(root, "../shared/tools/peer_bench.py"), ...size, "--modes", mode, "--dtypes", dtype];
-      for (const line of execFileSync(python, args, { encoding: "utf8" }).trim().split("\n")) {
-        const [, , half, , , ms, , mib] = line.split(" ");
-        note(keyOf(c, half === "enc" ? "encode" : "decode", `${mode} ${dtype}`), Number(ms), Number(mib));
+      for (const row of runPeer([...size, "--modes", mode, "--dtypes", dtype])) {
+        note(keyOf(c, row.half, `${mode} ${dtype}`), row.ms, row.mib);
       }
     }
   }
@@ -119,7 +112,7 @@ for (let round = 0; round < Number(values.rounds); round++) {
   for (const c of cases) {
     measureRoof();
     runOurs(c, "bf16", "auto", "ours bf16");
-    if (values.peer) runPeer(c);
+    if (values.peer) notePeer(c);
     if (!c.f32) continue;
     runOurs(c, "f32", "auto", "ours f32");
     runOurs(c, "f32", "avx2", "ours f32 avx2");

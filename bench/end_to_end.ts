@@ -15,6 +15,7 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { type TensorLike, Tokenizer } from "mod.ts";
+import { median, type PeerRow, runPeer } from "./peer.ts";
 
 const root = fileURLToPath(new URL("../", import.meta.url));
 const { values } = parseArgs({
@@ -61,11 +62,6 @@ function weightsPath(): string {
     execFileSync(join(root, "build/tests/make_weights"), [path, values.model]);
   }
   return path;
-}
-
-function median(all: readonly number[]): number {
-  const sorted = [...all].sort((a, b) => a - b), middle = (sorted.length - 1) / 2;
-  return (sorted[Math.floor(middle)]! + sorted[Math.ceil(middle)]!) / 2;
 }
 
 /** In the child: one half, timed. */
@@ -123,11 +119,11 @@ function runChild(half: string): Row {
   return JSON.parse(child.stdout) as Row;
 }
 
-/** PyTorch's rows: "DI8x8 1x512x512 enc jit float32 123.4 ms 800 MiB". */
-function runPeer(): { half: string; mode: string; dtype: string; ms: number; mib: number }[] {
-  const tools = join(root, "../shared/tools");
-  const python = execFileSync(join(tools, "peer_env.sh"), { encoding: "utf8" }).trim();
-  const size = [
+if (values.half) {
+  console.log(JSON.stringify(await measure(values.half as "encode")));
+} else {
+  const ours: Row[] = [], theirs: PeerRow[] = [];
+  const peerSize = [
     values.model,
     String(height),
     String(width),
@@ -138,17 +134,6 @@ function runPeer(): { half: string; mode: string; dtype: string; ms: number; mib
     "--runs",
     "3",
   ];
-  const out = execFileSync(python, [join(tools, "peer_bench.py"), ...size], { encoding: "utf8" });
-  return out.trim().split("\n").map((line) => {
-    const [, , half, mode, dtype, ms, , mib] = line.split(" ") as string[];
-    return { half: half === "enc" ? "encode" : "decode", mode: mode!, dtype: dtype!, ms: Number(ms), mib: Number(mib) };
-  });
-}
-
-if (values.half) {
-  console.log(JSON.stringify(await measure(values.half as "encode")));
-} else {
-  const ours: Row[] = [], theirs: ReturnType<typeof runPeer> = [];
   for (let round = 0; round < (values.peer ? Number(values.rounds) : 1); round++) {
     for (const half of ["encode", "decode"]) {
       const row = runChild(half);
@@ -158,7 +143,7 @@ if (values.half) {
       const text = `${row.model} ${row.frames}x${row.height}x${row.width} ${half} ${row.precision} ${row.kernels}: ${times}`;
       console.log(values.json ? JSON.stringify(row) : text);
     }
-    if (values.peer) theirs.push(...runPeer());
+    if (values.peer) theirs.push(...runPeer(peerSize));
   }
   const kinds = new Set(theirs.map((row) => `${row.mode} ${row.dtype}`));
   for (const half of values.peer ? ["encode", "decode"] : []) {
