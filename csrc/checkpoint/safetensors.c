@@ -222,8 +222,10 @@ static int compare_places(const void *a, const void *b) {
     return (tensor_bytes(x) > tensor_bytes(y)) - (tensor_bytes(x) < tensor_bytes(y));
 }
 
-// Leaves the tensors in the order of their data; checkpoint.c sorts them by name.
-static ctok_status check_coverage(const json *j, checkpoint_tensor *tensors, int32_t num_tensors) {
+// Of the tensors from number `first` on. Leaves them in the order of their data; checkpoint.c sorts them by name.
+static ctok_status check_coverage(const json *j, int32_t first) {
+    int32_t num_tensors = j->into->num_tensors - first;
+    checkpoint_tensor *tensors = num_tensors > 0 ? j->into->tensors + first : NULL;  // there may be none at all
     const uint8_t *expected = j->data;
     if (num_tensors > 0) qsort(tensors, (size_t)num_tensors, sizeof *tensors, compare_places);
     for (int32_t i = 0; i < num_tensors; i++) {
@@ -254,7 +256,7 @@ ctok_status safetensors_read(checkpoint *into, checkpoint_map map, ctok_error *e
     CTOK_TRY(read_object(&j, read_header_member, &has_metadata));
     skip_space(&j);
     if (j.at != j.num_bytes) return fail_expected(&j, "nothing but space");
-    return check_coverage(&j, into->tensors + first, into->num_tensors - first);
+    return check_coverage(&j, first);
 }
 
 /* ---------------------------------------------------------------- the writer */
