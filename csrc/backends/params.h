@@ -41,7 +41,7 @@ typedef struct {
 // In time, out frame j and tap k take source frame s = (j * stride_t + k - pad_t + offset_t) >> (upsample_t - 1) (arithmetic
 // shift). Where s < 0: frame 2 + s of `past`, the two source frames before `in` ([2, H, W, C] each image), if there is one;
 // otherwise frame 0.
-// Note: a backend may spread NaN and infinity (as NaN) to outputs of the same frame up to 4 pixels away.
+// Note: a backend may spread NaN and infinity (as NaN) to outputs of the same frame up to 6 pixels away.
 typedef struct {
     ctok_shape in, out;   // in: before upsampling
     int32_t kernel;       // 1 or 3

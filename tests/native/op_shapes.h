@@ -37,8 +37,7 @@ static const conv_shape conv_shapes[] = {
     {1, 7, 57, 13, 16, 3, 2, 1, 1, NONE},
     {2, 33, 17, 64, 32, 3, 2, 0, 1, PLAIN},
     {1, 1, 1, 128, 32, 3, 2, 0, 1, NONE},
-    {1, 9, 8, 64, 64, 3, 1, 1, 2, NONE},      // the decoders' upsampling
-    {2, 5, 11, 17, 35, 3, 1, 1, 2, PLAIN},
+    {2, 5, 11, 17, 35, 3, 1, 1, 2, PLAIN},    // the decoders' upsampling
     {1, 6, 5, 8, 8, 3, 2, 0, 2, NONE},
     {2, 9, 11, 16, 6, 1, 1, 0, 1, NONE},      // quant_conv and its inverse
     {1, 13, 31, 6, 16, 1, 1, 0, 1, NONE},
@@ -62,7 +61,9 @@ static const conv_shape winograd_shapes[] = {
     {1, 24, 16, 256, 256, 3, 1, 1, 1, PLAIN},
     {1, 19, 21, 512, 64, 3, 1, 1, 1, NONE},
     {1, 33, 65, 64, 64, 3, 1, 1, 1, NONE},    // several tasks
+    {1, 49, 65, 512, 32, 3, 1, 1, 1, NONE},   // more than is transformed at a time, for one or two threads
     {1, 18, 22, 128, 64, 3, 1, 0, 1, NONE},
+    {1, 9, 8, 64, 64, 3, 1, 1, 2, NONE},
     {1, 12, 13, 64, 64, 3, 1, 1, 2, UPSAMPLED},
     {2, 9, 17, 128, 64, 3, 1, 1, 2, PLAIN},
 };
