@@ -349,7 +349,9 @@ function decodeNpy(bytes: Uint8Array): TensorLike {
 
 function decodeBare(main: TensorLike, fallback: FallbackOrigin | undefined): Tokens {
   if (!fallback) {
-    throw bad("expected a file that names its model, found a bare .npy array, which does not; say which with --model");
+    throw bad(
+      "expected a file that names its model, found a bare .npy array, which does not; say which: --model, or decodeTokens' fallback",
+    );
   }
   const rank = main.shape.length - (main.dtype === "float32" ? 1 : 0),
     [gridFrames = 0, gridHeight = 0, gridWidth = 0] = main.shape.slice(-3);

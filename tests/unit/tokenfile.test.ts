@@ -105,7 +105,7 @@ test("npy: the main tensor comes back with what the caller says of it", () => {
   isSame(decodeTokens(encodeTokens(discrete(), "npy"), "a", origin), discrete());
   isSame(decodeTokens(encodeTokens(discrete(), "npy"), "a", model), discrete({ ...origin, ...whole }));
   isSame(decodeTokens(encodeTokens(continuous(), "npy"), "a", continuousOrigin), continuous());
-  refuses(encodeTokens(discrete(), "npy"), /expected a file that names its model, .* say which with --model/);
+  refuses(encodeTokens(discrete(), "npy"), /expected a file that names its model, .* say which: --model/);
 });
 
 test("codes alone are enough to save", () => {
