@@ -150,6 +150,21 @@ async function produce(target: string, args: string[], compiler = cc): Promise<v
   renameSync(temporary, target);
 }
 
+/** Programs that ask a GPU, and in build/tests the emulated one, for the layouts of its instructions. */
+const layouts = filesUnder("tests/native/ptx_layouts", ".cu");
+async function buildLayouts({ nvcc }: Cuda): Promise<void> {
+  const seen = Math.max(newestKernelHeader, newest(filesUnder("tests/native/ptx_layouts", ".cuh")));
+  await inParallel(
+    layouts.map((source) => ({ source, target: join(out, "bench", basename(source, ".cu")) }))
+      .filter(({ source, target }) => modified(target) < Math.max(seen, modified(join(root, source)))).map(
+        ({ source, target }) => () => {
+          const own = basename(source).startsWith("sm90_") ? ["-gencode", "arch=compute_90a,code=sm_90a"] : [];
+          return produce(target, ["-std=c++17", "-O2", ...own, ...gpuCode(80), "-Werror", "all-warnings", join(root, source)], nvcc);
+        },
+      ),
+  );
+}
+
 /** The seam to CUDA is another object in a build without it. */
 const isCuda = (source: string) => source.startsWith("csrc/backends/cuda/");
 const objectOf = (source: string) =>
@@ -207,7 +222,8 @@ async function buildEmulator(): Promise<void> {
   }
   const kernels = filesUnder("csrc/backends/cuda", ".cu"), parts = [...kernels, `${emulator}emulator.cpp`];
   const object = (source: string) => join(out, "objects", `emulated-${basename(source).replace(/\.c\w*$/, ".o")}`);
-  const seen = Math.max(newestKernelHeader, newest([...filesUnder(emulator, ".h"), `${emulator}emulator.cpp`]));
+  const own = [...filesUnder(emulator, ".h"), ...filesUnder("tests/native/ptx_layouts", ".cuh"), `${emulator}emulator.cpp`];
+  const seen = Math.max(newestKernelHeader, newest(own));
   await inParallel(
     parts.filter((s) => modified(object(s)) < Math.max(seen, modified(join(root, s)))).map((source) => () =>
       produce(object(source), [...emulated, "-x", "c++", "-c", join(root, source)], cxx)
@@ -232,17 +248,13 @@ async function buildEmulator(): Promise<void> {
       ...device,
       ...filesUnder("csrc", ".c").filter((s) => s !== backend).map(objectOf),
     ]],
-    ["emulator_test", [
-      "-x",
-      "c++",
-      join(root, emulator, "emulator_test.cu"),
-      "-x",
-      "none",
-      object(`${emulator}emulator.cpp`),
-    ]],
+    ...[`${emulator}emulator_test.cu`, ...layouts].map((source): [string, string[]] => [
+      basename(source, ".cu"),
+      ["-x", "c++", join(root, source), "-x", "none", object(`${emulator}emulator.cpp`)],
+    ]),
   ];
   const program = (name: string) => join(out, "tests", name);
-  const inputsOf = (inputs: string[]) => inputs.filter((i) => i.startsWith("/")).map(modified);
+  const inputsOf = (inputs: string[]) => [seen, ...inputs.filter((i) => i.startsWith("/")).map(modified)];
   await inParallel(
     programs.filter(([name, inputs]) => modified(program(name)) < Math.max(newest(["build.ts"]), ...inputsOf(inputs))).map(
       ([name, inputs]) => () => produce(program(name), [...emulated, ...inputs, "-pthread", "-lm"], cxx),
@@ -317,6 +329,7 @@ async function buildPrograms({ objects, libraries, newestObject }: Built): Promi
         ]),
     ),
   );
+  if (!isSanitized && cuda) await buildLayouts(cuda);
   if (!isSanitized) await buildEmulator();
 }
 

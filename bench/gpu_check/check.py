@@ -2,6 +2,8 @@
 
     python3 check.py [--device cuda|cpu] [--tiny] [--budget 460] [--out results.md] [--only ops,golden,...]
 In order of worth, until the budget (seconds) is spent; what was not reached is named as open in the results:
+    layouts    where the tensor-core instructions keep their operands, against the emulator's answer (bin/sm80_layouts,
+               bin/sm90_layouts): the first line that differs fails
     ops        every op against the scalar reference (bin/gpu_test)
     golden     every model against float64 answers, float32 and bfloat16 (bin/gpu_run)
     time       end to end, encode and decode apart, ours and PyTorch's (jit, contiguous, as users run it; channels-last;
@@ -13,6 +15,7 @@ stay on the GPU. Memory: ours is weights and arena as planned; PyTorch's is torc
 Exit code 1 when a check failed.
 """
 import argparse, datetime, gc, json, os, platform, shutil, statistics, subprocess, sys, time
+from itertools import zip_longest
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -22,7 +25,7 @@ parser.add_argument("--device", default="cuda")
 parser.add_argument("--tiny", action="store_true", help="small networks and sizes: a trial where there is no GPU")
 parser.add_argument("--budget", type=float, default=460)
 parser.add_argument("--out", default=str(HERE / "results.md"))
-parser.add_argument("--only", default="ops,golden,time,profile,sanitizer")
+parser.add_argument("--only", default="layouts,ops,golden,time,profile,sanitizer")
 parser.add_argument("--rounds", type=int, default=3)
 args = parser.parse_args()
 START = time.monotonic()
@@ -77,6 +80,20 @@ def table(head, rows):
 def expected(passed, text):
     if not passed: failures.append(text); say(f"FAILED {text}")
     return passed
+
+
+# ---------------------------------------------------------------- layouts
+def check_layouts():
+    report.append("## Layouts of the instructions, against the emulator's\n")
+    for name in ("sm80", "sm90"):
+        out, code, err = run([BIN / f"{name}_layouts"], 30)
+        if code == 3 or args.device != "cuda": open_items.append(f"layouts {name}: {err.strip() or 'no GPU'}"); continue
+        found, wanted = out.splitlines(), (HERE / "layouts" / f"{name}.txt").read_text().splitlines()
+        at = next((i for i, pair in enumerate(zip_longest(found, wanted)) if pair[0] != pair[1]), None)
+        same = "all the same" if at is None else f"line {at + 1} is {(found + ['missing'])[min(at, len(found))]!r}, and should be {(wanted + ['missing'])[min(at, len(wanted))]!r}"
+        expected(code == 0 and at is None, f"layouts {name}: exit code {code} {err[-200:]} {same}")
+        report.append(f"{name}: {len(wanted)} lines, {same}.\n")
+        say(f"layouts {report[-1].strip()}")
 
 
 # ---------------------------------------------------------------- ops
@@ -354,7 +371,7 @@ def machine():
 
 def main():
     name, provenance = machine()
-    parts = {"ops": check_ops, "golden": check_goldens, "time": time_networks, "profile": profile, "sanitizer": sanitize}
+    parts = {"layouts": check_layouts, "ops": check_ops, "golden": check_goldens, "time": time_networks, "profile": profile, "sanitizer": sanitize}
     for part, work in parts.items():
         if part not in args.only.split(","): continue
         if left() < 15: open_items.append(f"{part}: out of time"); continue
