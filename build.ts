@@ -134,7 +134,7 @@ const headers = [
 const newestHeader = newest(["build.ts", ...headers]);
 /** Kernels see few headers and take long to compile. */
 const kernelHeaders = [
-  ...filesUnder("csrc/backends/cuda", "h"),
+  ...filesUnder("csrc/backends/cuda", "h").filter((header) => !/(op|replay)\.h$/.test(header)),
   "csrc/backends/params.h",
   "csrc/core/tensor.h",
   "csrc/include/ctok.h",
@@ -159,7 +159,15 @@ async function buildLayouts({ nvcc }: Cuda): Promise<void> {
       .filter(({ source, target }) => modified(target) < Math.max(seen, modified(join(root, source)))).map(
         ({ source, target }) => () => {
           const own = basename(source).startsWith("sm90_") ? ["-gencode", "arch=compute_90a,code=sm_90a"] : [];
-          return produce(target, ["-std=c++17", "-O2", ...own, ...gpuCode(80), "-Werror", "all-warnings", join(root, source)], nvcc);
+          return produce(target, [
+            "-std=c++17",
+            "-O2",
+            ...own,
+            ...gpuCode(80),
+            "-Werror",
+            "all-warnings",
+            join(root, source),
+          ], nvcc);
         },
       ),
   );
@@ -231,22 +239,22 @@ async function buildEmulator(): Promise<void> {
   );
   const linked = filesUnder("csrc", ".c")
     .filter((s) => /backends\/cpu\/|core\/(status|fsq)\.c|cuda\/(heuristics|conv_pack)\.c/.test(s)).map(objectOf);
-  const backend = "csrc/backends/cuda/cuda_backend.c";
+  const backend = ["cuda_backend", "op", "replay"].map((f) => `csrc/backends/cuda/${f}.c`);
   const tests = ["cuda_test", "backend_test", "emulated_device"].map((t) => `${emulator}${t}.c`);
-  for (const source of [...tests, "bench/gpu_check/gpu_run.c", backend]) {
-    const flags = source === backend ? ["-DCTOK_HAS_CUDA", `-I${join(root, emulator)}`] : [];
+  for (const source of [...tests, "bench/gpu_check/gpu_run.c", ...backend]) {
+    const flags = backend.includes(source) ? ["-DCTOK_HAS_CUDA", `-I${join(root, emulator)}`] : [];
     if (isStale(object(source), source)) {
       await produce(object(source), [...common, ...warnings, ...flags, "-c", join(root, source)]);
     }
   }
-  const device = [object(backend), object("emulated_device.c"), ...parts.map(object)];
+  const device = [...backend.map(object), object("emulated_device.c"), ...parts.map(object)];
   const programs: [string, string[]][] = [
     ["cuda_test", [object("cuda_test.c"), ...parts.map(object), ...linked]],
     ["backend_test", [object("backend_test.c"), ...device, ...linked]],
     ["emulated_run", [
       object("gpu_run.c"),
       ...device,
-      ...filesUnder("csrc", ".c").filter((s) => s !== backend).map(objectOf),
+      ...filesUnder("csrc", ".c").filter((s) => !backend.includes(s)).map(objectOf),
     ]],
     ...[`${emulator}emulator_test.cu`, ...layouts].map((source): [string, string[]] => [
       basename(source, ".cu"),

@@ -8,6 +8,7 @@ In order of worth, until the budget (seconds) is spent; what was not reached is 
     golden     every model against float64 answers, float32 and bfloat16 (bin/gpu_run)
     time       end to end, encode and decode apart, ours and PyTorch's (jit, contiguous, as users run it; channels-last;
                torch.compile) in turn, round by round, and the peak memory of each
+    graphs     small images end to end with CUDA graphs and without, in turn: what starting kernels costs
     profile    each op of a network alone (bin/gpu_ops), with its part of the roof that is measured here by PyTorch
     sanitizer  compute-sanitizer memcheck and racecheck on the small op cases, where it is installed
 Times: ours are of the engine's thread from pixels in the host's memory to tokens there (or back); PyTorch's input and output
@@ -25,7 +26,7 @@ parser.add_argument("--device", default="cuda")
 parser.add_argument("--tiny", action="store_true", help="small networks and sizes: a trial where there is no GPU")
 parser.add_argument("--budget", type=float, default=460)
 parser.add_argument("--out", default=str(HERE / "results.md"))
-parser.add_argument("--only", default="layouts,ops,golden,time,profile,sanitizer")
+parser.add_argument("--only", default="layouts,ops,golden,time,graphs,profile,sanitizer")
 parser.add_argument("--rounds", type=int, default=3)
 args = parser.parse_args()
 START = time.monotonic()
@@ -137,6 +138,7 @@ def check_goldens():
             peer = peers.get(model, {}).get(size, {}).get("bfloat16", {})
             limit = {k: 2e-5 if precision == "f32" else 0.9 * peer.get(k, float("nan")) for k in ("pre_quant", "reconstruction")}
             name = f"{model} {size} {precision}"
+            expected(result["repeats"], f"golden {name}: a second run, as graphs, gave other bits")
             if "stream" in result: limit["stream"] = limit["pre_quant"]
             for k, most in limit.items(): expected(result[k] <= most, f"golden {name} {k}: {result[k]:.2e}, at most {most:.2e}")
             different = result.get("different")
@@ -235,9 +237,9 @@ def read_safetensors(torch, path):
 
 
 # ---------------------------------------------------------------- end to end
-def ours(model, frames, height, width, precision, runs):
+def ours(model, frames, height, width, precision, runs, graphs="on"):
     out, code, err = run([BIN / "gpu_run", "time", weights(model, args.tiny), height, width, "--frames", frames, "--device", args.device,
-                          "--precision", precision, "--runs", runs], 90)
+                          "--precision", precision, "--runs", runs, "--graphs", graphs], 90)
     rows = {r["half"]: r for r in json_lines(out) if "half" in r}
     if len(rows) != 2:
         failed = [r["error"] for r in json_lines(out) if "error" in r] or [err[-200:] or f"exit code {code}"]
@@ -287,7 +289,7 @@ def time_case(modules, model, frames, height, width, precision, modes):
 def time_networks():
     modules = load_torch()
     report.append("## End to end\n")
-    report.append("Milliseconds: median (least to most) over all rounds; bold: PyTorch's median over ours. Memory in MiB. One warm-up a round. float32 without TF32, on both sides.\n")
+    report.append("Milliseconds: median (least to most) over all rounds; bold: PyTorch's median over ours. Memory in MiB. Two warm-ups a round. float32 without TF32, on both sides.\n")
     rows = []
     for i, case in enumerate(CASES):
         modes = ["jit", "channels-last"] + (["compile"] if i in (0, 2) else [])  # compiling takes a minute a network
@@ -296,6 +298,24 @@ def time_networks():
         rows += list(time_case(modules, *case, precision, modes))
     if not args.tiny and left() > 60: rows += list(time_case(modules, *CASES[0], "f32", ["jit"]))
     table(["case", "ctok ms", "MiB", "PyTorch jit ms", "MiB", "channels-last ms", "MiB", "torch.compile ms", "MiB"], rows)
+
+
+def time_graphs():
+    report.append("## CUDA graphs\n")
+    report.append("Milliseconds: median of all rounds with graphs, and with each kernel started alone. One network at sizes where starting shows.\n")
+    rows = []
+    for side in (64,) if args.tiny else (256, 512):
+        found = {(half, graphs): [] for half in ("encode", "decode") for graphs in ("on", "off")}
+        for _ in range(1 if args.tiny else 2):
+            for graphs in ("on", "off"):
+                if left() < 20: continue
+                for half, row in ours("DI8x8", 1, side, side, "f32" if args.tiny else "bf16", 20, graphs).items(): found[half, graphs].append(row["median_ms"])
+        for half in ("encode", "decode"):
+            on, off = found[half, "on"], found[half, "off"]
+            if not on or not off: open_items.append(f"graphs {side}x{side} {half}: not measured"); continue
+            rows.append((f"DI8x8 {side}x{side} {half}", f"{statistics.median(on):.3f}", f"{statistics.median(off):.3f}", f"{statistics.median(off) / statistics.median(on):.2f}"))
+    table(["case", "with graphs", "without", "without over with"], rows)
+    say("graphs done")
 
 
 # ---------------------------------------------------------------- each op
@@ -371,7 +391,7 @@ def machine():
 
 def main():
     name, provenance = machine()
-    parts = {"layouts": check_layouts, "ops": check_ops, "golden": check_goldens, "time": time_networks, "profile": profile, "sanitizer": sanitize}
+    parts = {"layouts": check_layouts, "ops": check_ops, "golden": check_goldens, "time": time_networks, "graphs": time_graphs, "profile": profile, "sanitizer": sanitize}
     for part, work in parts.items():
         if part not in args.only.split(","): continue
         if left() < 15: open_items.append(f"{part}: out of time"); continue

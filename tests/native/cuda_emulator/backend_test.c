@@ -1,6 +1,7 @@
 // The CUDA backend itself, on the emulator: what it says when there is no driver, no GPU, an old one, no memory or a lost one;
-// that it gives back what it took; and every op through the seam, in the cases of gpu_ops.h that the emulator can do in
+// that it gives back what it took; which ops it starts as graphs, and what happens where that fails; and every op through the seam, in the cases of gpu_ops.h that the emulator can do in
 // seconds (cuda_test.c has all shapes and tiles). Prints TAP; the exit code is 1 when a test failed.
+#include "../../../csrc/backends/cuda/replay.h"
 #include "../gpu_ops.h"
 #include "cuda_runtime_api.h"
 
@@ -64,6 +65,85 @@ static void test_failures(void) {
     report(emulated_device.num_allocations == 0, "all memory was given back: %d kept", emulated_device.num_allocations);
 }
 
+// ---------------------------------------------------------------- graphs
+static uint32_t *run_whole(const replayed *r, int content, ctok_status want, const char *name) {
+    ctok_status status;
+    uint32_t *words = replayed_run(r, 0, content, REPLAYED_STEPS, &status);
+    report(status == want, "graphs: %s: status %d", name, (int)status);
+    return words;
+}
+
+static void expect_same(uint32_t *got, const uint32_t *want, const replayed *r, const char *name) {
+    report(is_same(got, want, r->out_words), "graphs: %s: the same bits", name);
+    free(got);
+}
+
+static void expect_counts(int captures, int launches, const char *name) {
+    report(emulated_device.num_captures == captures && emulated_device.num_graph_launches == launches, "graphs: %s: %d of %d captures, %d of %d launches",
+           name, emulated_device.num_captures, captures, emulated_device.num_graph_launches, launches);
+}
+
+// When a graph is captured and launched, and that whatever fails there costs no result.
+static void test_graphs(void) {
+    emulated_device = whole;
+    emulator_settings = (emulator_options){0};
+    backend *b = NULL;
+    if (cuda_backend_open(&b, 0, NULL) != CTOK_OK) {
+        report(false, "graphs: opens");
+        return;
+    }
+    replayed r = replayed_make(b);
+    uint32_t *want = run_whole(&r, 0, CTOK_OK, "the first run");
+    expect_counts(0, 0, "the first run starts every op");
+    expect_same(run_whole(&r, 0, CTOK_OK, "the second run"), want, &r, "the second run");
+    expect_counts(1, 1, "the second run is captured");
+    expect_same(run_whole(&r, 0, CTOK_OK, "the third run"), want, &r, "the third run");
+    expect_counts(1, 2, "the third is launched alone");
+
+    atomic_bool is_cancelled = true;
+    for (int step = 0; step < 2; step++) replayed_step(&r, step, r.in[0]);
+    b->cancel = &is_cancelled;
+    report(replayed_step(&r, 2, r.in[0]) == CTOK_E_CANCELLED && b->finish(b, NULL) == CTOK_OK, "graphs: a run is cancelled");
+    b->cancel = NULL;
+    expect_counts(1, 2, "what was held back of it is not started");
+    expect_same(run_whole(&r, 0, CTOK_OK, "after it"), want, &r, "after it");
+    expect_counts(1, 3, "the next run has its graph");
+
+    emulated_device.fail_graphs = 4;
+    free(run_whole(&r, 0, CTOK_E_MEMORY, "a graph that cannot be launched"));
+    emulated_device.fail_graphs = 0;
+    expect_same(run_whole(&r, 0, CTOK_OK, "after a failed launch"), want, &r, "after a failed launch");
+    expect_counts(1, 4, "its graph is still there");
+
+    replay_is_off = true;
+    expect_same(run_whole(&r, 0, CTOK_OK, "without graphs"), want, &r, "without graphs");
+    expect_counts(1, 4, "none is used where they are off");
+    replay_is_off = false;
+
+    for (int way = 1; way <= 3; way++) {  // memory is given back, so every kept list goes
+        static const char *const names[] = {"capturing cannot begin", "a capture is broken", "no memory for a graph"};
+        drop(b, b->alloc(b, 64));
+        emulated_device.fail_graphs = way;
+        int before = emulated_device.num_captures;
+        for (int i = 0; i < 3; i++) expect_same(run_whole(&r, 0, CTOK_OK, names[way - 1]), want, &r, names[way - 1]);
+        expect_counts(before + 1, 4, "tried once, and then started op by op");
+        report(emulated_device.num_graphs == 0, "graphs: %s: %d are kept", names[way - 1], emulated_device.num_graphs);
+    }
+    emulated_device.fail_graphs = 0;
+    drop(b, b->alloc(b, 64));
+    for (int i = 0; i < 2; i++) expect_same(run_whole(&r, 0, CTOK_OK, "at last"), want, &r, "at last");
+    report(emulated_device.num_graphs == 1, "graphs: one is kept");
+
+    for (int step = 0; step < 3; step++) replayed_step(&r, step, r.in[0]);
+    emulated_device.is_lost = true;
+    ctok_error error = {.struct_size = sizeof error};
+    report(b->finish(b, &error) == CTOK_E_DEVICE && strstr(error.message, "is lost to this process"), "graphs: the device is lost while ops are held back: %s",
+           error.message);
+    free(want);
+    replayed_free(&r), b->close(b);
+    report(emulated_device.num_graphs == 0 && emulated_device.num_allocations == 0, "graphs: none is left when the device is closed");
+}
+
 static int num_devices_tested;  // each in other modes of the emulator
 
 static void test_device(int major, int minor, int shared_bytes) {
@@ -77,6 +157,8 @@ static void test_device(int major, int minor, int shared_bytes) {
         return;
     }
     test_gpu_ops(&t);
+    report(emulated_device.num_captures >= 2 && emulated_device.num_graph_launches >= 5, "capability %d.%d: %d graphs, launched %d times", major, minor,
+           emulated_device.num_captures, emulated_device.num_graph_launches);
     t.gpu->close(t.gpu), t.reference->close(t.reference);
     report(emulated_device.num_allocations == 0 && emulated_device.used_bytes == 0, "capability %d.%d: all memory was given back, %d cases left out",
            major, minor, t.num_left_out);
@@ -84,7 +166,7 @@ static void test_device(int major, int minor, int shared_bytes) {
 
 int main(void) {
     test_opening();
-    test_failures();
+    test_failures(), test_graphs();
     most_products = 1 << 21;
     test_device(8, 6, 101376);
     most_products = 1 << 16;

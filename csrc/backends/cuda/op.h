@@ -1,0 +1,39 @@
+// An op as data: what it is, its pointers and its parameters, so that a list of them can be compared with an earlier one and
+// started again. Who calls it: cuda_backend.c, replay.c.
+#ifndef CTOK_CUDA_OP_H
+#define CTOK_CUDA_OP_H
+
+#include "kernels.h"
+
+typedef enum { CUDA_HAAR, CUDA_UNHAAR, CUDA_CONV, CUDA_POOL, CUDA_NORM, CUDA_ATTENTION, CUDA_QUANTIZE } cuda_op_kind;
+
+typedef struct {
+    cuda_op_kind kind;
+    const void *pointers[6];  // in the order of the kernel's arguments; NULL where it has fewer
+    union {
+        haar_params haar;
+        conv_params conv;
+        pool_params pool;
+        norm_params norm;
+        attention_params attention;
+        fsq_params fsq;
+    };
+} op;
+
+// What kernels need of the device they run on.
+typedef struct {
+    device_limits limits;
+    void *norm_workspace;
+    cudaStream_t stream;
+} op_device;
+
+// 0, or the CUDA error of the start.
+int op_start(const op *o, const op_device *device);
+
+// Whether both start the same kernels on the same memory.
+bool op_is_same(const op *a, const op *b);
+
+// Multiplications of one channel by another: what large ops take their time for.
+int64_t op_products(const op *o);
+
+#endif
