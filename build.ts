@@ -240,7 +240,7 @@ async function buildEmulator(): Promise<void> {
   const linked = filesUnder("csrc", ".c")
     .filter((s) => /backends\/cpu\/|core\/(status|fsq)\.c|cuda\/(heuristics|conv_pack)\.c/.test(s)).map(objectOf);
   const backend = ["cuda_backend", "op", "replay"].map((f) => `csrc/backends/cuda/${f}.c`);
-  const tests = ["cuda_test", "backend_test", "emulated_device"].map((t) => `${emulator}${t}.c`);
+  const tests = ["cuda_test", "backend_test", "loss_test", "emulated_device"].map((t) => `${emulator}${t}.c`);
   for (const source of [...tests, "bench/gpu_check/gpu_run.c", ...backend]) {
     const flags = backend.includes(source) ? ["-DCTOK_HAS_CUDA", `-I${join(root, emulator)}`] : [];
     if (isStale(object(source), source)) {
@@ -251,11 +251,11 @@ async function buildEmulator(): Promise<void> {
   const programs: [string, string[]][] = [
     ["cuda_test", [object("cuda_test.c"), ...parts.map(object), ...linked]],
     ["backend_test", [object("backend_test.c"), ...device, ...linked]],
-    ["emulated_run", [
-      object("gpu_run.c"),
+    ...["loss_test", "emulated_run"].map((name): [string, string[]] => [name, [
+      object(name === "loss_test" ? "loss_test.c" : "gpu_run.c"),
       ...device,
       ...filesUnder("csrc", ".c").filter((s) => !backend.includes(s)).map(objectOf),
-    ]],
+    ]]),
     ...[`${emulator}emulator_test.cu`, ...layouts].map((source): [string, string[]] => [
       basename(source, ".cu"),
       ["-x", "c++", join(root, source), "-x", "none", object(`${emulator}emulator.cpp`)],
