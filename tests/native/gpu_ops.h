@@ -364,7 +364,7 @@ typedef struct {
 
 static inline replayed replayed_make(backend *b) {
     replayed r = {.gpu = b, .dtype = b->ops->has_bf16 ? CTOK_BF16 : CTOK_F32};
-    ctok_shape whole = {1, 1, 8, 6, REPLAYED_CHANNELS}, halved = {1, 1, 4, 3, REPLAYED_CHANNELS};
+    ctok_shape whole = {1, 1, 8, 16, REPLAYED_CHANNELS}, halved = {1, 1, 4, 8, REPLAYED_CHANNELS};
     r.conv = (conv_params){.in = whole, .out = whole, .kernel = 3, .stride = 1, .pad_before = 1, .upsample = 1, .kernel_t = 1, .stride_t = 1,
                            .upsample_t = 1, .in_dtype = r.dtype, .out_dtype = r.dtype};
     r.norm = (norm_params){.shape = whole, .groups = 4, .epsilon = 1e-6f, .has_silu = true, .dtype = r.dtype};

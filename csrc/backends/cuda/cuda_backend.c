@@ -81,14 +81,14 @@ static ctok_status end(cuda_backend *c, int error) {
 }
 
 static ctok_status start_all(cuda_backend *c, replay_ops ready) {
-    for (int32_t i = 0; i < ready.count; i++) {
+    for (int32_t i = ready.first; i < ready.end; i++) {
         CTOK_TRY(begin(c));
-        CTOK_TRY(end(c, op_start(&ready.ops[i], &c->own)));
+        CTOK_TRY(end(c, op_start(ready.ops, i, ready.num_ops, &c->own)));
     }
     return CTOK_OK;
 }
 
-// The op, now or with those that follow it.
+// The op, when the next one has come or with those that follow it.
 static ctok_status start(cuda_backend *c, const op *o) {
     ctok_status status = begin(c);
     if (status == CTOK_OK) return start_all(c, replay_add(&c->replay, o));

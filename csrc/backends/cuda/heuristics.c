@@ -48,6 +48,20 @@ conv_tile conv_tile_choose(const conv_params *p, device_limits device) {
     return best;
 }
 
+norm_parts conv_parts(const conv_params *p, conv_tile tile, const norm_params *norm) {
+    const norm_parts none = {0, 0};
+    conv_tile_shape s = conv_tiles[tile];
+    ctok_shape a = p->out, b = norm->shape;
+    int64_t frame = a.h * a.w, tiles = shape_positions(a) / s.m * divide_up(a.c, s.n);
+    if (p->out_dtype != CTOK_BF16 || norm->dtype != CTOK_BF16) return none;  // what is stored is what is counted
+    if (a.n != b.n || a.t != b.t || a.h != b.h || a.w != b.w || a.c != b.c) return none;
+    if (norm->groups == 1) return none;                    // of a video: the tile depends on how many frames come at once, and that must not show
+    if (frame % s.m) return none;                          // a tile would lie in two frames, or beyond the last
+    if (a.c % norm->groups || a.c / norm->groups % 4) return none;  // a thread's four channels would be of two groups
+    if (tiles * norm->groups > NORM_MOMENTS) return none;  // more than there is room for
+    return (norm_parts){s.m, s.n};
+}
+
 // ---------------------------------------------------------------- attention
 attention_tile attention_tile_choose(const attention_params *p, device_limits device) {
     // Two panels a stage halve the barriers; 138 KB at width 512 is more than 8.6 and 8.9 have.

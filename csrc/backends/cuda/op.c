@@ -5,10 +5,20 @@
 #ifdef CTOK_HAS_CUDA
 #include <string.h>
 
-static int start_conv(const op *o, const op_device *d) {
+static conv_tile tile_of(const op *conv, const op_device *d) { return conv_tile_choose(&conv->conv, d->limits); }
+
+// The parts in which a convolution gathers the moments of the op behind it; 0: that is no norm of its output, or it cannot.
+static norm_parts parts_between(const op *o, const op *next, const op_device *d) {
+    if (o->kind != CUDA_CONV || o->conv.in_dtype == CTOK_F32 || next->kind != CUDA_NORM || next->pointers[1] != o->pointers[0]) return (norm_parts){0, 0};
+    return conv_parts(&o->conv, tile_of(o, d), &next->norm);
+}
+
+static int start_conv(const op *o, const op *next, const op_device *d) {
     const void *const *a = o->pointers;
     if (o->conv.in_dtype == CTOK_F32) return smxx_conv((void *)a[0], a[1], a[2], a[3], a[4], a[5], &o->conv, d->stream);
-    return sm80_conv((void *)a[0], a[1], a[2], a[3], a[4], a[5], &o->conv, conv_tile_choose(&o->conv, d->limits), d->stream);
+    bool has_moments = next && parts_between(o, next, d).slab_positions;
+    return sm80_conv((void *)a[0], a[1], a[2], a[3], a[4], a[5], &o->conv, tile_of(o, d), has_moments ? d->norm_workspace : NULL,
+                     has_moments ? next->norm.groups : 0, d->stream);
 }
 
 static int start_attention(const op *o, const op_device *d) {
@@ -19,15 +29,19 @@ static int start_attention(const op *o, const op_device *d) {
     return sm80_attention((void *)a[0], a[1], a[2], a[3], p, attention_tile_choose(p, d->limits), d->stream);
 }
 
-int op_start(const op *o, const op_device *d) {
+int op_start(const op *ops, int32_t i, int32_t num_ops, const op_device *d) {
+    const op *o = &ops[i];
     const void *const *a = o->pointers;
     void *out = (void *)a[0];
     switch (o->kind) {
         case CUDA_HAAR: return smxx_haar(out, a[1], &o->haar, d->stream);
         case CUDA_UNHAAR: return smxx_unhaar(out, a[1], &o->haar, d->stream);
-        case CUDA_CONV: return start_conv(o, d);
+        case CUDA_CONV: return start_conv(o, i + 1 < num_ops ? o + 1 : NULL, d);
         case CUDA_POOL: return smxx_pool(out, a[1], &o->pool, d->stream);
-        case CUDA_NORM: return smxx_norm(out, a[1], a[2], a[3], d->norm_workspace, &o->norm, d->stream);
+        case CUDA_NORM: {
+            norm_parts parts = i > 0 ? parts_between(o - 1, o, d) : (norm_parts){0, 0};
+            return smxx_norm(out, a[1], a[2], a[3], d->norm_workspace, parts, &o->norm, d->stream);
+        }
         case CUDA_ATTENTION: return start_attention(o, d);
         default: return smxx_quantize(out, (void *)a[1], a[2], &o->fsq, d->stream);
     }

@@ -27,8 +27,9 @@ typedef struct {
     cudaStream_t stream;
 } op_device;
 
-// 0, or the CUDA error of the start.
-int op_start(const op *o, const op_device *device);
+// Starts ops[i] of a list in which nothing but its ops is done between them. 0, or the CUDA error of the start.
+// A convolution gathers the moments of the norm that follows it, so the one after ops[i] must be known, or i the last.
+int op_start(const op *ops, int32_t i, int32_t num_ops, const op_device *device);
 
 // Whether both start the same kernels on the same memory.
 bool op_is_same(const op *a, const op *b);

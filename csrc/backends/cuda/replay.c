@@ -32,19 +32,24 @@ static replay_list *find(replay *r, bool is_whole) {
 }
 
 replay_ops replay_add(replay *r, const op *next) {
-    bool is_first = r->num_now == 0, was_held = is_first || r->follows;
+    bool is_first = r->num_now == 0;
     if (is_first) {
         if (atomic_exchange(&r->is_stale, false)) replay_close(r);
         r->is_too_large = atomic_load(&replay_is_off), r->products = 0;
+    } else if (r->is_too_large && r->num_now > 2) {  // the last two are enough: one started, and one that is not
+        memmove(r->now, &r->now[r->num_now - 2], 2 * sizeof(op));
+        r->num_now = 2, r->num_started = 1;
     }
-    if (r->is_too_large) r->num_now = 0;  // nothing is held back: the place is free
-    int32_t first = was_held ? 0 : r->num_now;
+    bool was_held = r->num_started == 0;
     r->now[r->num_now++] = *next;
     r->products += op_products(next);
     r->is_too_large |= r->num_now > REPLAY_MOST_OPS || r->products > REPLAY_MOST_PRODUCTS;
     if (r->is_too_large || !was_held) r->follows = NULL;
-    else if (is_first || r->follows->num_ops < r->num_now || !op_is_same(&r->follows->ops[r->num_now - 1], next)) r->follows = find(r, false);
-    return r->follows ? (replay_ops){0} : (replay_ops){r->now + first, r->num_now - first};
+    else if (!r->follows || r->follows->num_ops < r->num_now || !op_is_same(&r->follows->ops[r->num_now - 1], next)) r->follows = find(r, false);
+    replay_ops ready = {r->now, r->num_started, r->num_now - 1, r->num_now};
+    if (r->follows) return (replay_ops){0};
+    r->num_started = ready.end;
+    return ready;
 }
 
 // ---------------------------------------------------------------- the end of a list
@@ -65,7 +70,7 @@ static bool capture(replay_list *l, const op_device *device) {
     cudaGraph_t graph = NULL;
     int failed = cudaStreamBeginCapture(device->stream, cudaStreamCaptureModeThreadLocal);  // other threads may allocate meanwhile
     if (!failed) {
-        for (int32_t i = 0; i < l->num_ops && !failed; i++) failed = op_start(&l->ops[i], device);
+        for (int32_t i = 0; i < l->num_ops && !failed; i++) failed = op_start(l->ops, i, l->num_ops, device);
         int ended = cudaStreamEndCapture(device->stream, &graph);  // whatever happened: the stream computes again
         if (!failed) failed = ended;
     }
@@ -78,7 +83,7 @@ static bool capture(replay_list *l, const op_device *device) {
 }
 
 bool replay_end(replay *r, const op_device *device, replay_ops *rest, cudaError_t *error) {
-    *rest = (replay_ops){r->now, r->follows ? r->num_now : 0};
+    *rest = (replay_ops){r->now, r->num_started, r->num_now, r->num_now};
     replay_list *l = r->follows ? find(r, true) : NULL;
     if (!l && !r->is_too_large) keep(r);
     replay_drop(r);
@@ -89,5 +94,5 @@ bool replay_end(replay *r, const op_device *device, replay_ops *rest, cudaError_
     return true;
 }
 
-void replay_drop(replay *r) { r->num_now = 0, r->follows = NULL; }
+void replay_drop(replay *r) { r->num_now = r->num_started = 0, r->follows = NULL; }
 #endif

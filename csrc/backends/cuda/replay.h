@@ -1,6 +1,6 @@
 // CUDA graphs: ops that come again, the same ones on the same memory, are started all at once. A list of ops is what is called
 // between two moments at which the host copies or waits.
-//     the first time    each op is started as it comes, and the list is kept
+//     the first time    each op is started when the next one has come (op_start looks at it), and the list is kept
 //     again             ops are held back as long as a kept list begins with them; where it ends, it is captured as a graph
 //                       (once; the first time has loaded its kernels) and the graph is launched
 //     otherwise         at the first op that differs those held back are started, one by one
@@ -39,21 +39,21 @@ typedef struct {
 typedef struct {
     replay_list kept[REPLAY_LISTS];
     op now[REPLAY_MOST_OPS + 1];  // the list so far
-    int32_t num_now;
+    int32_t num_now, num_started;
     int64_t products;
-    const replay_list *follows;  // a kept list that begins with `now`: none of it was started. NULL: all of it was
-    bool is_too_large;        // to be kept: `now` holds the last op alone
+    const replay_list *follows;  // a kept list that begins with `now`: none of it was started
+    bool is_too_large;        // to be kept: `now` holds the end of the list alone
     atomic_bool is_stale;     // memory was given back
     uint64_t num_lists;
 } replay;
 
-// Ops to be started now, in this order; valid until the next call.
+// Ops to be started now: `first` to `end` - 1 of a list, of which num_ops are known; valid until the next call.
 typedef struct {
     const op *ops;
-    int32_t count;
+    int32_t first, end, num_ops;
 } replay_ops;
 
-// The next op: it and those held back before it, or none as they are all held back.
+// The next op: those before it that are not started, or none as they are all held back.
 replay_ops replay_add(replay *r, const op *next);
 
 // The list has ended. Launches its graph, or gives what is still to be started. True: a graph was launched, with *error.

@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(CONV_THREADS) smxx_conv_kernel(conv_call<float
 extern "C" int smxx_conv(void *out, const void *in, const void *past, const void *residual, const void *packed, const float *bias,
                          const conv_params *p, cudaStream_t stream) {
     conv_call<float> call = {out, (const float *)in, (const float *)past, residual, packed, bias, *p,
-                             conv_padded(p->out.c, SMXX_CONV_PADDING) * p->in.c};
+                             conv_padded(p->out.c, SMXX_CONV_PADDING) * p->in.c, NULL, 0};
     int64_t tiles_n = (p->out.c + CONV_BN - 1) / CONV_BN, tiles_m = (shape_positions(p->out) + CONV_BM - 1) / CONV_BM;
     return LAUNCH(smxx_conv_kernel, dim3((unsigned)(tiles_m * tiles_n)), dim3(CONV_THREADS), CONV_SHARED_BYTES, stream, call);
 }
