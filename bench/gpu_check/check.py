@@ -8,7 +8,7 @@ In order of worth, until the budget (seconds) is spent; what was not reached is 
     golden     every model against float64 answers, float32 and bfloat16 (bin/gpu_run)
     time       end to end, encode and decode apart, ours and PyTorch's (jit, contiguous, as users run it; channels-last;
                torch.compile) in turn, round by round, and the peak memory of each
-    graphs     small images end to end with CUDA graphs and without, in turn: what starting kernels costs
+    fusions    a small and a large image end to end, and without each thing that is done for speed (gpu_run --without), in turn
     profile    each op of a network alone (bin/gpu_ops), with its part of the roof that is measured here by PyTorch
     sanitizer  compute-sanitizer memcheck and racecheck on the small op cases, where it is installed
 Times: ours are of the engine's thread from pixels in the host's memory to tokens there (or back); PyTorch's input and output
@@ -26,7 +26,7 @@ parser.add_argument("--device", default="cuda")
 parser.add_argument("--tiny", action="store_true", help="small networks and sizes: a trial where there is no GPU")
 parser.add_argument("--budget", type=float, default=460)
 parser.add_argument("--out", default=str(HERE / "results.md"))
-parser.add_argument("--only", default="layouts,ops,golden,time,graphs,profile,sanitizer")
+parser.add_argument("--only", default="layouts,ops,golden,time,fusions,profile,sanitizer")
 parser.add_argument("--rounds", type=int, default=3)
 args = parser.parse_args()
 START = time.monotonic()
@@ -237,9 +237,9 @@ def read_safetensors(torch, path):
 
 
 # ---------------------------------------------------------------- end to end
-def ours(model, frames, height, width, precision, runs, graphs="on"):
+def ours(model, frames, height, width, precision, runs, without="nothing"):
     out, code, err = run([BIN / "gpu_run", "time", weights(model, args.tiny), height, width, "--frames", frames, "--device", args.device,
-                          "--precision", precision, "--runs", runs, "--graphs", graphs], 90)
+                          "--precision", precision, "--runs", runs, "--without", without], 90)
     rows = {r["half"]: r for r in json_lines(out) if "half" in r}
     if len(rows) != 2:
         failed = [r["error"] for r in json_lines(out) if "error" in r] or [err[-200:] or f"exit code {code}"]
@@ -300,22 +300,23 @@ def time_networks():
     table(["case", "ctok ms", "MiB", "PyTorch jit ms", "MiB", "channels-last ms", "MiB", "torch.compile ms", "MiB"], rows)
 
 
-def time_graphs():
-    report.append("## CUDA graphs\n")
-    report.append("Milliseconds: median of all rounds with graphs, and with each kernel started alone. One network at sizes where starting shows.\n")
-    rows = []
-    for side in (64,) if args.tiny else (256, 512):
-        found = {(half, graphs): [] for half in ("encode", "decode") for graphs in ("on", "off")}
+def time_fusions():
+    report.append("## What is done for speed, and what it brings\n")
+    report.append("Milliseconds: median of all rounds, of one network as it is, and without CUDA graphs, statistics of norms in the convolutions before, "
+                  "convolutions of one input together; bold: that over the first.\n")
+    parts, rows = ("nothing", "graphs", "moments", "together"), []
+    for side in (64,) if args.tiny else (256, 1024):
+        found = {(half, part): [] for half in ("encode", "decode") for part in parts}
         for _ in range(1 if args.tiny else 2):
-            for graphs in ("on", "off"):
+            for part in parts:
                 if left() < 20: continue
-                for half, row in ours("DI8x8", 1, side, side, "f32" if args.tiny else "bf16", 20, graphs).items(): found[half, graphs].append(row["median_ms"])
+                for half, row in ours("DI8x8", 1, side, side, "f32" if args.tiny else "bf16", 10, part).items(): found[half, part].append(row["median_ms"])
         for half in ("encode", "decode"):
-            on, off = found[half, "on"], found[half, "off"]
-            if not on or not off: open_items.append(f"graphs {side}x{side} {half}: not measured"); continue
-            rows.append((f"DI8x8 {side}x{side} {half}", f"{statistics.median(on):.3f}", f"{statistics.median(off):.3f}", f"{statistics.median(off) / statistics.median(on):.2f}"))
-    table(["case", "with graphs", "without", "without over with"], rows)
-    say("graphs done")
+            medians = [statistics.median(found[half, part]) if found[half, part] else None for part in parts]
+            if None in medians: open_items.append(f"fusions {side}x{side} {half}: not measured"); continue
+            rows.append([f"DI8x8 {side}x{side} {half}", f"{medians[0]:.3f}"] + [f"{m:.3f} **{m / medians[0]:.2f}**" for m in medians[1:]])
+    table(["case", "ctok ms", "without graphs", "without moments", "without together"], rows)
+    say("fusions done")
 
 
 # ---------------------------------------------------------------- each op
@@ -391,7 +392,7 @@ def machine():
 
 def main():
     name, provenance = machine()
-    parts = {"layouts": check_layouts, "ops": check_ops, "golden": check_goldens, "time": time_networks, "graphs": time_graphs, "profile": profile, "sanitizer": sanitize}
+    parts = {"layouts": check_layouts, "ops": check_ops, "golden": check_goldens, "time": time_networks, "fusions": time_fusions, "profile": profile, "sanitizer": sanitize}
     for part, work in parts.items():
         if part not in args.only.split(","): continue
         if left() < 15: open_items.append(f"{part}: out of time"); continue

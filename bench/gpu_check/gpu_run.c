@@ -6,14 +6,15 @@
 //     gpu_run time MODEL HEIGHT WIDTH [options]             two warm-ups of each half, then runs; milliseconds on the engine's
 //         thread, from pixels (u8) or tokens in the host's memory to tokens or pixels there, and the memory that a plan counts
 //         {"model", "half", "median_ms", "min_ms", "max_ms", "runs", "arena_mib", "weight_mib", ...}
-//     options: --device auto|cpu|cuda --precision auto|f32|bf16 --frames N --runs N --graphs on|off (of a GPU: csrc/backends/cuda/replay.h)
+//     options: --device auto|cpu|cuda --precision auto|f32|bf16 --frames N --runs N
+//         --without nothing|graphs|moments|together  of what a GPU does for speed (csrc/backends/cuda/op.h), to time what it brings
 // Exit code 1 with {"error"} when something fails. Who calls it: check.py; by hand.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../csrc/backends/cuda/replay.h"
+#include "../../csrc/backends/cuda/op.h"
 #include "../../csrc/checkpoint/checkpoint.h"
 #include "../../csrc/include/ctok.h"
 
@@ -276,7 +277,7 @@ static void time_model(int64_t height, int64_t width) {
 }
 
 int main(int argc, char **argv) {
-    static const char *const devices[] = {"auto", "cpu", "cuda"}, *const precisions[] = {"auto", "f32", "bf16"}, *const switches[] = {"on", "off"};
+    static const char *const devices[] = {"auto", "cpu", "cuda"}, *const precisions[] = {"auto", "f32", "bf16"}, *const parts[] = {"nothing", "graphs", "moments", "", "together"};
     int num_plain = 0;
     const char *plain[5] = {NULL};
     for (int i = 1; i < argc; i++) {
@@ -287,14 +288,14 @@ int main(int argc, char **argv) {
         }
         if (strcmp(argv[i], "--device") == 0) device = (uint32_t)number_of("--device", value, devices, 3);
         else if (strcmp(argv[i], "--precision") == 0) precision = (uint32_t)number_of("--precision", value, precisions, 3);
-        else if (strcmp(argv[i], "--graphs") == 0) replay_is_off = number_of("--graphs", value, switches, 2);
+        else if (strcmp(argv[i], "--without") == 0) atomic_store(&op_left_out, (unsigned)number_of("--without", value, parts, 5));
         else if (strcmp(argv[i], "--frames") == 0) num_frames = atoll(value);
         else if (strcmp(argv[i], "--runs") == 0) num_runs = atoi(value);
         i++;
     }
     bool is_golden = num_plain == 3 && strcmp(plain[0], "golden") == 0, is_time = num_plain == 4 && strcmp(plain[0], "time") == 0;
     if (!(is_golden || is_time) || num_runs < 1) {
-        fprintf(stderr, "usage: gpu_run golden MODEL GOLDEN | time MODEL HEIGHT WIDTH  [--device D --precision P --frames N --runs N --graphs G]\n");
+        fprintf(stderr, "usage: gpu_run golden MODEL GOLDEN | time MODEL HEIGHT WIDTH  [--device D --precision P --frames N --runs N --without PART]\n");
         return 2;
     }
     open_model(plain[1]);

@@ -348,17 +348,17 @@ static inline void test_gpu_memory(gpu_tests *t) {
 }
 
 // ---------------------------------------------------------------- the same ops again
-// A short network: conv, norm in place, conv with residual, pool, attention. Its memory stays where it is.
-enum { REPLAYED_STEPS = 5, REPLAYED_CHANNELS = 32 };
+// A short network: conv, norm in place, conv with residual, pool, q, k, v, attention. Its memory stays where it is.
+enum { REPLAYED_STEPS = 8, REPLAYED_CHANNELS = 32 };
 typedef struct {
     backend *gpu;
     ctok_dtype dtype;
-    conv_params conv;
+    conv_params conv, linear;
     norm_params norm;
     pool_params pool;
     attention_params attention;
     int64_t in_bytes, out_words;
-    void *in[2], *packed, *vector, *a, *c, *half, *out, *workspace;
+    void *in[2], *packed, *part[3], *vector, *a, *c, *half, *qkv[3], *out, *workspace;
     uint16_t *contents[2];
 } replayed;
 
@@ -367,6 +367,8 @@ static inline replayed replayed_make(backend *b) {
     ctok_shape whole = {1, 1, 8, 16, REPLAYED_CHANNELS}, halved = {1, 1, 4, 8, REPLAYED_CHANNELS};
     r.conv = (conv_params){.in = whole, .out = whole, .kernel = 3, .stride = 1, .pad_before = 1, .upsample = 1, .kernel_t = 1, .stride_t = 1,
                            .upsample_t = 1, .in_dtype = r.dtype, .out_dtype = r.dtype};
+    r.linear = r.conv;
+    r.linear.in = r.linear.out = halved, r.linear.kernel = 1, r.linear.pad_before = 0;
     r.norm = (norm_params){.shape = whole, .groups = 4, .epsilon = 1e-6f, .has_silu = true, .dtype = r.dtype};
     r.pool = (pool_params){.in = whole, .out = halved, .dtype = r.dtype};
     r.attention = (attention_params){.shape = halved, .dtype = r.dtype};
@@ -376,6 +378,10 @@ static inline replayed replayed_make(backend *b) {
     float *weight = new_random(weights, 0.1f, 0), *vector = new_random(REPLAYED_CHANNELS, 1, 0);
     r.packed = b->alloc(b, b->ops->conv_weight_bytes(b, REPLAYED_CHANNELS, REPLAYED_CHANNELS, 1, 3, r.dtype));
     b->ops->conv_weight_pack(b, r.packed, weight, REPLAYED_CHANNELS, REPLAYED_CHANNELS, 1, 3, r.dtype);
+    for (int i = 0; i < 3; i++) {
+        r.part[i] = b->alloc(b, b->ops->conv_weight_bytes(b, REPLAYED_CHANNELS, REPLAYED_CHANNELS, 1, 1, r.dtype)), r.qkv[i] = b->alloc(b, (size_t)r.in_bytes);
+        b->ops->conv_weight_pack(b, r.part[i], weight + i * 1024, REPLAYED_CHANNELS, REPLAYED_CHANNELS, 1, 1, r.dtype);
+    }
     r.vector = put(b, vector, REPLAYED_CHANNELS, CTOK_F32);
     for (int i = 0; i < 2; i++) {
         float *values = new_random(shape_elements(whole), 1, 0);
@@ -401,7 +407,9 @@ static inline ctok_status replayed_step(const replayed *r, int step, const void 
         case 1: return b->ops->norm(b, r->a, r->a, r->vector, r->vector, &r->norm);
         case 2: return b->ops->conv(b, r->c, r->a, NULL, in, w, NULL, &r->conv);
         case 3: return b->ops->pool(b, r->half, r->c, &r->pool);
-        default: return b->ops->attention(b, r->out, r->half, r->half, r->half, NULL, &r->attention);
+        case 4: case 5: case 6:
+            return b->ops->conv(b, r->qkv[step - 4], r->half, NULL, NULL, (conv_weights){r->part[step - 4], r->vector}, NULL, &r->linear);
+        default: return b->ops->attention(b, r->out, r->qkv[0], r->qkv[1], r->qkv[2], NULL, &r->attention);
     }
 }
 
@@ -421,7 +429,7 @@ static inline uint32_t *replayed_run(const replayed *r, int place, int content, 
 }
 
 static inline void replayed_free(replayed *r) {
-    void *all[] = {r->in[0], r->in[1], r->packed, r->vector, r->a, r->c, r->half, r->out, r->workspace};
+    void *all[] = {r->in[0], r->in[1], r->packed, r->vector, r->a, r->c, r->half, r->out, r->workspace, r->part[0], r->part[1], r->part[2], r->qkv[0], r->qkv[1], r->qkv[2]};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) drop(r->gpu, all[i]);
     free(r->contents[0]), free(r->contents[1]);
 }

@@ -10,11 +10,9 @@
 // The arguments of one convolution, as the kernel gets them.
 template <typename TIn>
 struct conv_call {
-    void *out;
+    conv_target targets[CONV_MOST_TARGETS];  // blockIdx.y says which
     const TIn *in, *past;  // past: NULL where frame 0 stands for what came before
     const void *residual;  // NULL: none
-    const void *packed;
-    const float *bias;
     conv_params p;
     int64_t tap_weights;   // elements of packed for one tap
     norm_moment *moments;  // NULL: none are wanted
@@ -99,16 +97,16 @@ DEVICE float4 conv_rounded4(float4 v) {
 // end are left out. Gives what was stored, where all four are inside. Note: out may be the residual; this thread alone touches
 // these elements.
 template <typename TOut, typename TIn>
-DEVICE float4 conv_finish4(const conv_call<TIn> &call, int64_t first, int row, int c, float4 sum) {
+DEVICE float4 conv_finish4(const conv_call<TIn> &call, const conv_target &target, int64_t first, int row, int c, float4 sum) {
     const conv_params &p = call.p;
     int64_t positions = p.out.n * p.out.t * p.out.h * p.out.w;
     if (first + row >= positions || c >= p.out.c) return make_float4(0, 0, 0, 0);
     int64_t at = (first + row) * p.out.c + c, from = at;
     if (p.has_upsampled_residual) from = conv_upsampled_residual_at(p, conv_position_of(p, first, row)) + c;
-    TOut *out = (TOut *)call.out;
+    TOut *out = (TOut *)target.out;
     const TOut *residual = (const TOut *)call.residual;
     if (p.out.c % 4 == 0) {
-        float4 bias = *(const float4 *)(call.bias + c), more = residual ? conv_load4(residual + from) : make_float4(0, 0, 0, 0);
+        float4 bias = *(const float4 *)(target.bias + c), more = residual ? conv_load4(residual + from) : make_float4(0, 0, 0, 0);
         float4 v = conv_rounded4<TOut>(
             make_float4(sum.x + bias.x + more.x, sum.y + bias.y + more.y, sum.z + bias.z + more.z, sum.w + bias.w + more.w));
         conv_store4(out + at, v);
@@ -117,8 +115,17 @@ DEVICE float4 conv_finish4(const conv_call<TIn> &call, int64_t first, int row, i
     const float sums[4] = {sum.x, sum.y, sum.z, sum.w};
 #pragma unroll
     for (int i = 0; i < 4; i++)
-        if (c + i < p.out.c) out[at + i] = from_float<TOut>(sums[i] + call.bias[c + i] + (residual ? to_float(residual[from + i]) : 0.0f));
+        if (c + i < p.out.c) out[at + i] = from_float<TOut>(sums[i] + target.bias[c + i] + (residual ? to_float(residual[from + i]) : 0.0f));
     return sum;
+}
+
+// ---------------------------------------------------------------- host
+template <typename TIn>
+static conv_call<TIn> conv_call_of(const conv_target *targets, int32_t num_targets, const void *in, const void *past, const void *residual,
+                                   const conv_params *p, int64_t tap_weights, norm_moment *moments, int32_t groups) {
+    conv_call<TIn> call = {{}, (const TIn *)in, (const TIn *)past, residual, *p, tap_weights, moments, groups};
+    for (int32_t i = 0; i < num_targets; i++) call.targets[i] = targets[i];
+    return call;
 }
 
 #endif

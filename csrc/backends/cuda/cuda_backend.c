@@ -81,9 +81,9 @@ static ctok_status end(cuda_backend *c, int error) {
 }
 
 static ctok_status start_all(cuda_backend *c, replay_ops ready) {
-    for (int32_t i = ready.first; i < ready.end; i++) {
+    for (int32_t i = ready.first; i < ready.end;) {
         CTOK_TRY(begin(c));
-        CTOK_TRY(end(c, op_start(ready.ops, i, ready.num_ops, &c->own)));
+        CTOK_TRY(end(c, op_start(ready.ops, &i, ready.end, ready.num_ops, &c->own)));
     }
     return CTOK_OK;
 }

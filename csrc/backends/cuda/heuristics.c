@@ -30,7 +30,7 @@ int32_t conv_tile_shared_bytes(conv_tile tile) {
     return (s.m + s.n) * s.k * 2 * s.num_stages;
 }
 
-conv_tile conv_tile_choose(const conv_params *p, device_limits device) {
+conv_tile conv_tile_choose(const conv_params *p, int32_t num_targets, device_limits device) {
     int64_t positions = shape_positions(p->out);
     conv_tile best = CONV_TILE_64x64x32;
     double best_price = -1;
@@ -39,7 +39,7 @@ conv_tile conv_tile_choose(const conv_params *p, device_limits device) {
         if (conv_tile_shared_bytes(tile) > device.shared_bytes) continue;  // cannot be launched here
         if (p->in.c % s.k) continue;                 // a step would run into the next tap
         if (s.n == 256 && p->out.c % 256) continue;  // weights are padded to 128 channels: it would read past their end
-        int64_t blocks = divide_up(positions, s.m) * divide_up(p->out.c, s.n);
+        int64_t blocks = divide_up(positions, s.m) * divide_up(p->out.c, s.n) * num_targets;
         // Blocks of one SM share its rate: with fewer than blocks_per_sm it is not slower, only its latencies show.
         double price = (double)divide_up(blocks, device.num_sms) * (double)(s.m * s.n) / conv_rates[tile];
         if (best_price >= 0 && price >= best_price) continue;  // an earlier, larger tile is as fast, and loads less

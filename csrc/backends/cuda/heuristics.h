@@ -32,8 +32,8 @@ typedef struct {
 conv_tile_shape conv_tile_shape_of(conv_tile tile);
 int32_t conv_tile_shared_bytes(conv_tile tile);
 
-// In: bf16, so in.c is a multiple of BF16_CHANNELS. There is always a tile.
-conv_tile conv_tile_choose(const conv_params *p, device_limits device);
+// In: bf16, so in.c is a multiple of BF16_CHANNELS. num_targets such convolutions start together. There is always a tile.
+conv_tile conv_tile_choose(const conv_params *p, int32_t num_targets, device_limits device);
 
 enum { NORM_MOMENTS = 1 << 16 };  // that a norm has room for
 

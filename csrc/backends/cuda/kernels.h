@@ -18,12 +18,20 @@ typedef struct {
     double mean, deviations;
 } norm_moment;
 
-// conv: `packed` as conv_pack of the same kernel laid it out (conv_pack.h); past and residual may be NULL. moments: NULL, or
-// for a norm of `groups` of what is stored, in the parts of conv_parts (which must not be 0).
-int sm80_conv(void *out, const void *in, const void *past, const void *residual, const void *packed, const float *bias,
-              const conv_params *p, conv_tile tile, norm_moment *moments, int32_t groups, cudaStream_t stream);
-int smxx_conv(void *out, const void *in, const void *past, const void *residual, const void *packed, const float *bias,
-              const conv_params *p, cudaStream_t stream);
+// What a convolution makes of its input, `packed` as conv_pack of the same kernel laid it out (conv_pack.h).
+typedef struct {
+    void *out;
+    const void *packed;
+    const float *bias;
+} conv_target;
+
+// conv: one target, or several that differ in weights alone, as q, k and v do. past and residual may be NULL. moments: NULL, or
+// for a norm of `groups` of what is stored in the one target, in the parts of conv_parts (which must not be 0).
+enum { CONV_MOST_TARGETS = 3 };
+int sm80_conv(const conv_target *targets, int32_t num_targets, const void *in, const void *past, const void *residual, const conv_params *p,
+              conv_tile tile, norm_moment *moments, int32_t groups, cudaStream_t stream);
+int smxx_conv(const conv_target *targets, int32_t num_targets, const void *in, const void *past, const void *residual, const conv_params *p,
+              cudaStream_t stream);
 
 // attention: bf16 in space; float32 in space; either, over time.
 int sm80_attention(void *out, const void *q, const void *k, const void *v, const attention_params *p, attention_tile tile,

@@ -2,22 +2,45 @@
 // reads) through the plain kernels.
 #include "op.h"
 
+atomic_uint op_left_out;
+
 #ifdef CTOK_HAS_CUDA
 #include <string.h>
 
-static conv_tile tile_of(const op *conv, const op_device *d) { return conv_tile_choose(&conv->conv, d->limits); }
+static conv_tile tile_of(const op *conv, int32_t count, const op_device *d) { return conv_tile_choose(&conv->conv, count, d->limits); }
 
 // The parts in which a convolution gathers the moments of the op behind it; 0: that is no norm of its output, or it cannot.
 static norm_parts parts_between(const op *o, const op *next, const op_device *d) {
     if (o->kind != CUDA_CONV || o->conv.in_dtype == CTOK_F32 || next->kind != CUDA_NORM || next->pointers[1] != o->pointers[0]) return (norm_parts){0, 0};
-    return conv_parts(&o->conv, tile_of(o, d), &next->norm);
+    if (atomic_load(&op_left_out) & OP_MOMENTS) return (norm_parts){0, 0};
+    return conv_parts(&o->conv, tile_of(o, 1, d), &next->norm);
 }
 
-static int start_conv(const op *o, const op *next, const op_device *d) {
+static bool is_same_conv(const conv_params *a, const conv_params *b) {
+    _Static_assert(offsetof(conv_params, has_upsampled_residual) == 2 * sizeof(ctok_shape) + 11 * sizeof(int32_t), "no gaps");
+    return memcmp(a, b, offsetof(conv_params, has_upsampled_residual)) == 0 && a->has_upsampled_residual == b->has_upsampled_residual;
+}
+
+// How many convolutions from o on differ in weights alone: q, k and v. None of them reads what another writes.
+static int32_t count_together(const op *o, int32_t most, int32_t num_known, const op_device *d) {
+    int32_t count = 1;
+    if (o->kind != CUDA_CONV || o->pointers[2] || o->pointers[3] || o->pointers[0] == o->pointers[1] || atomic_load(&op_left_out) & OP_TOGETHER) return 1;
+    for (; count < most && count < CONV_MOST_TARGETS; count++) {
+        const op *other = o + count;
+        if (other->kind != CUDA_CONV || other->pointers[1] != o->pointers[1] || other->pointers[0] == o->pointers[1]) break;
+        if (other->pointers[2] || other->pointers[3] || !is_same_conv(&o->conv, &other->conv)) break;
+        if (count + 1 < num_known && parts_between(other, other + 1, d).slab_positions) break;  // it is started alone, with moments
+    }
+    return count;
+}
+
+static int start_conv(const op *o, int32_t count, const op *next, const op_device *d) {
     const void *const *a = o->pointers;
-    if (o->conv.in_dtype == CTOK_F32) return smxx_conv((void *)a[0], a[1], a[2], a[3], a[4], a[5], &o->conv, d->stream);
-    bool has_moments = next && parts_between(o, next, d).slab_positions;
-    return sm80_conv((void *)a[0], a[1], a[2], a[3], a[4], a[5], &o->conv, tile_of(o, d), has_moments ? d->norm_workspace : NULL,
+    conv_target targets[CONV_MOST_TARGETS];
+    for (int32_t i = 0; i < count; i++) targets[i] = (conv_target){(void *)o[i].pointers[0], o[i].pointers[4], o[i].pointers[5]};
+    if (o->conv.in_dtype == CTOK_F32) return smxx_conv(targets, count, a[1], a[2], a[3], &o->conv, d->stream);
+    bool has_moments = count == 1 && next && parts_between(o, next, d).slab_positions;
+    return sm80_conv(targets, count, a[1], a[2], a[3], &o->conv, tile_of(o, count, d), has_moments ? d->norm_workspace : NULL,
                      has_moments ? next->norm.groups : 0, d->stream);
 }
 
@@ -29,17 +52,19 @@ static int start_attention(const op *o, const op_device *d) {
     return sm80_attention((void *)a[0], a[1], a[2], a[3], p, attention_tile_choose(p, d->limits), d->stream);
 }
 
-int op_start(const op *ops, int32_t i, int32_t num_ops, const op_device *d) {
-    const op *o = &ops[i];
+int op_start(const op *ops, int32_t *i, int32_t end, int32_t num_ops, const op_device *d) {
+    const op *o = &ops[*i], *before = *i > 0 ? o - 1 : NULL;
+    int32_t count = count_together(o, end - *i, num_ops - *i, d);
+    *i += count;
     const void *const *a = o->pointers;
     void *out = (void *)a[0];
     switch (o->kind) {
         case CUDA_HAAR: return smxx_haar(out, a[1], &o->haar, d->stream);
         case CUDA_UNHAAR: return smxx_unhaar(out, a[1], &o->haar, d->stream);
-        case CUDA_CONV: return start_conv(o, i + 1 < num_ops ? o + 1 : NULL, d);
+        case CUDA_CONV: return start_conv(o, count, *i < num_ops ? &ops[*i] : NULL, d);
         case CUDA_POOL: return smxx_pool(out, a[1], &o->pool, d->stream);
         case CUDA_NORM: {
-            norm_parts parts = i > 0 ? parts_between(o - 1, o, d) : (norm_parts){0, 0};
+            norm_parts parts = before ? parts_between(before, o, d) : (norm_parts){0, 0};
             return smxx_norm(out, a[1], a[2], a[3], d->norm_workspace, parts, &o->norm, d->stream);
         }
         case CUDA_ATTENTION: return start_attention(o, d);
@@ -53,10 +78,7 @@ bool op_is_same(const op *a, const op *b) {
     switch (a->kind) {
         case CUDA_HAAR: case CUDA_UNHAAR:
             return memcmp(&a->haar, &b->haar, offsetof(haar_params, is_first)) == 0 && a->haar.is_first == b->haar.is_first;
-        case CUDA_CONV:
-            _Static_assert(offsetof(conv_params, has_upsampled_residual) == 2 * sizeof(ctok_shape) + 11 * sizeof(int32_t), "no gaps");
-            return memcmp(&a->conv, &b->conv, offsetof(conv_params, has_upsampled_residual)) == 0 &&
-                   a->conv.has_upsampled_residual == b->conv.has_upsampled_residual;
+        case CUDA_CONV: return is_same_conv(&a->conv, &b->conv);
         case CUDA_POOL:
             return memcmp(&a->pool, &b->pool, 2 * sizeof(ctok_shape)) == 0 && a->pool.is_temporal == b->pool.is_temporal &&
                    a->pool.is_first == b->pool.is_first && a->pool.dtype == b->pool.dtype;

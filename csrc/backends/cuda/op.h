@@ -3,7 +3,14 @@
 #ifndef CTOK_CUDA_OP_H
 #define CTOK_CUDA_OP_H
 
+#include <stdatomic.h>
+
 #include "kernels.h"
+
+// For bench/gpu_check, which times what each brings: of OP_GRAPHS (replay.h), OP_MOMENTS (of a norm, in the convolution before),
+// OP_TOGETHER (convolutions of one input).
+enum { OP_GRAPHS = 1, OP_MOMENTS = 2, OP_TOGETHER = 4 };
+extern atomic_uint op_left_out;
 
 typedef enum { CUDA_HAAR, CUDA_UNHAAR, CUDA_CONV, CUDA_POOL, CUDA_NORM, CUDA_ATTENTION, CUDA_QUANTIZE } cuda_op_kind;
 
@@ -27,9 +34,10 @@ typedef struct {
     cudaStream_t stream;
 } op_device;
 
-// Starts ops[i] of a list in which nothing but its ops is done between them. 0, or the CUDA error of the start.
-// A convolution gathers the moments of the norm that follows it, so the one after ops[i] must be known, or i the last.
-int op_start(const op *ops, int32_t i, int32_t num_ops, const op_device *device);
+// Starts ops[*i] of a list in which nothing but its ops is done between them, and moves on. 0, or the CUDA error of the start.
+// A convolution gathers the moments of the norm that follows it, so the one after must be known, or it be the last. `end`: up to
+// there, convolutions of one input are started together; the bits are the same.
+int op_start(const op *ops, int32_t *i, int32_t end, int32_t num_ops, const op_device *device);
 
 // Whether both start the same kernels on the same memory.
 bool op_is_same(const op *a, const op *b);

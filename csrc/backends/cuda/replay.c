@@ -1,9 +1,7 @@
 // See replay.h.
+#ifdef CTOK_HAS_CUDA
 #include "replay.h"
 
-atomic_bool replay_is_off;
-
-#ifdef CTOK_HAS_CUDA
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,7 +33,7 @@ replay_ops replay_add(replay *r, const op *next) {
     bool is_first = r->num_now == 0;
     if (is_first) {
         if (atomic_exchange(&r->is_stale, false)) replay_close(r);
-        r->is_too_large = atomic_load(&replay_is_off), r->products = 0;
+        r->is_too_large = atomic_load(&op_left_out) & OP_GRAPHS, r->products = 0;
     } else if (r->is_too_large && r->num_now > 2) {  // the last two are enough: one started, and one that is not
         memmove(r->now, &r->now[r->num_now - 2], 2 * sizeof(op));
         r->num_now = 2, r->num_started = 1;
@@ -70,7 +68,7 @@ static bool capture(replay_list *l, const op_device *device) {
     cudaGraph_t graph = NULL;
     int failed = cudaStreamBeginCapture(device->stream, cudaStreamCaptureModeThreadLocal);  // other threads may allocate meanwhile
     if (!failed) {
-        for (int32_t i = 0; i < l->num_ops && !failed; i++) failed = op_start(l->ops, i, l->num_ops, device);
+        for (int32_t i = 0; i < l->num_ops && !failed;) failed = op_start(l->ops, &i, l->num_ops, l->num_ops, device);
         int ended = cudaStreamEndCapture(device->stream, &graph);  // whatever happened: the stream computes again
         if (!failed) failed = ended;
     }

@@ -11,11 +11,6 @@
 #ifndef CTOK_CUDA_REPLAY_H
 #define CTOK_CUDA_REPLAY_H
 
-#include <stdatomic.h>
-
-extern atomic_bool replay_is_off;  // for bench/gpu_check: what it takes without
-
-#ifdef CTOK_HAS_CUDA
 #include <cuda_runtime_api.h>
 
 #include "op.h"
@@ -62,6 +57,5 @@ bool replay_end(replay *r, const op_device *device, replay_ops *rest, cudaError_
 void replay_drop(replay *r);    // what is held back; nothing of it is started
 void replay_forget(replay *r);  // memory was given back; on any thread
 void replay_close(replay *r);
-#endif
 
 #endif

@@ -1,7 +1,7 @@
 // The CUDA backend itself, on the emulator: what it says when there is no driver, no GPU, an old one, no memory or a lost one;
 // that it gives back what it took; which ops it starts as graphs, and what happens where that fails; and every op through the seam, in the cases of gpu_ops.h that the emulator can do in
 // seconds (cuda_test.c has all shapes and tiles). Prints TAP; the exit code is 1 when a test failed.
-#include "../../../csrc/backends/cuda/replay.h"
+#include "../../../csrc/backends/cuda/op.h"
 #include "../gpu_ops.h"
 #include "cuda_runtime_api.h"
 
@@ -78,6 +78,12 @@ static void expect_same(uint32_t *got, const uint32_t *want, const replayed *r, 
     free(got);
 }
 
+// Kernels since the last time: one a step and one for the store, a norm two (its convolution gathers the moments) or three.
+static void expect_kernels(int count, const char *name) {
+    report(emulator_num_launches == count, "graphs: %s: %d of %d kernels", name, emulator_num_launches, count);
+    emulator_num_launches = 0;
+}
+
 static void expect_counts(int captures, int launches, const char *name) {
     report(emulated_device.num_captures == captures && emulated_device.num_graph_launches == launches, "graphs: %s: %d of %d captures, %d of %d launches",
            name, emulated_device.num_captures, captures, emulated_device.num_graph_launches, launches);
@@ -93,10 +99,13 @@ static void test_graphs(void) {
         return;
     }
     replayed r = replayed_make(b);
+    emulator_num_launches = 0;
     uint32_t *want = run_whole(&r, 0, CTOK_OK, "the first run");
+    expect_kernels(10, "the first run");
     expect_counts(0, 0, "the first run starts every op");
     expect_same(run_whole(&r, 0, CTOK_OK, "the second run"), want, &r, "the second run");
     expect_counts(1, 1, "the second run is captured");
+    expect_kernels(8, "q, k and v are started together in a graph");
     expect_same(run_whole(&r, 0, CTOK_OK, "the third run"), want, &r, "the third run");
     expect_counts(1, 2, "the third is launched alone");
 
@@ -115,10 +124,14 @@ static void test_graphs(void) {
     expect_same(run_whole(&r, 0, CTOK_OK, "after a failed launch"), want, &r, "after a failed launch");
     expect_counts(1, 4, "its graph is still there");
 
-    replay_is_off = true;
+    atomic_store(&op_left_out, OP_GRAPHS);
     expect_same(run_whole(&r, 0, CTOK_OK, "without graphs"), want, &r, "without graphs");
     expect_counts(1, 4, "none is used where they are off");
-    replay_is_off = false;
+    emulator_num_launches = 0;
+    atomic_store(&op_left_out, OP_GRAPHS | OP_MOMENTS);
+    free(run_whole(&r, 0, CTOK_OK, "without moments"));
+    expect_kernels(11, "without moments");
+    atomic_store(&op_left_out, 0);
 
     for (int way = 1; way <= 3; way++) {  // memory is given back, so every kept list goes
         static const char *const names[] = {"capturing cannot begin", "a capture is broken", "no memory for a graph"};

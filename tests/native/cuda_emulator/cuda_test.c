@@ -94,8 +94,8 @@ static void run_conv_case(const conv_case *c, int tile, residual_kind kind, cons
     if (tile == SMXX) smxx_conv_pack(packed, c->weight, p->out.c, p->in.c, taps, is_half(p->in_dtype));
     else sm80_conv_pack(packed, c->weight, p->out.c, p->in.c, taps);
 
-    int error = tile == SMXX ? smxx_conv(out, in, past, residual, packed, bias, p, NULL)
-                             : sm80_conv(out, in, past, residual, packed, bias, p, (conv_tile)tile, NULL, 0, NULL);
+    conv_target target = {out, packed, bias};
+    int error = tile == SMXX ? smxx_conv(&target, 1, in, past, residual, p, NULL) : sm80_conv(&target, 1, in, past, residual, p, (conv_tile)tile, NULL, 0, NULL);
     float *got = widen(out, count, p->out_dtype);
     char kernel[64];
     if (tile == SMXX) snprintf(kernel, sizeof kernel, "smxx");
@@ -239,7 +239,7 @@ static void test_conv_moments(void) {
             void *packed = emulator_allocate(sm80_conv_weight_bytes(c, 64, 1)), *stored = emulator_allocate((size_t)count * 2), *normed = emulator_allocate((size_t)count * 2);
             norm_moment *moments = emulator_allocate(NORM_WORKSPACE_BYTES);
             sm80_conv_pack(packed, weight, c, 64, 1);
-            int error = sm80_conv(stored, din, NULL, NULL, packed, dbias, &p, tile, moments, norm.groups, NULL);
+            int error = sm80_conv(&(conv_target){stored, packed, dbias}, 1, din, NULL, NULL, &p, tile, moments, norm.groups, NULL);
             float *got = widen(stored, count, CTOK_BF16);
             double worst[2][2] = {{0, 0}, {0, 0}};  // of the mean and of 1 / deviation; gathered by the convolution, by the norm
             for (int by = 0; by < 2 && !error; by++) {
@@ -270,6 +270,41 @@ static void test_conv_moments(void) {
     report(conv_parts(&p, CONV_TILE_128x128x32, &whole).slab_positions == 128 && !conv_parts(&p, CONV_TILE_128x128x32, &one).slab_positions &&
                !conv_parts(&p, CONV_TILE_128x128x32, &narrow).slab_positions && !conv_parts(&p, CONV_TILE_128x128x32, &other).slab_positions,
            "a convolution gathers statistics for norms of images alone, of four channels or more, of its own output");
+}
+
+// q, k and v in one start have the bits that they have alone, by every tile.
+static void test_conv_targets(void) {
+    enum { C = 128, POSITIONS = 150 };
+    ctok_shape shape = {1, 1, 10, 15, C};
+    for (int tile = SMXX; tile < NUM_CONV_TILES; tile++) {
+        conv_params p = conv_of(shape, shape, 1, 1, 0, 1);
+        p.in_dtype = p.out_dtype = tile == SMXX ? CTOK_F32 : CTOK_BF16;
+        if (tile != SMXX && !conv_tile_takes((conv_tile)tile, &p)) continue;
+        next_mode();
+        random_seed(900);
+        size_t out_bytes = POSITIONS * C * dtype_bytes(p.out_dtype);
+        void *values = new_activation(POSITIONS * C, 1, 0, p.in_dtype), *in = to_device(values, (int64_t)out_bytes);
+        conv_target together[3], alone[3];
+        int error = 0;
+        for (int i = 0; i < 3; i++) {
+            float *weight = new_random(C * C, 0.1f, 0), *bias = new_random(C, 1, 0);
+            void *packed = emulator_allocate(tile == SMXX ? smxx_conv_weight_bytes(C, C, 1) : sm80_conv_weight_bytes(C, C, 1));
+            if (tile == SMXX) smxx_conv_pack(packed, weight, C, C, 1, false);
+            else sm80_conv_pack(packed, weight, C, C, 1);
+            together[i] = (conv_target){emulator_allocate(out_bytes), packed, to_device(bias, C * 4)}, alone[i] = together[i];
+            alone[i].out = emulator_allocate(out_bytes);
+            if (!error) error = tile == SMXX ? smxx_conv(&alone[i], 1, in, NULL, NULL, &p, NULL) : sm80_conv(&alone[i], 1, in, NULL, NULL, &p, (conv_tile)tile, NULL, 0, NULL);
+            free(weight), free(bias);
+        }
+        if (!error) error = tile == SMXX ? smxx_conv(together, 3, in, NULL, NULL, &p, NULL) : sm80_conv(together, 3, in, NULL, NULL, &p, (conv_tile)tile, NULL, 0, NULL);
+        bool is_right = !error;
+        for (int i = 0; i < 3; i++) {
+            is_right = is_right && memcmp(together[i].out, alone[i].out, out_bytes) == 0 && !emulator_has_unwritten(together[i].out, out_bytes);
+            emulator_free(together[i].out), emulator_free(alone[i].out), emulator_free((void *)together[i].packed), emulator_free((void *)together[i].bias);
+        }
+        report(is_right, "three convolutions of one input, tile %d: the bits of each alone. %s", tile, emulator_failure());
+        free(values), emulator_free(in);
+    }
 }
 
 // The same bits as the reference's.
@@ -409,8 +444,8 @@ static void test_large(void) {
         if (in && out) {
             memcpy(in + (count - tail) * size, values, (size_t)(tail * size));
             emulator_settings.first_block = (count / C + m - 1) / m - 1, emulator_settings.num_blocks = 1;
-            error = tile == SMXX ? smxx_conv(out, in, NULL, NULL, packed, bias, &p, NULL)
-                                 : sm80_conv(out, in, NULL, NULL, packed, bias, &p, (conv_tile)tile, NULL, 0, NULL);
+            conv_target target = {out, packed, bias};
+            error = tile == SMXX ? smxx_conv(&target, 1, in, NULL, NULL, &p, NULL) : sm80_conv(&target, 1, in, NULL, NULL, &p, (conv_tile)tile, NULL, 0, NULL);
             int64_t written = (count / C - 1) % m + 1 < LAST ? ((count / C - 1) % m + 1) * C : tail;  // of the last block
             is_copy = memcmp(out + (count - written) * size, (char *)values + (tail - written) * size, (size_t)(written * size)) == 0;
         }
@@ -429,7 +464,7 @@ static void test_heuristics(void) {
             for (int c = 0; c < NUM_SHAPES(channels); c++)
                 for (int k = 0; k < NUM_SHAPES(sizes); k++) {
                     conv_params p = conv_of((ctok_shape){1, 1, sizes[k], sizes[k], channels[c]}, (ctok_shape){1, 1, sizes[k], sizes[k], widths[o]}, 3, 1, 1, 1);
-                    conv_tile tile = conv_tile_choose(&p, devices[d]);
+                    conv_tile tile = conv_tile_choose(&p, 1, devices[d]);
                     num_cases++;
                     num_wrong += !conv_tile_takes(tile, &p) || conv_tile_shared_bytes(tile) > devices[d].shared_bytes;
                 }
@@ -453,10 +488,12 @@ static void test_heuristics(void) {
         ctok_shape in = {1, 1, cases[i].size, cases[i].size, cases[i].c_in}, out = in;
         out.c = cases[i].c_out;
         conv_params p = conv_of(in, out, 3, 1, 1, 1);
-        conv_tile_shape got = conv_tile_shape_of(conv_tile_choose(&p, cases[i].device));
-        report(conv_tile_choose(&p, cases[i].device) == cases[i].want, "tile of %d^2 %d->%d on %d SMs is %dx%dx%d: %s", cases[i].size, cases[i].c_in,
+        conv_tile_shape got = conv_tile_shape_of(conv_tile_choose(&p, 1, cases[i].device));
+        report(conv_tile_choose(&p, 1, cases[i].device) == cases[i].want, "tile of %d^2 %d->%d on %d SMs is %dx%dx%d: %s", cases[i].size, cases[i].c_in,
                cases[i].c_out, cases[i].device.num_sms, got.m, got.n, got.k, cases[i].why);
     }
+    conv_params small = conv_of((ctok_shape){1, 1, 32, 32, 512}, (ctok_shape){1, 1, 32, 32, 512}, 1, 1, 0, 1);
+    report(conv_tile_choose(&small, 3, devices[0]) == CONV_TILE_128x128x32, "three convolutions of 1024 positions together fill the SMs with a larger tile");
     attention_params wide = {.shape = {1, 1, 256, 256, 512}}, narrow = {.shape = {1, 1, 256, 256, 128}};
     report(attention_tile_choose(&wide, devices[0]) == ATTENTION_TILE_64x2x4 && attention_tile_choose(&wide, devices[1]) == ATTENTION_TILE_64x1x3 &&
                attention_tile_choose(&narrow, devices[1]) == ATTENTION_TILE_64x2x4 && attention_tile_shared_bytes(ATTENTION_TILE_64x1x3, 512) <= 101376,
@@ -476,6 +513,7 @@ int main(void) {
     test_fsq(reference);
     test_norm(reference);
     test_conv_moments();
+    test_conv_targets();
     test_attention(reference);
     test_large();
     test_conv(reference);

@@ -22,6 +22,7 @@
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 emulator_options emulator_settings;
+int emulator_num_launches;
 
 // A kernel with its arguments, as it was started.
 struct kept_launch {
@@ -366,7 +367,7 @@ int launch(const char *name, dim3 grid, dim3 block, size_t bytes, const std::fun
     }
     kernel_name = name, kernel_body = &body, shared_bytes = bytes;
     gridDim = grid, blockDim = block, num_threads = (int)threads, random_state = emulator_settings.seed * 2654435761u;
-    is_running = true;
+    is_running = true, emulator_num_launches++;
     if (_setjmp(launch_end) == 0) {
         const emulator_options &o = emulator_settings;
         int64_t first = o.num_blocks ? o.first_block : 0, count = o.num_blocks ? o.num_blocks : num_blocks;

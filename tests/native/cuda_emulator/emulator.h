@@ -44,6 +44,8 @@ emulator_graph *emulator_graph_copy(const emulator_graph *graph);
 int emulator_graph_run(const emulator_graph *graph);
 void emulator_graph_free(emulator_graph *graph);
 
+extern int emulator_num_launches;  // of kernels, as they ran
+
 // What the last kernel did wrong, or "".
 const char *emulator_failure(void);
 
