@@ -68,7 +68,7 @@ static void test_failures(void) {
 // ---------------------------------------------------------------- graphs
 static uint32_t *run_whole(const replayed *r, int content, ctok_status want, const char *name) {
     ctok_status status;
-    uint32_t *words = replayed_run(r, 0, content, REPLAYED_STEPS, &status);
+    uint32_t *words = replayed_run(r, 0, content, REPLAYED_STEPS, -1, &status);
     report(status == want, "graphs: %s: status %d", name, (int)status);
     return words;
 }
@@ -157,6 +157,38 @@ static void test_graphs(void) {
     report(emulated_device.num_graphs == 0 && emulated_device.num_allocations == 0, "graphs: none is left when the device is closed");
 }
 
+// More lists than are kept: the oldest go, and come back as new ones.
+static void test_many_graphs(void) {
+    enum { LISTS = 20, KEPT = 16, OPS = 4 };
+    emulated_device = whole;
+    backend *b = NULL;
+    if (cuda_backend_open(&b, 0, NULL) != CTOK_OK) {
+        report(false, "graphs: opens");
+        return;
+    }
+    float values[4] = {1, 2, 3, 6}, got[LISTS];
+    char *in = put_bytes(b, values, sizeof values), *out = b->alloc(b, LISTS * sizeof(float));
+    void *workspace = b->alloc(b, sizeof got);
+    pool_params p = {{1, 1, 2, 2, 1}, {1, 1, 1, 1, 1}, false, true, CTOK_F32};
+    transfer_params whole_out = {EXTERNAL_F32_NCTHW, {1, 1, 1, LISTS, 1}, 1, 1, LISTS, 0, 0, 0};
+    ctok_status status = CTOK_OK;
+    for (int i = 0; i < 3 * LISTS; i++) {  // each list three times running
+        for (int k = 0; k < OPS && status == CTOK_OK; k++) status = b->ops->pool(b, out + i / 3 * sizeof(float), in, &p);
+        if (status == CTOK_OK) status = b->finish(b, NULL);
+    }
+    bool is_right = emulated_device.num_captures == LISTS && emulated_device.num_graph_launches == 2 * LISTS && emulated_device.num_graphs == KEPT;
+    report(status == CTOK_OK && is_right, "graphs: %d lists: %d captures, %d launches, %d kept", LISTS, emulated_device.num_captures,
+           emulated_device.num_graph_launches, emulated_device.num_graphs);
+    for (int k = 0; k < OPS; k++) b->ops->pool(b, out, in, &p);
+    status = b->finish(b, NULL);
+    report(status == CTOK_OK && emulated_device.num_captures == LISTS, "graphs: the oldest list is new again");
+    status = b->ops->store(b, got, (float *)out, workspace, &whole_out);
+    if (status == CTOK_OK) status = b->finish(b, NULL);
+    for (int i = 0; i < LISTS; i++) is_right = is_right && got[i] == 3;
+    report(status == CTOK_OK && is_right, "graphs: every list wrote where it should");
+    drop(b, in), drop(b, out), drop(b, workspace), b->close(b);
+}
+
 static int num_devices_tested;  // each in other modes of the emulator
 
 static void test_device(int major, int minor, int shared_bytes) {
@@ -179,7 +211,7 @@ static void test_device(int major, int minor, int shared_bytes) {
 
 int main(void) {
     test_opening();
-    test_failures(), test_graphs();
+    test_failures(), test_graphs(), test_many_graphs();
     most_products = 1 << 21;
     test_device(8, 6, 101376);
     most_products = 1 << 16;
