@@ -94,7 +94,7 @@ DEVICE float4 conv_rounded4(float4 v) {
 }
 
 // Sums of channels c .. c + 3 of position first + row, plus bias and residual, to the output. Channels and positions beyond its
-// end are left out. Gives what was stored, where all four are inside. Note: out may be the residual; this thread alone touches
+// end are left out. Gives what was rounded and stored, where C is a multiple of 4. Note: out may be the residual; this thread alone touches
 // these elements.
 template <typename TOut, typename TIn>
 DEVICE float4 conv_finish4(const conv_call<TIn> &call, const conv_target &target, int64_t first, int row, int c, float4 sum) {
@@ -107,10 +107,9 @@ DEVICE float4 conv_finish4(const conv_call<TIn> &call, const conv_target &target
     const TOut *residual = (const TOut *)call.residual;
     if (p.out.c % 4 == 0) {
         float4 bias = *(const float4 *)(target.bias + c), more = residual ? conv_load4(residual + from) : make_float4(0, 0, 0, 0);
-        float4 v = conv_rounded4<TOut>(
-            make_float4(sum.x + bias.x + more.x, sum.y + bias.y + more.y, sum.z + bias.z + more.z, sum.w + bias.w + more.w));
-        conv_store4(out + at, v);
-        return v;
+        sum = make_float4(sum.x + bias.x + more.x, sum.y + bias.y + more.y, sum.z + bias.z + more.z, sum.w + bias.w + more.w);
+        conv_store4(out + at, sum);
+        return sum;
     }
     const float sums[4] = {sum.x, sum.y, sum.z, sum.w};
 #pragma unroll

@@ -137,6 +137,8 @@ DEVICE void conv_store_tile(const conv_call<bf16> &call, const conv_target &targ
         float run = 0, run_square = 0;
         for (int i = 0; i < RUN; i++, row += ROWS) {
             float4 v = conv_finish4<TOut>(call, target, first, row, n0 + c, shared_as<float4>(staged + conv_staged_at<S>(row, c))[0]);
+            if (!call.moments) continue;
+            v = conv_rounded4<TOut>(v);
             if (n == 0 && i == 0) shift = v.x;
             v = make_float4(v.x - shift, v.y - shift, v.z - shift, v.w - shift);
             run += (v.x + v.y) + (v.z + v.w), run_square += (v.x * v.x + v.y * v.y) + (v.z * v.z + v.w * v.w);
