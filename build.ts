@@ -134,7 +134,7 @@ const headers = [
 const newestHeader = newest(["build.ts", ...headers]);
 /** Kernels see few headers and take long to compile. */
 const kernelHeaders = [
-  ...filesUnder("csrc/backends/cuda", "h"),
+  ...filesUnder("csrc/backends/cuda", "h").filter((header) => !/(op|replay)\.h$/.test(header)),
   "csrc/backends/params.h",
   "csrc/core/tensor.h",
   "csrc/include/ctok.h",
@@ -148,6 +148,29 @@ async function produce(target: string, args: string[], compiler = cc): Promise<v
   const temporary = `${target}.${process.pid}.tmp`;
   await run(compiler, [...args, "-o", temporary]);
   renameSync(temporary, target);
+}
+
+/** Programs that ask a GPU, and in build/tests the emulated one, for the layouts of its instructions. */
+const layouts = filesUnder("tests/native/ptx_layouts", ".cu");
+async function buildLayouts({ nvcc }: Cuda): Promise<void> {
+  const seen = Math.max(newestKernelHeader, newest(filesUnder("tests/native/ptx_layouts", ".cuh")));
+  await inParallel(
+    layouts.map((source) => ({ source, target: join(out, "bench", basename(source, ".cu")) }))
+      .filter(({ source, target }) => modified(target) < Math.max(seen, modified(join(root, source)))).map(
+        ({ source, target }) => () => {
+          const own = basename(source).startsWith("sm90_") ? ["-gencode", "arch=compute_90a,code=sm_90a"] : [];
+          return produce(target, [
+            "-std=c++17",
+            "-O2",
+            ...own,
+            ...gpuCode(80),
+            "-Werror",
+            "all-warnings",
+            join(root, source),
+          ], nvcc);
+        },
+      ),
+  );
 }
 
 /** The seam to CUDA is another object in a build without it. */
@@ -207,7 +230,8 @@ async function buildEmulator(): Promise<void> {
   }
   const kernels = filesUnder("csrc/backends/cuda", ".cu"), parts = [...kernels, `${emulator}emulator.cpp`];
   const object = (source: string) => join(out, "objects", `emulated-${basename(source).replace(/\.c\w*$/, ".o")}`);
-  const seen = Math.max(newestKernelHeader, newest([...filesUnder(emulator, ".h"), `${emulator}emulator.cpp`]));
+  const own = [...filesUnder(emulator, ".h"), ...filesUnder("tests/native/ptx_layouts", ".cuh"), `${emulator}emulator.cpp`];
+  const seen = Math.max(newestKernelHeader, newest(own));
   await inParallel(
     parts.filter((s) => modified(object(s)) < Math.max(seen, modified(join(root, s)))).map((source) => () =>
       produce(object(source), [...emulated, "-x", "c++", "-c", join(root, source)], cxx)
@@ -215,34 +239,30 @@ async function buildEmulator(): Promise<void> {
   );
   const linked = filesUnder("csrc", ".c")
     .filter((s) => /backends\/cpu\/|core\/(status|fsq)\.c|cuda\/(heuristics|conv_pack)\.c/.test(s)).map(objectOf);
-  const backend = "csrc/backends/cuda/cuda_backend.c";
-  const tests = ["cuda_test", "backend_test", "emulated_device"].map((t) => `${emulator}${t}.c`);
-  for (const source of [...tests, "bench/gpu_check/gpu_run.c", backend]) {
-    const flags = source === backend ? ["-DCTOK_HAS_CUDA", `-I${join(root, emulator)}`] : [];
+  const backend = ["cuda_backend", "op", "replay"].map((f) => `csrc/backends/cuda/${f}.c`);
+  const tests = ["cuda_test", "backend_test", "loss_test", "emulated_device"].map((t) => `${emulator}${t}.c`);
+  for (const source of [...tests, "bench/gpu_check/gpu_run.c", ...backend]) {
+    const flags = backend.includes(source) ? ["-DCTOK_HAS_CUDA", `-I${join(root, emulator)}`] : [];
     if (isStale(object(source), source)) {
       await produce(object(source), [...common, ...warnings, ...flags, "-c", join(root, source)]);
     }
   }
-  const device = [object(backend), object("emulated_device.c"), ...parts.map(object)];
+  const device = [...backend.map(object), object("emulated_device.c"), ...parts.map(object)];
   const programs: [string, string[]][] = [
     ["cuda_test", [object("cuda_test.c"), ...parts.map(object), ...linked]],
     ["backend_test", [object("backend_test.c"), ...device, ...linked]],
-    ["emulated_run", [
-      object("gpu_run.c"),
+    ...["loss_test", "emulated_run"].map((name): [string, string[]] => [name, [
+      object(name === "loss_test" ? "loss_test.c" : "gpu_run.c"),
       ...device,
-      ...filesUnder("csrc", ".c").filter((s) => s !== backend).map(objectOf),
-    ]],
-    ["emulator_test", [
-      "-x",
-      "c++",
-      join(root, emulator, "emulator_test.cu"),
-      "-x",
-      "none",
-      object(`${emulator}emulator.cpp`),
-    ]],
+      ...filesUnder("csrc", ".c").filter((s) => !backend.includes(s)).map(objectOf),
+    ]]),
+    ...[`${emulator}emulator_test.cu`, ...layouts].map((source): [string, string[]] => [
+      basename(source, ".cu"),
+      ["-x", "c++", join(root, source), "-x", "none", object(`${emulator}emulator.cpp`)],
+    ]),
   ];
   const program = (name: string) => join(out, "tests", name);
-  const inputsOf = (inputs: string[]) => inputs.filter((i) => i.startsWith("/")).map(modified);
+  const inputsOf = (inputs: string[]) => [seen, ...inputs.filter((i) => i.startsWith("/")).map(modified)];
   await inParallel(
     programs.filter(([name, inputs]) => modified(program(name)) < Math.max(newest(["build.ts"]), ...inputsOf(inputs))).map(
       ([name, inputs]) => () => produce(program(name), [...emulated, ...inputs, "-pthread", "-lm"], cxx),
@@ -317,6 +337,7 @@ async function buildPrograms({ objects, libraries, newestObject }: Built): Promi
         ]),
     ),
   );
+  if (!isSanitized && cuda) await buildLayouts(cuda);
   if (!isSanitized) await buildEmulator();
 }
 

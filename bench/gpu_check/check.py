@@ -2,10 +2,13 @@
 
     python3 check.py [--device cuda|cpu] [--tiny] [--budget 460] [--out results.md] [--only ops,golden,...]
 In order of worth, until the budget (seconds) is spent; what was not reached is named as open in the results:
+    layouts    where the tensor-core instructions keep their operands, against the emulator's answer (bin/sm80_layouts,
+               bin/sm90_layouts): the first line that differs fails
     ops        every op against the scalar reference (bin/gpu_test)
     golden     every model against float64 answers, float32 and bfloat16 (bin/gpu_run)
     time       end to end, encode and decode apart, ours and PyTorch's (jit, contiguous, as users run it; channels-last;
                torch.compile) in turn, round by round, and the peak memory of each
+    fusions    a small and a large image end to end, and without each thing that is done for speed (gpu_run --without), in turn
     profile    each op of a network alone (bin/gpu_ops), with its part of the roof that is measured here by PyTorch
     sanitizer  compute-sanitizer memcheck and racecheck on the small op cases, where it is installed
 Times: ours are of the engine's thread from pixels in the host's memory to tokens there (or back); PyTorch's input and output
@@ -13,6 +16,7 @@ stay on the GPU. Memory: ours is weights and arena as planned; PyTorch's is torc
 Exit code 1 when a check failed.
 """
 import argparse, datetime, gc, json, os, platform, shutil, statistics, subprocess, sys, time
+from itertools import zip_longest
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -22,7 +26,7 @@ parser.add_argument("--device", default="cuda")
 parser.add_argument("--tiny", action="store_true", help="small networks and sizes: a trial where there is no GPU")
 parser.add_argument("--budget", type=float, default=460)
 parser.add_argument("--out", default=str(HERE / "results.md"))
-parser.add_argument("--only", default="ops,golden,time,profile,sanitizer")
+parser.add_argument("--only", default="layouts,ops,golden,time,fusions,profile,sanitizer")
 parser.add_argument("--rounds", type=int, default=3)
 args = parser.parse_args()
 START = time.monotonic()
@@ -79,6 +83,20 @@ def expected(passed, text):
     return passed
 
 
+# ---------------------------------------------------------------- layouts
+def check_layouts():
+    report.append("## Layouts of the instructions, against the emulator's\n")
+    for name in ("sm80", "sm90"):
+        out, code, err = run([BIN / f"{name}_layouts"], 30)
+        if code == 3 or args.device != "cuda": open_items.append(f"layouts {name}: {err.strip() or 'no GPU'}"); continue
+        found, wanted = out.splitlines(), (HERE / "layouts" / f"{name}.txt").read_text().splitlines()
+        at = next((i for i, pair in enumerate(zip_longest(found, wanted)) if pair[0] != pair[1]), None)
+        same = "all the same" if at is None else f"line {at + 1} is {(found + ['missing'])[min(at, len(found))]!r}, and should be {(wanted + ['missing'])[min(at, len(wanted))]!r}"
+        expected(code == 0 and at is None, f"layouts {name}: exit code {code} {err[-200:]} {same}")
+        report.append(f"{name}: {len(wanted)} lines, {same}.\n")
+        say(f"layouts {report[-1].strip()}")
+
+
 # ---------------------------------------------------------------- ops
 def check_ops():
     report.append("## Ops against the scalar reference\n")
@@ -120,6 +138,7 @@ def check_goldens():
             peer = peers.get(model, {}).get(size, {}).get("bfloat16", {})
             limit = {k: 2e-5 if precision == "f32" else 0.9 * peer.get(k, float("nan")) for k in ("pre_quant", "reconstruction")}
             name = f"{model} {size} {precision}"
+            expected(result["repeats"], f"golden {name}: a second run, as graphs, gave other bits")
             if "stream" in result: limit["stream"] = limit["pre_quant"]
             for k, most in limit.items(): expected(result[k] <= most, f"golden {name} {k}: {result[k]:.2e}, at most {most:.2e}")
             different = result.get("different")
@@ -218,9 +237,9 @@ def read_safetensors(torch, path):
 
 
 # ---------------------------------------------------------------- end to end
-def ours(model, frames, height, width, precision, runs):
+def ours(model, frames, height, width, precision, runs, without="nothing"):
     out, code, err = run([BIN / "gpu_run", "time", weights(model, args.tiny), height, width, "--frames", frames, "--device", args.device,
-                          "--precision", precision, "--runs", runs], 90)
+                          "--precision", precision, "--runs", runs, "--without", without], 90)
     rows = {r["half"]: r for r in json_lines(out) if "half" in r}
     if len(rows) != 2:
         failed = [r["error"] for r in json_lines(out) if "error" in r] or [err[-200:] or f"exit code {code}"]
@@ -270,7 +289,7 @@ def time_case(modules, model, frames, height, width, precision, modes):
 def time_networks():
     modules = load_torch()
     report.append("## End to end\n")
-    report.append("Milliseconds: median (least to most) over all rounds; bold: PyTorch's median over ours. Memory in MiB. One warm-up a round. float32 without TF32, on both sides.\n")
+    report.append("Milliseconds: median (least to most) over all rounds; bold: PyTorch's median over ours. Memory in MiB. Two warm-ups a round. float32 without TF32, on both sides.\n")
     rows = []
     for i, case in enumerate(CASES):
         modes = ["jit", "channels-last"] + (["compile"] if i in (0, 2) else [])  # compiling takes a minute a network
@@ -279,6 +298,25 @@ def time_networks():
         rows += list(time_case(modules, *case, precision, modes))
     if not args.tiny and left() > 60: rows += list(time_case(modules, *CASES[0], "f32", ["jit"]))
     table(["case", "ctok ms", "MiB", "PyTorch jit ms", "MiB", "channels-last ms", "MiB", "torch.compile ms", "MiB"], rows)
+
+
+def time_fusions():
+    report.append("## What is done for speed, and what it brings\n")
+    report.append("Milliseconds: median of all rounds, of one network as it is, and without CUDA graphs, statistics of norms in the convolutions before, "
+                  "convolutions of one input together; bold: that over the first.\n")
+    parts, rows = ("nothing", "graphs", "moments", "together"), []
+    for side in (64,) if args.tiny else (256, 1024):
+        found = {(half, part): [] for half in ("encode", "decode") for part in parts}
+        for _ in range(1 if args.tiny else 2):
+            for part in parts:
+                if left() < 20: continue
+                for half, row in ours("DI8x8", 1, side, side, "f32" if args.tiny else "bf16", 10, part).items(): found[half, part].append(row["median_ms"])
+        for half in ("encode", "decode"):
+            medians = [statistics.median(found[half, part]) if found[half, part] else None for part in parts]
+            if None in medians: open_items.append(f"fusions {side}x{side} {half}: not measured"); continue
+            rows.append([f"DI8x8 {side}x{side} {half}", f"{medians[0]:.3f}"] + [f"{m:.3f} **{m / medians[0]:.2f}**" for m in medians[1:]])
+    table(["case", "ctok ms", "without graphs", "without moments", "without together"], rows)
+    say("fusions done")
 
 
 # ---------------------------------------------------------------- each op
@@ -354,7 +392,7 @@ def machine():
 
 def main():
     name, provenance = machine()
-    parts = {"ops": check_ops, "golden": check_goldens, "time": time_networks, "profile": profile, "sanitizer": sanitize}
+    parts = {"layouts": check_layouts, "ops": check_ops, "golden": check_goldens, "time": time_networks, "fusions": time_fusions, "profile": profile, "sanitizer": sanitize}
     for part, work in parts.items():
         if part not in args.only.split(","): continue
         if left() < 15: open_items.append(f"{part}: out of time"); continue

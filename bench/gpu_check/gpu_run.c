@@ -1,17 +1,20 @@
 // Whole networks through ctok.h, for machines without Bun or Deno. One JSON object a line:
 //     gpu_run golden MODEL GOLDEN.safetensors [options]     encodes the golden file's pixels, decodes its tokens; relative L2
-//         {"model", "device", "kernels", "precision", "pre_quant", "different", "tokens", "codes", "reconstruction", "stream"}
+//         {"model", "device", "kernels", "precision", "pre_quant", "different", "tokens", "codes", "reconstruction", "stream", "repeats"}
+//         "repeats": a second run gave the same bits (a GPU starts it as graphs)
 //         "stream", of a video: the same as pre_quant when the clip comes a token frame at a time, from one chunk to the next
-//     gpu_run time MODEL HEIGHT WIDTH [options]             one warm-up of each half, then runs; milliseconds on the engine's
+//     gpu_run time MODEL HEIGHT WIDTH [options]             two warm-ups of each half, then runs; milliseconds on the engine's
 //         thread, from pixels (u8) or tokens in the host's memory to tokens or pixels there, and the memory that a plan counts
 //         {"model", "half", "median_ms", "min_ms", "max_ms", "runs", "arena_mib", "weight_mib", ...}
 //     options: --device auto|cpu|cuda --precision auto|f32|bf16 --frames N --runs N
+//         --without nothing|graphs|moments|together  of what a GPU does for speed (csrc/backends/cuda/op.h), to time what it brings
 // Exit code 1 with {"error"} when something fails. Who calls it: check.py; by hand.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "../../csrc/backends/cuda/op.h"
 #include "../../csrc/checkpoint/checkpoint.h"
 #include "../../csrc/include/ctok.h"
 
@@ -99,6 +102,16 @@ static void print_head(void) {
 }
 
 // ---------------------------------------------------------------- golden
+// The same request again, which a GPU starts as graphs, gives the same bits.
+static bool is_repeated(const ctok_request *request, const void *input, void *const outputs[4]) {
+    void *again[4] = {NULL};
+    ctok_job_info info = run(request, input, again);
+    bool is_same = true;
+    for (uint32_t i = 0; i < info.num_outputs; i++) is_same = is_same && memcmp(outputs[i], again[i], info.outputs[i].bytes) == 0;
+    for (int i = 0; i < 4; i++) free(again[i]);
+    return is_same;
+}
+
 static double relative_error(const float *got, const float *want, int64_t count) {
     double error = 0, norm = 0;
     for (int64_t i = 0; i < count; i++) {
@@ -182,6 +195,7 @@ static void golden(const char *path) {
     ctok_job_info info = run(&encode, bytes, outputs);
 
     int64_t count, num_tokens = 0, different = 0;
+    bool is_same = is_repeated(&encode, bytes, outputs);
     print_head();
     float *want = floats_of(c, "pre_quant", &count);
     uint32_t kind = is_discrete ? CTOK_PRE_QUANT : CTOK_LATENT;
@@ -206,9 +220,10 @@ static void golden(const char *path) {
     ctok_request decode = {.struct_size = sizeof decode, .task = CTOK_TASK_DECODE, .input = is_discrete ? CTOK_INDICES : CTOK_LATENT, .batch = encode.batch,
                            .frames = is_video ? grid->shape[first] : 1, .height = grid->shape[first + is_video], .width = grid->shape[first + 1 + is_video]};
     run(&decode, tokens, decoded);
+    is_same = is_repeated(&decode, tokens, decoded) && is_same;
     free(want);
     want = floats_of(c, "reconstruction", &count);
-    printf(", \"reconstruction\": %.3e}\n", relative_error(decoded[0], want, count));
+    printf(", \"reconstruction\": %.3e, \"repeats\": %s}\n", relative_error(decoded[0], want, count), is_same ? "true" : "false");
     free(want), free(tokens), free(bytes);
     for (int i = 0; i < 4; i++) free(outputs[i]), free(decoded[i]);
     checkpoint_close(c);
@@ -222,6 +237,9 @@ static ctok_job_info time_half(const char *half, const ctok_request *request, co
     ctok_error error = {.struct_size = sizeof error};
     expect(ctok_plan_query(model_id, &plan, request, &error), &error);
     ctok_job_info info = run(request, input, outputs);
+    void *second[4] = {NULL};  // a GPU makes its graph in the second run
+    run(request, input, second);
+    for (int k = 0; k < 4; k++) free(second[k]);
     double *times = new_bytes((size_t)num_runs * sizeof *times);
     for (int i = 0; i < num_runs; i++) {
         void *again[4] = {NULL};
@@ -259,7 +277,7 @@ static void time_model(int64_t height, int64_t width) {
 }
 
 int main(int argc, char **argv) {
-    static const char *const devices[] = {"auto", "cpu", "cuda"}, *const precisions[] = {"auto", "f32", "bf16"};
+    static const char *const devices[] = {"auto", "cpu", "cuda"}, *const precisions[] = {"auto", "f32", "bf16"}, *const parts[] = {"nothing", "graphs", "moments", "", "together"};
     int num_plain = 0;
     const char *plain[5] = {NULL};
     for (int i = 1; i < argc; i++) {
@@ -270,13 +288,14 @@ int main(int argc, char **argv) {
         }
         if (strcmp(argv[i], "--device") == 0) device = (uint32_t)number_of("--device", value, devices, 3);
         else if (strcmp(argv[i], "--precision") == 0) precision = (uint32_t)number_of("--precision", value, precisions, 3);
+        else if (strcmp(argv[i], "--without") == 0) atomic_store(&op_left_out, (unsigned)number_of("--without", value, parts, 5));
         else if (strcmp(argv[i], "--frames") == 0) num_frames = atoll(value);
         else if (strcmp(argv[i], "--runs") == 0) num_runs = atoi(value);
         i++;
     }
     bool is_golden = num_plain == 3 && strcmp(plain[0], "golden") == 0, is_time = num_plain == 4 && strcmp(plain[0], "time") == 0;
     if (!(is_golden || is_time) || num_runs < 1) {
-        fprintf(stderr, "usage: gpu_run golden MODEL GOLDEN | time MODEL HEIGHT WIDTH  [--device D --precision P --frames N --runs N]\n");
+        fprintf(stderr, "usage: gpu_run golden MODEL GOLDEN | time MODEL HEIGHT WIDTH  [--device D --precision P --frames N --runs N --without PART]\n");
         return 2;
     }
     open_model(plain[1]);

@@ -10,9 +10,10 @@ out=build/gpu shared=../shared
 if build/tests/gpu_test | grep -q 'without CUDA'; then echo "pack.sh: expected a build with CUDA: nvcc, then build.ts" >&2; exit 1; fi
 
 rm -rf "$out"
-mkdir -p "$out"/{bin,goldens/full,reference}
-cp build/libctok.so build/tests/{gpu_test,make_weights} build/bench/{gpu_run,gpu_ops} "$out/bin/"
-strip "$out"/bin/{gpu_test,make_weights,gpu_run,gpu_ops}
+mkdir -p "$out"/{bin,goldens/full,layouts,reference}
+cp build/libctok.so build/tests/{gpu_test,make_weights} build/bench/{gpu_run,gpu_ops,sm80_layouts,sm90_layouts} "$out/bin/"
+strip "$out"/bin/{gpu_test,make_weights,gpu_run,gpu_ops,sm80_layouts,sm90_layouts}
+cp tests/native/ptx_layouts/*.txt "$out/layouts/"
 cp bench/gpu_check/{run.sh,check.py} "$out/"
 cp tests/fixtures/pytorch_errors.json tests/fixtures/*-{small,full}.safetensors "$out/goldens/"
 cp -r tests/fixtures/Cosmos-Tokenizer-CI8x8 "$out/goldens/CI8x8"

@@ -1,7 +1,7 @@
 /**
  * Whole networks on an emulated GPU: the CUDA backend, every kernel's own source and core together, against the float64
  * answers, as bench/gpu_check does on a real one. An image and a video network (this one as a stream too), small, in both
- * precisions. The limits are those of the CPU: 2e-5 in float32, indices equal; in bfloat16 0.9 of PyTorch's own error, and as
+ * precisions, and each run again from CUDA graphs. The limits are those of the CPU: 2e-5 in float32, indices equal; in bfloat16 0.9 of PyTorch's own error, and as
  * many equal indices.
  */
 import assert from "node:assert/strict";
@@ -19,6 +19,7 @@ interface Result {
   readonly stream?: number;
   readonly different?: number;
   readonly tokens?: number;
+  readonly repeats: boolean;
 }
 interface Errors {
   readonly pre_quant: number;
@@ -45,6 +46,7 @@ for (const model of ["DI8x8", "CV4x8x8"]) {
         const result = JSON.parse(out.toString()) as Result;
         assert.equal(result.device, "cuda:0");
         assert.equal(result.kernels, "sm80");
+        assert.ok(result.repeats, "a second run, which is started as CUDA graphs, has the same bits");
         const peer = peers[model]!.small.bfloat16, isHalf = precision === "bf16";
         const limits = isHalf ? { pre_quant: 0.9 * peer.pre_quant, reconstruction: 0.9 * peer.reconstruction } : undefined;
         assert.ok(result.pre_quant <= (limits?.pre_quant ?? 2e-5), out.toString());

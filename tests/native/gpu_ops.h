@@ -347,8 +347,120 @@ static inline void test_gpu_memory(gpu_tests *t) {
     free(host), free(back);
 }
 
+// ---------------------------------------------------------------- the same ops again
+// A short network: conv, norm in place, conv with residual, pool, q, k, v, attention. Its memory stays where it is.
+enum { REPLAYED_STEPS = 8, REPLAYED_CHANNELS = 32 };
+typedef struct {
+    backend *gpu;
+    ctok_dtype dtype;
+    conv_params conv, linear;
+    norm_params norm;
+    pool_params pool;
+    attention_params attention;
+    int64_t in_bytes, out_words;
+    void *in[2], *packed, *part[3], *vector, *a, *c, *half, *qkv[3], *out, *workspace;
+    uint16_t *contents[2];
+} replayed;
+
+static inline replayed replayed_make(backend *b) {
+    replayed r = {.gpu = b, .dtype = b->ops->has_bf16 ? CTOK_BF16 : CTOK_F32};
+    ctok_shape whole = {1, 1, 8, 16, REPLAYED_CHANNELS}, halved = {1, 1, 4, 8, REPLAYED_CHANNELS};
+    r.conv = (conv_params){.in = whole, .out = whole, .kernel = 3, .stride = 1, .pad_before = 1, .upsample = 1, .kernel_t = 1, .stride_t = 1,
+                           .upsample_t = 1, .in_dtype = r.dtype, .out_dtype = r.dtype};
+    r.linear = r.conv;
+    r.linear.in = r.linear.out = halved, r.linear.kernel = 1, r.linear.pad_before = 0;
+    r.norm = (norm_params){.shape = whole, .groups = 4, .epsilon = 1e-6f, .has_silu = true, .dtype = r.dtype};
+    r.pool = (pool_params){.in = whole, .out = halved, .dtype = r.dtype};
+    r.attention = (attention_params){.shape = halved, .dtype = r.dtype};
+    r.in_bytes = shape_elements(whole) * (int64_t)dtype_bytes(r.dtype), r.out_words = shape_elements(halved) * (int64_t)dtype_bytes(r.dtype) / 4;
+    random_seed(700);
+    int64_t weights = REPLAYED_CHANNELS * REPLAYED_CHANNELS * 9;
+    float *weight = new_random(weights, 0.1f, 0), *vector = new_random(REPLAYED_CHANNELS, 1, 0);
+    r.packed = b->alloc(b, b->ops->conv_weight_bytes(b, REPLAYED_CHANNELS, REPLAYED_CHANNELS, 1, 3, r.dtype));
+    b->ops->conv_weight_pack(b, r.packed, weight, REPLAYED_CHANNELS, REPLAYED_CHANNELS, 1, 3, r.dtype);
+    for (int i = 0; i < 3; i++) {
+        r.part[i] = b->alloc(b, b->ops->conv_weight_bytes(b, REPLAYED_CHANNELS, REPLAYED_CHANNELS, 1, 1, r.dtype)), r.qkv[i] = b->alloc(b, (size_t)r.in_bytes);
+        b->ops->conv_weight_pack(b, r.part[i], weight + i * 1024, REPLAYED_CHANNELS, REPLAYED_CHANNELS, 1, 1, r.dtype);
+    }
+    r.vector = put(b, vector, REPLAYED_CHANNELS, CTOK_F32);
+    for (int i = 0; i < 2; i++) {
+        float *values = new_random(shape_elements(whole), 1, 0);
+        r.contents[i] = new_bytes((size_t)r.in_bytes);
+        for (int64_t k = 0; k < shape_elements(whole); k++) {
+            if (r.dtype == CTOK_BF16) r.contents[i][k] = bf16_round(values[k]);
+            else ((float *)r.contents[i])[k] = values[k];
+        }
+        r.in[i] = b->alloc(b, (size_t)r.in_bytes);
+        free(values);
+    }
+    r.a = b->alloc(b, (size_t)r.in_bytes), r.c = b->alloc(b, (size_t)r.in_bytes), r.half = b->alloc(b, (size_t)r.in_bytes);
+    r.out = b->alloc(b, (size_t)r.in_bytes), r.workspace = b->alloc(b, (size_t)r.in_bytes);
+    free(weight), free(vector);
+    return r;
+}
+
+static inline ctok_status replayed_step(const replayed *r, int step, const void *in) {
+    backend *b = r->gpu;
+    conv_weights w = {r->packed, r->vector};
+    switch (step) {
+        case 0: return b->ops->conv(b, r->a, in, NULL, NULL, w, NULL, &r->conv);
+        case 1: return b->ops->norm(b, r->a, r->a, r->vector, r->vector, &r->norm);
+        case 2: return b->ops->conv(b, r->c, r->a, NULL, in, w, NULL, &r->conv);
+        case 3: return b->ops->pool(b, r->half, r->c, &r->pool);
+        case 4: case 5: case 6:
+            return b->ops->conv(b, r->qkv[step - 4], r->half, NULL, NULL, (conv_weights){r->part[step - 4], r->vector}, NULL, &r->linear);
+        default: return b->ops->attention(b, r->out, r->qkv[0], r->qkv[1], r->qkv[2], NULL, &r->attention);
+    }
+}
+
+// The first num_steps but for `left_out` (-1: none), on content number `content` in memory number `place`; the bits of the result, to be freed.
+static inline uint32_t *replayed_run(const replayed *r, int place, int content, int num_steps, int left_out, ctok_status *status) {
+    backend *b = r->gpu;
+    uint32_t *words = new_bytes((size_t)r->out_words * 4);
+    transfer_params p = {EXTERNAL_F32_NCTHW, {1, 1, 1, r->out_words, 1}, 1, 1, r->out_words, 0, 0, 0};
+    memset(words, 0, (size_t)r->out_words * 4);
+    b->upload(b, r->in[place], r->contents[content], (size_t)r->in_bytes);
+    *status = CTOK_OK;
+    for (int step = 0; step < num_steps && *status == CTOK_OK; step++)
+        if (step != left_out) *status = replayed_step(r, step, r->in[place]);
+    if (*status == CTOK_OK) *status = b->ops->store(b, words, r->out, r->workspace, &p);
+    ctok_status finished = b->finish(b, NULL);
+    if (*status == CTOK_OK) *status = finished;
+    return words;
+}
+
+static inline void replayed_free(replayed *r) {
+    void *all[] = {r->in[0], r->in[1], r->packed, r->vector, r->a, r->c, r->half, r->out, r->workspace, r->part[0], r->part[1], r->part[2], r->qkv[0], r->qkv[1], r->qkv[2]};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) drop(r->gpu, all[i]);
+    free(r->contents[0]), free(r->contents[1]);
+}
+
+// Runs that a device may start all at once have the bits of the first, which it did not know.
+static inline void test_gpu_replay(gpu_tests *t) {
+    replayed r = replayed_make(t->gpu);
+    static const struct {
+        int place, content, num_steps, left_out;
+        const char *name;
+    } runs[] = {{0, 0, REPLAYED_STEPS, -1, "the first run"}, {0, 1, REPLAYED_STEPS, -1, "other content"}, {0, 0, REPLAYED_STEPS, -1, "again"},
+                {0, 1, REPLAYED_STEPS, -1, "again, other content"}, {1, 1, REPLAYED_STEPS, -1, "other memory"},
+                {1, 0, REPLAYED_STEPS, -1, "other memory again"}, {0, 1, REPLAYED_STEPS - 1, -1, "one step less"},
+                {0, 0, REPLAYED_STEPS, -1, "and whole once more"}, {0, 0, REPLAYED_STEPS, 5, "without k, which is there from the run before"}};
+    uint32_t *wanted[2] = {NULL, NULL};
+    for (int i = 0; i < NUM_SHAPES(runs); i++) {
+        ctok_status status;
+        uint32_t *got = replayed_run(&r, runs[i].place, runs[i].content, runs[i].num_steps, runs[i].left_out, &status), **want = &wanted[runs[i].content];
+        bool is_whole = runs[i].num_steps == REPLAYED_STEPS;
+        report(status == CTOK_OK && (!is_whole || !*want || is_same(got, *want, r.out_words)), "%s replay: %s: the same bits", t->gpu->ops->name, runs[i].name);
+        if (!*want) *want = got;
+        else free(got);
+    }
+    report(!is_same(wanted[0], wanted[1], r.out_words), "%s replay: other content gives another result", t->gpu->ops->name);
+    free(wanted[0]), free(wanted[1]);
+    replayed_free(&r);
+}
+
 static inline void test_gpu_ops(gpu_tests *t) {
-    test_gpu_memory(t);
+    test_gpu_memory(t), test_gpu_replay(t);
     test_gpu_transfer(t), test_gpu_haar(t), test_gpu_pool(t), test_gpu_fsq(t);
     test_gpu_norm(t), test_gpu_attention(t), test_gpu_conv(t);
 }

@@ -5,17 +5,18 @@
 
 #include "conv_pack.h"
 #include "device.cuh"
+#include "kernels.h"
 
 // The arguments of one convolution, as the kernel gets them.
 template <typename TIn>
 struct conv_call {
-    void *out;
+    conv_target targets[CONV_MOST_TARGETS];  // blockIdx.y says which
     const TIn *in, *past;  // past: NULL where frame 0 stands for what came before
     const void *residual;  // NULL: none
-    const void *packed;
-    const float *bias;
     conv_params p;
     int64_t tap_weights;   // elements of packed for one tap
+    norm_moment *moments;  // NULL: none are wanted
+    int32_t groups;
 };
 
 // What a position needs to find its taps. In space: `at` is its frame's first element in `in`, (y, x) where tap 0 reads, before
@@ -87,26 +88,43 @@ DEVICE void conv_store4(bf16 *to, float4 v) {
     *(uint2 *)to = make_uint2(low, from_float<bf16>(v.z).bits | (uint32_t)from_float<bf16>(v.w).bits << 16);
 }
 
+template <typename T>
+DEVICE float4 conv_rounded4(float4 v) {
+    return make_float4(to_float(from_float<T>(v.x)), to_float(from_float<T>(v.y)), to_float(from_float<T>(v.z)), to_float(from_float<T>(v.w)));
+}
+
 // Sums of channels c .. c + 3 of position first + row, plus bias and residual, to the output. Channels and positions beyond its
-// end are left out. Note: out may be the residual; this thread alone touches these elements.
+// end are left out. Gives what was rounded and stored, where C is a multiple of 4. Note: out may be the residual; this thread alone touches
+// these elements.
 template <typename TOut, typename TIn>
-DEVICE void conv_finish4(const conv_call<TIn> &call, int64_t first, int row, int c, float4 sum) {
+DEVICE float4 conv_finish4(const conv_call<TIn> &call, const conv_target &target, int64_t first, int row, int c, float4 sum) {
     const conv_params &p = call.p;
     int64_t positions = p.out.n * p.out.t * p.out.h * p.out.w;
-    if (first + row >= positions || c >= p.out.c) return;
+    if (first + row >= positions || c >= p.out.c) return make_float4(0, 0, 0, 0);
     int64_t at = (first + row) * p.out.c + c, from = at;
     if (p.has_upsampled_residual) from = conv_upsampled_residual_at(p, conv_position_of(p, first, row)) + c;
-    TOut *out = (TOut *)call.out;
+    TOut *out = (TOut *)target.out;
     const TOut *residual = (const TOut *)call.residual;
     if (p.out.c % 4 == 0) {
-        float4 bias = *(const float4 *)(call.bias + c), more = residual ? conv_load4(residual + from) : make_float4(0, 0, 0, 0);
-        conv_store4(out + at, make_float4(sum.x + bias.x + more.x, sum.y + bias.y + more.y, sum.z + bias.z + more.z, sum.w + bias.w + more.w));
-        return;
+        float4 bias = *(const float4 *)(target.bias + c), more = residual ? conv_load4(residual + from) : make_float4(0, 0, 0, 0);
+        sum = make_float4(sum.x + bias.x + more.x, sum.y + bias.y + more.y, sum.z + bias.z + more.z, sum.w + bias.w + more.w);
+        conv_store4(out + at, sum);
+        return sum;
     }
     const float sums[4] = {sum.x, sum.y, sum.z, sum.w};
 #pragma unroll
     for (int i = 0; i < 4; i++)
-        if (c + i < p.out.c) out[at + i] = from_float<TOut>(sums[i] + call.bias[c + i] + (residual ? to_float(residual[from + i]) : 0.0f));
+        if (c + i < p.out.c) out[at + i] = from_float<TOut>(sums[i] + target.bias[c + i] + (residual ? to_float(residual[from + i]) : 0.0f));
+    return sum;
+}
+
+// ---------------------------------------------------------------- host
+template <typename TIn>
+static conv_call<TIn> conv_call_of(const conv_target *targets, int32_t num_targets, const void *in, const void *past, const void *residual,
+                                   const conv_params *p, int64_t tap_weights, norm_moment *moments, int32_t groups) {
+    conv_call<TIn> call = {{}, (const TIn *)in, (const TIn *)past, residual, *p, tap_weights, moments, groups};
+    for (int32_t i = 0; i < num_targets; i++) call.targets[i] = targets[i];
+    return call;
 }
 
 #endif

@@ -1,9 +1,9 @@
 // A GPU behind backend.h: opens device N, gives its memory, and starts one kernel an op on one stream. Ops return as soon as
-// they are started, at most MAX_AHEAD of them, so that a job can be cancelled and its progress told; `finish` waits. External
-// tensors pass through two pinned buffers, copied while the other travels. A lost device gives CTOK_E_DEVICE from then on;
-// the process, and other devices, go on. A build without nvcc has none of it and says so.
+// they are started, at most MAX_AHEAD of them, so that a job can be cancelled and its progress told; or at once, where they
+// come as they came before and are started together (replay.h). `finish` waits. External tensors pass through two pinned
+// buffers, copied while the other travels. A lost device gives CTOK_E_DEVICE from then on; the process, and other devices, go
+// on. A build without nvcc has none of it and says so.
 // Linked: the static CUDA runtime, which finds the driver itself; there is no dependency where there is no GPU.
-// Left out: CUDA graphs (an op costs some microseconds to start, which shows below 256 x 256 pixels alone).
 // Note: over 400 lines: one device's life from the question whether there is one to its loss, a section a part.
 #include "../backend.h"
 
@@ -20,8 +20,7 @@ ctok_status cuda_backend_open(backend **out, uint32_t index, ctok_error *error) 
 #include <string.h>
 
 #include "conv_pack.h"
-#include "heuristics.h"
-#include "kernels.h"
+#include "replay.h"
 
 enum {
     LEAST_CAPABILITY = 75,   // of the float32 kernels
@@ -34,13 +33,12 @@ enum {
 typedef struct {
     backend base;  // first, so that a backend * is a cuda_backend *
     int index, capability;  // 90: compute capability 9.0
-    device_limits limits;
+    op_device own;  // limits, stream, workspace
     size_t total_bytes;
     char device[16], device_name[64];
-    cudaStream_t stream;
-    void *norm_workspace;
     cudaEvent_t started[MAX_AHEAD];  // behind the last op started in its place
     uint32_t num_started;
+    replay replay;
     struct {
         void *host;  // pinned
         cudaEvent_t is_free;
@@ -58,7 +56,7 @@ static bool has_failed(cuda_backend *c, cudaError_t error) {
     if (error == cudaSuccess) return c->failure != cudaSuccess;
     if (c->failure == cudaSuccess) c->failure = error;
     cudaGetLastError();
-    cudaError_t after = cudaStreamQuery(c->stream);
+    cudaError_t after = cudaStreamQuery(c->own.stream);
     c->is_lost |= after != cudaSuccess && after != cudaErrorNotReady;
     cudaGetLastError();
     return true;
@@ -66,12 +64,57 @@ static bool has_failed(cuda_backend *c, cudaError_t error) {
 
 static ctok_status status_of(const cuda_backend *c) { return c->failure == cudaErrorMemoryAllocation ? CTOK_E_MEMORY : CTOK_E_DEVICE; }
 
+// ---------------------------------------------------------------- starting
+static bool is_cancelled(const cuda_backend *c) { return c->base.cancel && atomic_load(c->base.cancel); }
+
+// Every start is   CTOK_TRY(begin(c)); return end(c, kernel(.., c->own.stream));
+static ctok_status begin(cuda_backend *c) {
+    if (is_cancelled(c)) return CTOK_E_CANCELLED;
+    if (c->failure != cudaSuccess) return status_of(c);
+    cudaSetDevice(c->index);
+    return has_failed(c, cudaEventSynchronize(c->started[c->num_started % MAX_AHEAD])) ? status_of(c) : CTOK_OK;
+}
+
+static ctok_status end(cuda_backend *c, int error) {
+    if (has_failed(c, (cudaError_t)error)) return status_of(c);
+    return has_failed(c, cudaEventRecord(c->started[c->num_started++ % MAX_AHEAD], c->own.stream)) ? status_of(c) : CTOK_OK;
+}
+
+static ctok_status start_all(cuda_backend *c, replay_ops ready) {
+    for (int32_t i = ready.first; i < ready.end;) {
+        CTOK_TRY(begin(c));
+        CTOK_TRY(end(c, op_start(ready.ops, &i, ready.end, ready.num_ops, &c->own)));
+    }
+    return CTOK_OK;
+}
+
+// The op, when the next one has come or with those that follow it.
+static ctok_status start(cuda_backend *c, const op *o) {
+    ctok_status status = begin(c);
+    if (status == CTOK_OK) return start_all(c, replay_add(&c->replay, o));
+    replay_drop(&c->replay);
+    return status;
+}
+
+// Before the host copies or waits: what is held back is started. After a failure, or when cancelled, none of it is.
+static ctok_status start_held(cuda_backend *c) {
+    replay_ops rest;
+    cudaError_t error;
+    if (c->replay.num_now == 0) return CTOK_OK;
+    ctok_status status = begin(c);
+    if (status != CTOK_OK) replay_drop(&c->replay);
+    else if (replay_end(&c->replay, &c->own, &rest, &error)) status = end(c, error);
+    else status = start_all(c, rest);
+    return status;
+}
+
 static ctok_status cuda_finish(backend *b, ctok_error *error) {
     cuda_backend *c = cuda_of(b);
     cudaSetDevice(c->index);
-    has_failed(c, cudaEventRecord(c->started[0], c->stream));
+    start_held(c);
+    has_failed(c, cudaEventRecord(c->started[0], c->own.stream));
     if (!has_failed(c, cudaEventSynchronize(c->started[0]))) return CTOK_OK;  // waits asleep, where a stream would be polled
-    cudaStreamSynchronize(c->stream);
+    cudaStreamSynchronize(c->own.stream);
     cudaGetLastError();
     cudaError_t failure = c->failure;
     if (!c->is_lost) c->failure = cudaSuccess;
@@ -110,6 +153,7 @@ static void *cuda_alloc(backend *b, size_t num_bytes) {
 static void cuda_free(backend *b, void *memory, size_t num_bytes) {
     (void)num_bytes;
     if (!memory) return;
+    replay_forget(&cuda_of(b)->replay);
     int before = enter_device(cuda_of(b));
     cudaFree(memory);
     cudaGetLastError();
@@ -121,9 +165,10 @@ static void cuda_copy(backend *b, void *to, const void *from, size_t num_bytes) 
     cuda_backend *c = cuda_of(b);
     size_t gap = (size_t)((const uint8_t *)from - (uint8_t *)to), piece = (uint8_t *)to < (const uint8_t *)from && gap < num_bytes ? gap : num_bytes;
     cudaSetDevice(c->index);
+    start_held(c);
     for (size_t at = 0; at < num_bytes && !c->is_lost; at += piece) {
         size_t count = num_bytes - at < piece ? num_bytes - at : piece;
-        has_failed(c, cudaMemcpyAsync((uint8_t *)to + at, (const uint8_t *)from + at, count, cudaMemcpyDeviceToDevice, c->stream));
+        has_failed(c, cudaMemcpyAsync((uint8_t *)to + at, (const uint8_t *)from + at, count, cudaMemcpyDeviceToDevice, c->own.stream));
     }
 }
 
@@ -139,13 +184,14 @@ static void *cuda_grow(backend *b, void *memory, size_t num_bytes, size_t new_by
 // The host's memory to the device's. Returns when the host's is free again; the copy may be under way.
 static bool copy_in(cuda_backend *c, void *to, const void *host, size_t num_bytes) {
     cudaSetDevice(c->index);
+    start_held(c);
     for (size_t at = 0; at < num_bytes && !c->is_lost; at += STAGING_BYTES) {
         size_t count = num_bytes - at < STAGING_BYTES ? num_bytes - at : STAGING_BYTES;
         uint32_t i = c->num_staged++ % NUM_STAGING;
         if (has_failed(c, cudaEventSynchronize(c->staging[i].is_free))) return false;
         memcpy(c->staging[i].host, (const uint8_t *)host + at, count);
-        if (has_failed(c, cudaMemcpyAsync((uint8_t *)to + at, c->staging[i].host, count, cudaMemcpyHostToDevice, c->stream))) return false;
-        if (has_failed(c, cudaEventRecord(c->staging[i].is_free, c->stream))) return false;
+        if (has_failed(c, cudaMemcpyAsync((uint8_t *)to + at, c->staging[i].host, count, cudaMemcpyHostToDevice, c->own.stream))) return false;
+        if (has_failed(c, cudaEventRecord(c->staging[i].is_free, c->own.stream))) return false;
     }
     return !c->is_lost;
 }
@@ -158,8 +204,8 @@ static bool copy_out(cuda_backend *c, void *host, const void *from, size_t num_b
         for (; asked < num_bytes && c->num_staged < first + n + NUM_STAGING; asked += STAGING_BYTES) {
             uint32_t i = c->num_staged++ % NUM_STAGING;
             size_t count = num_bytes - asked < STAGING_BYTES ? num_bytes - asked : STAGING_BYTES;
-            if (has_failed(c, cudaMemcpyAsync(c->staging[i].host, (const uint8_t *)from + asked, count, cudaMemcpyDeviceToHost, c->stream))) return false;
-            if (has_failed(c, cudaEventRecord(c->staging[i].is_free, c->stream))) return false;
+            if (has_failed(c, cudaMemcpyAsync(c->staging[i].host, (const uint8_t *)from + asked, count, cudaMemcpyDeviceToHost, c->own.stream))) return false;
+            if (has_failed(c, cudaEventRecord(c->staging[i].is_free, c->own.stream))) return false;
         }
         uint32_t i = (uint32_t)(first + n) % NUM_STAGING;
         if (has_failed(c, cudaEventSynchronize(c->staging[i].is_free))) return false;
@@ -181,19 +227,6 @@ static void cuda_memory_bytes(const backend *b, uint64_t *total, uint64_t *avail
 }
 
 // ---------------------------------------------------------------- ops
-// Every op is   CTOK_TRY(begin(c)); return end(c, kernel(.., c->stream));
-static ctok_status begin(cuda_backend *c) {
-    if (c->base.cancel && atomic_load(c->base.cancel)) return CTOK_E_CANCELLED;
-    if (c->failure != cudaSuccess) return status_of(c);
-    cudaSetDevice(c->index);
-    return has_failed(c, cudaEventSynchronize(c->started[c->num_started % MAX_AHEAD])) ? status_of(c) : CTOK_OK;
-}
-
-static ctok_status end(cuda_backend *c, int error) {
-    if (has_failed(c, (cudaError_t)error)) return status_of(c);
-    return has_failed(c, cudaEventRecord(c->started[c->num_started++ % MAX_AHEAD], c->stream)) ? status_of(c) : CTOK_OK;
-}
-
 static size_t external_bytes(const transfer_params *p) {
     return (size_t)(p->shape.n * p->frames * p->height * p->width * p->shape.c) * (p->format == EXTERNAL_PIXELS_U8 ? 1 : sizeof(float));
 }
@@ -207,29 +240,25 @@ static ctok_status cuda_load(backend *b, float *out, const void *external, void 
     cuda_backend *c = cuda_of(b);
     CTOK_TRY(begin(c));
     if (!copy_in(c, workspace, external, external_bytes(p))) return status_of(c);
-    return end(c, smxx_load(out, workspace, p, c->stream));
+    return end(c, smxx_load(out, workspace, p, c->own.stream));
 }
 
 static ctok_status cuda_store(backend *b, void *external, const float *in, void *workspace, const transfer_params *p) {
     cuda_backend *c = cuda_of(b);
+    CTOK_TRY(start_held(c));
     CTOK_TRY(begin(c));
-    CTOK_TRY(end(c, smxx_store(workspace, in, p, c->stream)));
+    CTOK_TRY(end(c, smxx_store(workspace, in, p, c->own.stream)));
     return copy_out(c, external, workspace, external_bytes(p)) ? CTOK_OK : status_of(c);
 }
 
 static ctok_status cuda_haar(backend *b, float *out, const float *in, const haar_params *p) {
-    cuda_backend *c = cuda_of(b);
-    CTOK_TRY(begin(c));
-    return end(c, smxx_haar(out, in, p, c->stream));
+    return start(cuda_of(b), &(op){.kind = CUDA_HAAR, .pointers = {out, in}, .haar = *p});
 }
 
 static ctok_status cuda_unhaar(backend *b, float *out, const float *in, const haar_params *p) {
-    cuda_backend *c = cuda_of(b);
-    CTOK_TRY(begin(c));
-    return end(c, smxx_unhaar(out, in, p, c->stream));
+    return start(cuda_of(b), &(op){.kind = CUDA_UNHAAR, .pointers = {out, in}, .haar = *p});
 }
 
-// bf16 goes through the tensor cores, float32 (also what a network's first convolution reads) through the plain kernel.
 static size_t cuda_conv_weight_bytes(const backend *b, int64_t c_out, int64_t c_in, int32_t kernel_t, int32_t kernel, ctok_dtype in_dtype) {
     (void)b;
     int64_t taps = kernel_t * kernel * kernel;
@@ -259,23 +288,16 @@ static size_t cuda_conv_workspace_bytes(const backend *b, const conv_params *p) 
 
 static ctok_status cuda_conv(backend *b, void *out, const void *in, const void *past, const void *residual, conv_weights w,
                              void *workspace, const conv_params *p) {
-    cuda_backend *c = cuda_of(b);
     (void)workspace;
-    CTOK_TRY(begin(c));
-    if (p->in_dtype == CTOK_F32) return end(c, smxx_conv(out, in, past, residual, w.packed, w.bias, p, c->stream));
-    return end(c, sm80_conv(out, in, past, residual, w.packed, w.bias, p, conv_tile_choose(p, c->limits), c->stream));
+    return start(cuda_of(b), &(op){.kind = CUDA_CONV, .pointers = {out, in, past, residual, w.packed, w.bias}, .conv = *p});
 }
 
 static ctok_status cuda_pool(backend *b, void *out, const void *in, const pool_params *p) {
-    cuda_backend *c = cuda_of(b);
-    CTOK_TRY(begin(c));
-    return end(c, smxx_pool(out, in, p, c->stream));
+    return start(cuda_of(b), &(op){.kind = CUDA_POOL, .pointers = {out, in}, .pool = *p});
 }
 
 static ctok_status cuda_norm(backend *b, void *out, const void *in, const float *scale, const float *offset, const norm_params *p) {
-    cuda_backend *c = cuda_of(b);
-    CTOK_TRY(begin(c));
-    return end(c, smxx_norm(out, in, scale, offset, c->norm_workspace, p, c->stream));
+    return start(cuda_of(b), &(op){.kind = CUDA_NORM, .pointers = {out, in, scale, offset}, .norm = *p});
 }
 
 static size_t cuda_attention_workspace_bytes(const backend *b, const attention_params *p) {
@@ -285,19 +307,15 @@ static size_t cuda_attention_workspace_bytes(const backend *b, const attention_p
 
 static ctok_status cuda_attention(backend *b, void *out, const void *q, const void *k, const void *v, void *workspace,
                                   const attention_params *p) {
-    cuda_backend *c = cuda_of(b);
     (void)workspace;
-    CTOK_TRY(begin(c));
-    if (p->is_temporal) return end(c, smxx_attention_time(out, q, k, v, p, c->stream));
-    if (p->dtype == CTOK_F32) return end(c, smxx_attention(out, q, k, v, p, c->stream));
-    return end(c, sm80_attention(out, q, k, v, p, attention_tile_choose(p, c->limits), c->stream));
+    return start(cuda_of(b), &(op){.kind = CUDA_ATTENTION, .pointers = {out, q, k, v}, .attention = *p});
 }
 
 static ctok_status cuda_quantize(backend *b, int32_t *indices, float *codes, const float *in, void *workspace, const fsq_params *p) {
     cuda_backend *c = cuda_of(b);
-    CTOK_TRY(begin(c));
-    CTOK_TRY(end(c, smxx_quantize(indices ? workspace : NULL, codes, in, p, c->stream)));
+    CTOK_TRY(start(c, &(op){.kind = CUDA_QUANTIZE, .pointers = {indices ? workspace : NULL, codes, in}, .fsq = *p}));
     if (!indices) return CTOK_OK;
+    CTOK_TRY(start_held(c));
     return copy_out(c, indices, workspace, (size_t)shape_positions(p->shape) * sizeof(int32_t)) ? CTOK_OK : status_of(c);
 }
 
@@ -305,7 +323,7 @@ static ctok_status cuda_dequantize(backend *b, float *codes, const int32_t *indi
     cuda_backend *c = cuda_of(b);
     CTOK_TRY(begin(c));
     if (!copy_in(c, workspace, indices, (size_t)shape_positions(p->shape) * sizeof(int32_t))) return status_of(c);
-    return end(c, smxx_dequantize(codes, workspace, p, c->stream));
+    return end(c, smxx_dequantize(codes, workspace, p, c->own.stream));
 }
 
 #define CUDA_OPS(kernels, bf16)                                                                                                \
@@ -323,15 +341,16 @@ static void cuda_close(backend *b) {
     if (!b) return;
     cuda_backend *c = cuda_of(b);
     int before = enter_device(c);
-    if (c->stream) cudaStreamSynchronize(c->stream);
+    if (c->own.stream) cudaStreamSynchronize(c->own.stream);
+    replay_close(&c->replay);
     for (int i = 0; i < NUM_STAGING; i++) {
         if (c->staging[i].is_free) cudaEventDestroy(c->staging[i].is_free);
         if (c->staging[i].host) cudaFreeHost(c->staging[i].host);
     }
     for (int i = 0; i < MAX_AHEAD; i++)
         if (c->started[i]) cudaEventDestroy(c->started[i]);
-    if (c->norm_workspace) cudaFree(c->norm_workspace);
-    if (c->stream) cudaStreamDestroy(c->stream);
+    if (c->own.norm_workspace) cudaFree(c->own.norm_workspace);
+    if (c->own.stream) cudaStreamDestroy(c->own.stream);
     cudaGetLastError();
     leave_device(c, before);
     free(c);
@@ -377,14 +396,14 @@ static cudaError_t describe(cuda_backend *c) {
     if (!error) error = cudaGetDeviceProperties(&properties, c->index);
     if (error) return error;
     c->capability = major * 10 + minor;
-    c->limits = (device_limits){.num_sms = num_sms, .shared_bytes = shared_bytes};
+    c->own.limits = (device_limits){.num_sms = num_sms, .shared_bytes = shared_bytes};
     snprintf(c->device_name, sizeof c->device_name, "%.63s", properties.name);
     return cudaSuccess;
 }
 
 static cudaError_t prepare(cuda_backend *c) {
-    cudaError_t error = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking);
-    if (!error) error = cudaMalloc(&c->norm_workspace, NORM_WORKSPACE_BYTES);
+    cudaError_t error = cudaStreamCreateWithFlags(&c->own.stream, cudaStreamNonBlocking);
+    if (!error) error = cudaMalloc(&c->own.norm_workspace, NORM_WORKSPACE_BYTES);
     for (int i = 0; i < MAX_AHEAD && !error; i++) error = cudaEventCreateWithFlags(&c->started[i], cudaEventBlockingSync | cudaEventDisableTiming);
     for (int i = 0; i < NUM_STAGING && !error; i++) {
         error = cudaMallocHost(&c->staging[i].host, STAGING_BYTES);

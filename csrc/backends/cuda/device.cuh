@@ -84,6 +84,11 @@ DEVICE float warp_sum(float value) {
     return value;
 }
 
+DEVICE double warp_sum_double(double value) {
+    for (int step = WARP / 2; step > 0; step /= 2) value += __shfl_xor_sync(ALL_LANES, value, step);
+    return value;
+}
+
 DEVICE float warp_max(float value) {
     for (int step = WARP / 2; step > 0; step /= 2) value = fmaxf(value, __shfl_xor_sync(ALL_LANES, value, step));
     return value;

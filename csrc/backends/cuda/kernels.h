@@ -13,11 +13,25 @@ extern "C" {
 
 typedef struct CUstream_st *cudaStream_t;  // as cuda_runtime_api.h has it
 
-// conv: `packed` as conv_pack of the same kernel laid it out (conv_pack.h); past and residual may be NULL.
-int sm80_conv(void *out, const void *in, const void *past, const void *residual, const void *packed, const float *bias,
-              const conv_params *p, conv_tile tile, cudaStream_t stream);
-int smxx_conv(void *out, const void *in, const void *past, const void *residual, const void *packed, const float *bias,
-              const conv_params *p, cudaStream_t stream);
+// Mean and sum of (x - mean)^2 of a part of a group: what norm gathers first, or the convolution before it as it stores.
+typedef struct {
+    double mean, deviations;
+} norm_moment;
+
+// What a convolution makes of its input, `packed` as conv_pack of the same kernel laid it out (conv_pack.h).
+typedef struct {
+    void *out;
+    const void *packed;
+    const float *bias;
+} conv_target;
+
+// conv: one target, or several that differ in weights alone, as q, k and v do. past and residual may be NULL. moments: NULL, or
+// for a norm of `groups` of what is stored in the one target, in the parts of conv_parts (which must not be 0).
+enum { CONV_MOST_TARGETS = 3 };
+int sm80_conv(const conv_target *targets, int32_t num_targets, const void *in, const void *past, const void *residual, const conv_params *p,
+              conv_tile tile, norm_moment *moments, int32_t groups, cudaStream_t stream);
+int smxx_conv(const conv_target *targets, int32_t num_targets, const void *in, const void *past, const void *residual, const conv_params *p,
+              cudaStream_t stream);
 
 // attention: bf16 in space; float32 in space; either, over time.
 int sm80_attention(void *out, const void *q, const void *k, const void *v, const attention_params *p, attention_tile tile,
@@ -25,9 +39,10 @@ int sm80_attention(void *out, const void *q, const void *k, const void *v, const
 int smxx_attention(void *out, const void *q, const void *k, const void *v, const attention_params *p, cudaStream_t stream);
 int smxx_attention_time(void *out, const void *q, const void *k, const void *v, const attention_params *p, cudaStream_t stream);
 
-// norm: float32 or bf16. workspace: NORM_WORKSPACE_BYTES, of one stream.
-enum { NORM_MOMENTS = 1 << 16, NORM_WORKSPACE_BYTES = 32 * NORM_MOMENTS };  // of a part of a group; and as many statistics
-int smxx_norm(void *out, const void *in, const float *scale, const float *offset, void *workspace, const norm_params *p, cudaStream_t stream);
+// norm: float32 or bf16. workspace: NORM_WORKSPACE_BYTES, of one stream; it begins with the moments, where parts says so.
+enum { NORM_WORKSPACE_BYTES = 32 * NORM_MOMENTS };  // moments, and as many statistics
+int smxx_norm(void *out, const void *in, const float *scale, const float *offset, void *workspace, norm_parts parts, const norm_params *p,
+              cudaStream_t stream);
 
 // The ops that move or halve values. External tensors and indices are in device memory here.
 int smxx_load(float *out, const void *external, const transfer_params *p, cudaStream_t stream);

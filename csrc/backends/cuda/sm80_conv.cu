@@ -3,7 +3,8 @@
 // say: strides, nearest upsampling and zero padding in space; replicated or cached frames in time. in.c is a multiple of 32.
 // A block makes BM positions x BN channels. Both operands stream through a ring of shared-memory stages of BK channels, filled
 // by cp.async (whose zero fill is the padding); warps read them with ldmatrix, 16-byte chunks permuted so that 8 rows of a
-// chunk lie in different banks. At the end the ring holds the float32 tile once, so that rows leave in whole lines.
+// chunk lie in different banks. At the end the ring holds the float32 tile once, so that rows leave in whole lines, and the
+// moments of a norm that follows are gathered on the way.
 // Who calls it: cuda_backend.c, with the tile of conv_tile_choose.
 #include "conv.cuh"
 #include "kernels.h"
@@ -121,14 +122,49 @@ DEVICE void conv_stage_sums(const float (&sums)[S::TILES_M][S::TILES_N][4], int 
                     make_float2(sums[i][j][2 * h], sums[i][j][2 * h + 1]);
 }
 
+// Stores the tile, and with call.moments gathers its statistics: each thread those of its four channels, in float32 over 16
+// values (as differences from the first) and in float64 from there; then a warp a group, in a fixed order. The tile lies inside
+// then, in positions and, four by four, in channels.
 template <typename S, typename TOut>
-DEVICE void conv_store_tile(const conv_call<bf16> &call, int64_t first, int n0) {
+DEVICE void conv_store_tile(const conv_call<bf16> &call, const conv_target &target, int64_t first, int n0) {
     shared<float> staged = shared_at<float>(0);
-    constexpr int LANES = S::BN / 4, ROWS = S::THREADS / LANES;
-    int c = (int)threadIdx.x % LANES * 4;
-    for (int row = (int)threadIdx.x / LANES; row < S::BM; row += ROWS) {
-        float4 sum = shared_as<float4>(staged + conv_staged_at<S>(row, c))[0];
-        conv_finish4<TOut>(call, first, row, n0 + c, sum);
+    constexpr int LANES = S::BN / 4, ROWS = S::THREADS / LANES, RUN = 4;
+    static_assert(S::BM / ROWS % RUN == 0, "");
+    int c = (int)threadIdx.x % LANES * 4, row = (int)threadIdx.x / LANES;
+    float shift = 0;
+    double sum = 0, square = 0;
+    for (int n = 0; n < S::BM / ROWS; n += RUN) {
+        float run = 0, run_square = 0;
+        for (int i = 0; i < RUN; i++, row += ROWS) {
+            float4 v = conv_finish4<TOut>(call, target, first, row, n0 + c, shared_as<float4>(staged + conv_staged_at<S>(row, c))[0]);
+            if (!call.moments) continue;
+            v = conv_rounded4<TOut>(v);
+            if (n == 0 && i == 0) shift = v.x;
+            v = make_float4(v.x - shift, v.y - shift, v.z - shift, v.w - shift);
+            run += (v.x + v.y) + (v.z + v.w), run_square += (v.x * v.x + v.y * v.y) + (v.z * v.z + v.w * v.w);
+        }
+        sum += run, square += run_square;
+    }
+    if (!call.moments) return;
+    const double count = 4 * S::BM / ROWS;
+    shared<norm_moment> cells = shared_at<norm_moment>(0);  // [ROWS][LANES]
+    __syncthreads();  // all have read the tile
+    cells[threadIdx.x] = norm_moment{shift + sum / count, square - sum * sum / count};
+    __syncthreads();
+    int channels = (int)call.p.out.c, width = channels / call.groups, end = n0 + S::BN < channels ? n0 + S::BN : channels;
+    for (int group = n0 / width + warp_id(); group * width < end; group += S::THREADS / WARP) {
+        int from = group * width > n0 ? group * width : n0, to = (group + 1) * width < end ? (group + 1) * width : end;
+        int lanes = (to - from) / 4, num_cells = lanes * ROWS;
+        shared<norm_moment> mine = cells + (from - n0) / 4;
+        double mean = 0, deviations = 0;
+        for (int i = lane_id(); i < num_cells; i += WARP) mean += ((norm_moment)mine[i / lanes * LANES + i % lanes]).mean;
+        mean = warp_sum_double(mean) / num_cells;
+        for (int i = lane_id(); i < num_cells; i += WARP) {
+            norm_moment cell = mine[i / lanes * LANES + i % lanes];
+            deviations += cell.deviations + count * (cell.mean - mean) * (cell.mean - mean);
+        }
+        deviations = warp_sum_double(deviations);
+        if (lane_id() == 0) call.moments[(int64_t)blockIdx.x * call.groups + group] = norm_moment{mean, deviations > 0 || deviations != deviations ? deviations : 0.0};
     }
 }
 
@@ -136,6 +172,7 @@ DEVICE void conv_store_tile(const conv_call<bf16> &call, int64_t first, int n0) 
 template <typename S>
 __global__ void __launch_bounds__(S::THREADS, S::BLOCKS_PER_SM) sm80_conv_kernel(conv_call<bf16> call) {
     const conv_params &p = call.p;
+    const conv_target target = call.targets[blockIdx.y];
     int c_in = (int)p.in.c, num_taps = p.kernel * p.kernel * p.kernel_t, num_steps = num_taps * (c_in / S::BK);
     int64_t positions = p.out.n * p.out.t * p.out.h * p.out.w;
 
@@ -151,7 +188,7 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS_PER_SM) sm80_conv_kernel
         loader.rows[i] = conv_row_of(p, conv_position_of(p, first, first + at < positions ? at : (int)(positions - 1 - first)));
     }
     loader.tap = 0, loader.c = 0;
-    loader.weights = (const bf16 *)call.packed + (int64_t)(n0 + row) * c_in + chunk * 8;
+    loader.weights = (const bf16 *)target.packed + (int64_t)(n0 + row) * c_in + chunk * 8;
     conv_loader_set_tap(loader, call, chunk);
 
     int m = warp_id() % S::WARPS_M * S::TILES_M * 16, n = warp_id() / S::WARPS_M * S::TILES_N * 8;
@@ -175,24 +212,24 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS_PER_SM) sm80_conv_kernel
     __syncthreads();
     conv_stage_sums<S>(sums, m, n);
     __syncthreads();
-    if (p.out_dtype == CTOK_F32) conv_store_tile<S, float>(call, first, n0);
-    else conv_store_tile<S, bf16>(call, first, n0);
+    if (p.out_dtype == CTOK_F32) conv_store_tile<S, float>(call, target, first, n0);
+    else conv_store_tile<S, bf16>(call, target, first, n0);
 }
 
 template <typename S>
-static int sm80_conv_launch(const conv_call<bf16> &call, cudaStream_t stream) {
+static int sm80_conv_launch(const conv_call<bf16> &call, int32_t num_targets, cudaStream_t stream) {
     int64_t tiles_n = (call.p.out.c + S::BN - 1) / S::BN, tiles_m = (shape_positions(call.p.out) + S::BM - 1) / S::BM;
-    return LAUNCH(sm80_conv_kernel<S>, dim3((unsigned)(tiles_m * tiles_n)), dim3(S::THREADS), S::SHARED_BYTES, stream, call);
+    return LAUNCH(sm80_conv_kernel<S>, dim3((unsigned)(tiles_m * tiles_n), (unsigned)num_targets), dim3(S::THREADS), S::SHARED_BYTES, stream, call);
 }
 
-extern "C" int sm80_conv(void *out, const void *in, const void *past, const void *residual, const void *packed, const float *bias,
-                         const conv_params *p, conv_tile tile, cudaStream_t stream) {
-    conv_call<bf16> call = {out, (const bf16 *)in, (const bf16 *)past, residual, packed, bias, *p,
-                            conv_padded(p->out.c, SM80_CONV_PADDING) * p->in.c};
+extern "C" int sm80_conv(const conv_target *targets, int32_t num_targets, const void *in, const void *past, const void *residual,
+                         const conv_params *p, conv_tile tile, norm_moment *moments, int32_t groups, cudaStream_t stream) {
+    int64_t tap_weights = conv_padded(p->out.c, SM80_CONV_PADDING) * p->in.c;
+    conv_call<bf16> call = conv_call_of<bf16>(targets, num_targets, in, past, residual, p, tap_weights, moments, groups);
     switch (tile) {
-        case CONV_TILE_128x256x64: return sm80_conv_launch<conv_shape_of<128, 256, 64, 2, 4, 3, 1>>(call, stream);
-        case CONV_TILE_128x128x32: return sm80_conv_launch<conv_shape_of<128, 128, 32, 2, 2, 4, 2>>(call, stream);
-        case CONV_TILE_128x64x32: return sm80_conv_launch<conv_shape_of<128, 64, 32, 2, 2, 4, 3>>(call, stream);
-        default: return sm80_conv_launch<conv_shape_of<64, 64, 32, 2, 2, 4, 4>>(call, stream);
+        case CONV_TILE_128x256x64: return sm80_conv_launch<conv_shape_of<128, 256, 64, 2, 4, 3, 1>>(call, num_targets, stream);
+        case CONV_TILE_128x128x32: return sm80_conv_launch<conv_shape_of<128, 128, 32, 2, 2, 4, 2>>(call, num_targets, stream);
+        case CONV_TILE_128x64x32: return sm80_conv_launch<conv_shape_of<128, 64, 32, 2, 2, 4, 3>>(call, num_targets, stream);
+        default: return sm80_conv_launch<conv_shape_of<64, 64, 32, 2, 2, 4, 4>>(call, num_targets, stream);
     }
 }

@@ -18,14 +18,14 @@ struct conv_step {
     float4 b;
 };
 
-DEVICE conv_step conv_load_step(const conv_call<float> &call, conv_row row, int tap, int c0, int n0) {
+DEVICE conv_step conv_load_step(const conv_call<float> &call, const conv_target &target, conv_row row, int tap, int c0, int n0) {
     conv_step step = {{0, 0, 0, 0}, make_float4(0, 0, 0, 0)};
     int c_in = (int)call.p.in.c, c = c0 + (int)threadIdx.x % 4 * 4, k = c0 + (int)threadIdx.x / 16;
     bool is_inside;
     const float *from = conv_source(call, row, tap, is_inside);
     for (int i = 0; i < 4; i++)
         if (is_inside && c + i < c_in) step.a[i] = from[c + i];
-    const float *weights = (const float *)call.packed + tap * call.tap_weights + k * (call.tap_weights / c_in) + n0;
+    const float *weights = (const float *)target.packed + tap * call.tap_weights + k * (call.tap_weights / c_in) + n0;
     if (k < c_in) step.b = *(const float4 *)(weights + threadIdx.x % 16 * 4);
     return step;
 }
@@ -38,6 +38,7 @@ DEVICE void conv_keep_step(shared<float> a, shared<float> b, conv_step step) {
 
 __global__ void __launch_bounds__(CONV_THREADS) smxx_conv_kernel(conv_call<float> call) {
     const conv_params &p = call.p;
+    const conv_target target = call.targets[blockIdx.y];
     int c_in = (int)p.in.c, num_taps = p.kernel * p.kernel * p.kernel_t;
     int64_t positions = p.out.n * p.out.t * p.out.h * p.out.w;
     int tiles_n = (int)((p.out.c + CONV_BN - 1) / CONV_BN), n0 = (int)(blockIdx.x % (unsigned)tiles_n) * CONV_BN;
@@ -48,13 +49,13 @@ __global__ void __launch_bounds__(CONV_THREADS) smxx_conv_kernel(conv_call<float
     shared<float> a = shared_at<float>(0), b = shared_at<float>(CONV_BK * CONV_STRIDE * 4);
 
     float sums[4][4] = {};
-    conv_step next = conv_load_step(call, row, 0, 0, n0);
+    conv_step next = conv_load_step(call, target, row, 0, 0, n0);
     for (int tap = 0, c0 = 0; tap < num_taps;) {
         conv_keep_step(a, b, next);
         __syncthreads();
         c0 += CONV_BK;
         if (c0 >= c_in) c0 = 0, tap++;
-        if (tap < num_taps) next = conv_load_step(call, row, tap, c0, n0);
+        if (tap < num_taps) next = conv_load_step(call, target, row, tap, c0, n0);
 #pragma unroll
         for (int k = 0; k < CONV_BK; k++) {
             float4 left = shared_as<float4>(a + k * CONV_STRIDE + m)[0], right = shared_as<float4>(b + k * CONV_BN + n)[0];
@@ -69,15 +70,15 @@ __global__ void __launch_bounds__(CONV_THREADS) smxx_conv_kernel(conv_call<float
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         float4 sum = make_float4(sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
-        if (p.out_dtype == CTOK_F32) conv_finish4<float>(call, first, m + i, n0 + n, sum);
-        else conv_finish4<bf16>(call, first, m + i, n0 + n, sum);
+        if (p.out_dtype == CTOK_F32) conv_finish4<float>(call, target, first, m + i, n0 + n, sum);
+        else conv_finish4<bf16>(call, target, first, m + i, n0 + n, sum);
     }
 }
 
-extern "C" int smxx_conv(void *out, const void *in, const void *past, const void *residual, const void *packed, const float *bias,
+extern "C" int smxx_conv(const conv_target *targets, int32_t num_targets, const void *in, const void *past, const void *residual,
                          const conv_params *p, cudaStream_t stream) {
-    conv_call<float> call = {out, (const float *)in, (const float *)past, residual, packed, bias, *p,
-                             conv_padded(p->out.c, SMXX_CONV_PADDING) * p->in.c};
+    int64_t tap_weights = conv_padded(p->out.c, SMXX_CONV_PADDING) * p->in.c;
+    conv_call<float> call = conv_call_of<float>(targets, num_targets, in, past, residual, p, tap_weights, NULL, 0);
     int64_t tiles_n = (p->out.c + CONV_BN - 1) / CONV_BN, tiles_m = (shape_positions(p->out) + CONV_BM - 1) / CONV_BM;
-    return LAUNCH(smxx_conv_kernel, dim3((unsigned)(tiles_m * tiles_n)), dim3(CONV_THREADS), CONV_SHARED_BYTES, stream, call);
+    return LAUNCH(smxx_conv_kernel, dim3((unsigned)(tiles_m * tiles_n), (unsigned)num_targets), dim3(CONV_THREADS), CONV_SHARED_BYTES, stream, call);
 }

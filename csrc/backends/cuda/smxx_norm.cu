@@ -5,8 +5,8 @@
 //                   its square, shift being a value of the group, in float32 over 16 positions and in float64 from there
 //     norm_merge    (group, frame) -> mean and 1 / sqrt(variance + epsilon), by Chan's formula in float64
 //     norm_apply    x -> y, 16 bytes a thread at a time
+// Where sm80_conv has gathered the moments as it stored x, the first is left out, which saves one of the two reads.
 // The mean is kept as two floats: x - high is exact where x is near the mean, so that a large mean costs no accuracy.
-// Left out: statistics in the epilogue of the convolution before, which would save one of the two reads.
 #include "device.cuh"
 #include "kernels.h"
 #include "ptx/convert.cuh"
@@ -18,10 +18,6 @@ enum {
     RUN_POSITIONS = 16,       // summed in float32
     APPLY_POSITIONS = 8       // of a thread of norm_apply
 };
-
-typedef struct {
-    double mean, deviations;  // deviations: sum of (x - mean)^2
-} norm_moment;
 
 typedef struct {
     double sum, square;
@@ -69,11 +65,6 @@ DEVICE void store_vector(bf16 *to, const float (&from)[8]) {
 // ---------------------------------------------------------------- norm_moments
 DEVICE int32_t smaller(int32_t a, int32_t b) { return a < b ? a : b; }
 DEVICE int32_t larger(int32_t a, int32_t b) { return a > b ? a : b; }
-
-DEVICE double warp_sum_double(double value) {
-    for (int step = WARP / 2; step > 0; step /= 2) value += __shfl_xor_sync(ALL_LANES, value, step);
-    return value;
-}
 
 template <typename T, int V>
 __global__ void norm_moments(norm_moment *moments, const T *in, norm_grid g) {
@@ -206,17 +197,23 @@ static norm_grid make_grid(const norm_params *p, int32_t vector) {
 }
 
 template <typename T, int V>
-static int run(T *out, const T *in, const float *scale, const float *offset, void *workspace, const norm_params *p, cudaStream_t stream) {
-    norm_grid g = make_grid(p, V);
+static int run(T *out, const T *in, const float *scale, const float *offset, void *workspace, norm_parts parts, const norm_params *p,
+               cudaStream_t stream) {
+    norm_grid g = make_grid(p, V), gathered = g;
+    if (parts.slab_positions) {
+        gathered.slab_positions = parts.slab_positions, gathered.slabs = (int32_t)(g.positions / parts.slab_positions);
+        gathered.tile_channels = parts.tile_channels, gathered.tiles = (int32_t)ceil_div(g.channels, parts.tile_channels);
+    }
     norm_moment *moments = (norm_moment *)workspace;
     float4 *stats = (float4 *)(moments + NORM_MOMENTS);
-    int64_t frames = p->shape.n * p->shape.t, frame = g.positions * g.channels, most = NORM_MOMENTS / ((int64_t)g.slabs * g.tiles * g.groups);
+    int64_t frames = p->shape.n * p->shape.t, frame = g.positions * g.channels, most = NORM_MOMENTS / ((int64_t)gathered.slabs * gathered.tiles * g.groups);
     for (int64_t first = 0; first < frames; first += most) {
         unsigned count = (unsigned)(frames - first < most ? frames - first : most), tiles = (unsigned)g.tiles;
         const T *from = in + first * frame;
-        int error = LAUNCH((norm_moments<T, V>), dim3((unsigned)g.slabs, count, tiles), dim3(THREADS),
-                           (size_t)g.rows * g.tile_channels * sizeof(norm_cell), stream, moments, from, g);
-        if (!error) error = LAUNCH(norm_merge, dim3((unsigned)g.groups, count), dim3(WARP), 0, stream, stats, moments, g);
+        int error = 0;
+        if (!parts.slab_positions) error = LAUNCH((norm_moments<T, V>), dim3((unsigned)g.slabs, count, tiles), dim3(THREADS),
+                                                  (size_t)g.rows * g.tile_channels * sizeof(norm_cell), stream, moments, from, g);
+        if (!error) error = LAUNCH(norm_merge, dim3((unsigned)g.groups, count), dim3(WARP), 0, stream, stats, moments, gathered);
         unsigned blocks = (unsigned)ceil_div(g.positions, (int64_t)g.rows * APPLY_POSITIONS);
         if (!error) error = LAUNCH((norm_apply<T, V>), dim3(blocks, count, tiles), dim3(THREADS), 0, stream, out + first * frame, from, scale, offset, stats, g);
         if (error) return error;
@@ -224,9 +221,9 @@ static int run(T *out, const T *in, const float *scale, const float *offset, voi
     return 0;
 }
 
-extern "C" int smxx_norm(void *out, const void *in, const float *scale, const float *offset, void *workspace, const norm_params *p,
-                         cudaStream_t stream) {
-    if (p->dtype == CTOK_BF16) return run<bf16, 8>((bf16 *)out, (const bf16 *)in, scale, offset, workspace, p, stream);
-    if (p->shape.c % 4 == 0) return run<float, 4>((float *)out, (const float *)in, scale, offset, workspace, p, stream);
-    return run<float, 1>((float *)out, (const float *)in, scale, offset, workspace, p, stream);
+extern "C" int smxx_norm(void *out, const void *in, const float *scale, const float *offset, void *workspace, norm_parts parts,
+                         const norm_params *p, cudaStream_t stream) {
+    if (p->dtype == CTOK_BF16) return run<bf16, 8>((bf16 *)out, (const bf16 *)in, scale, offset, workspace, parts, p, stream);
+    if (p->shape.c % 4 == 0) return run<float, 4>((float *)out, (const float *)in, scale, offset, workspace, parts, p, stream);
+    return run<float, 1>((float *)out, (const float *)in, scale, offset, workspace, parts, p, stream);
 }

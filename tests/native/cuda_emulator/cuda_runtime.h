@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <type_traits>
 
 #define __global__
@@ -51,7 +52,7 @@ void sync_threads();
 typedef void (*warp_op)(void *const *operands);
 void warp_meet(warp_op op, void *operand, unsigned mask = 0xFFFFFFFFu);
 void sync_warp(unsigned mask);
-int launch(const char *name, dim3 grid, dim3 block, size_t shared_bytes, void (*body)(const void *), const void *context);
+int launch(const char *name, dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> &body);
 }  // namespace emulator
 
 // ---------------------------------------------------------------- shared memory
@@ -96,8 +97,7 @@ inline shared<U> shared_as(shared<T> pointer) {
 // ---------------------------------------------------------------- launches
 template <typename... P, typename... A>
 static int emulated_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t, A... arguments) {
-    auto body = [=] { kernel(static_cast<P>(arguments)...); };
-    return emulator::launch(name, grid, block, shared_bytes, [](const void *context) { (*(const decltype(body) *)context)(); }, &body);
+    return emulator::launch(name, grid, block, shared_bytes, [=] { kernel(static_cast<P>(arguments)...); });
 }
 #define LAUNCH(kernel, ...) emulated_launch(#kernel, kernel, __VA_ARGS__)
 

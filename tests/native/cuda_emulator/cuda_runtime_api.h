@@ -1,5 +1,6 @@
 // The part of the CUDA runtime that cuda_backend.c calls, for the emulator: device memory is emulator_allocate, streams and
-// events are nothing (a kernel has run when it was started), and one struct says what the device is and what goes wrong next.
+// events are nothing (a kernel has run when it was started, or the graph that it was captured into), and one struct says what
+// the device is and what goes wrong next.
 // Who includes it: cuda_backend.c as compiled for the emulator, backend_test.c, and emulated_device.c, which owns the struct.
 #ifndef CTOK_EMULATED_CUDA_RUNTIME_API_H
 #define CTOK_EMULATED_CUDA_RUNTIME_API_H
@@ -19,7 +20,9 @@ typedef enum {
     cudaErrorNoDevice = 100,
     cudaErrorIllegalAddress = 700,
     cudaErrorNotReady = 600,
-    cudaErrorLaunchFailure = 719
+    cudaErrorLaunchFailure = 719,
+    cudaErrorStreamCaptureUnsupported = 900,
+    cudaErrorStreamCaptureInvalidated = 901
 } cudaError_t;
 
 struct emulated_device {
@@ -27,9 +30,14 @@ struct emulated_device {
     int shared_bytes;         // that a block may ask for
     size_t total_bytes, used_bytes;
     bool is_lost;             // everything fails with an illegal address from now on
-    int fail_in;              // calls until one memory copy fails with out of memory; 0: never
+    int fail_in;              // copies until one fails with out of memory; 0: never
+    int refuse_in;            // allocations until one is refused
+    int lose_in;              // calls of any kind until the device is lost
     cudaError_t last;
     int num_allocations;      // that live
+    bool is_capturing, is_capture_invalid;
+    int fail_graphs;          // 1: none can be begun, 2: none captured, 3: none instantiated, 4: none launched
+    int num_graphs, num_captures, num_graph_launches;  // that live; begun; done
 };
 extern struct emulated_device emulated_device;
 
@@ -47,7 +55,14 @@ enum cudaDeviceAttr {
 enum { cudaStreamNonBlocking = 1, cudaEventBlockingSync = 1, cudaEventDisableTiming = 2 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 
-static inline cudaError_t emulated_call(void) { return emulated_device.last = emulated_device.is_lost ? cudaErrorIllegalAddress : cudaSuccess; }
+// Note: more is refused during a capture than on a device: whatever is no launch.
+static inline cudaError_t emulated_call(void) {
+    if (emulated_device.lose_in && --emulated_device.lose_in == 0) emulated_device.is_lost = true;
+    emulated_device.is_capture_invalid |= emulated_device.is_capturing;
+    return emulated_device.last = emulated_device.is_lost        ? cudaErrorIllegalAddress
+                                  : emulated_device.is_capturing ? cudaErrorStreamCaptureUnsupported
+                                                                 : cudaSuccess;
+}
 
 static inline cudaError_t cudaGetLastError(void) {
     cudaError_t last = emulated_device.last;
@@ -99,13 +114,14 @@ typedef struct {
 extern emulated_allocation emulated_allocations[EMULATED_MOST];
 
 static inline cudaError_t cudaMalloc(void **memory, size_t num_bytes) {
-    if (emulated_device.is_lost) return emulated_call();
-    if (num_bytes > emulated_device.total_bytes - emulated_device.used_bytes) return emulated_device.last = cudaErrorMemoryAllocation;
+    if (emulated_call() != cudaSuccess) return emulated_device.last;
+    bool is_refused = emulated_device.refuse_in && --emulated_device.refuse_in == 0;
+    if (is_refused || num_bytes > emulated_device.total_bytes - emulated_device.used_bytes) return emulated_device.last = cudaErrorMemoryAllocation;
     int i = 0;
     while (emulated_allocations[i].memory) i++;
     emulated_allocations[i] = (emulated_allocation){*memory = emulator_allocate(num_bytes), num_bytes};
     emulated_device.used_bytes += num_bytes, emulated_device.num_allocations++;
-    return emulated_call();
+    return cudaSuccess;
 }
 static inline cudaError_t cudaFree(void *memory) {
     int i = 0;
@@ -118,8 +134,10 @@ static inline cudaError_t cudaFree(void *memory) {
     return emulated_call();
 }
 static inline cudaError_t cudaMallocHost(void **memory, size_t num_bytes) {
+    *memory = NULL;
+    if (emulated_call() != cudaSuccess) return emulated_device.last;
     *memory = malloc(num_bytes);
-    return *memory ? emulated_call() : cudaErrorMemoryAllocation;
+    return *memory ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 static inline cudaError_t cudaFreeHost(void *memory) {
     free(memory);
@@ -148,6 +166,49 @@ EMULATED_NOTHING(cudaStreamSynchronize, cudaStream_t)
 EMULATED_NOTHING(cudaStreamQuery, cudaStream_t)
 EMULATED_NOTHING(cudaEventDestroy, cudaEvent_t)
 EMULATED_NOTHING(cudaEventSynchronize, cudaEvent_t)
+
+typedef struct emulator_graph *cudaGraph_t, *cudaGraphExec_t;
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
+static inline cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode) {
+    (void)stream, (void)mode;
+    emulated_device.num_captures++;
+    if (emulated_call() != cudaSuccess || emulated_device.fail_graphs == 1) return emulated_device.last = cudaErrorStreamCaptureUnsupported;
+    emulator_capture_begin();
+    emulated_device.is_capturing = true, emulated_device.is_capture_invalid = emulated_device.fail_graphs == 2;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
+    (void)stream;
+    *graph = emulator_capture_end();
+    emulated_device.is_capturing = false;
+    if (emulated_device.is_capture_invalid) {
+        emulator_graph_free(*graph), *graph = NULL;
+        return emulated_device.last = cudaErrorStreamCaptureInvalidated;
+    }
+    emulated_device.num_graphs++;
+    return emulated_call();
+}
+static inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t *instance, cudaGraph_t graph, unsigned long long flags) {
+    (void)flags;
+    if (emulated_call() != cudaSuccess) return emulated_device.last;
+    if (emulated_device.fail_graphs == 3) return emulated_device.last = cudaErrorMemoryAllocation;
+    *instance = emulator_graph_copy(graph);
+    emulated_device.num_graphs++;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+    emulator_graph_free(graph);
+    emulated_device.num_graphs--;
+    return emulated_call();
+}
+static inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t instance) { return cudaGraphDestroy(instance); }
+static inline cudaError_t cudaGraphLaunch(cudaGraphExec_t instance, cudaStream_t stream) {
+    (void)stream;
+    if (emulated_call() != cudaSuccess) return emulated_device.last;
+    if (emulated_device.fail_graphs == 4) return emulated_device.last = cudaErrorMemoryAllocation;
+    emulated_device.num_graph_launches++;
+    return emulated_device.last = (cudaError_t)emulator_graph_run(instance);
+}
 static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) {
     (void)flags;
     *event = (cudaEvent_t)&emulated_device;

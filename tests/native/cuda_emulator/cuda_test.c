@@ -94,8 +94,8 @@ static void run_conv_case(const conv_case *c, int tile, residual_kind kind, cons
     if (tile == SMXX) smxx_conv_pack(packed, c->weight, p->out.c, p->in.c, taps, is_half(p->in_dtype));
     else sm80_conv_pack(packed, c->weight, p->out.c, p->in.c, taps);
 
-    int error = tile == SMXX ? smxx_conv(out, in, past, residual, packed, bias, p, NULL)
-                             : sm80_conv(out, in, past, residual, packed, bias, p, (conv_tile)tile, NULL);
+    conv_target target = {out, packed, bias};
+    int error = tile == SMXX ? smxx_conv(&target, 1, in, past, residual, p, NULL) : sm80_conv(&target, 1, in, past, residual, p, (conv_tile)tile, NULL, 0, NULL);
     float *got = widen(out, count, p->out_dtype);
     char kernel[64];
     if (tile == SMXX) snprintf(kernel, sizeof kernel, "smxx");
@@ -202,7 +202,7 @@ static void test_norm(backend *reference) {
             reference->ops->norm(reference, want, wide, scale, offset, &exact);
             void *din = to_device(in, num_bytes), *dscale = to_device(scale, shape.c * 4), *doffset = to_device(offset, shape.c * 4);
             void *out = s % 2 ? din : emulator_allocate((size_t)num_bytes), *workspace = emulator_allocate(NORM_WORKSPACE_BYTES);  // may run in place
-            int error = smxx_norm(out, din, dscale, doffset, workspace, &p, NULL);
+            int error = smxx_norm(out, din, dscale, doffset, workspace, (norm_parts){0, 0}, &p, NULL);
             float *got = widen(out, count, p.dtype);
             char name[128];
             snprintf(name, sizeof name, "norm %dx%dx%dx%d groups %d mean %g%s %s", shape.n, shape.h, shape.w, shape.c, shape.groups,
@@ -212,6 +212,99 @@ static void test_norm(backend *reference) {
             emulator_free(din), emulator_free(dscale), emulator_free(doffset), emulator_free(workspace);
             if (out != din) emulator_free(out);
         }
+}
+
+// Statistics of what a convolution stored, as it gathered them itself, then as the norm does, against float64: of the mean as
+// a part of the deviation, and of 1 / deviation. Groups that lie in a tile, that are wider, and that begin in one and end in the next.
+static void test_conv_moments(void) {
+    static const struct {
+        int32_t n, h, w, c_out, groups;
+        float mean;
+    } shapes[] = {{1, 16, 8, 64, 16, 0}, {2, 16, 8, 256, 32, 30}, {1, 16, 16, 192, 2, -3}, {1, 8, 32, 96, 6, 1000}, {1, 16, 8, 256, 2, 1}};
+    for (int i = 0; i < NUM_SHAPES(shapes); i++)
+        for (conv_tile tile = 0; tile < NUM_CONV_TILES; tile++) {
+            ctok_shape in = {shapes[i].n, 1, shapes[i].h, shapes[i].w, 64}, out = in;
+            out.c = shapes[i].c_out;
+            conv_params p = conv_of(in, out, 1, 1, 0, 1);
+            p.in_dtype = p.out_dtype = CTOK_BF16;
+            norm_params norm = {.shape = out, .groups = shapes[i].groups, .epsilon = 1e-6f, .dtype = CTOK_BF16};
+            norm_parts parts = conv_parts(&p, tile, &norm);
+            if (!conv_tile_takes(tile, &p)) continue;
+            next_mode();
+            int64_t c = out.c, count = shape_elements(out), frame = out.h * out.w, width = c / norm.groups;
+            random_seed((uint64_t)i + 800);
+            void *values = new_activation(shape_elements(in), 1, 0, CTOK_BF16);
+            float *weight = new_random(c * 64, 0.2f, 0), *bias = new_random(c, 1, shapes[i].mean), *ones = new_random(c, 0, 1);
+            void *din = to_device(values, shape_elements(in) * 2), *dbias = to_device(bias, c * 4), *dones = to_device(ones, c * 4);
+            void *packed = emulator_allocate(sm80_conv_weight_bytes(c, 64, 1)), *stored = emulator_allocate((size_t)count * 2), *normed = emulator_allocate((size_t)count * 2);
+            norm_moment *moments = emulator_allocate(NORM_WORKSPACE_BYTES);
+            sm80_conv_pack(packed, weight, c, 64, 1);
+            int error = sm80_conv(&(conv_target){stored, packed, dbias}, 1, din, NULL, NULL, &p, tile, moments, norm.groups, NULL);
+            float *got = widen(stored, count, CTOK_BF16);
+            double worst[2][2] = {{0, 0}, {0, 0}};  // of the mean and of 1 / deviation; gathered by the convolution, by the norm
+            for (int by = 0; by < 2 && !error; by++) {
+                error = smxx_norm(normed, stored, dones, dones, moments, by ? (norm_parts){0, 0} : parts, &norm, NULL);
+                const float *stats = (const float *)(moments + NORM_MOMENTS);
+                for (int64_t group = 0; group < out.n * norm.groups; group++) {
+                    const float *first = got + group / norm.groups * frame * c + group % norm.groups * width;
+                    double sum = 0, square = 0;
+                    for (int64_t k = 0; k < frame * width; k++) sum += (double)first[k / width * c + k % width];
+                    double mean = sum / (double)(frame * width);
+                    for (int64_t k = 0; k < frame * width; k++) square += pow((double)first[k / width * c + k % width] - mean, 2);
+                    double deviation = sqrt(square / (double)(frame * width) + (double)norm.epsilon);
+                    worst[by][0] = fmax(worst[by][0], fabs((double)stats[4 * group] + (double)stats[4 * group + 1] - mean) / deviation);
+                    worst[by][1] = fmax(worst[by][1], fabs((double)stats[4 * group + 2] * deviation - 1));
+                }
+            }
+            bool is_right = parts.slab_positions == conv_tile_shape_of(tile).m && worst[0][0] <= 1e-7 && worst[0][1] <= 1e-7;
+            report(!error && is_right, "statistics of conv %dx%dx%dx%d groups %d mean %g, tile %d: %.1e of the mean, %.1e of the deviation; by the norm %.1e, %.1e %s",
+                   (int)out.n, (int)out.h, (int)out.w, (int)c, norm.groups, (double)shapes[i].mean, tile, worst[0][0], worst[0][1], worst[1][0], worst[1][1], emulator_failure());
+            free(values), free(weight), free(bias), free(ones), free(got);
+            void *all[] = {din, dbias, dones, packed, stored, normed, moments};
+            for (int k = 0; k < NUM_SHAPES(all); k++) emulator_free(all[k]);
+        }
+    conv_params p = conv_of((ctok_shape){1, 1, 16, 16, 64}, (ctok_shape){1, 1, 16, 16, 128}, 3, 1, 1, 1);
+    p.out_dtype = CTOK_BF16;
+    norm_params whole = {.shape = p.out, .groups = 32, .dtype = CTOK_BF16}, one = whole, narrow = whole, other = whole;
+    one.groups = 1, narrow.groups = 64, other.shape.h = 8;
+    report(conv_parts(&p, CONV_TILE_128x128x32, &whole).slab_positions == 128 && !conv_parts(&p, CONV_TILE_128x128x32, &one).slab_positions &&
+               !conv_parts(&p, CONV_TILE_128x128x32, &narrow).slab_positions && !conv_parts(&p, CONV_TILE_128x128x32, &other).slab_positions,
+           "a convolution gathers statistics for norms of images alone, of four channels or more, of its own output");
+}
+
+// q, k and v in one start have the bits that they have alone, by every tile.
+static void test_conv_targets(void) {
+    enum { C = 128, POSITIONS = 150 };
+    ctok_shape shape = {1, 1, 10, 15, C};
+    for (int tile = SMXX; tile < NUM_CONV_TILES; tile++) {
+        conv_params p = conv_of(shape, shape, 1, 1, 0, 1);
+        p.in_dtype = p.out_dtype = tile == SMXX ? CTOK_F32 : CTOK_BF16;
+        if (tile != SMXX && !conv_tile_takes((conv_tile)tile, &p)) continue;
+        next_mode();
+        random_seed(900);
+        size_t out_bytes = POSITIONS * C * dtype_bytes(p.out_dtype);
+        void *values = new_activation(POSITIONS * C, 1, 0, p.in_dtype), *in = to_device(values, (int64_t)out_bytes);
+        conv_target together[3], alone[3];
+        int error = 0;
+        for (int i = 0; i < 3; i++) {
+            float *weight = new_random(C * C, 0.1f, 0), *bias = new_random(C, 1, 0);
+            void *packed = emulator_allocate(tile == SMXX ? smxx_conv_weight_bytes(C, C, 1) : sm80_conv_weight_bytes(C, C, 1));
+            if (tile == SMXX) smxx_conv_pack(packed, weight, C, C, 1, false);
+            else sm80_conv_pack(packed, weight, C, C, 1);
+            together[i] = (conv_target){emulator_allocate(out_bytes), packed, to_device(bias, C * 4)}, alone[i] = together[i];
+            alone[i].out = emulator_allocate(out_bytes);
+            if (!error) error = tile == SMXX ? smxx_conv(&alone[i], 1, in, NULL, NULL, &p, NULL) : sm80_conv(&alone[i], 1, in, NULL, NULL, &p, (conv_tile)tile, NULL, 0, NULL);
+            free(weight), free(bias);
+        }
+        if (!error) error = tile == SMXX ? smxx_conv(together, 3, in, NULL, NULL, &p, NULL) : sm80_conv(together, 3, in, NULL, NULL, &p, (conv_tile)tile, NULL, 0, NULL);
+        bool is_right = !error;
+        for (int i = 0; i < 3; i++) {
+            is_right = is_right && memcmp(together[i].out, alone[i].out, out_bytes) == 0 && !emulator_has_unwritten(together[i].out, out_bytes);
+            emulator_free(together[i].out), emulator_free(alone[i].out), emulator_free((void *)together[i].packed), emulator_free((void *)together[i].bias);
+        }
+        report(is_right, "three convolutions of one input, tile %d: the bits of each alone. %s", tile, emulator_failure());
+        free(values), emulator_free(in);
+    }
 }
 
 // The same bits as the reference's.
@@ -351,8 +444,8 @@ static void test_large(void) {
         if (in && out) {
             memcpy(in + (count - tail) * size, values, (size_t)(tail * size));
             emulator_settings.first_block = (count / C + m - 1) / m - 1, emulator_settings.num_blocks = 1;
-            error = tile == SMXX ? smxx_conv(out, in, NULL, NULL, packed, bias, &p, NULL)
-                                 : sm80_conv(out, in, NULL, NULL, packed, bias, &p, (conv_tile)tile, NULL);
+            conv_target target = {out, packed, bias};
+            error = tile == SMXX ? smxx_conv(&target, 1, in, NULL, NULL, &p, NULL) : sm80_conv(&target, 1, in, NULL, NULL, &p, (conv_tile)tile, NULL, 0, NULL);
             int64_t written = (count / C - 1) % m + 1 < LAST ? ((count / C - 1) % m + 1) * C : tail;  // of the last block
             is_copy = memcmp(out + (count - written) * size, (char *)values + (tail - written) * size, (size_t)(written * size)) == 0;
         }
@@ -371,7 +464,7 @@ static void test_heuristics(void) {
             for (int c = 0; c < NUM_SHAPES(channels); c++)
                 for (int k = 0; k < NUM_SHAPES(sizes); k++) {
                     conv_params p = conv_of((ctok_shape){1, 1, sizes[k], sizes[k], channels[c]}, (ctok_shape){1, 1, sizes[k], sizes[k], widths[o]}, 3, 1, 1, 1);
-                    conv_tile tile = conv_tile_choose(&p, devices[d]);
+                    conv_tile tile = conv_tile_choose(&p, 1, devices[d]);
                     num_cases++;
                     num_wrong += !conv_tile_takes(tile, &p) || conv_tile_shared_bytes(tile) > devices[d].shared_bytes;
                 }
@@ -395,10 +488,12 @@ static void test_heuristics(void) {
         ctok_shape in = {1, 1, cases[i].size, cases[i].size, cases[i].c_in}, out = in;
         out.c = cases[i].c_out;
         conv_params p = conv_of(in, out, 3, 1, 1, 1);
-        conv_tile_shape got = conv_tile_shape_of(conv_tile_choose(&p, cases[i].device));
-        report(conv_tile_choose(&p, cases[i].device) == cases[i].want, "tile of %d^2 %d->%d on %d SMs is %dx%dx%d: %s", cases[i].size, cases[i].c_in,
+        conv_tile_shape got = conv_tile_shape_of(conv_tile_choose(&p, 1, cases[i].device));
+        report(conv_tile_choose(&p, 1, cases[i].device) == cases[i].want, "tile of %d^2 %d->%d on %d SMs is %dx%dx%d: %s", cases[i].size, cases[i].c_in,
                cases[i].c_out, cases[i].device.num_sms, got.m, got.n, got.k, cases[i].why);
     }
+    conv_params small = conv_of((ctok_shape){1, 1, 32, 32, 512}, (ctok_shape){1, 1, 32, 32, 512}, 1, 1, 0, 1);
+    report(conv_tile_choose(&small, 3, devices[0]) == CONV_TILE_128x128x32, "three convolutions of 1024 positions together fill the SMs with a larger tile");
     attention_params wide = {.shape = {1, 1, 256, 256, 512}}, narrow = {.shape = {1, 1, 256, 256, 128}};
     report(attention_tile_choose(&wide, devices[0]) == ATTENTION_TILE_64x2x4 && attention_tile_choose(&wide, devices[1]) == ATTENTION_TILE_64x1x3 &&
                attention_tile_choose(&narrow, devices[1]) == ATTENTION_TILE_64x2x4 && attention_tile_shared_bytes(ATTENTION_TILE_64x1x3, 512) <= 101376,
@@ -417,6 +512,8 @@ int main(void) {
     test_pool(reference);
     test_fsq(reference);
     test_norm(reference);
+    test_conv_moments();
+    test_conv_targets();
     test_attention(reference);
     test_large();
     test_conv(reference);

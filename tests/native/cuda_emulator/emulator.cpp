@@ -22,6 +22,19 @@
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 emulator_options emulator_settings;
+int emulator_num_launches;
+
+// A kernel with its arguments, as it was started.
+struct kept_launch {
+    const char *name;
+    dim3 grid, block;
+    size_t shared_bytes;
+    std::function<void()> body;
+};
+struct emulator_graph {
+    std::vector<kept_launch> launches;
+};
+static emulator_graph *captured;  // NULL: launches run
 
 namespace emulator {
 namespace {
@@ -80,8 +93,7 @@ size_t shared_bytes;
 alignas(1024) unsigned char shared_memory[SHARED_MOST];
 cell shadow[SHARED_MOST / 2];
 
-void (*kernel_body)(const void *);
-const void *kernel_context;
+const std::function<void()> *kernel_body;
 const char *kernel_name;
 
 uint32_t random_below(uint32_t count) {
@@ -101,7 +113,7 @@ void wait_in(fiber_state state) {
 }
 
 void fiber_main() {
-    kernel_body(kernel_context);
+    (*kernel_body)();
     fibers[current].state = RETURNED;
     _longjmp(scheduler, 1);
 }
@@ -338,9 +350,13 @@ void prepare() {
 }  // namespace
 
 // ---------------------------------------------------------------- launch
-int launch(const char *name, dim3 grid, dim3 block, size_t bytes, void (*body)(const void *), const void *context) {
+int launch(const char *name, dim3 grid, dim3 block, size_t bytes, const std::function<void()> &body) {
     prepare();
     failure_text[0] = 0;
+    if (captured) {
+        captured->launches.push_back({name, grid, block, bytes, body});
+        return 0;
+    }
     size_t limit = emulator_settings.shared_limit ? emulator_settings.shared_limit : SHARED_MOST, threads = (size_t)block.x * block.y * block.z;
     int64_t num_blocks = (int64_t)grid.x * grid.y * grid.z;
     if (bytes > limit || threads > MAX_THREADS || threads % NUM_LANES || threads == 0 || num_blocks == 0 || grid.x > 0x7FFFFFFFu ||
@@ -349,9 +365,9 @@ int launch(const char *name, dim3 grid, dim3 block, size_t bytes, void (*body)(c
                  threads, bytes, grid.x, grid.y, grid.z);
         return INVALID_LAUNCH;
     }
-    kernel_name = name, kernel_body = body, kernel_context = context, shared_bytes = bytes;
+    kernel_name = name, kernel_body = &body, shared_bytes = bytes;
     gridDim = grid, blockDim = block, num_threads = (int)threads, random_state = emulator_settings.seed * 2654435761u;
-    is_running = true;
+    is_running = true, emulator_num_launches++;
     if (_setjmp(launch_end) == 0) {
         const emulator_options &o = emulator_settings;
         int64_t first = o.num_blocks ? o.first_block : 0, count = o.num_blocks ? o.num_blocks : num_blocks;
@@ -385,6 +401,21 @@ bool emulator_has_unwritten(const void *memory, size_t num_bytes) {
     for (size_t i = 0; i < num_bytes / 2; i++)
         if (words[i] == 0xFFFF) return true;
     return false;
+}
+
+void emulator_capture_begin(void) { captured = new emulator_graph(); }
+emulator_graph *emulator_capture_end(void) {
+    emulator_graph *graph = captured;
+    captured = nullptr;
+    return graph;
+}
+emulator_graph *emulator_graph_copy(const emulator_graph *graph) { return new emulator_graph(*graph); }
+void emulator_graph_free(emulator_graph *graph) { delete graph; }
+
+int emulator_graph_run(const emulator_graph *graph) {
+    for (const kept_launch &l : graph->launches)
+        if (int error = emulator::launch(l.name, l.grid, l.block, l.shared_bytes, l.body)) return error;
+    return 0;
 }
 
 const char *emulator_failure(void) { return emulator::failure_text; }

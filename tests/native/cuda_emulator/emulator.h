@@ -35,6 +35,17 @@ void emulator_free(void *memory);
 // Whether some 2 bytes are as emulator_allocate left them: an output that no thread wrote. Note: so is the NaN 0xFFFF.
 bool emulator_has_unwritten(const void *memory, size_t num_bytes);
 
+// Between these two, launches are kept instead of run. The caller owns the graph; it may be run any number of times, and
+// gives 0 or the error of the first kernel that failed.
+typedef struct emulator_graph emulator_graph;
+void emulator_capture_begin(void);
+emulator_graph *emulator_capture_end(void);
+emulator_graph *emulator_graph_copy(const emulator_graph *graph);
+int emulator_graph_run(const emulator_graph *graph);
+void emulator_graph_free(emulator_graph *graph);
+
+extern int emulator_num_launches;  // of kernels, as they ran
+
 // What the last kernel did wrong, or "".
 const char *emulator_failure(void);
 
