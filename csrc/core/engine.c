@@ -41,6 +41,7 @@ uint8_t *engine_arena(engine *e, size_t num_bytes) {
 static void end_job(engine *e, engine_job *job, ctok_status status) {
     job->status = status;
     job->state = CTOK_JOB_ENDED;
+    job->is_unseen = job->is_forgotten;
     if (!job->is_forgotten) {
         job->next_ended = NULL;
         if (e->ended_tail) e->ended_tail->next_ended = job;
