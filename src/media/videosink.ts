@@ -4,6 +4,7 @@
  * folder, which takes the real one in `close`. Called by the command line.
  */
 import { stat } from "node:fs/promises";
+import { constants } from "node:os";
 import { extname } from "node:path";
 import { z } from "zod";
 import { expected, TokenizerError } from "../errors.ts";
@@ -166,8 +167,8 @@ export class VideoSink {
 
   /**
    * Adds a frame, uint8 [height, width, 3]. Resolves when FFmpeg has taken it, so that a loop that awaits keeps no frames;
-   * the memory is then the caller's again. Throws SHAPE, CLOSED, CANCELLED; FFMPEG with its words when it failed: the sink
-   * is then abandoned.
+   * the memory is then the caller's again. Throws SHAPE, CLOSED, CANCELLED; FFMPEG with its words when it failed,
+   * FILE_IO when the disk is full: the sink is then abandoned.
    */
   async write(frame: Uint8Array): Promise<void> {
     const { height, width, signal } = this.#plan.options;
@@ -191,7 +192,8 @@ export class VideoSink {
 
   /**
    * Ends the video and gives it its name; resolves when it is on the disk. Called again, it is the same promise. Throws
-   * VIDEO when no frame was written, CLOSED after abort, CANCELLED, FFMPEG, FILE_IO; nothing is then left behind.
+   * VIDEO when no frame was written, CLOSED after abort, CANCELLED, FFMPEG, FILE_IO (a full disk, too); nothing is then left
+   * behind.
    */
   close(): Promise<void> {
     return this.#closed ??= this.#close();
@@ -205,8 +207,7 @@ export class VideoSink {
     }
     this.#state = "closing";
     this.#run.stdin.end();
-    const ending = await this.#run.ended;
-    if (ending.code !== 0) return await this.#fail(ending);
+    await this.#check(await this.#run.ended);
     try {
       throwIfAborted(signal);
       if (this.#numFrames === 0) throw expected(path, "at least one frame", "none", "VIDEO");
@@ -241,12 +242,15 @@ export class VideoSink {
         ...["-map", "0:v:0", "-map", "1:a:0?", "-c:v", "copy", ...outputs, ...finish, "-y", fileUrl(both.temporary)],
       ], { signal: options.signal });
       run.stdout.resume();
-      const ending = await run.ended;
-      if (ending.code !== 0) await this.#fail(ending);
+      await this.#check(await run.ended);
       await both.publish();
     } finally {
       await both.discard();
     }
+  }
+
+  async #check(ending: Ending): Promise<void> {
+    if (ending.code !== 0 || logOf(ending).isUnwritten) await this.#fail(ending);
   }
 
   async #fail(ending: Ending): Promise<never> {
@@ -254,9 +258,18 @@ export class VideoSink {
     await this.#plan.video.discard();
     const { path, options: { signal } } = this.#plan;
     throwIfAborted(signal);
-    const log = new FfmpegLog();
-    for (const line of ending.stderr.split("\n")) log.read(line);
-    const found = `${tellEnding(ending)} after ${this.#numFrames} frames: ${log.reason || ending.stderr.trim()}`;
+    const reason = logOf(ending).reason || (ending.signal ? "no word of it" : ending.stderr.trim());
+    if (reason.includes("No space left on device")) {
+      const message = `${path}: expected the system to write it, found a full disk (${reason})`;
+      throw new TokenizerError("FILE_IO", message, { detail: constants.errno.ENOSPC });
+    }
+    const found = `${tellEnding(ending)} after ${this.#numFrames} frames: ${reason}`;
     throw new TokenizerError("FFMPEG", `${path}: expected FFmpeg to write it, found ${found}`, { detail: this.#numFrames });
   }
+}
+
+function logOf({ stderr }: Ending): FfmpegLog {
+  const log = new FfmpegLog();
+  for (const line of stderr.split("\n")) log.read(line);
+  return log;
 }
