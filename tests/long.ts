@@ -78,7 +78,13 @@ function native(folder: string, names: readonly string[]): void {
 
 /** The parsers' tests, and every input of their corpora, grown ones too: valgrind sees what was never written. */
 function valgrind(): void {
-  const under = ["-q", "--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite"];
+  const under = [
+    "-q",
+    "--child-silent-after-fork=yes",
+    "--error-exitcode=9",
+    "--leak-check=full",
+    "--errors-for-leak-kinds=definite",
+  ];
   check("valgrind: checkpoint_test", run("valgrind", [...under, "build/tests/checkpoint_test"]));
   mkdirSync(join(root, "build/valgrind"), { recursive: true });
   for (const name of parsers) {
