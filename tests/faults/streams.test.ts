@@ -16,7 +16,8 @@ function source(count: number, height = 32, width = 48) {
   function* frames(): Generator<TensorLike<"uint8">> {
     try {
       for (; state.given < count; state.given++) {
-        const data = Uint8Array.from({ length: height * width * 3 }, (_, i) => (i * (3 + state.given % 50)) & 255);
+        const data = new Uint8Array(height * width * 3);
+        for (let i = 0; i < data.length; i++) data[i] = i * (3 + state.given % 50);
         yield { dtype: "uint8", shape: [height, width, 3], data };
       }
     } finally {
@@ -89,6 +90,19 @@ for (const [how, leave] of Object.entries({ breaks: undefined, throws: new Error
     await isWell();
   });
 }
+
+test("streams that are left early give their memory back", async () => {
+  const leave = async () => {
+    for await (const _ of tok.encodeStream(source(100, 64, 64).frames)) break;
+  };
+  for (let n = 0; n < 20; n++) await leave();
+  collectGarbage();
+  const before = residentBytes();
+  for (let n = 0; n < 100; n++) await leave();
+  collectGarbage();
+  const grown = (residentBytes() - before) / 1e6;
+  assert.ok(grown < 15, `grew by ${grown.toFixed(1)} MB`);
+});
 
 test("a source that throws midway: its own error, and the jobs end", async () => {
   const error = new Error("the source's own");
