@@ -2,6 +2,7 @@
 // one tensor, and the JSON is only what the form needs (no numbers but counts, no other nesting). The writer puts names in
 // order and the file in place whole or not at all. What it leaves out: F8, F6, F4, complex and U32/U64 types.
 // Ref: https://github.com/huggingface/safetensors, README "Format". Called by checkpoint.c (reader) and core (writer).
+// Note: over 400 lines: the reader and the writer of one form, which share its table of types.
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
