@@ -1,6 +1,6 @@
 /**
  * npm run test:long [-- SECONDS]: what takes too long for every commit. Builds the core with clang's sanitizers, gives every
- * fuzz target SECONDS (default 600), then runs the native tests and a storm of jobs (SECONDS / 10, of other seeds than npm
+ * fuzz target SECONDS (default 600), then runs the native tests and a storm of jobs (SECONDS / 10 and at least 10, of other seeds than npm
  * test's) under AddressSanitizer + UBSan and under ThreadSanitizer, the parsers' tests and corpora under valgrind, and the
  * readers of token files on random bytes. Prints the number of inputs tried; ends with an error when anything was found. What
  * the fuzzer finds stays in build/fuzz/found, its grown corpus in build/fuzz/corpus. Run by Bun. Installs Debian's clang and
@@ -71,7 +71,7 @@ function install(program: string, ...packages: string[]): void {
 function native(folder: string, names: readonly string[]): void {
   for (const name of names) check(`${folder}: ${name}`, run(join(folder, "tests", name), []));
   for (const seed of [2, 3]) {
-    const storm = run(join(folder, "tests/storm_test"), [String(seconds / 10), String(seed)]);
+    const storm = run(join(folder, "tests/storm_test"), [String(Math.max(10, seconds / 10)), String(seed)]);
     check(`${folder}: storm_test`, storm, /\d+ threads, seed.*/.exec(storm.out)?.[0]);
   }
 }
