@@ -1,162 +1,202 @@
 /**
- * Mixed work for a long time in one process, to see whether memory, descriptors and threads stay where they are: models opened
- * and closed, pictures of changing sizes there and back, token files of every format, a stream read to its end and one left
- * early, jobs cancelled, calls that must fail, and a clip through FFmpeg. Every round checks its results against the first one's.
+ * A soak: mixed work for a given time, as a long-lived process does it, with the resident memory and the descriptors sampled
+ * as it goes. One JSON line a sample, and a verdict at the end; exit code 1 when memory or descriptors were not flat.
  *
- *     bun bench/soak.ts [--minutes 60] [--busy 0.5] [--every 10]     deno run -A bench/soak.ts likewise
+ *     bun bench/soak.ts [--seconds 3600] [--every 30] [--share 1] [--seed 1]
+ *     deno run -A bench/soak.ts ...
  *
- * `--busy`: the part of the time that is work; the rest is waited. A JSON line every `--every` seconds, then a last one with
- * the verdict. Flat: with the run cut in four, the last quarter's median resident memory is at most 5 % and 8 MiB over the
- * second's, and its most descriptors and threads are no more than the second's. Ends with 1 where it is not.
+ * --share 0.1 works a tenth of the time and rests the remainder, on a machine that others use. --leak keeps 20 MB of each round,
+ * to see that the verdict tells. Each round is one of: opening
+ * and closing models, encoding, decoding, streams (whole, left early, aborted), token files of every format, jobs cancelled
+ * in the queue, errors of every kind that input can cause, and, where there is FFmpeg, a video read and written.
+ *
+ * Flat: of the samples after the first fifth, in which caches fill, the median of the last third is at most 5 % and 8 MB above
+ * the median of the first third (so that a sawtooth is flat), and likewise the descriptors,
+ * at most 2 more. Memory is sampled after a collection of garbage.
  */
 import assert from "node:assert/strict";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { type ErrorCode, framesOf, loadTokens, saveTokens, Tensor, tokenFormats, Tokenizer, TokenizerError } from "mod.ts";
+import {
+  convert,
+  createVideo,
+  type ErrorCode,
+  framesOf,
+  loadTokens,
+  readImage,
+  saveTokens,
+  type TensorLike,
+  tokenFormats,
+  Tokenizer,
+  TokenizerError,
+  writeImage,
+} from "mod.ts";
+import { collectGarbage, rejects, residentBytes, runtime } from "../tests/support.ts";
 import { median } from "./peer.ts";
 
 const { values } = parseArgs({
   options: {
-    minutes: { type: "string", default: "60" },
-    busy: { type: "string", default: "1" },
-    every: { type: "string", default: "10" },
+    seconds: { type: "string", default: "3600" },
+    every: { type: "string", default: "30" },
+    share: { type: "string", default: "1" },
+    seed: { type: "string", default: "1" },
+    leak: { type: "boolean", default: false },
   },
 });
-const minutes = Number(values.minutes), busy = Number(values.busy), every = Number(values.every);
-if (!(minutes > 0) || !(busy > 0 && busy <= 1) || !(every > 0)) {
-  throw new Error(`expected --minutes and --every above 0 and --busy in 0..1, found ${JSON.stringify(values)}`);
+const [seconds, every, share] = [Number(values.seconds), Number(values.every), Number(values.share)];
+assert.ok(seconds > 0 && every > 0 && share > 0 && share <= 1, "expected --seconds and --every above 0, --share up to 1");
+
+let state = Number(values.seed);
+/** 0 .. n - 1, by a linear congruence. */
+function any(n: number): number {
+  state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+  return Math.floor(state / 2 ** 32 * n);
 }
-const clip = fileURLToPath(new URL("../examples/media/cars.mp4", import.meta.url));
+
+const media = fileURLToPath(new URL("../examples/media/", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "ctok-soak-"));
-
-const pixels = (height: number, width: number, seed: number): Tensor<"uint8"> =>
-  new Tensor(
-    "uint8",
-    [height, width, 3],
-    Uint8Array.from({ length: height * width * 3 }, (_, i) => (i * 37 + seed * 11) & 255),
-  );
-
-/** A short sum of what was made; every kind of work must give the same in every round. */
-const firstSums = new Map<string, number>();
-function check(name: string, data: ArrayLike<number>): void {
-  let sum = 0;
-  for (let i = 0; i < data.length; i++) sum = (Math.imul(sum, 31) + data[i]!) | 0;
-  const first = firstSums.get(name) ?? sum;
-  firstSums.set(name, first);
-  assert.equal(sum, first, `${name}: another result than in the first round`);
+const at = (name: string) => join(folder, name);
+const picture = (): TensorLike<"uint8"> => {
+  const shape = [16 + any(80), 16 + any(80), 3], seed = any(256);
+  return { dtype: "uint8", shape, data: Uint8Array.from({ length: shape[0]! * shape[1]! * 3 }, (_, i) => i * seed & 255) };
+};
+function* frames(count: number): Generator<TensorLike<"uint8">> {
+  const { shape, data } = picture();
+  for (let n = 0; n < count; n++) yield { dtype: "uint8", shape, data: data.map((value) => value ^ n) };
 }
+const fails = (code: ErrorCode, work: () => unknown) => rejects(work, code, /./);
 
-async function fails(work: () => Promise<unknown>, code: ErrorCode): Promise<void> {
-  const error = await work().then(() => undefined, (e: unknown) => e);
-  assert.ok(
-    error instanceof TokenizerError && error.code === code,
-    `expected ${code}, found ${error instanceof TokenizerError ? error.code : error}`,
-  );
-}
+const images = await Tokenizer.open("nano-DI8x8"), videos = await Tokenizer.open("nano-DV4x8x8");
+const hasFfmpeg = await framesOf(join(media, "cars.mp4")).then(() => true, () => false);
 
-async function pictures(round: number): Promise<void> {
-  await using tok = await Tokenizer.open("nano-DI8x8", { precision: round % 2 ? "f32" : "auto" });
-  const sizes = [[64, 48], [200, 120], [256, 256], [17, 333]];
-  const all = await Promise.all(sizes.map(([h, w], i) => tok.encode(pixels(h!, w!, i))));
-  for (const [i, tokens] of all.entries()) {
-    check(`encode ${i} ${round % 2}`, tokens.indices.data);
-    check(`decode ${i} ${round % 2}`, (await tok.decode(tokens, { dtype: "uint8" })).data);
-  }
-  for (const format of tokenFormats) {
-    const path = join(folder, `tokens.${format}`);
-    await saveTokens(path, all[0]!, format);
-    check(`encode 0 ${round % 2}`, (await loadTokens(path, all[0]!.origin)).indices.data);
-  }
-}
-
-async function streams(): Promise<void> {
-  await using tok = await Tokenizer.open("nano-DV4x8x8");
-  async function* frames() {
-    for (let n = 0; n < 21; n++) yield pixels(64, 96, n);
-  }
-  let n = 0;
-  for await (const frame of tok.decodeStream(tok.encodeStream(frames()))) check(`frame ${n++}`, frame.data);
-  for await (const part of tok.encodeStream(frames())) {
-    check("the first part", part.indices.data);
-    break;
-  }
-  const fromFile = await framesOf(clip, undefined, { frames: 5 });
-  for await (const part of tok.encodeStream(fromFile.frames)) check(`clip ${part.firstFrame}`, part.indices.data);
-}
-
-async function failures(): Promise<void> {
-  await using tok = await Tokenizer.open("nano-DI8x8");
-  const controller = new AbortController(), { signal } = controller;
-  const jobs = Array.from({ length: 8 }, (_, i) => tok.encode(pixels(256, 256, i), { signal }));
-  controller.abort();
-  for (const job of jobs) await fails(() => job, "CANCELLED");
-  await fails(() => tok.encode({ dtype: "uint8", shape: [8, 8, 4], data: new Uint8Array(256) }), "SHAPE");
-  await fails(() => loadTokens(clip), "TOKEN_FILE");
-  await fails(() => Tokenizer.open(clip), "FILE_FORMAT");
-}
+/** What a round can be. Each checks what it gets. */
+const rounds: Record<string, () => Promise<unknown>> = {
+  async open() {
+    await using tok = await Tokenizer.open(any(2) ? "nano-DI8x8" : "nano-DV4x8x8", any(2) ? { half: "encoder" } : {});
+    if (!tok.info.isVideo) await tok.encode(picture());
+  },
+  async images() {
+    const original = picture(), tokens = await images.encode(original);
+    const again = await images.decode(tokens, { dtype: "uint8" });
+    assert.deepEqual(again.shape, [1, ...original.shape]);
+    await writeImage(at("a.png"), again);
+    assert.deepEqual((await readImage(at("a.png"))).data, again.data);
+  },
+  async batch() {
+    const one = picture(), { indices } = await images.encode([one, one, one]);
+    assert.equal(indices.shape[0], 3);
+  },
+  async stream() {
+    const count = 1 + any(40), parts = videos.encodeStream(frames(count), any(2) ? { window: 9 } : { attentionFrames: 4 });
+    let numFrames = 0;
+    for await (const _ of videos.decodeStream(parts)) numFrames++;
+    assert.equal(numFrames, count);
+  },
+  async leave() {
+    for await (const _ of videos.decodeStream(videos.encodeStream(frames(200)))) if (any(4) === 0) break;
+  },
+  async abort() {
+    const abort = new AbortController();
+    setTimeout(() => abort.abort(), any(20));
+    await fails("CANCELLED", () => Array.fromAsync(videos.encodeStream(frames(10_000), { signal: abort.signal })));
+  },
+  async files() {
+    const tokens = await images.encode(picture(), { preQuant: any(2) === 0 });
+    const format = tokenFormats[any(tokenFormats.length)]!, path = at(`t.${format}`);
+    await saveTokens(path, tokens, format);
+    const { info } = images;
+    const back = await loadTokens(path, {
+      model: info.name,
+      source: info.source,
+      spatialFactor: 8,
+      levels: info.levels,
+      version: "0",
+    });
+    assert.deepEqual([...back.indices.data], [...tokens.indices.data]);
+  },
+  async queue() {
+    const abort = new AbortController();
+    const jobs = Array.from({ length: 100 }, (_, n) => images.encode(picture(), n % 2 ? { signal: abort.signal } : {}));
+    const ends = Promise.allSettled(jobs);
+    setTimeout(() => abort.abort(), any(5));
+    for (const end of await ends) {
+      if (end.status === "rejected") assert.equal((end.reason as TokenizerError).code, "CANCELLED");
+    }
+  },
+  async errors() {
+    writeFileSync(at("junk.safetensors"), Uint8Array.from({ length: any(500) }, () => any(256)));
+    await fails("FILE_FORMAT", () => Tokenizer.open(at("junk.safetensors")));
+    await fails("FILE_MISSING", () => Tokenizer.open(at("none")));
+    await fails("TOKEN_FILE", () => loadTokens(at("junk.safetensors")));
+    await fails("IMAGE", () => images.encode(at("junk.safetensors")));
+    await fails("SHAPE", () => images.encode({ dtype: "uint8", shape: [5, 5, 5], data: new Uint8Array(125) }));
+    await fails("VALUE", () => images.decode({ dtype: "int32", shape: [1, 1, 1], data: Int32Array.of(64000) }));
+    await fails("UNSUPPORTED", () => images.encodeStream(frames(1)));
+    await fails("FILE_IO", () => convert("nano-DI8x8", at("no/such/folder")));
+  },
+  async convert() {
+    await convert("nano-DI8x8", at("copy.safetensors"));
+  },
+  async video() {
+    if (!hasFfmpeg) return;
+    const { frames, info } = await framesOf(join(media, "cars.mp4"), undefined, { frames: 1 + any(5) });
+    await using sink = await createVideo(at("v.mp4"), { height: info.height, width: info.width, fps: 25 });
+    for await (const frame of frames) await sink.write(frame.data as Uint8Array);
+    if (any(3)) await sink.close();
+  },
+};
 
 interface Sample {
   readonly seconds: number;
   readonly rounds: number;
-  readonly resident_mib: number;
+  readonly residentMb: number;
   readonly descriptors: number;
-  readonly threads: number;
 }
-const samples: Sample[] = [], start = performance.now(), elapsed = () => (performance.now() - start) / 1000;
-let rounds = 0;
+const samples: Sample[] = [], names = Object.keys(rounds), start = performance.now(), counts: Record<string, number> = {};
+const elapsed = () => (performance.now() - start) / 1000;
+const leaked: Uint8Array[] = [];
+let numRounds = 0;
 
-function sample(): void {
-  const status = readFileSync("/proc/self/status", "utf8"),
-    read = (key: string) => Number(new RegExp(`${key}:\\s+(\\d+)`).exec(status)![1]);
-  samples.push({
-    seconds: Math.round(elapsed()),
-    rounds,
-    resident_mib: Math.round(read("VmRSS") / 102.4) / 10,
-    descriptors: readdirSync("/proc/self/fd").length,
-    threads: read("Threads"),
-  });
-  console.log(JSON.stringify(samples.at(-1)));
-}
-
-/** The second and the last quarter of the run, each in one line. */
-function verdict() {
-  const quarter = (n: number) => {
-    const part = samples.slice(Math.floor(samples.length * (n - 1) / 4), Math.floor(samples.length * n / 4));
-    const most = (key: "descriptors" | "threads") => Math.max(...part.map((s) => s[key]));
-    return {
-      resident_mib: median(part.map((s) => s.resident_mib)),
-      descriptors: most("descriptors"),
-      threads: most("threads"),
-    };
-  };
-  const second = quarter(2), last = quarter(4);
-  const isFlat = last.resident_mib <= 1.05 * second.resident_mib + 8 && last.descriptors <= second.descriptors &&
-    last.threads <= second.threads;
-  return { runtime: process.versions.bun ? "bun" : "deno", minutes, rounds, second, last, is_flat: isFlat };
+async function sample(): Promise<void> {
+  await sleep(50); // Bun closes a pipe a moment after it says so
+  collectGarbage();
+  const residentMb = Math.round(residentBytes() / 1e5) / 10, descriptors = readdirSync("/proc/self/fd").length;
+  const now: Sample = { seconds: Math.round(elapsed()), rounds: numRounds, residentMb, descriptors };
+  samples.push(now);
+  console.log(JSON.stringify({ runtime, ...now }));
 }
 
 try {
-  while (elapsed() < minutes * 60) {
-    const began = performance.now();
-    await pictures(rounds);
-    await streams();
-    await failures();
-    rounds++;
-    if (elapsed() >= (samples.length + 1) * every) sample();
-    await sleep((performance.now() - began) * (1 / busy - 1));
+  for (let next = 0; elapsed() < seconds;) {
+    const began = performance.now(), name = names[numRounds < names.length ? numRounds : any(names.length)]!; // each once at first
+    await rounds[name]!();
+    numRounds++;
+    counts[name] = (counts[name] ?? 0) + 1;
+    if (values.leak) leaked.push(new Uint8Array(20e6).fill(1));
+    if (elapsed() >= next) {
+      await sample();
+      next += every;
+    }
+    await sleep((performance.now() - began) * (1 / share - 1));
   }
 } finally {
+  await Promise.all([images.close(), videos.close()]);
   rmSync(folder, { recursive: true });
 }
-assert.ok(
-  samples.length >= 8,
-  `expected at least 8 samples, found ${samples.length}: take more minutes or fewer seconds for each`,
+
+const settled = samples.slice(Math.floor(samples.length / 5)), third = Math.max(1, Math.floor(settled.length / 3));
+const growth = (key: "residentMb" | "descriptors") => {
+  const of = (part: Sample[]) => median(part.map((s) => s[key]));
+  return { from: of(settled.slice(0, third)), to: of(settled.slice(-third)) };
+};
+const memory = growth("residentMb"), descriptors = growth("descriptors");
+const isFlat = samples.length >= 5 && memory.to <= memory.from * 1.05 + 8 && descriptors.to <= descriptors.from + 2;
+console.log(
+  JSON.stringify({ runtime, isFlat, seconds: Math.round(elapsed()), rounds: numRounds, memory, descriptors, counts }),
 );
-const result = verdict();
-console.log(JSON.stringify(result));
-process.exitCode = result.is_flat ? 0 : 1;
+process.exitCode = isFlat ? 0 : 1;

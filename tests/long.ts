@@ -1,15 +1,17 @@
 /**
  * npm run test:long [-- SECONDS]: what takes too long for every commit. Builds the core with clang's sanitizers, gives every
- * fuzz target SECONDS (default 600), then runs the native tests (the job storm among them) under AddressSanitizer + UBSan and
- * under ThreadSanitizer, the parsers' tests under valgrind where it is installed, and the readers of token files on random
- * bytes. Prints the number of inputs tried; ends with an error when anything was found. What the fuzzer finds stays in
- * build/fuzz/found, its grown corpus in build/fuzz/corpus. Run by Bun. Installs Debian's clang when there is none and it may.
+ * fuzz target SECONDS (default 600), then runs the native tests and a storm of jobs (SECONDS / 10 and at least 10, of other seeds than npm
+ * test's) under AddressSanitizer + UBSan and under ThreadSanitizer, the parsers' tests and corpora under valgrind, and the
+ * readers of token files on random bytes. Prints the number of inputs tried; ends with an error when anything was found. What
+ * the fuzzer finds stays in build/fuzz/found, its grown corpus in build/fuzz/corpus. Run by Bun. Installs Debian's clang and
+ * valgrind where there are none and it may.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
+import { compilerArgs, parsers } from "./fuzz/parsers.ts";
 
 const root = fileURLToPath(new URL("../", import.meta.url));
 const seconds = Number(process.argv[2] ?? 600);
@@ -60,20 +62,49 @@ function fuzz(): number {
   return total;
 }
 
-if (run("clang", ["--version"]).code !== 0) {
-  check("install clang", run("apt-get", ["install", "-y", "clang", "libclang-rt-dev"]));
+function install(program: string, ...packages: string[]): void {
+  if (run(program, ["--version"]).code === 0) return;
+  check(`install ${program}`, run("apt-get", ["install", "-y", "--no-install-recommends", ...packages]));
 }
+
+/** The native tests of a build with sanitizers. */
+function native(folder: string, names: readonly string[]): void {
+  for (const name of names) check(`${folder}: ${name}`, run(join(folder, "tests", name), []));
+  for (const seed of [2, 3]) {
+    const storm = run(join(folder, "tests/storm_test"), [String(Math.max(10, seconds / 10)), String(seed)]);
+    check(`${folder}: storm_test`, storm, /\d+ threads, seed.*/.exec(storm.out)?.[0]);
+  }
+}
+
+/** The parsers' tests, and every input of their corpora, grown ones too: valgrind sees what was never written. */
+function valgrind(): void {
+  const under = [
+    "-q",
+    "--child-silent-after-fork=yes",
+    "--error-exitcode=9",
+    "--leak-check=full",
+    "--errors-for-leak-kinds=definite",
+  ];
+  check("valgrind: checkpoint_test", run("valgrind", [...under, "build/tests/checkpoint_test"]));
+  mkdirSync(join(root, "build/valgrind"), { recursive: true });
+  for (const name of parsers) {
+    const program = join("build/valgrind", name);
+    check(`build ${name}`, run("cc", compilerArgs(name, ["-DCTOK_FUZZ_REPLAY"], program)));
+    const folders = ["tests/fuzz/corpus", "build/fuzz/corpus"].map((folder) => join(folder, name));
+    const inputs = folders.filter((folder) => existsSync(join(root, folder)))
+      .flatMap((folder) => readdirSync(join(root, folder)).map((file) => join(folder, file))).slice(0, 4000);
+    check(`valgrind: ${name}`, run("valgrind", [...under, program, ...inputs]), `${inputs.length} inputs`);
+  }
+}
+
+install("clang", "clang", "libclang-rt-dev");
+install("valgrind", "valgrind");
 build("build/fuzz", "address,undefined,fuzzer-no-link");
 const numInputs = fuzz();
-const native = ["abi_test", "checkpoint_test", "memory_test"].filter((name) =>
-  existsSync(join(root, `tests/native/${name}.c`))
-);
-for (const name of native) check(`${name} with address and undefined`, run(`build/fuzz/tests/${name}`, []));
+native("build/fuzz", ["abi_test", "checkpoint_test", "memory_test", "status_test"]);
 build("build/thread", "thread");
-check("abi_test with thread", run("build/thread/tests/abi_test", []));
-if (run("valgrind", ["--version"]).code === 0) {
-  check("checkpoint_test under valgrind", run("valgrind", ["-q", "--error-exitcode=9", "build/tests/checkpoint_test"]));
-} else console.log("skipped - checkpoint_test under valgrind: it is not installed");
+native("build/thread", ["abi_test", "status_test"]);
+valgrind();
 const tokenfiles = run(process.execPath, ["test", "--timeout", "3600000", "./tests/fuzz"], {
   CTOK_FUZZ_SECONDS: String(seconds),
 });

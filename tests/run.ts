@@ -8,6 +8,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:f
 import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
+import { compilerArgs, parsers } from "./fuzz/parsers.ts";
 
 const root = fileURLToPath(new URL("../", import.meta.url));
 const reports = join(root, "build/reports");
@@ -106,27 +107,16 @@ for (const name of readdirSync(join(root, "build/tests")).filter((f) => f.endsWi
 
 // ---------------------------------------------------------------- the parsers' fuzz targets, 30 s each; all are in long.ts
 async function fuzz(seconds: number): Promise<void> {
-  const parsers = readdirSync(join(root, "tests/fuzz")).filter((f) =>
-    /^(zip|pickle|torchscript|safetensors)_.*\.c$/.test(f)
-  );
   if (spawnSync("clang", ["--version"]).status !== 0) {
     count("fuzz targets", "skipped"), console.log(`skipped: ${parsers.length} fuzz targets, as there is no clang`);
     return;
   }
-  const folder = "build/fuzz/short", sources = readdirSync(join(root, "csrc/checkpoint")).filter((f) => f.endsWith(".c"));
+  const folder = "build/fuzz/short";
   mkdirSync(join(root, folder), { recursive: true });
-  const one = async (file: string) => {
-    const name = file.slice(0, -2), corpus = join(folder, `${name}.corpus`);
+  const one = async (name: string) => {
+    const corpus = join(folder, `${name}.corpus`), program = join(folder, name);
     mkdirSync(join(root, corpus), { recursive: true });
-    const flags = [
-      "-std=c11",
-      "-O1",
-      "-g1",
-      "-D_GNU_SOURCE",
-      "-fsanitize=fuzzer,address,undefined",
-      "-fno-sanitize-recover=all",
-    ];
-    const inputs = [join("tests/fuzz", file), "csrc/core/status.c", ...sources.map((f) => join("csrc/checkpoint", f))];
+    const sanitizers = ["-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"];
     const run = (command: string, args: string[]) =>
       new Promise<{ code: number | null; out: string }>((settle) => {
         let out = "";
@@ -134,11 +124,11 @@ async function fuzz(seconds: number): Promise<void> {
         child.stderr.setEncoding("utf8").on("data", (text) => out = (out + text).slice(-8000));
         child.on("close", (code) => settle({ code, out }));
       });
-    let { code, out } = await run("clang", [...flags, ...inputs, "-lm", "-o", join(folder, name)]);
+    let { code, out } = await run("clang", compilerArgs(name, sanitizers, program));
     const limits = [`-max_total_time=${seconds}`, "-max_len=16384", "-timeout=20", "-print_final_stats=1"];
     if (code === 0) {
       const artifacts = `-artifact_prefix=${folder}/`;
-      ({ code, out } = await run(join(folder, name), [...limits, artifacts, corpus, join("tests/fuzz/corpus", name)]));
+      ({ code, out } = await run(program, [...limits, artifacts, corpus, join("tests/fuzz/corpus", name)]));
     }
     count(`fuzz: ${name}`, code === 0 ? "passed" : "failed");
     const tried = /number_of_executed_units: (\d+)/.exec(out)?.[1];
@@ -146,7 +136,7 @@ async function fuzz(seconds: number): Promise<void> {
   };
   const queue = parsers.values(); // two at a time
   await Promise.all([0, 1].map(async () => {
-    for (const file of queue) await one(file);
+    for (const name of queue) await one(name);
   }));
 }
 

@@ -2,6 +2,7 @@
 // one tensor, and the JSON is only what the form needs (no numbers but counts, no other nesting). The writer puts names in
 // order and the file in place whole or not at all. What it leaves out: F8, F6, F4, complex and U32/U64 types.
 // Ref: https://github.com/huggingface/safetensors, README "Format". Called by checkpoint.c (reader) and core (writer).
+// Note: over 400 lines: the reader and the writer of one form, which share its table of types.
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -352,18 +353,37 @@ static ctok_status write_file(int descriptor, const char *path, const checkpoint
     return status;
 }
 
-// A new file beside `path`, hidden, under a name that nothing had. *temporary is from malloc.
-static int open_temporary(char **temporary, const char *path) {
-    const char *slash = strrchr(path, '/');
-    int folder_bytes = slash ? (int)(slash - path) + 1 : 0;
-    for (int i = 0; i < 100; i++) {
-        if (asprintf(temporary, "%.*s.ctok-%d-%d.tmp", folder_bytes, path, (int)getpid(), i) < 0) return *temporary = NULL, -1;
+// Names beside `path` for a file that is being written: .ctok-HASH-N.tmp, of the name and a number. From malloc, or NULL.
+enum { MOST_NAMES = 100 };
+static char *temporary_name(const char *path, int number) {
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    uint64_t hash = 14695981039346656037u;  // FNV-1a: the name itself may be as long as a name can be
+    for (const char *c = name; *c; c++) hash = (hash ^ (uint8_t)*c) * 1099511628211u;
+    char *temporary = NULL;
+    if (asprintf(&temporary, "%.*s.ctok-%016llx-%d.tmp", (int)(name - path), path, (unsigned long long)hash, number) < 0) return NULL;
+    return temporary;
+}
+
+// A new file under the first of these names that is free; *temporary is from malloc.
+static int open_temporary(char **temporary, int *number, const char *path) {
+    for (*number = 0; *number < MOST_NAMES; ++*number) {
+        *temporary = temporary_name(path, *number);
+        if (!*temporary) return -1;
         int descriptor = open(*temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (descriptor >= 0 || errno != EEXIST) return descriptor;
         free(*temporary);
         *temporary = NULL;
     }
     return -1;
+}
+
+// Removes what earlier writers of `path`, which were killed, have left under the names before `number`.
+static void remove_abandoned(const char *path, int number) {
+    while (number-- > 0) {
+        char *temporary = temporary_name(path, number);
+        if (temporary) unlink(temporary);
+        free(temporary);
+    }
 }
 
 static int compare_names(const void *a, const void *b) {
@@ -379,14 +399,15 @@ ctok_status safetensors_write(const char *path, const checkpoint_tensor *tensors
 
     char *temporary = NULL;
     ctok_status status = CTOK_OK;
-    int descriptor = open_temporary(&temporary, path);
+    int number, descriptor = open_temporary(&temporary, &number, path);
     if (descriptor < 0) {
         status = fail_write(error, path, "expected a folder where a file can be made, found");
     } else {
         status = write_file(descriptor, path, sorted, num_tensors, metadata, num_metadata, error);
         if (close(descriptor) != 0 && status == CTOK_OK) status = fail_write(error, path, "cannot be closed");
         if (status == CTOK_OK && rename(temporary, path) != 0) status = fail_write(error, path, "cannot be put in place");
-        if (status != CTOK_OK) unlink(temporary);
+        if (status == CTOK_OK) remove_abandoned(path, number);
+        else unlink(temporary);
     }
     free(temporary);
     free(sorted);

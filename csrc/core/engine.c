@@ -41,6 +41,7 @@ uint8_t *engine_arena(engine *e, size_t num_bytes) {
 static void end_job(engine *e, engine_job *job, ctok_status status) {
     job->status = status;
     job->state = CTOK_JOB_ENDED;
+    job->is_unseen = job->is_forgotten;
     if (!job->is_forgotten) {
         job->next_ended = NULL;
         if (e->ended_tail) e->ended_tail->next_ended = job;
@@ -48,6 +49,15 @@ static void end_job(engine *e, engine_job *job, ctok_status status) {
         e->ended_tail = job;
     }
     pthread_cond_broadcast(&e->has_ended);
+}
+
+// Takes a queued job out, whose reference is then the caller's. The lock is held.
+static void unqueue(engine *e, engine_job *job) {
+    if (job->previous) job->previous->next = job->next;
+    else e->queue_head = job->next;
+    if (job->next) job->next->previous = job->previous;
+    else e->queue_tail = job->previous;
+    job->next = job->previous = NULL;
 }
 
 // Lets go of jobs that came out of the queue, without the lock.
@@ -67,23 +77,17 @@ static ctok_status fail_closed(engine_job *job) {
 
 // Cancels what runs on `subject` (NULL: anything) and ends what is queued on it.
 static void close_jobs(engine *e, const object *subject) {
-    engine_job *closed = NULL, *kept = NULL, **kept_end = &kept;
+    engine_job *closed = NULL;
     pthread_mutex_lock(&e->lock);
     if (e->running && (!subject || e->running->subject == subject)) atomic_store(&e->running->is_cancelled, true);
-    e->queue_tail = NULL;
     for (engine_job *job = e->queue_head, *next; job; job = next) {
         next = job->next;
-        if (!subject || job->subject == subject) {
-            end_job(e, job, fail_closed(job));
-            job->next = closed;
-            closed = job;
-        } else {
-            *kept_end = e->queue_tail = job;
-            kept_end = &job->next;
-        }
+        if (subject && job->subject != subject) continue;
+        unqueue(e, job);
+        end_job(e, job, fail_closed(job));
+        job->next = closed;
+        closed = job;
     }
-    *kept_end = NULL;
-    e->queue_head = kept;
     pthread_mutex_unlock(&e->lock);
     let_go(closed);
 }
@@ -100,9 +104,7 @@ static engine_job *next_job(engine *e) {
     }
     if (e->is_stopping) return NULL;
     engine_job *job = e->queue_head;
-    e->queue_head = job->next;
-    if (!e->queue_head) e->queue_tail = NULL;
-    job->next = NULL;
+    unqueue(e, job);
     job->state = CTOK_JOB_RUNNING;
     e->running = job;
     return job;
@@ -215,6 +217,7 @@ ctok_status engine_submit(engine *e, engine_job *job, ctok_error *error) {
     if (is_open) {
         object_retain(&job->base);
         job->state = CTOK_JOB_QUEUED;
+        job->previous = e->queue_tail;
         if (e->queue_tail) e->queue_tail->next = job;
         else e->queue_head = job;
         e->queue_tail = job;
@@ -229,21 +232,13 @@ ctok_status engine_submit(engine *e, engine_job *job, ctok_error *error) {
 void engine_cancel(engine *e, engine_job *job) {
     atomic_store(&job->is_cancelled, true);
     pthread_mutex_lock(&e->lock);
-    engine_job *found = NULL, *before = NULL;
-    for (engine_job *at = e->queue_head; at && !found; before = found ? before : at, at = at->next) {
-        if (at == job) {
-            found = at;
-            if (before) before->next = at->next;
-            else e->queue_head = at->next;
-            if (e->queue_tail == at) e->queue_tail = before;
-        }
-    }
-    if (found) {
-        found->next = NULL;
-        end_job(e, found, ctok_fail(&found->error, CTOK_E_CANCELLED, 0, "cancelled before it ran"));
+    bool is_queued = job->state == CTOK_JOB_QUEUED;
+    if (is_queued) {
+        unqueue(e, job);
+        end_job(e, job, ctok_fail(&job->error, CTOK_E_CANCELLED, 0, "cancelled before it ran"));
     }
     pthread_mutex_unlock(&e->lock);
-    let_go(found);
+    if (is_queued) let_go(job);
 }
 
 uint32_t engine_wait(engine *e, uint32_t *jobs, uint32_t capacity, uint32_t timeout_us) {

@@ -19,9 +19,10 @@ struct engine_job {
     object base;
     object *subject;                                         // the model it works on (retained) or NULL
     ctok_status (*run)(engine_job *job, ctok_error *error);  // on the engine's thread
-    engine_job *next;                                        // in the queue, which holds a reference
+    engine_job *next, *previous;                             // in the queue, which holds a reference
     engine_job *next_ended;                                  // in the list of ended jobs, which holds none
     bool is_forgotten;                                       // its id was released: it is not to be listed
+    bool is_unseen;                                          // it was so before the job ended: nobody can know what it gave
     uint32_t state;                                          // CTOK_JOB_*; under the engine's lock, like the next two
     ctok_status status;
     ctok_error error;

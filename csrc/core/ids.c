@@ -8,7 +8,7 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static object **table;
 static size_t num_objects, capacity;
-static uint32_t last_id;
+uint32_t ids_last;
 
 void object_init(object *o, object_kind kind, object *owner, void (*destroy)(object *self)) {
     atomic_init(&o->references, 1);
@@ -33,7 +33,7 @@ void object_release(object *o) {
 ctok_status ids_add(object *o, ctok_error *error) {
     ctok_status status = CTOK_OK;
     pthread_mutex_lock(&lock);
-    if (last_id == UINT32_MAX) {
+    if (ids_last == UINT32_MAX) {
         status = ctok_fail(error, CTOK_E_INTERNAL, 0, "all 2^32 - 1 ids are used up; start the process again");
     } else if (num_objects == capacity) {
         size_t wanted = capacity ? capacity * 2 : 64;
@@ -42,7 +42,7 @@ ctok_status ids_add(object *o, ctok_error *error) {
         else status = ctok_fail(error, CTOK_E_MEMORY, (int64_t)(wanted * sizeof *table), "no memory for %zu ids", wanted);
     }
     if (status == CTOK_OK) {
-        o->id = ++last_id;
+        o->id = ++ids_last;
         table[num_objects++] = object_retain(o);
     }
     pthread_mutex_unlock(&lock);

@@ -24,6 +24,8 @@ void object_init(object *o, object_kind kind, object *owner, void (*destroy)(obj
 object *object_retain(object *o);  // returns o
 void object_release(object *o);    // NULL is fine; the last one destroys
 
+extern uint32_t ids_last;  // the last id that was given: here for the test of what comes after 2^32 - 1
+
 // Gives the object an id and keeps a reference. CTOK_E_MEMORY, or CTOK_E_INTERNAL after 2^32 - 1 ids.
 ctok_status ids_add(object *o, ctok_error *error);
 

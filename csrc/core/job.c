@@ -7,8 +7,17 @@
 
 static engine *engine_of(const job *j) { return (engine *)j->base.base.owner; }
 
+// The model of a job that was released while it opened one.
+static void close_unseen(const job *j) {
+    object *m;
+    if (!j->base.is_unseen || !j->opened_model || ids_get(&m, OBJECT_MODEL, j->opened_model, NULL) != CTOK_OK) return;
+    if (ids_remove(m)) object_release(m);
+    object_release(m);
+}
+
 static void destroy(object *self) {
     job *j = (job *)self;
+    close_unseen(j);
     free(j->path);
     free(j->out_path);
     free(j->input);

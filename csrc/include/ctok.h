@@ -316,7 +316,8 @@ CTOK_API ctok_status ctok_job_take(uint32_t job, void *out, uint64_t out_bytes, 
 /* Asks the job to end with CTOK_E_CANCELLED; it stays until released. Fine on a job that has ended. */
 CTOK_API ctok_status ctok_job_cancel(uint32_t job, ctok_error *error);
 
-/* Forgets the id and frees the results. A job that has not ended is cancelled first and freed when it ends. */
+/* Forgets the id and frees the results. A job that has not ended is cancelled first and freed when it ends; a model that it
+ * opened all the same is closed. */
 CTOK_API ctok_status ctok_job_release(uint32_t job, ctok_error *error);
 
 #ifdef __cplusplus

@@ -106,6 +106,12 @@ export class FfmpegLog {
     return (byContainer ?? this.#complaints.find(({ isAfterFirstFrame }) => isAfterFirstFrame))?.text;
   }
 
+  /** Whether FFmpeg could not write its output, of which its exit code need not tell (it is 0 after a full disk, up to 5.1). */
+  get isUnwritten(): boolean {
+    const told = /^(Error (writing|closing|muxing)|av_interleaved_write_frame\(\))/;
+    return this.#complaints.some(({ by, text }) => by === "" && told.test(text));
+  }
+
   /** The errors that FFmpeg told, the last ones, on one line. */
   get reason(): string {
     const texts = this.#complaints.map(({ text }) => text.trim()).filter((text) => text && !/^Conversion failed/.test(text));

@@ -3,12 +3,12 @@
  * there complete or not at all, as everything that ctok writes (files.ts): FFmpeg writes to a temporary name in the same
  * folder, which takes the real one in `close`. Called by the command line.
  */
-import { randomUUID } from "node:crypto";
-import { open, realpath, rename, rm, stat } from "node:fs/promises";
-import { dirname, extname, join } from "node:path";
+import { stat } from "node:fs/promises";
+import { constants } from "node:os";
+import { extname } from "node:path";
 import { z } from "zod";
 import { expected, TokenizerError } from "../errors.ts";
-import { ioError } from "../files.ts";
+import { ioError, PendingFile } from "../files.ts";
 import { parse } from "../options.ts";
 import type { Ending, Ffmpeg, FfmpegRun } from "./ffmpeg.ts";
 import { fileUrl, findFfmpeg, startFfmpeg, tellEnding, throwIfAborted } from "./ffmpeg.ts";
@@ -62,21 +62,24 @@ export async function createVideo(path: string, options: VideoSinkOptions): Prom
   throwIfAborted(wanted.signal);
 
   const ffmpeg = await findFfmpeg();
-  const target = await targetOf(path);
   const from = wanted.audioFrom;
   const audio = from === undefined ? undefined : await findAudio(from, container.muxer, ffmpeg, wanted);
-  const temporary = () => join(dirname(target), `.ctok-${randomUUID()}.tmp`);
   const finish = ["-f", container.muxer, ...container.flags];
-  const plan: Plan = { path, target, ffmpeg, options: wanted, first: temporary(), second: temporary(), audio, finish };
   const { height, width } = wanted, { num, den } = toRate(wanted.fps);
-  const run = startFfmpeg(ffmpeg, [
-    ...["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", `${width}x${height}`, "-framerate", `${num}/${den}`, "-i", "pipe:0"],
-    ...(codec === "ffv1" ? ffv1Args(height, width) : h264Args(height, width)),
-    // With audio to come, this file is read once more: no need to bring its index to the front.
-    ...(audio ? ["-f", container.muxer] : finish),
-    ...["-y", fileUrl(plan.first)],
-  ], { stdin: "pipe", signal: wanted.signal });
-  return new VideoSink(plan, run);
+  const video = await PendingFile.create(path);
+  try {
+    const run = startFfmpeg(ffmpeg, [
+      ...["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", `${width}x${height}`, "-framerate", `${num}/${den}`, "-i", "pipe:0"],
+      ...(codec === "ffv1" ? ffv1Args(height, width) : h264Args(height, width)),
+      // With audio to come, this file is read once more: no need to bring its index to the front.
+      ...(audio ? ["-f", container.muxer] : finish),
+      ...["-y", fileUrl(video.temporary)],
+    ], { stdin: "pipe", signal: wanted.signal });
+    return new VideoSink({ path, ffmpeg, options: wanted, video, audio, finish }, run);
+  } catch (error) {
+    await video.discard();
+    throw error;
+  }
 }
 
 /**
@@ -94,18 +97,6 @@ function h264Args(height: number, width: number): string[] {
     ...["-c:v", "libx264", "-preset", "veryfast", "-crf", "16", "-pix_fmt", pixels],
     ...["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"],
   ];
-}
-
-async function targetOf(path: string): Promise<string> {
-  const found = await stat(path).catch(() => undefined);
-  if (found && !found.isFile()) {
-    throw expected(path, "a regular file or nothing there yet", found.isDirectory() ? "a directory" : "a device", "FILE_IO");
-  }
-  if (found) return await realpath(path);
-  await stat(dirname(path)).catch((error) => {
-    throw ioError(path, "write", error);
-  });
-  return path;
 }
 
 interface Audio {
@@ -136,12 +127,10 @@ async function findAudio(from: string, muxer: string, ffmpeg: Ffmpeg, options: O
 
 interface Plan {
   readonly path: string;
-  readonly target: string;
   readonly ffmpeg: Ffmpeg;
   readonly options: Options;
-  /** The video alone; then with audio. */
-  readonly first: string;
-  readonly second: string;
+  /** Without audio. */
+  readonly video: PendingFile;
   readonly audio: Audio | undefined;
   readonly finish: readonly string[];
 }
@@ -178,8 +167,8 @@ export class VideoSink {
 
   /**
    * Adds a frame, uint8 [height, width, 3]. Resolves when FFmpeg has taken it, so that a loop that awaits keeps no frames;
-   * the memory is then the caller's again. Throws SHAPE, CLOSED, CANCELLED; FFMPEG with its words when it failed: the sink
-   * is then abandoned.
+   * the memory is then the caller's again. Throws SHAPE, CLOSED, CANCELLED; FFMPEG with its words when it failed,
+   * FILE_IO when the disk is full: the sink is then abandoned.
    */
   async write(frame: Uint8Array): Promise<void> {
     const { height, width, signal } = this.#plan.options;
@@ -203,7 +192,8 @@ export class VideoSink {
 
   /**
    * Ends the video and gives it its name; resolves when it is on the disk. Called again, it is the same promise. Throws
-   * VIDEO when no frame was written, CLOSED after abort, CANCELLED, FFMPEG, FILE_IO; nothing is then left behind.
+   * VIDEO when no frame was written, CLOSED after abort, CANCELLED, FFMPEG, FILE_IO (a full disk, too); nothing is then left
+   * behind.
    */
   close(): Promise<void> {
     return this.#closed ??= this.#close();
@@ -217,16 +207,15 @@ export class VideoSink {
     }
     this.#state = "closing";
     this.#run.stdin.end();
-    const ending = await this.#run.ended;
-    if (ending.code !== 0) return await this.#fail(ending);
+    await this.#check(await this.#run.ended);
     try {
       throwIfAborted(signal);
       if (this.#numFrames === 0) throw expected(path, "at least one frame", "none", "VIDEO");
-      const { audio, first, second } = this.#plan;
-      if (audio) await this.#addAudio(audio);
-      await this.#publish(audio ? second : first);
+      const { audio, video } = this.#plan;
+      if (audio) await this.#publishWithAudio(audio);
+      else await video.publish();
     } finally {
-      await this.#clean();
+      await this.#plan.video.discard();
     }
   }
 
@@ -235,7 +224,7 @@ export class VideoSink {
     if (this.#state === "closing") return void await this.#closed!.catch(() => {});
     this.#state = "aborted";
     await this.#run.kill();
-    await this.#clean();
+    await this.#plan.video.discard();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -243,41 +232,44 @@ export class VideoSink {
   }
 
   /** A second pass, because the audio's length is the video's, which nobody knew before. */
-  async #addAudio({ inputs, outputs }: Audio): Promise<void> {
-    const { ffmpeg, options, first, second, finish } = this.#plan;
+  async #publishWithAudio({ inputs, outputs }: Audio): Promise<void> {
+    const { path, ffmpeg, options, video, finish } = this.#plan;
     const { num, den } = toRate(options.fps);
-    const run = startFfmpeg(ffmpeg, [
-      ...["-i", fileUrl(first), "-t", String(this.#numFrames * den / num), ...inputs],
-      ...["-map", "0:v:0", "-map", "1:a:0?", "-c:v", "copy", ...outputs, ...finish, "-y", fileUrl(second)],
-    ], { signal: options.signal });
-    run.stdout.resume();
-    const ending = await run.ended;
-    if (ending.code !== 0) await this.#fail(ending);
+    const both = await PendingFile.create(path);
+    try {
+      const run = startFfmpeg(ffmpeg, [
+        ...["-i", fileUrl(video.temporary), "-t", String(this.#numFrames * den / num), ...inputs],
+        ...["-map", "0:v:0", "-map", "1:a:0?", "-c:v", "copy", ...outputs, ...finish, "-y", fileUrl(both.temporary)],
+      ], { signal: options.signal });
+      run.stdout.resume();
+      await this.#check(await run.ended);
+      await both.publish();
+    } finally {
+      await both.discard();
+    }
   }
 
-  async #publish(temporary: string): Promise<void> {
-    const { path, target } = this.#plan;
-    try {
-      const file = await open(temporary, "r+");
-      await file.sync().finally(() => file.close());
-      await rename(temporary, target);
-    } catch (error) {
-      throw ioError(path, "write", error);
-    }
+  async #check(ending: Ending): Promise<void> {
+    if (ending.code !== 0 || logOf(ending).isUnwritten) await this.#fail(ending);
   }
 
   async #fail(ending: Ending): Promise<never> {
     this.#state = "aborted";
-    await this.#clean();
+    await this.#plan.video.discard();
     const { path, options: { signal } } = this.#plan;
     throwIfAborted(signal);
-    const log = new FfmpegLog();
-    for (const line of ending.stderr.split("\n")) log.read(line);
-    const found = `${tellEnding(ending)} after ${this.#numFrames} frames: ${log.reason || ending.stderr.trim()}`;
+    const reason = logOf(ending).reason || (ending.signal ? "no word of it" : ending.stderr.trim());
+    if (reason.includes("No space left on device")) {
+      const message = `${path}: expected the system to write it, found a full disk (${reason})`;
+      throw new TokenizerError("FILE_IO", message, { detail: constants.errno.ENOSPC });
+    }
+    const found = `${tellEnding(ending)} after ${this.#numFrames} frames: ${reason}`;
     throw new TokenizerError("FFMPEG", `${path}: expected FFmpeg to write it, found ${found}`, { detail: this.#numFrames });
   }
+}
 
-  async #clean(): Promise<void> {
-    for (const temporary of [this.#plan.first, this.#plan.second]) await rm(temporary, { force: true }).catch(() => {});
-  }
+function logOf({ stderr }: Ending): FfmpegLog {
+  const log = new FfmpegLog();
+  for (const line of stderr.split("\n")) log.read(line);
+  return log;
 }

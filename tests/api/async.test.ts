@@ -8,7 +8,7 @@ import { describe, test } from "node:test";
 import { type TensorLike, Tokenizer } from "mod.ts";
 import * as layout from "../../ffi/layout.ts";
 import { newEngine } from "../../ffi/load.ts";
-import { carried, rejects, residentBytes, root, runtime, withWeights } from "../support.ts";
+import { carried, collectGarbage, rejects, residentBytes, root, runtime, withWeights } from "../support.ts";
 
 const pixels = (side: number): TensorLike<"uint8"> => ({
   dtype: "uint8",
@@ -159,11 +159,10 @@ describe("memory", () => {
       await tok.encode(image);
     };
     for (let i = 0; i < 100; i++) await cycle();
-    const collect = (globalThis as { gc?: () => void; Bun?: { gc(force: boolean): void } }).Bun?.gc;
-    collect?.(true);
+    collectGarbage();
     const before = residentBytes();
     for (let i = 0; i < 1000; i++) await cycle();
-    collect?.(true);
+    collectGarbage();
     const grown = (residentBytes() - before) / 1e6;
     assert.ok(grown < 20, `grew by ${grown.toFixed(1)} MB`);
   });

@@ -22,6 +22,8 @@ export interface How {
   env?: Record<string, string>;
   /** A shell command that ends in exec "$@". */
   shell?: string;
+  /** Called once, with the process's id. */
+  onStart?: (pid: number) => void;
   /** Called at each output, with a way to interrupt. */
   onOutput?: (interrupt: () => void) => void;
   /** Whether an interruption goes to the children too, as a terminal's Ctrl-C does. */
@@ -29,7 +31,7 @@ export interface How {
 }
 
 export function ctok(args: readonly string[], how: How = {}): Promise<Ended> {
-  const { cwd = tmpdir(), env = {}, shell, onOutput, isGroup = false } = how;
+  const { cwd = tmpdir(), env = {}, shell, onStart, onOutput, isGroup = false } = how;
   const [command, ...rest] = [...(shell ? ["sh", "-c", shell, "sh"] : []), ...runtimeCommand, ...args];
   const child = spawn(command!, rest, {
     cwd,
@@ -37,6 +39,7 @@ export function ctok(args: readonly string[], how: How = {}): Promise<Ended> {
     stdio: ["ignore", "pipe", "pipe"],
     detached: isGroup,
   });
+  if (child.pid !== undefined) onStart?.(child.pid);
   const ended = { code: null as Ended["code"], stdout: "", stderr: "" };
   child.stdout.setEncoding("utf8").on("data", (text: string) => {
     ended.stdout += text;

@@ -1,6 +1,7 @@
 // What the fuzz targets share: a property that stops the fuzzer where it fails, numbers drawn from the input, memory as a
 // file's map. A target is named after the property that it guards; the sanitizers guard the rest. Built and run by
-// tests/long.ts with libFuzzer; seeds are in corpus/<target>.
+// tests/long.ts with libFuzzer; seeds are in corpus/<target>. With CTOK_FUZZ_REPLAY a target is a program that tries the files
+// that it is given, for valgrind.
 #ifndef CTOK_FUZZ_H
 #define CTOK_FUZZ_H
 
@@ -36,5 +37,22 @@ static inline void read_all(const checkpoint *c) {
         free(values);
     }
 }
+
+#ifdef CTOK_FUZZ_REPLAY
+int main(int argc, char **argv) {
+    for (int i = 1; i < argc; i++) {
+        FILE *file = fopen(argv[i], "rb");
+        PROPERTY(file && fseek(file, 0, SEEK_END) == 0);
+        size_t num_bytes = (size_t)ftell(file);
+        uint8_t *bytes = malloc(num_bytes);  // exactly so many, so that a read beyond them shows
+        rewind(file);
+        PROPERTY(num_bytes == 0 || (bytes && fread(bytes, 1, num_bytes, file) == num_bytes));
+        LLVMFuzzerTestOneInput(bytes, num_bytes);
+        free(bytes);
+        fclose(file);
+    }
+    return 0;
+}
+#endif
 
 #endif

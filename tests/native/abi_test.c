@@ -1,12 +1,13 @@
 // The C interface as a C program meets it: every wrong argument has its status, ids go stale, results are taken, jobs are
-// submitted, cancelled and closed from several threads at once. Needs models/nano (run from the root). TAP on stdout.
-#include <pthread.h>
+// submitted and cancelled in a queue. What several threads do at once is storm_test.c, every status by its number
+// status_test.c. Needs models/nano (run from the root). TAP on stdout.
+// wrapped: ids_add
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../csrc/include/ctok.h"
+#include "../../csrc/core/ids.h"
 
 static int num_cases, num_failed;
 static ctok_error last;
@@ -117,50 +118,16 @@ static void test_request(void) {
     ctok_engine_close(engine, NULL);
 }
 
-// ---------------------------------------------------------------- from several threads
-static uint32_t storm_engine;
-static atomic_int num_wrong;
-
-static void *storm(void *argument) {
-    unsigned seed = *(unsigned *)argument;
-    static uint8_t pixels[64 * 64 * 3];
-    for (int round = 0; round < 4; round++) {
-        uint32_t model = open_model(storm_engine, rand_r(&seed) % 3), jobs[12];
-        ctok_request request = encode_request(64);
-        for (int i = 0; i < 12; i++) {
-            if (ctok_job_submit(model, pixels, sizeof pixels, &request, &jobs[i], NULL) != CTOK_OK) atomic_fetch_add(&num_wrong, 1);
-            if (rand_r(&seed) % 4 == 0) ctok_job_cancel(jobs[i], NULL);
-            if (rand_r(&seed) % 8 == 0) ctok_job_release(jobs[i], NULL), jobs[i] = 0;
-        }
-        if (round % 2) ctok_model_close(model, NULL);
-        for (int i = 0; i < 12; i++) {
-            if (!jobs[i]) continue;
-            ctok_status status = ctok_job_wait(jobs[i], 60000000, NULL);
-            if (status != CTOK_OK && status != CTOK_E_CANCELLED && !(round % 2 && status == CTOK_E_CLOSED)) atomic_fetch_add(&num_wrong, 1);
-            ctok_job_release(jobs[i], NULL);
-        }
-        if (round % 2 == 0) ctok_model_close(model, NULL);
-    }
-    return NULL;
-}
-
-static void test_storm(void) {
-    ctok_engine_info info = {.struct_size = sizeof info};
-    pthread_t threads[4];
-    unsigned seeds[4] = {1, 2, 3, 4};
-    ctok_engine_options options = {.struct_size = sizeof options, .num_threads = 3};
-    ctok_engine_open(&options, NULL, &storm_engine, fresh());
-    for (int i = 0; i < 4; i++) pthread_create(&threads[i], NULL, storm, &seeds[i]);
-    for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);
-    report(atomic_load(&num_wrong) == 0, "four threads open, submit, cancel, release and close");
-    ctok_engine_query(storm_engine, &info, fresh());
-    report(info.num_models == 0 && info.num_jobs == 0, "and leave no model and no job");
-    uint32_t model = open_model(storm_engine, 0), jobs[3];
+// ---------------------------------------------------------------- a queue
+static void test_queue(void) {
+    uint32_t engine = 0, jobs[3];
+    ctok_engine_open(NULL, NULL, &engine, fresh());
+    uint32_t model = open_model(engine, 0);
     static uint8_t pixels[512 * 512 * 3];
     ctok_request request = encode_request(512);
     for (int i = 0; i < 3; i++) ctok_job_submit(model, pixels, sizeof pixels, &request, &jobs[i], NULL);
     expect(CTOK_E_NOT_READY, ctok_job_wait(jobs[2], 0, fresh()), "a job behind two others has not ended at once");
-    ctok_engine_close(storm_engine, NULL);
+    ctok_engine_close(engine, NULL);
     int num_closed = 0;
     for (int i = 0; i < 3; i++) num_closed += ctok_job_wait(jobs[i], 0, NULL) == CTOK_E_CLOSED;
     report(num_closed >= 2, "closing the engine ends its queued jobs");
@@ -168,10 +135,39 @@ static void test_storm(void) {
     expect(CTOK_E_HANDLE, ctok_model_query(model, &(ctok_model_info){.struct_size = sizeof(ctok_model_info)}, fresh()), "and closes its models");
 }
 
+// ---------------------------------------------------------------- released at the worst moment
+static atomic_uint released_with_its_model;  // a job to release when a model gets its id; 0: none
+
+ctok_status __real_ids_add(object *o, ctok_error *error);
+ctok_status __wrap_ids_add(object *o, ctok_error *error);
+ctok_status __wrap_ids_add(object *o, ctok_error *error) {
+    ctok_status status = __real_ids_add(o, error);
+    if (o->kind == OBJECT_MODEL && atomic_load(&released_with_its_model)) ctok_job_release(atomic_exchange(&released_with_its_model, 0), NULL);
+    return status;
+}
+
+static void test_release(void) {
+    uint32_t engine = 0, blocker = 0, job = 0;
+    static uint8_t pixels[256 * 256 * 3];
+    ctok_engine_info info = {.struct_size = sizeof info};
+    ctok_engine_open(NULL, NULL, &engine, fresh());
+    uint32_t model = open_model(engine, 0);
+    ctok_request request = encode_request(256);
+    ctok_job_submit(model, pixels, sizeof pixels, &request, &blocker, NULL);  // so that `job` is known before it runs
+    ctok_model_open(engine, "models/nano/DI8x8.safetensors", NULL, &job, NULL);
+    atomic_store(&released_with_its_model, job);
+    for (int i = 0; i < 1000 && atomic_load(&released_with_its_model); i++) ctok_job_wait(job, 10000, NULL);
+    ctok_job_wait(open_model(engine, 0), 0, NULL);  // the jobs before this one are gone
+    ctok_engine_query(engine, &info, fresh());
+    report(job && info.num_models == 2, "a job that is released while its model gets an id leaves no model open");
+    ctok_engine_close(engine, NULL);
+}
+
 int main(void) {
     test_arguments();
     test_request();
-    test_storm();
+    test_queue();
+    test_release();
     printf("1..%d\n", num_cases);
     return num_failed != 0;
 }

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "../../csrc/checkpoint/checkpoint.h"
@@ -688,10 +689,25 @@ static void test_writing(void) {
     checkpoint_close(expect_open(path_of("out.safetensors"), "writing: a full disk leaves the old file whole"));
     status = safetensors_write(path_of("no/such/folder.safetensors"), &big, 1, NULL, 0, &error);
     check(status == CTOK_E_FILE_IO && error.detail == ENOENT, "writing: into no folder");
-    status = safetensors_write(folder, &big, 1, NULL, 0, &error);
-    char beside[80];
-    snprintf(beside, sizeof beside, "/tmp/.ctok-%d-0.tmp", (int)getpid());
-    check(status == CTOK_E_FILE_IO && access(beside, F_OK) != 0, "writing: over a folder");
+    mkdir(path_of("taken"), 0777);
+    status = safetensors_write(path_of("taken"), &big, 1, NULL, 0, &error);
+    check(status == CTOK_E_FILE_IO && count_files() == 2, "writing: over a folder leaves nothing beside it");
+    rmdir(path_of("taken"));
+    for (int i = 0; i < 2; i++) {
+        pid_t child = fork();
+        if (child == 0) {  // dies in the middle of a file
+            signal(SIGXFSZ, SIG_DFL);
+            setrlimit(RLIMIT_FSIZE, &small);
+            safetensors_write(path_of("out.safetensors"), &big, 1, NULL, 0, NULL);
+            _exit(0);
+        }
+        int ended = 0;
+        waitpid(child, &ended, 0);
+        check(WIFSIGNALED(ended) && count_files() == 2 + i, "writing: a process killed midway leaves a file of another name");
+    }
+    checkpoint_close(expect_open(path_of("out.safetensors"), "writing: and the old file whole"));
+    status = safetensors_write(path_of("out.safetensors"), &big, 1, NULL, 0, &error);
+    check(status == CTOK_OK && count_files() == 1, "writing: the next writer of that file removes what they left");
     clear_folder();
 }
 

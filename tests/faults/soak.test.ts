@@ -1,0 +1,26 @@
+/** bench/soak.ts for 5 seconds: every round it comes to works, samples are taken, and its verdict tells a leak. */
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { join } from "node:path";
+import process from "node:process";
+import { test } from "node:test";
+import { lines } from "../cli/spawn.ts";
+import { root, runtime } from "../support.ts";
+
+function soak(...args: string[]): Promise<{ code: number | null; said: Record<string, unknown>[]; stderr: string }> {
+  const command = [...(runtime === "deno" ? ["run", "-A", "--no-check"] : []), join(root, "bench/soak.ts")];
+  const child = spawn(process.execPath, [...command, "--seconds", "5", "--every", "0.5", ...args], { cwd: root });
+  let stdout = "", stderr = "";
+  child.stdout.setEncoding("utf8").on("data", (text) => stdout += text);
+  child.stderr.setEncoding("utf8").on("data", (text) => stderr += text);
+  return new Promise((settle) => child.on("close", (code) => settle({ code, said: lines(stdout), stderr })));
+}
+
+test("a short soak works and samples; one that leaks is told", async () => {
+  const [good, leaking] = await Promise.all([soak("--seed", "7", "--share", "0.8"), soak("--leak")]);
+  const verdict = good.said.pop()!, last = good.said.at(-1)!; // memory need not have settled in 5 seconds
+  assert.equal(good.code, verdict.isFlat ? 0 : 1, good.stderr);
+  assert.ok(good.said.length >= 3 && (last.residentMb as number) > 10 && (last.descriptors as number) > 2, good.stderr);
+  assert.ok((verdict.rounds as number) >= 3, good.stderr);
+  assert.deepEqual([leaking.code, leaking.said.at(-1)!.isFlat], [1, false], leaking.stderr);
+});
