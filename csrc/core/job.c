@@ -162,7 +162,7 @@ ctok_status job_submit_chunk(uint32_t *id, stream *s, const void *input, uint64_
     pthread_mutex_lock(&s->lock);
     ctok_status status = stream_describe(s, &chunk, error);
     if (status == CTOK_OK) status = submit_run(id, (engine *)s->model->base.owner, s->model, s, input, input_bytes, &chunk, error);
-    if (status == CTOK_OK) s->num_submitted++;
+    if (status == CTOK_OK) stream_advance(s, &chunk);
     pthread_mutex_unlock(&s->lock);
     return status;
 }

@@ -6,7 +6,7 @@ import * as ctok from "../../mod.ts";
 import { type Args, type OptionName, usage } from "./args.ts";
 import { type InOut, isVideoPath } from "./paths.ts";
 import { exitCodes, Failure, type Report } from "./report.ts";
-import { type Job, secondsSince } from "./run.ts";
+import { type Job, limitsOf, secondsSince } from "./run.ts";
 
 const defaultWindow = 17, ssimEvery = 8;
 
@@ -124,8 +124,10 @@ interface Source {
   damage: ctok.TokenizerError | undefined;
 }
 
-async function openSource(file: string, { start, frames: most, fps }: Args, { signal }: Job): Promise<Source> {
+async function openSource(file: string, args: Args, { signal }: Job): Promise<Source> {
+  const { start, frames: most, fps } = args;
   const wanted = {
+    ...limitsOf(args),
     ...(start !== undefined && { start }),
     ...(most !== undefined && { frames: most }),
     ...(fps !== undefined && { fps }),
