@@ -38,7 +38,7 @@ interface Clip {
 
 /**
  * Gathers frames into clips of the sizes that `sizeOf` names; the last may be shorter. Frames must stay as large as the first.
- * `admit` refuses a clip that has grown too large, before its memory is taken.
+ * `admit` throws where a clip of so many frames is too large, before its memory is taken.
  * Note: clips share one buffer, so each must be submitted (which copies it) before the next is asked for.
  */
 async function* gather(
@@ -49,6 +49,16 @@ async function* gather(
   let buffer = new Uint8Array(0), size: readonly number[] = [];
   let wanted = sizeOf(0), clips = 0, count = 0, frame = 0;
   const clip = (): Clip => ({ bytes: buffer, count, firstFrame: frame - count, height: size[0]!, width: size[1]! });
+  /** A whole clip where that is admitted, else as many frames as there are: the clip may end before it is too large. */
+  const admitted = (least: number) => {
+    try {
+      admit({ ...clip(), count: wanted });
+      return wanted;
+    } catch {
+      admit({ ...clip(), count: least });
+      return least;
+    }
+  };
   for await (const tensor of frames) {
     checkTensor(`frame ${frame}`, tensor);
     if (frame === 0) size = tensor.shape;
@@ -59,8 +69,7 @@ async function* gather(
       throw expected(`frame ${frame}`, `[${size.join(", ")}] as frame 0`, `[${tensor.shape.join(", ")}]`, "SHAPE");
     }
     if (buffer.length <= count * tensor.data.length) {
-      admit({ ...clip(), count: count + 1 });
-      const larger = new Uint8Array(Math.min(wanted, 2 * count || 1) * tensor.data.length);
+      const larger = new Uint8Array(admitted(count + 1) * tensor.data.length);
       larger.set(buffer);
       buffer = larger;
     }
