@@ -70,7 +70,7 @@ export const options = {
   frames: {
     type: "string",
     value: "N",
-    about: "how many frames of a video at most (1048576 unless given)",
+    about: "how many frames of a video at most",
     range: [1, any],
   },
   "limit-pixels": {
@@ -86,6 +86,12 @@ export const options = {
     about: "frames a second, such as 25, 29.97 or 30000/1001: what a video is resampled to, a folder or a result has",
   },
   audio: { type: "boolean", about: "take the video's audio along" },
+  "limit-frames": {
+    type: "string",
+    value: "N",
+    about: "most frames a video may have; at one more it ends with a failure (1048576 unless given)",
+    range: [1, any],
+  },
   name: { type: "string", value: "N", about: "the model's name, such as Cosmos-Tokenizer-DI8x8" },
   device: {
     type: "string",

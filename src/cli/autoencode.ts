@@ -10,7 +10,7 @@ export const autoencodeCommand: Command = {
   usage: "FILE… --out FILE|DIR",
   about: "images and videos to tokens and back, with PSNR and SSIM",
   accepts: [
-    ...["model", "out", "precision", "limit-pixels"] as const,
+    ...["model", "out", "precision", "limit-pixels", "limit-frames"] as const,
     ...["window", "stream", "chunk", "attention-frames", "start", "frames", "fps", "audio"] as const,
   ],
 

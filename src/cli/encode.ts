@@ -11,7 +11,7 @@ export const encodeCommand: Command = {
   usage: "FILE… --out FILE|DIR",
   about: "images and videos, or folders of frames, to token files",
   accepts: [
-    ...["model", "out", "precision", "format", "pre-quant", "limit-pixels"] as const,
+    ...["model", "out", "precision", "format", "pre-quant", "limit-pixels", "limit-frames"] as const,
     ...["window", "stream", "chunk", "attention-frames", "start", "frames", "fps"] as const,
   ],
 

@@ -27,10 +27,15 @@ const videoOptions = z.strictObject({
    * frames before it are decoded and dropped.
    */
   start: z.int().min(0).default(0),
-  /** How many frames at most. Default: all, of which there may be 1,048,576: more is an error, unless asked for here. */
+  /** How many frames at most. Default: all. */
   frames: z.int().min(1).optional(),
   /** Largest frame taken, height × width in pixels; a larger one is refused by its header. Default 16383². */
   limitPixels,
+  /**
+   * Most frames that a video may have; one more is an error, after those. Default 1,048,576, 11 hours at 25 a second: resampled,
+   * a file of a few bytes whose timestamps lie has no end.
+   */
+  limitFrames: z.int().min(1).default(1 << 20),
   /**
    * Frames per second to resample to: a frame is repeated or left out so that each moment shows what the video shows then.
    * Default: each frame once. A folder of images has no rate: this is it, 25 when not given, and nothing is resampled.
@@ -43,8 +48,6 @@ const videoOptions = z.strictObject({
 });
 export type VideoOptions = z.input<typeof videoOptions>;
 type Options = z.output<typeof videoOptions>;
-/** Without `frames`: a file of a few bytes whose timestamps lie can become endless once it is resampled. */
-const mostFrames = 1 << 20;
 
 export interface VideoInfo {
   /** Of every frame, in pixels, upright. */
@@ -194,7 +197,7 @@ async function* decode(
   path: string,
   ffmpeg: Ffmpeg,
   { height, width }: VideoInfo,
-  { start, frames, fps, limitPixels, allowDamage, signal }: Options,
+  { start, frames, fps, limitPixels, limitFrames, allowDamage, signal }: Options,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const filters = ["format=rgb24"];
   // FFmpeg would scale a frame of another size to the first one's. This crop does nothing, or fails when it is set up anew.
@@ -204,7 +207,7 @@ async function* decode(
 
   const frameBytes = height * width * 3;
   const log = new FfmpegLog();
-  const args = decodeArgs(path, ffmpeg, limitPixels, filters, frames ?? mostFrames + 1);
+  const args = decodeArgs(path, ffmpeg, limitPixels, filters, Math.min(frames ?? Infinity, limitFrames + 1));
   const run = startFfmpeg(ffmpeg, args, { signal, onLine: log.read });
   let frame: Uint8Array | undefined, filled = 0, numFrames = 0;
   try {
@@ -220,8 +223,8 @@ async function* decode(
         if (filled === frameBytes) {
           const whole = frame;
           frame = undefined, filled = 0;
-          if (numFrames === (frames ?? mostFrames)) {
-            const message = `${path}: expected at most ${mostFrames} frames, or \`frames\` to ask for more, found more`;
+          if (numFrames === limitFrames) {
+            const message = `${path}: expected at most ${limitFrames} frames (limitFrames), found more`;
             throw new TokenizerError("VIDEO", message, { detail: numFrames });
           }
           numFrames++;
