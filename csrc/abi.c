@@ -198,7 +198,7 @@ ctok_status ctok_plan_query(uint32_t id, ctok_plan *plan, const ctok_request *re
     model *m;
     CTOK_TRY(get_model(&m, id, error));
     program p;
-    ctok_status status = program_make(&p, m, request, error);
+    ctok_status status = program_make(&p, m, request, 0, error);
     if (status == CTOK_OK) {
         *plan = (ctok_plan){.struct_size = sizeof *plan, .num_outputs = (uint32_t)p.num_outputs, .arena_bytes = p.plan.arena_bytes,
                             .weight_bytes = m->weight_bytes, .num_steps = (uint32_t)(p.graph.num_nodes * p.request.batch),

@@ -7,7 +7,7 @@
 import * as layout from "../ffi/layout.ts";
 import type { RequestValues } from "../ffi/native.ts";
 import { expected, TokenizerError } from "./errors.ts";
-import { type JobOptions, located } from "./job.ts";
+import { type JobOptions, located, locatedSync } from "./job.ts";
 import type { DecodeStreamOptions, EncodeStreamOptions } from "./options.ts";
 import { asTokenParts, type OutputTensor, type Runner } from "./runner.ts";
 import { checkTensor, sliceAxis, Tensor, type TensorLike, TokenPart, Tokens, type VideoOrigin } from "./tensor.ts";
@@ -139,7 +139,7 @@ export async function* encodeStream(
   };
   const admit = (clip: Omit<Clip, "bytes">) => {
     const chunkKind = clip.firstFrame === 0 ? layout.chunk.first : layout.chunk.later;
-    padding = runner.plan({ ...requestOf(clip), ...(stream && { chunk: chunkKind }) });
+    padding = locatedSync(() => runner.plan({ ...requestOf(clip), ...(stream && { chunk: chunkKind }) }), site);
   };
   const clips = gather(frames, (n) => n === 0 && !o.window ? 1 + chunk : chunk, admit);
   try {

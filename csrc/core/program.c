@@ -156,14 +156,15 @@ static void count_state(program *p) {
 
 // Refuses, before any work, what the limits or the device's memory cannot hold.
 // Limit: input and results of a device with memory of its own are not held against the host's.
-static ctok_status check_memory(program *p, const model *m, ctok_error *error) {
+static ctok_status check_memory(program *p, const model *m, size_t held_arena_bytes, ctok_error *error) {
     const ctok_request *r = &p->request;
     count_state(p);
     p->external_bytes = p->input_image_bytes * (uint64_t)r->batch;
     for (int32_t i = 0; i < p->num_outputs; i++) p->external_bytes += p->outputs[i].bytes;
     if (r->num_held && __builtin_mul_overflow(p->external_bytes, (uint64_t)r->num_held, &p->external_bytes)) p->external_bytes = INT64_MAX;
     if (p->external_bytes > INT64_MAX) p->external_bytes = INT64_MAX;
-    uint64_t on_device = p->plan.arena_bytes + m->weight_bytes + p->state_bytes, limit = m->max_memory_bytes, memory, available;
+    uint64_t arena = p->plan.arena_bytes > held_arena_bytes ? p->plan.arena_bytes : held_arena_bytes;
+    uint64_t on_device = arena + m->weight_bytes + p->state_bytes, limit = m->max_memory_bytes, memory, available;
     p->total_bytes = on_device + p->external_bytes;
     if (!limit || (r->max_memory_bytes && r->max_memory_bytes < limit)) limit = r->max_memory_bytes;
     m->backend->memory_bytes(m->backend, &memory, &available);
@@ -176,7 +177,7 @@ static ctok_status check_memory(program *p, const model *m, ctok_error *error) {
     return ctok_fail(error, CTOK_E_MEMORY, (int64_t)needed,
                      "%lld x %lld x %lld pixels need %llu bytes (activations %llu, weights %llu, state %llu, inputs and results %llu), and %s",
                      (long long)p->frame.padded_frames, (long long)p->frame.padded_height, (long long)p->frame.padded_width, (unsigned long long)needed,
-                     (unsigned long long)p->plan.arena_bytes, (unsigned long long)m->weight_bytes, (unsigned long long)p->state_bytes,
+                     (unsigned long long)arena, (unsigned long long)m->weight_bytes, (unsigned long long)p->state_bytes,
                      (unsigned long long)p->external_bytes, found);
 }
 
@@ -190,7 +191,7 @@ static size_t input_image_bytes(const program *p, const variant *v) {
     }
 }
 
-ctok_status program_make(program *out, const model *m, const ctok_request *request, ctok_error *error) {
+ctok_status program_make(program *out, const model *m, const ctok_request *request, size_t held_arena_bytes, ctok_error *error) {
     program p = {.request = *request, .graph.is_bf16 = m->is_bf16};
     const variant *v = &m->variant;
     CTOK_TRY(check_request(m, &p.request, error));
@@ -212,7 +213,7 @@ ctok_status program_make(program *out, const model *m, const ctok_request *reque
     if (r->task != CTOK_TASK_ENCODE) network_decode(&p.graph, v, latent, p.frame, pixels_out, outputs);
 
     ctok_status status = plan_make(&p.plan, &p.graph, m->backend, error);
-    if (status == CTOK_OK) status = check_memory(&p, m, error);
+    if (status == CTOK_OK) status = check_memory(&p, m, held_arena_bytes, error);
     if (status != CTOK_OK) {
         program_free(&p);
         return status;

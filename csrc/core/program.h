@@ -23,8 +23,9 @@ typedef struct {
     uint64_t total_bytes;                         // with the arena and the model's weights
 } program;
 
-// The caller owns the program: program_free.
-ctok_status program_make(program *out, const model *m, const ctok_request *request, ctok_error *error);
+// The caller owns the program: program_free. `held_arena_bytes`: what earlier chunks of its stream have needed and the engine
+// still holds; limits look at that where it is more than this one's.
+ctok_status program_make(program *out, const model *m, const ctok_request *request, size_t held_arena_bytes, ctok_error *error);
 void program_free(program *p);
 
 // Runs the batch. `stream` is NULL for a whole clip or image. `outputs[i]` holds outputs[i].bytes. `steps_done` counts nodes over the whole batch, for progress.

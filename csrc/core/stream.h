@@ -17,6 +17,7 @@ typedef struct stream {
     pthread_mutex_t lock;  // held while a chunk is submitted; guards the rest
     int64_t num_submitted, height, width;
     int64_t num_kept, most_kept;  // frames of tokens in the attention's past once all submitted chunks have run; the most ever
+    size_t most_arena_bytes;      // of its chunks
 } stream;
 
 ctok_status stream_open(uint32_t *id, model *m, const ctok_stream_options *options, ctok_error *error);
