@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { joinTokens, Tensor, tokenize, Tokenizer, type TokenPart } from "mod.ts";
 import * as layout from "../../ffi/layout.ts";
 import { engineFor } from "../../ffi/load.ts";
-import { rejects, residentBytes, root } from "../support.ts";
+import { rejects, root } from "../support.ts";
 
 const pixels = (...shape: number[]) => new Tensor("uint8", shape, new Uint8Array(shape.reduce((n, size) => n * size, 1)));
 

@@ -103,7 +103,7 @@ test("pictures cut short, entities that grow, and references to other files", as
   await rejects(() => readImage(svg(outside, "<text>&x;</text>")), "IMAGE", /Entity/);
   const other = await readImage(svg("", `<image href="file://${cat}" width="64" height="64"/>`));
   assert.ok(other.data.every((byte) => byte === 0), "an SVG drew another file");
-  for (const [format, bytes] of Object.entries(huge)) {
+  for (const bytes of Object.values(huge)) {
     for (const part of [0.2, 0.5, 0.9]) {
       await rejects(() => readImage(bytes.subarray(0, bytes.length * part)), "IMAGE", /expected (an image|at most)/);
     }
