@@ -40,7 +40,9 @@ test("maxMemory of a call, and of videos: windows, streams with their state, and
     return all;
   };
   for (const [mode, options] of [["window", { window: 17 }], ["stream", {}], ["stream", { attentionFrames: 3 }]] as const) {
-    const { totalBytes, stateBytes } = tok.plan(shape, { mode, ...(mode === "stream" ? options : {}) });
+    const plan = tok.plan(shape, { mode, ...(mode === "stream" ? options : {}) }), { totalBytes, stateBytes } = plan;
+    const threeTimes = 3 * (plan.inputBytes + plan.resultBytes);
+    assert.equal(totalBytes, plan.arenaBytes + plan.weightBytes + stateBytes + threeTimes, mode);
     assert.equal((await parts(totalBytes, options)).reduce((sum, part) => sum + part.numFrames, 0), 33, mode);
     // A stream's first chunk is its largest, its state largest at the end: a hundredth apart here.
     const less = mode === "window" ? totalBytes - 1 : Math.floor(0.99 * totalBytes);
