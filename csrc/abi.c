@@ -198,14 +198,14 @@ ctok_status ctok_plan_query(uint32_t id, ctok_plan *plan, const ctok_request *re
     model *m;
     CTOK_TRY(get_model(&m, id, error));
     program p;
-    ctok_status status = program_make(&p, m, request, error);
+    ctok_status status = program_make(&p, m, request, 0, error);
     if (status == CTOK_OK) {
         *plan = (ctok_plan){.struct_size = sizeof *plan, .num_outputs = (uint32_t)p.num_outputs, .arena_bytes = p.plan.arena_bytes,
                             .weight_bytes = m->weight_bytes, .num_steps = (uint32_t)(p.graph.num_nodes * p.request.batch),
                             .input_bytes = p.input_image_bytes * (uint64_t)p.request.batch, .padded_frames = p.frame.padded_frames,
                             .padded_height = p.frame.padded_height, .padded_width = p.frame.padded_width, .pad_before = p.frame.before,
-                            .pad_top = p.frame.top, .pad_left = p.frame.left};
-        if (p.request.chunk) program_state_bytes(&p, &plan->state_bytes, &plan->state_bytes_per_frame);
+                            .pad_top = p.frame.top, .pad_left = p.frame.left, .state_bytes = p.state_bytes,
+                            .state_bytes_per_frame = p.state_bytes_per_frame, .total_bytes = p.total_bytes};
         memcpy(plan->outputs, p.outputs, sizeof plan->outputs);
         for (int32_t i = 0; i < p.num_outputs; i++) plan->result_bytes += p.outputs[i].bytes;
         program_free(&p);

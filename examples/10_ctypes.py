@@ -22,10 +22,10 @@ class Error(Structure):
 
 
 class Request(Structure):
-    _fields_ = [(name, c_uint32) for name in "struct_size task input outputs chunk reserved".split()] + [
+    _fields_ = [(name, c_uint32) for name in "struct_size task input outputs chunk num_held".split()] + [
         (name, c_int64)
         for name in "batch frames height width crop_before crop_top crop_left crop_frames crop_height crop_width".split()
-    ]
+    ] + [("state_frames", c_int64), ("max_memory_bytes", c_uint64)]
 
 
 class Output(Structure):
@@ -38,7 +38,7 @@ class Plan(Structure):
         [("struct_size", c_uint32), ("num_outputs", c_uint32)]
         + [(name, c_uint64) for name in "input_bytes result_bytes arena_bytes weight_bytes".split()]
         + [("num_steps", c_uint32), ("reserved", c_uint32)]
-        + [(name, c_uint64) for name in "state_bytes state_bytes_per_frame".split()]
+        + [(name, c_uint64) for name in "state_bytes state_bytes_per_frame total_bytes".split()]
         + [(name, c_int64) for name in "padded_frames padded_height padded_width pad_before pad_top pad_left".split()]
         + [("outputs", Output * 4)]
     )

@@ -128,6 +128,7 @@ export const EngineInfo = new Struct({
   num_models: "u32",
   num_jobs: "u32",
   kernels: { text: 16 },
+  state_bytes: "u64",
   device_bytes: "u64",
   device: { text: 16 },
   device_name: { text: 64 },
@@ -191,7 +192,7 @@ export const Request = new Struct({
   input: "u32",
   outputs: "u32",
   chunk: "u32",
-  reserved: "u32",
+  num_held: "u32",
   batch: "i64",
   frames: "i64",
   height: "i64",
@@ -202,6 +203,8 @@ export const Request = new Struct({
   crop_frames: "i64",
   crop_height: "i64",
   crop_width: "i64",
+  state_frames: "i64",
+  max_memory_bytes: "u64",
 });
 
 export const Output = new Struct({
@@ -224,6 +227,7 @@ export const Plan = new Struct({
   reserved: "u32",
   state_bytes: "u64",
   state_bytes_per_frame: "u64",
+  total_bytes: "u64",
   padded_frames: "i64",
   padded_height: "i64",
   padded_width: "i64",
@@ -249,7 +253,7 @@ export const JobInfo = new Struct({
 });
 
 // ---------------------------------------------------------------- the constants of ctok.h that TypeScript uses
-export const ABI_VERSION = 2;
+export const ABI_VERSION = 3;
 export const chunk = { none: 0, first: 1, later: 2 } as const;
 export const task = { encode: 1, decode: 2, autoencode: 3 } as const;
 export const kind = { pixelsU8: 1, pixelsF32: 2, indices: 4, codes: 8, latent: 16, preQuant: 32 } as const;

@@ -30,6 +30,9 @@ export type ErrorCode =
   | "NOT_READY"
   | "INTERNAL";
 
+/** Of a message: names in a file may have millions. */
+const mostCharacters = 2000;
+
 export class TokenizerError extends Error {
   /** "AbortError" when an AbortSignal ended the work, as the web platform names it. */
   override readonly name: string;
@@ -38,7 +41,8 @@ export class TokenizerError extends Error {
   readonly detail: number | undefined;
 
   constructor(code: ErrorCode, message: string, options: { detail?: number; cause?: unknown } = {}) {
-    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    const said = message.length > mostCharacters ? `${message.slice(0, mostCharacters)} …` : message;
+    super(said, options.cause === undefined ? undefined : { cause: options.cause });
     this.name = code === "CANCELLED" ? "AbortError" : "TokenizerError";
     this.code = code;
     this.detail = options.detail;

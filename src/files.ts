@@ -7,8 +7,17 @@ import { type FileHandle, open, readFile, realpath, rename, rm, stat } from "nod
 import { basename, dirname, join } from "node:path";
 import { expected, messageOf, TokenizerError } from "./errors.ts";
 
-/** All bytes of a file. Throws FILE_MISSING when nothing is there, FILE_IO for a folder and what else the system refuses. */
+/** Of a file that is read whole: no picture within `limitPixels` and no token file needs as much. */
+const mostBytes = 2 ** 31;
+
+/**
+ * All bytes of a file. Throws FILE_MISSING when nothing is there; FILE_IO for a device, which may never end, for more than
+ * 2 GiB, for a folder and what else the system refuses.
+ */
 export async function readWholeFile(path: string): Promise<Uint8Array> {
+  const found = await io(path, "read", stat(path));
+  if (found.isCharacterDevice() || found.isBlockDevice()) throw expected(path, "a file", "a device", "FILE_IO");
+  if (found.size > mostBytes) throw expected(path, `at most ${mostBytes} bytes`, found.size, "FILE_IO");
   return await io(path, "read", readFile(path));
 }
 

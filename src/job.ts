@@ -37,11 +37,11 @@ export async function located<T>(work: () => Promise<T>, site = new Error()): Pr
 }
 
 /** The same for work that is done at once. */
-export function locatedSync<T>(work: () => T): T {
+export function locatedSync<T>(work: () => T, site = new Error()): T {
   try {
     return work();
   } catch (thrown) {
-    throw relocate(thrown, new Error());
+    throw relocate(thrown, site);
   }
 }
 

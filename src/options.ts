@@ -5,6 +5,16 @@ import { TokenizerError } from "./errors.ts";
 const signal = z.custom<AbortSignal>((v) => v instanceof AbortSignal, "expected an AbortSignal").optional();
 const onProgress = z.custom<(part: number) => void>((v) => typeof v === "function", "expected a function").optional();
 
+const maxMemory = z.int().min(1).optional();
+
+/** What `limitPixels` is unless given. */
+export const mostPixels = 16383 ** 2;
+/**
+ * Largest picture, or frame of a video, that is taken: height × width in pixels. A larger one is refused by what its header
+ * says, before memory is taken. Default 16383², as sharp's own.
+ */
+export const limitPixels = z.int().min(1).default(mostPixels);
+
 export type Device = "auto" | "cpu" | "cuda" | `cuda:${number}`;
 const expectedDevice = 'expected "auto", "cpu", "cuda" or "cuda:1"';
 
@@ -31,10 +41,10 @@ export const openOptions = z.strictObject({
   /** Threads that compute for this model on the CPU, of the one pool that all models share: at most one for each processor, the default. */
   threads: z.int().min(1).max(256).optional(),
   /**
-   * Bytes that the weights and one job (activations, input and results, as in `plan`) may take together; more is refused with
-   * MEMORY before anything is allocated. Default: what the device has. The state of a stream is not counted.
+   * Bytes that the weights and one request may take together: `totalBytes` in `plan`. More is refused with MEMORY, which names
+   * both numbers, before anything is allocated; of a stream, the chunk that would pass it. Default: what the device has.
    */
-  maxMemory: z.int().min(1).optional(),
+  maxMemory,
   /** Kernels of the CPU to use; the default takes the best that the processor has. */
   kernels: z.enum(["auto", "reference", "generic", "avx2", "avx512", "avx512_bf16"]).default("auto"),
   signal,
@@ -47,6 +57,10 @@ export const encodeOptions = z.strictObject({
   preQuant: z.boolean().default(false),
   /** Frames of a window of a video; default 17, as the public tokenizer. */
   window: z.int().min(1).max(1 << 20).optional(),
+  /** Largest picture or frame read from a file, in pixels: see readImage. Default 16383². */
+  limitPixels,
+  /** As for `Tokenizer.open`, for this call; the smaller one counts. */
+  maxMemory,
   signal,
   onProgress,
 });
@@ -57,13 +71,21 @@ export const decodeOptions = z.strictObject({
   dtype: z.enum(["float32", "uint8"]).default("float32"),
   /** Whether tokens that know their picture's size decode to that size, without the padding. */
   crop: z.boolean().default(true),
+  /** As for `Tokenizer.open`, for this call; of a video all decoded frames count, twice (they are gathered and joined). */
+  maxMemory,
   signal,
   onProgress,
 });
 export type DecodeOptions = z.input<typeof decodeOptions>;
 
 export const jobOptions = z.strictObject({ signal, onProgress });
-export const autoencodeOptions = z.strictObject({ window: encodeOptions.shape.window, signal, onProgress });
+export const autoencodeOptions = z.strictObject({
+  window: encodeOptions.shape.window,
+  limitPixels,
+  maxMemory,
+  signal,
+  onProgress,
+});
 export type AutoencodeOptions = z.input<typeof autoencodeOptions>;
 
 const attentionFrames = z.int().min(1).max(1 << 20).optional();
@@ -75,6 +97,8 @@ export const encodeStreamOptions = z.strictObject({
   /** Token frames that the temporal attention of a frame sees, itself included. Default: all of the past. */
   attentionFrames,
   preQuant: z.boolean().default(false),
+  /** As for `Tokenizer.open`, for this stream; the smaller one counts. */
+  maxMemory,
   /** Frames a second, such as "30000/1001": recorded with the tokens. */
   fps: z.string().regex(/^\d+(\/\d+)?$/, "expected a fraction such as 30000/1001").optional(),
   signal,
@@ -87,6 +111,8 @@ export const decodeStreamOptions = z.strictObject({
   attentionFrames,
   /** As for decode. */
   crop: z.boolean().default(true),
+  /** As for `Tokenizer.open`, for this stream; the smaller one counts. */
+  maxMemory,
   signal,
 });
 export type DecodeStreamOptions = z.input<typeof decodeStreamOptions>;
@@ -105,6 +131,7 @@ export const planOptions = z.strictObject({
   mode: z.enum(["window", "stream", "whole"]).default("window"),
   window: z.int().min(1).default(17),
   chunkFrames: z.int().min(1).default(8),
+  attentionFrames,
 });
 export type PlanOptions = z.input<typeof planOptions>;
 

@@ -1,7 +1,7 @@
 /** From what a user passes as an image to bytes and sizes that a request takes. */
 import * as layout from "../ffi/layout.ts";
 import { expected } from "./errors.ts";
-import { readImage } from "./media/image.ts";
+import { readImage, type ReadImageOptions } from "./media/image.ts";
 import { checkTensor, sliceAxis, type TensorLike } from "./tensor.ts";
 
 /**
@@ -16,10 +16,16 @@ export interface Pixels {
 }
 
 /** Reads one input or a batch of equally large ones. Errors: FILE_MISSING, IMAGE, SHAPE, ARGUMENT. */
-export async function readPixels(input: ImageInput | readonly ImageInput[], isVideo: boolean): Promise<Pixels> {
-  if (!Array.isArray(input)) return await readOne(input as ImageInput, "input", isVideo);
+export async function readPixels(
+  input: ImageInput | readonly ImageInput[],
+  isVideo: boolean,
+  limits: ReadImageOptions,
+): Promise<Pixels> {
+  if (!Array.isArray(input)) return await readOne(input as ImageInput, "input", isVideo, limits);
   if (input.length === 0) throw expected("input", "at least one image", "an empty array");
-  const all = await Promise.all((input as readonly ImageInput[]).map((one, i) => readOne(one, `input[${i}]`, isVideo)));
+  const all = await Promise.all(
+    (input as readonly ImageInput[]).map((one, i) => readOne(one, `input[${i}]`, isVideo, limits)),
+  );
   const first = all[0]!;
   const about = ({ request: r }: Pixels) => {
     return `${isVideo ? `${r.frames}x` : ""}${r.height}x${r.width} ${
@@ -50,14 +56,14 @@ export function sliceFrames({ bytes, request }: Pixels, from: number, to: number
   };
 }
 
-async function readOne(input: ImageInput, name: string, isVideo: boolean): Promise<Pixels> {
+async function readOne(input: ImageInput, name: string, isVideo: boolean, limits: ReadImageOptions): Promise<Pixels> {
   const wanted = isVideo
     ? "uint8 [(B,) T, H, W, 3] or float32 [(B,) 3, T, H, W]"
     : "uint8 [(B,) H, W, 3] or float32 [(B,) 3, H, W]";
   if (isVideo && (typeof input === "string" || input instanceof Uint8Array)) {
     throw expected(name, `a tensor of frames, ${wanted}`, typeof input);
   }
-  const tensor = typeof input === "string" || input instanceof Uint8Array ? await readImage(input) : input;
+  const tensor = typeof input === "string" || input instanceof Uint8Array ? await readImage(input, limits) : input;
   if (tensor === null || typeof tensor !== "object") {
     throw expected(name, "a path, the bytes of an image, or a tensor", tensor);
   }

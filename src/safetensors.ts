@@ -23,8 +23,16 @@ const dtypes = {
 type StoredType = keyof typeof dtypes;
 const storedTypes = Object.keys(dtypes) as StoredType[];
 
+/** Of a header: parsed, nested lists take 35 times their text. The windows of ten million frames are shorter. */
+const mostHeaderBytes = 4 << 20;
+
 const whole = z.int().nonnegative();
-const entrySchema = z.object({ dtype: z.string(), shape: z.array(whole.positive()), data_offsets: z.tuple([whole, whole]) });
+/** Not a z.array, which would look at millions of sizes before it counts them. */
+const shapeSchema = z.custom<number[]>(
+  (v) => Array.isArray(v) && v.length <= 8 && v.every((n) => Number.isSafeInteger(n) && n > 0),
+  "expected at most 8 positive whole numbers",
+);
+const entrySchema = z.object({ dtype: z.string(), shape: shapeSchema, data_offsets: z.tuple([whole, whole]) });
 const metadataSchema = z.record(z.string(), z.string());
 
 /** The bytes of a file. Data starts at a multiple of 8, wider types first, so that every tensor is aligned. */
@@ -60,6 +68,9 @@ export function decodeSafetensors(bytes: Uint8Array): Safetensors {
   const rest = bytes.length - 8;
   if (headerBytes > BigInt(rest)) {
     throw bad("safetensors header length", `at most the ${rest} bytes that follow`, `${headerBytes}`);
+  }
+  if (headerBytes > mostHeaderBytes) {
+    throw bad("safetensors header length", `at most ${mostHeaderBytes} bytes`, `${headerBytes}`);
   }
 
   const dataStart = 8 + Number(headerBytes);

@@ -5,8 +5,9 @@
  * temporal attention's past, which `attentionFrames` bounds. While one chunk computes the next is read.
  */
 import * as layout from "../ffi/layout.ts";
+import type { RequestValues } from "../ffi/native.ts";
 import { expected, TokenizerError } from "./errors.ts";
-import { type JobOptions, located } from "./job.ts";
+import { type JobOptions, located, locatedSync } from "./job.ts";
 import type { DecodeStreamOptions, EncodeStreamOptions } from "./options.ts";
 import { asTokenParts, type OutputTensor, type Runner } from "./runner.ts";
 import { checkTensor, sliceAxis, Tensor, type TensorLike, TokenPart, Tokens, type VideoOrigin } from "./tensor.ts";
@@ -16,7 +17,15 @@ import { sliceTime, windowOf } from "./windows.ts";
 export type Frames = AsyncIterable<TensorLike<"uint8">> | Iterable<TensorLike<"uint8">>;
 export type Parts = AsyncIterable<Tokens | TensorLike> | Iterable<Tokens | TensorLike>;
 
-const defaultChunkFrames = 8, defaultChunkTokens = 2;
+const defaultChunkFrames = 8;
+export const defaultChunkTokens = 2;
+/** Windows or chunks in flight: one gathered, one queued, one running. */
+export const streamHeld = 3;
+
+/** The limit of a request, of the options that every call takes. */
+export function limitOf(o: { maxMemory?: number | undefined }): RequestValues {
+  return { max_memory_bytes: o.maxMemory ?? 0 };
+}
 
 /** Frames gathered for one job: as they come, one behind the other. */
 interface Clip {
@@ -29,12 +38,27 @@ interface Clip {
 
 /**
  * Gathers frames into clips of the sizes that `sizeOf` names; the last may be shorter. Frames must stay as large as the first.
+ * `admit` throws where a clip of so many frames is too large, before its memory is taken.
  * Note: clips share one buffer, so each must be submitted (which copies it) before the next is asked for.
  */
-async function* gather(frames: Frames, sizeOf: (clip: number) => number): AsyncGenerator<Clip> {
+async function* gather(
+  frames: Frames,
+  sizeOf: (clip: number) => number,
+  admit: (clip: Omit<Clip, "bytes">) => void,
+): AsyncGenerator<Clip> {
   let buffer = new Uint8Array(0), size: readonly number[] = [];
   let wanted = sizeOf(0), clips = 0, count = 0, frame = 0;
   const clip = (): Clip => ({ bytes: buffer, count, firstFrame: frame - count, height: size[0]!, width: size[1]! });
+  /** A whole clip where that is admitted, else as many frames as there are: the clip may end before it is too large. */
+  const admitted = (least: number) => {
+    try {
+      admit({ ...clip(), count: wanted });
+      return wanted;
+    } catch {
+      admit({ ...clip(), count: least });
+      return least;
+    }
+  };
   for await (const tensor of frames) {
     checkTensor(`frame ${frame}`, tensor);
     if (frame === 0) size = tensor.shape;
@@ -44,8 +68,11 @@ async function* gather(frames: Frames, sizeOf: (clip: number) => number): AsyncG
     if (tensor.shape.join() !== size.join()) {
       throw expected(`frame ${frame}`, `[${size.join(", ")}] as frame 0`, `[${tensor.shape.join(", ")}]`, "SHAPE");
     }
-    const bytes = wanted * tensor.data.length;
-    if (count === 0 && buffer.length < bytes) buffer = new Uint8Array(bytes);
+    if (buffer.length <= count * tensor.data.length) {
+      const larger = new Uint8Array(admitted(count + 1) * tensor.data.length);
+      larger.set(buffer);
+      buffer = larger;
+    }
     buffer.set(tensor.data, count++ * tensor.data.length);
     frame++;
     if (count === wanted) {
@@ -59,8 +86,9 @@ async function* gather(frames: Frames, sizeOf: (clip: number) => number): AsyncG
 }
 
 /** The first `frames` frames of a clip, the last real one repeated where it has fewer. */
-function filled({ bytes, count, height, width }: Clip, frames: number): Uint8Array {
-  const size = height * width * 3;
+function filled({ bytes: gathered, count, height, width }: Clip, frames: number): Uint8Array {
+  const size = height * width * 3, bytes = gathered.length < frames * size ? new Uint8Array(frames * size) : gathered;
+  if (bytes !== gathered) bytes.set(gathered);
   for (let i = count; i < frames; i++) bytes.copyWithin(i * size, (count - 1) * size, count * size);
   return bytes.subarray(0, frames * size);
 }
@@ -102,19 +130,25 @@ export async function* encodeStream(
   }
   const stream = o.window ? undefined : runner.openStream(layout.task.encode, o.attentionFrames ?? 0);
   const outputs = runner.tokenOutputs(o.preQuant ?? false);
-  let padding: { pad_top: number; pad_left: number } | undefined; // of every frame: found once
-  const clips = gather(frames, (n) => n === 0 && !o.window ? 1 + chunk : chunk);
+  let padding = { pad_top: 0, pad_left: 0 }; // of every frame
+  const requestOf = ({ count, firstFrame, height, width }: Omit<Clip, "bytes">): RequestValues => {
+    const alone = firstFrame === 0 && !o.window ? 1 : 0;
+    const fed = o.window ? count : Math.ceil((count - alone) / factor) * factor + alone;
+    const size = { task: layout.task.encode, input: layout.kind.pixelsU8, outputs, frames: fed, height, width };
+    return { ...size, num_held: streamHeld, ...limitOf(o) };
+  };
+  const admit = (clip: Omit<Clip, "bytes">) => {
+    const chunkKind = clip.firstFrame === 0 ? layout.chunk.first : layout.chunk.later;
+    padding = locatedSync(() => runner.plan({ ...requestOf(clip), ...(stream && { chunk: chunkKind }) }), site);
+  };
+  const clips = gather(frames, (n) => n === 0 && !o.window ? 1 + chunk : chunk, admit);
   try {
     yield* inOrder(clips, o, site, async (clip, options) => {
       const { height, width, count } = clip;
-      const size = { task: layout.task.encode, input: layout.kind.pixelsU8, outputs, height, width };
-      const alone = clip.firstFrame === 0 && stream ? 1 : 0;
-      const fed = stream ? Math.ceil((count - alone) / factor) * factor + alone : count;
-      const request = { ...size, frames: fed };
-      const { pad_top, pad_left } = padding ??= runner.plan({ ...size, frames: 1 });
+      const request = requestOf(clip), bytes = filled(clip, request.frames!), { pad_top, pad_left } = padding;
       const result = stream
-        ? await runner.runChunk(stream, filled(clip, fed), request, options)
-        : await runner.run(filled(clip, count), request, options);
+        ? await runner.runChunk(stream, bytes, request, options)
+        : await runner.run(bytes, request, options);
       const video: VideoOrigin = {
         temporalFactor: factor,
         frames: count,
@@ -169,6 +203,7 @@ export async function* decodeClips(
   parts: Parts,
   o: DecodeStreamOptions & { dtype?: "uint8" | "float32" },
   site: Error,
+  num_held = streamHeld,
 ): AsyncGenerator<OutputTensor> {
   const outputs = o.dtype === "float32" ? layout.kind.pixelsF32 : layout.kind.pixelsU8;
   let stream: number | undefined;
@@ -185,7 +220,8 @@ export async function* decodeClips(
         const crop = o.crop === false ? {} : cropOf(runner.info, origin, height, width);
         const time = clip.frames === undefined ? {} : { crop_before: clip.before, crop_frames: clip.frames };
         const whole = { crop_height: height * runner.info.spatialFactor, crop_width: width * runner.info.spatialFactor };
-        const request = { task: layout.task.decode, input, outputs, frames, height, width, ...whole, ...crop, ...time };
+        const size = { task: layout.task.decode, input, outputs, frames, height, width, num_held };
+        const request = { ...size, ...whole, ...crop, ...time, ...limitOf(o) };
         if (!clip.isWindow) {
           stream ??= runner.openStream(layout.task.decode, o.attentionFrames ?? 0);
         }

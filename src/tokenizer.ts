@@ -13,7 +13,16 @@ import { resolveModel } from "./models.ts";
 import * as options from "./options.ts";
 import { type ImageInput, type Pixels, readPixels, sliceFrames } from "./pixels.ts";
 import { asTokenParts, kindName, type OutputTensor, Runner } from "./runner.ts";
-import { decodeClips, decodeStream, encodeStream, type Frames, type Parts } from "./stream.ts";
+import {
+  decodeClips,
+  decodeStream,
+  defaultChunkTokens,
+  encodeStream,
+  type Frames,
+  limitOf,
+  type Parts,
+  streamHeld,
+} from "./stream.ts";
 import { concatAxis, Tensor, type TensorLike, type TokenPart, Tokens } from "./tensor.ts";
 import { cropOf, tokenInput } from "./tokeninput.ts";
 import { defaultWindow, joinTokens, sliceTime, windowsOf } from "./windows.ts";
@@ -37,8 +46,8 @@ export interface Plan {
   /** Packed weights, held since opening. */
   readonly weightBytes: number;
   /**
-   * All at once: weights, activations, state, and inputs and results: of one job, or of the three windows or chunks of a
-   * video that are in flight (one gathered, one queued, one running).
+   * All at once, which is what `maxMemory` looks at: weights, activations, state, and inputs and results: of one job, or of
+   * the three windows or chunks of a video that are in flight (one gathered, one queued, one running).
    */
   readonly totalBytes: number;
   readonly outputs: readonly { readonly kind: string; readonly shape: readonly number[]; readonly bytes: number }[];
@@ -104,12 +113,13 @@ export class Tokenizer implements AsyncDisposable {
       this.#checkPreQuant(o.preQuant);
       if (isVideo && typeof input === "string") {
         const parts: TokenPart[] = [];
-        const { frames, fps } = await framesOf(input, o.signal);
-        const streamOptions = { ...o, window: o.window ?? defaultWindow, fps };
+        const { limitPixels, ...rest } = o;
+        const { frames, fps } = await framesOf(input, o.signal, { limitPixels });
+        const streamOptions = { ...rest, window: o.window ?? defaultWindow, fps };
         for await (const part of encodeStream(this.#runner, frames, streamOptions, new Error())) parts.push(part);
         return joinTokens(parts);
       }
-      const pixels = await readPixels(input, isVideo);
+      const pixels = await readPixels(input, isVideo, { limitPixels: o.limitPixels });
       if (!isVideo) return await this.#encodeOne(pixels, o);
       const windows = windowsOf(pixels.request.frames, o.window ?? defaultWindow, this.info.temporalFactor);
       const parts: Tokens[] = [];
@@ -148,16 +158,16 @@ export class Tokenizer implements AsyncDisposable {
       if (windows) {
         let at = 0;
         for (const { tokens: count, before, frames: real } of windows) {
-          parts.push(
-            await this.#decodeOne(sliceTime(tensor, at, at + count), o, { crop_before: before, crop_frames: real }),
-          );
+          const time = { crop_before: before, crop_frames: real, num_held: heldOf(windows.length) };
+          parts.push(await this.#decodeOne(sliceTime(tensor, at, at + count), o, time));
           at += count;
         }
       } else if (batch === 1 && frames > 1) { // chunks of a stream: the whole clip's result in bounded memory
         const whole = tensor.shape.length < (tensor.dtype === "float32" ? 5 : 4)
           ? { ...tensor, shape: [1, ...tensor.shape] }
           : tensor;
-        for await (const clip of decodeClips(this.#runner, [whole], o, new Error())) parts.push(clip);
+        const clips = Math.ceil(frames / defaultChunkTokens);
+        for await (const clip of decodeClips(this.#runner, [whole], o, new Error(), heldOf(clips))) parts.push(clip);
       } else {
         const time = origin?.video ? { crop_before: 0, crop_frames: origin.video.frames } : {};
         parts.push(await this.#decodeOne(tensor, o, time));
@@ -184,8 +194,9 @@ export class Tokenizer implements AsyncDisposable {
           input,
         );
       }
-      const pixels = await readPixels(input, this.info.isVideo);
-      const task = { task: layout.task.autoencode, outputs: layout.kind.pixelsU8 };
+      const pixels = await readPixels(input, this.info.isVideo, { limitPixels: o.limitPixels });
+      const num_held = heldOf(Math.ceil(pixels.request.frames / (o.window ?? defaultWindow)));
+      const task = { task: layout.task.autoencode, outputs: layout.kind.pixelsU8, num_held, ...limitOf(o) };
       const parts: Tensor[] = [];
       for (let at = 0; at < pixels.request.frames; at += o.window ?? defaultWindow) {
         const part = this.info.isVideo
@@ -233,18 +244,27 @@ export class Tokenizer implements AsyncDisposable {
   plan(shape: options.PlanShape, planOptions: options.PlanOptions = {}): Plan {
     return locatedSync(() => {
       const s = options.parse(options.planShape, shape, "shape");
-      const { task, mode, window, chunkFrames } = options.parse(options.planOptions, planOptions, "options");
+      const { task, mode, window, chunkFrames, attentionFrames } = options.parse(
+        options.planOptions,
+        planOptions,
+        "options",
+      );
       const { isDiscrete, isVideo, temporalFactor: factor } = this.info;
       const input = task !== "decode" ? layout.kind.pixelsU8 : isDiscrete ? layout.kind.indices : layout.kind.latent;
       const request: RequestValues = { ...s, task: layout.task[task], input };
-      if (!isVideo || mode === "whole") return toPlan(this.#runner.plan(request), 0, 1);
-      if (mode === "window") return toPlan(this.#runner.plan({ ...request, frames: Math.min(s.frames, window) }), 0, 3);
+      const plan = (values: RequestValues) => toPlan(this.#runner.plan({ ...request, ...values }));
+      if (!isVideo || mode === "whole") return plan({});
+      if (mode === "window") return plan({ frames: Math.min(s.frames, window), num_held: streamHeld });
       const unit = task === "decode" ? 1 : factor, alone = task === "decode" ? 0 : 1;
       const tokens = task === "decode" ? s.frames : Math.ceil((s.frames - 1) / factor) + 1;
       const chunk = Math.min(Math.ceil(chunkFrames / factor) * unit, Math.ceil((s.frames - alone) / unit) * unit);
-      const first = toPlan(this.#runner.plan({ ...request, frames: chunk + alone, chunk: layout.chunk.first }), tokens, 3);
+      // The past that a bound leaves, and a chunk; of an encoder's first one frame of tokens is the first frame alone.
+      const past = attentionFrames === undefined ? tokens : Math.max(alone, attentionFrames - 1);
+      const state_frames = Math.min(tokens, past + chunk / unit);
+      const held = { num_held: streamHeld, state_frames };
+      const first = plan({ ...held, frames: chunk + alone, chunk: layout.chunk.first });
       if (chunk + alone >= s.frames) return first;
-      const later = toPlan(this.#runner.plan({ ...request, frames: chunk, chunk: layout.chunk.later }), tokens, 3);
+      const later = plan({ ...held, frames: chunk, chunk: layout.chunk.later });
       return later.totalBytes > first.totalBytes ? later : first;
     });
   }
@@ -261,10 +281,11 @@ export class Tokenizer implements AsyncDisposable {
   // -------------------------------------------------------------- inside
   async #encodeOne(
     pixels: Pixels,
-    o: { preQuant: boolean } & JobOptions,
+    o: { preQuant: boolean; maxMemory?: number | undefined } & JobOptions,
     window?: { tokens: number; frames: number; before: number },
   ): Promise<Tokens> {
-    const request = { ...pixels.request, task: layout.task.encode, outputs: this.#runner.tokenOutputs(o.preQuant) };
+    const outputs = this.#runner.tokenOutputs(o.preQuant);
+    const request = { ...pixels.request, task: layout.task.encode, outputs, ...limitOf(o) };
     const plan = this.#runner.plan(request);
     const { height, width } = pixels.request;
     const video = window && { temporalFactor: this.info.temporalFactor, frames: window.frames, windows: [window] };
@@ -274,14 +295,14 @@ export class Tokenizer implements AsyncDisposable {
 
   async #decodeOne(
     tensor: TensorLike,
-    o: { dtype: "float32" | "uint8"; crop: boolean } & JobOptions,
+    o: { dtype: "float32" | "uint8"; crop: boolean; maxMemory?: number | undefined } & JobOptions,
     time: RequestValues,
   ): Promise<OutputTensor> {
     const { bytes, origin, ...size } = tokenInput(this.info, tensor);
     const outputs = o.dtype === "uint8" ? layout.kind.pixelsU8 : layout.kind.pixelsF32;
     const whole = { crop_height: size.height * this.info.spatialFactor, crop_width: size.width * this.info.spatialFactor };
     const crop = o.crop ? cropOf(this.info, origin, size.height, size.width) : {};
-    const request = { task: layout.task.decode, outputs, ...size, ...whole, ...crop, ...time };
+    const request = { task: layout.task.decode, outputs, ...size, ...whole, ...crop, ...time, ...limitOf(o) };
     return (await this.#runner.run(bytes, request, o))[0]!;
   }
 
@@ -300,8 +321,12 @@ export class Tokenizer implements AsyncDisposable {
   }
 }
 
-function toPlan(p: ReturnType<Runner["plan"]>, tokenFrames: number, inFlight: number): Plan {
-  const stateBytes = p.state_bytes + p.state_bytes_per_frame * tokenFrames;
+/** How often results like one part's are held at once where the parts of a clip are gathered and then joined. */
+function heldOf(parts: number): number {
+  return parts > 1 ? 2 * parts : 1;
+}
+
+function toPlan(p: ReturnType<Runner["plan"]>): Plan {
   return {
     paddedFrames: p.padded_frames,
     paddedHeight: p.padded_height,
@@ -312,10 +337,10 @@ function toPlan(p: ReturnType<Runner["plan"]>, tokenFrames: number, inFlight: nu
     inputBytes: p.input_bytes,
     resultBytes: p.result_bytes,
     arenaBytes: p.arena_bytes,
-    stateBytes,
+    stateBytes: p.state_bytes,
     stateBytesPerTokenFrame: p.state_bytes_per_frame,
     weightBytes: p.weight_bytes,
-    totalBytes: inFlight * (p.input_bytes + p.result_bytes) + p.arena_bytes + p.weight_bytes + stateBytes,
+    totalBytes: p.total_bytes,
     outputs: p.outputs.slice(0, p.num_outputs).map((out) => ({
       kind: kindName(out.kind),
       shape: out.shape.slice(0, out.rank),

@@ -35,7 +35,8 @@ const char *checkpoint_metadata_find(const checkpoint *c, const char *key) {
 }
 
 // Room for one more: the capacity is the next power of two, at least 64, so it is known from `count` alone.
-static ctok_status grow(void **items, int32_t count, size_t item_bytes, ctok_error *error) {
+static ctok_status grow(void **items, int32_t count, size_t item_bytes, const char *what, ctok_error *error) {
+    if (count == CHECKPOINT_MAX_ENTRIES) return ctok_fail(error, CTOK_E_FILE_FORMAT, count, "more than %d %s", CHECKPOINT_MAX_ENTRIES, what);
     bool is_full = count == 0 || (count >= 64 && (count & (count - 1)) == 0);
     if (!is_full) return CTOK_OK;
     size_t capacity = count == 0 ? 64 : 2 * (size_t)count;
@@ -47,7 +48,7 @@ static ctok_status grow(void **items, int32_t count, size_t item_bytes, ctok_err
 
 ctok_status checkpoint_add_tensor(checkpoint *into, const checkpoint_tensor *tensor, ctok_error *error) {
     void *items = into->tensors;
-    CTOK_TRY(grow(&items, into->num_tensors, sizeof *tensor, error));
+    CTOK_TRY(grow(&items, into->num_tensors, sizeof *tensor, "tensors", error));
     into->tensors = items;
     into->tensors[into->num_tensors++] = *tensor;
     return CTOK_OK;
@@ -55,7 +56,7 @@ ctok_status checkpoint_add_tensor(checkpoint *into, const checkpoint_tensor *ten
 
 ctok_status checkpoint_add_metadata(checkpoint *into, const char *key, const char *value, ctok_error *error) {
     void *items = into->metadata;
-    CTOK_TRY(grow(&items, into->num_metadata, sizeof *into->metadata, error));
+    CTOK_TRY(grow(&items, into->num_metadata, sizeof *into->metadata, "metadata entries", error));
     into->metadata = items;
     into->metadata[into->num_metadata++] = (checkpoint_metadata){key, value};
     return CTOK_OK;

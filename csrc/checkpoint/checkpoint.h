@@ -8,7 +8,10 @@
 #include "../core/status.h"
 #include "../core/tensor.h"
 
-enum { CHECKPOINT_MAX_RANK = 6 };
+enum {
+    CHECKPOINT_MAX_RANK = 6,
+    CHECKPOINT_MAX_ENTRIES = 1 << 16  // tensors, and metadata; the largest public checkpoint has 300 tensors
+};
 
 // Row-major logical shape; strides count elements and may be anything that stays inside the storage (0 included).
 typedef struct {

@@ -11,7 +11,7 @@
 
 #include "reader.h"
 
-enum { MAX_HEADER_BYTES = 100 * 1000 * 1000 };
+enum { MAX_HEADER_BYTES = 32 << 20 };  // a third of what the form allows, and 500 bytes for each of CHECKPOINT_MAX_ENTRIES
 
 static const struct {
     const char *name;

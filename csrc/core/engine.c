@@ -201,6 +201,7 @@ void engine_query(engine *e, ctok_engine_info *info) {
     pthread_mutex_lock(&e->lock);
     info->num_threads = (uint32_t)e->backend->num_threads;
     info->arena_bytes = e->arena_bytes;
+    info->state_bytes = e->state_bytes;
     info->num_jobs = e->num_jobs;
     pthread_mutex_unlock(&e->lock);
     uint64_t available;

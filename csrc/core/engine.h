@@ -42,6 +42,7 @@ struct engine {
     engine_job *queue_head, *queue_tail, *ended_head, *ended_tail, *running;
     bool is_stopping;
     uint32_t num_jobs;                   // created and not released
+    _Atomic uint64_t state_bytes;        // that all streams hold
     uint8_t *arena;                      // the thread's alone, but for its size
     _Atomic size_t arena_bytes;
 };

@@ -138,7 +138,7 @@ static ctok_status submit_run(uint32_t *id, engine *e, model *m, stream *s, cons
         j->stream = s;
         j->chunk = s->num_submitted;
     }
-    ctok_status status = program_make(&j->program, m, request, error);
+    ctok_status status = program_make(&j->program, m, request, s ? s->most_arena_bytes : 0, error);
     uint64_t wanted = status == CTOK_OK ? j->program.input_image_bytes * (uint64_t)j->program.request.batch : 0;
     if (status == CTOK_OK && input_bytes != wanted) {
         const ctok_request *r = &j->program.request;
@@ -155,6 +155,7 @@ static ctok_status submit_run(uint32_t *id, engine *e, model *m, stream *s, cons
         object_release(&j->base.base);
         return status;
     }
+    if (s && j->program.plan.arena_bytes > s->most_arena_bytes) s->most_arena_bytes = j->program.plan.arena_bytes;
     j->base.subject = object_retain(&m->base);
     atomic_store(&j->base.num_steps, (unsigned)(j->program.graph.num_nodes * j->program.request.batch));
     return submit(id, j, error);
@@ -171,7 +172,7 @@ ctok_status job_submit_chunk(uint32_t *id, stream *s, const void *input, uint64_
     pthread_mutex_lock(&s->lock);
     ctok_status status = stream_describe(s, &chunk, error);
     if (status == CTOK_OK) status = submit_run(id, (engine *)s->model->base.owner, s->model, s, input, input_bytes, &chunk, error);
-    if (status == CTOK_OK) s->num_submitted++;
+    if (status == CTOK_OK) stream_advance(s, &chunk);
     pthread_mutex_unlock(&s->lock);
     return status;
 }

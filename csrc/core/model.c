@@ -122,9 +122,12 @@ static ctok_status take_weights(model *m, const inventory *inv, const checkpoint
         if (half->num_layers == 0) continue;
         weights_source source = {.checkpoint = c, .layers = half->layers, .tensors = inv->tensors + first * 2, .num_layers = half->num_layers};
         uint64_t needed = m->weight_bytes + weights_bytes(m->backend, &source);
-        if (m->max_memory_bytes && needed > m->max_memory_bytes)
+        uint64_t limit, available;
+        m->backend->memory_bytes(m->backend, &limit, &available);
+        if (m->max_memory_bytes && m->max_memory_bytes < limit) limit = m->max_memory_bytes;
+        if (needed > limit)  // before anything is taken: tensors of a small file may share one storage
             return ctok_fail(error, CTOK_E_MEMORY, (int64_t)needed, "max_memory_bytes: the weights take %llu bytes, the limit is %llu",
-                             (unsigned long long)needed, (unsigned long long)m->max_memory_bytes);
+                             (unsigned long long)needed, (unsigned long long)limit);
         CTOK_TRY(weights_get(held, m->shared, m->backend, &source, steps_done, cancel, error));
         memcpy(m->layers + first, (*held)->layers, (size_t)half->num_layers * sizeof *m->layers);
         add_half(m, *held, is_decoder ? &m->info.decoder_parameters : &m->info.encoder_parameters);

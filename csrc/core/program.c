@@ -5,7 +5,7 @@
 #include <string.h>
 
 enum { SPATIAL_ALIGN = 16, TEMPORAL_ALIGN = 8 };  // Ref: reference/pipeline_reference.py
-static const int64_t MAX_SIDE = 1 << 20, MAX_FRAMES = 1 << 20, MAX_BATCH = 1 << 20;
+static const int64_t MAX_SIDE = 1 << 20, MAX_FRAMES = 1 << 20, MAX_BATCH = 1 << 20, MAX_STATE_FRAMES = 1 << 24;
 static const int64_t MAX_PIXELS = (int64_t)1 << 32;  // of one padded image or clip: keeps every byte count far from overflow
 
 static ctok_status check_request(const model *m, ctok_request *r, ctok_error *error) {
@@ -48,6 +48,10 @@ static ctok_status check_request(const model *m, ctok_request *r, ctok_error *er
     }
     if (r->chunk > CTOK_CHUNK_LATER || (r->chunk && (r->batch != 1 || r->task == CTOK_TASK_AUTOENCODE))) {
         return ctok_fail(error, CTOK_E_ARGUMENT, r->chunk, "request.chunk: expected 0 to 2, and a batch of one to encode or decode, found %u", r->chunk);
+    }
+    if (r->state_frames < 0 || r->state_frames > MAX_STATE_FRAMES) {
+        return ctok_fail(error, CTOK_E_SHAPE, r->state_frames, "request.state_frames: expected 0 to %lld, found %lld", (long long)MAX_STATE_FRAMES,
+                         (long long)r->state_frames);
     }
     return CTOK_OK;
 }
@@ -137,29 +141,44 @@ static network_outputs add_outputs(program *p, const variant *v) {
     return o;
 }
 
-// Refuses, before any work, what the device's memory cannot hold.
+// Of a stream's state: two past frames for each temporal convolution, keys and values for each temporal attention.
+static void count_state(program *p) {
+    for (int32_t n = 0; n < p->graph.num_nodes && p->request.chunk; n++) {
+        const graph_node *node = &p->graph.nodes[n];
+        if (node->slot == GRAPH_NONE) continue;
+        ctok_shape s = node->kind == OP_CONV ? node->conv.in : node->attention.shape;
+        ctok_dtype dtype = node->kind == OP_CONV ? node->conv.in_dtype : node->attention.dtype;
+        uint64_t two_frames = 2 * (uint64_t)(s.h * s.w * s.c) * dtype_bytes(dtype);
+        *(node->kind == OP_CONV ? &p->state_bytes : &p->state_bytes_per_frame) += two_frames;
+    }
+    p->state_bytes += p->state_bytes_per_frame * (uint64_t)stream_capacity(p->request.state_frames);
+}
+
+// Refuses, before any work, what the limits or the device's memory cannot hold.
 // Limit: input and results of a device with memory of its own are not held against the host's.
-static ctok_status check_memory(const program *p, const model *m, ctok_error *error) {
-    uint64_t memory, available;
+static ctok_status check_memory(program *p, const model *m, size_t held_arena_bytes, ctok_error *error) {
+    const ctok_request *r = &p->request;
+    count_state(p);
+    p->external_bytes = p->input_image_bytes * (uint64_t)r->batch;
+    for (int32_t i = 0; i < p->num_outputs; i++) p->external_bytes += p->outputs[i].bytes;
+    if (r->num_held && __builtin_mul_overflow(p->external_bytes, (uint64_t)r->num_held, &p->external_bytes)) p->external_bytes = INT64_MAX;
+    if (p->external_bytes > INT64_MAX) p->external_bytes = INT64_MAX;
+    uint64_t arena = p->plan.arena_bytes > held_arena_bytes ? p->plan.arena_bytes : held_arena_bytes;
+    uint64_t on_device = arena + m->weight_bytes + p->state_bytes, limit = m->max_memory_bytes, memory, available;
+    p->total_bytes = on_device + p->external_bytes;
+    if (!limit || (r->max_memory_bytes && r->max_memory_bytes < limit)) limit = r->max_memory_bytes;
     m->backend->memory_bytes(m->backend, &memory, &available);
-    uint64_t results = 0, input = p->input_image_bytes * (uint64_t)p->request.batch;
-    for (int32_t i = 0; i < p->num_outputs; i++) results += p->outputs[i].bytes;
-    if (m->max_memory_bytes && p->plan.arena_bytes + m->weight_bytes + results + input > m->max_memory_bytes)
-        return ctok_fail(error, CTOK_E_MEMORY, (int64_t)(p->plan.arena_bytes + m->weight_bytes + results + input),
-                         "%lld x %lld x %lld pixels need %llu bytes (activations %llu, weights %llu, input and results %llu), and the limit "
-                         "(max_memory_bytes) is %llu", (long long)p->frame.padded_frames, (long long)p->frame.padded_height,
-                         (long long)p->frame.padded_width, (unsigned long long)(p->plan.arena_bytes + m->weight_bytes + results + input),
-                         (unsigned long long)p->plan.arena_bytes, (unsigned long long)m->weight_bytes, (unsigned long long)(results + input),
-                         (unsigned long long)m->max_memory_bytes);
-    if (!m->backend->is_host_memory) results = input = 0;
-    uint64_t needed = p->plan.arena_bytes + m->weight_bytes + results + input;
-    if (needed <= memory) return CTOK_OK;
+    bool is_limited = limit && p->total_bytes > limit;
+    uint64_t needed = is_limited || m->backend->is_host_memory ? p->total_bytes : on_device;
+    if (!is_limited && needed <= memory) return CTOK_OK;
+    char found[80];
+    if (is_limited) snprintf(found, sizeof found, "the limit (max_memory_bytes) is %llu", (unsigned long long)limit);
+    else snprintf(found, sizeof found, "%s has %llu", m->backend->is_host_memory ? "this machine" : m->backend->device, (unsigned long long)memory);
     return ctok_fail(error, CTOK_E_MEMORY, (int64_t)needed,
-                     "%lld x %lld x %lld pixels need %llu MiB (activations %llu, weights %llu, input and results %llu), and %s has %llu MiB",
-                     (long long)p->frame.padded_frames, (long long)p->frame.padded_height, (long long)p->frame.padded_width, (unsigned long long)(needed >> 20),
-                     (unsigned long long)(p->plan.arena_bytes >> 20), (unsigned long long)(m->weight_bytes >> 20),
-                     (unsigned long long)((results + input) >> 20), m->backend->is_host_memory ? "this machine" : m->backend->device,
-                     (unsigned long long)(memory >> 20));
+                     "%lld x %lld x %lld pixels need %llu bytes (activations %llu, weights %llu, state %llu, inputs and results %llu), and %s",
+                     (long long)p->frame.padded_frames, (long long)p->frame.padded_height, (long long)p->frame.padded_width, (unsigned long long)needed,
+                     (unsigned long long)arena, (unsigned long long)m->weight_bytes, (unsigned long long)p->state_bytes,
+                     (unsigned long long)p->external_bytes, found);
 }
 
 static size_t input_image_bytes(const program *p, const variant *v) {
@@ -172,7 +191,7 @@ static size_t input_image_bytes(const program *p, const variant *v) {
     }
 }
 
-ctok_status program_make(program *out, const model *m, const ctok_request *request, ctok_error *error) {
+ctok_status program_make(program *out, const model *m, const ctok_request *request, size_t held_arena_bytes, ctok_error *error) {
     program p = {.request = *request, .graph.is_bf16 = m->is_bf16};
     const variant *v = &m->variant;
     CTOK_TRY(check_request(m, &p.request, error));
@@ -194,7 +213,7 @@ ctok_status program_make(program *out, const model *m, const ctok_request *reque
     if (r->task != CTOK_TASK_ENCODE) network_decode(&p.graph, v, latent, p.frame, pixels_out, outputs);
 
     ctok_status status = plan_make(&p.plan, &p.graph, m->backend, error);
-    if (status == CTOK_OK) status = check_memory(&p, m, error);
+    if (status == CTOK_OK) status = check_memory(&p, m, held_arena_bytes, error);
     if (status != CTOK_OK) {
         program_free(&p);
         return status;
@@ -290,18 +309,6 @@ static ctok_status check_indices(const program *p, const model *m, const uint8_t
                          (long long)x, m->variant.codebook_size - 1, indices[i]);
     }
     return CTOK_OK;
-}
-
-void program_state_bytes(const program *p, uint64_t *fixed, uint64_t *per_frame) {
-    *fixed = *per_frame = 0;
-    for (int32_t n = 0; n < p->graph.num_nodes; n++) {
-        const graph_node *node = &p->graph.nodes[n];
-        if (node->slot == GRAPH_NONE) continue;
-        ctok_shape s = node->kind == OP_CONV ? node->conv.in : node->attention.shape;
-        ctok_dtype dtype = node->kind == OP_CONV ? node->conv.in_dtype : node->attention.dtype;
-        uint64_t two_frames = 2 * (uint64_t)(s.h * s.w * s.c) * dtype_bytes(dtype);  // two past frames, or one of keys and one of values
-        *(node->kind == OP_CONV ? fixed : per_frame) += two_frames;
-    }
 }
 
 static ctok_status run_image(const execution *e, atomic_uint *steps_done, ctok_error *error) {

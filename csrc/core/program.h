@@ -18,15 +18,15 @@ typedef struct {
     size_t input_image_bytes;
     int32_t num_outputs;
     ctok_output outputs[4];
+    uint64_t state_bytes, state_bytes_per_frame;  // of the stream, with room for request.state_frames; for each of those
+    uint64_t external_bytes;                      // input and results, request.num_held times
+    uint64_t total_bytes;                         // with the arena and the model's weights
 } program;
 
-// The caller owns the program: program_free.
-ctok_status program_make(program *out, const model *m, const ctok_request *request, ctok_error *error);
+// The caller owns the program: program_free. `held_arena_bytes`: what earlier chunks of its stream have needed and the engine
+// still holds; limits look at that where it is more than this one's.
+ctok_status program_make(program *out, const model *m, const ctok_request *request, size_t held_arena_bytes, ctok_error *error);
 void program_free(program *p);
-
-// Bytes of state between the chunks of a stream: of the temporal convolutions' past, and of the temporal attention's keys
-// and values for one frame of tokens.
-void program_state_bytes(const program *p, uint64_t *fixed, uint64_t *per_frame);
 
 // Runs the batch. `stream` is NULL for a whole clip or image. `outputs[i]` holds outputs[i].bytes. `steps_done` counts nodes over the whole batch, for progress.
 // CTOK_E_CANCELLED when the backend's cancel flag turned true.

@@ -16,11 +16,17 @@ typedef struct stream {
     int64_t num_run;       // chunks that ran well; a later one with another number follows a failed or cancelled one
     pthread_mutex_t lock;  // held while a chunk is submitted; guards the rest
     int64_t num_submitted, height, width;
+    int64_t num_kept, most_kept;  // frames of tokens in the attention's past once all submitted chunks have run; the most ever
+    size_t most_arena_bytes;      // of its chunks
 } stream;
 
 ctok_status stream_open(uint32_t *id, model *m, const ctok_stream_options *options, ctok_error *error);
 
-// Fills in what the stream knows of the next chunk (task, chunk) and refuses sizes other than the first chunk's. Lock held.
+// Fills in what the stream knows of the next chunk (task, chunk, state_frames) and refuses sizes other than the first chunk's.
+// Lock held.
 ctok_status stream_describe(stream *s, ctok_request *request, ctok_error *error);
+
+// The chunk that was described is submitted. Lock held.
+void stream_advance(stream *s, const ctok_request *request);
 
 #endif

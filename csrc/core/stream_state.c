@@ -3,6 +3,16 @@
 
 #include <stdlib.h>
 
+int64_t stream_capacity(int64_t num_frames) {
+    int64_t step = 1;
+    while (step * 64 <= num_frames) step *= 2;
+    return (num_frames + step - 1) / step * step;
+}
+
+static void count(stream_state *s, size_t taken_bytes, size_t freed_bytes) {
+    if (s->held_bytes) *s->held_bytes += taken_bytes - freed_bytes;
+}
+
 bool stream_prepare(stream_state *s, int32_t num_slots) {
     if (s->slots) return true;
     s->slots = calloc((size_t)num_slots + 1, sizeof *s->slots);
@@ -20,6 +30,7 @@ bool stream_remember(stream_state *s, stream_slot *slot, const void *in, ctok_sh
         slot->past = b->alloc(b, 2 * bytes);
         slot->frame_bytes = bytes;
         if (!slot->past) return false;
+        count(s, 2 * bytes, 0);
     }
     if (shape.t >= 2) {
         b->copy(b, slot->past, (const uint8_t *)in + (size_t)(shape.t - 2) * bytes, 2 * bytes);
@@ -30,12 +41,10 @@ bool stream_remember(stream_state *s, stream_slot *slot, const void *in, ctok_sh
     return true;
 }
 
-// Room for `wanted` frames, at least doubling, contents kept.
+// Room for `wanted` frames, contents kept. Limit: a GPU holds the old and the new one for a moment.
 static bool grow(stream_state *s, stream_slot *slot, int64_t wanted) {
     if (wanted <= slot->capacity) return true;
-    int64_t capacity = slot->capacity * 2 > wanted ? slot->capacity * 2 : wanted;
-    // With a bound, what is held at once is known.
-    if (s->attention_frames && capacity > wanted) capacity = wanted;
+    int64_t capacity = stream_capacity(wanted);
     backend *b = s->backend;
     size_t old_bytes = (size_t)slot->capacity * slot->frame_bytes, bytes = (size_t)capacity * slot->frame_bytes;
     uint8_t *keys = b->grow(b, slot->keys, old_bytes, bytes);
@@ -44,12 +53,13 @@ static bool grow(stream_state *s, stream_slot *slot, int64_t wanted) {
     uint8_t *values = b->grow(b, slot->values, old_bytes, bytes);
     if (!values) {
         uint8_t *shrunk = old_bytes ? b->grow(b, keys, bytes, old_bytes) : NULL;  // so that its size is known when it is freed
-        if (!shrunk) b->free(b, keys, bytes);
+        if (!shrunk) b->free(b, keys, bytes), count(s, 0, old_bytes);
         slot->keys = shrunk;
         return false;
     }
     slot->values = values;
     slot->capacity = capacity;
+    count(s, 2 * bytes, 2 * old_bytes);
     return true;
 }
 
@@ -76,9 +86,10 @@ void stream_state_free(stream_state *s) {
     backend *b = s->backend;
     for (int32_t i = 0; i < s->num_slots; i++) {
         stream_slot *slot = &s->slots[i];
-        if (slot->past) b->free(b, slot->past, 2 * slot->frame_bytes);
-        if (slot->keys) b->free(b, slot->keys, (size_t)slot->capacity * slot->frame_bytes);
-        if (slot->values) b->free(b, slot->values, (size_t)slot->capacity * slot->frame_bytes);
+        size_t past_bytes = 2 * slot->frame_bytes, kept_bytes = (size_t)slot->capacity * slot->frame_bytes;
+        if (slot->past) b->free(b, slot->past, past_bytes), count(s, 0, past_bytes);
+        if (slot->keys) b->free(b, slot->keys, kept_bytes), count(s, 0, kept_bytes);
+        if (slot->values) b->free(b, slot->values, kept_bytes), count(s, 0, kept_bytes);
     }
     free(s->slots);
     s->slots = NULL;

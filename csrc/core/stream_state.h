@@ -17,7 +17,12 @@ typedef struct {
     stream_slot *slots;
     int32_t num_slots;
     int64_t attention_frames;  // that a frame sees, itself included; 0: all
+    _Atomic uint64_t *held_bytes;  // the engine's count of what all streams hold; or NULL
 } stream_state;
+
+// Frames that the keys and values have room for once they hold `num_frames`: in steps of a 32nd and less, so that what a plan
+// counts is what is held, and growing stays rare.
+int64_t stream_capacity(int64_t num_frames);
 
 // All give false when there is no memory.
 bool stream_prepare(stream_state *s, int32_t num_slots);

@@ -28,7 +28,7 @@ extern "C" {
 #endif
 
 #define CTOK_API __attribute__((visibility("default")))
-#define CTOK_ABI_VERSION 2u
+#define CTOK_ABI_VERSION 3u
 
 /* ---------------------------------------------------------------- status: pinned numbers, grouped by who can mend it */
 typedef int32_t ctok_status;
@@ -101,6 +101,7 @@ typedef struct {
     uint32_t num_models;
     uint32_t num_jobs;     /* queued, running, or ended and not released */
     char kernels[16];      /* "avx512_bf16", "avx512", "avx2", "generic" or "reference"; of a GPU "sm80" or "smxx" (older: f32 alone) */
+    uint64_t state_bytes;  /* memory now held by the state of streams */
     uint64_t device_bytes; /* memory of the device: the machine's, or the GPU's */
     char device[16];       /* "cpu", "cuda:0" */
     char device_name[64];  /* as the driver names a GPU; "" for the CPU */
@@ -154,8 +155,8 @@ typedef struct {
     uint32_t num_threads;     /* of the engine's that this model's jobs use at most; 0: all. Results do not depend on it */
     char name[64];            /* "" takes the last part of the path; a name such as ...-DI8x8 is checked against the keys */
     uint32_t reserved;
-    uint64_t max_memory_bytes; /* weights, activations, input and results of a job together; more is CTOK_E_MEMORY before
-                                  anything is allocated. 0: what the device has. Limit: a stream's state is not counted */
+    uint64_t max_memory_bytes; /* that weights and one request take together (ctok_plan.total_bytes); more is CTOK_E_MEMORY
+                                  before anything is allocated. 0: what the device has */
 } ctok_model_options;
 
 typedef struct {
@@ -228,11 +229,15 @@ typedef struct {
     uint32_t outputs;  /* bits of the tensors above. 0: encode gives indices and codes, or latent; others pixels of decode: f32,
                           of autoencode: u8 */
     uint32_t chunk;    /* CTOK_CHUNK_*: for ctok_plan_query; ctok_stream_submit knows it */
-    uint32_t reserved;
+    uint32_t num_held; /* inputs and results as large as this one's that the caller holds at once, as a stream's consumer does:
+                          they count so often in total_bytes. 0 means 1 */
     int64_t batch;     /* 0 means 1 */
     int64_t frames, height, width;             /* of the input: pixels, or tokens when decoding; frames 0 means 1 */
     int64_t crop_before, crop_top, crop_left;  /* decode: the part of the pixels to return; frames and height 0: all */
     int64_t crop_frames, crop_height, crop_width;
+    int64_t state_frames;      /* of a chunk, for ctok_plan_query: frames of tokens that the stream's attention holds at most;
+                                  ctok_stream_submit knows it */
+    uint64_t max_memory_bytes; /* as the model's, for this request: the smaller one counts. 0: the model's */
 } ctok_request;
 
 typedef struct {
@@ -253,8 +258,9 @@ typedef struct {
     uint64_t weight_bytes;  /* packed weights, held since opening */
     uint32_t num_steps;
     uint32_t reserved;
-    uint64_t state_bytes;            /* of a stream: what it holds between chunks, without the next line */
+    uint64_t state_bytes;            /* of a stream: all that it holds between chunks, with room for state_frames */
     uint64_t state_bytes_per_frame;  /* of a stream: the temporal attention's past, for each frame of tokens that it keeps */
+    uint64_t total_bytes;            /* weights, activations, state, and inputs and results num_held times: what limits look at */
     int64_t padded_frames, padded_height, padded_width; /* encode and autoencode; otherwise of the decoded pixels */
     int64_t pad_before, pad_top, pad_left;
     ctok_output outputs[4];

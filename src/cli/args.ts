@@ -20,7 +20,7 @@ interface Option {
   readonly range?: readonly [least: number, most: number];
 }
 
-const most = 1 << 20;
+const most = 1 << 20, any = Number.MAX_SAFE_INTEGER;
 
 export const options = {
   model: {
@@ -67,13 +67,31 @@ export const options = {
     range: [1, most],
   },
   start: { type: "string", value: "N", about: "the first frame of a video, counted from 0 (after --fps)", range: [0, most] },
-  frames: { type: "string", value: "N", about: "how many frames of a video at most", range: [1, most] },
+  frames: {
+    type: "string",
+    value: "N",
+    about: "how many frames of a video at most",
+    range: [1, any],
+  },
+  "limit-pixels": {
+    type: "string",
+    value: "N",
+    about:
+      "largest picture or frame read, height times width; a larger one is refused by its header (268402689 unless given)",
+    range: [1, any],
+  },
   fps: {
     type: "string",
     value: "R",
     about: "frames a second, such as 25, 29.97 or 30000/1001: what a video is resampled to, a folder or a result has",
   },
   audio: { type: "boolean", about: "take the video's audio along" },
+  "limit-frames": {
+    type: "string",
+    value: "N",
+    about: "most frames a video may have; at one more it ends with a failure (1048576 unless given)",
+    range: [1, any],
+  },
   name: { type: "string", value: "N", about: "the model's name, such as Cosmos-Tokenizer-DI8x8" },
   device: {
     type: "string",
@@ -89,6 +107,12 @@ export const options = {
     about: "threads of the CPU that compute, 1 to 256 (one for each processor unless given)",
     range: [1, 256],
   },
+  "max-memory": {
+    type: "string",
+    value: "BYTES",
+    about: "weights and one job or video's stream together; what needs more is refused before any work (all there is)",
+    range: [1, any],
+  },
   json: { type: "boolean", about: "one JSON object a line on stdout, for each file; nothing else there" },
   quiet: { type: "boolean", about: "print failures only" },
   stack: { type: "boolean", about: "print the stack of a failure" },
@@ -100,6 +124,7 @@ export type OptionName = keyof typeof options;
 export const globalOptions = [
   "device",
   "threads",
+  "max-memory",
   "json",
   "quiet",
   "stack",

@@ -2,7 +2,7 @@
 import { psnr, readImage, ssim, writeImage } from "../../mod.ts";
 import { type Command, required } from "./args.ts";
 import { expandInputs, isVideoPath, planOutputs } from "./paths.ts";
-import { checkImage, eachFile, modelFor, ModelInUse, secondsSince } from "./run.ts";
+import { checkImage, eachFile, limitsOf, modelFor, ModelInUse, secondsSince } from "./run.ts";
 import { autoencodeVideo, checkMode, checkVideoOptions } from "./video.ts";
 
 export const autoencodeCommand: Command = {
@@ -10,7 +10,7 @@ export const autoencodeCommand: Command = {
   usage: "FILE… --out FILE|DIR",
   about: "images and videos to tokens and back, with PSNR and SSIM",
   accepts: [
-    ...["model", "out", "precision"] as const,
+    ...["model", "out", "precision", "limit-pixels", "limit-frames"] as const,
     ...["window", "stream", "chunk", "attention-frames", "start", "frames", "fps", "audio"] as const,
   ],
 
@@ -26,7 +26,7 @@ export const autoencodeCommand: Command = {
       if (tokenizer.info.isVideo) return await autoencodeVideo(tokenizer, io, args, job, report);
       checkImage(file, tokenizer.info.name);
       const start = performance.now();
-      const picture = await readImage(file);
+      const picture = await readImage(file, limitsOf(args));
       const again = await tokenizer.autoencode(picture, job);
       await writeImage(out, again);
       const [, height = 0, width = 0] = picture.shape, seconds = secondsSince(start);

@@ -3,7 +3,7 @@ import { extname } from "node:path";
 import { saveTokens, tokenFormats } from "../../mod.ts";
 import { type Command, required, usage } from "./args.ts";
 import { expandInputs, planOutputs } from "./paths.ts";
-import { checkImage, eachFile, modelFor, ModelInUse, secondsSince } from "./run.ts";
+import { checkImage, eachFile, limitsOf, modelFor, ModelInUse, secondsSince } from "./run.ts";
 import { checkMode, checkVideoOptions, encodeVideo } from "./video.ts";
 
 export const encodeCommand: Command = {
@@ -11,7 +11,7 @@ export const encodeCommand: Command = {
   usage: "FILE… --out FILE|DIR",
   about: "images and videos, or folders of frames, to token files",
   accepts: [
-    ...["model", "out", "precision", "format", "pre-quant"] as const,
+    ...["model", "out", "precision", "format", "pre-quant", "limit-pixels", "limit-frames"] as const,
     ...["window", "stream", "chunk", "attention-frames", "start", "frames", "fps"] as const,
   ],
 
@@ -35,7 +35,7 @@ export const encodeCommand: Command = {
       if (tokenizer.info.isVideo) return await encodeVideo(tokenizer, io, format, args, job, report);
       checkImage(file, tokenizer.info.name);
       const start = performance.now();
-      const tokens = await tokenizer.encode(file, { ...job, preQuant });
+      const tokens = await tokenizer.encode(file, { ...job, ...limitsOf(args), preQuant });
       await saveTokens(out, tokens, format);
       const { main, origin: { model, height, width } } = tokens;
       const [rows, columns] = main.shape.slice(-2), seconds = secondsSince(start);

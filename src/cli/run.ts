@@ -9,11 +9,17 @@ import { exitCodes, Failure, type Progress, type Report } from "./report.ts";
 /** Opens a model by the options of the command line; a failure carries the exit code for that. */
 export async function openModel(model: string, args: Args, options: OpenOptions): Promise<Tokenizer> {
   try {
-    const { device = "auto", precision = "auto", threads } = args;
-    return await Tokenizer.open(model, { ...options, device, precision, ...(threads && { threads }) });
+    const { device = "auto", precision = "auto", threads, "max-memory": maxMemory } = args;
+    const limits = { ...(threads && { threads }), ...(maxMemory && { maxMemory }) };
+    return await Tokenizer.open(model, { ...options, device, precision, ...limits });
   } catch (error) {
     throw modelFailure(error);
   }
+}
+
+/** What reading a picture or video takes of the command line. */
+export function limitsOf(args: Args): { limitPixels?: number } {
+  return args["limit-pixels"] ? { limitPixels: args["limit-pixels"] } : {};
 }
 
 /** The model in use, kept for the next file: most files need the one before, and two may not fit in memory. */

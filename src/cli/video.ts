@@ -6,7 +6,7 @@ import * as ctok from "../../mod.ts";
 import { type Args, type OptionName, usage } from "./args.ts";
 import { type InOut, isVideoPath } from "./paths.ts";
 import { exitCodes, Failure, type Report } from "./report.ts";
-import { type Job, secondsSince } from "./run.ts";
+import { type Job, limitsOf, secondsSince } from "./run.ts";
 
 const defaultWindow = 17, ssimEvery = 8;
 
@@ -19,7 +19,7 @@ export function checkMode(args: Args): void {
 
 /** Options for videos are refused where all inputs are images. `first` is the model of the first of them. */
 export function checkVideoOptions(args: Args, files: readonly InOut[], first: ctok.Tokenizer): void {
-  const names: readonly OptionName[] = ["window", "stream", "start", "frames", "fps", "audio"];
+  const names: readonly OptionName[] = ["window", "stream", "start", "frames", "fps", "audio", "limit-frames"];
   const given = names.find((name) => args[name] !== undefined);
   const isAnyVideo = args.model === undefined ? files.some(({ file }) => isVideoPath(file)) : first.info.isVideo;
   if (given && !isAnyVideo) throw usage(`--${given}: expected a video among the inputs, found only images`);
@@ -124,8 +124,11 @@ interface Source {
   damage: ctok.TokenizerError | undefined;
 }
 
-async function openSource(file: string, { start, frames: most, fps }: Args, { signal }: Job): Promise<Source> {
+async function openSource(file: string, args: Args, { signal }: Job): Promise<Source> {
+  const { start, frames: most, fps, "limit-frames": limitFrames } = args;
   const wanted = {
+    ...limitsOf(args),
+    ...(limitFrames !== undefined && { limitFrames }),
     ...(start !== undefined && { start }),
     ...(most !== undefined && { frames: most }),
     ...(fps !== undefined && { fps }),

@@ -179,6 +179,47 @@ function start(path: string, args: readonly string[], options: RunOptions): Ffmp
   };
 }
 
+/**
+ * What is read: containers, elementary streams and still images that hold their own frames or sound. Not on the list is what
+ * names other files or addresses (hls, dash, concat, image2, sdp, imf …) or is drawn (tty, svg, lavfi), under whatever
+ * extension: FFmpeg goes by content. Names that a build does not have do no harm.
+ */
+const formats = [
+  ...["mov", "matroska", "avi", "mpegts", "mpeg", "ogg", "flv", "live_flv", "asf", "nut", "mxf", "gxf", "wtv", "rm", "nsv"],
+  ...[
+    "mpegvideo",
+    "m4v",
+    "h261",
+    "h263",
+    "h264",
+    "hevc",
+    "vvc",
+    "av1",
+    "obu",
+    "ivf",
+    "vc1",
+    "vc1test",
+    "dirac",
+    "cavsvideo",
+  ],
+  ...["avs2", "avs3", "dv", "dnxhd", "mjpeg", "mjpeg_2000", "mpjpeg", "yuv4mpegpipe", "gif", "apng", "flic", "swf"],
+  ...["bmp", "dpx", "exr", "gif", "j2k", "jpeg", "jpegls", "jpegxl", "pam", "pgm", "png", "ppm", "qoi", "tiff", "webp"]
+    .map((name) => `${name}_pipe`),
+  ...["aac", "ac3", "aiff", "caf", "eac3", "flac", "mp3", "w64", "wav"],
+];
+
+/**
+ * The options that make `path` an input: no network, nothing but `formats`, no decoder above `limitPixels` a frame, and no
+ * single block of memory above eight bytes for each of those (FFmpeg's own limit of 2 GiB stays) and 256 MiB for an index.
+ */
+export function inputArgs(path: string, limitPixels: number): string[] {
+  const block = Math.min(8 * limitPixels + 2 ** 28, 2 ** 31 - 1);
+  return [
+    ...["-max_alloc", String(block), "-max_pixels", String(limitPixels)],
+    ...["-protocol_whitelist", "file", "-format_whitelist", formats.join(","), "-i", fileUrl(path)],
+  ];
+}
+
 /** A path as FFmpeg takes it: `file:` keeps names such as "http:x.mp4" and "-i" from meaning something else. */
 export function fileUrl(path: string): string {
   return `file:${resolve(path)}`;

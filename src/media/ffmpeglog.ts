@@ -112,6 +112,20 @@ export class FfmpegLog {
     return this.#complaints.some(({ by, text }) => by === "" && told.test(text));
   }
 
+  /** The demuxer of a file that inputArgs keeps out. */
+  get refusedFormat(): string | undefined {
+    return this.#complaints.find(({ text }) => text.startsWith("Format not on whitelist"))?.by;
+  }
+
+  /** A frame's size that a decoder refused, above `-max_pixels` or FFmpeg's own limit; of one that came after the first frame. */
+  excess(isAfterFirstFrame: boolean): { readonly height: number; readonly width: number } | undefined {
+    for (const { text, isAfterFirstFrame: isLater } of this.#complaints) {
+      const size = /^Picture size (\d+)x(\d+) (exceeds specified max pixel count|is invalid)/.exec(text);
+      if (size && isLater === isAfterFirstFrame) return { height: Number(size[2]), width: Number(size[1]) };
+    }
+    return undefined;
+  }
+
   /** The errors that FFmpeg told, the last ones, on one line. */
   get reason(): string {
     const texts = this.#complaints.map(({ text }) => text.trim()).filter((text) => text && !/^Conversion failed/.test(text));

@@ -7,15 +7,18 @@
  * channels (`image[..., :3]`, PIL's convert("RGB")), so the same picture gives the same tokens there and here.
  */
 import { extname } from "node:path";
+import { z } from "zod";
 import { expected, messageOf, TokenizerError } from "../errors.ts";
 import { readWholeFile, writeFileAtomic } from "../files.ts";
+import { limitPixels, parse } from "../options.ts";
 import { pictureSize } from "../pictures.ts";
 import { Tensor, type TensorLike } from "../tensor.ts";
 
-export interface ReadImageOptions {
-  /** Largest picture accepted, height × width in pixels, checked before decoding. Default 16383², as sharp's own. */
-  readonly limitPixels?: number;
-}
+const readImageOptions = z.strictObject({
+  /** Largest picture taken, height × width in pixels; a larger one is refused by its header. Default 16383², as sharp's own. */
+  limitPixels,
+});
+export type ReadImageOptions = z.input<typeof readImageOptions>;
 
 const writers = {
   ".png": { format: "png", options: {} },
@@ -27,13 +30,11 @@ const writers = {
 
 /**
  * An image file, or the bytes of one (PNG, JPEG, WebP, AVIF, and what else sharp reads: GIF, TIFF, SVG), as uint8
- * [1, H, W, 3], kind "pixels". Throws FILE_MISSING, FILE_IO, or IMAGE when it is empty, damaged, cut short or no image.
+ * [1, H, W, 3], kind "pixels". Throws FILE_MISSING, FILE_IO, or IMAGE when it is empty, damaged, cut short, no image, or
+ * larger than `limitPixels` (`detail`: its pixels), which its header says before memory is taken.
  */
 export async function readImage(input: string | Uint8Array, options: ReadImageOptions = {}): Promise<Tensor<"uint8">> {
-  const { limitPixels = 16383 ** 2 } = options;
-  if (!Number.isSafeInteger(limitPixels) || limitPixels < 1) {
-    throw expected("limitPixels", "a positive whole number", limitPixels);
-  }
+  const { limitPixels } = parse(readImageOptions, options, "options");
   if (typeof input !== "string" && !(input instanceof Uint8Array)) {
     throw expected("image", "a path or the bytes of an encoded image (Uint8Array)", typeof input);
   }
@@ -50,8 +51,13 @@ export async function readImage(input: string | Uint8Array, options: ReadImageOp
     const pixels = exact ? new Uint8Array(data.buffer) : new Uint8Array(data);
     return new Tensor("uint8", [1, info.height, info.width, 3], pixels, { kind: "pixels" });
   } catch (cause) {
-    const wanted = `an image that sharp can read, of at most ${limitPixels} pixels`;
-    throw new TokenizerError("IMAGE", `${name}: expected ${wanted}, found: ${sayOf(cause)}`, { cause });
+    // Why it failed: sharp's words on a picture that is too large name neither size.
+    const size = await sharp(bytes, { limitInputPixels: false }).metadata().catch(() => undefined);
+    if (size && size.height * size.width > limitPixels) {
+      throw tooLarge("IMAGE", name, limitPixels, size.height, size.width, cause);
+    }
+    const message = `${name}: expected an image that sharp can read, found: ${sayOf(cause)}`;
+    throw new TokenizerError("IMAGE", message, { cause });
   }
 }
 
@@ -76,6 +82,19 @@ export async function writeImage(path: string, image: TensorLike<"uint8">): Prom
     throw new TokenizerError("UNSUPPORTED", message, { cause });
   }
   await writeFileAtomic(path, bytes);
+}
+
+/** What a picture or frame above `limitPixels` is told. */
+export function tooLarge(
+  code: "IMAGE" | "VIDEO",
+  name: string,
+  limitPixels: number,
+  height: number,
+  width: number,
+  cause?: unknown,
+): TokenizerError {
+  const message = `${name}: expected at most ${limitPixels} pixels (limitPixels), found ${height} by ${width}`;
+  return new TokenizerError(code, message, { detail: height * width, cause });
 }
 
 async function loadSharp() {

@@ -12,10 +12,10 @@ import { extname, join } from "node:path";
 import { z } from "zod";
 import { expected, TokenizerError } from "../errors.ts";
 import { ioError } from "../files.ts";
-import { parse } from "../options.ts";
-import { type Ending, type Ffmpeg, fileUrl, findFfmpeg, startFfmpeg, tellEnding, throwIfAborted } from "./ffmpeg.ts";
+import { limitPixels, parse } from "../options.ts";
+import { type Ending, type Ffmpeg, findFfmpeg, inputArgs, startFfmpeg, tellEnding, throwIfAborted } from "./ffmpeg.ts";
 import { FfmpegLog } from "./ffmpeglog.ts";
-import { readImage } from "./image.ts";
+import { readImage, tooLarge } from "./image.ts";
 import { type Rate, rateOption, toRate } from "./rate.ts";
 
 export type { Rate } from "./rate.ts";
@@ -29,6 +29,13 @@ const videoOptions = z.strictObject({
   start: z.int().min(0).default(0),
   /** How many frames at most. Default: all. */
   frames: z.int().min(1).optional(),
+  /** Largest frame taken, height × width in pixels; a larger one is refused by its header. Default 16383². */
+  limitPixels,
+  /**
+   * Most frames that a video may have; one more is an error, after those. Default 1,048,576, 11 hours at 25 a second: resampled,
+   * a file of a few bytes whose timestamps lie has no end.
+   */
+  limitFrames: z.int().min(1).default(1 << 20),
   /**
    * Frames per second to resample to: a frame is repeated or left out so that each moment shows what the video shows then.
    * Default: each frame once. A folder of images has no rate: this is it, 25 when not given, and nothing is resampled.
@@ -81,8 +88,11 @@ export interface VideoSource {
  * Where the rate varies, each stored frame comes once, because frames are what is tokenised: the constant rate that FFmpeg
  * would make by itself repeats and drops frames to fit a clock, sometimes a thousandfold. Ask for `fps` to have that.
  *
- * Errors: FILE_MISSING, FILE_IO, ARGUMENT, CANCELLED; VIDEO when it is no video, has no video stream or no frames; FFMPEG
- * when FFmpeg is not found.
+ * Only what holds its own frames is read: a playlist or script, which names other files or addresses, is refused under any
+ * extension.
+ *
+ * Errors: FILE_MISSING, FILE_IO, ARGUMENT, CANCELLED; VIDEO when it is no video, has no video stream or no frames, or one
+ * larger than `limitPixels` (`detail`: its pixels); FFMPEG when FFmpeg is not found.
  */
 export async function openVideo(path: string, options: VideoOptions = {}): Promise<VideoSource> {
   const wanted = parse(videoOptions, options, "options");
@@ -101,18 +111,25 @@ export async function openVideo(path: string, options: VideoOptions = {}): Promi
 
 // ---------------------------------------------------------------- files
 /** The first video stream that is not cover art, as raw frames on stdout, each handed on as soon as it is there. */
-function decodeArgs(path: string, ffmpeg: Ffmpeg, filters: readonly string[], frames: number | undefined): string[] {
+function decodeArgs(
+  path: string,
+  ffmpeg: Ffmpeg,
+  limitPixels: number,
+  filters: readonly string[],
+  frames: number,
+): string[] {
   return [
-    ...["-i", fileUrl(path), "-map", "0:V:0", ...ffmpeg.passFrames],
+    ...inputArgs(path, limitPixels),
+    ...["-map", "0:V:0", ...ffmpeg.passFrames],
     ...(filters.length > 0 ? ["-vf", filters.join(",")] : []),
-    ...(frames === undefined ? [] : ["-frames:v", String(frames)]),
+    ...["-frames:v", String(frames)],
     ...["-f", "rawvideo", "-pix_fmt", "rgb24", "-flush_packets", "1", "pipe:1"],
   ];
 }
 
 async function openFile(path: string, options: Options): Promise<VideoSource> {
   const ffmpeg = await findFfmpeg();
-  const log = await probe(path, ffmpeg, options.signal);
+  const log = await probe(path, ffmpeg, options);
   const { height, width } = log.output!;
   const [average, tick] = [log.averageRate, log.tickRate];
   const isVariable = isVaried(average, tick);
@@ -142,17 +159,23 @@ function isVaried(average: number | undefined, tick: number | undefined): boolea
 }
 
 /** What FFmpeg says of a file while it decodes the first frame. */
-async function probe(path: string, ffmpeg: Ffmpeg, signal: AbortSignal | undefined): Promise<FfmpegLog> {
+async function probe(path: string, ffmpeg: Ffmpeg, { limitPixels, signal }: Options): Promise<FfmpegLog> {
   const log = new FfmpegLog();
-  const run = startFfmpeg(ffmpeg, decodeArgs(path, ffmpeg, [], 1), { signal, onLine: log.read });
+  const run = startFfmpeg(ffmpeg, decodeArgs(path, ffmpeg, limitPixels, [], 1), { signal, onLine: log.read });
   let bytes = 0;
   for await (const chunk of run.stdout) bytes += (chunk as Uint8Array).length;
   const ending = await run.ended;
   throwIfAborted(signal);
   if (ending.signal) throw endedEarly(path, ending, 0);
-  // FFmpeg draws text files as a terminal would, and calls that a video.
-  if (log.format === undefined || log.format === "tty") {
-    const found = log.format === "tty" ? "text" : log.reason || ending.stderr.trim();
+  const size = bytes === 0 ? log.excess(false) : undefined;
+  if (size && size.height * size.width > limitPixels) {
+    throw tooLarge("VIDEO", path, limitPixels, size.height, size.width);
+  }
+  if (log.format === undefined) {
+    const { refusedFormat } = log;
+    const found = refusedFormat === undefined ? log.reason || ending.stderr.trim() : refusedFormat === "tty" // FFmpeg draws text files as a terminal would, and calls that a video
+      ? "text"
+      : `${refusedFormat}, which is not on the list of formats that hold their own frames`;
     throw new TokenizerError("VIDEO", `${path}: expected a video that FFmpeg can read, found: ${found}`);
   }
   if (log.videoCodec === undefined) {
@@ -174,7 +197,7 @@ async function* decode(
   path: string,
   ffmpeg: Ffmpeg,
   { height, width }: VideoInfo,
-  { start, frames, fps, allowDamage, signal }: Options,
+  { start, frames, fps, limitPixels, limitFrames, allowDamage, signal }: Options,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const filters = ["format=rgb24"];
   // FFmpeg would scale a frame of another size to the first one's. This crop does nothing, or fails when it is set up anew.
@@ -184,7 +207,8 @@ async function* decode(
 
   const frameBytes = height * width * 3;
   const log = new FfmpegLog();
-  const run = startFfmpeg(ffmpeg, decodeArgs(path, ffmpeg, filters, frames), { signal, onLine: log.read });
+  const args = decodeArgs(path, ffmpeg, limitPixels, filters, Math.min(frames ?? Infinity, limitFrames + 1));
+  const run = startFfmpeg(ffmpeg, args, { signal, onLine: log.read });
   let frame: Uint8Array | undefined, filled = 0, numFrames = 0;
   try {
     // Note: left early, Deno's own iterator would destroy the stream with an error that nobody can catch.
@@ -198,13 +222,18 @@ async function* decode(
         filled += bytes;
         if (filled === frameBytes) {
           const whole = frame;
-          frame = undefined, filled = 0, numFrames++;
+          frame = undefined, filled = 0;
+          if (numFrames === limitFrames) {
+            const message = `${path}: expected at most ${limitFrames} frames (limitFrames), found more`;
+            throw new TokenizerError("VIDEO", message, { detail: numFrames });
+          }
+          numFrames++;
           yield whole;
           throwIfAborted(signal);
         }
       }
     }
-    checkEnd(path, await run.ended, log, { height, width, start, numFrames, allowDamage, signal });
+    checkEnd(path, await run.ended, log, { height, width, start, numFrames, limitPixels, allowDamage, signal });
   } finally {
     await run.kill();
   }
@@ -215,14 +244,22 @@ function checkEnd(
   path: string,
   ending: Ending,
   log: FfmpegLog,
-  about: Pick<Options, "start" | "allowDamage" | "signal"> & { height: number; width: number; numFrames: number },
+  about: Pick<Options, "start" | "limitPixels" | "allowDamage" | "signal"> & {
+    height: number;
+    width: number;
+    numFrames: number;
+  },
 ): void {
-  const { height, width, start, numFrames, allowDamage, signal } = about;
+  const { height, width, start, numFrames, limitPixels, allowDamage, signal } = about;
   throwIfAborted(signal);
   const fail = (wanted: string, found: string) => {
     throw new TokenizerError("VIDEO", `${path}: expected ${wanted}, found ${found}`, { detail: numFrames });
   };
   if (ending.signal) throw endedEarly(path, ending, numFrames);
+  const excess = log.excess(true);
+  if (excess && excess.height * excess.width > limitPixels) {
+    throw tooLarge("VIDEO", path, limitPixels, excess.height, excess.width);
+  }
   const size = log.sizes[1];
   if (size && ending.code !== 0) {
     const isTurned = Math.round(log.rotation / 90) % 2 !== 0;
@@ -244,7 +281,7 @@ function endedEarly(path: string, ending: Ending, detail: number, reason = ""): 
 // ---------------------------------------------------------------- folders
 const imageExtensions = [".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".gif"];
 
-async function openFolder(path: string, { start, frames, fps, signal }: Options): Promise<VideoSource> {
+async function openFolder(path: string, { start, frames, fps, limitPixels, signal }: Options): Promise<VideoSource> {
   const entries = await readdir(path).catch((error) => {
     throw ioError(path, "read", error);
   });
@@ -260,7 +297,7 @@ async function openFolder(path: string, { start, frames, fps, signal }: Options)
     const message = `${path}: expected an image ${start} (counted from 0), found ${images.length} images`;
     throw new TokenizerError("VIDEO", message, { detail: 0 });
   }
-  const [, height, width] = (await readImage(join(path, wanted[0]!))).shape as [number, number, number];
+  const [, height, width] = (await readImage(join(path, wanted[0]!), { limitPixels })).shape as [number, number, number];
   const info: VideoInfo = {
     height,
     width,
@@ -278,7 +315,7 @@ async function openFolder(path: string, { start, frames, fps, signal }: Options)
     async *frames() {
       for (const [detail, name] of wanted.entries()) {
         throwIfAborted(signal);
-        const image = await readImage(join(path, name));
+        const image = await readImage(join(path, name), { limitPixels });
         if (image.shape[1] !== height || image.shape[2] !== width) {
           const found = `${image.shape[1]} by ${image.shape[2]} in ${name}`;
           const message = `${path}: expected every image to be ${height} by ${width} pixels, as ${

@@ -9,9 +9,9 @@ import { extname } from "node:path";
 import { z } from "zod";
 import { expected, TokenizerError } from "../errors.ts";
 import { ioError, PendingFile } from "../files.ts";
-import { parse } from "../options.ts";
+import { mostPixels, parse } from "../options.ts";
 import type { Ending, Ffmpeg, FfmpegRun } from "./ffmpeg.ts";
-import { fileUrl, findFfmpeg, startFfmpeg, tellEnding, throwIfAborted } from "./ffmpeg.ts";
+import { fileUrl, findFfmpeg, inputArgs, startFfmpeg, tellEnding, throwIfAborted } from "./ffmpeg.ts";
 import { FfmpegLog } from "./ffmpeglog.ts";
 import { rateOption, toRate } from "./rate.ts";
 
@@ -110,7 +110,7 @@ async function findAudio(from: string, muxer: string, ffmpeg: Ffmpeg, options: O
     throw ioError(from, "read", error);
   });
   const log = new FfmpegLog();
-  const run = startFfmpeg(ffmpeg, ["-i", fileUrl(from)], { signal: options.signal, onLine: log.read });
+  const run = startFfmpeg(ffmpeg, inputArgs(from, mostPixels), { signal: options.signal, onLine: log.read });
   run.stdout.resume();
   await run.ended; // with exit code 1, as there is no output
   throwIfAborted(options.signal);
@@ -122,7 +122,7 @@ async function findAudio(from: string, muxer: string, ffmpeg: Ffmpeg, options: O
   const start = options.audioStartSeconds > 0 ? ["-ss", String(options.audioStartSeconds)] : [];
   // A copy would begin with the packets since the last key frame of the video beside it.
   const drop = start.length > 0 ? ["-copypriorss", "0"] : [];
-  return { inputs: [...start, "-i", fileUrl(from)], outputs: ["-c:a", ...codec, ...drop] };
+  return { inputs: [...start, ...inputArgs(from, mostPixels)], outputs: ["-c:a", ...codec, ...drop] };
 }
 
 interface Plan {

@@ -78,7 +78,12 @@ export class Session implements AsyncDisposable {
     };
     this.verbs = [
       verb("open(model, options?)", "open a model and use it from now on", [path, settings], this.#openModel),
-      verb("load(path, { frames }?)", "a picture, a video's frames, or a token file", [path, settings], this.#load),
+      verb(
+        "load(path, { frames, limitPixels }?)",
+        "a picture, a video's frames, or a token file",
+        [path, settings],
+        this.#load,
+      ),
       verb("encode(x, options?)", "a path, picture or video to tokens", [pixels, settings], this.#encode),
       verb("decode(tokens, options?)", "tokens to a picture or video", [tokens, settings], this.#decode),
       verb("show(x)", "draw a picture, video, tokens, latent, diff or neighbours here", [anything], this.#show),
@@ -158,17 +163,20 @@ export class Session implements AsyncDisposable {
   }
 
   // ---------------------------------------------------------------- in and out
-  readonly #load = async (path: string, options: { frames?: number } = {}) => {
+  readonly #load = async (
+    path: string,
+    { frames = defaultFrames, ...limits }: { frames?: number; limitPixels?: number } = {},
+  ) => {
     const extension = extname(path).toLowerCase();
     if (tokenExtensions.includes(extension)) return await ctok.loadTokens(path);
-    if (!videoExtensions.includes(extension)) return await ctok.readImage(path);
-    const { frames = defaultFrames } = options;
-    const source = await ctok.framesOf(path, this.#abort.signal, { frames });
+    if (!videoExtensions.includes(extension)) return await ctok.readImage(path, limits);
+    const source = await ctok.framesOf(path, this.#abort.signal, { frames, ...limits });
     return stackFrames(await Array.fromAsync(source.frames));
   };
 
   readonly #encode = async (x: string | ctok.Tensor<"uint8">, options: ctok.EncodeOptions = {}) => {
-    const input = typeof x === "string" ? await this.#load(x) : x;
+    const { limitPixels } = options;
+    const input = typeof x === "string" ? await this.#load(x, limitPixels === undefined ? {} : { limitPixels }) : x;
     if (isTokens(input)) throw new ctok.TokenizerError("ARGUMENT", `encode(x): expected pixels, found tokens in ${x}`);
     const model = await this.#modelFor(isVideo(input));
     return await this.#screen.during("encoding", (onProgress) => {

@@ -117,7 +117,7 @@ test("what is no image says so, by name", async () => {
   await assert.rejects(readImage(root), { code: "FILE_IO", message: /expected the system to read it, found EISDIR/ });
   await assert.rejects(readImage(await file("text.png", "hello, this is text")), {
     code: "IMAGE",
-    message: /text\.png: expected an image that sharp can read, .* found: Input buffer contains unsupported image format/,
+    message: /text\.png: expected an image that sharp can read, found: Input buffer contains unsupported image format/,
   });
   await assert.rejects(readImage(await file("empty.png", "")), {
     code: "IMAGE",
@@ -135,9 +135,10 @@ test("limitPixels is kept", async () => {
   isWhole(await readImage(png, { limitPixels: 110 }), [1, 10, 11, 3]);
   await assert.rejects(readImage(png, { limitPixels: 109 }), {
     code: "IMAGE",
-    message: /of at most 109 pixels, found: .*exceeds pixel limit/,
+    message: /expected at most 109 pixels \(limitPixels\), found 10 by 11/,
+    detail: 110,
   });
-  await assert.rejects(readImage(png, { limitPixels: 0 }), { code: "ARGUMENT", message: /^limitPixels: expected/ });
+  await assert.rejects(readImage(png, { limitPixels: 0 }), { code: "ARGUMENT", message: /^options\.limitPixels: / });
 });
 
 test("a file that changed is read anew", async () => {
