@@ -71,7 +71,7 @@ export const options = {
     type: "string",
     value: "N",
     about: "how many frames of a video at most",
-    range: [1, any],
+    range: [1, most],
   },
   "limit-pixels": {
     type: "string",
