@@ -11,7 +11,7 @@ import { existsSync, mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import { compilerArgs, parsers } from "./fuzz/parsers.ts";
+import { compilerArgs, parsers } from "./fuzz/targets.ts";
 
 const root = fileURLToPath(new URL("../", import.meta.url));
 const seconds = Number(process.argv[2] ?? 600);

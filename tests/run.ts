@@ -8,7 +8,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:f
 import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import { compilerArgs, parsers } from "./fuzz/parsers.ts";
+import { compilerArgs, targets } from "./fuzz/targets.ts";
 
 const root = fileURLToPath(new URL("../", import.meta.url));
 const reports = join(root, "build/reports");
@@ -105,10 +105,10 @@ check("tsc", bin("tsc"), ["-p", "."]);
 section("native tests");
 for (const name of readdirSync(join(root, "build/tests")).filter((f) => f.endsWith("_test")).sort()) native(name);
 
-// ---------------------------------------------------------------- the parsers' fuzz targets, 30 s each; all are in long.ts
+// ---------------------------------------------------------------- fuzz targets, 30 s each; long.ts gives them more
 async function fuzz(seconds: number): Promise<void> {
   if (spawnSync("clang", ["--version"]).status !== 0) {
-    count("fuzz targets", "skipped"), console.log(`skipped: ${parsers.length} fuzz targets, as there is no clang`);
+    count("fuzz targets", "skipped"), console.log(`skipped: ${targets.length} fuzz targets, as there is no clang`);
     return;
   }
   const folder = "build/fuzz/short";
@@ -134,7 +134,7 @@ async function fuzz(seconds: number): Promise<void> {
     const tried = /number_of_executed_units: (\d+)/.exec(out)?.[1];
     console.log(code === 0 ? `ok - ${name}: ${tried} inputs` : `not ok - ${name}\n${out}`);
   };
-  const queue = parsers.values(); // two at a time
+  const queue = targets.values(); // two at a time
   await Promise.all([0, 1].map(async () => {
     for (const name of queue) await one(name);
   }));
@@ -142,8 +142,9 @@ async function fuzz(seconds: number): Promise<void> {
 
 const filter = process.argv.slice(2);
 if (filter.length === 0) {
-  section("fuzz targets of the parsers");
+  section("fuzz targets");
   await fuzz(30);
+  process.env.CTOK_FUZZ_SECONDS ??= "15"; // of tests/fuzz/tokenfile.test.ts, on each runtime
 }
 
 const paths = filter.length ? filter : ["./tests"];
