@@ -31,18 +31,27 @@ export class Screen {
     process.stdout.write(await drawPicture(picture, this.graphics, this.columns));
   }
 
-  /** Runs `work`; after half a second, and where stderr is a terminal, shows how far it is. */
-  async during<T>(what: string, work: (onProgress: Progress) => Promise<T>): Promise<T> {
+  /**
+   * Runs `work`; after half a second, and where stderr is a terminal, shows how far it is, until it ends or `signal` fires: the
+   * prompt that follows an interruption comes before the work has ended.
+   */
+  async during<T>(what: string, signal: AbortSignal, work: (onProgress: Progress) => Promise<T>): Promise<T> {
     const start = performance.now();
     let isShown = false;
+    const clear = () => {
+      if (isShown) process.stderr.write("\r\x1b[K");
+      isShown = false;
+    };
+    signal.addEventListener("abort", clear);
     try {
       return await work((part) => {
-        if (!process.stderr.isTTY || performance.now() - start < 500) return;
+        if (signal.aborted || !process.stderr.isTTY || performance.now() - start < 500) return;
         isShown = true;
         process.stderr.write(`\r\x1b[K${what} ${Math.round(part * 100)} %`);
       });
     } finally {
-      if (isShown) process.stderr.write("\r\x1b[K");
+      signal.removeEventListener("abort", clear);
+      clear();
     }
   }
 

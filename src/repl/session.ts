@@ -138,8 +138,9 @@ export class Session implements AsyncDisposable {
 
   // ---------------------------------------------------------------- models
   readonly #openModel = async (model: string, options: ctok.OpenOptions = {}): Promise<ctok.Tokenizer> => {
-    const opened = await this.#screen.during(`opening ${model}`, (onProgress) => {
-      return ctok.Tokenizer.open(model, { signal: this.#abort.signal, onProgress, ...options });
+    const { signal } = this.#abort;
+    const opened = await this.#screen.during(`opening ${model}`, signal, (onProgress) => {
+      return ctok.Tokenizer.open(model, { signal, onProgress, ...options });
     });
     const { source } = opened.info;
     await this.#open.get(source)?.close();
@@ -175,19 +176,19 @@ export class Session implements AsyncDisposable {
   };
 
   readonly #encode = async (x: string | ctok.Tensor<"uint8">, options: ctok.EncodeOptions = {}) => {
-    const { limitPixels } = options;
+    const { signal } = this.#abort, { limitPixels } = options;
     const input = typeof x === "string" ? await this.#load(x, limitPixels === undefined ? {} : { limitPixels }) : x;
     if (isTokens(input)) throw new ctok.TokenizerError("ARGUMENT", `encode(x): expected pixels, found tokens in ${x}`);
     const model = await this.#modelFor(isVideo(input));
-    return await this.#screen.during("encoding", (onProgress) => {
-      return model.encode(input, { signal: this.#abort.signal, onProgress, ...options });
+    return await this.#screen.during("encoding", signal, (onProgress) => {
+      return model.encode(input, { signal, onProgress, ...options });
     });
   };
 
   readonly #decode = async (tokens: ctok.Tokens, options: ctok.DecodeOptions = {}) => {
-    const model = await this.#opened(tokens.origin.source);
-    return await this.#screen.during("decoding", (onProgress) => {
-      return model.decode(tokens, { signal: this.#abort.signal, onProgress, dtype: "uint8", ...options });
+    const { signal } = this.#abort, model = await this.#opened(tokens.origin.source);
+    return await this.#screen.during("decoding", signal, (onProgress) => {
+      return model.decode(tokens, { signal, onProgress, dtype: "uint8", ...options });
     });
   };
 
