@@ -105,6 +105,16 @@ export function collectGarbage(): void {
   runInNewContext("gc")();
 }
 
+/** MB of resident memory that `times` runs of `work` add, after `before` runs in which caches fill. */
+export async function grownMb(work: () => Promise<void>, before: number, times: number): Promise<number> {
+  for (let n = 0; n < before; n++) await work();
+  collectGarbage();
+  const bytes = residentBytes();
+  for (let n = 0; n < times; n++) await work();
+  collectGarbage();
+  return (residentBytes() - bytes) / 1e6;
+}
+
 /** The chunks of kitty pictures in a terminal's output: all, keys, payload. */
 export function kittyChunks(text: string): RegExpMatchArray[] {
   // deno-lint-ignore no-control-regex

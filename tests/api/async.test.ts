@@ -8,7 +8,7 @@ import { describe, test } from "node:test";
 import { type TensorLike, Tokenizer } from "mod.ts";
 import * as layout from "../../ffi/layout.ts";
 import { newEngine } from "../../ffi/load.ts";
-import { carried, collectGarbage, rejects, residentBytes, root, runtime, withWeights } from "../support.ts";
+import { carried, grownMb, rejects, root, runtime, withWeights } from "../support.ts";
 
 const pixels = (side: number): TensorLike<"uint8"> => ({
   dtype: "uint8",
@@ -158,12 +158,7 @@ describe("memory", () => {
       await using tok = await Tokenizer.open("nano-DI8x8");
       await tok.encode(image);
     };
-    for (let i = 0; i < 100; i++) await cycle();
-    collectGarbage();
-    const before = residentBytes();
-    for (let i = 0; i < 1000; i++) await cycle();
-    collectGarbage();
-    const grown = (residentBytes() - before) / 1e6;
+    const grown = await grownMb(cycle, 100, 1000);
     assert.ok(grown < 20, `grew by ${grown.toFixed(1)} MB`);
   });
   test("opening a full-size DI8x8 takes its packed weights and a window of its file, not all of the file", () =>

@@ -4,7 +4,7 @@ import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { joinTokens, type TensorLike, Tokenizer, type TokenPart } from "mod.ts";
 import { engineFor } from "../../ffi/load.ts";
-import { collectGarbage, rejects, residentBytes } from "../support.ts";
+import { collectGarbage, grownMb, rejects, residentBytes } from "../support.ts";
 
 let tok: Tokenizer;
 before(async () => void (tok = await Tokenizer.open("nano-DV4x8x8")));
@@ -95,12 +95,7 @@ test("streams that are left early give their memory back", async () => {
   const leave = async () => {
     for await (const _ of tok.encodeStream(source(100, 64, 64).frames)) break;
   };
-  for (let n = 0; n < 20; n++) await leave();
-  collectGarbage();
-  const before = residentBytes();
-  for (let n = 0; n < 100; n++) await leave();
-  collectGarbage();
-  const grown = (residentBytes() - before) / 1e6;
+  const grown = await grownMb(leave, 20, 100);
   assert.ok(grown < 15, `grew by ${grown.toFixed(1)} MB`);
 });
 

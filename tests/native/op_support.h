@@ -89,6 +89,25 @@ static void report_difference(difference d, ctok_status status, ctok_shape s, co
            d.largest, (long long)(frame / s.t), (long long)(frame % s.t), (long long)y, (long long)x, (long long)c, status == CTOK_OK ? "" : ", failed status");
 }
 
+// ---------------------------------------------------------------- NaN and infinity in a wide conv
+// An image of 22 x 23 with a NaN at (11, 12) and an infinity at (12, 11).
+enum { SPECIAL_H = 22, SPECIAL_W = 23, SPECIAL_C = 64 };
+static void put_specials(float *image) {
+    image[(11 * SPECIAL_W + 12) * SPECIAL_C + 7] = NAN, image[(12 * SPECIAL_W + 11) * SPECIAL_C + 40] = INFINITY;
+}
+
+// Whether they reach all outputs that read them, in rows and columns 10 .. 13, and none outside `first` .. `last`.
+static bool specials_stay(const float *out, int64_t first, int64_t last) {
+    bool is_ok = true;
+    for (int64_t k = 0; k < SPECIAL_H * SPECIAL_W * SPECIAL_C; k++) {
+        int64_t x = k / SPECIAL_C % SPECIAL_W, y = k / SPECIAL_C / SPECIAL_W;
+        bool must = y >= 10 && y <= 13 && x >= 10 && x <= 13 && !(y + x == 20 || y + x == 26);  // by one or the other
+        bool may = y >= first && y <= last && x >= first && x <= last;
+        is_ok &= isfinite(out[k]) ? !must : may;
+    }
+    return is_ok;
+}
+
 // ---------------------------------------------------------------- running an op with the backend's own packing and workspace
 static ctok_status run_conv_past(backend *b, void *out, const void *in, const void *past, const void *residual,
                                  const float *weight, const float *bias, const conv_params *p) {
