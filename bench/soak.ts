@@ -6,13 +6,12 @@
  *     deno run -A bench/soak.ts ...
  *
  * --share 0.1 works a tenth of the time and rests the remainder, on a machine that others use. --leak keeps 20 MB of each round,
- * to see that the verdict tells. Each round is one of: opening
- * and closing models, encoding, decoding, streams (whole, left early, aborted), token files of every format, jobs cancelled
- * in the queue, errors of every kind that input can cause, and, where there is FFmpeg, a video read and written.
+ * to see that the verdict tells. Each round is one of: opening and closing models, encoding, decoding, streams (whole, left
+ * early, aborted), token files of every format, jobs cancelled in the queue, errors of every kind that input can cause, and,
+ * where there is FFmpeg, a video read and written.
  *
  * Flat: of the samples after the first fifth, in which caches fill, the median of the last third is at most 5 % and 8 MB above
- * the median of the first third (so that a sawtooth is flat), and likewise the descriptors,
- * at most 2 more. Memory is sampled after a collection of garbage.
+ * the median of the first third (so that a sawtooth is flat), and likewise the descriptors, at most 2 more. Memory is sampled after a collection of garbage.
  */
 import assert from "node:assert/strict";
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";

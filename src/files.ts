@@ -93,8 +93,7 @@ export class PendingFile {
       throw expected(this.#path, "no other process to write it", "one that has finished it meanwhile", "FILE_IO");
     });
     this.#isPublished = true;
-    for (let n = 0; n <= mostNames && nameOf(this.#target, n) !== this.temporary; n++) {
-      const abandoned = nameOf(this.#target, n);
+    for (let n = 0, abandoned; (abandoned = nameOf(this.#target, n)) !== this.temporary; n++) {
       if (!held.has(abandoned)) await rm(abandoned, { force: true }).catch(() => {}); // the file itself is there
     }
   }

@@ -67,12 +67,7 @@ export const options = {
     range: [1, most],
   },
   start: { type: "string", value: "N", about: "the first frame of a video, counted from 0 (after --fps)", range: [0, most] },
-  frames: {
-    type: "string",
-    value: "N",
-    about: "how many frames of a video at most",
-    range: [1, most],
-  },
+  frames: { type: "string", value: "N", about: "how many frames of a video at most", range: [1, most] },
   "limit-pixels": {
     type: "string",
     value: "N",

@@ -173,9 +173,9 @@ async function probe(path: string, ffmpeg: Ffmpeg, { limitPixels, signal }: Opti
   }
   if (log.format === undefined) {
     const { refusedFormat } = log;
-    const found = refusedFormat === undefined ? log.reason || ending.stderr.trim() : refusedFormat === "tty" // FFmpeg draws text files as a terminal would, and calls that a video
-      ? "text"
-      : `${refusedFormat}, which is not on the list of formats that hold their own frames`;
+    let found = log.reason || ending.stderr.trim();
+    if (refusedFormat === "tty") found = "text"; // FFmpeg would draw it as a terminal does, and call that a video
+    else if (refusedFormat) found = `${refusedFormat}, which is not on the list of formats that hold their own frames`;
     throw new TokenizerError("VIDEO", `${path}: expected a video that FFmpeg can read, found: ${found}`);
   }
   if (log.videoCodec === undefined) {
