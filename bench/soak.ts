@@ -2,10 +2,10 @@
  * A soak: mixed work for a given time, as a long-lived process does it, with the resident memory and the descriptors sampled
  * as it goes. One JSON line a sample, and a verdict at the end; exit code 1 when memory or descriptors were not flat.
  *
- *     bun bench/soak.ts [--seconds 3600] [--every 30] [--share 1] [--seed 1]
+ *     bun bench/soak.ts [--seconds 3600] [--every 30] [--rounds 1] [--share 1] [--seed 1]
  *     deno run -A bench/soak.ts ...
  *
- * --share 0.1 works a tenth of the time and rests the remainder, on a machine that others use. --leak keeps 20 MB of each round,
+ * It ends when the time is over and so many rounds are done. --every 0 samples after each round. --share 0.1 works a tenth of the time and rests the remainder, on a machine that others use. --leak keeps 20 MB of each round,
  * to see that the verdict tells. Each round is one of: opening and closing models, encoding, decoding, streams (whole, left
  * early, aborted), token files of every format, jobs cancelled in the queue, errors of every kind that input can cause, and,
  * where there is FFmpeg, a video read and written.
@@ -42,13 +42,18 @@ const { values } = parseArgs({
   options: {
     seconds: { type: "string", default: "3600" },
     every: { type: "string", default: "30" },
+    rounds: { type: "string", default: "1" },
     share: { type: "string", default: "1" },
     seed: { type: "string", default: "1" },
     leak: { type: "boolean", default: false },
   },
 });
 const [seconds, every, share] = [Number(values.seconds), Number(values.every), Number(values.share)];
-assert.ok(seconds > 0 && every > 0 && share > 0 && share <= 1, "expected --seconds and --every above 0, --share up to 1");
+const leastRounds = Number(values.rounds);
+assert.ok(
+  seconds > 0 && every >= 0 && leastRounds >= 1 && share > 0 && share <= 1,
+  "expected --seconds above 0, --rounds from 1, --share up to 1",
+);
 
 let state = Number(values.seed);
 /** 0 .. n - 1, by a linear congruence. */
@@ -171,7 +176,7 @@ async function sample(): Promise<void> {
 }
 
 try {
-  for (let next = 0; elapsed() < seconds;) {
+  for (let next = 0; elapsed() < seconds || numRounds < leastRounds;) {
     const began = performance.now(), name = names[numRounds < names.length ? numRounds : any(names.length)]!; // each once at first
     await rounds[name]!();
     numRounds++;

@@ -39,7 +39,7 @@ export function runs(
   env: Record<string, string> = {},
 ): Promise<Output> {
   return new Promise((resolve, reject) => {
-    const options = { cwd, env: { ...process.env, ...env }, timeout: 120_000, maxBuffer: 1 << 26 };
+    const options = { cwd, env: { ...process.env, ...env }, timeout: 600_000, maxBuffer: 1 << 26 };
     execFile(command, [...args], options, (error, stdout, stderr) => {
       if (!error) return resolve({ stdout, stderr });
       reject(

@@ -5,6 +5,7 @@ import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { describe, test } from "node:test";
+import { setImmediate as turn } from "node:timers/promises";
 import { type TensorLike, Tokenizer } from "mod.ts";
 import * as layout from "../../ffi/layout.ts";
 import { newEngine } from "../../ffi/load.ts";
@@ -22,36 +23,20 @@ function runAlone(script: string, ...args: string[]): string {
   return execFileSync(process.execPath, [...run, join(root, "tests/api", script), ...args], { encoding: "utf8", cwd: root });
 }
 
-/** Fires every 10 ms; gives the longest delay beyond that, in ms, while `work` runs. */
-async function longestDelay(work: () => Promise<unknown>): Promise<{ longest: number; elapsed: number }> {
-  let last = performance.now(), longest = 0;
-  const start = last;
-  const timer = setInterval(() => {
-    const now = performance.now();
-    longest = Math.max(longest, now - last - 10);
-    last = now;
-  }, 10);
-  await work();
-  clearInterval(timer);
-  return { longest, elapsed: performance.now() - start };
-}
-
 describe("the event loop", () => {
-  test("a 10 ms timer is never over 20 ms late during seconds of work", async () => {
-    // One thread computes here, so that on two cores the test sees the event loop and not the scheduler.
+  // Counted in turns, not in time: a call that computed on this thread, or waited for the one that does, would leave none.
+  test("turns again and again while each job runs", async () => {
     await using tok = await Tokenizer.open("nano-DI8x8", { threads: 1 });
-    const image = pixels(512);
-    await tok.encode(image);
-    const tries: number[] = [];
-    for (let n = 0; n < 3; n++) { // a shared machine may stall: the best of three is what the library does
-      const { longest, elapsed } = await longestDelay(() =>
-        Promise.all(Array.from({ length: 12 }, () => tok.encode(image)))
-      );
-      assert.ok(elapsed > 1000, `expected seconds of work, found ${elapsed} ms`);
-      tries.push(longest);
-      if (longest <= 20) break;
-    }
-    assert.ok(Math.min(...tries) <= 20, `timer late by ${tries.map((t) => t.toFixed(1)).join(", ")} ms`);
+    const turns: number[] = [];
+    let count = 0, last = 0, isOver = false;
+    const all = Promise.all(Array.from({ length: 12 }, () =>
+      tok.encode(pixels(512)).then(() => {
+        turns.push(count - last);
+        last = count;
+      }))).finally(() => isOver = true);
+    for (; !isOver; count++) await turn();
+    await all;
+    assert.ok(turns.length === 12 && turns.every((n) => n >= 3), `turns while each of 12 jobs ran: ${turns.join(", ")}`);
   });
 });
 
@@ -111,20 +96,31 @@ describe("stopping", () => {
     const running = tok.encode(pixels(1024), { signal: controller.signal });
     const queued = tok.encode(pixels(1024), { signal: controller.signal });
     const untouched = tok.encode(pixels(32));
-    setTimeout(() => controller.abort(reason), 30);
-    const start = performance.now();
+    await turn();
+    controller.abort(reason);
     const [one] = await Promise.all([rejects(() => running, "CANCELLED", /./), rejects(() => queued, "CANCELLED", /./)]);
-    assert.ok(performance.now() - start < 1000, "an abort takes effect soon");
     assert.equal(one.name, "AbortError");
     assert.equal(one.cause, reason);
     assert.deepEqual((await untouched).indices.shape, [1, 4, 4]);
     await rejects(() => Tokenizer.open("nano-DI8x8", { signal: AbortSignal.abort() }), "CANCELLED", /./);
   });
+  test("a running job ends between two steps, not at its end", async () => {
+    const engine = await newEngine({ threads: 1 });
+    const { model } = await engine.ended(engine.openModel(join(root, "models/nano/DI8x8.safetensors"), {}));
+    const job = engine.run(model, pixels(1024).data as Uint8Array, { task: 1, input: 1, height: 1024, width: 1024 });
+    const ended = engine.ended(job).then(() => 0, (failure) => failure.status);
+    while (engine.query(job).steps_done === 0) await turn();
+    engine.cancel(job);
+    assert.equal(await ended, layout.status.CANCELLED);
+    const { steps_done, num_steps } = engine.query(job);
+    assert.ok(steps_done > 0 && steps_done < num_steps, `${steps_done} of ${num_steps} steps`);
+    await engine.close();
+  });
   test("progress goes from 0 to 1 and never back", async () => {
     await using tok = await Tokenizer.open("nano-DI8x8", { threads: 1 });
     const parts: number[] = [];
     await tok.encode(pixels(1024), { onProgress: (part) => parts.push(part) });
-    assert.ok(parts.length > 2, String(parts));
+    assert.ok(parts.length > 0, String(parts));
     assert.deepEqual(parts, [...parts].sort((a, b) => a - b));
     assert.equal(parts.at(-1), 1);
   });

@@ -5,11 +5,12 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Buffer } from "node:buffer";
 import { after, test } from "node:test";
+import { setImmediate as turn } from "node:timers/promises";
 import { framesOf, loadTokens, psnr, saveTokens, Tensor, Tokenizer, Tokens, writeImage } from "mod.ts";
 import { findFfmpeg } from "../../src/media/ffmpeg.ts";
 import { withWeights } from "../support.ts";
@@ -18,7 +19,7 @@ import { ctokEnds, lines, top } from "./spawn.ts";
 const cars = join(top, "examples/media/cars.mp4"); // 75 frames of 432x768, 12.5 a second, no audio
 const cat = join(top, "examples/media/cat.png"), fixtures = join(top, "../shared/fixtures");
 const ffmpeg = await findFfmpeg().catch(() => undefined);
-const needs = { skip: ffmpeg ? false : "no FFmpeg: none in CTOK_FFMPEG, PATH, or the npm package", timeout: 60_000 };
+const needs = { skip: ffmpeg ? false : "no FFmpeg: none in CTOK_FFMPEG, PATH, or the npm package", timeout: 600_000 };
 const root = await mkdtemp(join(tmpdir(), "ctok-cli-video-"));
 after(() => rm(root, { recursive: true }));
 const folder = (name: string) => mkdtemp(join(root, `${name}-`));
@@ -366,16 +367,17 @@ async function editMetadata(from: string, to: string, edits: Record<string, stri
 for (const isGroup of [false, true]) {
   const who = isGroup ? "from a terminal" : "to the process";
   test(`Ctrl-C ${who} midway: 130, nothing of the result, and no FFmpeg left`, needs, async () => {
-    const dir = await folder("interrupt"), long = join(dir, "long.mp4");
-    await copyFile(cars, long);
+    const dir = await folder("interrupt");
+    make(join(dir, "long.mp4"), "-stream_loop", "7", "-i", cars, "-c", "copy"); // 600 frames, of which few are done
     small(dir);
     let children: string[] = [];
-    const args = ["autoencode", "small.mp4", "long.mp4", "--frames", "60", "--stream", "--chunk", "4", "--out", "out"];
+    const args = ["autoencode", "small.mp4", "long.mp4", "--stream", "--chunk", "4", "--out", "out"];
     const { stdout, stderr } = await ctokEnds(130, args, {
       cwd: dir,
       isGroup,
-      onOutput: (interrupt) => { // at the line that says that small.mp4 is done
-        setTimeout(() => (children = ffmpegsOf(dir), interrupt()), 3000);
+      onOutput: async (interrupt) => { // at the line that says that small.mp4 is done
+        while ((children = ffmpegsOf(dir)).length < 2) await turn();
+        interrupt();
       },
     });
     assert.match(stdout, /^small\.mp4 -> .*\n$/);

@@ -117,8 +117,8 @@ test("04_stream", async () => {
 
 test("05_cancel", async () => {
   const stdout = await example("05_cancel");
-  const [, done, stopped, ms] = /^(\d+) done, (\d+) stopped within ([\d.]+) ms/.exec(stdout)!.map(Number);
-  assert.ok(done! >= 2 && stopped! >= 1 && done! + stopped! === 12 && ms! < 1000, stdout);
+  const [, done, stopped] = /^(\d+) done, (\d+) stopped within [\d.]+ ms/.exec(stdout)!.map(Number);
+  assert.ok(done! >= 2 && stopped! >= 1 && done! + stopped! === 12, stdout);
   assert.match(stdout, /^AbortError CANCELLED: .* \(two are enough\)\na limit of 1 ms: CANCELLED \(TimeoutError\)$/m);
   assert.match(stdout, /goes on: \[1,64,64\] tokens/);
 });

@@ -85,8 +85,12 @@ test("plan's arena and state are what the engine then holds", async () => {
     for (const [height, width] of [[16, 16], [17, 95], [96, 64], [256, 160]] as const) { // each needs more than the one before
       const frames = tok.info.isVideo ? 9 : 1;
       const { arenaBytes } = tok.plan({ frames, height, width }, { mode: "whole" });
-      await tok.encode(tok.info.isVideo ? pixels(frames, height, width, 3) : pixels(height, width, 3));
-      near(engine.info().arena_bytes, arenaBytes, `${model} ${height} x ${width}`);
+      let held = 0; // given back after a second, which a busy machine may take to come here
+      for (let tries = 0; held === 0 && tries < 20; tries++) {
+        await tok.encode(tok.info.isVideo ? pixels(frames, height, width, 3) : pixels(height, width, 3));
+        held = engine.info().arena_bytes;
+      }
+      near(held, arenaBytes, `${model} ${height} x ${width}`);
     }
   }
   await using tok = await Tokenizer.open("nano-DV4x8x8");

@@ -134,7 +134,7 @@ static void test_stream(const char *path, const char *name, uint32_t precision, 
         snprintf(found, sizeof found, "state %llu, planned %llu", (unsigned long long)engine_info.state_bytes, (unsigned long long)plan.state_bytes);
     report(is_well, name, bits, what);
     ctok_stream_close(stream, NULL);
-    for (int i = 0; i < 1000 && engine_info.state_bytes != 0; i++) {  // the engine's thread lets go of the last job after its end
+    for (int i = 0; i < 60000 && engine_info.state_bytes != 0; i++) {  // the engine's thread lets go of the last job after its end
         usleep(1000);
         ctok_engine_query(engine, &engine_info, NULL);
     }

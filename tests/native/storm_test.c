@@ -233,7 +233,7 @@ static bool clear_up(hand *h) {
     for (int i = 0; i < NUM_ENGINES; i++) {
         uint32_t engine = atomic_load(&engines[i]);
         ctok_engine_info info = {.struct_size = sizeof info};
-        for (int tries = 0; tries < 500; tries++) {
+        for (int tries = 0; tries < 6000; tries++) {
             if (!engine || !WENT_WELL(ctok_engine_query(engine, &info, fresh(h)), &h->error)) break;
             if (info.num_models == 0 && info.num_jobs == 0) break;
             nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
