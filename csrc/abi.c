@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/job.h"
+#include "core/lifetime.h"
 
 #define EXPECT_STRUCT(pointer, error)                                                                                        \
     do {                                                                                                                     \
@@ -35,11 +36,11 @@ DEFINE_GET(model, OBJECT_MODEL)
 DEFINE_GET(stream, OBJECT_STREAM)
 DEFINE_GET(job, OBJECT_JOB)
 
-// Streams do not outlive their model's id.
-static void release_model(object *m) {
-    for (object *s; (s = ids_remove_first(OBJECT_STREAM, m));) object_release(s);
-    object_release(m);
-}
+// An engine's thread waits for nobody, itself least of all.
+#define EXPECT_NO_ENGINE(error)                                                                                                  \
+    do {                                                                                                                         \
+        if (engine_is_this_thread()) return ctok_fail(error, CTOK_E_ARGUMENT, 0, "expected no closing or waiting inside wake");  \
+    } while (0)
 
 const char *ctok_version(void) { return "0.1.0"; }
 
@@ -75,11 +76,14 @@ ctok_status ctok_engine_open(const ctok_engine_options *options, ctok_wake wake,
         if (options->device > CTOK_DEVICE_CUDA) {
             return ctok_fail(error, CTOK_E_ARGUMENT, options->device, "device: expected 0 (auto), 1 (cpu) or 2 (cuda), found %u", options->device);
         }
+        if (options->ends_with_thread > 1) {
+            return ctok_fail(error, CTOK_E_ARGUMENT, options->ends_with_thread, "ends_with_thread: expected 0 or 1, found %u", options->ends_with_thread);
+        }
         if (options->device == CTOK_DEVICE_CUDA && options->kernels != CTOK_KERNELS_AUTO) {
             return ctok_fail(error, CTOK_E_ARGUMENT, options->kernels, "kernels: expected 0 (auto) with a GPU, found %u, which is of the CPU", options->kernels);
         }
     }
-    return engine_open(engine_id, options, wake, error);
+    return lifetime_open(engine_id, options, wake, error);
 }
 
 ctok_status ctok_engine_query(uint32_t id, ctok_engine_info *info, ctok_error *error) {
@@ -97,6 +101,7 @@ ctok_status ctok_engine_wait(uint32_t id, uint32_t *jobs, uint32_t capacity, uin
     error = checked(error);
     EXPECT_POINTER(jobs, error);
     EXPECT_POINTER(num_jobs, error);
+    if (timeout_us) EXPECT_NO_ENGINE(error);
     engine *e;
     CTOK_TRY(get_engine(&e, id, error));
     *num_jobs = engine_wait(e, jobs, capacity, timeout_us);
@@ -106,13 +111,10 @@ ctok_status ctok_engine_wait(uint32_t id, uint32_t *jobs, uint32_t capacity, uin
 
 ctok_status ctok_engine_close(uint32_t id, ctok_error *error) {
     error = checked(error);
+    EXPECT_NO_ENGINE(error);
     engine *e;
     CTOK_TRY(get_engine(&e, id, error));
-    if (ids_remove(&e->base)) {
-        engine_close(e);
-        for (object *model; (model = ids_remove_first(OBJECT_MODEL, &e->base));) release_model(model);
-        object_release(&e->base);
-    }
+    lifetime_close(e);
     object_release(&e->base);
     return CTOK_OK;
 }
@@ -182,11 +184,7 @@ ctok_status ctok_model_close(uint32_t id, ctok_error *error) {
     error = checked(error);
     model *m;
     CTOK_TRY(get_model(&m, id, error));
-    if (ids_remove(&m->base)) {
-        atomic_store(&m->is_closed, true);
-        engine_close_subject((engine *)m->base.owner, &m->base);
-        release_model(&m->base);
-    }
+    lifetime_close_model(m);
     object_release(&m->base);
     return CTOK_OK;
 }
@@ -277,6 +275,7 @@ ctok_status ctok_job_query(uint32_t id, ctok_job_info *info, ctok_error *error) 
 
 ctok_status ctok_job_wait(uint32_t id, uint32_t timeout_us, ctok_error *error) {
     error = checked(error);
+    if (timeout_us) EXPECT_NO_ENGINE(error);
     job *j;
     CTOK_TRY(get_job(&j, id, error));
     ctok_status status = job_wait(j, timeout_us, error);

@@ -119,6 +119,7 @@ export const EngineOptions = new Struct({
   kernels: "u32",
   device: "u32",
   device_index: "u32",
+  ends_with_thread: "u32",
 });
 
 export const EngineInfo = new Struct({
@@ -253,7 +254,7 @@ export const JobInfo = new Struct({
 });
 
 // ---------------------------------------------------------------- the constants of ctok.h that TypeScript uses
-export const ABI_VERSION = 3;
+export const ABI_VERSION = 4;
 export const chunk = { none: 0, first: 1, later: 2 } as const;
 export const task = { encode: 1, decode: 2, autoencode: 3 } as const;
 export const kind = { pixelsU8: 1, pixelsF32: 2, indices: 4, codes: 8, latent: 16, preQuant: 32 } as const;

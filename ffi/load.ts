@@ -6,7 +6,8 @@ import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import { Engine, type EngineSettings, type Library } from "./native.ts";
+import { ABI_VERSION } from "./layout.ts";
+import { Engine, type EngineSettings, type Functions } from "./native.ts";
 
 export class LibraryMissing extends Error {}
 
@@ -22,7 +23,7 @@ function candidates(): string[] {
   return found;
 }
 
-async function openLibrary(): Promise<Library> {
+async function openLibrary(): Promise<Functions> {
   const tried = candidates();
   const path = tried.find((p) => existsSync(p));
   if (!path) {
@@ -44,16 +45,22 @@ async function openLibrary(): Promise<Library> {
   }
 }
 
-let library: Promise<Library> | undefined;
-const engines = new Map<string, Promise<Engine>>();
+let library: Promise<Functions> | undefined;
+/** In the realm's hands, not this module's: `bun --hot` evaluates modules again at each change, and what is open serves on. */
+const realm = globalThis as { [engines: symbol]: Map<string, Promise<Engine>> | undefined };
+const engines: Map<string, Promise<Engine>> = realm[Symbol.for(`ctok.engines.${ABI_VERSION}`)] ??= new Map();
 
-/** The engine of these kernels and this device (0: the best), opened at first use and kept for the life of the process. */
+/**
+ * The engine of these kernels and this device (0: the best), opened at first use and kept for the life of the realm: the process,
+ * or a Worker.
+ */
 export function engineFor(options: EngineSettings = {}): Promise<Engine> {
   const key = [options.kernels, options.device, options.deviceIndex].map((o) => o ?? 0).join("/");
   let engine = engines.get(key);
   if (!engine) {
-    library ??= openLibrary();
-    engine = library.then((l) => new Engine(l, options));
+    engine = newEngine(options);
+    // `deno run --watch` starts the next realm on the same thread, which does not end.
+    engine.then((e) => globalThis.addEventListener("unload", () => e.close()), () => {});
     engines.set(key, engine);
     engine.catch(() => {
       engines.delete(key);

@@ -1,7 +1,10 @@
 /**
  * What src/ may know of native code: an Engine that submits jobs and settles their promises, and failures as values of one
- * class. The runtime adapters (bun.ts, deno.ts) only open the library and say when to look; everything else is here, once.
+ * class. The runtime adapters (bun.ts, deno.ts) only open the library; everything else is here, once.
+ * No native thread calls into JavaScript: a Worker may be ended while its job runs, and a call into a realm that is gone ends
+ * the process. JavaScript asks instead, now and then while jobs are pending.
  */
+import { clearTimeout, setTimeout } from "node:timers"; // the global ones may be a test's
 import * as layout from "./layout.ts";
 import type { Struct, Values } from "./layout.ts";
 import type { SymbolName, symbols } from "./symbols.ts";
@@ -16,24 +19,15 @@ export type Functions = {
   [K in SymbolName]: (...args: Arguments<(typeof symbols)[K]["parameters"]>) => Result<(typeof symbols)[K]["result"]>;
 };
 
-/** What an adapter gives. */
-export interface Library {
-  readonly functions: Functions;
-  /**
-   * Opens an engine by `open(wake pointer or null)`, and from then on calls `look` on this thread soon after a job ends,
-   * as long as it is busy. A busy listener keeps the process alive, an idle one does not.
-   */
-  listen(open: (wake: unknown) => number, look: () => void): Listener;
-}
-export interface Listener {
-  readonly engine: number;
-  setBusy(isBusy: boolean): void;
-  /** Calls `close` (which joins the native thread) and stops listening. */
-  close(close: () => void): Promise<void>;
-}
+const isFailure = Symbol.for("ctok.NativeFailure");
 
-/** A ctok_error as a value. src/job.ts turns it into a TokenizerError. */
+/** A ctok_error as a value. src/job.ts turns it into a TokenizerError. An engine outlives the module that made it: see load.ts. */
 export class NativeFailure extends Error {
+  static override [Symbol.hasInstance](value: unknown): boolean {
+    return value instanceof Error && isFailure in value;
+  }
+
+  readonly [isFailure] = true;
   readonly status: number;
   readonly detail: number;
   constructor(status: number, detail: number, message: string) {
@@ -64,17 +58,28 @@ function cString(text: string): Uint8Array {
 }
 
 const poolCapacity = 64;
+/** Between two looks for ended jobs: a 32nd of the time since the last one ended, so that a long job costs little to wait for. */
+const shortestMs = 1, longestMs = 10, part = 32;
 
-/** One native engine: a thread that runs jobs in order. Shared by all models opened with the same options. */
+/**
+ * One native engine: a thread that runs jobs in order. Shared by all models opened with the same options. It keeps the process
+ * alive while jobs are pending, and ends with the thread of this realm: a Worker's, however that comes to its end.
+ */
 export class Engine {
   readonly #f: Functions;
-  readonly #listener: Listener;
+  readonly #id: number;
+  readonly #owners = new FinalizationRegistry<number>((model) => {
+    if (!this.#isClosed) this.#f.ctok_model_close(model, null); // HANDLE where its owner closed it
+  });
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #lastEnd = 0;
+  #isClosed = false;
   readonly #waiting = new Map<number, { resolve(info: JobInfo): void; reject(error: unknown): void }>();
   readonly #ids = new Uint8Array(new ArrayBuffer(1024));
   readonly #count = new Uint8Array(new ArrayBuffer(1024));
 
-  constructor(library: Library, options: EngineSettings = {}) {
-    const f = this.#f = library.functions;
+  constructor(functions: Functions, options: EngineSettings = {}) {
+    const f = this.#f = functions;
     if (f.ctok_abi_version() !== layout.ABI_VERSION) {
       throw new NativeFailure(
         layout.status.UNSUPPORTED,
@@ -87,12 +92,9 @@ export class Engine {
       kernels: options.kernels ?? 0,
       device: options.device ?? layout.device.auto,
       device_index: options.deviceIndex ?? 0,
+      ends_with_thread: 1,
     });
-    this.#listener = library.listen((wake) => {
-      const id = new Uint8Array(new ArrayBuffer(1024));
-      this.#check((error) => f.ctok_engine_open(native, wake, id, error));
-      return firstU32(id);
-    }, () => this.#look());
+    this.#id = this.#submit((id, error) => f.ctok_engine_open(native, null, id, error));
   }
 
   get version(): string {
@@ -100,20 +102,20 @@ export class Engine {
   }
 
   info(): NativeEngineInfo {
-    return this.#query(layout.EngineInfo, (out, error) => this.#f.ctok_engine_query(this.#listener.engine, out, error));
+    return this.#query(layout.EngineInfo, (out, error) => this.#f.ctok_engine_query(this.#id, out, error));
   }
 
   // -------------------------------------------------------------- jobs
   /** Each submits at once (throwing NativeFailure if refused) and gives the job's id; `ended` waits for it. */
   openModel(path: string, options: ModelOptionValues): number {
     const native = layout.ModelOptions.make(options);
-    return this.#submit((job, error) => this.#f.ctok_model_open(this.#listener.engine, cString(path), native, job, error));
+    return this.#submit((job, error) => this.#f.ctok_model_open(this.#id, cString(path), native, job, error));
   }
 
   convert(outPath: string, path: string, options: ModelOptionValues): number {
     const native = layout.ModelOptions.make(options);
     return this.#submit((job, error) =>
-      this.#f.ctok_model_convert(this.#listener.engine, cString(outPath), cString(path), native, job, error)
+      this.#f.ctok_model_convert(this.#id, cString(outPath), cString(path), native, job, error)
     );
   }
 
@@ -133,8 +135,9 @@ export class Engine {
   /** Settles when the job has ended; rejects with its NativeFailure. The caller then takes its results and releases it. */
   ended(job: number): Promise<JobInfo> {
     return new Promise((resolve, reject) => {
+      if (this.#waiting.size === 0) this.#lastEnd = performance.now();
       this.#waiting.set(job, { resolve, reject });
-      this.#listener.setBusy(true);
+      this.#keepLooking();
     });
   }
 
@@ -178,17 +181,23 @@ export class Engine {
     this.#check((error) => this.#f.ctok_stream_close(stream, error));
   }
 
+  /** The model closes when `owner` is collected, if nobody closes it before: a reloaded module leaves such owners behind. */
+  own(owner: object, model: number): void {
+    this.#owners.register(owner, model);
+  }
+
   closeModel(model: number): void {
     this.#check((error) => this.#f.ctok_model_close(model, error));
     this.#look();
   }
 
   /** Ends everything that is pending with CLOSED and joins the native thread. */
-  async close(): Promise<void> {
-    await this.#listener.close(() => {
-      this.#look();
-      this.#check((error) => this.#f.ctok_engine_close(this.#listener.engine, error));
-    });
+  close(): void {
+    if (this.#isClosed) return;
+    this.#look();
+    this.#check((error) => this.#f.ctok_engine_close(this.#id, error));
+    this.#isClosed = true;
+    clearTimeout(this.#timer);
     for (const { reject } of this.#waiting.values()) {
       reject(new NativeFailure(layout.status.CLOSED, 0, "the engine was closed"));
     }
@@ -203,10 +212,11 @@ export class Engine {
     throw new NativeFailure(status, detail, message);
   }
 
-  #submit(call: (job: Uint8Array, error: Uint8Array) => number): number {
-    const job = new Uint8Array(new ArrayBuffer(1024));
-    this.#check((error) => call(job, error));
-    return firstU32(job);
+  /** Gives the id that `call` writes. */
+  #submit(call: (id: Uint8Array, error: Uint8Array) => number): number {
+    const id = new Uint8Array(new ArrayBuffer(1024));
+    this.#check((error) => call(id, error));
+    return firstU32(id);
   }
 
   #query<F extends layout.Fields>(struct: Struct<F>, call: (out: Uint8Array, error: Uint8Array) => number): Values<F> {
@@ -218,19 +228,26 @@ export class Engine {
   /** Collects ended jobs and settles their promises. */
   #look(): void {
     for (let count = poolCapacity; count === poolCapacity;) {
-      this.#check((error) =>
-        this.#f.ctok_engine_wait(this.#listener.engine, this.#ids, poolCapacity, this.#count, 0, error)
-      );
+      this.#check((error) => this.#f.ctok_engine_wait(this.#id, this.#ids, poolCapacity, this.#count, 0, error));
       count = firstU32(this.#count);
       for (const job of new Uint32Array(this.#ids.buffer, 0, count)) this.#settle(job);
     }
-    if (this.#waiting.size === 0) this.#listener.setBusy(false);
+  }
+
+  #keepLooking(): void {
+    const delay = (performance.now() - this.#lastEnd) / part;
+    this.#timer ??= setTimeout(() => {
+      this.#timer = undefined;
+      this.#look();
+      if (this.#waiting.size > 0) this.#keepLooking();
+    }, Math.min(Math.max(shortestMs, delay), longestMs));
   }
 
   #settle(job: number): void {
     const waiting = this.#waiting.get(job);
     if (!waiting) return;
     this.#waiting.delete(job);
+    this.#lastEnd = performance.now();
     try {
       this.#check((error) => this.#f.ctok_job_wait(job, 0, error));
       waiting.resolve(this.query(job));

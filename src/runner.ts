@@ -22,6 +22,7 @@ export class Runner {
     this.#engine = engine;
     this.#model = model;
     this.info = info;
+    engine.own(this, model);
   }
 
   checkOpen(): void {

@@ -110,8 +110,12 @@ static engine_job *next_job(engine *e) {
     return job;
 }
 
+static _Thread_local bool is_engine_thread;
+bool engine_is_this_thread(void) { return is_engine_thread; }
+
 static void *engine_thread(void *argument) {
     engine *e = argument;
+    is_engine_thread = true;
     pthread_mutex_lock(&e->lock);
     for (engine_job *job; (job = next_job(e));) {
         pthread_mutex_unlock(&e->lock);
@@ -154,7 +158,7 @@ static void destroy(object *self) {
     free(e);
 }
 
-ctok_status engine_open(uint32_t *id, const ctok_engine_options *options, ctok_wake wake, ctok_error *error) {
+ctok_status engine_open(uint32_t *id, const ctok_engine_options *options, object *owner, ctok_wake wake, ctok_error *error) {
     engine *e = calloc(1, sizeof *e);
     if (!e) return ctok_fail(error, CTOK_E_MEMORY, sizeof *e, "no memory for an engine");
     ctok_status status = open_backend(&e->backend, options, error);
@@ -162,7 +166,7 @@ ctok_status engine_open(uint32_t *id, const ctok_engine_options *options, ctok_w
         free(e);
         return status;
     }
-    object_init(&e->base, OBJECT_ENGINE, NULL, destroy);
+    object_init(&e->base, OBJECT_ENGINE, owner, destroy);
     weights_list_init(&e->weights, e->backend);
     e->wake = wake;
     pthread_mutex_init(&e->lock, NULL);

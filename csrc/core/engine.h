@@ -1,7 +1,8 @@
 // One native thread that runs jobs in the order submitted, so jobs of a model stay in order and one job at a time uses the
 // whole pool. It owns the backend, the arena and the list of packed weights. Ended jobs wait in a list until somebody asks for their ids.
 //     queued --thread--> running --> ended (listed until reported) --release--> freed
-// `wake` is called on the thread alone. Who calls it: abi.c (engine functions), core/job (submit and the life of a job).
+// `wake` is called on the thread alone. Who calls it: abi.c and core/lifetime (engine functions), core/job (submit and the life
+// of a job).
 #ifndef CTOK_CORE_ENGINE_H
 #define CTOK_CORE_ENGINE_H
 
@@ -47,8 +48,11 @@ struct engine {
     _Atomic size_t arena_bytes;
 };
 
-ctok_status engine_open(uint32_t *id, const ctok_engine_options *options, ctok_wake wake, ctok_error *error);
+// owner: the thread with which it ends (core/lifetime), or NULL.
+ctok_status engine_open(uint32_t *id, const ctok_engine_options *options, object *owner, ctok_wake wake, ctok_error *error);
 void engine_close(engine *e);
+// Whether this is the thread of any engine, which would wait for itself, or for another's that waits for it.
+bool engine_is_this_thread(void);
 void engine_query(engine *e, ctok_engine_info *info);
 uint32_t engine_wait(engine *e, uint32_t *jobs, uint32_t capacity, uint32_t timeout_us);
 

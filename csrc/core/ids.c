@@ -8,8 +8,26 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static object **table;
 static size_t num_objects, capacity;
+static uint32_t last_inherited;  // ids up to here are of the process that this one was forked from
 uint32_t ids_last;
 
+// ---------------------------------------------------------------- fork
+// The lock is whole in the child. What the parent's ids stood for stays in the child's memory, as its threads may have been
+// at work on any of it.
+static void before_fork(void) { pthread_mutex_lock(&lock); }
+
+static void after_fork(void) { pthread_mutex_unlock(&lock); }
+
+static void in_child(void) {
+    num_objects = 0;
+    last_inherited = ids_last;
+    pthread_mutex_unlock(&lock);
+}
+
+static int watch_failure;
+static void watch_forks(void) { watch_failure = pthread_atfork(before_fork, after_fork, in_child); }
+
+// ---------------------------------------------------------------- objects
 void object_init(object *o, object_kind kind, object *owner, void (*destroy)(object *self)) {
     atomic_init(&o->references, 1);
     o->kind = kind;
@@ -30,7 +48,11 @@ void object_release(object *o) {
     object_release(owner);
 }
 
+// ---------------------------------------------------------------- the table
 ctok_status ids_add(object *o, ctok_error *error) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch_forks);
+    if (watch_failure) return ctok_fail(error, CTOK_E_MEMORY, 0, "no memory to be told of forks");
     ctok_status status = CTOK_OK;
     pthread_mutex_lock(&lock);
     if (ids_last == UINT32_MAX) {
@@ -66,7 +88,12 @@ ctok_status ids_get(object **out, object_kind kind, uint32_t id, ctok_error *err
     pthread_mutex_lock(&lock);
     size_t at = position(id);
     if (at < num_objects && table[at]->kind == kind) found = object_retain(table[at]);
+    bool is_inherited = id && id <= last_inherited;
     pthread_mutex_unlock(&lock);
+    if (!found && is_inherited) {
+        return ctok_fail(error, CTOK_E_HANDLE, id, "expected the id of an open %s, found %u of the process before fork(); open an engine in this one",
+                         names[kind], id);
+    }
     if (!found) return ctok_fail(error, CTOK_E_HANDLE, id, "expected the id of an open %s, found %u", names[kind], id);
     *out = found;
     return CTOK_OK;

@@ -1,6 +1,7 @@
 // Ids for what crosses the C interface. An id is a uint32_t that grows with each use and is never used twice; looking up a
 // stale one gives NULL. Every object starts with an `object` header and is counted: the table holds one reference, each
-// lookup another. Who calls it: abi.c, engine, job.
+// lookup another. A child of fork() has none of the threads that serve its parent's objects: its table starts empty.
+// Who calls it: abi.c, engine, job, lifetime.
 #ifndef CTOK_CORE_IDS_H
 #define CTOK_CORE_IDS_H
 
@@ -9,13 +10,13 @@
 
 #include "status.h"
 
-typedef enum { OBJECT_ENGINE = 1, OBJECT_MODEL, OBJECT_STREAM, OBJECT_JOB } object_kind;
+typedef enum { OBJECT_ENGINE = 1, OBJECT_MODEL, OBJECT_STREAM, OBJECT_JOB, OBJECT_THREAD } object_kind;
 
 typedef struct object {
     atomic_int references;
     object_kind kind;
     uint32_t id;  // 0 until ids_add
-    struct object *owner;  // retained: a model's or job's engine; NULL for an engine
+    struct object *owner;  // retained: a model's or job's engine; an engine's thread, or NULL
     void (*destroy)(struct object *self);
 } object;
 

@@ -216,9 +216,17 @@ ctok_status job_take(job *j, void *out, uint64_t out_bytes, uint32_t index, ctok
     return CTOK_OK;
 }
 
-void job_release(job *j) {
-    if (!ids_remove(&j->base.base)) return;
+// The table's reference is used up.
+static void forget(job *j) {
     engine_forget(engine_of(j), &j->base);
     engine_cancel(engine_of(j), &j->base);
     object_release(&j->base.base);
+}
+
+void job_release(job *j) {
+    if (ids_remove(&j->base.base)) forget(j);
+}
+
+void job_release_all(engine *e) {
+    for (object *j; (j = ids_remove_first(OBJECT_JOB, &e->base));) forget((job *)j);
 }

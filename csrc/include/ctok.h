@@ -12,7 +12,9 @@
  * is free again on return) and give a job id; the work happens on the engine's thread. Any function may be called from any
  * thread. Only ctok_job_wait and ctok_engine_wait block, and only when given a timeout; ctok_engine_close joins.
  *
- * Handles are uint32_t ids: 0 is none, none is ever used twice, a stale one gives CTOK_E_HANDLE.
+ * Handles are uint32_t ids: 0 is none, none is ever used twice, a stale one gives CTOK_E_HANDLE. So does, in a child of fork(),
+ * every id of its parent, whose threads are not there: open an engine in the child. (What the parent's took stays in its
+ * memory. CUDA cannot be used after a fork where the parent used it: there, a child's engine is the CPU's, or CTOK_E_DEVICE.)
  * Structs begin with struct_size = sizeof(the struct), set by the caller; 0 in any other field means its default.
  * Strings are UTF-8 and end with NUL. Sizes named _bytes count bytes.
  * Errors: the last parameter is the caller's ctok_error or NULL; it is written only on failure. A job keeps its own error.
@@ -28,7 +30,7 @@ extern "C" {
 #endif
 
 #define CTOK_API __attribute__((visibility("default")))
-#define CTOK_ABI_VERSION 3u
+#define CTOK_ABI_VERSION 4u
 
 /* ---------------------------------------------------------------- status: pinned numbers, grouped by who can mend it */
 typedef int32_t ctok_status;
@@ -87,11 +89,14 @@ enum { CTOK_DEVICE_AUTO = 0, CTOK_DEVICE_CPU, CTOK_DEVICE_CUDA };
 
 typedef struct {
     uint32_t struct_size;
-    uint32_t num_threads;  /* 0: one for each processor that this process may use; at most 256 */
+    uint32_t num_threads;  /* 0: one for each processor that this process may use, by its affinity and by the quota of its control
+                              groups (v1, v2), rounded up; at most 256 */
     uint32_t kernels;      /* CTOK_KERNELS_*, of the CPU: auto takes the best that the processor has; reference is scalar and slow */
     uint32_t device;       /* CTOK_DEVICE_*: auto takes GPU device_index if this build, the driver and the GPU allow, otherwise the
                               CPU; kernels other than auto mean the CPU */
     uint32_t device_index; /* of the GPU, as the driver counts them from 0 */
+    uint32_t ends_with_thread; /* 1: when the thread that opens it ends, the engine is closed and its jobs are released, as a Worker
+                                  of a JavaScript runtime can be ended in the middle of anything. 0: only ctok_engine_close ends it */
 } ctok_engine_options;
 
 typedef struct {
@@ -102,13 +107,15 @@ typedef struct {
     uint32_t num_jobs;     /* queued, running, or ended and not released */
     char kernels[16];      /* "avx512_bf16", "avx512", "avx2", "generic" or "reference"; of a GPU "sm80" or "smxx" (older: f32 alone) */
     uint64_t state_bytes;  /* memory now held by the state of streams */
-    uint64_t device_bytes; /* memory of the device: the machine's, or the GPU's */
+    uint64_t device_bytes; /* memory of the device: the machine's, or what the control groups allowed (v1, v2) when the engine opened,
+                              or the GPU's */
     char device[16];       /* "cpu", "cuda:0" */
     char device_name[64];  /* as the driver names a GPU; "" for the CPU */
 } ctok_engine_info;
 
 /* Called on the engine's thread, and there alone, when a job that ends there finds the list of ended jobs empty. It must only
- * wake somebody, who then calls ctok_engine_wait. It carries no data. Jobs that the caller ends itself (ctok_job_cancel,
+ * wake somebody, who then calls ctok_engine_wait. Inside it, closing an engine and waiting with a timeout are CTOK_E_ARGUMENT: the
+ * thread would wait for itself. It carries no data. Jobs that the caller ends itself (ctok_job_cancel,
  * ctok_model_close) are listed without a call: ask ctok_engine_wait after those. */
 typedef void (*ctok_wake)(void);
 

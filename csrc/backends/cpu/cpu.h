@@ -19,6 +19,7 @@ typedef struct {
 typedef struct {
     backend base;  // first, so that a backend * is a cpu_backend *
     pool *pool;
+    uint64_t memory_bytes;  // of the machine, or of the control group where that is less
     norm_moments moments[NORM_MAX_SLABS][NORM_MAX_GROUPS];  // of the norm now running
 } cpu_backend;
 

@@ -1,10 +1,11 @@
-// Opens the CPU backend: counts processors, picks the op table once, starts the pool, gives memory. Ops are in ref_ops.c
+// Opens the CPU backend: counts processors and memory, picks the op table once, starts the pool, gives memory. Ops are in ref_ops.c
 // (scalar) and blocked_*.inc (fast; compiled by generic_ops.c, avx2_ops.c, avx512_ops.c and avx512bf16_ops.c).
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "cgroup.h"
 #include "cpu.h"
 #include "features.h"
 
@@ -68,10 +69,13 @@ static ctok_status cpu_finish(backend *b, ctok_error *error) {
     return CTOK_OK;
 }
 
-static void cpu_memory_bytes(const backend *b, uint64_t *total, uint64_t *available) {
-    (void)b;
+static uint64_t physical_bytes(void) {
     long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
-    *total = pages > 0 && page_bytes > 0 ? (uint64_t)pages * (uint64_t)page_bytes : UINT64_MAX;
+    return pages > 0 && page_bytes > 0 ? (uint64_t)pages * (uint64_t)page_bytes : UINT64_MAX;
+}
+
+static void cpu_memory_bytes(const backend *b, uint64_t *total, uint64_t *available) {
+    *total = ((const cpu_backend *)b)->memory_bytes;
     *available = 0;  // what the system could give is not known before it is asked
 }
 
@@ -85,6 +89,7 @@ static backend *cpu_limit(backend *b, int32_t num_threads) {
     cpu_backend *cpu = calloc(1, sizeof *cpu);
     if (!cpu) return NULL;
     cpu->base = *b;
+    cpu->memory_bytes = ((cpu_backend *)b)->memory_bytes;
     cpu->base.num_threads = num_threads;
     cpu->pool = pool_part(((cpu_backend *)b)->pool, num_threads);
     if (cpu->pool) return &cpu->base;
@@ -125,7 +130,10 @@ static ctok_status select_ops(const backend_ops **out, uint32_t kernels, ctok_er
 ctok_status cpu_backend_open(backend **out, uint32_t num_threads, uint32_t kernels, ctok_error *error) {
     const backend_ops *ops = NULL;
     CTOK_TRY(select_ops(&ops, kernels, error));
-    if (num_threads == 0) num_threads = (uint32_t)features_num_processors();
+    cgroup_limits container = cgroup_read("");
+    int32_t num_processors = features_num_processors();
+    if (num_processors > container.num_processors) num_processors = container.num_processors;
+    if (num_threads == 0) num_threads = (uint32_t)num_processors;
     if (num_threads > MAX_THREADS) num_threads = MAX_THREADS;
 
     cpu_backend *cpu = calloc(1, sizeof *cpu);
@@ -133,6 +141,8 @@ ctok_status cpu_backend_open(backend **out, uint32_t num_threads, uint32_t kerne
     cpu->base = (backend){.ops = ops, .device = "cpu", .device_name = "", .bf16_needs = "kernels avx512_bf16 (or reference)",
                           .run = cpu_run_all, .alloc = cpu_alloc, .grow = cpu_grow, .free = cpu_free, .upload = cpu_upload, .copy = cpu_copy, .finish = cpu_finish,
                           .memory_bytes = cpu_memory_bytes, .close = cpu_close, .limit = cpu_limit, .is_host_memory = true, .num_threads = (int32_t)num_threads};
+    cpu->memory_bytes = physical_bytes();
+    if (cpu->memory_bytes > container.memory_bytes) cpu->memory_bytes = container.memory_bytes;
     ctok_status status = pool_open(&cpu->pool, (int32_t)num_threads, error);
     if (status != CTOK_OK) {
         free(cpu);

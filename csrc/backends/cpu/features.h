@@ -12,6 +12,6 @@ typedef struct {
 } cpu_features;
 
 cpu_features features_detect(void);
-int32_t features_num_processors(void);  // that this process may use; at least 1
+int32_t features_num_processors(void);  // of this process's affinity; at least 1
 
 #endif
