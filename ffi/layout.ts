@@ -184,6 +184,7 @@ export const ModelInfo = new Struct({
   weight_bytes: "u64",
   first_nonfinite: { text: 160 },
   name: { text: 64 },
+  sha256: { text: 72 },
 });
 
 export const Request = new Struct({
@@ -253,7 +254,7 @@ export const JobInfo = new Struct({
 });
 
 // ---------------------------------------------------------------- the constants of ctok.h that TypeScript uses
-export const ABI_VERSION = 3;
+export const ABI_VERSION = 4;
 export const chunk = { none: 0, first: 1, later: 2 } as const;
 export const task = { encode: 1, decode: 2, autoencode: 3 } as const;
 export const kind = { pixelsU8: 1, pixelsF32: 2, indices: 4, codes: 8, latent: 16, preQuant: 32 } as const;
