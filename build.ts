@@ -41,6 +41,7 @@ const prefixFlags: [prefix: string, flags: string[]][] = [
   ],
   ["avx512_", isX86 ? ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-ffp-contract=fast"] : []],
   ["avx2_", isX86 ? ["-mavx2", "-mfma", "-ffp-contract=fast"] : []],
+  ["shani_", isX86 ? ["-msse4.1", "-msha"] : []],
   ["", ["-ffp-contract=off"]],
 ];
 

@@ -185,6 +185,7 @@ export const ModelInfo = new Struct({
   weight_bytes: "u64",
   first_nonfinite: { text: 160 },
   name: { text: 64 },
+  sha256: { text: 72 },
 });
 
 export const Request = new Struct({

@@ -36,6 +36,11 @@ export interface ModelInfo {
   readonly threads: number;
   /** Memory of the packed weights. */
   readonly weightBytes: number;
+  /**
+   * SHA-256 of all parameters of the checkpoint, both halves, in hex: the same for every form that holds the same tensors,
+   * .jit or what `convert` wrote. docs/token_formats.md says how it is made.
+   */
+  readonly sha256: string;
   /** Weights that are NaN or infinite: allowed, and told. */
   readonly nonFinite: { readonly weights: number; readonly tensors: number; readonly first: string | undefined };
   readonly from: { readonly kind: FactSource; readonly levels: FactSource; readonly factors: FactSource };
@@ -82,6 +87,7 @@ export function describe(engine: Engine, n: NativeModelInfo, source: string): Mo
     kernels,
     threads: n.num_threads,
     weightBytes: n.weight_bytes,
+    sha256: n.sha256,
     nonFinite: { weights: n.num_nonfinite, tensors: n.num_nonfinite_tensors, first: n.first_nonfinite || undefined },
     from: {
       kind: layout.sources[n.is_discrete_from] ?? "",

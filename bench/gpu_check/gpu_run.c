@@ -184,7 +184,7 @@ static uint8_t *pixels_of(const checkpoint *c) {
 static void golden(const char *path) {
     ctok_error error = {.struct_size = sizeof error};
     checkpoint *c = NULL;
-    expect(checkpoint_open(&c, path, &error), &error);
+    expect(checkpoint_open(&c, path, NULL, &error), &error);
     const checkpoint_tensor *pixels = wanted_tensor(c, "pixels");  // [B, (T,) H, W, 3]
     uint8_t *bytes = pixels_of(c);
     int is_video = pixels->rank == 5, is_discrete = (int)model_info.is_discrete;

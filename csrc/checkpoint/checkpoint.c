@@ -1,6 +1,6 @@
 // Opens a checkpoint: finds the files that a path stands for, gives each a range of memory that is filled piece by piece as
-// its reader asks, has the reader append the tensors, and sorts the names. What it leaves out: the file forms (safetensors.c,
-// torchscript.c) and the values (values.c). Called by core.
+// its reader asks, has the reader append the tensors, and sorts the names. Of these it knows the first word alone, which says
+// what half a tensor is of. What it leaves out: the file forms (safetensors.c, torchscript.c) and the values (values.c). Called by core.
 #include "checkpoint.h"
 
 #include <dirent.h>
@@ -46,7 +46,12 @@ static ctok_status grow(void **items, int32_t count, size_t item_bytes, const ch
     return CTOK_OK;
 }
 
+ctok_status checkpoint_check_cancel(const checkpoint *c, ctok_error *error) {
+    return checkpoint_is_cancelled(c) ? ctok_fail(error, CTOK_E_CANCELLED, 0, "cancelled while opening") : CTOK_OK;
+}
+
 ctok_status checkpoint_add_tensor(checkpoint *into, const checkpoint_tensor *tensor, ctok_error *error) {
+    CTOK_TRY(checkpoint_check_cancel(into, error));
     void *items = into->tensors;
     CTOK_TRY(grow(&items, into->num_tensors, sizeof *tensor, "tensors", error));
     into->tensors = items;
@@ -78,18 +83,89 @@ static ctok_status sort_added(checkpoint *c, int32_t first_tensor, int32_t first
     return CTOK_OK;
 }
 
+/* ---------------------------------------------------------------- what a file may hold */
+// Limit: tensors may share a storage, but a small file must not ask for endless reading.
+static ctok_status limit_reading(const checkpoint *c, int32_t first, ctok_error *error) {
+    enum { MOST_TIMES = 4, FREE_BYTES = 16 << 20 };
+    uint64_t file_bytes = c->files[c->num_maps - 1].num_bytes, most = MOST_TIMES * file_bytes + FREE_BYTES, cost = 0;
+    for (int32_t i = first; i < c->num_tensors; i++) {
+        cost += checkpoint_read_cost(&c->tensors[i]);
+        if (cost > most)
+            return ctok_fail(error, CTOK_E_FILE_FORMAT, (int64_t)cost,
+                             "its tensors share their storages so often that reading each once takes %llu bytes and more: expected at most %d times the file's %llu and %d",
+                             (unsigned long long)cost, MOST_TIMES, (unsigned long long)file_bytes, FREE_BYTES);
+    }
+    return CTOK_OK;
+}
+
+static bool begins_with(const char *text, const char *start) { return strncmp(text, start, strlen(start)) == 0; }
+
+static bool begins_with_module(const char *name) {
+    static const char *const modules[] = {"encoder.", "decoder.", "quant_conv.", "post_quant_conv."};
+    bool is_one = false;
+    for (size_t i = 0; i < sizeof modules / sizeof *modules; i++) is_one |= begins_with(name, modules[i]);
+    return is_one;
+}
+
+// Bytes of what stands before the first module in a name: "model." in "model.encoder.conv_in.weight"; 0 where no module does.
+static size_t wrapper_bytes(const char *name) {
+    for (const char *p = name; p; p = strchr(p, '.') ? strchr(p, '.') + 1 : NULL)
+        if (begins_with_module(p)) return (size_t)(p - name);
+    return 0;
+}
+
+// Takes off what a module that holds the whole tokenizer (DataParallel, torch.compile, a trainer) puts before every name.
+// The order of the names stays.
+static void unwrap(checkpoint *c, int32_t first) {
+    size_t num_bytes = 0;
+    const char *wrapped = "";
+    for (int32_t i = first; i < c->num_tensors && num_bytes == 0; i++) num_bytes = wrapper_bytes(wrapped = c->tensors[i].name);
+    for (int32_t i = first; i < c->num_tensors; i++)
+        if (strncmp(c->tensors[i].name, wrapped, num_bytes) != 0) return;
+    for (int32_t i = first; i < c->num_tensors; i++) c->tensors[i].name += num_bytes;
+}
+
+// A file that is named after a half must hold some of it: passed over, the other half alone would open.
+static ctok_status expect_half(const checkpoint *c, int32_t first, const char *half, ctok_error *error) {
+    for (int32_t i = first; i < c->num_tensors; i++)
+        if (begins_with(c->tensors[i].name, half)) return CTOK_OK;
+    int32_t count = c->num_tensors - first;
+    return ctok_fail(error, CTOK_E_FILE_NETWORK, count, "expected tensors named %s*, found %d others%s%s", half, count,
+                     count ? ", such as " : "", count ? string_shown(c->tensors[first].name).s : "");
+}
+
 /* ---------------------------------------------------------------- two files, one directory */
-static ctok_status compare_values(bool *are_equal, const checkpoint_tensor *a, const checkpoint_tensor *b, ctok_error *error) {
-    *are_equal = a->dtype == b->dtype && a->rank == b->rank;
-    for (int32_t i = 0; *are_equal && i < a->rank; i++) *are_equal = a->shape[i] == b->shape[i];
-    if (!*are_equal) return CTOK_OK;
-    size_t num_bytes = (size_t)checkpoint_elements(a) * dtype_bytes(a->dtype);
+static const checkpoint_file *file_of(const checkpoint *c, const checkpoint_tensor *t) {
+    return &c->files[c->num_maps > 1 && t->descriptor == c->maps[1].descriptor];
+}
+
+// The same bytes of one file, which may be there under two names: nothing is to be read.
+static bool are_one(const checkpoint *c, const checkpoint_tensor *a, const checkpoint_tensor *b) {
+    return a->offset == b->offset && memcmp(a->stride, b->stride, (size_t)a->rank * sizeof *a->stride) == 0 &&
+           memcmp(file_of(c, a), file_of(c, b), sizeof(checkpoint_file)) == 0;  // no padding in them
+}
+
+// Pieces of contiguous tensors; others whole.
+static ctok_status compare_values(bool *are_equal, const checkpoint *c, const checkpoint_tensor *a, const checkpoint_tensor *b, ctok_error *error) {
+    enum { PIECE_ELEMENTS = 1 << 17 };
+    *are_equal = a->dtype == b->dtype && a->rank == b->rank && memcmp(a->shape, b->shape, (size_t)a->rank * sizeof *a->shape) == 0;
+    if (!*are_equal || are_one(c, a, b)) return CTOK_OK;
+    bool are_flat = checkpoint_is_contiguous(a) && checkpoint_is_contiguous(b);
+    int64_t count = checkpoint_elements(a), most = are_flat && count > PIECE_ELEMENTS ? PIECE_ELEMENTS : count;
+    size_t num_bytes = (size_t)most * dtype_bytes(a->dtype);
     uint8_t *copies = num_bytes < SIZE_MAX / 4 ? malloc(2 * num_bytes + 1) : NULL;
     if (!copies) return ctok_fail(error, CTOK_E_MEMORY, (int64_t)num_bytes, "no memory to compare tensor %s", string_shown(a->name).s);
-    bool is_read = tensor_copy(a, copies) && tensor_copy(b, copies + num_bytes);
-    *are_equal = is_read && memcmp(copies, copies + num_bytes, num_bytes) == 0;
+    ctok_status status = CTOK_OK;
+    for (int64_t at = 0, n; status == CTOK_OK && *are_equal && at < count; at += n) {
+        n = count - at < most ? count - at : most;
+        checkpoint_tensor x = *a, y = *b;
+        if (are_flat) x = checkpoint_flat(a), y = checkpoint_flat(b), x = checkpoint_rows(&x, at, n), y = checkpoint_rows(&y, at, n);
+        bool is_read = checkpoint_copy(&x, copies) && checkpoint_copy(&y, copies + num_bytes);
+        status = is_read ? checkpoint_check_cancel(c, error) : checkpoint_fail_read(a, error);
+        *are_equal = memcmp(copies, copies + num_bytes, (size_t)n * dtype_bytes(a->dtype)) == 0;
+    }
     free(copies);
-    return is_read ? CTOK_OK : checkpoint_fail_read(a, error);
+    return status;
 }
 
 // Both parts are sorted and free of duplicates; of two equal tensors the first file's stays, and so with metadata keys.
@@ -99,7 +175,7 @@ static ctok_status merge(checkpoint *c, int32_t first_tensor, int32_t first_meta
     for (int32_t i = first_tensor; i < c->num_tensors; i++) {
         const checkpoint_tensor *other = checkpoint_find(&first, c->tensors[i].name);
         bool are_equal = false;
-        if (other) CTOK_TRY(compare_values(&are_equal, other, &c->tensors[i], error));
+        if (other) CTOK_TRY(compare_values(&are_equal, c, other, &c->tensors[i], error));
         if (other && !are_equal)
             return ctok_fail(error, CTOK_E_FILE_FORMAT, 0, "tensor %s is also in the other file of the folder, and differs",
                              string_shown(other->name).s);
@@ -171,10 +247,14 @@ static void name_file(ctok_error *error, const char *path) {
     ctok_fail(error, error->status, error->detail, "%s%s: %.650s", is_cut ? "..." : "", is_cut ? path + num_bytes - most : path, message);
 }
 
-static ctok_status add_file(checkpoint *c, const char *path, ctok_error *error) {
+// half: "encoder." or "decoder.", which the file must hold some of; or NULL.
+static ctok_status add_file(checkpoint *c, const char *path, const char *half, ctok_error *error) {
     int32_t first_tensor = c->num_tensors, first_metadata = c->num_metadata;
     ctok_status status = read_file(c, path, error);
     if (status == CTOK_OK) status = sort_added(c, first_tensor, first_metadata, error);
+    if (status == CTOK_OK) status = limit_reading(c, first_tensor, error);
+    if (status == CTOK_OK) unwrap(c, first_tensor);
+    if (status == CTOK_OK && half) status = expect_half(c, first_tensor, half, error);
     if (status == CTOK_OK && c->num_maps > 1) status = merge(c, first_tensor, first_metadata, error);
     if (status != CTOK_OK) name_file(error, path);
     return status;
@@ -259,7 +339,7 @@ static ctok_status add_folder(checkpoint *c, const char *path, ctok_error *error
         if (asprintf(&file, "%s/%s", path, names[i]) < 0)
             status = ctok_fail(error, CTOK_E_MEMORY, (int64_t)strlen(path), "no memory for a path");
         else
-            status = add_file(c, file, error);
+            status = add_file(c, file, begins_with(names[i], "encoder.") ? "encoder." : begins_with(names[i], "decoder.") ? "decoder." : NULL, error);
         free(file);
     }
     for (int i = 0; i < num_entries; i++) free(entries[i]);
@@ -268,12 +348,13 @@ static ctok_status add_folder(checkpoint *c, const char *path, ctok_error *error
 }
 
 /* ---------------------------------------------------------------- open and close */
-ctok_status checkpoint_open(checkpoint **out, const char *path, ctok_error *error) {
+ctok_status checkpoint_open(checkpoint **out, const char *path, const atomic_bool *cancel, ctok_error *error) {
     checkpoint *c = calloc(1, sizeof *c);
     if (!c) return ctok_fail(error, CTOK_E_MEMORY, sizeof *c, "no memory for a checkpoint");
+    c->cancel = cancel;
     struct stat info;
     bool is_folder = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
-    ctok_status status = is_folder ? add_folder(c, path, error) : add_file(c, path, error);
+    ctok_status status = is_folder ? add_folder(c, path, error) : add_file(c, path, NULL, error);
     if (status == CTOK_OK) *out = c;
     else checkpoint_close(c);
     return status;

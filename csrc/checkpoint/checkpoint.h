@@ -1,9 +1,11 @@
 // A checkpoint is a directory of named tensors over files: one .safetensors or TorchScript archive, or the
 // two halves of a model (encoder.jit + decoder.jit). Opening parses names, types, shapes and offsets, and checks that every
-// tensor lies inside its file; no weight is read. Nothing in a file is executed. Who calls it: core/engine (to open a
+// tensor lies inside its file; no weight is read, but where both files name one. Nothing in a file is executed. Who calls it: core/engine (to open a
 // model and to convert one). What it leaves out: any meaning of the names; core/variant has that.
 #ifndef CTOK_CHECKPOINT_H
 #define CTOK_CHECKPOINT_H
+
+#include <stdatomic.h>
 
 #include "../core/status.h"
 #include "../core/tensor.h"
@@ -53,6 +55,7 @@ typedef struct {
     checkpoint_map maps[2];      // owned; unmapped by checkpoint_close
     checkpoint_file files[2];    // that the maps are of
     int32_t num_maps;
+    const atomic_bool *cancel;   // of whoever opened it, for as long as that runs; NULL: never
     struct checkpoint_strings *strings;  // owned text
 } checkpoint;
 
@@ -60,11 +63,16 @@ typedef struct {
 //   encoder.jit and/or decoder.jit; autoencoder.jit; encoder.safetensors and/or decoder.safetensors;
 //   autoencoder.safetensors; exactly one other *.safetensors.
 // The same name in both files of a folder is an error unless both tensors are equal in type, shape and bytes. Of a metadata
-// key in both files, the first file's value is kept.
+// key in both files, the first file's value is kept. What wraps all names of a file alike ("module.encoder.conv_in.weight",
+// "_orig_mod.decoder...") is taken off. encoder.* must hold names of an encoder, decoder.* those of a decoder.
+// cancel: looked at while it is opened, and by who works with it then (checkpoint_is_cancelled); NULL: never.
 // On success *out is owned by the caller: checkpoint_close. On failure *out is untouched.
-// Errors: CTOK_E_FILE_MISSING, CTOK_E_FILE_IO, CTOK_E_FILE_FORMAT, CTOK_E_MEMORY.
-ctok_status checkpoint_open(checkpoint **out, const char *path, ctok_error *error);
+// Errors: CTOK_E_FILE_MISSING, CTOK_E_FILE_IO, CTOK_E_FILE_FORMAT, CTOK_E_FILE_NETWORK, CTOK_E_MEMORY, CTOK_E_CANCELLED.
+ctok_status checkpoint_open(checkpoint **out, const char *path, const atomic_bool *cancel, ctok_error *error);
 void checkpoint_close(checkpoint *checkpoint);  // NULL is fine
+
+ctok_status checkpoint_check_cancel(const checkpoint *c, ctok_error *error);  // CTOK_E_CANCELLED, or CTOK_OK
+static inline bool checkpoint_is_cancelled(const checkpoint *c) { return c->cancel && atomic_load_explicit(c->cancel, memory_order_relaxed); }
 
 // NULL where there is none.
 const checkpoint_tensor *checkpoint_find(const checkpoint *checkpoint, const char *name);
@@ -77,14 +85,22 @@ static inline int64_t checkpoint_elements(const checkpoint_tensor *tensor) {
 }
 
 // Writes the tensor, row-major and contiguous. _f32 takes F32, F16, BF16 and F64 (rounded to nearest even) and returns how
-// many values are not finite; _i64 takes the integer types. `out` has room for checkpoint_elements(tensor).
-// The file is read here, on the calling thread: -1 (_i64: false) where it has become shorter, or the system refuses, or there
+// many values are not finite; _i64 takes the integer types; _copy keeps any type as it is stored. `out` has room for checkpoint_elements(tensor).
+// The file is read here, on the calling thread: -1 (_i64, _copy: false) where it has become shorter, or the system refuses, or there
 // is no memory; `out` is then undefined.
 // Note: the caller has checked the dtype (dtype_is_float / not).
 int64_t checkpoint_read_f32(const checkpoint_tensor *tensor, float *out);
 bool checkpoint_read_i64(const checkpoint_tensor *tensor, int64_t *out);
+bool checkpoint_copy(const checkpoint_tensor *tensor, uint8_t *out);
+// The same bytes, piece by piece in the calling thread's own memory. False where one cannot be read, or `take` says so.
+bool checkpoint_pieces(const checkpoint_tensor *tensor, bool (*take)(void *context, const uint8_t *bytes, size_t num_bytes), void *context);
 ctok_status checkpoint_fail_read(const checkpoint_tensor *tensor, ctok_error *error);  // CTOK_E_FILE_IO for those, naming it
 bool checkpoint_is_contiguous(const checkpoint_tensor *tensor);
+// What reading a tensor takes: work, as bytes of one long read (its own at least), and memory beside the caller's (bytes; 0
+// unless its axes lie in the file in another order). checkpoint_open has refused files whose tensors come to much work.
+uint64_t checkpoint_read_cost(const checkpoint_tensor *tensor);
+uint64_t checkpoint_read_memory(const checkpoint_tensor *tensor);
+checkpoint_tensor checkpoint_flat(const checkpoint_tensor *tensor);  // a contiguous one, as one row
 
 // The part of a tensor that is `count` of its first axis, from number `first` on. Rank 1 or more.
 static inline checkpoint_tensor checkpoint_rows(const checkpoint_tensor *tensor, int64_t first, int64_t count) {
@@ -96,11 +112,19 @@ static inline checkpoint_tensor checkpoint_rows(const checkpoint_tensor *tensor,
     return rows;
 }
 
+const char *checkpoint_dtype_name(ctok_dtype dtype);  // as safetensors writes it: "BF16"
 static inline bool dtype_is_float(ctok_dtype d) { return d == CTOK_F32 || d == CTOK_F16 || d == CTOK_BF16 || d == CTOK_F64; }
 
-// Writes `tensors` (names sorted; strided tensors made contiguous; dtypes kept) and metadata as one safetensors file: to a
-// temporary name beside `path`, flushed, then renamed; on failure nothing stays. Errors: CTOK_E_FILE_IO, CTOK_E_MEMORY.
-ctok_status safetensors_write(const char *path, const checkpoint_tensor *tensors, int32_t num_tensors,
-                              const checkpoint_metadata *metadata, int32_t num_metadata, ctok_error *error);
+// What a long piece of work shares with who waits for it.
+typedef struct {
+    const atomic_bool *cancel;
+    atomic_uint *steps_done;
+} checkpoint_watch;
+
+// Writes `tensors` (names sorted; strided tensors made contiguous; dtypes kept) and metadata as one safetensors file, whole or
+// not at all (output.h). watch: its steps are tensors, and until the file has its name, cancel means that it gets none; or NULL.
+// Errors: CTOK_E_FILE_IO, CTOK_E_MEMORY, CTOK_E_CANCELLED.
+ctok_status safetensors_write(const char *path, const checkpoint_tensor *tensors, int32_t num_tensors, const checkpoint_metadata *metadata,
+                              int32_t num_metadata, const checkpoint_watch *watch, ctok_error *error);
 
 #endif

@@ -56,15 +56,17 @@ shown text_shown(text t) {
     size_t used = 0;
     while (t.num_bytes > 0) {
         size_t n = text_character(t);
-        bool is_shown = n > 1 || (n == 1 && t.bytes[0] >= 0x20 && t.bytes[0] != 0x7F);
+        bool is_c1 = n == 2 && (uint8_t)t.bytes[0] == 0xC2 && (uint8_t)t.bytes[1] < 0xA0;  // control characters too: U+0080 to U+009F
+        bool is_shown = n == 1 ? t.bytes[0] >= 0x20 && t.bytes[0] != 0x7F : n > 1 && !is_c1;
         if (n == 0) n = 1;
         if (used + n > sizeof out.s - 4) {
             memcpy(out.s + used, "...", 3);
             used += 3;
             break;
         }
-        memcpy(out.s + used, is_shown ? t.bytes : "?", n);
-        used += n;
+        size_t shown_bytes = is_shown ? n : 1;
+        memcpy(out.s + used, is_shown ? t.bytes : "?", shown_bytes);
+        used += shown_bytes;
         t.bytes += n;
         t.num_bytes -= n;
     }

@@ -40,6 +40,7 @@ const char *arena_copy(struct checkpoint_strings **arena, text t);  // with a NU
 void arena_free(struct checkpoint_strings *arena);
 
 // Appends a copy to the checkpoint that is being built. The reader has checked the tensor; names are checked afterwards.
+// CTOK_E_CANCELLED once the caller of checkpoint_open wants no more.
 ctok_status checkpoint_add_tensor(checkpoint *into, const checkpoint_tensor *tensor, ctok_error *error);
 ctok_status checkpoint_add_metadata(checkpoint *into, const char *key, const char *value, ctok_error *error);
 
@@ -49,8 +50,6 @@ ctok_status torchscript_read(checkpoint *into, checkpoint_map map, ctok_error *e
 
 // Multiplies the shape. False where the product, leaving zeros out, passes 2^63 / 8: the bytes of any dtype fit in int64_t.
 bool tensor_count(int64_t *num_elements, const checkpoint_tensor *tensor);
-// Writes the elements row-major and contiguous, as stored. `out` has room for them. False: as checkpoint_read_i64.
-bool tensor_copy(const checkpoint_tensor *tensor, uint8_t *out);
 
 // Whole reads: false where the file ends before, or the system refuses.
 bool read_at(int descriptor, void *out, size_t num_bytes, uint64_t offset);

@@ -1,14 +1,19 @@
-// Writes the safetensors form: names in order, and the file in place whole or not at all.
+// Writes the safetensors form: names in order. output.c puts the file in place whole or not at all.
 // Ref: https://github.com/huggingface/safetensors, README "Format". Called by core/model.c.
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "output.h"
 #include "reader.h"
 #include "safetensors.h"
+
+const char *checkpoint_dtype_name(ctok_dtype dtype) {
+    const char *name = "";
+    for (int i = 0; i < NUM_DTYPES; i++)
+        if (safetensors_dtypes[i].dtype == dtype) name = safetensors_dtypes[i].name;
+    return name;
+}
 
 static void print_string(FILE *out, const char *s) {
     fputc('"', out);
@@ -21,11 +26,8 @@ static void print_string(FILE *out, const char *s) {
 }
 
 static void print_tensor(FILE *out, const checkpoint_tensor *t, uint64_t begin) {
-    const char *name = "";
-    for (int i = 0; i < NUM_DTYPES; i++)
-        if (safetensors_dtypes[i].dtype == t->dtype) name = safetensors_dtypes[i].name;
     print_string(out, t->name);
-    fprintf(out, ":{\"dtype\":\"%s\",\"shape\":[", name);
+    fprintf(out, ":{\"dtype\":\"%s\",\"shape\":[", checkpoint_dtype_name(t->dtype));
     for (int32_t i = 0; i < t->rank; i++) fprintf(out, "%s%lld", i ? "," : "", (long long)t->shape[i]);
     fprintf(out, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)begin, (unsigned long long)(begin + tensor_bytes(t)));
 }
@@ -64,101 +66,62 @@ static char *make_header(size_t *num_bytes, const checkpoint_tensor *const *tens
     return header;
 }
 
-static ctok_status fail_write(ctok_error *error, const char *path, const char *what) {
-    int code = errno;
-    return ctok_fail(error, CTOK_E_FILE_IO, code, "%.600s: %s: %s", path, what, strerror(code));
+typedef struct {
+    output_file *out;
+    const checkpoint_watch *watch;
+    ctok_status status;  // of the writing
+    ctok_error *error;
+} writer;
+
+static ctok_status fail_if_cancelled(const writer *w) {
+    bool is_cancelled = w->watch && atomic_load(w->watch->cancel);
+    return is_cancelled ? ctok_fail(w->error, CTOK_E_CANCELLED, 0, "cancelled while writing") : CTOK_OK;
 }
 
-static bool write_all(int descriptor, const void *bytes, size_t num_bytes) {
-    for (const uint8_t *p = bytes; num_bytes > 0;) {
-        ssize_t n = write(descriptor, p, num_bytes < 1 << 30 ? num_bytes : 1 << 30);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return false;
-        p += n;
-        num_bytes -= (size_t)n;
-    }
-    return true;
+static bool write_piece(void *context, const uint8_t *bytes, size_t num_bytes) {
+    writer *w = context;
+    w->status = fail_if_cancelled(w);
+    if (w->status == CTOK_OK) w->status = output_write(w->out, bytes, num_bytes, w->error);
+    return w->status == CTOK_OK;
 }
 
-static ctok_status write_tensor(int descriptor, const char *path, const checkpoint_tensor *t, ctok_error *error) {
-    size_t num_bytes = tensor_bytes(t);
-    uint8_t *copy = malloc(num_bytes + 1);
-    if (!copy) return ctok_fail(error, CTOK_E_MEMORY, (int64_t)num_bytes, "no memory to write tensor %s", string_shown(t->name).s);
-    ctok_status status = tensor_copy(t, copy) ? CTOK_OK : checkpoint_fail_read(t, error);
-    if (status == CTOK_OK && !write_all(descriptor, copy, num_bytes)) status = fail_write(error, path, "cannot be written");
-    free(copy);
-    return status;
+static ctok_status write_tensor(writer *w, const checkpoint_tensor *t) {
+    if (!checkpoint_pieces(t, write_piece, w)) return w->status != CTOK_OK ? w->status : checkpoint_fail_read(t, w->error);
+    if (w->watch) atomic_fetch_add(w->watch->steps_done, 1);
+    return CTOK_OK;
 }
 
-static ctok_status write_file(int descriptor, const char *path, const checkpoint_tensor *const *tensors, int32_t num_tensors,
-                              const checkpoint_metadata *metadata, int32_t num_metadata, ctok_error *error) {
+static ctok_status write_file(writer *w, const checkpoint_tensor *const *tensors, int32_t num_tensors, const checkpoint_metadata *metadata,
+                              int32_t num_metadata) {
     size_t num_bytes = 0;
     char *header = make_header(&num_bytes, tensors, num_tensors, metadata, num_metadata);
-    if (!header) return ctok_fail(error, CTOK_E_MEMORY, 0, "no memory for the header of %d tensors", num_tensors);
-    ctok_status status = write_all(descriptor, header, num_bytes) ? CTOK_OK : fail_write(error, path, "cannot be written");
+    if (!header) return ctok_fail(w->error, CTOK_E_MEMORY, 0, "no memory for the header of %d tensors", num_tensors);
+    ctok_status status = output_write(w->out, header, num_bytes, w->error);
     free(header);
-    for (int32_t i = 0; status == CTOK_OK && i < num_tensors; i++) status = write_tensor(descriptor, path, tensors[i], error);
-    if (status == CTOK_OK && fsync(descriptor) != 0) status = fail_write(error, path, "cannot be flushed");
-    return status;
-}
-
-// Names beside `path` for a file that is being written: .ctok-HASH-N.tmp, of the name and a number. From malloc, or NULL.
-enum { MOST_NAMES = 100 };
-static char *temporary_name(const char *path, int number) {
-    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-    uint64_t hash = 14695981039346656037u;  // FNV-1a: the name itself may be as long as a name can be
-    for (const char *c = name; *c; c++) hash = (hash ^ (uint8_t)*c) * 1099511628211u;
-    char *temporary = NULL;
-    if (asprintf(&temporary, "%.*s.ctok-%016llx-%d.tmp", (int)(name - path), path, (unsigned long long)hash, number) < 0) return NULL;
-    return temporary;
-}
-
-// A new file under the first of these names that is free; *temporary is from malloc.
-static int open_temporary(char **temporary, int *number, const char *path) {
-    for (*number = 0; *number < MOST_NAMES; ++*number) {
-        *temporary = temporary_name(path, *number);
-        if (!*temporary) return -1;
-        int descriptor = open(*temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (descriptor >= 0 || errno != EEXIST) return descriptor;
-        free(*temporary);
-        *temporary = NULL;
-    }
-    return -1;
-}
-
-// Removes what earlier writers of `path`, which were killed, have left under the names before `number`.
-static void remove_abandoned(const char *path, int number) {
-    while (number-- > 0) {
-        char *temporary = temporary_name(path, number);
-        if (temporary) unlink(temporary);
-        free(temporary);
-    }
+    for (int32_t i = 0; status == CTOK_OK && i < num_tensors; i++) status = write_tensor(w, tensors[i]);
+    if (status == CTOK_OK) status = output_flush(w->out, w->error);
+    if (status == CTOK_OK) status = fail_if_cancelled(w);
+    return status == CTOK_OK ? output_publish(w->out, w->error) : status;
 }
 
 static int compare_names(const void *a, const void *b) {
     return strcmp((*(const checkpoint_tensor *const *)a)->name, (*(const checkpoint_tensor *const *)b)->name);
 }
 
-ctok_status safetensors_write(const char *path, const checkpoint_tensor *tensors, int32_t num_tensors,
-                              const checkpoint_metadata *metadata, int32_t num_metadata, ctok_error *error) {
+ctok_status safetensors_write(const char *path, const checkpoint_tensor *tensors, int32_t num_tensors, const checkpoint_metadata *metadata,
+                              int32_t num_metadata, const checkpoint_watch *watch, ctok_error *error) {
     const checkpoint_tensor **sorted = malloc(((size_t)num_tensors + 1) * sizeof *sorted);
     if (!sorted) return ctok_fail(error, CTOK_E_MEMORY, num_tensors, "no memory for %d tensors", num_tensors);
     for (int32_t i = 0; i < num_tensors; i++) sorted[i] = &tensors[i];
     qsort(sorted, (size_t)num_tensors, sizeof *sorted, compare_names);
 
-    char *temporary = NULL;
-    ctok_status status = CTOK_OK;
-    int number, descriptor = open_temporary(&temporary, &number, path);
-    if (descriptor < 0) {
-        status = fail_write(error, path, "expected a folder where a file can be made, found");
-    } else {
-        status = write_file(descriptor, path, sorted, num_tensors, metadata, num_metadata, error);
-        if (close(descriptor) != 0 && status == CTOK_OK) status = fail_write(error, path, "cannot be closed");
-        if (status == CTOK_OK && rename(temporary, path) != 0) status = fail_write(error, path, "cannot be put in place");
-        if (status == CTOK_OK) remove_abandoned(path, number);
-        else unlink(temporary);
+    output_file out;
+    ctok_status status = output_open(&out, path, error);
+    if (status == CTOK_OK) {
+        writer w = {&out, watch, CTOK_OK, error};
+        status = write_file(&w, sorted, num_tensors, metadata, num_metadata);
+        output_close(&out);
     }
-    free(temporary);
     free(sorted);
     return status;
 }

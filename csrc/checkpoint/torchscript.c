@@ -171,11 +171,26 @@ static ctok_status read_module(reader *r, struct checkpoint_strings **arena) {
     return walk(r, module, 0, 0);
 }
 
+// torch.jit.freeze (and optimize_for_inference) makes constants of the parameters: they lie in constants/N, and only code, which
+// is never read, says which is which.
+static ctok_status refuse_without_tensors(reader *r) {
+    size_t num_constants = 0;
+    for (size_t i = 0; i < r->zip.num_entries; i++) {
+        text name = r->zip.entries[i].name, folder = TEXT("/constants/");
+        if (name.num_bytes <= r->root.num_bytes + folder.num_bytes) continue;
+        num_constants += text_equal((text){name.bytes + r->root.num_bytes, folder.num_bytes}, folder);
+    }
+    return FAIL(r, "an archive whose module has no parameters, and %zu constants: expected one that was not frozen (save the module without torch.jit.freeze)",
+                num_constants);
+}
+
 ctok_status torchscript_read(checkpoint *into, checkpoint_map map, ctok_error *error) {
     reader r = {.into = into, .error = error};
     struct checkpoint_strings *values = NULL;
     CTOK_TRY(zip_open(&r.zip, map, error));
+    int32_t num_before = into->num_tensors;
     ctok_status status = read_module(&r, &values);
+    if (status == CTOK_OK && into->num_tensors == num_before) status = refuse_without_tensors(&r);
     arena_free(values);
     zip_close(&r.zip);
     return status;

@@ -143,14 +143,30 @@ static int64_t convert_i64(const checkpoint_tensor *tensor, uint8_t *bytes) {
 
 /* ---------------------------------------------------------------- reading the file
  * In pieces that stay in the first cache levels, on the stack of the thread that wants them: nothing is mapped, so no page of
- * the file is ever ours, and one that is not there any more is an error. A strided tensor is read whole, from its first
- * element to its last. */
-enum { PIECE_BYTES = 64 << 10 };
+ * the file is ever ours, and one that is not there any more is an error. A strided tensor that fills most of what it spans (an
+ * axis moved to another place) is read whole, from its first element to its last; any other run by run, as two values at the
+ * two ends of a large storage must cost two reads and not the storage. */
+enum {
+    PIECE_BYTES = 64 << 10,
+    MOST_SPAN = 4,          // times its own bytes that a tensor may span to be read whole
+    READ_COST_BYTES = 4096  // what one more read costs, in bytes of a longer one
+};
 
-static int64_t read_strided(const checkpoint_tensor *tensor, uint8_t *out, int64_t (*convert)(const checkpoint_tensor *, uint8_t *)) {
+typedef int64_t (*conversion)(const checkpoint_tensor *, uint8_t *);
+
+// Elements from the first to the last, of a tensor that has some.
+static int64_t span_elements(const checkpoint_tensor *tensor) {
     int64_t last = 0;
     for (int32_t i = 0; i < tensor->rank; i++) last += (tensor->shape[i] - 1) * tensor->stride[i];  // checked by the reader
-    size_t num_bytes = (size_t)(last + 1) * dtype_bytes(tensor->dtype);
+    return last + 1;
+}
+
+static bool is_read_whole(const checkpoint_tensor *tensor) {
+    return !checkpoint_is_contiguous(tensor) && span_elements(tensor) / MOST_SPAN <= checkpoint_elements(tensor);
+}
+
+static int64_t read_whole(const checkpoint_tensor *tensor, uint8_t *out, conversion convert) {
+    size_t num_bytes = (size_t)span_elements(tensor) * dtype_bytes(tensor->dtype);
     uint8_t *values = malloc(num_bytes);
     checkpoint_tensor here = *tensor;
     here.data = values;
@@ -159,25 +175,86 @@ static int64_t read_strided(const checkpoint_tensor *tensor, uint8_t *out, int64
     return result;
 }
 
-static int64_t read_values(const checkpoint_tensor *tensor, uint8_t *out, size_t out_bytes, int64_t (*convert)(const checkpoint_tensor *, uint8_t *)) {
-    if (!tensor->descriptor) return convert(tensor, out);
-    int64_t count = checkpoint_elements(tensor), element_bytes = (int64_t)dtype_bytes(tensor->dtype), sum = 0;
-    if (count > 0 && !checkpoint_is_contiguous(tensor)) return read_strided(tensor, out, convert);
+// How many elements of a run lie within one piece: one or more.
+static int64_t piece_elements(const run *r) {
+    if (r->step == 0) return r->count;
+    int64_t n = PIECE_BYTES / r->step;
+    return n < 1 ? 1 : n < r->count ? n : r->count;
+}
+
+static int64_t read_runs(const checkpoint_tensor *tensor, uint8_t *out, size_t out_bytes, conversion convert) {
+    int64_t element_bytes = (int64_t)dtype_bytes(tensor->dtype), sum = 0;
     uint8_t piece[PIECE_BYTES];
-    for (int64_t at = 0, n; at < count; at += n) {
-        n = count - at < PIECE_BYTES / element_bytes ? count - at : PIECE_BYTES / element_bytes;
-        if (!read_at(tensor->descriptor, piece, (size_t)(n * element_bytes), tensor->offset + (uint64_t)(at * element_bytes))) return -1;
-        checkpoint_tensor part = {.dtype = tensor->dtype, .rank = 1, .shape = {n}, .stride = {1}, .data = piece};
-        sum += convert(&part, out + (size_t)at * out_bytes);
+    for (run r = run_start(tensor); run_next(&r);) {
+        uint64_t first = tensor->offset + (uint64_t)(r.first - tensor->data);
+        for (int64_t at = 0, n; at < r.count; at += n) {
+            n = piece_elements(&r);
+            if (n > r.count - at) n = r.count - at;
+            size_t num_bytes = (size_t)((n - 1) * r.step + element_bytes);
+            if (!read_at(tensor->descriptor, piece, num_bytes, first + (uint64_t)(at * r.step))) return -1;
+            checkpoint_tensor part = {.dtype = tensor->dtype, .rank = 1, .shape = {n}, .stride = {r.step / element_bytes}, .data = piece};
+            sum += convert(&part, out);
+            out += (size_t)n * out_bytes;
+        }
     }
     return sum;
+}
+
+static int64_t read_values(const checkpoint_tensor *tensor, uint8_t *out, size_t out_bytes, conversion convert) {
+    if (!tensor->descriptor) return convert(tensor, out);
+    return is_read_whole(tensor) ? read_whole(tensor, out, convert) : read_runs(tensor, out, out_bytes, convert);
+}
+
+uint64_t checkpoint_read_cost(const checkpoint_tensor *tensor) {
+    uint64_t num_bytes = (uint64_t)checkpoint_elements(tensor) * dtype_bytes(tensor->dtype);
+    if (num_bytes == 0 || checkpoint_is_contiguous(tensor)) return num_bytes;
+    uint64_t read_bytes = (uint64_t)span_elements(tensor) * dtype_bytes(tensor->dtype);
+    if (!is_read_whole(tensor)) {
+        run r = run_start(tensor);
+        uint64_t num_runs = 1, num_pieces = (uint64_t)((r.count + piece_elements(&r) - 1) / piece_elements(&r));
+        for (int32_t i = 0; i < r.rank; i++) num_runs *= (uint64_t)r.shape[i];
+        read_bytes = num_runs * (num_pieces * READ_COST_BYTES + (uint64_t)(r.count * r.step));
+    }
+    return read_bytes > num_bytes ? read_bytes : num_bytes;
+}
+
+uint64_t checkpoint_read_memory(const checkpoint_tensor *tensor) {
+    bool takes_some = checkpoint_elements(tensor) > 0 && is_read_whole(tensor);
+    return takes_some ? (uint64_t)(span_elements(tensor) + checkpoint_elements(tensor)) * dtype_bytes(tensor->dtype) : 0;
+}
+
+checkpoint_tensor checkpoint_flat(const checkpoint_tensor *tensor) {
+    checkpoint_tensor flat = *tensor;
+    flat.shape[0] = checkpoint_elements(tensor);
+    flat.stride[0] = 1;
+    flat.rank = 1;
+    return flat;
+}
+
+bool checkpoint_pieces(const checkpoint_tensor *tensor, bool (*take)(void *context, const uint8_t *bytes, size_t num_bytes), void *context) {
+    int64_t count = checkpoint_elements(tensor), most = PIECE_BYTES / (int64_t)dtype_bytes(tensor->dtype);
+    if (count > 0 && !checkpoint_is_contiguous(tensor)) {
+        size_t num_bytes = (size_t)count * dtype_bytes(tensor->dtype);
+        uint8_t *copy = malloc(num_bytes);
+        bool is_done = copy && checkpoint_copy(tensor, copy) && take(context, copy, num_bytes);
+        free(copy);
+        return is_done;
+    }
+    checkpoint_tensor flat = checkpoint_flat(tensor);
+    uint8_t piece[PIECE_BYTES];
+    for (int64_t at = 0, n; at < count; at += n) {
+        n = count - at < most ? count - at : most;
+        checkpoint_tensor part = checkpoint_rows(&flat, at, n);
+        if (!checkpoint_copy(&part, piece) || !take(context, piece, (size_t)n * dtype_bytes(tensor->dtype))) return false;
+    }
+    return true;
 }
 
 int64_t checkpoint_read_f32(const checkpoint_tensor *tensor, float *out) { return read_values(tensor, (uint8_t *)out, sizeof *out, convert_f32); }
 
 bool checkpoint_read_i64(const checkpoint_tensor *tensor, int64_t *out) { return read_values(tensor, (uint8_t *)out, sizeof *out, convert_i64) == 0; }
 
-bool tensor_copy(const checkpoint_tensor *tensor, uint8_t *out) { return read_values(tensor, out, dtype_bytes(tensor->dtype), convert_none) == 0; }
+bool checkpoint_copy(const checkpoint_tensor *tensor, uint8_t *out) { return read_values(tensor, out, dtype_bytes(tensor->dtype), convert_none) == 0; }
 
 ctok_status checkpoint_fail_read(const checkpoint_tensor *tensor, ctok_error *error) {
     return ctok_fail(error, CTOK_E_FILE_IO, (int64_t)tensor->offset, "tensor %s: expected its values at byte %llu, found a file that has become shorter or cannot be read",

@@ -66,7 +66,7 @@ static ctok_status run_open(engine_job *base, ctok_error *error) {
 
 static ctok_status run_convert(engine_job *base, ctok_error *error) {
     job *j = (job *)base;
-    return model_convert(j->out_path, j->path, &j->options, error);
+    return model_convert(j->out_path, j->path, &j->options, &base->steps_done, &base->num_steps, &base->is_cancelled, error);
 }
 
 static ctok_status submit_file_job(uint32_t *id, engine *e, ctok_status (*run)(engine_job *, ctok_error *), const char *out_path,

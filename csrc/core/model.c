@@ -45,8 +45,10 @@ static ctok_status find_parameter(const checkpoint_tensor **out, const checkpoin
     return CTOK_OK;
 }
 
-// Names of a half that was not asked for are passed over.
+// Names of a half that was not asked for are passed over, if they are such as a name can be: digest.h writes them into lines.
 static bool belongs_to_absent_half(const variant *v, const char *name) {
+    for (const char *c = name; *c; c++)
+        if (*c >= 0 && *c <= ' ') return false;
     bool is_encoder = strncmp(name, "encoder.", 8) == 0 || strncmp(name, "quant_conv.", 11) == 0;
     bool is_decoder = strncmp(name, "decoder.", 8) == 0 || strncmp(name, "post_quant_conv.", 16) == 0;
     return (is_encoder && !v->encoder.is_present) || (is_decoder && !v->decoder.is_present);
@@ -66,7 +68,8 @@ static ctok_status refuse_extra_tensors(const inventory *i, const variant *v, co
     for (int32_t n = 0; n < c->num_tensors && status == CTOK_OK; n++) {
         const checkpoint_tensor *t = &c->tensors[n];
         if (bsearch(&t, known, count, sizeof *known, by_name) || belongs_to_absent_half(v, t->name)) continue;
-        status = variant_check_buffer(v, t, error);
+        status = checkpoint_check_cancel(c, error);
+        if (status == CTOK_OK) status = variant_check_buffer(v, t, error);
     }
     free(known);
     return status;
@@ -110,29 +113,50 @@ static void add_half(model *m, const weights *w, int64_t *parameters) {
     m->info.num_nonfinite += w->num_nonfinite;
 }
 
-static ctok_status take_weights(model *m, const inventory *inv, const checkpoint *c, atomic_uint *steps_done,
-                                const atomic_bool *cancel, ctok_error *error) {
+// Before anything is taken: tensors of a small file may share one storage.
+static ctok_status limit_memory(const model *m, uint64_t needed, const char *what, ctok_error *error) {
+    uint64_t limit, available;
+    m->backend->memory_bytes(m->backend, &limit, &available);
+    if (m->max_memory_bytes && m->max_memory_bytes < limit) limit = m->max_memory_bytes;
+    if (needed <= limit) return CTOK_OK;
+    return ctok_fail(error, CTOK_E_MEMORY, (int64_t)needed, "max_memory_bytes: %s take%s %llu bytes, the limit is %llu", what,
+                     what[strlen(what) - 1] == 's' ? "" : "s", (unsigned long long)needed, (unsigned long long)limit);
+}
+
+static ctok_status take_half(model *m, const inventory *inv, bool is_decoder, digest *d, atomic_uint *steps_done, ctok_error *error) {
+    const graph *half = is_decoder ? &inv->decoder : &inv->encoder;
+    int32_t first = is_decoder ? inv->num_encoder_layers : 0;
+    weights **held = is_decoder ? &m->decoder : &m->encoder;
+    if (half->num_layers == 0) return CTOK_OK;
+    weights_source source = {.checkpoint = d->checkpoint, .layers = half->layers, .tensors = inv->tensors + first * 2, .num_layers = half->num_layers};
+    CTOK_TRY(limit_memory(m, m->weight_bytes + weights_bytes(m->backend, &source), "the weights", error));
+    CTOK_TRY(weights_get(held, m->shared, m->backend, &source, d, steps_done, error));
+    memcpy(m->layers + first, (*held)->layers, (size_t)half->num_layers * sizeof *m->layers);
+    add_half(m, *held, is_decoder ? &m->info.decoder_parameters : &m->info.encoder_parameters);
+    return CTOK_OK;
+}
+
+// And the hash of the whole checkpoint, which is known where models of the same files are open.
+static ctok_status take_weights(model *m, const inventory *inv, const checkpoint *c, atomic_uint *steps_done, ctok_error *error) {
     m->num_encoder_layers = inv->num_encoder_layers, m->num_layers = inv->num_layers;
     m->layers = calloc((size_t)inv->num_layers, sizeof *m->layers);
     if (!m->layers) return ctok_fail(error, CTOK_E_MEMORY, inv->num_layers, "no memory for %d layers", inv->num_layers);
-    for (int is_decoder = 0; is_decoder < 2; is_decoder++) {
-        const graph *half = is_decoder ? &inv->decoder : &inv->encoder;
-        int32_t first = is_decoder ? inv->num_encoder_layers : 0;
-        weights **held = is_decoder ? &m->decoder : &m->encoder;
-        if (half->num_layers == 0) continue;
-        weights_source source = {.checkpoint = c, .layers = half->layers, .tensors = inv->tensors + first * 2, .num_layers = half->num_layers};
-        uint64_t needed = m->weight_bytes + weights_bytes(m->backend, &source);
-        uint64_t limit, available;
-        m->backend->memory_bytes(m->backend, &limit, &available);
-        if (m->max_memory_bytes && m->max_memory_bytes < limit) limit = m->max_memory_bytes;
-        if (needed > limit)  // before anything is taken: tensors of a small file may share one storage
-            return ctok_fail(error, CTOK_E_MEMORY, (int64_t)needed, "max_memory_bytes: the weights take %llu bytes, the limit is %llu",
-                             (unsigned long long)needed, (unsigned long long)limit);
-        CTOK_TRY(weights_get(held, m->shared, m->backend, &source, steps_done, cancel, error));
-        memcpy(m->layers + first, (*held)->layers, (size_t)half->num_layers * sizeof *m->layers);
-        add_half(m, *held, is_decoder ? &m->info.decoder_parameters : &m->info.encoder_parameters);
+    uint64_t most = 0;
+    for (int32_t i = 0; i < c->num_tensors; i++) {
+        uint64_t needed = checkpoint_read_memory(&c->tensors[i]);
+        if (needed > most) most = needed;
     }
-    return CTOK_OK;
+    CTOK_TRY(limit_memory(m, most, "reading a tensor", error));
+    digest d = {0};
+    bool is_known = weights_find_sha256(m->info.sha256, m->shared, c);
+    ctok_status status = digest_start(&d, c, !is_known, error);
+    for (int is_decoder = 0; is_decoder < 2 && status == CTOK_OK; is_decoder++) status = take_half(m, inv, is_decoder, &d, steps_done, error);
+    if (status == CTOK_OK && !is_known) status = digest_end(&d, m->backend, m->info.sha256, error);
+    digest_free(&d);
+    weights *halves[] = {m->encoder, m->decoder};
+    for (int i = 0; i < 2 && status == CTOK_OK; i++)
+        if (halves[i]) memcpy(halves[i]->sha256, m->info.sha256, sizeof halves[i]->sha256);
+    return status;
 }
 
 // ---------------------------------------------------------------- opening
@@ -195,12 +219,12 @@ ctok_status model_open(model **out, object *owner, weights_list *shared, const c
     inventory inv = {0};
     ctok_status status = limit_threads(m, options, error);
     if (status == CTOK_OK) status = choose_precision(&m->is_bf16, m->backend, options, error);
-    if (status == CTOK_OK) status = checkpoint_open(&c, path, error);
+    if (status == CTOK_OK) status = checkpoint_open(&c, path, cancel, error);
     if (status == CTOK_OK) status = variant_find(&m->variant, c, path, options, error);
     if (status == CTOK_OK) status = take_inventory(&inv, &m->variant, m->is_bf16, c, error);
     if (status == CTOK_OK) {
         atomic_store(num_steps, (unsigned)inv.num_layers);
-        status = take_weights(m, &inv, c, steps_done, cancel, error);
+        status = take_weights(m, &inv, c, steps_done, error);
     }
     if (status == CTOK_OK) fill_info(&m->info, m, inv.tensors[0]->dtype);
     inventory_free(&inv);
@@ -211,11 +235,12 @@ ctok_status model_open(model **out, object *owner, weights_list *shared, const c
 }
 
 // ---------------------------------------------------------------- converting
-ctok_status model_convert(const char *out_path, const char *path, const ctok_model_options *options, ctok_error *error) {
+ctok_status model_convert(const char *out_path, const char *path, const ctok_model_options *options, atomic_uint *steps_done,
+                          atomic_uint *num_steps, const atomic_bool *cancel, ctok_error *error) {
     checkpoint *c = NULL;
     variant v;
     inventory inv = {0};
-    CTOK_TRY(checkpoint_open(&c, path, error));
+    CTOK_TRY(checkpoint_open(&c, path, cancel, error));
     ctok_status status = variant_find(&v, c, path, options, error);
     if (status == CTOK_OK) status = take_inventory(&inv, &v, false, c, error);
     if (status == CTOK_OK) {
@@ -230,7 +255,9 @@ ctok_status model_convert(const char *out_path, const char *path, const ctok_mod
             snprintf(temporal, sizeof temporal, "%d", v.temporal_factor);
             checkpoint_metadata metadata[] = {{"ctok.fsq_levels", levels}, {"ctok.name", v.name}, {"ctok.spatial_factor", spatial},
                                               {"ctok.temporal_factor", temporal}};
-            status = safetensors_write(out_path, tensors, count, metadata, 4, error);
+            checkpoint_watch watch = {cancel, steps_done};
+            atomic_store(num_steps, (unsigned)count);
+            status = safetensors_write(out_path, tensors, count, metadata, 4, &watch, error);
         } else {
             status = ctok_fail(error, CTOK_E_MEMORY, count, "no memory for %d tensors", count);
         }

@@ -24,12 +24,13 @@ typedef struct model {
 } model;
 
 // Opens and checks the checkpoint at `path`, and packs the halves that `shared` (and its backend) does not hold yet. *steps_done / *num_steps
-// count layers; *cancel is polled between them. On the engine's thread.
+// count layers; *cancel is looked at all the while. On the engine's thread.
 // On success *out has one reference and no id yet. Errors: see ctok_model_open.
 ctok_status model_open(model **out, object *owner, weights_list *shared, const char *path, const ctok_model_options *options,
                        atomic_uint *steps_done, atomic_uint *num_steps, const atomic_bool *cancel, ctok_error *error);
 
-// Checks the checkpoint just so, and writes its parameters as safetensors.
-ctok_status model_convert(const char *out_path, const char *path, const ctok_model_options *options, ctok_error *error);
+// Checks the checkpoint just so, and writes its parameters as safetensors; the steps are tensors. Cancelled, it writes nothing.
+ctok_status model_convert(const char *out_path, const char *path, const ctok_model_options *options, atomic_uint *steps_done,
+                          atomic_uint *num_steps, const atomic_bool *cancel, ctok_error *error);
 
 #endif

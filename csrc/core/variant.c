@@ -1,5 +1,5 @@
-// Puts the facts about a model together: its halves (variant_half.c), its name, its compression factors, its FSQ levels, and
-// the buffers that it carries. Each fact has one first source, and the others that speak must agree.
+// Puts the facts about a model together: its halves (variant_half.c), its name, its compression factors and its FSQ levels.
+// Each fact has one first source, and the others that speak must agree. variant_buffers.c checks what else it carries.
 #include "variant.h"
 
 #include <ctype.h>
@@ -14,11 +14,6 @@ static const checkpoint_tensor *first_with_prefix(const checkpoint *c, const cha
         if (strncmp(c->tensors[i].name, prefix, strlen(prefix)) == 0) return &c->tensors[i];
     }
     return NULL;
-}
-
-static bool ends_with(const char *text, const char *end) {
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
 }
 
 // ---------------------------------------------------------------- names
@@ -46,15 +41,20 @@ static named_kind kind_in_name(const char *name) {
     return (named_kind){0};
 }
 
+// At most 63 bytes, cut between two characters.
+static void copy_name(char out[64], const char *name, size_t num_bytes) {
+    size_t n = num_bytes < 63 ? num_bytes : 63;
+    while (n > 0 && n < num_bytes && (name[n] & 0xC0) == 0x80) n--;
+    memcpy(out, name, n);
+    out[n] = 0;
+}
+
 // The option; else the metadata; else the part of the path that names the model: the folder of encoder.jit, the file's own
 // name otherwise.
 static void model_name(char out[64], const checkpoint *c, const char *path, const ctok_model_options *options) {
     const char *recorded = checkpoint_metadata_find(c, "ctok.name");
     if (options && options->name[0]) recorded = options->name;
-    if (recorded && recorded[0]) {
-        snprintf(out, 64, "%.63s", recorded);
-        return;
-    }
+    if (recorded && recorded[0]) return copy_name(out, recorded, strlen(recorded));
     static const char *const generic[] = {"encoder.jit", "decoder.jit", "autoencoder.jit", "encoder.safetensors", "decoder.safetensors",
                                           "autoencoder.safetensors"};
     size_t end = strlen(path);
@@ -67,13 +67,13 @@ static void model_name(char out[64], const checkpoint *c, const char *path, cons
             is_generic |= strlen(generic[i]) == end - start && strncmp(generic[i], path + start, end - start) == 0;
         }
         if (!is_generic || start == 0) {
-            snprintf(out, 64, "%.*s", (int)(end - start < 63 ? end - start : 63), path + start);
+            copy_name(out, path + start, end - start);
             break;
         }
         end = start;
     }
-    if (ends_with(out, ".safetensors")) out[strlen(out) - strlen(".safetensors")] = 0;
-    else if (ends_with(out, ".jit")) out[strlen(out) - strlen(".jit")] = 0;
+    if (variant_ends_with(out, ".safetensors")) out[strlen(out) - strlen(".safetensors")] = 0;
+    else if (variant_ends_with(out, ".jit")) out[strlen(out) - strlen(".jit")] = 0;
 }
 
 // ---------------------------------------------------------------- discrete or continuous, FSQ levels
@@ -106,13 +106,11 @@ static ctok_status set_levels(variant *v, const int64_t *levels, int64_t count, 
 static ctok_status levels_from_buffers(variant *v, const checkpoint *c, ctok_error *error) {
     for (int32_t i = 0; i < c->num_tensors; i++) {
         const checkpoint_tensor *t = &c->tensors[i];
-        if (!ends_with(t->name, "quantizer._levels")) continue;
-        if (t->rank != 1 || t->shape[0] > 8 || dtype_is_float(t->dtype)) {
-            return ctok_fail(error, CTOK_E_FILE_TENSOR, t->rank, "buffer %s: expected a row of up to 8 whole numbers", t->name);
-        }
-        int64_t levels[8];
-        if (!checkpoint_read_i64(t, levels)) return checkpoint_fail_read(t, error);
-        CTOK_TRY(set_levels(v, levels, t->shape[0], CTOK_FROM_BUFFERS, t->name, error));
+        if (!variant_ends_with(t->name, "quantizer._levels")) continue;
+        int64_t levels[VARIANT_MOST_NUMBERS];
+        CTOK_TRY(checkpoint_check_cancel(c, error));
+        CTOK_TRY(variant_read_numbers(levels, t, 1, 8, "a row of up to 8 whole numbers", error));
+        CTOK_TRY(set_levels(v, levels, checkpoint_elements(t), CTOK_FROM_BUFFERS, t->name, error));
     }
     return CTOK_OK;
 }
@@ -246,46 +244,4 @@ ctok_status variant_find(variant *out, const checkpoint *c, const char *path, co
     CTOK_TRY(find_levels_of_fsq(&v, c, options, named, error));
     *out = v;
     return CTOK_OK;
-}
-
-// ---------------------------------------------------------------- buffers
-static ctok_status wrong_buffer(const checkpoint_tensor *t, const char *wanted, ctok_error *error) {
-    return ctok_fail(error, CTOK_E_FILE_TENSOR, 0, "buffer %s: expected %s; it belongs to another network", t->name, wanted);
-}
-
-ctok_status variant_check_buffer(const variant *v, const checkpoint_tensor *t, ctok_error *error) {
-    int64_t elements = checkpoint_elements(t);
-    if (ends_with(t->name, ".wavelets")) {  // Haar's 1/sqrt(2), twice
-        float taps[2];
-        if (!dtype_is_float(t->dtype) || elements != 2) return wrong_buffer(t, "two floats", error);
-        if (checkpoint_read_f32(t, taps) < 0) return checkpoint_fail_read(t, error);
-        for (int i = 0; i < 2; i++) {
-            if (!(fabsf(taps[i] - 0.70710678f) < 0.004f)) return wrong_buffer(t, "the Haar wavelet (0.7071, 0.7071)", error);
-        }
-        return CTOK_OK;
-    }
-    if (ends_with(t->name, ".patch_size_buffer")) {
-        int64_t patch = 0;
-        if (dtype_is_float(t->dtype) || elements != 1) return wrong_buffer(t, "one whole number", error);
-        if (!checkpoint_read_i64(t, &patch)) return checkpoint_fail_read(t, error);
-        return patch == v->patch ? CTOK_OK : wrong_buffer(t, "the side of the Haar patch", error);
-    }
-    if (ends_with(t->name, "patcher._arange") || ends_with(t->name, "patcher3d._arange")) {
-        return dtype_is_float(t->dtype) || t->rank != 1 ? wrong_buffer(t, "a row of whole numbers", error) : CTOK_OK;
-    }
-    if (ends_with(t->name, "quantizer._levels")) return CTOK_OK;  // read by levels_from_buffers
-    if (ends_with(t->name, "quantizer._basis")) {
-        int64_t basis[8], product = 1;
-        if (dtype_is_float(t->dtype) || elements != v->num_fsq_levels) return wrong_buffer(t, "one whole number for each FSQ level", error);
-        if (!checkpoint_read_i64(t, basis)) return checkpoint_fail_read(t, error);
-        for (uint32_t i = 0; i < v->num_fsq_levels; product *= v->fsq_levels[i++]) {
-            if (basis[i] != product) return wrong_buffer(t, "the running product of the FSQ levels", error);
-        }
-        return CTOK_OK;
-    }
-    if (ends_with(t->name, "quantizer.implicit_codebook")) {
-        bool fits = t->rank == 2 && t->shape[0] == (int64_t)v->codebook_size && t->shape[1] == (int64_t)v->num_fsq_levels;
-        return fits ? CTOK_OK : wrong_buffer(t, "[codebook size, FSQ levels]", error);
-    }
-    return ctok_fail(error, CTOK_E_FILE_TENSOR, 0, "unexpected tensor %s: neither a parameter of this network nor a known buffer", t->name);
 }

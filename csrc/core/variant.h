@@ -6,6 +6,8 @@
 #ifndef CTOK_CORE_VARIANT_H
 #define CTOK_CORE_VARIANT_H
 
+#include <string.h>
+
 #include "../checkpoint/checkpoint.h"
 
 enum { VARIANT_MAX_LEVELS = 8 };
@@ -43,8 +45,20 @@ ctok_status variant_find(variant *out, const checkpoint *c, const char *path, co
 ctok_status variant_find_half(variant_half *half, const checkpoint *c, bool is_encoder, bool is_video, ctok_error *error);
 ctok_status variant_resolve_half(variant_half *half, bool is_encoder, int32_t spatial, int32_t temporal, const char *name, ctok_error *error);
 
+static inline bool variant_ends_with(const char *text, const char *end) {
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+// The rest in variant_buffers.c. From `least` to `most` whole numbers of a row, kept as integers or, by what casts a whole
+// checkpoint, as floats. `wanted` says what was expected where it is another thing. Errors: CTOK_E_FILE_TENSOR, CTOK_E_FILE_IO.
+enum { VARIANT_MOST_NUMBERS = 16 };
+ctok_status variant_read_numbers(int64_t out[VARIANT_MOST_NUMBERS], const checkpoint_tensor *t, int64_t least, int64_t most, const char *wanted,
+                                 ctok_error *error);
+
 // Whether a tensor that is no parameter is a buffer that public checkpoints carry and that says what this network does.
-// CTOK_OK; or CTOK_E_FILE_TENSOR: an unexpected tensor, or a buffer of another network.
+// CTOK_OK; or CTOK_E_FILE_TENSOR: an unexpected tensor, or a buffer of another network. Numbers may be kept as floats.
 ctok_status variant_check_buffer(const variant *v, const checkpoint_tensor *tensor, ctok_error *error);
+bool variant_is_buffer(const char *name);  // a known one, by its name alone
 
 #endif

@@ -44,9 +44,12 @@ static bool is_same_layer(const graph_layer *a, const graph_layer *b) {
            a->in_dtype == b->in_dtype && a->is_video == b->is_video && a->is_unused == b->is_unused && strcmp(a->name, b->name) == 0;
 }
 
+static bool is_of_files(const weights *w, const checkpoint *c) {
+    return w->num_files == c->num_maps && memcmp(w->files, c->files, (size_t)w->num_files * sizeof *w->files) == 0;  // no padding in them
+}
+
 static bool is_packed_from(const weights *w, const weights_source *s) {
-    if (w->num_layers != s->num_layers || w->num_files != s->checkpoint->num_maps) return false;
-    if (memcmp(w->files, s->checkpoint->files, (size_t)w->num_files * sizeof *w->files) != 0) return false;  // no padding in them
+    if (w->num_layers != s->num_layers || !is_of_files(w, s->checkpoint)) return false;
     for (int32_t n = 0; n < w->num_layers; n++)
         if (!is_same_layer(&w->described[n], &s->layers[n])) return false;
     return true;
@@ -59,6 +62,15 @@ static weights *find(weights_list *list, const weights_source *source) {
     if (w) w->num_models++;
     pthread_mutex_unlock(&list->lock);
     return w;
+}
+
+bool weights_find_sha256(char out[DIGEST_TEXT_BYTES], weights_list *list, const checkpoint *c) {
+    pthread_mutex_lock(&list->lock);
+    const weights *w = list->first;
+    while (w && !(w->sha256[0] && is_of_files(w, c))) w = w->next;
+    if (w) memcpy(out, w->sha256, sizeof w->sha256);
+    pthread_mutex_unlock(&list->lock);
+    return w != NULL;
 }
 
 static void add(weights_list *list, weights *w) {
@@ -80,48 +92,41 @@ typedef struct {
     float *out;
     int64_t task_rows, row_elements;
     _Atomic int64_t num_nonfinite;
-    atomic_bool has_failed;
-} read_call;
+} convert_call;
 
-static void read_rows(void *context, int64_t task, int32_t thread) {
+static void convert_rows(void *context, int64_t task, int32_t thread) {
     (void)thread;
-    read_call *call = context;
+    convert_call *call = context;
     int64_t first = task * call->task_rows, left = call->tensor->shape[0] - first;
     checkpoint_tensor rows = checkpoint_rows(call->tensor, first, left < call->task_rows ? left : call->task_rows);
     int64_t num_nonfinite = checkpoint_read_f32(&rows, call->out + first * call->row_elements);
-    if (num_nonfinite < 0) atomic_store(&call->has_failed, true);
-    else if (num_nonfinite) atomic_fetch_add(&call->num_nonfinite, num_nonfinite);
+    if (num_nonfinite) atomic_fetch_add(&call->num_nonfinite, num_nonfinite);
 }
 
-static ctok_status read_tensor(weights *w, backend *b, float *out, const checkpoint_tensor *t, ctok_error *error) {
-    if (checkpoint_elements(t) == 0) return CTOK_OK;
+// Of a tensor in memory.
+static void convert_tensor(weights *w, backend *b, float *out, const checkpoint_tensor *t) {
+    if (checkpoint_elements(t) == 0) return;
     int64_t row_elements = checkpoint_elements(t) / t->shape[0], task_rows = row_elements < TASK_ELEMENTS ? TASK_ELEMENTS / row_elements : 1;
-    if (!checkpoint_is_contiguous(t)) task_rows = t->shape[0];  // it is read whole, so once
-    read_call call = {.tensor = t, .out = out, .task_rows = task_rows, .row_elements = row_elements};
-    b->run(b, (t->shape[0] + task_rows - 1) / task_rows, read_rows, &call);
-    if (atomic_load(&call.has_failed)) return checkpoint_fail_read(t, error);
+    convert_call call = {.tensor = t, .out = out, .task_rows = task_rows, .row_elements = row_elements};
+    b->run(b, (t->shape[0] + task_rows - 1) / task_rows, convert_rows, &call);
     if (call.num_nonfinite && w->num_nonfinite_tensors++ == 0) snprintf(w->first_nonfinite, sizeof w->first_nonfinite, "%.159s", t->name);
     w->num_nonfinite += call.num_nonfinite;
-    return CTOK_OK;
 }
 
-// Reads into `unpacked`, from where it goes to the backend's memory.
-static ctok_status pack_layer(weights *w, backend *b, const weights_source *source, int32_t n, uint8_t *at, float *unpacked, ctok_error *error) {
-    const graph_layer *l = &source->layers[n];
-    const checkpoint_tensor *weight = source->tensors[n * 2], *bias = source->tensors[n * 2 + 1];
+// Converts to `unpacked`, from where it goes to the layer's place in the backend's memory.
+static void pack_tensor(weights *w, backend *b, int32_t n, bool is_bias, const checkpoint_tensor *t, uint8_t *at, float *unpacked) {
+    const graph_layer *l = &w->described[n];
     float *second = (float *)(at + main_bytes(b, l));
     size_t vector_bytes = (size_t)l->c_out * sizeof(float);
-    CTOK_TRY(read_tensor(w, b, unpacked, bias, error));
-    b->upload(b, second, unpacked, vector_bytes);
-    CTOK_TRY(read_tensor(w, b, unpacked, weight, error));
+    convert_tensor(w, b, unpacked, t);
     if (l->kind == OP_CONV) {
-        b->ops->conv_weight_pack(b, at, unpacked, l->c_out, l->c_in, l->kernel_t, l->kernel, l->in_dtype);
+        if (is_bias) b->upload(b, second, unpacked, vector_bytes);
+        else b->ops->conv_weight_pack(b, at, unpacked, l->c_out, l->c_in, l->kernel_t, l->kernel, l->in_dtype);
         w->layers[n].conv = (conv_weights){at, second};
     } else {
-        b->upload(b, at, unpacked, vector_bytes);
+        b->upload(b, is_bias ? second : (float *)at, unpacked, vector_bytes);
         w->layers[n].scale = (float *)at, w->layers[n].offset = second;
     }
-    return CTOK_OK;
 }
 
 uint64_t weights_bytes(const backend *b, const weights_source *source) {
@@ -131,7 +136,27 @@ uint64_t weights_bytes(const backend *b, const weights_source *source) {
     return sum;
 }
 
-static ctok_status pack(weights *w, backend *b, const weights_source *source, atomic_uint *steps_done, const atomic_bool *cancel, ctok_error *error) {
+// Weight and bias of layer 0, of layer 1 and so on, as many as are read at once; those of unused layers are read for their hash.
+static ctok_status pack_layers(weights *w, backend *b, const weights_source *source, digest *d, float *unpacked, checkpoint_tensor *in_memory,
+                               atomic_uint *steps_done, ctok_error *error) {
+    uint8_t *at = w->block;
+    int32_t num_tensors = source->num_layers * 2;
+    for (int32_t first = 0, count; first < num_tensors; first += count) {
+        CTOK_TRY(digest_read(d, b, in_memory, &count, source->tensors + first, num_tensors - first, error));
+        for (int32_t i = 0; i < count; i++) {
+            int32_t n = (first + i) / 2;
+            bool is_bias = (first + i) % 2 == 1;
+            const graph_layer *l = &source->layers[n];
+            CTOK_TRY(checkpoint_check_cancel(d->checkpoint, error));
+            if (!l->is_unused) pack_tensor(w, b, n, is_bias, &in_memory[i], at, unpacked);
+            if (is_bias && !l->is_unused) at += main_bytes(b, l) + bias_bytes(l);
+            if (is_bias) atomic_fetch_add(steps_done, 1);
+        }
+    }
+    return CTOK_OK;
+}
+
+static ctok_status pack(weights *w, backend *b, const weights_source *source, digest *d, atomic_uint *steps_done, ctok_error *error) {
     int64_t largest = 1;
     for (int32_t n = 0; n < source->num_layers; n++) {
         const graph_layer *l = &source->layers[n];
@@ -142,24 +167,21 @@ static ctok_status pack(weights *w, backend *b, const weights_source *source, at
         if (elements > largest) largest = elements;
     }
     float *unpacked = malloc((size_t)largest * sizeof *unpacked);
+    checkpoint_tensor *in_memory = malloc((size_t)source->num_layers * 2 * sizeof *in_memory);
     w->block = w->list->backend->alloc(w->list->backend, w->num_bytes);
-    if (!unpacked || !w->block) {
-        free(unpacked);
-        CTOK_TRY(b->finish(b, error));  // a lost device has none to give
-        return ctok_fail(error, CTOK_E_MEMORY, (int64_t)w->num_bytes, "no memory for %zu bytes of weights on %s", w->num_bytes, b->device);
-    }
-    uint8_t *at = w->block;
     ctok_status status = CTOK_OK;
-    for (int32_t n = 0; n < source->num_layers && status == CTOK_OK && !atomic_load(cancel); n++, atomic_fetch_add(steps_done, 1)) {
-        const graph_layer *l = &source->layers[n];
-        if (l->is_unused) continue;
-        status = pack_layer(w, b, source, n, at, unpacked, error);
-        at += main_bytes(b, l) + bias_bytes(l);
+    if (unpacked && in_memory && w->block) {
+        status = pack_layers(w, b, source, d, unpacked, in_memory, steps_done, error);
+        ctok_status finished = b->finish(b, status == CTOK_OK ? error : NULL);
+        if (status == CTOK_OK) status = finished;
+    } else {
+        status = b->finish(b, error);  // a lost device has none to give
+        if (status == CTOK_OK)
+            status = ctok_fail(error, CTOK_E_MEMORY, (int64_t)w->num_bytes, "no memory for %zu bytes of weights on %s", w->num_bytes, b->device);
     }
+    free(in_memory);
     free(unpacked);
-    ctok_status finished = b->finish(b, status == CTOK_OK ? error : NULL);
-    if (status != CTOK_OK || finished != CTOK_OK) return status != CTOK_OK ? status : finished;
-    return atomic_load(cancel) ? ctok_fail(error, CTOK_E_CANCELLED, 0, "cancelled while opening") : CTOK_OK;
+    return status;
 }
 
 // Empty, with room for every layer and what describes it. NULL without memory.
@@ -181,8 +203,8 @@ static weights *make(weights_list *list, const weights_source *source) {
     return NULL;
 }
 
-ctok_status weights_get(weights **out, weights_list *list, backend *b, const weights_source *source, atomic_uint *steps_done,
-                        const atomic_bool *cancel, ctok_error *error) {
+ctok_status weights_get(weights **out, weights_list *list, backend *b, const weights_source *source, digest *d, atomic_uint *steps_done,
+                        ctok_error *error) {
     weights *w = find(list, source);
     if (w) {
         atomic_fetch_add(steps_done, (unsigned)source->num_layers);
@@ -191,7 +213,7 @@ ctok_status weights_get(weights **out, weights_list *list, backend *b, const wei
     }
     w = make(list, source);
     if (!w) return ctok_fail(error, CTOK_E_MEMORY, source->num_layers, "no memory for %d layers", source->num_layers);
-    ctok_status status = pack(w, b, source, steps_done, cancel, error);
+    ctok_status status = pack(w, b, source, d, steps_done, error);
     if (status != CTOK_OK) {
         destroy(w);
         return status;

@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 
 #include "../checkpoint/checkpoint.h"
+#include "digest.h"
 #include "graph.h"
 
 typedef struct {
@@ -38,6 +39,7 @@ typedef struct weights {
     int64_t num_parameters, num_nonfinite;
     uint32_t num_nonfinite_tensors;
     char first_nonfinite[160];   // the parameter's name, or ""
+    char sha256[DIGEST_TEXT_BYTES];  // of all parameters of those files; "" until the model that packed this is open
 } weights;
 
 struct weights_list {
@@ -49,11 +51,13 @@ struct weights_list {
 void weights_list_init(weights_list *list, backend *b);
 void weights_list_destroy(weights_list *list);  // empty by then
 
-// Finds the block of these layers, or packs them with b's threads. *steps_done counts layers; *cancel is polled between them. Called
-// on the engine's thread alone, so nobody packs the same layers meanwhile. The caller holds *out: weights_release.
-// Errors: CTOK_E_MEMORY, CTOK_E_CANCELLED.
-ctok_status weights_get(weights **out, weights_list *list, backend *b, const weights_source *source, atomic_uint *steps_done,
-                        const atomic_bool *cancel, ctok_error *error);
+// Finds the block of these layers, or packs them with b's threads; what is read goes through `d`. *steps_done counts layers; the
+// checkpoint's cancel is looked at between tensors. Called on the engine's thread alone, so nobody packs the same layers
+// meanwhile. The caller holds *out: weights_release. Errors: CTOK_E_FILE_IO, CTOK_E_MEMORY, CTOK_E_CANCELLED.
+ctok_status weights_get(weights **out, weights_list *list, backend *b, const weights_source *source, digest *d, atomic_uint *steps_done,
+                        ctok_error *error);
+// The hash of all parameters of these files, if any block of theirs is held: copied to `out`. On the engine's thread.
+bool weights_find_sha256(char out[DIGEST_TEXT_BYTES], weights_list *list, const checkpoint *c);
 uint64_t weights_bytes(const backend *b, const weights_source *source);  // that they take once packed
 void weights_release(weights *w);  // on any thread; NULL is fine
 

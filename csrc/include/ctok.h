@@ -193,10 +193,13 @@ typedef struct {
     uint64_t weight_bytes;       /* memory that the packed weights take; models of one engine share those of the same files */
     char first_nonfinite[160];   /* name of the first tensor that has some, or "" */
     char name[64];
+    char sha256[72];             /* of all parameters of the checkpoint, both halves, in lower-case hex: the same for any form
+                                    that holds them (docs/token_formats.md says how it is made) */
 } ctok_model_info;
 
 /* Submits the opening of `path`: a TorchScript archive, a .safetensors file, or a folder with encoder.jit and/or decoder.jit,
- * autoencoder.jit, or .safetensors of the same names. Loading is strict: a missing, extra or misshapen tensor is an error.
+ * autoencoder.jit, or .safetensors of the same names. Loading is strict: a missing, extra or misshapen tensor is an error;
+ * what wraps all names of a file alike ("module.") is taken off.
  * When the job has ended well, ctok_job_info.model is the id; the caller owns it: ctok_model_close. options may be NULL. */
 CTOK_API ctok_status ctok_model_open(uint32_t engine, const char *path, const ctok_model_options *options, uint32_t *job,
                                      ctok_error *error);
@@ -206,7 +209,9 @@ CTOK_API ctok_status ctok_model_query(uint32_t model, ctok_model_info *info, cto
 CTOK_API ctok_status ctok_model_close(uint32_t model, ctok_error *error);
 
 /* Submits writing the checkpoint at `path` as one safetensors file with the public parameter names, dtypes kept, buffers
- * dropped, and what keys cannot tell in its metadata. The file appears whole or not at all. options may be NULL. */
+ * dropped, and what keys cannot tell in its metadata. The file appears whole or not at all, replacing a regular file of that
+ * name, through symbolic links the file that they lead to; CTOK_E_FILE_IO for a device, pipe or folder. Cancelled, the job ends
+ * with CTOK_E_CANCELLED and writes nothing, or has written the file and ends well. options may be NULL. */
 CTOK_API ctok_status ctok_model_convert(uint32_t engine, const char *out_path, const char *path, const ctok_model_options *options,
                                         uint32_t *job, ctok_error *error);
 

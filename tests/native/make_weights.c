@@ -72,7 +72,7 @@ int main(int argc, char **argv) {
     int32_t count = add_tensors(tensors, add_tensors(tensors, 0, &encoder), &decoder);
     qsort(tensors, (size_t)count, sizeof *tensors, by_name);
     ctok_error error = {.struct_size = sizeof error};
-    if (safetensors_write(argv[1], tensors, count, NULL, 0, &error) != CTOK_OK) {
+    if (safetensors_write(argv[1], tensors, count, NULL, 0, NULL, &error) != CTOK_OK) {
         fprintf(stderr, "make_weights: %s\n", error.message);
         return 1;
     }
