@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { TokenizerError } from "./errors.ts";
 
-const signal = z.custom<AbortSignal>((v) => v instanceof AbortSignal, "expected an AbortSignal").optional();
+export const signal = z.custom<AbortSignal>((v) => v instanceof AbortSignal, "expected an AbortSignal").optional();
 const onProgress = z.custom<(part: number) => void>((v) => typeof v === "function", "expected a function").optional();
 
 const maxMemory = z.int().min(1).optional();
@@ -14,6 +14,28 @@ export const mostPixels = 16383 ** 2;
  * says, before memory is taken. Default 16383², as sharp's own.
  */
 export const limitPixels = z.int().min(1).default(mostPixels);
+
+/** Of a picture that is read. All that keep a stranger's picture from costing more than it should; signal aside. */
+export const pictureLimits = {
+  /** Largest picture taken, height × width in pixels; a larger one is refused by its header. Default 16383², as sharp's own. */
+  limitPixels,
+  /**
+   * Seconds of processor time that decoding may take, in the helper process that decodes SVG, AVIF, TIFF and what is large
+   * (docs/limits.md). Default: 1, and for what is no SVG one more for each 2^22 pixels of the picture.
+   */
+  limitSeconds: z.number().positive().optional(),
+  /** Bytes of memory that decoding may take there. Default: 128 MiB, and for each pixel three times its samples and 12 more. */
+  limitMemory: z.int().min(1).optional(),
+  /** Whether SVG is drawn. It is a program: it costs what it wants, up to these limits. Default false: refused. */
+  svg: z.boolean().default(false),
+};
+
+/** What readImage takes of the options of a call that reads pictures. */
+export function readOptionsOf<O extends z.input<z.ZodObject<typeof pictureLimits>> & { signal?: AbortSignal | undefined }>(
+  { limitPixels, limitSeconds, limitMemory, svg, signal }: O,
+) {
+  return { limitPixels, limitSeconds, limitMemory, svg, signal };
+}
 
 export type Device = "auto" | "cpu" | "cuda" | `cuda:${number}`;
 const expectedDevice = 'expected "auto", "cpu", "cuda" or "cuda:1"';
@@ -57,8 +79,8 @@ export const encodeOptions = z.strictObject({
   preQuant: z.boolean().default(false),
   /** Frames of a window of a video; default 17, as the public tokenizer. */
   window: z.int().min(1).max(1 << 20).optional(),
-  /** Largest picture or frame read from a file, in pixels: see readImage. Default 16383². */
-  limitPixels,
+  /** Of pictures and frames read from files: see readImage. */
+  ...pictureLimits,
   /** As for `Tokenizer.open`, for this call; the smaller one counts. */
   maxMemory,
   signal,
@@ -81,7 +103,7 @@ export type DecodeOptions = z.input<typeof decodeOptions>;
 export const jobOptions = z.strictObject({ signal, onProgress });
 export const autoencodeOptions = z.strictObject({
   window: encodeOptions.shape.window,
-  limitPixels,
+  ...pictureLimits,
   maxMemory,
   signal,
   onProgress,

@@ -113,13 +113,12 @@ export class Tokenizer implements AsyncDisposable {
       this.#checkPreQuant(o.preQuant);
       if (isVideo && typeof input === "string") {
         const parts: TokenPart[] = [];
-        const { limitPixels, ...rest } = o;
-        const { frames, fps } = await framesOf(input, o.signal, { limitPixels });
-        const streamOptions = { ...rest, window: o.window ?? defaultWindow, fps };
+        const { frames, fps } = await framesOf(input, o.signal, { limitPixels: o.limitPixels });
+        const streamOptions = { ...o, window: o.window ?? defaultWindow, fps };
         for await (const part of encodeStream(this.#runner, frames, streamOptions, new Error())) parts.push(part);
         return joinTokens(parts);
       }
-      const pixels = await readPixels(input, isVideo, { limitPixels: o.limitPixels });
+      const pixels = await readPixels(input, isVideo, options.readOptionsOf(o));
       if (!isVideo) return await this.#encodeOne(pixels, o);
       const windows = windowsOf(pixels.request.frames, o.window ?? defaultWindow, this.info.temporalFactor);
       const parts: Tokens[] = [];
@@ -194,7 +193,7 @@ export class Tokenizer implements AsyncDisposable {
           input,
         );
       }
-      const pixels = await readPixels(input, this.info.isVideo, { limitPixels: o.limitPixels });
+      const pixels = await readPixels(input, this.info.isVideo, options.readOptionsOf(o));
       const num_held = heldOf(Math.ceil(pixels.request.frames / (o.window ?? defaultWindow)));
       const task = { task: layout.task.autoencode, outputs: layout.kind.pixelsU8, num_held, ...limitOf(o) };
       const parts: Tensor[] = [];

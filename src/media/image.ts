@@ -1,24 +1,34 @@
 /**
  * Pictures in and out through sharp: any encoded image to uint8 RGB [1, H, W, 3], and back to a file. Upright (EXIF
  * applied), sRGB, 8 bits (the high byte of 16), grey repeated in three channels, the first page of many. Called by the
- * tokenizer's inputs and the command line. sharp is loaded on first use, so that importing ctok needs no image library.
+ * tokenizer's inputs and the command line. What sharp is asked is in picture.ts; ordinary pictures are decoded in this process,
+ * those that can cost more than their size says in one that can be killed (apart.ts).
  *
  * Alpha is dropped, not blended: a background would be our invention, and the public Python pipelines take the first three
  * channels (`image[..., :3]`, PIL's convert("RGB")), so the same picture gives the same tokens there and here.
  */
 import { extname } from "node:path";
 import { z } from "zod";
-import { expected, messageOf, TokenizerError } from "../errors.ts";
+import { expected, TokenizerError } from "../errors.ts";
 import { readWholeFile, writeFileAtomic } from "../files.ts";
-import { limitPixels, parse } from "../options.ts";
+import { cancelled } from "../job.ts";
+import { parse, pictureLimits, signal } from "../options.ts";
 import { pictureSize } from "../pictures.ts";
 import { Tensor, type TensorLike } from "../tensor.ts";
+import { decodeApart, NoHelper } from "./apart.ts";
+import { decode, type Decoded, type Format, formatOf, loadSharp, lookAt, sayOf } from "./picture.ts";
 
-const readImageOptions = z.strictObject({
-  /** Largest picture taken, height × width in pixels; a larger one is refused by its header. Default 16383², as sharp's own. */
-  limitPixels,
-});
+const readImageOptions = z.strictObject({ ...pictureLimits, signal });
 export type ReadImageOptions = z.input<typeof readImageOptions>;
+const writeImageOptions = z.strictObject({ signal });
+export type WriteImageOptions = z.input<typeof writeImageOptions>;
+
+/** A picture: uint8, 3 bytes a pixel (R, G, B), row after row. */
+export interface Image {
+  readonly data: Uint8Array;
+  readonly height: number;
+  readonly width: number;
+}
 
 const writers = {
   ".png": { format: "png", options: {} },
@@ -29,84 +39,118 @@ const writers = {
 } as const;
 
 /**
- * An image file, or the bytes of one (PNG, JPEG, WebP, AVIF, and what else sharp reads: GIF, TIFF, SVG), as uint8
- * [1, H, W, 3], kind "pixels". Throws FILE_MISSING, FILE_IO, or IMAGE when it is empty, damaged, cut short, no image, or
- * larger than `limitPixels` (`detail`: its pixels), which its header says before memory is taken.
+ * Formats whose cost the header tells: a JPEG's scans are counted, the others go over their pixels once. A TIFF's tiles and an
+ * AVIF's hidden frames cost what they want, an SVG is a program.
+ */
+const here: readonly (Format | undefined)[] = ["jpeg", "png", "gif", "webp"];
+/** What is decoded in this process, where nothing can stop it: a second at most on one core (WebP: 33 Mpx/s, PNG 170, JPEG 110). */
+const mostHere = { pixels: 2 ** 25, bytes: 2 ** 26 };
+
+/**
+ * An image file, or the bytes of one (PNG, JPEG, WebP, AVIF, GIF, TIFF; SVG with `svg: true`), as uint8 [1, H, W, 3], kind
+ * "pixels". Bytes are copied before the call returns: the caller may change them afterwards.
+ * Throws FILE_MISSING, FILE_IO, or IMAGE when it is empty, damaged, cut short, no image, or larger than `limitPixels` (`detail`:
+ * its pixels), which its header says before memory is taken, or costs more time or memory than allowed; CANCELLED at once when
+ * `signal` fires; THREAD when no helper process starts and the picture needs one.
  */
 export async function readImage(input: string | Uint8Array, options: ReadImageOptions = {}): Promise<Tensor<"uint8">> {
-  const { limitPixels } = parse(readImageOptions, options, "options");
+  const o = parse(readImageOptions, options, "options");
   if (typeof input !== "string" && !(input instanceof Uint8Array)) {
     throw expected("image", "a path or the bytes of an encoded image (Uint8Array)", typeof input);
   }
-  const bytes = typeof input === "string" ? await readWholeFile(input) : input;
+  const given = typeof input === "string" ? undefined : new Uint8Array(input); // a copy
+  if (o.signal?.aborted) throw cancelled(o.signal);
+  const bytes = given ?? await orAbort(readWholeFile(input as string), o.signal);
   const name = typeof input === "string" ? input : `image of ${bytes.length} bytes`;
   if (bytes.length === 0) throw new TokenizerError("IMAGE", `${name}: expected an encoded image, found no bytes at all`);
-  const sharp = await loadSharp();
+  const format = formatOf(bytes);
+  if (!format) {
+    throw new TokenizerError(
+      "IMAGE",
+      `${name}: expected an image that sharp can read, found: Input buffer contains unsupported image format`,
+    );
+  }
+  if (format === "text" && !o.svg) {
+    const message = `${name}: expected pixels, found what may be SVG, which is drawn only when asked for (svg: true)`;
+    throw new TokenizerError("IMAGE", message);
+  }
+  const { height, width, data } = await decodeSomewhere(bytes, format, name, o);
+  return new Tensor("uint8", [1, height, width, 3], data, { kind: "pixels" });
+}
+
+async function decodeSomewhere(
+  bytes: Uint8Array,
+  format: Format,
+  name: string,
+  { signal, limitPixels, limitSeconds, limitMemory }: z.output<typeof readImageOptions>,
+): Promise<Decoded> {
+  const isSmall = (pixels: number) => pixels <= mostHere.pixels && bytes.length <= mostHere.bytes;
+  const inProcess = async (mostPixels = Infinity) => {
+    const about = await orAbort(lookAt(bytes, name, limitPixels), signal);
+    if (!isSmall(about.height * about.width) || about.height * about.width > mostPixels) return undefined;
+    return await orAbort(decode(bytes, name, about), signal);
+  };
+  const decoded = here.includes(format) ? await inProcess() : undefined;
+  if (decoded) return decoded;
   try {
-    // Bytes, never the path: sharp would remember a path's pixels after the file changed.
-    const { data, info } = await sharp(bytes, { failOn: "error", limitInputPixels: limitPixels })
-      .autoOrient().toColourspace("srgb").removeAlpha().raw().toBuffer({ resolveWithObject: true });
-    // An ArrayBuffer of exactly these bytes: a Buffer may be a window into a pool shared with strangers.
-    const exact = data.byteLength === data.buffer.byteLength;
-    const pixels = exact ? new Uint8Array(data.buffer) : new Uint8Array(data);
-    return new Tensor("uint8", [1, info.height, info.width, 3], pixels, { kind: "pixels" });
-  } catch (cause) {
-    // Why it failed: sharp's words on a picture that is too large name neither size.
-    const size = await sharp(bytes, { limitInputPixels: false }).metadata().catch(() => undefined);
-    if (size && size.height * size.width > limitPixels) {
-      throw tooLarge("IMAGE", name, limitPixels, size.height, size.width, cause);
-    }
-    const message = `${name}: expected an image that sharp can read, found: ${sayOf(cause)}`;
-    throw new TokenizerError("IMAGE", message, { cause });
+    return await decodeApart(bytes, { name, limitPixels, limitSeconds, limitMemory }, signal);
+  } catch (error) {
+    if (!(error instanceof NoHelper)) throw error;
+    const again = format === "text" ? undefined : await inProcess();
+    if (again) return again;
+    const message = `${name}: expected a process to decode it in, which such a picture needs, found: ${error.message}`;
+    throw new TokenizerError("THREAD", message, { cause: error });
+  }
+}
+
+/** What `work` gives, or CANCELLED as soon as the signal fires; `work` then goes on unheard. */
+async function orAbort<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (!signal) return await work;
+  let abort = () => {};
+  const aborted = new Promise<never>((_, reject) => abort = () => reject(cancelled(signal)));
+  signal.addEventListener("abort", abort, { once: true });
+  if (signal.aborted) abort();
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener("abort", abort);
   }
 }
 
 /**
- * Writes uint8 [H, W, 3] or [1, H, W, 3] as PNG, JPEG (quality 95), WebP (quality 95) or AVIF (quality 80), by the
- * extension; PNG without one. The file is written whole or not at all. Throws ARGUMENT for another extension, SHAPE for
- * another shape, UNSUPPORTED when the format cannot hold the size, FILE_IO.
+ * Writes uint8 [H, W, 3] or [1, H, W, 3], or what detokenize returned, as PNG, JPEG (quality 95), WebP (quality 95) or AVIF
+ * (quality 80), by the extension; PNG without one. The pixels are copied before the call returns, and the file is written whole
+ * or not at all. Throws ARGUMENT for another extension, SHAPE for another shape, UNSUPPORTED when the format cannot hold the
+ * size, FILE_IO, CANCELLED.
  */
-export async function writeImage(path: string, image: TensorLike<"uint8">): Promise<void> {
+export async function writeImage(
+  path: string,
+  image: TensorLike<"uint8"> | Image,
+  options: WriteImageOptions = {},
+): Promise<void> {
+  const { signal } = parse(writeImageOptions, options, "options");
+  if (typeof path !== "string") throw expected("path", "a string", path);
   const extension = extname(path).toLowerCase() || ".png";
   if (!Object.hasOwn(writers, extension)) throw expected(path, `one of ${Object.keys(writers).join(", ")}`, extension);
-  const { format, options } = writers[extension as keyof typeof writers];
-  const { height, width } = pictureSize("image", image);
+  const { format, options: quality } = writers[extension as keyof typeof writers];
+  if (image === null || typeof image !== "object") throw expected("image", "a tensor, or what detokenize returned", image);
+  const { height, width } = pictureSize("image", "shape" in image ? image : tensorOf(image));
+  const data = new Uint8Array(image.data); // a copy
+  if (signal?.aborted) throw cancelled(signal);
   const sharp = await loadSharp();
-  let bytes: Uint8Array;
-  try {
-    bytes = await sharp(image.data, { raw: { width, height, channels: 3 } }).toFormat(format, options).toBuffer();
-  } catch (cause) {
-    const message = `${path}: expected a picture that ${format} can hold, found ${height} by ${width} pixels: ${
-      sayOf(cause)
-    }`;
-    throw new TokenizerError("UNSUPPORTED", message, { cause });
-  }
-  await writeFileAtomic(path, bytes);
+  const encode = async () => {
+    try {
+      return await sharp(data, { raw: { width, height, channels: 3 } }).toFormat(format, quality).toBuffer();
+    } catch (cause) {
+      const message = `${path}: expected a picture that ${format} can hold, found ${height} by ${width} pixels: ${
+        sayOf(cause)
+      }`;
+      throw new TokenizerError("UNSUPPORTED", message, { cause });
+    }
+  };
+  await writeFileAtomic(path, await orAbort(encode(), signal));
 }
 
-/** What a picture or frame above `limitPixels` is told. */
-export function tooLarge(
-  code: "IMAGE" | "VIDEO",
-  name: string,
-  limitPixels: number,
-  height: number,
-  width: number,
-  cause?: unknown,
-): TokenizerError {
-  const message = `${name}: expected at most ${limitPixels} pixels (limitPixels), found ${height} by ${width}`;
-  return new TokenizerError(code, message, { detail: height * width, cause });
-}
-
-async function loadSharp() {
-  try {
-    return (await import("sharp")).default;
-  } catch (cause) {
-    const message = `sharp: expected the image library to load (npm install sharp), found: ${messageOf(cause)}`;
-    throw new TokenizerError("LIBRARY", message, { cause });
-  }
-}
-
-/** sharp's message on one line, without libheif's list of seeks. */
-function sayOf(error: unknown): string {
-  return messageOf(error).split("\n").filter((line) => line.trim() && !line.startsWith("source: bad seek")).join(" ").trim();
+function tensorOf({ data, height, width }: Image): TensorLike<"uint8"> {
+  return { dtype: "uint8", shape: [height, width, 3], data };
 }

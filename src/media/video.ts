@@ -15,7 +15,8 @@ import { ioError } from "../files.ts";
 import { limitPixels, parse } from "../options.ts";
 import { type Ending, type Ffmpeg, findFfmpeg, inputArgs, startFfmpeg, tellEnding, throwIfAborted } from "./ffmpeg.ts";
 import { FfmpegLog } from "./ffmpeglog.ts";
-import { readImage, tooLarge } from "./image.ts";
+import { readImage } from "./image.ts";
+import { tooLarge } from "./picture.ts";
 import { type Rate, rateOption, toRate } from "./rate.ts";
 
 export type { Rate } from "./rate.ts";
@@ -297,7 +298,11 @@ async function openFolder(path: string, { start, frames, fps, limitPixels, signa
     const message = `${path}: expected an image ${start} (counted from 0), found ${images.length} images`;
     throw new TokenizerError("VIDEO", message, { detail: 0 });
   }
-  const [, height, width] = (await readImage(join(path, wanted[0]!), { limitPixels })).shape as [number, number, number];
+  const [, height, width] = (await readImage(join(path, wanted[0]!), { limitPixels, ...(signal && { signal }) })).shape as [
+    number,
+    number,
+    number,
+  ];
   const info: VideoInfo = {
     height,
     width,
@@ -315,7 +320,7 @@ async function openFolder(path: string, { start, frames, fps, limitPixels, signa
     async *frames() {
       for (const [detail, name] of wanted.entries()) {
         throwIfAborted(signal);
-        const image = await readImage(join(path, name), { limitPixels });
+        const image = await readImage(join(path, name), { limitPixels, ...(signal && { signal }) });
         if (image.shape[1] !== height || image.shape[2] !== width) {
           const found = `${image.shape[1]} by ${image.shape[2]} in ${name}`;
           const message = `${path}: expected every image to be ${height} by ${width} pixels, as ${
