@@ -112,7 +112,7 @@ const rounds: Record<string, () => Promise<unknown>> = {
   async files() {
     const tokens = await images.encode(picture(), { preQuant: any(2) === 0 });
     const format = tokenFormats[any(tokenFormats.length)]!, path = at(`t.${format}`);
-    await saveTokens(path, tokens, format);
+    await saveTokens(path, tokens, { format });
     const { info } = images;
     const back = await loadTokens(path, {
       model: info.name,

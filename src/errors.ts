@@ -63,3 +63,19 @@ export function expected(name: string, wanted: string, found: unknown, code: Err
     : String(found);
   return new TokenizerError(code, `${name}: expected ${wanted}, found ${shown}`);
 }
+
+/**
+ * Text for a terminal, one line of it: what could move its cursor, change its colours, title or clipboard, or turn the
+ * direction of reading is shown as an escape (`\x1b`, `\n`, `\u202e`). Messages and names hold what stands in files: who prints
+ * them passes them through here.
+ */
+export function printable(text: string): string {
+  return text.replace(unprintable, (c) => {
+    const code = c.codePointAt(0)!.toString(16);
+    return shortEscapes[c] ?? (code.length <= 2 ? `\\x${code.padStart(2, "0")}` : `\\u${code}`);
+  });
+}
+
+/** Controls (C0, DEL, C1), lone surrogates, the separators of lines and paragraphs, and marks of direction. */
+const unprintable = /[\p{Cc}\p{Cs}\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]/gu;
+const shortEscapes: Record<string, string> = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };

@@ -4,7 +4,7 @@
  * indices are 0 .. 63999. Rounding a latent to digits happens in C. Ref: Mentzer et al. 2023, arXiv 2309.15505.
  */
 import { expected, TokenizerError } from "./errors.ts";
-import { elementsOf, Tensor, type TensorLike } from "./tensor.ts";
+import { elementsOf, Tensor, type TensorLike } from "./dense.ts";
 
 /** Number of codes, the product of the levels. Throws VALUE unless each is a whole number ≥ 2 and indices fit int32. */
 export function codebookSize(levels: readonly number[]): number {
@@ -73,7 +73,14 @@ export function indicesFromCodes(codes: TensorLike<"float32">, levels: readonly 
   return new Tensor("int32", [batch, ...grid], indices, { kind: "indices" });
 }
 
-function atPosition(name: string, shape: readonly number[], position: number, wanted: string, found: number) {
+/** A VALUE failure at one element of a tensor, named by its place; detail: the position in the data. */
+export function atPosition(
+  name: string,
+  shape: readonly number[],
+  position: number,
+  wanted: string,
+  found: number | bigint,
+): TokenizerError {
   let rest = position;
   const place = shape.toReversed().map((n) => {
     const digit = rest % n;

@@ -67,11 +67,14 @@ export class Runner {
 
   /** Where tokens of pixels of this size come from. */
   origin(height: number, width: number, top: number, left: number, video?: VideoOrigin): Origin {
-    const { name: model, source, spatialFactor, levels } = this.info;
+    const { name: model, source, precision, spatialFactor, levels } = this.info;
+    const { sha256 } = this.info as { sha256?: string };
     const version = this.#engine.version;
     return Object.freeze({
       model,
       source,
+      precision,
+      ...(sha256 && { sha256 }),
       spatialFactor,
       levels,
       height,

@@ -1,109 +1,49 @@
 /**
- * Plain dense tensors, row-major, and what an encoder returns. Layouts (B batch, t h w token grid, d FSQ channels; T and t
- * for videos): indices int32 [B, (t,) h, w]; codes float32 [B, d, (t,) h, w]; latent float32 [B, C, (t,) h, w]; pixels uint8
- * [B, (T,) H, W, 3] or float32 [B, 3, (T,) H, W] in [-1, 1]. Nothing here calls native code.
+ * What an encoder returns, and the plain forms in which it travels: structuredClone, JSON. Layouts (B batch, t h w token grid,
+ * d FSQ channels; T and t for videos): indices int32 [B, (t,) h, w]; codes float32 [B, d, (t,) h, w]; latent float32 [B, C,
+ * (t,) h, w]; pixels uint8 [B, (T,) H, W, 3] or float32 [B, 3, (T,) H, W] in [-1, 1]. Nothing here calls native code. What
+ * dense.ts and origin.ts have is given on, so that users of tensors look here alone.
  */
-import { expected, TokenizerError } from "./errors.ts";
+import { checkTensor, type DType, inspect, nameOf, Tensor, type TensorLike, type TokenKind } from "./dense.ts";
+import { expected, messageOf, printable, TokenizerError } from "./errors.ts";
+import { checkIndices, codebookSize, codesFromIndices, indicesFromCodes } from "./fsq.ts";
+import { checkTokens, type Origin, sourceOf } from "./origin.ts";
+import { floatsOf, indicesOf, type StoredTensor, storedTensor } from "./stored.ts";
 
-export interface Arrays {
-  uint8: Uint8Array;
-  uint16: Uint16Array;
-  int32: Int32Array;
-  float32: Float32Array;
-}
-export type DType = keyof Arrays;
+export {
+  type Arrays,
+  checkTensor,
+  concatAxis,
+  type DType,
+  elementsOf,
+  sliceAxis,
+  Tensor,
+  type TensorLike,
+  type TokenKind,
+  viewAs,
+} from "./dense.ts";
+export type { Origin, VideoOrigin, VideoWindow } from "./origin.ts";
 
-const constructors = { uint8: Uint8Array, uint16: Uint16Array, int32: Int32Array, float32: Float32Array } as const;
-
-/** What a function that takes a tensor accepts: any object of this shape. */
-export interface TensorLike<D extends DType = DType> {
-  readonly data: Arrays[D];
-  readonly shape: readonly number[];
-  readonly dtype: D;
-}
-
-/** Where tokens came from: enough to decode them to the picture's own size with the model found again. */
-export interface Origin {
-  /** Name of the model, such as "Cosmos-Tokenizer-DI8x8" or "nano-DI8x8". */
-  readonly model: string;
-  /** An embedded name, or the absolute path that the model was opened from. */
-  readonly source: string;
-  /** Pixels of one token, each way. */
-  readonly spatialFactor: number;
-  /** FSQ levels, level 0 least significant; empty for a continuous model. */
-  readonly levels: readonly number[];
-  /** The picture before padding, and where it lies in the padded one. All in pixels. */
-  readonly height: number;
-  readonly width: number;
-  readonly top: number;
-  readonly left: number;
-  /** Of tokens of a video: their frames. */
-  readonly video?: VideoOrigin;
-  /** Version of ctok that made them. */
-  readonly version: string;
+/** Tokens as plain objects and typed arrays: what structuredClone and postMessage carry. */
+export interface TransferableTokens {
+  readonly origin: Origin;
+  /** `indices` uint16 (int32 above 65,536 codes) or `latent` float32, and `preQuant` float32 where present. */
+  readonly tensors: { readonly [K in TokenKind]?: TensorLike };
+  /** Of a TokenPart. */
+  readonly firstFrame?: number;
+  readonly numFrames?: number;
 }
 
-/** The frames behind the tokens of a video. */
-export interface VideoOrigin {
-  /** Frames of one token after the first frame. */
-  readonly temporalFactor: number;
-  /** Real frames, without padding. */
-  readonly frames: number;
-  /** Frames a second as a fraction such as "30000/1001", where known. */
-  readonly fps?: string;
-  /** Windows that do not see each other, in order; absent when the tokens are one seamless sequence. */
-  readonly windows?: readonly VideoWindow[];
-}
-
-/** One window: how many token frames it has, the real frames in it, and how many padding frames lie before them. */
-export interface VideoWindow {
-  readonly tokens: number;
-  readonly frames: number;
-  readonly before: number;
-}
-
-/** The method by which console.log and the REPL show a value, on Bun and Deno as on Node. */
-const inspect = Symbol.for("nodejs.util.inspect.custom");
-
-export type TokenKind = "indices" | "codes" | "latent" | "preQuant";
-
-/** A tensor that remembers what it is: made by ctok, accepted wherever a TensorLike is. */
-export class Tensor<D extends DType = DType> implements TensorLike<D> {
-  readonly data: Arrays[D];
-  readonly shape: readonly number[];
-  readonly dtype: D;
-  readonly kind: TokenKind | "pixels" | undefined;
-  readonly origin: Origin | undefined;
-
-  /** Throws ARGUMENT when data and shape disagree. */
-  constructor(
-    dtype: D,
-    shape: readonly number[],
-    data: Arrays[D],
-    about: { kind?: TokenKind | "pixels"; origin?: Origin } = {},
-  ) {
-    checkTensor("tensor", { dtype, shape, data });
-    this.dtype = dtype;
-    this.shape = Object.freeze([...shape]);
-    this.data = data;
-    this.kind = about.kind;
-    this.origin = about.origin;
-  }
-
-  /** What console.log prints: kind, dtype and shape, not a million numbers. */
-  [inspect](): string {
-    const from = this.origin ? ` of ${this.origin.model}` : "";
-    return `Tensor { ${this.kind ?? "values"}${from}, ${this.dtype} [${this.shape.join(", ")}] }`;
-  }
-
-  /** Image `n` of the batch as a batch of one; shares memory. */
-  at(n: number): Tensor<D> {
-    const batch = this.shape[0] ?? 0;
-    if (!Number.isInteger(n) || n < 0 || n >= batch) throw expected("at(n)", `a whole number from 0 to ${batch - 1}`, n);
-    const size = this.data.length / batch;
-    const data = this.data.subarray(n * size, (n + 1) * size) as Arrays[D];
-    return new Tensor(this.dtype, [1, ...this.shape.slice(1)], data, this);
-  }
+/** Tokens as JSON.stringify writes them. */
+export interface TokensJSON {
+  readonly format: typeof formatName;
+  readonly origin: Origin;
+  /** As in a token file; `data` is base64 of the little-endian bytes. */
+  readonly tensors: {
+    readonly [K in TokenKind]?: { readonly dtype: DType; readonly shape: readonly number[]; readonly data: string };
+  };
+  readonly firstFrame?: number;
+  readonly numFrames?: number;
 }
 
 /** What encode returns. A property that the model does not have throws UNSUPPORTED and says which it has. */
@@ -112,16 +52,24 @@ export class Tokens {
   readonly #parts: { [K in TokenKind]?: Tensor };
 
   constructor(origin: Origin, parts: { [K in TokenKind]?: Tensor }) {
+    if (typeof origin !== "object" || origin === null) throw expected("origin", "where the tokens came from", origin);
     this.origin = origin;
-    this.#parts = parts;
+    this.#parts = { ...parts };
   }
 
   /** int32 [B, (t,) h, w], 0 .. codebook size - 1. Discrete models. */
   get indices(): Tensor<"int32"> {
     return this.#get("indices") as Tensor<"int32">;
   }
-  /** float32 [B, d, (t,) h, w], the quantised values in [-1, 1]. Discrete models. */
+  /**
+   * float32 [B, d, (t,) h, w], the quantised values in [-1, 1]. Discrete models. Made of the indices when first asked for, where
+   * the tokens came from a file or another place that has indices alone: 2 d times their bytes there.
+   */
   get codes(): Tensor<"float32"> {
+    if (this.#parts.indices && !this.#parts.codes) {
+      const { shape, data } = codesFromIndices(this.indices, this.origin.levels);
+      this.#parts.codes = new Tensor("float32", shape, data, { kind: "codes", origin: this.origin });
+    }
     return this.#get("codes") as Tensor<"float32">;
   }
   /** float32 [B, C, (t,) h, w]. Continuous models. */
@@ -135,13 +83,57 @@ export class Tokens {
   get isDiscrete(): boolean {
     return this.origin.levels.length > 0;
   }
-  /** The names of what is here. */
+  /** The names of what is here: the codes wherever the indices are. */
   get parts(): TokenKind[] {
-    return Object.keys(this.#parts) as TokenKind[];
+    const { indices, codes, latent, preQuant } = this.#parts;
+    return kinds.filter((kind) => ({ indices, codes: codes ?? indices, latent, preQuant })[kind] !== undefined);
   }
   /** What decode takes: indices (or codes) of a discrete model, the latent of a continuous one. */
   get main(): Tensor {
     return this.#parts.indices ?? this.#parts.codes ?? this.latent;
+  }
+
+  /**
+   * Plain objects and typed arrays for postMessage and structuredClone, which lose what a class has; Tokens.fromTransferable
+   * makes tokens of it again. Its memory is its own, so its buffers may be transferred: `postMessage(message,
+   * Object.values(message.tensors).map((t) => t.data.buffer))`. Codes are left out, as the indices give them.
+   */
+  toTransferable(): TransferableTokens {
+    const tensors = Object.entries(storedParts(this, isContinued(this))).map(([kind, { dtype, shape, data }]) => {
+      return [kind, { dtype, shape: [...shape], data: data.slice() }];
+    });
+    return { origin: { ...this.origin }, tensors: Object.fromEntries(tensors) };
+  }
+
+  /** Tokens of what toTransferable gave, in memory of their own. Throws ARGUMENT, SHAPE or VALUE for anything else. */
+  static fromTransferable(value: TransferableTokens): Tokens {
+    const { origin, tensors, part } = recordOf("value", value, "ARGUMENT");
+    for (const [kind, tensor] of Object.entries(tensors)) checkTensor(`tensors.${kind}`, tensor as TensorLike);
+    return finish(tokensOf(origin, tensors as Stored, "SHAPE", part));
+  }
+
+  /** What JSON.stringify writes: the origin, without the path of the model, and the tensors in base64. See Tokens.fromJSON. */
+  toJSON(): TokensJSON {
+    const tensors = Object.entries(storedParts(this, isContinued(this))).map(([kind, { dtype, shape, data }]) => {
+      return [kind, { dtype, shape, data: new Uint8Array(data.buffer, data.byteOffset, data.byteLength).toBase64() }];
+    });
+    const origin = { ...this.origin, source: sourceOf(this.origin, false) };
+    return { format: formatName, origin, tensors: Object.fromEntries(tensors) };
+  }
+
+  /** Tokens of what JSON.parse gives of that text. Throws TOKEN_FILE for anything else. */
+  static fromJSON(value: unknown): Tokens {
+    try {
+      const { format, origin, tensors, part } = recordOf("value", value, "TOKEN_FILE");
+      if (format !== formatName) throw expected("format", formatName, format, "TOKEN_FILE");
+      const stored = Object.entries(tensors).map(([kind, tensor]) => {
+        const { dtype, shape, data } = Object(tensor), name = `tensors.${kind}`;
+        return [kind, storedTensor(name, dtype, shape, fromBase64(`${name}.data`, data))];
+      });
+      return finish(tokensOf(origin, Object.fromEntries(stored), "TOKEN_FILE", part));
+    } catch (cause) {
+      throw unreadable("tokens", cause);
+    }
   }
 
   /** What console.log prints: the model, the parts and their shapes, and what the tokens are of. */
@@ -149,7 +141,7 @@ export class Tokens {
     const { model, height, width, video } = this.origin;
     const parts = Object.entries(this.#parts).map(([kind, t]) => `${kind} ${t.dtype} [${t.shape.join(", ")}]`);
     const frames = video ? `${video.frames} frames of ` : "";
-    return `Tokens { ${model}: ${parts.join(", ")}; of ${frames}${height} x ${width} pixels }`;
+    return `Tokens { ${printable(model)}: ${parts.join(", ")}; of ${frames}${height} x ${width} pixels }`;
   }
 
   #get(kind: TokenKind): Tensor {
@@ -172,74 +164,102 @@ export class TokenPart extends Tokens {
     this.firstFrame = firstFrame;
     this.numFrames = numFrames;
   }
-}
 
-/** Elements `from` to `to` along `axis`, copied. */
-export function sliceAxis<D extends DType>(t: TensorLike<D>, axis: number, from: number, to: number): Tensor<D> {
-  const shape = t.shape.map((n, i) => i === axis ? to - from : n);
-  const inner = elementsOf(t.shape.slice(axis + 1)), step = t.shape[axis]! * inner, size = (to - from) * inner;
-  const data = new (t.data.constructor as new (n: number) => Arrays[D])(elementsOf(shape));
-  for (let o = 0; o * size < data.length; o++) {
-    data.set(t.data.subarray(o * step + from * inner, o * step + to * inner) as Arrays[D] & ArrayLike<number>, o * size);
+  override toTransferable(): TransferableTokens {
+    return { ...super.toTransferable(), firstFrame: this.firstFrame, numFrames: this.numFrames };
   }
-  return new Tensor(t.dtype, shape, data, t as Tensor<D>);
-}
 
-/** Tensors put one after the other along `axis`; all other sizes are equal. */
-export function concatAxis<D extends DType>(all: readonly TensorLike<D>[], axis: number): Tensor<D> {
-  const first = all[0]!;
-  const shape = first.shape.map((n, i) => i === axis ? all.reduce((sum, t) => sum + t.shape[axis]!, 0) : n);
-  const inner = elementsOf(shape.slice(axis + 1)), outer = elementsOf(shape.slice(0, axis));
-  const data = new (first.data.constructor as new (n: number) => Arrays[D])(elementsOf(shape));
-  let at = 0;
-  for (let o = 0; o < outer; o++) {
-    for (const t of all) {
-      const size = t.shape[axis]! * inner;
-      data.set(t.data.subarray(o * size, (o + 1) * size) as Arrays[D] & ArrayLike<number>, at);
-      at += size;
-    }
-  }
-  return new Tensor(first.dtype, shape, data, first as Tensor<D>);
-}
-
-export function elementsOf(shape: readonly number[]): number {
-  return shape.reduce((product, n) => product * n, 1);
-}
-
-/** Throws unless dtype is known, data is its array type, and the shape holds positive whole numbers that multiply to data.length. */
-export function checkTensor(name: string, t: TensorLike): void {
-  const constructor = constructors[t.dtype];
-  if (!constructor) throw expected(`${name}.dtype`, `one of ${Object.keys(constructors).join(", ")}`, t.dtype);
-  if (!(t.data instanceof constructor)) {
-    throw expected(`${name}.data`, `a ${constructor.name} for dtype ${t.dtype}`, nameOf(t.data));
-  }
-  if (!Array.isArray(t.shape) || !t.shape.every((n) => Number.isSafeInteger(n) && n > 0)) {
-    throw expected(`${name}.shape`, "an array of positive whole numbers", t.shape, "SHAPE");
-  }
-  const elements = elementsOf(t.shape);
-  if (elements !== t.data.length) {
-    throw expected(`${name}.data`, `${elements} elements for shape [${t.shape.join(", ")}]`, t.data.length, "SHAPE");
+  override toJSON(): TokensJSON {
+    return { ...super.toJSON(), firstFrame: this.firstFrame, numFrames: this.numFrames };
   }
 }
 
-function nameOf(value: unknown): string {
-  return value === null || typeof value !== "object" ? typeof value : value.constructor?.name ?? "object";
+/** Whether tokens are a part of a seamless sequence that begins behind its start, which nothing can decode alone. */
+export function isContinued(tokens: Tokens): boolean {
+  return tokens instanceof TokenPart && tokens.firstFrame > 0 && tokens.origin.video?.windows === undefined;
 }
 
-/** An array of `dtype` over bytes that start at `offset` (copied when the offset does not suit the type). */
-export function viewAs<D extends DType>(
-  dtype: D,
-  bytes: Uint8Array,
-  offset = 0,
-  byteLength = bytes.byteLength - offset,
-): Arrays[D] {
-  const constructor = constructors[dtype];
-  const start = bytes.byteOffset + offset;
-  const count = byteLength / constructor.BYTES_PER_ELEMENT;
-  if (start % constructor.BYTES_PER_ELEMENT === 0) {
-    return new constructor(bytes.buffer as ArrayBuffer, start, count) as Arrays[D];
+// ---------------------------------------------------------------------------------------------- what is stored and sent
+
+/** Of token files and of JSON. */
+export const formatName = "ctok-tokens-1";
+
+/** What is kept of tokens: `indices` or `latent`, perhaps `preQuant`. Codes never: indices and levels give them back exactly. */
+export type Stored = { readonly [K in "indices" | "latent" | "preQuant"]?: StoredTensor };
+
+/** Throws VALUE for an index outside the codebook, SHAPE when the tensors and the origin contradict each other. */
+export function storedParts(tokens: Tokens, continued = false): { [K in keyof Stored]?: TensorLike } {
+  if (!(tokens instanceof Tokens)) throw expected("tokens", "what encode or loadTokens gave", nameOf(tokens));
+  const { origin, parts } = tokens, { levels } = origin;
+  const preQuant = parts.includes("preQuant") && { preQuant: tokens.preQuant };
+  if (!Array.isArray(levels) || levels.length === 0) {
+    const stored = { ...(parts.includes("latent") && { latent: tokens.latent }), ...preQuant };
+    checkTokens(origin, stored, "SHAPE", continued);
+    return stored;
   }
-  const copy = new Uint8Array(byteLength); // Note: not bytes.slice, which shares memory when bytes are a Buffer
-  copy.set(bytes.subarray(offset, offset + byteLength));
-  return new constructor(copy.buffer, 0, count) as Arrays[D];
+  const indices = parts.includes("indices") ? tokens.indices : indicesFromCodes(tokens.codes, levels);
+  checkTokens(origin, { indices, ...preQuant }, "SHAPE", continued);
+  checkIndices("indices", indices, levels);
+  const main: TensorLike = codebookSize(levels) <= 65536
+    ? { dtype: "uint16", shape: indices.shape, data: new Uint16Array(indices.data) }
+    : indices;
+  return { indices: main, ...preQuant };
+}
+
+/** Tokens of what was stored, in new memory, in slices between which the caller may let others work. Throws `code`, and VALUE. */
+export function* tokensOf(
+  origin: Origin,
+  stored: Stored,
+  code: "SHAPE" | "TOKEN_FILE",
+  part?: Pick<TokenPart, "firstFrame" | "numFrames">,
+): Generator<void, Tokens> {
+  checkTokens(origin, stored, code, part && part.firstFrame > 0 && origin.video?.windows === undefined);
+  const parts: { [K in TokenKind]?: Tensor } = {};
+  for (const kind of ["indices", "latent", "preQuant"] as const) {
+    const tensor = stored[kind];
+    if (!tensor) continue;
+    parts[kind] = kind === "indices"
+      ? new Tensor("int32", tensor.shape, yield* indicesOf(kind, tensor, codebookSize(origin.levels)), { kind, origin })
+      : new Tensor("float32", tensor.shape, yield* floatsOf(tensor), { kind, origin });
+  }
+  return part ? new TokenPart(origin, parts, part.firstFrame, part.numFrames) : new Tokens(origin, parts);
+}
+
+/** Runs slices to their end. */
+export function finish<T>(slices: Generator<void, T>): T {
+  for (;;) {
+    const { done, value } = slices.next();
+    if (done) return value;
+  }
+}
+
+/** The TOKEN_FILE failure of reading something that a caller calls `name`. */
+export function unreadable(name: string, cause: unknown): TokenizerError {
+  const detail = cause instanceof TokenizerError ? cause.detail : undefined;
+  return new TokenizerError("TOKEN_FILE", `${name}: ${messageOf(cause)}`, { detail, cause });
+}
+
+const kinds: readonly TokenKind[] = ["indices", "codes", "latent", "preQuant"];
+
+/** The fields of a plain form of tokens: its tensors are of the kinds that are stored, `part` is what a TokenPart has besides. */
+function recordOf(name: string, value: unknown, code: "ARGUMENT" | "TOKEN_FILE") {
+  const { format, origin, tensors, firstFrame, numFrames } = Object(value);
+  const isRecord = (x: unknown): x is Record<string, unknown> => typeof x === "object" && x !== null;
+  if (!isRecord(origin) || !isRecord(tensors)) throw expected(name, "{ origin, tensors }", nameOf(value), code);
+  const unknown = Object.keys(tensors).find((kind) => !["indices", "latent", "preQuant"].includes(kind));
+  if (unknown !== undefined) throw expected("tensors", "indices, latent or preQuant", unknown, code);
+  const own = Object.freeze({ ...origin }) as unknown as Origin;
+  if (firstFrame === undefined) return { format, origin: own, tensors, part: undefined };
+  if (!Number.isSafeInteger(firstFrame) || firstFrame < 0 || numFrames !== own.video?.frames) {
+    throw expected("firstFrame, numFrames", "those of a part of a video", `${firstFrame}, ${numFrames}`, code);
+  }
+  return { format, origin: own, tensors, part: { firstFrame: firstFrame as number, numFrames: numFrames as number } };
+}
+
+function fromBase64(name: string, text: unknown): Uint8Array {
+  try {
+    return Uint8Array.fromBase64(text as string);
+  } catch (cause) {
+    throw new TokenizerError("TOKEN_FILE", `${name}: expected base64, found ${messageOf(cause)}`, { cause });
+  }
 }

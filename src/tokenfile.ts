@@ -1,107 +1,102 @@
 /**
  * Token files. One of three forms, told apart by content when read:
- *   safetensors  `indices` U16 [B, (t,) h, w] (I32 above 65536 codes) or `latent` F32 [B, C, (t,) h, w], `preQuant` F32 where
- *                present, and the origin as metadata strings; of a video also its frames and windows. The default: it names its model, and other tools open it.
+ *   safetensors  `indices` U16 [B, (t,) h, w] (I32 above 65536 codes) or `latent` F32 [B, C, (t,) h, w], `preQuant` F32 and, of
+ *                frames at a varying rate, `times` F64 where present, and the origin as metadata strings. The default.
  *   msgpack      the same arrays and origin as one self-describing record, for queues and databases.
  *   npy          only the main array, for NumPy; the reader must say which model made it.
- * Codes are never stored: indices and levels give them back exactly.
+ * Codes are never stored: indices and levels give them back exactly. Arrays of NumPy and PyTorch are read too, of any type that
+ * holds what is needed. Nothing is written that would not be read. docs/token_formats.md has every byte.
  */
 import { extname } from "node:path";
-import { Packr } from "msgpackr/pack"; // the main entry also loads a native addon, about a sixth of the time of importing ctok
+import { setImmediate } from "node:timers/promises";
 import { z } from "zod";
-import { expected, messageOf, TokenizerError } from "./errors.ts";
+import { expected, TokenizerError } from "./errors.ts";
 import { readWholeFile, writeFileAtomic } from "./files.ts";
-import { checkIndices, codebookSize, codesFromIndices, indicesFromCodes } from "./fsq.ts";
-import { decodeSafetensors, encodeSafetensors } from "./safetensors.ts";
-import { type DType, elementsOf, type Origin, Tensor, type TensorLike, Tokens, type VideoOrigin, viewAs } from "./tensor.ts";
+import { decodeNpy, encodeNpy, isNpy } from "./npy.ts";
+import { type Origin, parseWindows, sourceOf, tellWindows, type VideoOrigin } from "./origin.ts";
+import { decodeRecord, encodeRecord, isRecord } from "./record.ts";
+import { decodeSafetensors, encodeSafetensors, mostHeaderBytes, type Safetensors } from "./safetensors.ts";
+import { isFloat, type StoredTensor, storedTensor } from "./stored.ts";
+import { finish, formatName, type Stored, storedParts, type Tokens, tokensOf, unreadable } from "./tensor.ts";
 
 export const tokenFormats = ["safetensors", "npy", "msgpack"] as const;
 export type TokenFormat = typeof tokenFormats[number];
 
-/** What a bare .npy lacks. Without the picture's size and place, the picture fills the whole token grid. */
+/** What a bare array lacks. Without the picture's size and place, the picture fills the whole token grid. */
 export type FallbackOrigin = Omit<Origin, "height" | "width" | "top" | "left"> & Partial<Origin> & {
   temporalFactor?: number;
 };
 
-const formatName = "ctok-tokens-1";
+export interface StoreOptions {
+  /** Keep the path that the model was opened from, which tells of folders here. Default: only the model's name. */
+  storePath?: boolean;
+}
+export interface SaveOptions extends StoreOptions {
+  /** Default: what the extension says; safetensors for any other. */
+  format?: TokenFormat;
+}
 
-/** The arrays that a file holds: `indices` or `latent`, perhaps `preQuant`. */
-type Stored = Partial<Record<"indices" | "latent" | "preQuant", TensorLike>>;
+/** Of a file that is read whole. */
+const mostBytes = 2 ** 31;
 
 /**
  * The bytes of a token file. Throws ARGUMENT for an unknown format, VALUE for an index outside the codebook, SHAPE when the
- * tensors and the origin contradict each other.
+ * tensors and the origin contradict each other, UNSUPPORTED for what decodeTokens would refuse to read: over 2 GiB, or windows so
+ * unlike each other that they fill the header.
  */
-export function encodeTokens(tokens: Tokens, format: TokenFormat): Uint8Array {
+export function encodeTokens(tokens: Tokens, format: TokenFormat, { storePath = false }: StoreOptions = {}): Uint8Array {
   if (!tokenFormats.includes(format)) throw expected("format", `one of ${tokenFormats.join(", ")}`, format);
-  const { origin } = tokens;
-  const stored = storedParts(tokens);
-  checkParts(origin, stored, "SHAPE");
-  if (format === "npy") return encodeNpy(stored.indices ?? stored.latent!);
-  const about = {
-    format: formatName,
-    kind: origin.levels.length > 0 ? "indices" : "latent",
-    model: origin.model,
-    source: origin.source,
-    spatial_factor: origin.spatialFactor,
-    levels: origin.levels,
-    height: origin.height,
-    width: origin.width,
-    top: origin.top,
-    left: origin.left,
-    ctok_version: origin.version,
-    ...(origin.video && describeVideo(origin.video)),
+  const parts = storedParts(tokens), { origin } = tokens, { video } = origin;
+  const stored: Record<string, StoredTensor> = {
+    ...(parts as Stored),
+    ...(video?.times && { times: { dtype: "float64", shape: [video.frames], data: Float64Array.from(video.times) } }),
   };
+  const bytes = Object.values(stored).reduce((sum, { data }) => sum + data.byteLength, 2 * mostHeaderBytes);
+  if (bytes > mostBytes) throw expected("tokens", `at most ${mostBytes} bytes, which are read`, bytes, "UNSUPPORTED");
+  if (format === "npy") return encodeNpy(parts.indices ?? parts.latent!);
+  const about = aboutOf(origin, storePath);
   if (format === "safetensors") {
     const strings = Object.entries(about).map(([key, value]) => [key, String(value)]); // levels become "8,8,8,5,5,5"
     return encodeSafetensors(stored, Object.fromEntries(strings));
   }
+  const texts = JSON.stringify(about).length;
+  if (texts > mostHeaderBytes) throw expected("msgpack", `texts of at most ${mostHeaderBytes}`, texts, "UNSUPPORTED");
   const tensors = Object.entries(stored).map(([key, { dtype, shape, data }]) => {
     return [key, { dtype, shape, data: new Uint8Array(data.buffer, data.byteOffset, data.byteLength) }];
   });
-  return new Uint8Array(packr.pack({ ...about, tensors: Object.fromEntries(tensors) }));
+  return encodeRecord({ ...about, tensors: Object.fromEntries(tensors) });
 }
 
 /**
- * Tokens equal to those encoded, with codes recomputed. `name` is for error texts; `fallback` says where a bare .npy came
- * from and is ignored otherwise. Throws TOKEN_FILE when the bytes are no token file, or a damaged one.
+ * Tokens equal to those encoded, in memory of their own. `name` is for error texts; `fallback` says where an array came from that
+ * does not say it itself (.npy, or safetensors without ctok's metadata: the tensor named `indices` or `latent`, or the only one)
+ * and is ignored otherwise. Indices may be whole numbers of any type, latents floats of any type.
+ * Throws TOKEN_FILE when the bytes are no token file, or a damaged one.
  */
 export function decodeTokens(bytes: Uint8Array, name: string, fallback?: FallbackOrigin): Tokens {
-  try {
-    // Byte 8 of a safetensors file opens its JSON; in a ctok record it is a letter of "format", the first key.
-    if (startsWith(bytes, npyMagic)) return decodeBare(decodeNpy(bytes), fallback);
-    if (bytes[8] === 0x7b) return decodeContainer(bytes);
-    if (isMap(bytes[0])) return decodeRecord(bytes);
-  } catch (cause) {
-    const detail = cause instanceof TokenizerError ? cause.detail : undefined;
-    throw new TokenizerError("TOKEN_FILE", `${name}: ${messageOf(cause)}`, { detail, cause });
-  }
-  const start = Array.from(bytes.subarray(0, 9), (byte) => byte.toString(16).padStart(2, "0")).join(" ");
-  const found = bytes.length === 0 ? "an empty file" : `${bytes.length} bytes that start with ${start}`;
-  throw bad(`${name}: expected a token file (${tokenFormats.join(", ")}), found ${found}`);
+  return finish(decoding(bytes, name, fallback));
 }
 
 /**
- * Writes a token file, whole or not at all. The format, unless given, follows the extension; safetensors for any other.
- * Throws what encodeTokens throws, and FILE_IO.
+ * Writes a token file, whole or not at all; the tokens may change once it has returned its promise. Throws what encodeTokens
+ * throws, and FILE_IO.
  */
-export async function saveTokens(path: string, tokens: Tokens, format: TokenFormat = formatOf(path)): Promise<void> {
-  await writeFileAtomic(path, encodeTokens(tokens, format));
+export async function saveTokens(path: string, tokens: Tokens, options: SaveOptions = {}): Promise<void> {
+  if (typeof path !== "string") throw expected("path", "a path", path);
+  if (typeof options !== "object" || options === null) throw expected("options", "{ format, storePath }", options);
+  const { format = formatOf(path), ...store } = options;
+  await writeFileAtomic(path, encodeTokens(tokens, format, store));
 }
 
-/** Reads a token file of any format; see decodeTokens. Throws FILE_MISSING, FILE_IO, TOKEN_FILE. */
+/** Reads a token file of any format; see decodeTokens. A large one in slices. Throws FILE_MISSING, FILE_IO, TOKEN_FILE. */
 export async function loadTokens(path: string, fallback?: FallbackOrigin): Promise<Tokens> {
-  return decodeTokens(await readWholeFile(path), path, fallback);
-}
-
-/** A video's frames in plain values; windows as "tokens/frames/before" each. */
-function describeVideo(v: VideoOrigin): Record<string, string | number> {
-  return {
-    frames: v.frames,
-    temporal_factor: v.temporalFactor,
-    ...(v.fps && { fps: v.fps }),
-    ...(v.windows && { windows: v.windows.map((w) => `${w.tokens}/${w.frames}/${w.before}`).join(" ") }),
-  };
+  if (typeof path !== "string") throw expected("path", "a path", path);
+  const slices = decoding(await readWholeFile(path), path, fallback);
+  for (;;) {
+    const { done, value } = slices.next();
+    if (done) return value;
+    await setImmediate();
+  }
 }
 
 function formatOf(path: string): TokenFormat {
@@ -109,89 +104,54 @@ function formatOf(path: string): TokenFormat {
   return tokenFormats.find((format) => format === extension) ?? "safetensors";
 }
 
-// ------------------------------------------------------------------------------------------- what all three forms share
-
-function storedParts(tokens: Tokens): Stored {
-  const { levels } = tokens.origin;
-  if (levels.length === 0) return { latent: tokens.latent };
-  const indices = tokens.parts.includes("indices") ? tokens.indices : indicesFromCodes(tokens.codes, levels);
-  checkIndices("indices", indices, levels);
-  const main: TensorLike = codebookSize(levels) <= 65536
-    ? { dtype: "uint16", shape: indices.shape, data: Uint16Array.from(indices.data) }
-    : indices;
-  return tokens.parts.includes("preQuant") ? { indices: main, preQuant: tokens.preQuant } : { indices: main };
-}
-
-function tokensFrom(origin: Origin, stored: Stored): Tokens {
-  checkParts(origin, stored, "TOKEN_FILE");
-  const part = <D extends DType>(kind: keyof Stored, { dtype, shape, data }: TensorLike<D>) =>
-    new Tensor(dtype, shape, data, { kind, origin });
-  if (stored.latent) return new Tokens(origin, { latent: part("latent", stored.latent) });
-  const { shape, data } = stored.indices!;
-  const indices = part("indices", { dtype: "int32", shape, data: Int32Array.from(data) });
-  const codes = codesFromIndices(indices, origin.levels);
-  return new Tokens(origin, {
-    indices,
-    codes: new Tensor("float32", codes.shape, codes.data, { kind: "codes", origin }),
-    ...(stored.preQuant && { preQuant: part("preQuant", stored.preQuant) }),
-  });
-}
-
-/** The tensors fit the origin: which there are, types, ranks, channels, and the picture inside the grid. */
-function checkParts(origin: Origin, stored: Stored, code: "SHAPE" | "TOKEN_FILE"): void {
-  const { levels, spatialFactor, height, width, top, left, video } = origin;
-  const { indices, latent, preQuant } = stored;
-  const fail = (what: string, wanted: string, found: unknown) => expected(what, wanted, found, code);
-  const about = (t: TensorLike | undefined) => t ? `${t.dtype} [${t.shape.join(", ")}]` : "none";
-  if (levels.length === 0) {
-    if (indices || preQuant) throw fail("levels", "those of the codebook that the indices count in", "none");
-    if (latent?.dtype !== "float32" || latent.shape.length !== (video ? 5 : 4)) {
-      throw fail("latent", `float32 [B, C, ${video ? "t, " : ""}h, w]`, about(latent));
-    }
-  } else {
-    if (latent) throw fail("levels", "none, as the tokens are a continuous latent", levels);
-    const isIndices = (indices?.dtype === "uint16" || indices?.dtype === "int32") &&
-      indices.shape.length === (video ? 4 : 3);
-    if (!isIndices) throw fail("indices", `uint16 or int32 [B, ${video ? "t, " : ""}h, w]`, about(indices));
-    const [batch, ...grid] = indices.shape;
-    const wanted = `float32 [${[batch, levels.length, ...grid].join(", ")}]`;
-    if (preQuant && about(preQuant) !== wanted) throw fail("preQuant", wanted, about(preQuant));
+function* decoding(bytes: Uint8Array, name: string, fallback: FallbackOrigin | undefined): Generator<void, Tokens> {
+  if (!(bytes instanceof Uint8Array)) throw expected("bytes", "those of a token file", typeof bytes);
+  try {
+    // Byte 8 of a safetensors file opens its JSON; in a ctok record it is a letter of "format", the first key.
+    if (isNpy(bytes)) return yield* bareTokens(decodeNpy(bytes), fallback);
+    if (bytes[8] === 0x7b) return yield* containerTokens(decodeSafetensors(bytes), fallback);
+    if (isRecord(bytes[0])) return yield* recordTokens(decodeRecord(bytes));
+  } catch (cause) {
+    throw unreadable(name, cause);
   }
-  const [gridFrames = 0, gridHeight = 0, gridWidth = 0] = (indices ?? latent!).shape.slice(-3);
-  if (video) checkVideo(video, gridFrames, fail);
-  const isInside = top >= 0 && left >= 0 && top + height <= gridHeight * spatialFactor &&
-    left + width <= gridWidth * spatialFactor;
-  if (!isInside) {
-    const found = `${height} by ${width} at ${top}, ${left}`;
-    throw fail("picture", `to lie inside ${gridHeight * spatialFactor} by ${gridWidth * spatialFactor} pixels`, found);
-  }
-}
-
-/** Windows (or one seamless sequence) add up to the token frames, and the real frames lie inside them: none is missing or doubled. */
-function checkVideo(
-  v: VideoOrigin,
-  gridFrames: number,
-  fail: (what: string, wanted: string, found: unknown) => TokenizerError,
-): void {
-  const windows = v.windows ?? [{ tokens: gridFrames, frames: v.frames, before: 0 }];
-  const sum = (key: "tokens" | "frames") => windows.reduce((total, w) => total + w[key], 0);
-  if (sum("tokens") !== gridFrames) {
-    throw fail("windows", `${gridFrames} token frames in all, as the tensor has`, sum("tokens"));
-  }
-  if (sum("frames") !== v.frames) throw fail("windows", `${v.frames} frames in all`, sum("frames"));
-  const wrong = windows.find((w) => w.frames < 1 || w.before + w.frames > (w.tokens - 1) * v.temporalFactor + 1);
-  if (wrong) throw fail("windows", `frames that ${wrong.tokens} token frames hold`, `${wrong.before} + ${wrong.frames}`);
+  const start = Array.from(bytes.subarray(0, 9), (byte) => byte.toString(16).padStart(2, "0")).join(" ");
+  const found = bytes.length === 0 ? "an empty file" : `${bytes.length} bytes that start with ${start}`;
+  throw bad(`${name}: expected a token file (${tokenFormats.join(", ")}), found ${found}`);
 }
 
 function bad(message: string): TokenizerError {
   return new TokenizerError("TOKEN_FILE", message);
 }
 
-function startsWith(bytes: Uint8Array, prefix: readonly number[]): boolean {
-  return prefix.every((byte, i) => bytes[i] === byte);
-}
+// ------------------------------------------------------------------------------------------- the origin as a file's keys
 
-// ---------------------------------------------------------------------------------------------- the origin, checked by zod
+/** Plain values: numbers, texts, and the levels as a list. */
+function aboutOf(origin: Origin, storePath: boolean): Record<string, unknown> {
+  const { precision, sha256, video } = origin;
+  return {
+    format: formatName,
+    kind: origin.levels.length > 0 ? "indices" : "latent",
+    model: origin.model,
+    source: sourceOf(origin, storePath),
+    ...(precision && { precision }),
+    ...(sha256 && { sha256 }),
+    spatial_factor: origin.spatialFactor,
+    levels: origin.levels,
+    height: origin.height,
+    width: origin.width,
+    top: origin.top,
+    left: origin.left,
+    ctok_version: origin.version,
+    ...(video && {
+      frames: video.frames,
+      temporal_factor: video.temporalFactor,
+      ...(video.fps !== undefined && { fps: video.fps }),
+      ...(video.start !== undefined && { start: video.start }),
+      ...(video.sampleAspect !== undefined && { sample_aspect: video.sampleAspect }),
+      ...(video.windows && { windows: tellWindows(video.windows) }),
+    }),
+  };
+}
 
 /** A zod error text: "expected WANTED, found FOUND". */
 function unless(wanted: string) {
@@ -200,21 +160,27 @@ function unless(wanted: string) {
   };
 }
 
-// Numbers as msgpack writes them, or as safetensors' metadata strings.
-const number = (wanted: string, least: number) =>
-  z.union([z.number(), z.string().regex(/^\d{1,10}$/).transform(Number)], { error: unless(wanted) })
-    .refine((n) => Number.isInteger(n) && n >= least && n <= 0xffff_ffff, { error: unless(wanted) });
-const positive = number("a positive whole number", 1);
-const offset = number("a whole number", 0);
+// Numbers as msgpack writes them, or as safetensors' metadata strings. Their ranges are looked at with the tensors.
+const whole = (wanted: string) =>
+  z.union([z.int(), z.string().regex(/^(0|[1-9]\d{0,9})$/).transform(Number)], { error: unless(wanted) });
+const positive = whole("a positive whole number");
+const offset = whole("a whole number");
+const real = z.union([z.number(), z.string().regex(/^-?\d+(\.\d+)?(e[+-]?\d+)?$/).transform(Number)], {
+  error: unless("seconds"),
+});
 const text = z.string({ error: unless("a text") });
-const numberList = z.string().regex(/^(\d{1,10}(,\d{1,10})*)?$/).transform((s) => s === "" ? [] : s.split(",").map(Number));
+const numberList = z.string().regex(/^(\d{1,10}(,\d{1,10}){0,30})?$/).transform((s) =>
+  s === "" ? [] : s.split(",").map(Number)
+);
 const originFields = {
   format: z.literal(formatName, { error: unless(`"${formatName}"`) }),
   kind: z.enum(["indices", "latent"], { error: unless('"indices" or "latent"') }),
   model: text,
   source: text,
+  precision: z.enum(["f32", "bf16"], { error: unless("f32 or bf16") }).optional(),
+  sha256: text.optional(),
   spatial_factor: positive,
-  levels: z.union([z.array(z.number()), numberList], { error: unless("the levels, such as 8,8,8,5,5,5") }),
+  levels: z.union([z.array(z.number()).max(31), numberList], { error: unless("the levels, such as 8,8,8,5,5,5") }),
   height: positive,
   width: positive,
   top: offset,
@@ -223,9 +189,9 @@ const originFields = {
   frames: positive.optional(),
   temporal_factor: positive.optional(),
   fps: text.optional(),
-  windows: z.string().regex(/^(\d+\/\d+\/\d+)( \d+\/\d+\/\d+)*$/, {
-    error: unless('"tokens/frames/before" for each window'),
-  }).optional(),
+  start: real.optional(),
+  sample_aspect: text.optional(),
+  windows: text.optional(),
 };
 const originSchema = z.object(originFields);
 const recordSchema = z.object({
@@ -233,8 +199,8 @@ const recordSchema = z.object({
   tensors: z.record(
     z.string(),
     z.object({
-      dtype: z.enum(["uint16", "int32", "float32"], { error: unless("uint16, int32 or float32") }),
-      shape: z.array(z.int().positive(), { error: unless("a list of positive whole numbers") }),
+      dtype: z.unknown(),
+      shape: z.unknown(),
       data: z.instanceof(Uint8Array, { error: unless("bytes") }),
     }),
   ),
@@ -247,119 +213,100 @@ function parse<T>(schema: z.ZodType<T>, value: unknown): T {
   throw bad(`${first?.path.join(".") || "the record"}: ${first?.message}`);
 }
 
-function originOf(about: z.infer<typeof originSchema>, stored: Stored): Origin {
-  const { model, source, levels, height, width, top, left } = about;
-  if (!(about.kind in stored)) {
+/** The tokens of a file's keys and tensors, which are called what they are in `about.kind`, "preQuant" and "times". */
+function* describedTokens(
+  about: z.infer<typeof originSchema>,
+  { times, ...stored }: Readonly<Record<string, StoredTensor>>,
+): Generator<void, Tokens> {
+  if (!Object.hasOwn(stored, about.kind)) {
     throw bad(`expected a tensor named ${about.kind}, found ${Object.keys(stored).join(", ") || "none"}`);
   }
-  const unknown = Object.keys(stored).find((key) => key !== about.kind && key !== "preQuant");
+  const unknown = Object.keys(stored).find((key) => key !== about.kind && key !== "preQuant") ??
+    (times && about.frames === undefined ? "times" : undefined);
   if (unknown !== undefined) throw bad(`expected no tensors beside ${about.kind} and preQuant, found "${unknown}"`);
-  if (levels.length > 0) codebookSize(levels);
-  return {
-    model,
-    source,
+  const origin: Origin = {
+    model: about.model,
+    source: about.source,
+    ...(about.precision && { precision: about.precision }),
+    ...(about.sha256 !== undefined && { sha256: about.sha256 }),
     spatialFactor: about.spatial_factor,
-    levels,
-    height,
-    width,
-    top,
-    left,
+    levels: about.levels,
+    height: about.height,
+    width: about.width,
+    top: about.top,
+    left: about.left,
     version: about.ctok_version,
-    ...(about.frames !== undefined && { video: videoOf(about, about.frames) }),
+    ...(about.frames !== undefined && { video: videoOf(about, about.frames, stored[about.kind]!, times) }),
   };
+  return yield* tokensOf(origin, stored as Stored, "TOKEN_FILE");
 }
 
-function videoOf(about: z.infer<typeof originSchema>, frames: number): VideoOrigin {
+function videoOf(
+  about: z.infer<typeof originSchema>,
+  frames: number,
+  { shape }: StoredTensor,
+  times: StoredTensor | undefined,
+): VideoOrigin {
   if (!about.temporal_factor) throw bad("temporal_factor: expected a positive whole number beside frames, found nothing");
-  const windows = about.windows?.split(" ").map((w) => {
-    const [tokens, real, before] = w.split("/").map(Number) as [number, number, number];
-    return { tokens, frames: real, before };
-  });
+  const gridFrames = shape.at(-3) ?? 0;
+  const windows = about.windows === undefined ? undefined : parseWindows(about.windows, gridFrames);
+  if (about.windows !== undefined && !windows) {
+    const found = JSON.stringify(about.windows.slice(0, 80));
+    throw bad(`windows: expected "tokens/frames/before" for each, ${gridFrames} token frames in all, found ${found}`);
+  }
+  if (times && times.dtype !== "float64") throw expected("times", "float64", times.dtype, "TOKEN_FILE");
   return {
     temporalFactor: about.temporal_factor,
     frames,
-    ...(about.fps && { fps: about.fps }),
+    ...(about.fps !== undefined && { fps: about.fps }),
+    ...(about.start !== undefined && { start: about.start }),
+    ...(times && { times: Array.from(times.data as Float64Array) }),
+    ...(about.sample_aspect !== undefined && { sampleAspect: about.sample_aspect }),
     ...(windows && { windows }),
   };
 }
 
-// ------------------------------------------------------------------------------------------------ safetensors and msgpack
+// ---------------------------------------------------------------------------------------------------------- the three forms
 
-function decodeContainer(bytes: Uint8Array): Tokens {
-  const { tensors, metadata } = decodeSafetensors(bytes);
-  const stored: Stored = Object.fromEntries(tensors);
-  return tokensFrom(originOf(parse(originSchema, metadata), stored), stored);
-}
-
-// Plain maps and byte strings: what any msgpack reader knows. No record or typed-array extension.
-const packr = new Packr({ useRecords: false });
-
-function isMap(byte = 0): boolean {
-  return (byte & 0xf0) === 0x80 || byte === 0xde || byte === 0xdf;
-}
-
-function decodeRecord(bytes: Uint8Array): Tokens {
-  const { tensors, ...about } = parse(recordSchema, packr.unpack(bytes));
-  const stored: Stored = {};
-  for (const [key, { dtype, shape, data }] of Object.entries(tensors)) {
-    const wanted = elementsOf(shape) * (dtype === "uint16" ? 2 : 4);
-    if (data.byteLength !== wanted) {
-      throw bad(`tensors.${key}: expected ${wanted} bytes for ${dtype} [${shape}], found ${data.byteLength}`);
-    }
-    stored[key as keyof Stored] = { dtype, shape, data: viewAs(dtype, data) };
+function* containerTokens({ tensors, metadata }: Safetensors, fallback?: FallbackOrigin): Generator<void, Tokens> {
+  // PyTorch's own metadata is {"format": "pt"}, or none.
+  if (metadata.format?.startsWith("ctok-")) {
+    return yield* describedTokens(parse(originSchema, metadata), Object.fromEntries(tensors));
   }
-  return tokensFrom(originOf(about, stored), stored);
-}
-
-// --------------------------------------------------------------------------------------------------------------------- npy
-
-const npyMagic = [0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59]; // \x93NUMPY
-const npyTypes = { "<u2": "uint16", "<i4": "int32", "<f4": "float32" } as const;
-
-/** NPY 1.0: magic, version, u16 header length, a Python dict padded with spaces to a multiple of 64, the data. */
-function encodeNpy({ dtype, shape, data }: TensorLike): Uint8Array {
-  const descr = Object.entries(npyTypes).find(([, type]) => type === dtype)![0];
-  const dict = `{'descr': '${descr}', 'fortran_order': False, 'shape': (${shape.join(", ")}), }`;
-  const headerBytes = Math.ceil((10 + dict.length + 1) / 64) * 64;
-  const out = new Uint8Array(headerBytes + data.byteLength);
-  out.set([...npyMagic, 1, 0, (headerBytes - 10) & 0xff, (headerBytes - 10) >> 8]);
-  out.set(new TextEncoder().encode(dict.padEnd(headerBytes - 11) + "\n"), 10);
-  out.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), headerBytes);
-  return out;
-}
-
-function decodeNpy(bytes: Uint8Array): TensorLike {
-  if (bytes[6] !== 1 || bytes[7] !== 0) throw bad(`expected NPY version 1.0, found ${bytes[6]}.${bytes[7]}`);
-  const dataStart = 10 + (bytes[8] ?? 0) + 256 * (bytes[9] ?? 0);
-  const header = new TextDecoder().decode(bytes.subarray(10, dataStart)).trim();
-  const field = (pattern: RegExp) => pattern.exec(header)?.[1];
-  const descr = field(/'descr':\s*'([^']*)'/);
-  const shape = field(/'shape':\s*\(([\d,\s]*)\)/)?.split(",").map((n) => n.trim()).filter(Boolean).map(Number);
-  const isRowMajor = /'fortran_order':\s*False/.test(header);
-  if (bytes.length < dataStart || !descr || !Object.hasOwn(npyTypes, descr) || !shape || !isRowMajor) {
-    throw bad(
-      `expected a row-major NPY array of ${Object.keys(npyTypes).join(", ")}, found header ${JSON.stringify(header)}`,
-    );
-  }
-  const dtype = npyTypes[descr as keyof typeof npyTypes];
-  const wanted = elementsOf(shape) * (dtype === "uint16" ? 2 : 4), found = bytes.length - dataStart;
-  if (wanted !== found || wanted === 0) throw bad(`expected ${wanted} bytes of ${descr} [${shape}], found ${found}`);
-  return { dtype, shape, data: viewAs(dtype, bytes, dataStart) };
-}
-
-function decodeBare(main: TensorLike, fallback: FallbackOrigin | undefined): Tokens {
   if (!fallback) {
-    throw bad(
-      "expected a file that names its model, found a bare .npy array, which does not; say which: --model, or decodeTokens' fallback",
-    );
+    const found = JSON.stringify(metadata.format) ?? "nothing";
+    throw bad(`format: expected "${formatName}", found ${found}, in a file that does not name its model; ${asks}`);
   }
-  const rank = main.shape.length - (main.dtype === "float32" ? 1 : 0),
-    [gridFrames = 0, gridHeight = 0, gridWidth = 0] = main.shape.slice(-3);
-  const { spatialFactor, temporalFactor = 1 } = fallback;
-  const video = rank === 4 ? { temporalFactor, frames: (gridFrames - 1) * temporalFactor + 1 } : undefined;
-  const whole = { height: gridHeight * spatialFactor, width: gridWidth * spatialFactor, top: 0, left: 0 };
-  return tokensFrom(
-    { ...whole, ...(video && { video }), ...fallback },
-    main.dtype === "float32" ? { latent: main } : { indices: main },
-  );
+  const wanted = fallback.levels.length > 0 ? "indices" : "latent";
+  const main = tensors.get(wanted) ?? (tensors.size === 1 ? [...tensors.values()][0] : undefined);
+  if (!main) {
+    throw bad(`expected a tensor named ${wanted}, or one tensor alone, found ${[...tensors.keys()].join(", ") || "none"}`);
+  }
+  return yield* bareTokens(main, fallback);
+}
+
+function* recordTokens(value: unknown): Generator<void, Tokens> {
+  const { tensors, ...about } = parse(recordSchema, value);
+  const stored = Object.entries(tensors).map(([key, { dtype, shape, data }]) => {
+    return [key, storedTensor(`tensors.${key}`, dtype, shape, data)];
+  });
+  return yield* describedTokens(about, Object.fromEntries(stored));
+}
+
+const asks = "say which: --model, or decodeTokens' fallback";
+
+/** A missing batch is one. */
+function* bareTokens(array: StoredTensor, fallback: FallbackOrigin | undefined): Generator<void, Tokens> {
+  if (!fallback) throw bad(`expected a file that names its model, found a bare array, which does not; ${asks}`);
+  const { temporalFactor = 1, ...known } = fallback;
+  const rank = (isFloat(array) ? 4 : 3) + (temporalFactor > 1 ? 1 : 0);
+  const main: StoredTensor = array.shape.length === rank - 1 ? { ...array, shape: [1, ...array.shape] } : array;
+  const isVideo = main.shape.length === (isFloat(main) ? 5 : 4);
+  const [gridFrames = 0, gridHeight = 0, gridWidth = 0] = main.shape.slice(-3);
+  const origin: Origin = {
+    ...{ height: gridHeight * known.spatialFactor, width: gridWidth * known.spatialFactor, top: 0, left: 0 },
+    ...(isVideo && { video: { temporalFactor, frames: (gridFrames - 1) * temporalFactor + 1 } }),
+    ...known,
+  };
+  return yield* tokensOf(origin, isFloat(main) ? { latent: main } : { indices: main }, "TOKEN_FILE");
 }

@@ -23,7 +23,7 @@ export const runtime = process.versions.bun ? "bun" : "deno";
 
 export function readTensors(path: string): Record<string, TensorLike> {
   const { tensors } = decodeSafetensors(new Uint8Array(readFileSync(path)));
-  return Object.fromEntries(tensors);
+  return Object.fromEntries(tensors) as Record<string, TensorLike>; // of the four types that tensors have
 }
 
 /** |a - b| / |b|, in float64. NaN where shapes differ, so that every comparison fails. */

@@ -36,7 +36,7 @@ export const encodeCommand: Command = {
       checkImage(file, tokenizer.info.name);
       const start = performance.now();
       const tokens = await tokenizer.encode(file, { ...job, ...limitsOf(args), preQuant });
-      await saveTokens(out, tokens, format);
+      await saveTokens(out, tokens, { format });
       const { main, origin: { model, height, width } } = tokens;
       const [rows, columns] = main.shape.slice(-2), seconds = secondsSince(start);
       const facts = { file, out, ok: true, model, format, kind: main.kind, shape: main.shape, height, width, seconds };

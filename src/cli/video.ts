@@ -42,7 +42,7 @@ export async function encodeVideo(
   }
   job.signal.throwIfAborted();
   const tokens = ctok.joinTokens(parts);
-  await ctok.saveTokens(out, tokens, format);
+  await ctok.saveTokens(out, tokens, { format });
   const { main, origin: { model, height, width, video } } = tokens, frames = video!.frames;
   const facts = {
     ...{ file, out, ok: true, model, format, kind: main.kind, shape: main.shape, height, width },

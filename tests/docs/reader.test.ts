@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
-import { saveTokens, Tensor, type TensorLike, tokenFormats, Tokenizer, Tokens } from "mod.ts";
+import { saveTokens, Tensor, type TensorLike, tokenFormats, Tokenizer, Tokens, type VideoOrigin } from "mod.ts";
 import { carried, runtime, withFolder } from "../support.ts";
 import { noPython, runs } from "../workplace.ts";
 import { blocksOf, read } from "./documents.ts";
@@ -23,7 +23,13 @@ const picture = (height: number, width: number, frames?: number): TensorLike<"ui
 };
 const stored = ({ shape, data }: TensorLike) => [shape, Array.from(data)];
 
-/** Tokens of every kind: discrete with preQuant, continuous, windows of a video, a seamless video, a large codebook. */
+/** Tokens with another origin of their video. */
+function timed(tokens: Tokens, about: Partial<VideoOrigin>): Tokens {
+  const origin = { ...tokens.origin, video: { ...tokens.origin.video!, ...about } };
+  return new Tokens(origin, { indices: tokens.indices });
+}
+
+/** Tokens of every kind: discrete with preQuant, continuous, windows of a video, a seamless video, times, a large codebook. */
 async function samples(): Promise<Record<string, Tokens>> {
   await using images = await Tokenizer.open("nano-DI8x8");
   await using videos = await Tokenizer.open("nano-DV4x8x8");
@@ -39,7 +45,9 @@ async function samples(): Promise<Record<string, Tokens>> {
     discrete,
     continuous: await latents.encode(picture(17, 16)),
     windows: await videos.encode(picture(16, 16, 21)),
+    repeated: timed(await videos.encode(picture(16, 16, 22), { window: 7 }), { start: 0.6, sampleAspect: "16:11" }),
     stream: part!,
+    varying: timed(part!, { times: [0.1, 1 / 3, 2e-7 + 1] }),
     large: new Tokens(large, { indices: new Tensor("int32", [1, 2, 2], Int32Array.of(0, 1, 70000, 89999)) }),
   };
 }
@@ -49,24 +57,28 @@ test("the Python reader of token_formats.md gives what was saved", { skip }, () 
     await writeFile(join(folder, "read_tokens.py"), reader);
     await writeFile(join(folder, "all.py"), script);
     const all = Object.entries(await samples()).flatMap(([name, tokens]) =>
-      tokenFormats.map((format) => ({ file: `${name}.${format}`, tokens, format }))
+      tokenFormats.map((format) => ({ name, file: `${name}.${format}`, tokens, format }))
     );
-    for (const { file, tokens, format } of all) await saveTokens(join(folder, file), tokens, format);
+    for (const { file, tokens, format } of all) await saveTokens(join(folder, file), tokens, { format });
     const { stdout } = await runs(folder, "python3", ["all.py", ...all.map(({ file }) => file)]);
     const lines = stdout.trim().split("\n").map((line) => JSON.parse(line));
-    for (const [i, { file, tokens, format }] of all.entries()) {
-      const { model, source, spatialFactor, levels, height, width, top, left, version, video } = tokens.origin;
+    const windows: Record<string, string> = { windows: "5/17/0 3/4/2", repeated: "3/7/1*3 1/1/0" };
+    for (const [i, { name, file, tokens, format }] of all.entries()) {
+      const { model, precision, sha256, spatialFactor, levels, height, width, top, left, version, video } = tokens.origin;
       const kind = tokens.isDiscrete ? "indices" : "latent";
       const about = {
-        ...{ format: "ctok-tokens-1", kind, model, source, spatial_factor: spatialFactor, levels, height, width, top, left },
-        ctok_version: version,
+        ...{ format: "ctok-tokens-1", kind, model, source: model, precision, ...(sha256 && { sha256 }) },
+        ...{ spatial_factor: spatialFactor, levels, height, width, top, left, ctok_version: version },
         ...(video && { frames: video.frames, temporal_factor: video.temporalFactor }),
         ...(video?.fps && { fps: video.fps }),
-        ...(video?.windows && { windows: video.windows.map((w) => `${w.tokens}/${w.frames}/${w.before}`).join(" ") }),
+        ...(video?.start && { start: video.start }),
+        ...(video?.sampleAspect && { sample_aspect: video.sampleAspect }),
+        ...(video?.windows && { windows: windows[name] }),
       };
       const preQuant = tokens.parts.includes("preQuant") && format !== "npy" && { preQuant: stored(tokens.preQuant) };
-      const arrays = { [kind]: stored(tokens.main), ...preQuant };
+      const times = video?.times && format !== "npy" && { times: [[video.frames], video.times] };
+      const arrays = { [kind]: stored(tokens.main), ...preQuant, ...times };
       assert.deepEqual(lines[i], [format === "npy" ? { kind } : about, arrays], file);
     }
-    assert.ok(all.some(({ tokens }) => tokens.origin.video?.windows?.length === 2) && lines.length === 15);
+    assert.equal(lines.length, 21);
   }));
