@@ -41,7 +41,7 @@ test("TypeScript: cli → repl → mod.ts; examples, plugin → mod.ts → src �
     [/^src\/repl\//, /^(mod\.ts|src\/repl\/.*)$/],
     [/^mod\.ts$/, /^src\/(?!cli\/|repl\/)/],
     [/^src\//, /^(src\/(?!cli\/|repl\/).*|ffi\/(native|layout|load)\.ts)$/],
-    [/^ffi\/load\.ts$/, /^ffi\/(native|bun|deno)\.ts$/],
+    [/^ffi\/load\.ts$/, /^ffi\/(native|layout|bun|deno)\.ts$/],
     [/^ffi\/(bun|deno)\.ts$/, /^ffi\/(native|symbols)\.ts$/],
     [/^ffi\/native\.ts$/, /^ffi\/(layout|symbols)\.ts$/],
     [/^ffi\/(symbols|layout)\.ts$/, /^$/],
@@ -52,7 +52,7 @@ test("C: abi → core → checkpoint, backend.h; backends → backend.h and the 
   const plain = "csrc/(include/ctok|core/(status|tensor|fsq))\\.h";
   checkRules(files("csrc", /\.(c|h|inc|cu|cuh)$/), [
     [/^csrc\/include\//, /^$/],
-    [/^csrc\/abi\.c$/, /^csrc\/(include\/ctok|core\/job)\.h$/],
+    [/^csrc\/abi\.c$/, /^csrc\/(include\/ctok|core\/(job|lifetime))\.h$/],
     [/^csrc\/core\/(status|tensor)\./, /^csrc\/(include\/ctok|core\/(status|tensor))\.h$/],
     [/^csrc\/core\//, /^csrc\/(core\/\w+|checkpoint\/checkpoint|backends\/backend|include\/ctok)\.h$/],
     [/^csrc\/checkpoint\//, new RegExp(`^(csrc/checkpoint/\\w+\\.h|${plain})$`)],
