@@ -33,7 +33,9 @@ export {
   type VideoOrigin,
   type VideoWindow,
 } from "./src/tensor.ts";
-export { type ErrorCode, messageOf, TokenizerError } from "./src/errors.ts";
+export { type ErrorCode, messageOf, printable, TokenizerError } from "./src/errors.ts";
+export { readChunks, type ReadOptions } from "./src/files.ts";
+export { type FileKind, fileKind, kindOfName, readExtensions, writtenByCtok, writtenExtensions } from "./src/kinds.ts";
 export { defaultModel, defaultVideoModel, embeddedModels, publicModels } from "./src/models.ts";
 export {
   decodeTokens,

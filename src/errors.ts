@@ -64,6 +64,10 @@ export function expected(name: string, wanted: string, found: unknown, code: Err
   return new TokenizerError(code, `${name}: expected ${wanted}, found ${shown}`);
 }
 
+export function cancelled(signal: AbortSignal): TokenizerError {
+  return new TokenizerError("CANCELLED", "the work was cancelled by its AbortSignal", { cause: signal.reason });
+}
+
 /**
  * Text for a terminal, one line of it: what could move its cursor, change its colours, title or clipboard, or turn the
  * direction of reading is shown as an escape (`\x1b`, `\n`, `\u202e`). Messages and names hold what stands in files: who prints

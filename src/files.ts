@@ -1,24 +1,110 @@
 /**
  * Whole files in, whole files out. A file that ctok writes is there complete or not at all: the bytes go to a temporary file
- * in the same folder, reach the disk, and only then take the name. The system's refusals become TokenizerErrors here.
+ * in the same folder, reach the disk, and only then take the name. A name always stands for the file that was opened under
+ * it: that is looked at before the rename. The system's refusals become TokenizerErrors here. Called by all that reads or
+ * writes files but the checkpoints, which are C's (csrc/checkpoint).
  */
-import { createHash } from "node:crypto";
-import { type FileHandle, open, readFile, realpath, rename, rm, stat } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
-import { expected, messageOf, TokenizerError } from "./errors.ts";
+import { createHash, randomBytes } from "node:crypto";
+import { type BigIntStats, constants, readFileSync, readlinkSync } from "node:fs";
+import { type FileHandle, lstat, open, readdir, readlink, realpath, rename, rm, stat } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
+import process from "node:process";
+import { setImmediate, setTimeout } from "node:timers/promises";
+import { cancelled, expected, messageOf, TokenizerError } from "./errors.ts";
 
 /** Of a file that is read whole: no picture within `limitPixels` and no token file needs as much. */
-const mostBytes = 2 ** 31;
+const wholeFileBytes = 2 ** 31;
+const sliceBytes = 1 << 22, pipeBytes = 1 << 16;
+const longestWaitMs = 16;
+
+export interface ReadOptions {
+  /** Ends the reading with code CANCELLED, also while a pipe gives nothing. */
+  readonly signal?: AbortSignal | undefined;
+  /** A file of more is refused; of a pipe, reading ends there. Default 2^31. */
+  readonly mostBytes?: number;
+}
 
 /**
- * All bytes of a file. Throws FILE_MISSING when nothing is there; FILE_IO for a device, which may never end, for more than
- * 2 GiB, for a folder and what else the system refuses.
+ * All bytes of a file, or of a pipe until its writers have closed it. Throws FILE_MISSING when nothing is there; FILE_IO for a
+ * device, which may never end, for more than `mostBytes`, for a folder and what else the system refuses; CANCELLED.
  */
-export async function readWholeFile(path: string): Promise<Uint8Array> {
+export async function readWholeFile(path: string, options: ReadOptions = {}): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  let length = 0;
+  for await (const chunk of readPieces(path, options, true)) {
+    chunks.push(chunk);
+    length += chunk.length;
+  }
+  const [first] = chunks;
+  if (first && chunks.every(({ buffer }) => buffer === first.buffer)) return new Uint8Array(first.buffer, 0, length);
+  const whole = new Uint8Array(length);
+  for (let at = 0, i = 0; i < chunks.length; at += chunks[i++]!.length) whole.set(chunks[i]!, at);
+  return whole;
+}
+
+/** The same, piece by piece. */
+export function readChunks(path: string, options: ReadOptions = {}): AsyncGenerator<Uint8Array> {
+  return readPieces(path, options, false);
+}
+
+/** `isWhole`: the pieces of a regular file lie one behind the other in one buffer of its size, as far as that goes. */
+async function* readPieces(
+  path: string,
+  { signal, mostBytes = wholeFileBytes }: ReadOptions,
+  isWhole: boolean,
+): AsyncGenerator<Uint8Array> {
+  throwIfAborted(signal);
   const found = await io(path, "read", stat(path));
-  if (found.isCharacterDevice() || found.isBlockDevice()) throw expected(path, "a file", "a device", "FILE_IO");
-  if (found.size > mostBytes) throw expected(path, `at most ${mostBytes} bytes`, found.size, "FILE_IO");
-  return await io(path, "read", readFile(path));
+  if (found.isCharacterDevice() || found.isBlockDevice()) throw expected(path, "a file or pipe", "a device", "FILE_IO");
+  const tooLarge = (bytes: number | string) => expected(path, `at most ${mostBytes} bytes`, bytes, "FILE_IO");
+  if (found.size > mostBytes) throw tooLarge(found.size);
+  // Without O_NONBLOCK a pipe would keep a thread of the runtime's few, at its opening and at every read.
+  const isPipe = found.isFIFO(), flags = constants.O_RDONLY | (isPipe ? constants.O_NONBLOCK : 0);
+  const file = await io(path, "read", open(path, flags));
+  try {
+    const read = isPipe ? await pipeReader(file, path, signal) : (into: Uint8Array) => file.read(into, 0, into.length, null);
+    const whole = new Uint8Array(isWhole ? found.size : 0);
+    for (let length = 0;;) {
+      throwIfAborted(signal);
+      const left = found.size - length, size = left > 0 ? Math.min(left, sliceBytes) : pipeBytes;
+      const piece = length + size <= whole.length ? whole.subarray(length, length + size) : new Uint8Array(size);
+      const { bytesRead } = await io(path, "read", read(piece));
+      if (bytesRead === 0) return;
+      length += bytesRead;
+      if (length > mostBytes) throw tooLarge("more");
+      yield piece.buffer !== whole.buffer && bytesRead < size / 2 ? piece.slice(0, bytesRead) : piece.subarray(0, bytesRead);
+    }
+  } finally {
+    await file.close().catch(() => {}); // nothing was written
+  }
+}
+
+/**
+ * Reads of a pipe that was opened without blocking: each waits until there is something, zero bytes are the end. Of a pipe
+ * with a name and no writer yet, the first is waited for. Limit: one that comes and goes between two looks, having written
+ * nothing, was never there.
+ */
+async function pipeReader(file: FileHandle, path: string, signal: AbortSignal | undefined) {
+  const { ino } = await file.stat();
+  let isBegun = !await realpath(path).then(stat).then((named) => named.ino === ino, () => false); // "pipe:[123]" has no name
+  return async (into: Uint8Array): Promise<{ bytesRead: number }> => {
+    for (let wait = 0;; wait = Math.min(2 * wait + 1, longestWaitMs)) {
+      throwIfAborted(signal);
+      try {
+        const got = await file.read(into, 0, into.length, null);
+        if (got.bytesRead > 0) isBegun = true;
+        if (isBegun) return got;
+      } catch (error) {
+        if ((error as { code?: string }).code !== "EAGAIN") throw error;
+        isBegun = true; // there is a writer
+      }
+      await (wait ? setTimeout(wait) : setImmediate());
+    }
+  };
+}
+
+function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw cancelled(signal);
 }
 
 /**
@@ -39,14 +125,10 @@ export async function writeFileAtomic(
   }
 }
 
-/** The temporary files that this process is writing. */
-const held = new Set<string>();
-const mostNames = 100;
-
 /**
- * A file that is being written, under a temporary name beside its target: `.ctok-HASH-N.tmp`, of the target's name and the
- * first number that is free. A process that is killed leaves such a file; whoever next finishes the same target removes it.
- * Note: of two processes that write one target at once, the first to finish may so take the other's, which is then told.
+ * A file that is being written, under a temporary name beside its target that nobody can foresee: `.ctok-PLACE-PID-RANDOM.tmp`.
+ * A process that is killed leaves such a file; the next one that finishes a file in the folder removes it, where it can tell
+ * that its writer is gone.
  */
 export class PendingFile {
   readonly temporary: string;
@@ -61,20 +143,12 @@ export class PendingFile {
     this.#target = target;
     this.temporary = temporary;
     this.#file = file;
-    held.add(temporary);
   }
 
-  /** Throws FILE_IO for a folder or device, and where no file can be made. */
+  /** Throws FILE_IO for a folder, device or pipe, and where no file can be made. */
   static async create(path: string): Promise<PendingFile> {
-    const target = await targetOf(path);
-    for (let n = 0;; n++) {
-      const temporary = nameOf(target, n);
-      try {
-        return new PendingFile(path, target, temporary, await open(temporary, "wx"));
-      } catch (error) {
-        if ((error as { code?: string }).code !== "EEXIST" || n === mostNames) throw ioError(path, "write", error);
-      }
-    }
+    const target = await targetOf(path), temporary = temporaryName(target);
+    return new PendingFile(path, target, temporary, await io(path, "write", open(temporary, "wx")));
   }
 
   async write(bytes: Uint8Array): Promise<void> {
@@ -84,25 +158,38 @@ export class PendingFile {
     }
   }
 
-  /** Gives the file its name once it is on the disk, and removes what earlier writers of the same target left. */
+  /**
+   * Throws FILE_IO unless the temporary name still stands for the file that was made: others with the folder at their hands
+   * may have put another file or a link there. `publish` looks by itself; who lets a child write by the name looks before, too.
+   */
+  async verify(): Promise<void> {
+    const [ours, named] = await Promise.all([
+      io(this.#path, "write", this.#file.stat({ bigint: true })),
+      lstat(this.temporary, { bigint: true }).catch(() => undefined),
+    ]);
+    if (named && isSameFile(ours, named)) return;
+    const found = named ? "another" : "that another process has removed it";
+    throw new TokenizerError(
+      "FILE_IO",
+      `${this.#path}: expected the file that was begun at ${this.temporary}, found ${found}`,
+    );
+  }
+
+  /** Gives the file its name once it is on the disk, and removes what writers of the folder that are gone have left. */
   async publish(): Promise<void> {
     await io(this.#path, "write", this.#file.sync());
-    await io(this.#path, "write", this.#close());
-    await rename(this.temporary, this.#target).catch((error) => {
-      if (error.code !== "ENOENT") throw ioError(this.#path, "write", error);
-      throw expected(this.#path, "no other process to write it", "one that has finished it meanwhile", "FILE_IO");
-    });
+    await this.verify(); // open still, so that no other file can have its number
+    await io(this.#path, "write", rename(this.temporary, this.#target));
     this.#isPublished = true;
-    for (let n = 0, abandoned; (abandoned = nameOf(this.#target, n)) !== this.temporary; n++) {
-      if (!held.has(abandoned)) await rm(abandoned, { force: true }).catch(() => {}); // the file itself is there
-    }
+    await this.#close().catch(() => {}); // the file is there
+    await removeAbandoned(dirname(this.#target));
   }
 
   /** Removes the file unless it was published; never throws. */
   async discard(): Promise<void> {
+    const isOurs = !this.#isPublished && this.#isOpen && await this.verify().then(() => true, () => false);
     await this.#close().catch(() => {}); // the first failure is the one to report
-    if (!this.#isPublished) await rm(this.temporary, { force: true }).catch(() => {});
-    held.delete(this.temporary);
+    if (isOurs) await rm(this.temporary, { force: true }).catch(() => {});
   }
 
   async #close(): Promise<void> {
@@ -112,16 +199,65 @@ export class PendingFile {
   }
 }
 
-/** Note: a hash, because the target's own name may be as long as a name can be. */
-function nameOf(target: string, n: number): string {
-  const hash = createHash("sha256").update(basename(target)).digest("hex").slice(0, 16);
-  return join(dirname(target), `.ctok-${hash}-${n}.tmp`);
+/** Whether two names or handles are one file. */
+export function isSameFile(a: BigIntStats, b: BigIntStats): boolean {
+  return a.dev === b.dev && a.ino === b.ino;
 }
 
-/** Where the bytes finally go. Limit: regular files only; a rename onto /dev/stdout or a pipe would replace it. */
+// ---------------------------------------------------------------- temporary files
+/** PLACE, PID: a process number means something only in one boot and one space of such numbers (containers have their own). */
+const temporaryPattern = /^\.ctok-([0-9a-f]+)-(\d+)(?:-[0-9a-f]+)?\.tmp$/;
+/** After a day without a write the writer is taken for gone where its process cannot be looked up. */
+const abandonedMs = 86_400_000;
+const place = placeOf();
+/** The folders that this process has looked through. */
+const swept = new Set<string>();
+
+/** Note: not the target's name, which may be as long as a name can be. */
+function temporaryName(target: string): string {
+  return join(dirname(target), `.ctok-${place}-${process.pid}-${randomBytes(8).toString("hex")}.tmp`);
+}
+
+function placeOf(): string {
+  try {
+    const boot = readFileSync("/proc/sys/kernel/random/boot_id", "utf8"), space = readlinkSync("/proc/self/ns/pid");
+    return createHash("sha256").update(boot + space).digest("hex").slice(0, 12);
+  } catch { // not Linux, or not allowed to look: nobody else's
+    return randomBytes(6).toString("hex");
+  }
+}
+
+/** Once for each folder, as it may be large: who is killed and runs again looks again. */
+async function removeAbandoned(folder: string): Promise<void> {
+  if (swept.has(folder)) return;
+  if (swept.size === 10_000) swept.clear();
+  swept.add(folder);
+  for (const name of await readdir(folder).catch(() => [])) {
+    const [, at, pid] = temporaryPattern.exec(name) ?? [];
+    if (at === undefined) continue;
+    const path = join(folder, name), found = await lstat(path).catch(() => undefined);
+    const isAbandoned = at === place ? isGone(Number(pid)) : false;
+    const isOld = found !== undefined && Date.now() - found.mtimeMs > abandonedMs;
+    if (found?.isFile() && (isAbandoned || isOld)) await rm(path, { force: true }).catch(() => {}); // another's folder
+  }
+}
+
+function isGone(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return false;
+  } catch (error) {
+    return (error as { code?: string }).code === "ESRCH";
+  }
+}
+
+/**
+ * Where the bytes finally go: at the end of symbolic links, also where nothing is yet. Limit: regular files only; a rename
+ * onto /dev/stdout or a pipe would replace it.
+ */
 async function targetOf(path: string): Promise<string> {
   const found = await stat(path).catch(() => undefined); // unreadable or not there: opening the temporary file tells
-  if (!found) return path;
+  if (!found) return await endOfLinks(path);
   if (!found.isFile()) {
     throw expected(
       path,
@@ -133,11 +269,23 @@ async function targetOf(path: string): Promise<string> {
   return await io(path, "write", realpath(path));
 }
 
+const mostLinks = 40; // as the system's own
+
+async function endOfLinks(path: string): Promise<string> {
+  let end = path;
+  for (let n = 0; n < mostLinks; n++) {
+    const to = await readlink(end).catch(() => undefined);
+    if (to === undefined) return end;
+    end = resolve(await io(path, "write", realpath(dirname(end))), to);
+  }
+  throw expected(path, `at most ${mostLinks} symbolic links, one after the other`, "more", "FILE_IO");
+}
+
 async function io<T>(path: string, doing: "read" | "write", work: Promise<T>): Promise<T> {
   try {
     return await work;
   } catch (error) {
-    throw ioError(path, doing, error);
+    throw error instanceof TokenizerError ? error : ioError(path, doing, error);
   }
 }
 

@@ -5,7 +5,9 @@
 import { status } from "../ffi/layout.ts";
 import { LibraryMissing } from "../ffi/load.ts";
 import { type Engine, type JobInfo, NativeFailure } from "../ffi/native.ts";
-import { type ErrorCode, TokenizerError } from "./errors.ts";
+import { cancelled, type ErrorCode, TokenizerError } from "./errors.ts";
+
+export { cancelled };
 
 export interface JobOptions {
   /** Ends the work soon after it fires, with code CANCELLED; the error's cause is the signal's reason. */
@@ -52,10 +54,6 @@ function relocate(thrown: unknown, site: Error): TokenizerError {
   );
   error.stack = [`${error.name} [${error.code}]: ${error.message}`, ...frames].join("\n");
   return error;
-}
-
-export function cancelled(signal: AbortSignal): TokenizerError {
-  return new TokenizerError("CANCELLED", "the work was cancelled by its AbortSignal", { cause: signal.reason });
 }
 
 /**

@@ -32,7 +32,26 @@ export const options = {
   out: {
     type: "string",
     value: "FILE|DIR",
-    about: "DIR when it ends in /, is a folder, or there are many inputs; made as needed",
+    about:
+      "DIR when it ends in /, is a folder, or there are many inputs; made as needed; - is standard output, for one input",
+  },
+  overwrite: {
+    type: "boolean",
+    about: "replace files that ctok cannot tell for its own: token files and checkpoints of its own it replaces unasked",
+  },
+  video: {
+    type: "boolean",
+    about: "take a folder as one video, its pictures in natural order as the frames; otherwise each file in it counts",
+  },
+  "keep-partial": {
+    type: "boolean",
+    about: "of a video that is cut short, fails midway or is interrupted, keep what was done of it under the result's name",
+  },
+  container: {
+    type: "string",
+    value: "C",
+    about: "of a video on standard output (mkv, lossless, unless given)",
+    choices: ["mkv", "mp4", "mov"],
   },
   precision: {
     type: "string",
@@ -153,20 +172,24 @@ export function commandName(argv: readonly string[]): string | undefined {
   return parseArgs({ args: [...argv], options, strict: false }).positionals[0];
 }
 
-/** Throws a usage failure at an option that is unknown, not the command's, without its value, or outside its choices. */
+/** Throws a usage failure at an option that is unknown, not the command's, given twice, without its value, or outside its choices. */
 export function parseArguments(argv: readonly string[], accepts: readonly OptionName[]): Args {
   const known = [...accepts, ...globalOptions];
   const { tokens } = parseArgs({ args: [...argv], options, strict: false, tokens: true });
+  const seen = new Set<string>();
   for (const token of tokens) {
     if (token.kind !== "option") continue;
     const { name, rawName, value, inlineValue } = token;
     const option: Option | undefined = known.includes(name as OptionName) ? options[name as OptionName] : undefined;
     if (!option) throw usage(`unknown option ${rawName}${suggestion(name, known, "--")}`);
+    // Note: a file named --out=x among those that the shell's * gives is an option, too.
+    if (seen.has(name)) throw usage(`${rawName}: expected it once, found it twice`);
+    seen.add(name);
     if (option.type === "boolean" && value !== undefined) throw usage(`${rawName}: expected no value, found "${value}"`);
     if (option.type !== "string") continue;
     const wanted = wantedOf(option);
     if (!value) throw usage(`${rawName}: expected ${wanted}, found none`);
-    if (!inlineValue && value.startsWith("-")) {
+    if (!inlineValue && value.startsWith("-") && value !== "-") {
       throw usage(`${rawName}: expected ${wanted}, found ${value} (${rawName}=${value} forces it)`);
     }
     const [least, most] = option.range ?? [];

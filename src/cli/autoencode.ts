@@ -1,34 +1,54 @@
 /** ctok autoencode: images and videos to tokens and back, and how near the result is. */
-import { psnr, readImage, ssim, writeImage } from "../../mod.ts";
+import { psnr, readImage, ssim, writeImage, writtenExtensions } from "../../mod.ts";
 import { type Command, required } from "./args.ts";
-import { expandInputs, isVideoPath, planOutputs } from "./paths.ts";
-import { checkImage, eachFile, limitsOf, modelFor, ModelInUse, secondsSince } from "./run.ts";
-import { autoencodeVideo, checkMode, checkVideoOptions } from "./video.ts";
+import { filesOfModel, findInputs, type Input, Outputs, planOutputs } from "./paths.ts";
+import { checkImage, eachFile, kindsFor, limitsOf, modelFor, ModelInUse, secondsSince } from "./run.ts";
+import { Spool } from "./spool.ts";
+import { autoencodeVideo, checkMode, checkVideoOptions, videoExtension } from "./video.ts";
 
 export const autoencodeCommand: Command = {
   name: "autoencode",
   usage: "FILE… --out FILE|DIR",
   about: "images and videos to tokens and back, with PSNR and SSIM",
   accepts: [
-    ...["model", "out", "precision", "limit-pixels", "limit-frames"] as const,
-    ...["window", "stream", "chunk", "attention-frames", "start", "frames", "fps", "audio"] as const,
+    ...["model", "out", "overwrite", "video", "keep-partial", "container", "precision"] as const,
+    ...[
+      "limit-pixels",
+      "limit-frames",
+      "window",
+      "stream",
+      "chunk",
+      "attention-frames",
+      "start",
+      "frames",
+      "fps",
+      "audio",
+    ] as const,
   ],
 
   async run(args, report, signal) {
-    const inputs = expandInputs(args.inputs), out = required(args.out, "out");
+    const out = required(args.out, "out");
     checkMode(args);
+    await using spool = new Spool();
     await using models = new ModelInUse(args, { signal });
     const asked = args.model === undefined ? undefined : await models.of(args.model);
-    const files = planOutputs(inputs, out, (file) => (asked ? asked.info.isVideo : isVideoPath(file)) ? ".mp4" : ".png");
-    checkVideoOptions(args, files, await models.of(modelFor(files[0]!.file, args)));
+    const inputs = await findInputs(args, { kinds: kindsFor(asked), spool, signal });
+    const isVideo = ({ kind }: Input) => asked ? asked.info.isVideo : kind === "video";
+    const extensions = writtenExtensions[isVideo(inputs[0]!) ? "video" : "picture"];
+    const extensionOf = (input: Input) => isVideo(input) ? videoExtension(args) : ".png";
+    const files = planOutputs(inputs, out, { extensionOf, extensions, spool });
+    const outputs = new Outputs(args, files, await filesOfModel(args.model));
+    checkVideoOptions(args, files, await models.of(modelFor(files[0]!, args)));
     await eachFile(files, report, signal, async (io, job) => {
-      const { file, out } = io, tokenizer = await models.of(modelFor(file, args));
+      const { file, path, out, target } = io;
+      await outputs.admit(target, file);
+      const tokenizer = await models.of(modelFor(io, args));
       if (tokenizer.info.isVideo) return await autoencodeVideo(tokenizer, io, args, job, report);
-      checkImage(file, tokenizer.info.name);
+      checkImage(io, tokenizer.info.name);
       const start = performance.now();
-      const picture = await readImage(file, limitsOf(args));
+      const picture = await readImage(path, limitsOf(args));
       const again = await tokenizer.autoencode(picture, job);
-      await writeImage(out, again);
+      await writeImage(target, again);
       const [, height = 0, width = 0] = picture.shape, seconds = secondsSince(start);
       const decibels = psnr(picture, again);
       const similarity = Math.min(height, width) < 7 ? undefined : ssim(picture, again); // SSIM's window is 7x7

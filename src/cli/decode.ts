@@ -1,46 +1,63 @@
 /** ctok decode: token files to images and videos, with the model that each file names, or --model. */
 import { join, parse } from "node:path";
-import { type FallbackOrigin, loadTokens, type Tokenizer, TokenizerError, type Tokens, writeImage } from "../../mod.ts";
-import { type Command, required } from "./args.ts";
-import { expandInputs, type InOut, planOutputs } from "./paths.ts";
+import {
+  type FallbackOrigin,
+  loadTokens,
+  type Tokenizer,
+  TokenizerError,
+  type Tokens,
+  writeImage,
+  writtenExtensions,
+} from "../../mod.ts";
+import { type Args, type Command, required } from "./args.ts";
+import { filesOfModel, findInputs, type InOut, Outputs, planOutputs, standard } from "./paths.ts";
 import { Failure } from "./report.ts";
 import { eachFile, ModelInUse, secondsSince } from "./run.ts";
+import { Spool } from "./spool.ts";
 import { version } from "./version.ts";
-import { decodeVideo } from "./video.ts";
+import { decodeVideo, videoExtension } from "./video.ts";
 
 export const decodeCommand: Command = {
   name: "decode",
   usage: "TOKENS… --out FILE|DIR",
-  about: "token files to images (PNG) and videos (MP4), or by FILE's extension; the model is the one that a file names",
-  accepts: ["model", "out", "precision", "chunk", "attention-frames", "fps"],
+  about: "token files, or all in a folder, to images (PNG) and videos (MP4), or by FILE's extension; a file names its model",
+  accepts: [
+    ...["model", "out", "overwrite", "keep-partial", "container", "precision", "chunk", "attention-frames", "fps"] as const,
+  ],
 
   async run(args, report, signal) {
-    const files = planOutputs(expandInputs(args.inputs), required(args.out, "out"), () => ".png");
+    const out = required(args.out, "out");
+    await using spool = new Spool();
+    const inputs = await findInputs(args, { kinds: ["tokens"], spool, signal });
+    const extensions = [...writtenExtensions.picture, ...writtenExtensions.video];
+    const files = planOutputs(inputs, out, { extensionOf: () => ".png", extensions, spool });
     await using models = new ModelInUse(args, { half: "decoder", signal });
     const fallback = args.model === undefined ? undefined : fallbackOf(await models.of(args.model));
-    const taken = new Set(files.map(({ out }) => out));
+    const outputs = new Outputs(args, files, await filesOfModel(args.model));
+    for (const io of files) if (!io.isNamed) outputs.reserve(withExtension(io.target, ".mp4"), io.file);
     await eachFile(files, report, signal, async (io, job) => {
       const start = performance.now();
-      const tokens = await loadTokens(io.file, fallback);
+      const tokens = await loadTokens(io.path, fallback);
       const tokenizer = await models.of(args.model ?? tokens.origin.source).catch((error: Failure) => {
         const message = `${io.file}: its model cannot be opened, --model can name another: ${error.message}`;
         throw new Failure(error.exitCode, error.code, message, error.cause);
       });
       checkKind(io.file, tokens, tokenizer);
-      const outs = outsOf(tokens, io, taken), model = tokenizer.info.name;
+      const results = resultsOf(tokens, io, args), model = tokenizer.info.name;
+      for (const { target } of results) await outputs.admit(target, io.file);
       if (tokens.origin.video) {
-        for (const [n, out] of outs.entries()) {
-          await decodeVideo(tokenizer, tokens.main.at(n), { ...io, out }, args, job, report);
+        for (const [n, result] of results.entries()) {
+          await decodeVideo(tokenizer, tokens.main.at(n), result, args, job, report);
         }
-        return;
+        return results[0]!.target;
       }
       const pictures = await tokenizer.decode(tokens, { ...job, dtype: "uint8" });
       const [, height, width] = pictures.shape;
-      for (const [n, out] of outs.entries()) {
-        await writeImage(out, pictures.at(n));
+      for (const [n, { file, out, target }] of results.entries()) {
+        await writeImage(target, pictures.at(n));
         const seconds = secondsSince(start);
-        const facts = { file: io.file, out, ok: true, model, height, width, seconds };
-        report.result(facts, `${io.file} -> ${out}: ${height}x${width} pixels, ${seconds} s`);
+        const facts = { file, out, ok: true, model, height, width, seconds };
+        report.result(facts, `${file} -> ${out}: ${height}x${width} pixels, ${seconds} s`);
       }
     });
   },
@@ -62,20 +79,26 @@ function checkKind(file: string, { origin, main }: Tokens, { info }: Tokenizer):
   );
 }
 
-/** Where the results go. One keeps the planned name; those of a batch get a number, and must not meet other outputs. */
-function outsOf({ origin, main }: Tokens, { file, out, isNamed }: InOut, taken: Set<string>): string[] {
-  const batch = main.shape[0]!, { dir, name, ext } = parse(out);
-  const extension = origin.video && !isNamed ? ".mp4" : ext;
-  if (batch === 1) return [join(dir, name + extension)];
+/** Where the results go. One keeps the planned name, but for its extension; those of a batch get a number. */
+function resultsOf({ origin, main }: Tokens, io: InOut, args: Args): InOut[] {
+  const batch = main.shape[0]!, isSent = io.out === standard;
+  if (batch !== 1 && isSent) {
+    throw new TokenizerError(
+      "UNSUPPORTED",
+      `${io.file}: expected one result for standard output, found a batch of ${batch}`,
+    );
+  }
+  const extension = !origin.video ? undefined : isSent ? videoExtension(args) : io.isNamed ? undefined : ".mp4";
+  const planned = extension ? withExtension(io.target, extension) : io.target;
+  if (batch === 1) return [{ ...io, out: isSent ? io.out : planned, target: planned }];
+  const { dir, name, ext } = parse(planned);
   return Array.from({ length: batch }, (_, n) => {
-    const numbered = join(dir, `${name}-${String(n).padStart(String(batch - 1).length, "0")}${extension}`);
-    if (taken.has(numbered)) {
-      throw new TokenizerError(
-        "ARGUMENT",
-        `${file}: expected a free name for picture ${n}, found ${numbered} taken by another file`,
-      );
-    }
-    taken.add(numbered);
-    return numbered;
+    const target = join(dir, `${name}-${String(n).padStart(String(batch - 1).length, "0")}${ext}`);
+    return { ...io, out: target, target };
   });
+}
+
+function withExtension(path: string, extension: string): string {
+  const { dir, name } = parse(path);
+  return join(dir, name + extension);
 }

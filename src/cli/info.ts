@@ -22,7 +22,7 @@ export const infoCommand: Command = {
       return;
     }
     await using tokenizer = await openModel(model, args, { signal });
-    report.result(tokenizer.info, table(tokenizer.info));
+    report.result(tokenizer.info, ...table(tokenizer.info));
   },
 };
 
@@ -36,7 +36,7 @@ function row(name: string, kind: string, ...rest: string[]): string {
   return [name.padEnd(14), kind.padEnd(16), ...rest.map((text) => text.padEnd(36))].join(" ").trimEnd();
 }
 
-function table(info: ModelInfo): string {
+function table(info: ModelInfo): string[] {
   const { from, nonFinite, levels } = info;
   const kind = `${info.isDiscrete ? "discrete" : "continuous"} ${info.isVideo ? "video" : "image"} (from ${from.kind})`;
   const codebook = `${info.codebookSize} codes, levels ${levels.join(", ")} (from ${from.levels})`;
@@ -57,7 +57,7 @@ function table(info: ModelInfo): string {
     computes: `${info.precision} on ${
       info.deviceName ? `${info.device} (${info.deviceName})` : info.device
     }, ${info.kernels} kernels${info.threads ? `, ${info.threads} threads` : ""}`,
-  }).filter(([, value]) => value !== undefined).map(([key, value]) => `${key.padEnd(16)} ${value}`).join("\n");
+  }).filter(([, value]) => value !== undefined).map(([key, value]) => `${key.padEnd(16)} ${value}`);
 }
 
 function half(h: HalfInfo | undefined): string {

@@ -3,6 +3,7 @@
  * ctok, the command line: finds the command, prints help, turns Ctrl-C into an AbortSignal and failures into exit codes.
  * Runs on Bun as it is and on Deno by `deno run -A src/cli/main.ts`. Nothing opens the native library before a model is needed.
  */
+import { constants } from "node:os";
 import process from "node:process";
 import {
   type Command,
@@ -20,7 +21,7 @@ import { decodeCommand } from "./decode.ts";
 import { encodeCommand } from "./encode.ts";
 import { infoCommand } from "./info.ts";
 import { replCommand, runCommand } from "./repl.ts";
-import { exitCodes, Failure, Report } from "./report.ts";
+import { Failure, Report } from "./report.ts";
 import { version } from "./version.ts";
 
 const commands: readonly Command[] = [
@@ -36,7 +37,13 @@ const commands: readonly Command[] = [
 async function main(argv: readonly string[]): Promise<number> {
   let report = new Report({ json: argv.includes("--json"), stack: argv.includes("--stack") }); // until the arguments are known
   const abort = new AbortController();
-  process.once("SIGINT", () => abort.abort()); // a second Ctrl-C ends the process at once
+  let interruption = 0;
+  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    process.once(name, () => { // a second one ends the process at once
+      interruption ||= 128 + constants.signals[name];
+      abort.abort();
+    });
+  }
   process.stdout.on("error", (error) => report.unwritable(error));
   try {
     const name = commandName(argv), command = commands.find((c) => c.name === name);
@@ -50,7 +57,10 @@ async function main(argv: readonly string[]): Promise<number> {
     else if (command) await command.run(args, report, abort.signal);
     else throw usage("expected a command, found none");
   } catch (error) {
-    report.failure(abort.signal.aborted ? new Failure(exitCodes.interrupted, "CANCELLED", "interrupted") : error);
+    // With --keep-partial the error says what was kept.
+    const kept = error instanceof Failure && error.code === "CANCELLED" ? error : undefined;
+    const interrupted = new Failure(interruption, "CANCELLED", kept?.message ?? "interrupted", kept?.cause, kept?.facts);
+    report.failure(abort.signal.aborted ? interrupted : error);
   }
   return report.exitCode;
 }
@@ -74,7 +84,8 @@ Exit codes
   1    some files failed
   2    wrong usage; nothing was done
   3    a model or the native library could not be opened
-  130  interrupted; what was finished stays
+  129, 130, 143
+       interrupted by SIGHUP, Ctrl-C or SIGTERM; what was finished stays
 `;
 }
 

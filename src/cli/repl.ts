@@ -15,7 +15,7 @@ export const replCommand: Command = {
     const [model, ...more] = args.inputs;
     if (more.length > 0) throw usage(`expected at most one model, found ${args.inputs.length}`);
     const { runPiped, runRepl } = await import("../repl/repl.ts");
-    process.removeAllListeners("SIGINT"); // Ctrl-C is the REPL's
+    for (const name of ["SIGINT", "SIGTERM", "SIGHUP"]) process.removeAllListeners(name); // Ctrl-C is the REPL's
     if (process.stdin.isTTY) return await runRepl(model);
     const opening = model === undefined ? [] : [`await open(${JSON.stringify(model)});\n`];
     async function* input() {

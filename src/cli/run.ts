@@ -1,10 +1,20 @@
 /** What the commands that work through files share: opening models, and one file after the other. */
-import { mkdir } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { mkdir, rmdir } from "node:fs/promises";
 import { dirname } from "node:path";
-import { defaultModel, defaultVideoModel, messageOf, type OpenOptions, Tokenizer, TokenizerError } from "../../mod.ts";
+import {
+  defaultModel,
+  defaultVideoModel,
+  type FileKind,
+  messageOf,
+  type OpenOptions,
+  Tokenizer,
+  TokenizerError,
+} from "../../mod.ts";
 import type { Args } from "./args.ts";
-import { type InOut, isVideoPath } from "./paths.ts";
+import { type InOut, type Input, standard } from "./paths.ts";
 import { exitCodes, Failure, type Progress, type Report } from "./report.ts";
+import { sendOut } from "./spool.ts";
 
 /** Opens a model by the options of the command line; a failure carries the exit code for that. */
 export async function openModel(model: string, args: Args, options: OpenOptions): Promise<Tokenizer> {
@@ -47,16 +57,23 @@ export class ModelInUse implements AsyncDisposable {
   }
 }
 
-/** The model that an input takes: the one asked for, else the embedded one for what its path looks like. */
-export function modelFor(file: string, args: Args): string {
-  return args.model ?? (isVideoPath(file) ? defaultVideoModel : defaultModel);
+/** The model that an input takes: the one asked for, else the embedded one for what it is. */
+export function modelFor({ kind }: Input, args: Args): string {
+  return args.model ?? (kind === "video" ? defaultVideoModel : defaultModel);
 }
 
-/** Fails where an image model is given what looks like a video. */
-export function checkImage(file: string, model: string): void {
-  if (!isVideoPath(file)) return;
-  const found = "a video or a folder of frames, which a video model takes";
-  throw new TokenizerError("IMAGE", `${file}: expected an image, as ${model} takes, found ${found} (${defaultVideoModel})`);
+/** What is taken of a folder: what the model that was asked for takes, else pictures and videos, each by its own. */
+export function kindsFor(asked: Tokenizer | undefined): readonly FileKind[] {
+  return asked ? [asked.info.isVideo ? "video" : "picture"] : ["picture", "video"];
+}
+
+/** Fails where an image model is given what looks like a video, and where pixels are wanted and there are tokens. */
+export function checkImage({ file, kind }: Input, model: string): void {
+  if (kind !== "video" && kind !== "tokens") return;
+  const found = kind === "tokens"
+    ? "tokens, which ctok decode takes"
+    : `a video or a folder of frames, which a video model takes (${defaultVideoModel})`;
+  throw new TokenizerError("IMAGE", `${file}: expected an image, as ${model} takes, found ${found}`);
 }
 
 export function modelFailure(error: unknown): Failure {
@@ -69,35 +86,46 @@ export interface Job {
 }
 
 /**
- * Calls `work` on one file after the other. A failure is reported and the next file follows; an interruption ends all.
- * The folders of the outputs are made first, so that one that cannot be made costs no work.
+ * Calls `work` on one file after the other; it gives the result's place where that is not the planned one. A failure is reported and the next file follows; an interruption ends all.
+ * The folders of the outputs are made first, so that one that cannot be made costs no work; those that stay empty go again, as
+ * they may stand in the way of the right command.
  */
 export async function eachFile(
   files: readonly InOut[],
   report: Report,
   signal: AbortSignal,
-  work: (io: InOut, job: Job) => Promise<void>,
+  work: (io: InOut, job: Job) => Promise<string | void>,
 ): Promise<void> {
-  for (const folder of new Set(files.map(({ out }) => dirname(out)))) {
+  const made: string[] = [];
+  for (const folder of new Set(files.filter(({ failure }) => !failure).map(({ target }) => dirname(target)))) {
+    const missing: string[] = [];
+    for (let at = folder; !existsSync(at) && dirname(at) !== at; at = dirname(at)) missing.push(at);
     await mkdir(folder, { recursive: true }).catch((error) => {
       throw new TokenizerError("FILE_IO", `${folder}: expected a folder, or to make one, found ${messageOf(error)}`, {
         cause: error,
       });
     });
+    made.unshift(...missing); // those within others first
   }
   const start = performance.now();
   let failed = 0;
-  for (const [i, io] of files.entries()) {
-    try {
-      signal.throwIfAborted();
-      const onProgress = report.progress(files.length > 1 ? `${i + 1}/${files.length} ${io.file}` : io.file);
-      onProgress?.(0);
-      await work(io, { signal, ...(onProgress && { onProgress }) });
-    } catch (error) {
-      if (signal.aborted) throw error;
-      failed++;
-      report.failure(error, io.file);
+  try {
+    for (const [i, io] of files.entries()) {
+      try {
+        signal.throwIfAborted();
+        if (io.failure) throw io.failure;
+        const onProgress = report.progress(files.length > 1 ? `${i + 1}/${files.length} ${io.file}` : io.file);
+        onProgress?.(0);
+        const made = await work(io, { signal, ...(onProgress && { onProgress }) });
+        if (io.out === standard) await sendOut(made ?? io.target);
+      } catch (error) {
+        if (signal.aborted) throw error;
+        failed++;
+        report.failure(error, io);
+      }
     }
+  } finally {
+    for (const folder of made) await rmdir(folder).catch(() => {}); // not empty, as a rule
   }
   if (files.length > 1) {
     const seconds = secondsSince(start);

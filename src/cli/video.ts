@@ -1,10 +1,11 @@
 /**
  * What the commands do with videos. Frames go through as streams, a few in memory at a time; of an encoded video only its
- * tokens are kept. A video that is cut short gives the frames before that, and its failure says how many those are.
+ * tokens are kept. A video that is cut short, fails midway or is interrupted leaves nothing; with --keep-partial what was done
+ * of it, and the failure says how much that is.
  */
 import * as ctok from "../../mod.ts";
 import { type Args, type OptionName, usage } from "./args.ts";
-import { type InOut, isVideoPath } from "./paths.ts";
+import { type InOut, standard } from "./paths.ts";
 import { exitCodes, Failure, type Report } from "./report.ts";
 import { type Job, limitsOf, secondsSince } from "./run.ts";
 
@@ -21,28 +22,38 @@ export function checkMode(args: Args): void {
 export function checkVideoOptions(args: Args, files: readonly InOut[], first: ctok.Tokenizer): void {
   const names: readonly OptionName[] = ["window", "stream", "start", "frames", "fps", "audio", "limit-frames"];
   const given = names.find((name) => args[name] !== undefined);
-  const isAnyVideo = args.model === undefined ? files.some(({ file }) => isVideoPath(file)) : first.info.isVideo;
+  const isAnyVideo = args.model === undefined ? files.some(({ kind }) => kind === "video") : first.info.isVideo;
   if (given && !isAnyVideo) throw usage(`--${given}: expected a video among the inputs, found only images`);
+}
+
+/** Extension of a video that the user does not name: the one to look at, or on standard output the exact one. */
+export function videoExtension(args: Args): string {
+  return args.out === standard ? `.${args.container ?? "mkv"}` : ".mp4";
 }
 
 export async function encodeVideo(
   tokenizer: ctok.Tokenizer,
-  { file, out }: InOut,
+  { file, path, out, target }: InOut,
   format: ctok.TokenFormat,
   args: Args,
   job: Job,
   report: Report,
 ): Promise<void> {
-  const start = performance.now(), source = await openSource(file, args, job);
+  const start = performance.now(), source = await openSource(file, path, args, job);
   const parts: ctok.Tokens[] = [];
   const options = { ...encodeOptions(args, source, job), preQuant: args["pre-quant"] ?? false };
-  for await (const part of tokenizer.encodeStream(source.frames, options)) {
-    parts.push(withoutCodes(part));
-    showPace(job, start, part.firstFrame + part.numFrames, source.info.numFrames);
+  try {
+    for await (const part of tokenizer.encodeStream(source.frames, options)) {
+      parts.push(withoutCodes(part));
+      showPace(job, start, part.firstFrame + part.numFrames, source.info.numFrames);
+    }
+    job.signal.throwIfAborted();
+  } catch (error) {
+    if (!args["keep-partial"] || parts.length === 0) throw error;
+    source.damage = error;
   }
-  job.signal.throwIfAborted();
   const tokens = ctok.joinTokens(parts);
-  await ctok.saveTokens(out, tokens, { format });
+  await ctok.saveTokens(target, tokens, { format });
   const { main, origin: { model, height, width, video } } = tokens, frames = video!.frames;
   const facts = {
     ...{ file, out, ok: true, model, format, kind: main.kind, shape: main.shape, height, width },
@@ -51,14 +62,14 @@ export async function encodeVideo(
   const grid = main.shape.slice(-3).join("x"), windows = video!.windows?.length;
   const mode = windows === undefined ? "seamless" : `in ${windows} window${windows === 1 ? "" : "s"}`;
   const text = `${tellFrames(frames)} of ${height}x${width} pixels, ${grid} tokens ${mode}, ${tellPace(frames, start)}`;
-  finish(report, source, facts, `${text}${source.info.hasAudio ? "; audio left out" : ""}`);
+  finish(report, job, source.damage, facts, `${text}${source.info.hasAudio ? "; audio left out" : ""}`, parts.length);
 }
 
 /** `tokens` are those of one video: a tensor that knows its origin. */
 export async function decodeVideo(
   tokenizer: ctok.Tokenizer,
   tokens: ctok.Tensor,
-  { file, out }: InOut,
+  { file, out, target }: InOut,
   args: Args,
   job: Job,
   report: Report,
@@ -68,20 +79,20 @@ export async function decodeVideo(
   const fps = args.fps ?? { num, den };
   const decoded = tokenizer.decodeStream([tokens], decodeOptions(tokenizer, args, job));
   const onFrame = (done: number) => showPace(job, start, done, video?.frames);
-  const { frames, height, width } = await writeVideo(out, decoded, { fps, signal: job.signal }, onFrame);
+  const { frames, height, width, damage } = await writeVideo(target, decoded, { fps }, args, job, onFrame);
   const { name: model } = tokenizer.info, mode = video?.windows ? "window" : "stream";
   const facts = { file, out, ok: true, model, height, width, frames, fps: tellRate(fps), mode, ...pace(frames, start) };
-  report.result(facts, `${file} -> ${out}: ${tellFrames(frames)} of ${height}x${width} pixels, ${tellPace(frames, start)}`);
+  finish(report, job, damage, facts, `${tellFrames(frames)} of ${height}x${width} pixels, ${tellPace(frames, start)}`);
 }
 
 export async function autoencodeVideo(
   tokenizer: ctok.Tokenizer,
-  { file, out }: InOut,
+  { file, path, out, target }: InOut,
   args: Args,
   job: Job,
   report: Report,
 ): Promise<void> {
-  const start = performance.now(), source = await openSource(file, args, job), { info } = source;
+  const start = performance.now(), source = await openSource(file, path, args, job), { info } = source;
   const originals: ctok.Tensor<"uint8">[] = []; // those on their way: as many as the streams read ahead
   const quality = new Quality();
   async function* remembered() {
@@ -98,10 +109,10 @@ export async function autoencodeVideo(
     }
   }
   const isAudioKept = args.audio === true && info.hasAudio;
-  const audio = { audioFrom: file, audioStartSeconds: (args.start ?? 0) * info.fps.den / info.fps.num };
-  const options = { fps: info.fps, signal: job.signal, ...(isAudioKept && audio) };
+  const audio = { audioFrom: path, audioStartSeconds: (args.start ?? 0) * info.fps.den / info.fps.num };
+  const options = { fps: info.fps, ...(isAudioKept && audio) };
   const onFrame = (done: number) => showPace(job, start, done, info.numFrames);
-  const { frames, height, width } = await writeVideo(out, compared(), options, onFrame);
+  const { frames, height, width, damage } = await writeVideo(target, compared(), options, args, job, onFrame);
   const { psnr, ssim } = quality;
   const facts = {
     ...{ file, out, ok: true, model: tokenizer.info.name, height, width, frames, fps: source.fps, ...modeOf(args) },
@@ -111,7 +122,7 @@ export async function autoencodeVideo(
   const left = info.hasAudio ? "; audio left out (--audio takes it along)" : args.audio ? "; it has no audio" : "";
   const note = isAudioKept ? "; audio taken along" : left;
   const text = `${tellFrames(frames)} of ${height}x${width} pixels, PSNR ${psnr.toFixed(2)} dB, ${similarity}`;
-  finish(report, source, facts, `${text}, ${tellPace(frames, start)}${note}`);
+  finish(report, job, source.damage ?? damage, facts, `${text}, ${tellPace(frames, start)}${note}`);
 }
 
 // ---------------------------------------------------------------- sources
@@ -120,11 +131,11 @@ interface Source {
   readonly frames: AsyncIterable<ctok.Tensor<"uint8">>;
   readonly fps: string;
   readonly info: ctok.VideoInfo;
-  /** Why the frames ended before the video did, once they have. */
-  damage: ctok.TokenizerError | undefined;
+  /** Why the frames ended before the video did, once they have; what is there is to be kept. */
+  damage: unknown;
 }
 
-async function openSource(file: string, args: Args, { signal }: Job): Promise<Source> {
+async function openSource(file: string, path: string, args: Args, { signal }: Job): Promise<Source> {
   const { start, frames: most, fps, "limit-frames": limitFrames } = args;
   const wanted = {
     ...limitsOf(args),
@@ -133,7 +144,7 @@ async function openSource(file: string, args: Args, { signal }: Job): Promise<So
     ...(most !== undefined && { frames: most }),
     ...(fps !== undefined && { fps }),
   };
-  const video = await ctok.framesOf(file, signal, wanted);
+  const video = await ctok.framesOf(path, signal, wanted);
   async function* frames() {
     let count = 0;
     try {
@@ -142,7 +153,7 @@ async function openSource(file: string, args: Args, { signal }: Job): Promise<So
         yield frame;
       }
     } catch (error) { // the frames end here, so that the streams finish those before
-      if (count === 0 || signal.aborted || !(error instanceof ctok.TokenizerError)) throw error;
+      if (!args["keep-partial"] || count === 0 || signal.aborted) throw error;
       source.damage = error;
     }
   }
@@ -150,11 +161,21 @@ async function openSource(file: string, args: Args, { signal }: Job): Promise<So
   return source;
 }
 
-/** Reports the result; of a damaged video, throws the failure that says what there is nevertheless. */
-function finish(report: Report, { file, damage }: Source, facts: { out: string; frames: number }, text: string): void {
-  if (!damage) return report.result(facts, `${file} -> ${facts.out}: ${text}`);
-  const message = `${damage.message}; ${facts.out} holds the ${tellFrames(facts.frames)} before that`;
-  throw new Failure(exitCodes.failed, damage.code, message, damage, facts);
+/** Reports the result; of what ended early, throws the failure that says what is kept of it. */
+function finish(
+  report: Report,
+  { signal }: Job,
+  damage: unknown,
+  facts: { file: string; out: string; frames: number },
+  text: string,
+  parts?: number,
+): void {
+  if (damage === undefined) return report.result(facts, `${facts.file} -> ${facts.out}: ${text}`);
+  const code = signal.aborted ? "CANCELLED" : damage instanceof ctok.TokenizerError ? damage.code : "INTERNAL";
+  const said = signal.aborted ? "interrupted" : ctok.messageOf(damage);
+  const kept = `${tellFrames(facts.frames)}${parts ? ` in ${parts} part${parts === 1 ? "" : "s"}` : ""}`;
+  const message = `${said}; ${facts.out} keeps the ${kept} before that (--keep-partial)`;
+  throw new Failure(exitCodes.failed, code, message, damage, { ...facts, isPartial: true, ...(parts && { parts }) });
 }
 
 // ---------------------------------------------------------------- streams
@@ -176,25 +197,37 @@ function withoutCodes(part: ctok.TokenPart): ctok.Tokens {
   return new ctok.Tokens(part.origin, Object.fromEntries(kept.map((kind) => [kind, part[kind]])));
 }
 
-/** Writes frames as they come; the first one says how large they are. */
+/** Writes frames as they come; the first one says how large they are. `damage`: why they ended early, and are kept. */
 async function writeVideo(
   out: string,
   frames: AsyncIterable<ctok.Tensor<"uint8">>,
-  options: Omit<ctok.VideoSinkOptions, "height" | "width">,
+  options: Omit<ctok.VideoSinkOptions, "height" | "width" | "signal">,
+  { "keep-partial": isKept }: Args,
+  { signal }: Job,
   onFrame: (done: number) => void,
-): Promise<{ frames: number; height: number; width: number }> {
-  let sink: ctok.VideoSink | undefined, height = 0, width = 0;
+): Promise<{ frames: number; height: number; width: number; damage: unknown }> {
+  let sink: ctok.VideoSink | undefined, height = 0, width = 0, damage: unknown;
   try {
     for await (const frame of frames) {
       [height = 0, width = 0] = frame.shape;
-      sink ??= await ctok.createVideo(out, { ...options, height, width });
+      sink ??= await ctok.createVideo(out, { ...options, height, width, ...(!isKept && { signal }) });
       await sink.write(frame.data);
       onFrame(sink.numFrames);
     }
+  } catch (error) {
+    if (!isKept || !sink?.numFrames) {
+      await sink?.abort();
+      throw error;
+    }
+    damage = error;
+  }
+  try {
     await sink!.close(); // a stream without a frame has thrown
-    return { frames: sink!.numFrames, height, width };
+    return { frames: sink!.numFrames, height, width, damage };
+  } catch (error) {
+    throw damage ?? error; // it was the writing that failed
   } finally {
-    await sink?.abort();
+    await sink!.abort();
   }
 }
 

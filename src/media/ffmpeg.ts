@@ -142,6 +142,7 @@ function start(path: string, args: readonly string[], options: RunOptions): Ffmp
     stdio: ["pipe", "pipe", "pipe"],
     env: { ...process.env, AV_LOG_FORCE_NOCOLOR: "1" },
     windowsHide: true,
+    detached: true, // a terminal's Ctrl-C is for us: who works with the child decides how it ends
   });
   if (options.stdin !== "pipe") child.stdin.end();
   child.stdin.on("error", () => {}); // a child that left early: `ended` says why

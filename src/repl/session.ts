@@ -9,8 +9,6 @@ import type { Screen } from "./screen.ts";
 type Video = ctok.Tensor<"uint8">; // [1, T, H, W, 3]
 type Picture = ctok.Tensor<"uint8">; // [1, H, W, 3]
 
-const videoExtensions = [".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".y4m", ".gif"];
-const tokenExtensions: readonly string[] = ctok.tokenFormats.map((format) => `.${format}`);
 /** Frames of a video that load keeps unless told otherwise. */
 const defaultFrames = 33;
 
@@ -168,9 +166,9 @@ export class Session implements AsyncDisposable {
     path: string,
     { frames = defaultFrames, ...limits }: { frames?: number; limitPixels?: number } = {},
   ) => {
-    const extension = extname(path).toLowerCase();
-    if (tokenExtensions.includes(extension)) return await ctok.loadTokens(path);
-    if (!videoExtensions.includes(extension)) return await ctok.readImage(path, limits);
+    const kind = extname(path).toLowerCase() === ".gif" ? "video" : await ctok.fileKind(path);
+    if (kind === "tokens") return await ctok.loadTokens(path);
+    if (kind !== "video") return await ctok.readImage(path, limits);
     const source = await ctok.framesOf(path, this.#abort.signal, { frames, ...limits });
     return stackFrames(await Array.fromAsync(source.frames));
   };

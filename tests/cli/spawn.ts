@@ -1,5 +1,6 @@
 /** The command line as its tests run it: spawned by the runtime that runs the tests. */
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
 import { spawn } from "node:child_process";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -24,8 +25,8 @@ export interface How {
   shell?: string;
   /** Called once, with the process's id. */
   onStart?: (pid: number) => void;
-  /** Called at each output, with a way to interrupt. */
-  onOutput?: (interrupt: () => void) => void;
+  /** Called at each output, with a way to interrupt; the first signal is sent. */
+  onOutput?: (interrupt: (signal?: NodeJS.Signals) => void) => void;
   /** Whether an interruption goes to the children too, as a terminal's Ctrl-C does. */
   isGroup?: boolean;
 }
@@ -41,10 +42,14 @@ export function ctok(args: readonly string[], how: How = {}): Promise<Ended> {
   });
   if (child.pid !== undefined) onStart?.(child.pid);
   const ended = { code: null as Ended["code"], stdout: "", stderr: "" };
+  let isInterrupted = false;
   child.stdout.setEncoding("utf8").on("data", (text: string) => {
     ended.stdout += text;
     // Note: after child.kill, Deno tells the signal and not the exit code.
-    onOutput?.(() => process.kill(isGroup ? -child.pid! : child.pid!, "SIGINT"));
+    onOutput?.((signal = "SIGINT") => {
+      if (!isInterrupted) process.kill(isGroup ? -child.pid! : child.pid!, signal);
+      isInterrupted = true;
+    });
   });
   child.stderr.setEncoding("utf8").on("data", (text: string) => ended.stderr += text);
   return new Promise((resolve, reject) => {
@@ -61,3 +66,17 @@ export async function ctokEnds(code: number, args: readonly string[], how?: How)
 }
 
 export const lines = (text: string) => text.split("\n").filter(Boolean).map((line) => JSON.parse(line));
+
+/** A shell script in which `ctok` is the command line. */
+export function shell(script: string, cwd: string): Promise<{ code: number | null; stdout: Buffer; stderr: string }> {
+  const quoted = runtimeCommand.map((word) => `'${word}'`).join(" ");
+  const child = spawn("bash", ["-c", `ctok() { ${quoted} "$@"; }\n${script}`], { cwd, stdio: ["ignore", "pipe", "pipe"] });
+  const stdout: Buffer[] = [];
+  let stderr = "";
+  child.stdout.on("data", (chunk: Buffer) => stdout.push(chunk));
+  child.stderr.setEncoding("utf8").on("data", (text: string) => stderr += text);
+  return new Promise((resolve, reject) => {
+    child.on("error", reject);
+    child.on("close", (code) => resolve({ code, stdout: Buffer.concat(stdout), stderr }));
+  });
+}

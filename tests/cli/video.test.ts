@@ -9,8 +9,8 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promis
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Buffer } from "node:buffer";
+import process from "node:process";
 import { after, test } from "node:test";
-import { setImmediate as turn } from "node:timers/promises";
 import { framesOf, loadTokens, psnr, saveTokens, Tensor, Tokenizer, Tokens, writeImage } from "mod.ts";
 import { findFfmpeg } from "../../src/media/ffmpeg.ts";
 import { withWeights } from "../support.ts";
@@ -157,23 +157,23 @@ test("1080p with audio, a few frames: there and back", needs, async () => {
 });
 
 // ---------------------------------------------------------------- what counts as a video
-test("a folder of images is a video, and so is a photo for a video model", needs, async () => {
+test("a folder of images is a video when asked, and so is a photo for a video model", needs, async () => {
   const dir = await folder("frames"), images = join(dir, "frames");
   await mkdir(images);
   const { frames } = await read(small(dir));
   for (let i = 0; i < 11; i++) await writeImage(join(images, `f${i}.png`), frames[i]!); // f10 comes after f9
   const runs: [args: string[], frames: number, fps: string][] = [
-    [["frames/"], 11, "25/1"],
-    [["frames", "--fps", "25/2"], 11, "25/2"],
-    [["frames", "--model", "nano-DV4x8x8", "--start", "9"], 2, "25/1"],
+    [["frames/", "--video"], 11, "25/1"],
+    [["frames", "--video", "--fps", "25/2"], 11, "25/2"],
+    [["frames", "--video", "--model", "nano-DV4x8x8", "--start", "9"], 2, "25/1"],
     [[cat, "--model", "nano-DV4x8x8"], 1, "25/1"],
   ];
   for (const [args, count, fps] of runs) {
     const [done] = said((await ctokEnds(0, ["encode", ...args, "--out", "out/", "--json"], { cwd: dir })).stdout);
     assert.deepEqual([done!.model, done!.frames, done!.fps], ["nano-DV4x8x8", count, fps]);
   }
-  await ctokEnds(0, ["encode", "frames", "--stream", "--out", "whole.npy"], { cwd: dir });
-  const silent = await ctokEnds(0, ["autoencode", "frames/", "--window", "11", "--audio", "--out", "again.mkv"], {
+  await ctokEnds(0, ["encode", "frames", "--video", "--stream", "--out", "whole.npy"], { cwd: dir });
+  const silent = await ctokEnds(0, ["autoencode", "frames/", "--video", "--window", "11", "--audio", "--out", "again.mkv"], {
     cwd: dir,
   });
   assert.match(silent.stdout, /; it has no audio\n$/);
@@ -193,9 +193,9 @@ test("each input takes its own model; one that does not fit is told", needs, asy
     ["nano-DI8x8", [1, 38, 58]],
     ["nano-DV4x8x8", [1, 1, 8, 12]],
   ]);
-  for (const input of [file, "out/"]) {
+  for (const input of [[file], ["out/", "--video"]]) {
     for (const command of ["encode", "autoencode"]) {
-      const { stderr } = await ctokEnds(1, [command, input, "--model", "nano-DI8x8", "--out", "x/"], { cwd: dir });
+      const { stderr } = await ctokEnds(1, [command, ...input, "--model", "nano-DI8x8", "--out", "x/"], { cwd: dir });
       assert.match(
         stderr,
         /: expected an image, as nano-DI8x8 takes, found a video .* which a video model takes \(nano-DV4x8x8\)/,
@@ -214,7 +214,7 @@ test("each input takes its own model; one that does not fit is told", needs, asy
   }
   const { stderr } = await ctokEnds(1, ["decode", "out/small.safetensors", "--out", "x.png"], { cwd: dir });
   assert.match(stderr, /x\.png: expected one of \.mp4, \.mov, \.mkv, found "\.png"/);
-  assert.deepEqual(await readdir(join(dir, "x")), []);
+  assert.ok(!existsSync(join(dir, "x")));
 });
 
 test("odd sizes, and a phone's rotated clip, keep their size", needs, async () => {
@@ -266,41 +266,56 @@ test(
 );
 
 // ---------------------------------------------------------------- bad input
-test("a clip cut short: the frames so far are kept, and the failure says how many", needs, async () => {
-  const dir = await folder("cut");
-  const whole = await readFile(make(join(dir, "whole.mp4"), "-i", small(dir), "-c", "copy", "-movflags", "+faststart"));
-  await writeFile(join(dir, "cut.mp4"), whole.subarray(0, whole.length * 0.6));
-  const { frames: readable } = await framesOf(join(dir, "cut.mp4"));
-  let count = 0;
-  await assert.rejects(async () => {
-    for await (const _ of readable) count++;
-  }, { code: "VIDEO" });
-  assert.ok(count > 5 && count < 30, `${count} frames`);
+test(
+  "a clip cut short leaves nothing; with --keep-partial the frames before, and the failure says how many",
+  needs,
+  async () => {
+    const dir = await folder("cut");
+    const whole = await readFile(make(join(dir, "whole.mp4"), "-i", small(dir), "-c", "copy", "-movflags", "+faststart"));
+    await writeFile(join(dir, "cut.mp4"), whole.subarray(0, whole.length * 0.6));
+    const { frames: readable } = await framesOf(join(dir, "cut.mp4"));
+    let count = 0;
+    await assert.rejects(async () => {
+      for await (const _ of readable) count++;
+    }, { code: "VIDEO" });
+    assert.ok(count > 5 && count < 30, `${count} frames`);
 
-  const text = await ctokEnds(1, ["encode", "cut.mp4", "whole.mp4", "--out", "out"], { cwd: dir });
-  const kept = `${count} frames were read; .*; out/cut\\.safetensors holds the ${count} frames before that`;
-  assert.match(text.stderr, new RegExp(`^ctok: cut\\.mp4: expected a whole video, .*${kept}\n1 of 2 files done`, "s"));
-  assert.match(text.stdout, /^whole\.mp4 -> .*\n$/);
-  assert.equal((await loadTokens(join(dir, "out/cut.safetensors"))).origin.video?.frames, count);
-  await ctokEnds(0, ["decode", "out/cut.safetensors", "--out", "out/cut.mp4"], { cwd: dir });
-  assert.equal((await read(join(dir, "out/cut.mp4"))).frames.length, count);
+    for (const command of ["encode", "autoencode"]) {
+      const { stderr } = await ctokEnds(1, [command, "cut.mp4", "--out", "none/"], { cwd: dir });
+      assert.match(stderr, /^ctok: cut\.mp4: expected a whole video, /);
+      assert.doesNotMatch(stderr, /keeps/);
+      assert.ok(!existsSync(join(dir, "none")));
+    }
+    const text = await ctokEnds(1, ["encode", "cut.mp4", "whole.mp4", "--keep-partial", "--window", "9", "--out", "out"], {
+      cwd: dir,
+    });
+    const parts = Math.ceil(count / 9);
+    const kept = `; out/cut\\.safetensors keeps the ${count} frames in ${parts} parts before that \\(--keep-partial\\)`;
+    assert.match(text.stderr, new RegExp(`^ctok: cut\\.mp4: expected a whole video, .*${kept}\n1 of 2 files done`));
+    assert.match(text.stdout, /^whole\.mp4 -> .*\n$/);
+    assert.equal((await loadTokens(join(dir, "out/cut.safetensors"))).origin.video?.frames, count);
+    await ctokEnds(0, ["decode", "out/cut.safetensors", "--out", "out/cut.mp4"], { cwd: dir });
+    assert.equal((await read(join(dir, "out/cut.mp4"))).frames.length, count);
 
-  const json = await ctokEnds(1, ["autoencode", "cut.mp4", "--stream", "--out", "again.mp4", "--json"], { cwd: dir });
-  const [{ ok, code, frames, out }] = lines(json.stdout);
-  assert.deepEqual([ok, code, frames, out, json.stderr], [false, "VIDEO", count, "again.mp4", ""]);
-  assert.equal((await read(join(dir, "again.mp4"))).frames.length, count);
-});
+    const args = ["autoencode", "cut.mp4", "--stream", "--keep-partial", "--out", "again.mp4", "--json"];
+    const json = await ctokEnds(1, args, { cwd: dir });
+    const [{ ok, code, isPartial, frames, out }] = lines(json.stdout);
+    assert.deepEqual([ok, code, isPartial, frames, out, json.stderr], [false, "VIDEO", true, count, "again.mp4", ""]);
+    assert.equal((await read(join(dir, "again.mp4"))).frames.length, count);
+  },
+);
 
-test("a folder whose images change size midway keeps the frames before", needs, async () => {
+test("a folder whose images change size midway: the frames before, where they are asked for", needs, async () => {
   const dir = await folder("sizes"), images = join(dir, "frames");
   await mkdir(images);
   const flat = (height: number) => new Tensor("uint8", [height, 32, 3], new Uint8Array(height * 96));
   for (const [i, height] of [32, 32, 32, 40].entries()) await writeImage(join(images, `${i}.png`), flat(height));
-  const { stderr } = await ctokEnds(1, ["encode", "frames/", "--out", "t"], { cwd: dir });
-  assert.match(
-    stderr,
-    /expected every image to be 32 by 32 pixels, .* 40 by 32 in 3\.png; t holds the 3 frames before that\n$/,
-  );
+  const args = ["encode", "frames/", "--video", "--out", "t"];
+  const { stderr } = await ctokEnds(1, args, { cwd: dir });
+  assert.match(stderr, /expected every image to be 32 by 32 pixels, .* 40 by 32 in 3\.png\n$/);
+  assert.ok(!existsSync(join(dir, "t")));
+  const partial = await ctokEnds(1, [...args, "--keep-partial"], { cwd: dir });
+  assert.match(partial.stderr, /40 by 32 in 3\.png; t keeps the 3 frames in 1 part before that \(--keep-partial\)\n$/);
   assert.equal((await loadTokens(join(dir, "t"))).origin.video?.frames, 3);
 });
 
@@ -364,21 +379,47 @@ async function editMetadata(from: string, to: string, edits: Record<string, stri
 }
 
 // ---------------------------------------------------------------- interrupted
-for (const isGroup of [false, true]) {
-  const who = isGroup ? "from a terminal" : "to the process";
-  test(`Ctrl-C ${who} midway: 130, nothing of the result, and no FFmpeg left`, needs, async () => {
-    const dir = await folder("interrupt");
-    make(join(dir, "long.mp4"), "-stream_loop", "7", "-i", cars, "-c", "copy"); // 600 frames, of which few are done
+/** 200 frames of 128 by 192 pixels: few of them fit into the pipes between FFmpeg and ctok. */
+const frameBytes = 128 * 192 * 3;
+const longClip = (dir: string) => {
+  return make(join(dir, "long.mp4"), "-stream_loop", "2", "-i", cars, "-vf", "scale=192:128", "-frames:v", "200", ...h264);
+};
+
+/** Interrupts at the line that says that the first is done, once both FFmpegs work on the second; gives their commands. */
+function interruptsMidway(dir: string, signal: NodeJS.Signals, commands: string[], wanted: number) {
+  let isAsked = false;
+  return (interrupt: (signal: NodeJS.Signals) => void) => {
+    if (isAsked) return;
+    isAsked = true;
+    const look = () => {
+      const children = ffmpegsOf(dir);
+      if (children.length < wanted) return setTimeout(look, 5);
+      // Stopped, what reads gives no more frames: the work cannot come to its end before the signal does.
+      for (const { pid } of children) process.kill(pid, "SIGSTOP");
+      commands.push(...children.map(({ command }) => command));
+      interrupt(signal);
+    };
+    look();
+  };
+}
+
+for (
+  const [who, signal, code, isGroup] of [
+    ["Ctrl-C from a terminal", "SIGINT", 130, true],
+    ["SIGINT", "SIGINT", 130, false],
+    ["SIGTERM", "SIGTERM", 143, false],
+    ["SIGHUP", "SIGHUP", 129, false],
+  ] as const
+) {
+  test(`${who} midway: ${code}, nothing of the result, and no FFmpeg left`, needs, async () => {
+    const dir = await folder("interrupt"), children: string[] = [];
+    longClip(dir);
     small(dir);
-    let children: string[] = [];
     const args = ["autoencode", "small.mp4", "long.mp4", "--stream", "--chunk", "4", "--out", "out"];
-    const { stdout, stderr } = await ctokEnds(130, args, {
+    const { stdout, stderr } = await ctokEnds(code, args, {
       cwd: dir,
       isGroup,
-      onOutput: async (interrupt) => { // at the line that says that small.mp4 is done
-        while ((children = ffmpegsOf(dir)).length < 2) await turn();
-        interrupt();
-      },
+      onOutput: interruptsMidway(dir, signal, children, 2),
     });
     assert.match(stdout, /^small\.mp4 -> .*\n$/);
     assert.equal(stderr, "ctok: interrupted\n");
@@ -388,12 +429,62 @@ for (const isGroup of [false, true]) {
   });
 }
 
+for (const [command, extension] of [["encode", "safetensors"], ["autoencode", "mp4"]] as const) {
+  test(`Ctrl-C midway of ${command} with --keep-partial: whole parts under the final name, told`, needs, async () => {
+    const dir = await folder("partial"), long = longClip(dir);
+    small(dir);
+    let isAsked = false;
+    const args = [command, "small.mp4", "long.mp4", "--window", "5", "--keep-partial", "--json", "--out", "out"];
+    const { stdout, stderr } = await ctokEnds(130, args, {
+      cwd: dir,
+      isGroup: true,
+      onOutput: (interrupt) => {
+        if (isAsked) return;
+        isAsked = true;
+        const look = () => { // 55 frames are read: of those at most 40 are on their way, and no more will come
+          const reader = ffmpegsOf(dir).find(({ pid, command }) =>
+            command.includes(`file:${long}`) && writtenBy(pid) > 55 * frameBytes
+          );
+          if (!reader) return setTimeout(look, 5);
+          process.kill(reader.pid, "SIGSTOP");
+          interrupt("SIGINT");
+        };
+        look();
+      },
+    });
+    const [, { ok, code, message, isPartial, frames, parts }] = lines(stdout), out = `out/long.${extension}`;
+    assert.deepEqual([ok, code, isPartial, stderr], [false, "CANCELLED", true, ""]);
+    assert.ok(frames >= 5 && frames < 200, `${frames} frames`);
+    const kept = command === "encode" ? `${frames} frames in ${parts} parts?` : `${frames} frames`;
+    assert.match(message, new RegExp(`^interrupted; ${out} keeps the ${kept} before that \\(--keep-partial\\)$`));
+    if (command === "encode") {
+      const { origin: { video }, indices } = await loadTokens(join(dir, out));
+      assert.deepEqual([video?.frames, video?.windows?.length, indices.shape[1]], [frames, parts, 3 * parts]);
+      await using tokenizer = await Tokenizer.open("nano-DV4x8x8");
+      const first = tokenizer.encodeStream((await framesOf(long, undefined, { frames: 5 })).frames, { window: 5 });
+      for await (const part of first) assert.deepEqual(indices.data.slice(0, part.indices.data.length), part.indices.data);
+    } else {
+      assert.equal((await read(join(dir, out))).frames.length, frames);
+    }
+    assert.deepEqual((await readdir(join(dir, "out"))).sort(), [`long.${extension}`, `small.${extension}`]);
+  });
+}
+
+/** Bytes that a process has written, to pipes too. */
+function writtenBy(pid: number): number {
+  try {
+    return Number(/wchar: (\d+)/.exec(readFileSync(`/proc/${pid}/io`, "utf8"))![1]);
+  } catch {
+    return 0; // it has ended
+  }
+}
+
 /** The command lines of processes that work on files in a folder. */
-function ffmpegsOf(dir: string): string[] {
+function ffmpegsOf(dir: string): { pid: number; command: string }[] {
   return readdirSync("/proc").filter((name) => /^\d+$/.test(name)).flatMap((pid) => {
     try {
       const command = readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ");
-      return command.includes(`file:${dir}`) ? [command] : [];
+      return command.includes(`file:${dir}`) ? [{ pid: Number(pid), command }] : [];
     } catch {
       return []; // it has ended
     }
