@@ -6,6 +6,7 @@
 import { TokenizerError } from "../errors.ts";
 import { type Ending, findFfprobe, inputArgs, startFfprobe, tellEnding, throwIfAborted } from "./ffmpeg.ts";
 import { FfmpegLog } from "./ffmpeglog.ts";
+import { tooLarge } from "./image.ts";
 
 /** Of the beginning of a file. */
 export interface MediaFacts {
@@ -62,7 +63,7 @@ const entries = [
 ];
 
 /**
- * Throws VIDEO when `path` is nothing that FFmpeg reads, with its words; FFMPEG when ffprobe is not found or died; CANCELLED.
+ * Throws VIDEO when `path` is nothing that FFmpeg reads, with its words, or its pixels are too many; FFMPEG when ffprobe is not found or died; CANCELLED.
  * `wanted` is what the message says was expected.
  */
 export async function probeMedia(
@@ -78,6 +79,8 @@ export async function probeMedia(
     const message = `${path}: expected ffprobe to read it, found ${tellEnding(ending)}`;
     throw new TokenizerError("FFMPEG", message, { detail: 0 });
   }
+  const size = ending.code === 0 ? undefined : FfmpegLog.of(ending).excess(false);
+  if (size && size.height * size.width > limitPixels) throw tooLarge("VIDEO", path, limitPixels, size.height, size.width);
   if (ending.code !== 0) throw new TokenizerError("VIDEO", `${path}: expected ${wanted}, found: ${reasonOf(ending)}`);
   return toFacts(parseJson(path, text));
 }
