@@ -6,7 +6,7 @@
 import { TokenizerError } from "../errors.ts";
 import { type Ending, findFfprobe, inputArgs, startFfprobe, tellEnding, throwIfAborted } from "./ffmpeg.ts";
 import { FfmpegLog } from "./ffmpeglog.ts";
-import { tooLarge } from "./image.ts";
+import { tooLarge } from "./picture.ts";
 
 /** Of the beginning of a file. */
 export interface MediaFacts {
