@@ -17,14 +17,16 @@ const coarsestTick = 1 / 600;
 /**
  * Seconds of frames in order, as `start` and `fps`, or `times` with their average as `fps` where no constant rate puts each
  * within a tick of a coarse clock: 29.97 frames a second in whole milliseconds are constant. `hint`, a fraction such as
- * "30000/1001", is tried first and kept where a single frame tells no rate.
+ * "30000/1001", is tried first and kept where a single frame tells no rate. Times are rounded to microseconds and increase.
  */
 export function timesOf(seconds: readonly number[], hint?: string): FrameTimes {
   if (seconds.length === 0) return hint === undefined ? {} : { fps: hint };
   const steady = steadyRate(seconds, hint === undefined ? [] : [hint]);
   if (steady) return steady;
   const average = averageRate(seconds) ?? hint;
-  return { ...(average !== undefined && { fps: average }), times: seconds.map(toMicroseconds) };
+  const times: number[] = [];
+  for (const time of seconds) times.push(Math.max(toMicroseconds(time), toMicroseconds((times.at(-1) ?? -Infinity) + 1e-6)));
+  return { ...(average !== undefined && { fps: average }), times };
 }
 
 /** When frame `n` is shown; undefined where no time is known. */

@@ -17,6 +17,8 @@ export interface VideoFrames {
   readonly frames: AsyncIterable<VideoFrame>;
   /** Frames a second as a fraction such as "30000/1001"; the average where the rate varies. */
   readonly fps: string;
+  /** Width to height of a pixel as a ratio such as "16:11"; undefined when square or unknown. */
+  readonly sampleAspect: string | undefined;
   readonly info: VideoInfo;
 }
 
@@ -26,9 +28,10 @@ export interface VideoFrames {
  */
 export async function framesOf(path: string, signal?: AbortSignal, options: VideoOptions = {}): Promise<VideoFrames> {
   const source = await openVideo(path, { ...options, ...(signal && { signal }) });
-  const { height, width, fps } = source.info;
+  const { height, width, fps, sampleAspect: { num, den } } = source.info;
   async function* frames(): AsyncGenerator<VideoFrame> {
     for await (const { data, seconds } of source.frames()) yield new VideoFrame(height, width, data, seconds);
   }
-  return { frames: frames(), fps: `${fps.num}/${fps.den}`, info: source.info };
+  const sampleAspect = num === den ? undefined : `${num}:${den}`;
+  return { frames: frames(), fps: `${fps.num}/${fps.den}`, sampleAspect, info: source.info };
 }

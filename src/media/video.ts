@@ -31,7 +31,7 @@ import { FfmpegLog } from "./ffmpeglog.ts";
 import { findKey, findOtherSize, type MediaFacts, probeMedia, type VideoFacts } from "./ffprobe.ts";
 import { readImage } from "./image.ts";
 import { type NutHeader, NutReader } from "./nutreader.ts";
-import { tooLarge } from "./picture.ts";
+import { formatOf, tooLarge } from "./picture.ts";
 import { type Rate, rateOption, toRate } from "./rate.ts";
 
 export type { Rate } from "./rate.ts";
@@ -406,12 +406,20 @@ async function isStill(path: string): Promise<boolean> {
   } finally {
     await file.close();
   }
-  const text = String.fromCharCode(...bytes);
-  if (text.startsWith("\xff\xd8\xff")) return !motionExtensions.includes(extname(path).toLowerCase());
-  if (text.startsWith("\x89PNG\r\n\x1a\n")) return !await hasAnimation(path);
-  if (text.startsWith("RIFF") && text.slice(8, 12) === "WEBP") return text.slice(12, 16) !== "VP8X" || !(bytes[20]! & 2);
-  if (text.startsWith("II*\0") || text.startsWith("MM\0*")) return true;
-  return text.slice(4, 8) === "ftyp" && ["avif", "heic", "heix", "mif1"].includes(text.slice(8, 12));
+  switch (formatOf(bytes)) {
+    case "jpeg":
+      return !motionExtensions.includes(extname(path).toLowerCase());
+    case "png":
+      return !await hasAnimation(path);
+    case "webp": // Ref: RFC 9649, 2.7: a flag of the extended header
+      return bytes[15] !== 0x58 /* of "VP8X" */ || !(bytes[20]! & 2);
+    case "tiff":
+      return true;
+    case "heif": // which shares its first bytes with MP4
+      return ["avif", "heic", "heix", "mif1"].includes(String.fromCharCode(...bytes.subarray(8, 12)));
+    default:
+      return false;
+  }
 }
 
 /** Whether a PNG is animated: it says so before its first pixels. Ref: PNG, third edition, 11.3.6. */
