@@ -19,7 +19,7 @@ export type {
   PlanOptions,
   PlanShape,
 } from "./src/options.ts";
-export type { Frames, Parts } from "./src/stream.ts";
+export type { Frame, Frames, Parts } from "./src/stream.ts";
 export { joinTokens, windowsOf } from "./src/windows.ts";
 export type { JobOptions } from "./src/job.ts";
 export {
@@ -48,7 +48,7 @@ export {
 } from "./src/tokenfile.ts";
 export { codebookSize, codesFromIndices, indicesFromCodes } from "./src/fsq.ts";
 export { readImage, type ReadImageOptions, writeImage } from "./src/media/image.ts";
-export { framesOf, type VideoFrames } from "./src/media/frames.ts";
+export { framesOf, VideoFrame, type VideoFrames } from "./src/media/frames.ts";
 export { createVideo, type Rate, type VideoInfo, type VideoOptions } from "./src/media/video.ts";
 export type { VideoSink, VideoSinkOptions } from "./src/media/video.ts";
 export { detectGraphics, drawPicture, type Graphics, graphicsKinds } from "./src/graphics.ts";

@@ -121,8 +121,13 @@ export const encodeStreamOptions = z.strictObject({
   preQuant: z.boolean().default(false),
   /** As for `Tokenizer.open`, for this stream; the smaller one counts. */
   maxMemory,
-  /** Frames a second, such as "30000/1001": recorded with the tokens. */
+  /**
+   * Frames a second, such as "30000/1001": recorded with the tokens. Frames that know their times (those of framesOf) have theirs
+   * recorded: a start and this rate where it fits all of them, else another one or every time.
+   */
   fps: z.string().regex(/^\d+(\/\d+)?$/, "expected a fraction such as 30000/1001").optional(),
+  /** Width to height of a pixel, such as "16:11": recorded with the tokens. Default: square. */
+  sampleAspect: z.string().regex(/^[1-9]\d{0,9}:[1-9]\d{0,9}$/, "expected a ratio such as 16:11").optional(),
   signal,
 });
 export type EncodeStreamOptions = z.input<typeof encodeStreamOptions>;

@@ -11,10 +11,14 @@ import { type JobOptions, located, locatedSync } from "./job.ts";
 import type { DecodeStreamOptions, EncodeStreamOptions } from "./options.ts";
 import { asTokenParts, type OutputTensor, type Runner } from "./runner.ts";
 import { checkTensor, sliceAxis, Tensor, type TensorLike, TokenPart, Tokens, type VideoOrigin } from "./tensor.ts";
+import { VideoFrame } from "./media/frames.ts";
 import { cropOf, tokenInput } from "./tokeninput.ts";
+import { secondsOf, timesOf } from "./times.ts";
 import { sliceTime, windowOf } from "./windows.ts";
 
-export type Frames = AsyncIterable<TensorLike<"uint8">> | Iterable<TensorLike<"uint8">>;
+/** uint8 [H, W, 3]; `seconds`, where known: when it is shown, on the source's clock. */
+export type Frame = TensorLike<"uint8"> & { readonly seconds?: number };
+export type Frames = AsyncIterable<Frame> | Iterable<Frame>;
 export type Parts = AsyncIterable<Tokens | TensorLike> | Iterable<Tokens | TensorLike>;
 
 const defaultChunkFrames = 8;
@@ -31,6 +35,8 @@ export function limitOf(o: { maxMemory?: number | undefined }): RequestValues {
 interface Clip {
   bytes: Uint8Array;
   count: number;
+  /** When they are shown, where every one of them says so. */
+  seconds: readonly number[];
   firstFrame: number;
   height: number;
   width: number;
@@ -47,8 +53,8 @@ async function* gather(
   admit: (clip: Omit<Clip, "bytes">) => void,
 ): AsyncGenerator<Clip> {
   let buffer = new Uint8Array(0), size: readonly number[] = [];
-  let wanted = sizeOf(0), clips = 0, count = 0, frame = 0;
-  const clip = (): Clip => ({ bytes: buffer, count, firstFrame: frame - count, height: size[0]!, width: size[1]! });
+  let wanted = sizeOf(0), clips = 0, count = 0, frame = 0, seconds: number[] = [];
+  const clip = (): Clip => ({ bytes: buffer, count, seconds, firstFrame: frame - count, height: size[0]!, width: size[1]! });
   /** A whole clip where that is admitted, else as many frames as there are: the clip may end before it is too large. */
   const admitted = (least: number) => {
     try {
@@ -74,11 +80,13 @@ async function* gather(
       buffer = larger;
     }
     buffer.set(tensor.data, count++ * tensor.data.length);
+    if (typeof tensor.seconds === "number" && Number.isFinite(tensor.seconds)) seconds.push(tensor.seconds);
     frame++;
     if (count === wanted) {
       yield clip();
       wanted = sizeOf(++clips);
       count = 0;
+      seconds = [];
     }
   }
   if (count > 0) yield clip();
@@ -152,7 +160,8 @@ export async function* encodeStream(
       const video: VideoOrigin = {
         temporalFactor: factor,
         frames: count,
-        ...(o.fps && { fps: o.fps }),
+        ...timesOf(clip.seconds.length === count ? clip.seconds : [], o.fps),
+        ...(o.sampleAspect && { sampleAspect: o.sampleAspect }),
         ...(!stream && { windows: [windowOf(count, factor)] }),
       };
       const origin = runner.origin(height, width, pad_top, pad_left, video);
@@ -236,18 +245,33 @@ export async function* decodeClips(
   }
 }
 
-/** Frames one by one, uint8 [H, W, 3]. */
+/** Frames one by one, uint8 [H, W, 3]: VideoFrames where the tokens say when they are shown. */
 export async function* decodeStream(
   runner: Runner,
   parts: Parts,
   o: DecodeStreamOptions,
   site: Error,
-): AsyncGenerator<Tensor<"uint8">> {
-  for await (const clip of decodeClips(runner, parts, { ...o, dtype: "uint8" }, site)) {
+): AsyncGenerator<VideoFrame | Tensor<"uint8">> {
+  const videos: (VideoOrigin | undefined)[] = []; // of the parts whose frames are on their way
+  async function* noted() {
+    for await (const part of parts) {
+      videos.push((part instanceof Tokens ? part : part as Tensor).origin?.video);
+      yield part;
+    }
+  }
+  let n = 0; // within the first of them
+  for await (const clip of decodeClips(runner, noted(), { ...o, dtype: "uint8" }, site)) {
     const [, frames = 0, height = 0, width = 0] = clip.shape;
     for (let t = 0; t < frames; t++) {
       const { data } = sliceAxis(clip as Tensor<"uint8">, 1, t, t + 1);
-      yield new Tensor("uint8", [height, width, 3], data, { kind: "pixels" });
+      if (videos[0] && n === videos[0].frames) {
+        videos.shift();
+        n = 0;
+      }
+      const seconds = videos[0] && secondsOf(videos[0], n++);
+      yield seconds === undefined
+        ? new Tensor("uint8", [height, width, 3], data, { kind: "pixels" })
+        : new VideoFrame(height, width, data, seconds);
     }
   }
 }

@@ -8,7 +8,7 @@ import type { JobInfo, RequestValues } from "../ffi/native.ts";
 import { expected, TokenizerError } from "./errors.ts";
 import { describe, type ModelInfo } from "./info.ts";
 import { type JobOptions, located, locatedSync, runJob } from "./job.ts";
-import { framesOf } from "./media/frames.ts";
+import { framesOf, type VideoFrame } from "./media/frames.ts";
 import { resolveModel } from "./models.ts";
 import * as options from "./options.ts";
 import { type ImageInput, type Pixels, readPixels, sliceFrames } from "./pixels.ts";
@@ -113,8 +113,8 @@ export class Tokenizer implements AsyncDisposable {
       this.#checkPreQuant(o.preQuant);
       if (isVideo && typeof input === "string") {
         const parts: TokenPart[] = [];
-        const { frames, fps } = await framesOf(input, o.signal, { limitPixels: o.limitPixels });
-        const streamOptions = { ...o, window: o.window ?? defaultWindow, fps };
+        const { frames, fps, sampleAspect } = await framesOf(input, o.signal, { limitPixels: o.limitPixels });
+        const streamOptions = { ...o, window: o.window ?? defaultWindow, fps, sampleAspect };
         for await (const part of encodeStream(this.#runner, frames, streamOptions, new Error())) parts.push(part);
         return joinTokens(parts);
       }
@@ -225,8 +225,14 @@ export class Tokenizer implements AsyncDisposable {
     });
   }
 
-  /** Parts of tokens, or whole tokens of a video, back to frames: uint8 [H, W, 3] each. Errors: as decode. */
-  decodeStream(parts: Parts, streamOptions: options.DecodeStreamOptions = {}): AsyncGenerator<Tensor<"uint8">> {
+  /**
+   * Parts of tokens, or whole tokens of a video, back to frames: uint8 [H, W, 3] each, with the times at which they are shown
+   * where the tokens know them. Errors: as decode.
+   */
+  decodeStream(
+    parts: Parts,
+    streamOptions: options.DecodeStreamOptions = {},
+  ): AsyncGenerator<VideoFrame | Tensor<"uint8">> {
     const site = new Error();
     return locatedSync(() => {
       const o = options.parse(options.decodeStreamOptions, streamOptions, "options");

@@ -6,6 +6,7 @@
 import { concatAxis, nameOf, sliceAxis } from "./dense.ts";
 import { expected } from "./errors.ts";
 import { checkTokens } from "./origin.ts";
+import { type FrameTimes, secondsOf, timesOf } from "./times.ts";
 import {
   isContinued,
   type Origin,
@@ -94,36 +95,19 @@ function checkJoin(parts: readonly Tokens[]): VideoOrigin[] {
   });
 }
 
-/**
- * Times of consecutive parts as those of one video: the first start and the rate where every part begins when the rate says, within
- * the millisecond that some containers count in, else each frame's own. None where no part has any.
- */
-function joinTimes(videos: readonly VideoOrigin[]): Pick<VideoOrigin, "fps" | "start" | "times"> {
+/** Times of consecutive parts as those of one video. Frames of untimed parts with a rate come one after the other. */
+function joinTimes(videos: readonly VideoOrigin[]): FrameTimes {
   const { fps, start, times } = videos[0]!;
-  const without = videos.findIndex((v) => !v.times && !v.fps);
-  if (videos.every((v) => !v.times && v.start === undefined) || without >= 0) {
-    const other = videos.find((v) => v.fps !== fps || v.times || v.start !== undefined);
-    if (other && videos.length > 1) {
-      throw expected("parts", `frames a second ${fps ?? "unknown"} of all`, other.fps ?? "unknown");
-    }
-    return { ...(fps && { fps }), ...(start !== undefined && { start }) };
+  if (videos.length === 1) return { ...(fps && { fps }), ...(start !== undefined && { start }), ...(times && { times }) };
+  if (videos.every((v) => !v.times && v.start === undefined)) {
+    const other = videos.find((v) => v.fps !== fps);
+    if (other) throw expected("parts", `frames a second ${fps ?? "unknown"} of all`, other.fps ?? "unknown");
+    return fps ? { fps } : {};
   }
-  let frames = 0;
-  const isEven = videos.every((v) => {
-    const due = (start ?? 0) + frames / rateOf(v);
-    frames += v.frames;
-    return !v.times && v.fps === fps && Math.abs((v.start ?? 0) - due) <= 1.001e-3;
-  });
-  if (isEven) return { fps: fps!, ...(start && { start }) };
-  if (videos.length === 1) return { ...(fps && { fps }), times: times! };
-  const all = videos.flatMap((v) => v.times ?? Array.from({ length: v.frames }, (_, i) => (v.start ?? 0) + i / rateOf(v)));
-  const mean = (all.length - 1) / (all.at(-1)! - all[0]!);
-  return { ...(mean > 0 && { fps: `${Math.max(1, Math.round(mean * 1000))}/1000` }), times: all };
-}
-
-function rateOf({ fps = "" }: VideoOrigin): number {
-  const [num = NaN, den = 1] = fps.split("/").map(Number);
-  return num / den;
+  const all = videos.flatMap((v) => Array.from({ length: v.frames }, (_, i) => secondsOf(v, i)));
+  const known = all.filter((seconds) => seconds !== undefined);
+  if (known.length < all.length) throw expected("parts", "frames whose times are known in all, or in none", "both kinds");
+  return timesOf(known, fps);
 }
 
 /** What parts of one video have in common, as texts. */

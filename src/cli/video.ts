@@ -109,8 +109,7 @@ export async function autoencodeVideo(
     }
   }
   const isAudioKept = args.audio === true && info.hasAudio;
-  const audio = { audioFrom: path, audioStartSeconds: (args.start ?? 0) * info.fps.den / info.fps.num };
-  const options = { fps: info.fps, ...(isAudioKept && audio) };
+  const options = { fps: info.fps, ...(isAudioKept && { audioFrom: path }) };
   const onFrame = (done: number) => showPace(job, start, done, info.numFrames);
   const { frames, height, width, damage } = await writeVideo(target, compared(), options, args, job, onFrame);
   const { psnr, ssim } = quality;
@@ -130,6 +129,7 @@ interface Source {
   readonly file: string;
   readonly frames: AsyncIterable<ctok.Tensor<"uint8">>;
   readonly fps: string;
+  readonly sampleAspect: string | undefined;
   readonly info: ctok.VideoInfo;
   /** Why the frames ended before the video did, once they have; what is there is to be kept. */
   damage: unknown;
@@ -179,10 +179,11 @@ function finish(
 }
 
 // ---------------------------------------------------------------- streams
-function encodeOptions(args: Args, { fps }: Source, { signal }: Job): ctok.EncodeStreamOptions {
-  if (!args.stream) return { window: args.window ?? defaultWindow, fps, signal };
+function encodeOptions(args: Args, { fps, sampleAspect }: Source, { signal }: Job): ctok.EncodeStreamOptions {
+  const about = { fps, sampleAspect, signal };
+  if (!args.stream) return { window: args.window ?? defaultWindow, ...about };
   const { chunk: chunkFrames, "attention-frames": attentionFrames } = args;
-  return { fps, signal, ...(chunkFrames && { chunkFrames }), ...(attentionFrames && { attentionFrames }) };
+  return { ...about, ...(chunkFrames && { chunkFrames }), ...(attentionFrames && { attentionFrames }) };
 }
 
 function decodeOptions({ info }: ctok.Tokenizer, args: Args, { signal }: Job): ctok.DecodeStreamOptions {
@@ -210,7 +211,8 @@ async function writeVideo(
   try {
     for await (const frame of frames) {
       [height = 0, width = 0] = frame.shape;
-      sink ??= await ctok.createVideo(out, { ...options, height, width, ...(!isKept && { signal }) });
+      const audioStartSeconds = options.audioFrom !== undefined && frame instanceof ctok.VideoFrame ? frame.seconds : 0;
+      sink ??= await ctok.createVideo(out, { ...options, height, width, audioStartSeconds, ...(!isKept && { signal }) });
       await sink.write(frame.data);
       onFrame(sink.numFrames);
     }

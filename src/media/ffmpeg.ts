@@ -1,16 +1,16 @@
 /**
- * FFmpeg as a child process: where it is, how it starts, how it ends. Video in and out (video.ts, videosink.ts) goes through
- * here; what FFmpeg's words mean is ffmpeglog.ts. Nothing outlives a run: `ended` settles when the process is gone and its
- * pipes are closed.
+ * FFmpeg and ffprobe as child processes: where they are, how they start, how they end. Video in and out (video.ts,
+ * videosink.ts) goes through here; facts about a file come from ffprobe (ffprobe.ts), and what FFmpeg's words mean is
+ * ffmpeglog.ts. Nothing outlives a run: `ended` settles when the process is gone and its pipes are closed.
  *
- * Works with Debian's FFmpeg 5.1, the build of 2018 in the npm package, and what came later: only the option that keeps
- * timestamps as they are has changed its name in that time.
+ * Works with Debian's FFmpeg 5.1, the build of 2018 in the npm package, and what came later: only the options that keep
+ * timestamps as they are have changed their names in that time.
  */
 import { spawn } from "node:child_process";
-import { access, constants, stat } from "node:fs/promises";
+import { access, chmod, constants, stat } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { constants as system } from "node:os";
-import { delimiter, join, resolve } from "node:path";
+import { delimiter, dirname, join, resolve } from "node:path";
 import process from "node:process";
 import type { Readable, Writable } from "node:stream";
 import { messageOf, TokenizerError } from "../errors.ts";
@@ -18,8 +18,12 @@ import { cancelled } from "../job.ts";
 
 export interface Ffmpeg {
   readonly path: string;
-  /** Output options that pass each frame on once, whatever its timestamp. */
+  /** Output options that pass each frame on once, with its timestamp as it is. */
   readonly passFrames: readonly string[];
+}
+
+export interface Ffprobe {
+  readonly path: string;
 }
 
 /** How a run ended. */
@@ -41,6 +45,8 @@ export interface FfmpegRun {
   readonly ended: Promise<Ending>;
   /** Ends it at once, if it still runs, and waits until nothing of it is left. */
   kill(): Promise<Ending>;
+  /** Whether the run keeps this process from ending, as it does from the start. One that nobody waits for should not. */
+  hold(isHeld: boolean): void;
 }
 
 export interface RunOptions {
@@ -51,9 +57,30 @@ export interface RunOptions {
   readonly onLine?: (line: string) => void;
 }
 
-const howToInstall = "install it (apt-get install ffmpeg) or set CTOK_FFMPEG to its path";
 const stderrTail = 4000;
 const checked = new Map<string, Promise<Ffmpeg>>();
+
+/** What is looked for, where, and what to do when it is not there. */
+interface Program {
+  readonly name: "ffmpeg" | "ffprobe";
+  readonly variable: "CTOK_FFMPEG" | "CTOK_FFPROBE";
+  readonly package: string;
+  readonly expected: string;
+}
+const programs = {
+  ffmpeg: {
+    name: "ffmpeg",
+    variable: "CTOK_FFMPEG",
+    package: "@ffmpeg-installer/ffmpeg",
+    expected: "FFmpeg, which reads and writes videos",
+  },
+  ffprobe: {
+    name: "ffprobe",
+    variable: "CTOK_FFPROBE",
+    package: "@ffprobe-installer/ffprobe",
+    expected: "ffprobe, a part of FFmpeg that tells what is in a video",
+  },
+} as const;
 
 /**
  * FFmpeg from the environment variable CTOK_FFMPEG, else from PATH, else from the npm package @ffmpeg-installer/ffmpeg.
@@ -61,39 +88,52 @@ const checked = new Map<string, Promise<Ffmpeg>>();
  * what was tried and how to install it.
  */
 export async function findFfmpeg(): Promise<Ffmpeg> {
-  const path = await locate();
-  let ffmpeg = checked.get(path);
-  if (!ffmpeg) checked.set(path, ffmpeg = check(path));
+  return await checkOnce(programs.ffmpeg, await locate(programs.ffmpeg));
+}
+
+/** ffprobe from CTOK_FFPROBE, else from the folder of the FFmpeg in use, PATH, the npm package @ffprobe-installer/ffprobe. */
+export async function findFfprobe(): Promise<Ffprobe> {
+  const ffmpeg = await locate(programs.ffmpeg).catch(() => undefined); // told when it is needed itself
+  return await checkOnce(programs.ffprobe, await locate(programs.ffprobe, ffmpeg && dirname(ffmpeg)));
+}
+
+async function checkOnce(program: Program, path: string): Promise<Ffmpeg> {
+  let found = checked.get(path);
+  if (!found) checked.set(path, found = check(program, path));
   try {
-    return await ffmpeg;
+    return await found;
   } catch (error) {
     checked.delete(path); // it may be mended before the next call
     throw error;
   }
 }
 
-async function locate(): Promise<string> {
-  const wanted = process.env.CTOK_FFMPEG;
+async function locate(program: Program, beside?: string): Promise<string> {
+  const { variable, package: npm } = program, wanted = process.env[variable];
   if (wanted) {
     const path = resolve(wanted);
     if (await isExecutable(path)) return path;
-    throw missing(`nothing that can be run at ${path}, which CTOK_FFMPEG names; ${howToInstall}, or unset it`);
+    throw missing(program, `nothing that can be run at ${path}, which ${variable} names; ${mend(program)}, or unset it`);
   }
   const folders = (process.env.PATH ?? "").split(delimiter).filter(Boolean);
-  const name = process.platform === "win32" ? "ffmpeg.exe" : "ffmpeg";
-  for (const folder of folders) {
+  const name = process.platform === "win32" ? `${program.name}.exe` : program.name;
+  for (const folder of beside === undefined ? folders : [beside, ...folders]) {
     if (await isExecutable(join(folder, name))) return resolve(folder, name);
   }
   let fromNpm: string;
   try {
-    fromNpm = (createRequire(import.meta.url)("@ffmpeg-installer/ffmpeg") as { path: string }).path;
+    fromNpm = (createRequire(import.meta.url)(npm) as { path: string }).path;
     if (await isExecutable(fromNpm)) return fromNpm;
+    // What the package does after its installation, where installers run such scripts; Bun's does not.
+    await chmod(fromNpm, 0o755);
+    return fromNpm;
   } catch (error) { // the package throws plain strings
     fromNpm = messageOf(error).split("\n")[0]!;
   }
   throw missing(
-    `none. Tried CTOK_FFMPEG (not set); PATH (${folders.join(", ") || "empty"}); ` +
-      `the npm package @ffmpeg-installer/ffmpeg (${fromNpm}). To mend it, ${howToInstall}`,
+    program,
+    `none. Tried ${variable} (not set); ${beside === undefined ? "" : `the folder of FFmpeg (${beside}); `}` +
+      `PATH (${folders.join(", ") || "empty"}); the npm package ${npm} (${fromNpm}). To mend it, ${mend(program)}`,
   );
 }
 
@@ -107,7 +147,7 @@ async function isExecutable(path: string): Promise<boolean> {
 }
 
 /** Runs it once: a program for another machine, or one that is not FFmpeg, is told here and not in the middle of a video. */
-async function check(path: string): Promise<Ffmpeg> {
+async function check(program: Program, path: string): Promise<Ffmpeg> {
   const run = start(path, ["-version"], {});
   let said = "";
   for await (const chunk of run.stdout) said += String(chunk);
@@ -115,16 +155,20 @@ async function check(path: string): Promise<Ffmpeg> {
   const codecs = Number(/libavcodec\s+(\d+)\./.exec(said)?.[1]);
   if (ending.code !== 0 || !(codecs >= 58)) {
     const found = said.split("\n")[0] || ending.stderr.trim() || tellEnding(ending);
-    throw missing(
-      `a program at ${path} that does not answer -version as FFmpeg 4.1 or later does: ${found}; ${howToInstall}`,
-    );
+    const told = `a program at ${path} that does not answer -version as FFmpeg 4.1 or later does: ${found}`;
+    throw missing(program, `${told}; ${mend(program)}`);
   }
-  // FFmpeg 5.1 renamed -vsync, and later ones may drop the old name; libavcodec 60 is FFmpeg 6.
-  return { path, passFrames: [codecs >= 60 ? "-fps_mode" : "-vsync", "passthrough"] };
+  // FFmpeg 5.1 renamed -vsync, 7 the demuxer's time base; later ones may drop the old names. libavcodec 60 is FFmpeg 6.
+  const mode = codecs >= 60 ? "-fps_mode" : "-vsync", timeBase = codecs >= 61 ? "demux" : "-1";
+  return { path, passFrames: [mode, "passthrough", "-enc_time_base", timeBase] };
 }
 
-function missing(found: string): TokenizerError {
-  return new TokenizerError("FFMPEG", `ffmpeg: expected to find FFmpeg, which reads and writes videos, found ${found}`);
+function mend({ variable }: Program): string {
+  return `install it (apt-get install ffmpeg) or set ${variable} to its path`;
+}
+
+function missing({ name, expected: wanted }: Program, found: string): TokenizerError {
+  return new TokenizerError("FFMPEG", `${name}: expected to find ${wanted}, found ${found}`);
 }
 
 /**
@@ -137,10 +181,23 @@ export function startFfmpeg(ffmpeg: Ffmpeg, args: readonly string[], options: Ru
   return start(ffmpeg.path, [...general, ...args], options);
 }
 
+/** Starts ffprobe likewise; it asks no questions and reads no standard input. */
+export function startFfprobe(ffprobe: Ffprobe, args: readonly string[], options: RunOptions = {}): FfmpegRun {
+  throwIfAborted(options.signal);
+  return start(ffprobe.path, ["-hide_banner", "-loglevel", "level+error", ...args], options);
+}
+
+interface Held {
+  readonly destroyed?: boolean;
+  ref?(): void;
+  unref?(): void;
+}
+
 function start(path: string, args: readonly string[], options: RunOptions): FfmpegRun {
   const child = spawn(path, args, {
     stdio: ["pipe", "pipe", "pipe"],
-    env: { ...process.env, AV_LOG_FORCE_NOCOLOR: "1" },
+    // Without converters of texts, which nobody asks for: static builds (the npm package's ffprobe) crash in those of the system.
+    env: { ...process.env, AV_LOG_FORCE_NOCOLOR: "1", GCONV_PATH: "/nonexistent" },
     windowsHide: true,
     detached: true, // a terminal's Ctrl-C is for us: who works with the child decides how it ends
   });
@@ -176,6 +233,11 @@ function start(path: string, args: readonly string[], options: RunOptions): Ffmp
       child.stdin.destroy();
       child.stdout.destroy();
       return ended;
+    },
+    hold: (isHeld) => {
+      // Pipes to a child are sockets, which their types do not say.
+      const all = [child, child.stdin, child.stdout, child.stderr] as Held[];
+      for (const one of all) if (!one.destroyed) isHeld ? one.ref?.() : one.unref?.();
     },
   };
 }

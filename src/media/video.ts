@@ -1,22 +1,37 @@
 /**
- * Videos in: any container that FFmpeg reads (Y4M too), or a folder of numbered images, as a sequence of RGB frames that is
- * never in memory as a whole. Called by the streams and the command line; videos out are videosink.ts.
+ * Videos in: any container that FFmpeg reads (Y4M too), a still image, or a folder of numbered images, as a sequence of RGB
+ * frames, each with the time at which it is shown, that is never in memory as a whole. Called by the streams and the command
+ * line; videos out are videosink.ts.
  *
  * Pixels are those of `ffmpeg -i FILE -f rawvideo -pix_fmt rgb24 -`, to the byte, which is how the reference answers were
- * made: FFmpeg's default conversion to 8-bit RGB, rotation applied. Audio is left out. Limits: high dynamic range is not
- * tone-mapped, interlaced fields stay woven, pixels that are not square stay as stored; of a Y4M file cut short FFmpeg drops
- * the last, partial frame and says nothing.
+ * made: FFmpeg's default conversion to 8-bit RGB, rotation applied. They come in a container (NUT), which has each frame's
+ * own time. Frames are chosen and repeated here, by these times: FFmpeg's trim and fps filters start over where the pixel
+ * format changes midway. Audio is left out. Limits: high dynamic range is not tone-mapped, interlaced fields stay woven,
+ * pixels that are not square stay as stored (`sampleAspect` tells); of a Y4M file cut short FFmpeg drops the last, partial
+ * frame and says nothing.
  */
-import { access, constants, readdir, stat } from "node:fs/promises";
-import { extname, join } from "node:path";
+import { access, constants, open, readdir, stat } from "node:fs/promises";
+import { basename, extname, join } from "node:path";
 import { z } from "zod";
 import { expected, TokenizerError } from "../errors.ts";
 import { ioError } from "../files.ts";
 import { limitPixels, parse } from "../options.ts";
-import { type Ending, type Ffmpeg, findFfmpeg, inputArgs, startFfmpeg, tellEnding, throwIfAborted } from "./ffmpeg.ts";
+import { averageRate, steadyRate } from "../times.ts";
+import {
+  type Ending,
+  type Ffmpeg,
+  fileUrl,
+  findFfmpeg,
+  inputArgs,
+  startFfmpeg,
+  tellEnding,
+  throwIfAborted,
+} from "./ffmpeg.ts";
 import { FfmpegLog } from "./ffmpeglog.ts";
+import { findKey, findOtherSize, type MediaFacts, probeMedia, type VideoFacts } from "./ffprobe.ts";
 import { readImage } from "./image.ts";
-import { tooLarge } from "./picture.ts";
+import { type NutHeader, NutReader } from "./nutreader.ts";
+import { formatOf, tooLarge } from "./picture.ts";
 import { type Rate, rateOption, toRate } from "./rate.ts";
 
 export type { Rate } from "./rate.ts";
@@ -54,12 +69,19 @@ export interface VideoInfo {
   /** Of every frame, in pixels, upright. */
   readonly height: number;
   readonly width: number;
-  /** Of the frames as they come: the `fps` asked for, else the video's own; its average when the rate varies. */
+  /**
+   * Of the frames as they come: the `fps` asked for, else the video's own; its average when the rate varies. An estimate from
+   * the times of the file's first packets; what holds is the time that comes with each frame.
+   */
   readonly fps: Rate;
-  /** How many frames will come: exact for a folder, else the header's duration times the rate; undefined when it has none. */
+  /** How many frames will come: exact for images, else what the header says or its duration makes; undefined when it says nothing. */
   readonly numFrames: number | undefined;
-  /** Whether the rate is known to vary. Not every container tells. */
+  /** Whether the rate varies among the file's first frames. */
   readonly isVariableRate: boolean;
+  /** When the video's first frame is shown, in seconds, on the source's clock: 0 is the earliest start of any of its streams. */
+  readonly startSeconds: number;
+  /** Width to height of a pixel of the upright frames; 1:1 when square or unknown. */
+  readonly sampleAspect: Rate;
   /** Degrees clockwise by which the stored picture was turned to stand upright. */
   readonly rotation: number;
   /** FFmpeg's names, such as "h264" and "aac"; for a folder the first image's extension. */
@@ -68,23 +90,30 @@ export interface VideoInfo {
   readonly hasAudio: boolean;
 }
 
+export interface TimedFrame {
+  /** uint8 [height, width, 3], in memory of its own. */
+  readonly data: Uint8Array;
+  /** When it is shown, on the source's clock (see `VideoInfo.startSeconds`). */
+  readonly seconds: number;
+}
+
 export interface VideoSource {
   readonly path: string;
   readonly info: VideoInfo;
   /**
-   * The frames in order, each uint8 [height, width, 3] in memory of its own. FFmpeg starts with the first frame asked for,
-   * waits while none is, and is gone when the loop ends, early or not. Each call reads from the start.
+   * The frames in order. FFmpeg starts with the first frame asked for, waits while none is, and is gone when the loop ends,
+   * early or not; one left alone does not keep the process from ending. Each call reads from the start.
    *
    * Errors come after every frame that could be read, with their number as `detail`: VIDEO when the file is cut short or
-   * damaged, when the size changes (FFmpeg may lose a frame or two before that), when there is no frame from `start` on;
-   * FFMPEG when FFmpeg failed or was killed; CANCELLED. A folder: VIDEO for an image of another size, and readImage's.
+   * damaged, when the size changes (FFmpeg's decoder may lose a frame or two before that), when there is no frame from
+   * `start` on; FFMPEG when FFmpeg failed or was killed; CANCELLED. Images: VIDEO for one of another size, and readImage's.
    */
-  frames(): AsyncGenerator<Uint8Array, void, undefined>;
+  frames(): AsyncGenerator<TimedFrame, void, undefined>;
 }
 
 /**
- * Opens a video file, or a folder whose images (PNG, JPEG, WebP, AVIF, TIFF, GIF) in natural order (2 before 10) are its
- * frames. Reads no more than the header and the first frame.
+ * Opens a video file, a still image (a clip of one frame, upright as readImage gives it), or a folder whose images (PNG, JPEG,
+ * WebP, AVIF, TIFF, GIF) in natural order (2 before 10) are its frames. Reads no more than the beginning.
  *
  * Where the rate varies, each stored frame comes once, because frames are what is tokenised: the constant rate that FFmpeg
  * would make by itself repeats and drops frames to fit a clock, sometimes a thousandfold. Ask for `fps` to have that.
@@ -107,151 +136,232 @@ export async function openVideo(path: string, options: VideoOptions = {}): Promi
   await access(path, constants.R_OK).catch((error) => {
     throw ioError(path, "read", error);
   });
+  if (await isStill(path)) return await openImages(path, [path], wanted);
   return await openFile(path, wanted);
 }
 
 // ---------------------------------------------------------------- files
-/** The first video stream that is not cover art, as raw frames on stdout, each handed on as soon as it is there. */
-function decodeArgs(
-  path: string,
-  ffmpeg: Ffmpeg,
-  limitPixels: number,
-  filters: readonly string[],
-  frames: number,
-): string[] {
+/** What is added to a file's timestamps, so that no frame's is negative; `aheadOf` says of which files. */
+const offsetSeconds = 2;
+/** FFmpeg and ffprobe round times to microseconds. */
+const roundingSeconds = 1e-5;
+
+/**
+ * The first video stream that is not cover art, as raw frames with their times on stdout, each handed on as soon as it is there.
+ * Note: without the offset, FFmpeg moves the zero of transport and program streams to the first frame of the streams in use.
+ */
+function decodeArgs(path: string, ffmpeg: Ffmpeg, limitPixels: number, filters: string, frames: number): string[] {
   return [
-    ...inputArgs(path, limitPixels),
-    ...["-map", "0:V:0", ...ffmpeg.passFrames],
-    ...(filters.length > 0 ? ["-vf", filters.join(",")] : []),
-    ...["-frames:v", String(frames)],
-    ...["-f", "rawvideo", "-pix_fmt", "rgb24", "-flush_packets", "1", "pipe:1"],
+    ...["-itsoffset", String(offsetSeconds), ...inputArgs(path, limitPixels)],
+    ...["-map", "0:V:0", ...ffmpeg.passFrames, ...(filters ? ["-vf", filters] : [])],
+    ...(Number.isFinite(frames) ? ["-frames:v", String(frames)] : []),
+    ...["-c:v", "rawvideo", "-pix_fmt", "rgb24", "-f", "nut", "-flush_packets", "1", "pipe:1"],
   ];
 }
 
+/** What every run on a file needs to know of it. */
+interface Opened {
+  readonly path: string;
+  readonly ffmpeg: Ffmpeg;
+  readonly facts: MediaFacts & { readonly video: VideoFacts };
+  readonly info: VideoInfo;
+  /** Of the stored frames. */
+  readonly ownRate: Rate;
+  /** Before that, on the source's clock, the decoder can only make up frames: a recording joined midway. */
+  readonly firstKey: number;
+}
+
 async function openFile(path: string, options: Options): Promise<VideoSource> {
-  const ffmpeg = await findFfmpeg();
-  const log = await probe(path, ffmpeg, options);
-  const { height, width } = log.output!;
-  const [average, tick] = [log.averageRate, log.tickRate];
-  const isVariable = isVaried(average, tick);
-  const own = isVariable && average !== undefined ? toRate(average) : log.guessedRate ?? toRate(average ?? 25);
+  const ffmpeg = await findFfmpeg(), { limitPixels, signal } = options;
+  const [probed, looked] = await Promise.allSettled([ // at once: neither takes long, and each waits for the disk
+    probeMedia(path, limitPixels, signal),
+    lookAtFirst(path, ffmpeg, options),
+  ]);
+  throwIfAborted(signal);
+  if (probed.status === "rejected") throw probed.reason;
+  const facts = checkFacts(path, probed.value, limitPixels);
+  if (looked.status === "rejected") throw looked.reason;
+  const { height, width, sampleAspect } = looked.value.header, { video } = facts;
+  if (facts.format === "gif" && video.packets.length === 1) return await openImages(path, [path], options);
+
+  const zero = facts.startSeconds ?? 0, firstKey = await firstKeyOf(path, facts, options);
+  const { rate: own, isVariable } = ownRate(video, firstKey + zero);
   const fps = options.fps === undefined ? own : toRate(options.fps);
-  const total = log.durationSeconds === undefined ? undefined : Math.round(log.durationSeconds * fps.num / fps.den);
+  const startSeconds = Math.max(firstKey, looked.value.seconds - aheadOf(facts));
+  const end = video.durationSeconds === undefined
+    ? facts.durationSeconds
+    : (video.startSeconds ?? zero) - zero + video.durationSeconds;
+  const length = end === undefined ? undefined : Math.max(0, end - startSeconds);
+  const isCounted = options.fps === undefined && video.numFrames !== undefined && firstKey === -Infinity;
+  const total = isCounted ? video.numFrames : length && Math.round(length * fps.num / fps.den);
   const left = total === undefined ? undefined : Math.max(0, total - options.start);
-  const info: VideoInfo = {
+  const info: VideoInfo = Object.freeze({
     height,
     width,
     fps,
     numFrames: left === undefined ? undefined : Math.min(left, options.frames ?? left),
     isVariableRate: isVariable && options.fps === undefined,
-    rotation: (Math.round(360 - log.rotation) % 360 + 360) % 360,
-    codec: log.videoCodec ?? "unknown",
-    audioCodec: log.audioCodec,
-    hasAudio: log.audioCodec !== undefined,
-  };
-  return Object.freeze({ path, info: Object.freeze(info), frames: () => decode(path, ffmpeg, info, options) });
+    startSeconds,
+    sampleAspect,
+    rotation: (Math.round(360 - video.rotation) % 360 + 360) % 360,
+    codec: video.codec,
+    audioCodec: facts.audioCodec,
+    hasAudio: facts.audioCodec !== undefined,
+  });
+  const opened = { path, ffmpeg, facts, info, ownRate: own, firstKey };
+  return Object.freeze({ path, info, frames: () => decode(opened, options) });
 }
 
-/** Whether the clock ticks at another rate than frames come, other than the two fields of an interlaced frame. */
-function isVaried(average: number | undefined, tick: number | undefined): boolean {
-  if (tick === undefined) return false;
-  if (average === undefined) return tick > 240; // a recording without a rate has its clock's, 1000 and more
-  return [tick, tick / 2].every((rate) => Math.abs(average - rate) > 0.01 * rate);
+/** By how much FFmpeg's times are ahead of the source's clock: an elementary stream without timestamps is not moved. */
+function aheadOf({ video: { packets } }: Opened["facts"]): number {
+  return packets.some(({ seconds, decodedSeconds }) => (seconds ?? decodedSeconds) !== undefined) ? offsetSeconds : 0;
 }
 
-/** What FFmpeg says of a file while it decodes the first frame. */
-async function probe(path: string, ffmpeg: Ffmpeg, { limitPixels, signal }: Options): Promise<FfmpegLog> {
-  const log = new FfmpegLog();
-  const run = startFfmpeg(ffmpeg, decodeArgs(path, ffmpeg, limitPixels, [], 1), { signal, onLine: log.read });
-  let bytes = 0;
-  for await (const chunk of run.stdout) bytes += (chunk as Uint8Array).length;
+function checkFacts(path: string, { video, ...facts }: MediaFacts, limitPixels: number): Opened["facts"] {
+  if (video === undefined) {
+    const found = facts.audioCodec === undefined ? `none (${facts.format})` : `only audio (${facts.audioCodec})`;
+    throw new TokenizerError("VIDEO", `${path}: expected a video stream, found ${found}`);
+  }
+  if (video.height * video.width > limitPixels) throw tooLarge("VIDEO", path, limitPixels, video.height, video.width);
+  return { ...facts, video };
+}
+
+/** Size, aspect and time of the first frame that a decoder gives. */
+async function lookAtFirst(
+  path: string,
+  ffmpeg: Ffmpeg,
+  { limitPixels, signal }: Options,
+): Promise<{ header: NutHeader; seconds: number }> {
+  const log = new FfmpegLog(fileUrl(path));
+  const run = startFfmpeg(ffmpeg, decodeArgs(path, ffmpeg, limitPixels, "", 1), { signal, onLine: log.read });
+  const reader = new NutReader(run.stdout);
+  const header = await reader.header(), frame = await reader.frame();
+  if (frame) { while (await reader.frame()); }
   const ending = await run.ended;
   throwIfAborted(signal);
   if (ending.signal) throw endedEarly(path, ending, 0);
-  const size = bytes === 0 ? log.excess(false) : undefined;
+  if (header && frame) return { header, seconds: frame.seconds };
+  const size = log.excess(false);
   if (size && size.height * size.width > limitPixels) {
     throw tooLarge("VIDEO", path, limitPixels, size.height, size.width);
   }
-  if (log.format === undefined) {
-    const { refusedFormat } = log;
-    let found = log.reason || ending.stderr.trim();
-    if (refusedFormat === "tty") found = "text"; // FFmpeg would draw it as a terminal does, and call that a video
-    else if (refusedFormat) found = `${refusedFormat}, which is not on the list of formats that hold their own frames`;
-    throw new TokenizerError("VIDEO", `${path}: expected a video that FFmpeg can read, found: ${found}`);
-  }
-  if (log.videoCodec === undefined) {
-    const found = log.audioCodec === undefined ? `none (${log.format})` : `only audio (${log.audioCodec})`;
-    throw new TokenizerError("VIDEO", `${path}: expected a video stream, found ${found}`);
-  }
-  if (bytes === 0 || !log.output) {
-    const why = log.reason ? `: ${log.reason}` : "";
-    throw new TokenizerError("VIDEO", `${path}: expected at least one frame, found none${why}`, { detail: 0 });
-  }
-  if (bytes !== log.output.height * log.output.width * 3) {
-    const { height, width } = log.output;
-    throw new TokenizerError("INTERNAL", `${path}: expected ${height} by ${width} pixels of RGB, found ${bytes} bytes`);
-  }
-  return log;
+  const why = log.reason ? `: ${log.reason}` : "";
+  throw new TokenizerError("VIDEO", `${path}: expected at least one frame, found none${why}`, { detail: 0 });
 }
 
-async function* decode(
-  path: string,
-  ffmpeg: Ffmpeg,
-  { height, width }: VideoInfo,
-  { start, frames, fps, limitPixels, limitFrames, allowDamage, signal }: Options,
-): AsyncGenerator<Uint8Array, void, undefined> {
-  const filters = ["format=rgb24"];
-  // FFmpeg would scale a frame of another size to the first one's. This crop does nothing, or fails when it is set up anew.
-  filters.push(`crop=if(eq(iw\\,${width})*eq(ih\\,${height})\\,iw\\,-1):ih:0:0`);
-  if (start > 0) filters.unshift(`trim=start_frame=${start}`);
-  if (fps !== undefined) filters.unshift(`fps=${toRate(fps).num}/${toRate(fps).den}`);
+/** From which time on frames are real: -Infinity unless the first packet needs others that are not there. */
+async function firstKeyOf(path: string, { video, startSeconds = 0 }: Opened["facts"], o: Options): Promise<number> {
+  const [first] = video.packets;
+  if (first === undefined || first.isKey) return -Infinity;
+  const key = video.packets.find(({ isKey }) => isKey)?.seconds ?? await findKey(path, o.limitPixels, o.signal);
+  return key === undefined ? -Infinity : key - startSeconds;
+}
 
-  const frameBytes = height * width * 3;
-  const log = new FfmpegLog();
-  const args = decodeArgs(path, ffmpeg, limitPixels, filters, Math.min(frames ?? Infinity, limitFrames + 1));
+/**
+ * The rate of the first frames, on the container's clock from `first` on, and whether it varies. What the container declares is
+ * tried first, and believed where it fits, and where not every packet has a time (MPEG program streams).
+ */
+function ownRate(
+  { packets, tickRate, averageRate: average }: VideoFacts,
+  first: number,
+): { rate: Rate; isVariable: boolean } {
+  const declared = [average, tickRate].filter((rate) => rate !== undefined);
+  const shown = packets.filter(({ isDropped }) => !isDropped);
+  if (declared[0] !== undefined && shown.some(({ seconds }) => seconds === undefined)) {
+    return { rate: toFraction(declared[0]), isVariable: false };
+  }
+  const last = packets.at(-1)?.decodedSeconds ?? Infinity; // later frames may have one missing before them
+  const seconds = shown.flatMap(({ seconds }) => seconds ?? [])
+    .filter((time) => time > first - roundingSeconds && (time <= last || packets.length < 16)).sort((a, b) => a - b);
+  const steady = steadyRate(seconds, declared);
+  if (seconds.length < 2 || steady?.fps !== undefined) return { rate: toFraction(steady?.fps ?? "25/1"), isVariable: false };
+  return { rate: toFraction(averageRate(seconds) ?? average ?? "25/1"), isVariable: true };
+}
+
+function toFraction(fps: string): Rate {
+  const [num = 25, den = 1] = fps.split("/").map(Number);
+  return { num, den };
+}
+
+async function* decode(opened: Opened, options: Options): AsyncGenerator<TimedFrame, void, undefined> {
+  const { path, ffmpeg, facts, info: { height, width }, ownRate: { num, den }, firstKey } = opened;
+  const { start, frames = Infinity, fps, limitPixels, limitFrames, signal } = options;
+  // FFmpeg would scale a frame of another size to the first one's. This crop does nothing, or fails when it is set up anew.
+  const filters = `format=rgb24,crop=if(eq(iw\\,${width})*eq(ih\\,${height})\\,iw\\,-1):ih:0:0`;
+  const isCounted = fps === undefined && firstKey === -Infinity;
+  const most = isCounted ? start + Math.min(frames, limitFrames + 1) : Infinity;
+  const log = new FfmpegLog(fileUrl(path));
+  const args = decodeArgs(path, ffmpeg, limitPixels, filters, most);
   const run = startFfmpeg(ffmpeg, args, { signal, onLine: log.read });
-  let frame: Uint8Array | undefined, filled = 0, numFrames = 0;
+  // Note: left early, Deno's own iterator would destroy the stream with an error that nobody can catch.
+  const reader = new NutReader(run.stdout.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>, aheadOf(facts));
+  let numFrames = 0;
+  async function* real() {
+    for (let frame; (frame = await reader.frame());) if (frame.seconds > firstKey - roundingSeconds) yield frame;
+  }
   try {
-    // Note: left early, Deno's own iterator would destroy the stream with an error that nobody can catch.
-    const chunks = run.stdout.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>;
-    for await (const chunk of chunks) {
-      for (let at = 0; at < chunk.length;) {
-        frame ??= new Uint8Array(frameBytes);
-        const bytes = Math.min(frameBytes - filled, chunk.length - at);
-        frame.set(bytes === chunk.length ? chunk : chunk.subarray(at, at + bytes), filled);
-        at += bytes;
-        filled += bytes;
-        if (filled === frameBytes) {
-          const whole = frame;
-          frame = undefined, filled = 0;
-          if (numFrames === limitFrames) {
-            const message = `${path}: expected at most ${limitFrames} frames (limitFrames), found more`;
-            throw new TokenizerError("VIDEO", message, { detail: numFrames });
-          }
-          numFrames++;
-          yield whole;
-          throwIfAborted(signal);
-        }
+    const shown = fps === undefined ? skipped(real(), start) : resampled(real(), toRate(fps), start, den / num);
+    for await (const frame of shown) {
+      if (numFrames === limitFrames) {
+        const message = `${path}: expected at most ${limitFrames} frames (limitFrames), found more`;
+        throw new TokenizerError("VIDEO", message, { detail: numFrames });
       }
+      numFrames++;
+      run.hold(false); // whoever leaves the loop here, without a word, is not kept from ending
+      yield frame;
+      run.hold(true);
+      throwIfAborted(signal);
+      if (numFrames === frames && !isCounted) return;
     }
-    checkEnd(path, await run.ended, log, { height, width, start, numFrames, limitPixels, allowDamage, signal });
+    await checkEnd(opened, await run.ended, log, options, numFrames, reader.isCut);
   } finally {
+    run.hold(true);
     await run.kill();
   }
 }
 
+async function* skipped(frames: AsyncGenerator<TimedFrame>, start: number): AsyncGenerator<TimedFrame> {
+  let n = 0;
+  for await (const frame of frames) if (n++ >= start) yield frame;
+}
+
+/** A frame's time may be a millisecond late by its container's clock. */
+const clockSeconds = 0.001;
+
+/**
+ * What is shown at the first frame's time and every 1 / fps seconds from there, from the moment `start` on: a frame is shown
+ * until the next one's time, the last one for `lasting` seconds.
+ */
+async function* resampled(
+  frames: AsyncGenerator<TimedFrame>,
+  { num, den }: Rate,
+  start: number,
+  lasting: number,
+): AsyncGenerator<TimedFrame> {
+  let shown: TimedFrame | undefined, first = 0, n = start;
+  const tolerance = Math.min(clockSeconds, den / num / 2);
+  function* until(seconds: number): Generator<TimedFrame> {
+    for (let at; (at = first + n * den / num) < seconds - tolerance; n++) {
+      yield { data: shown!.data.slice(), seconds: at };
+    }
+  }
+  for await (const frame of frames) {
+    if (shown) yield* until(frame.seconds);
+    else first = frame.seconds;
+    shown = frame;
+  }
+  if (shown) yield* until(shown.seconds + lasting);
+}
+
 /** Throws unless a run that gave `numFrames` frames has come to a good end. */
-function checkEnd(
-  path: string,
+async function checkEnd(
+  { path, facts, info: { height, width } }: Opened,
   ending: Ending,
   log: FfmpegLog,
-  about: Pick<Options, "start" | "limitPixels" | "allowDamage" | "signal"> & {
-    height: number;
-    width: number;
-    numFrames: number;
-  },
-): void {
-  const { height, width, start, numFrames, limitPixels, allowDamage, signal } = about;
+  { start, limitPixels, allowDamage, signal }: Options,
+  numFrames: number,
+  isCut: boolean,
+): Promise<void> {
   throwIfAborted(signal);
   const fail = (wanted: string, found: string) => {
     throw new TokenizerError("VIDEO", `${path}: expected ${wanted}, found ${found}`, { detail: numFrames });
@@ -261,16 +371,17 @@ function checkEnd(
   if (excess && excess.height * excess.width > limitPixels) {
     throw tooLarge("VIDEO", path, limitPixels, excess.height, excess.width);
   }
-  const size = log.sizes[1];
-  if (size && ending.code !== 0) {
-    const isTurned = Math.round(log.rotation / 90) % 2 !== 0;
+  const size = ending.code === 0 ? undefined : await findOtherSize(path, limitPixels, signal);
+  if (size) {
+    const isTurned = Math.round(facts.video.rotation / 90) % 2 !== 0;
     const found = isTurned ? `${size.width} by ${size.height}` : `${size.height} by ${size.width}`;
     fail(`every frame to be ${height} by ${width} pixels`, `${found} after ${numFrames} frames`);
   }
-  if (log.damage !== undefined && (ending.code !== 0 || !allowDamage)) {
-    fail("a whole video", `it cut short or damaged; ${numFrames} frames were read; FFmpeg says: ${log.damage}`);
+  const damage = log.damage(facts.format);
+  if (damage !== undefined && (ending.code !== 0 || !allowDamage)) {
+    fail("a whole video", `it cut short or damaged; ${numFrames} frames were read; FFmpeg says: ${damage}`);
   }
-  if (ending.code !== 0) throw endedEarly(path, ending, numFrames, log.reason);
+  if (ending.code !== 0 || isCut) throw endedEarly(path, ending, numFrames, log.reason);
   if (numFrames === 0) fail(start > 0 ? `a frame ${start} (counted from 0)` : "at least one frame", "no frame there");
 }
 
@@ -279,10 +390,53 @@ function endedEarly(path: string, ending: Ending, detail: number, reason = ""): 
   return new TokenizerError("FFMPEG", `${path}: expected FFmpeg to read it to the end, found ${found}`, { detail });
 }
 
-// ---------------------------------------------------------------- folders
+// ---------------------------------------------------------------- images
 const imageExtensions = [".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".gif"];
+/** JPEGs one behind the other, which begin as one JPEG does. */
+const motionExtensions = [".mjpeg", ".mjpg"];
 
-async function openFolder(path: string, { start, frames, fps, limitPixels, signal }: Options): Promise<VideoSource> {
+/** Whether a file is one picture that sharp reads, by its first bytes, whatever its name; one that moves is none. */
+async function isStill(path: string): Promise<boolean> {
+  const bytes = new Uint8Array(64);
+  const file = await open(path).catch((error) => {
+    throw ioError(path, "read", error);
+  });
+  try {
+    await file.read(bytes, 0, bytes.length, 0);
+  } finally {
+    await file.close();
+  }
+  switch (formatOf(bytes)) {
+    case "jpeg":
+      return !motionExtensions.includes(extname(path).toLowerCase());
+    case "png":
+      return !await hasAnimation(path);
+    case "webp": // Ref: RFC 9649, 2.7: a flag of the extended header
+      return bytes[15] !== 0x58 /* of "VP8X" */ || !(bytes[20]! & 2);
+    case "tiff":
+      return true;
+    case "heif": // which shares its first bytes with MP4
+      return ["avif", "heic", "heix", "mif1"].includes(String.fromCharCode(...bytes.subarray(8, 12)));
+    default:
+      return false;
+  }
+}
+
+/** Whether a PNG is animated: it says so before its first pixels. Ref: PNG, third edition, 11.3.6. */
+async function hasAnimation(path: string): Promise<boolean> {
+  const file = await open(path), bytes = new Uint8Array(8), view = new DataView(bytes.buffer);
+  try {
+    for (let at = 8; (await file.read(bytes, 0, 8, at)).bytesRead === 8; at += 12 + view.getUint32(0)) {
+      const kind = String.fromCharCode(...bytes.subarray(4));
+      if (kind === "acTL" || kind === "IDAT") return kind === "acTL";
+    }
+    return false;
+  } finally {
+    await file.close();
+  }
+}
+
+async function openFolder(path: string, options: Options): Promise<VideoSource> {
   const entries = await readdir(path).catch((error) => {
     throw ioError(path, "read", error);
   });
@@ -293,22 +447,30 @@ async function openFolder(path: string, { start, frames, fps, limitPixels, signa
     const message = `${path}: expected a folder with images (${imageExtensions.join(", ")}), found none of them`;
     throw new TokenizerError("VIDEO", message, { detail: 0 });
   }
+  return await openImages(path, images.map((name) => join(path, name)), options);
+}
+
+/** Images as frames, one every 1 / fps seconds; nothing is resampled. */
+async function openImages(
+  path: string,
+  images: readonly string[],
+  { start, frames, fps, limitPixels, signal }: Options,
+): Promise<VideoSource> {
   const wanted = images.slice(start, frames === undefined ? undefined : start + frames);
   if (wanted.length === 0) {
-    const message = `${path}: expected an image ${start} (counted from 0), found ${images.length} images`;
-    throw new TokenizerError("VIDEO", message, { detail: 0 });
+    const count = `${images.length} image${images.length === 1 ? "" : "s"}`;
+    throw new TokenizerError("VIDEO", `${path}: expected an image ${start} (counted from 0), found ${count}`, { detail: 0 });
   }
-  const [, height, width] = (await readImage(join(path, wanted[0]!), { limitPixels, ...(signal && { signal }) })).shape as [
-    number,
-    number,
-    number,
-  ];
+  const first = await readFrame(wanted[0]!, limitPixels, signal), { num, den } = toRate(fps ?? 25);
+  const [, height = 0, width = 0] = first.shape;
   const info: VideoInfo = {
     height,
     width,
-    fps: toRate(fps ?? 25),
+    fps: { num, den },
     numFrames: wanted.length,
     isVariableRate: false,
+    startSeconds: start * den / num,
+    sampleAspect: { num: 1, den: 1 },
     rotation: 0,
     codec: extname(wanted[0]!).slice(1).toLowerCase(),
     audioCodec: undefined,
@@ -320,16 +482,23 @@ async function openFolder(path: string, { start, frames, fps, limitPixels, signa
     async *frames() {
       for (const [detail, name] of wanted.entries()) {
         throwIfAborted(signal);
-        const image = await readImage(join(path, name), { limitPixels, ...(signal && { signal }) });
+        const image = await readFrame(name, limitPixels, signal);
         if (image.shape[1] !== height || image.shape[2] !== width) {
-          const found = `${image.shape[1]} by ${image.shape[2]} in ${name}`;
-          const message = `${path}: expected every image to be ${height} by ${width} pixels, as ${
-            wanted[0]
-          } is, found ${found}`;
-          throw new TokenizerError("VIDEO", message, { detail });
+          const found = `${image.shape[1]} by ${image.shape[2]} in ${basename(name)}`;
+          const wantedSize = `every image to be ${height} by ${width} pixels, as ${basename(wanted[0]!)} is`;
+          throw new TokenizerError("VIDEO", `${path}: expected ${wantedSize}, found ${found}`, { detail });
         }
-        yield image.data;
+        yield { data: image.data, seconds: (start + detail) * den / num };
       }
     },
   });
+}
+
+/** Limit: regular files. A pipe in a folder may never give a byte. */
+async function readFrame(path: string, limitPixels: number, signal: AbortSignal | undefined) {
+  const found = await stat(path).catch((error) => {
+    throw ioError(path, "read", error);
+  });
+  if (!found.isFile()) throw expected(path, "a file", found.isDirectory() ? "a folder" : "a device or pipe", "FILE_IO");
+  return await readImage(path, { limitPixels, ...(signal && { signal }) });
 }

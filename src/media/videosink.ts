@@ -13,6 +13,7 @@ import { mostPixels, parse } from "../options.ts";
 import type { Ending, Ffmpeg, FfmpegRun } from "./ffmpeg.ts";
 import { fileUrl, findFfmpeg, inputArgs, startFfmpeg, tellEnding, throwIfAborted } from "./ffmpeg.ts";
 import { FfmpegLog } from "./ffmpeglog.ts";
+import { probeMedia } from "./ffprobe.ts";
 import { rateOption, toRate } from "./rate.ts";
 
 const containers = {
@@ -63,7 +64,7 @@ export async function createVideo(path: string, options: VideoSinkOptions): Prom
 
   const ffmpeg = await findFfmpeg();
   const from = wanted.audioFrom;
-  const audio = from === undefined ? undefined : await findAudio(from, container.muxer, ffmpeg, wanted);
+  const audio = from === undefined ? undefined : await findAudio(from, container.muxer, wanted);
   const finish = ["-f", container.muxer, ...container.flags];
   const { height, width } = wanted, { num, den } = toRate(wanted.fps);
   const video = await PendingFile.create(path);
@@ -105,20 +106,13 @@ interface Audio {
 }
 
 /** Options of the second pass, undefined when there is no audio to take along. */
-async function findAudio(from: string, muxer: string, ffmpeg: Ffmpeg, options: Options): Promise<Audio | undefined> {
+async function findAudio(from: string, muxer: string, options: Options): Promise<Audio | undefined> {
   await stat(from).catch((error) => {
     throw ioError(from, "read", error);
   });
-  const log = new FfmpegLog();
-  const run = startFfmpeg(ffmpeg, inputArgs(from, mostPixels), { signal: options.signal, onLine: log.read });
-  run.stdout.resume();
-  await run.ended; // with exit code 1, as there is no output
-  throwIfAborted(options.signal);
-  if (log.format === undefined) {
-    throw new TokenizerError("VIDEO", `${from}: expected a file with audio that FFmpeg can read, found: ${log.reason}`);
-  }
-  if (log.audioCodec === undefined) return undefined;
-  const codec = muxer === "matroska" || mp4Audio.includes(log.audioCodec) ? ["copy"] : ["aac", "-b:a", "192k"];
+  const { audioCodec } = await probeMedia(from, mostPixels, options.signal, "a file with audio that FFmpeg can read");
+  if (audioCodec === undefined) return undefined;
+  const codec = muxer === "matroska" || mp4Audio.includes(audioCodec) ? ["copy"] : ["aac", "-b:a", "192k"];
   const start = options.audioStartSeconds > 0 ? ["-ss", String(options.audioStartSeconds)] : [];
   // A copy would begin with the packets since the last key frame of the video beside it.
   const drop = start.length > 0 ? ["-copypriorss", "0"] : [];
@@ -250,7 +244,7 @@ export class VideoSink {
   }
 
   async #check(ending: Ending): Promise<void> {
-    if (ending.code !== 0 || logOf(ending).isUnwritten) await this.#fail(ending);
+    if (ending.code !== 0 || FfmpegLog.of(ending).isUnwritten) await this.#fail(ending);
   }
 
   async #fail(ending: Ending): Promise<never> {
@@ -258,7 +252,7 @@ export class VideoSink {
     await this.#plan.video.discard();
     const { path, options: { signal } } = this.#plan;
     throwIfAborted(signal);
-    const reason = logOf(ending).reason || (ending.signal ? "no word of it" : ending.stderr.trim());
+    const reason = FfmpegLog.of(ending).reason || (ending.signal ? "no word of it" : ending.stderr.trim());
     if (reason.includes("No space left on device")) {
       const message = `${path}: expected the system to write it, found a full disk (${reason})`;
       throw new TokenizerError("FILE_IO", message, { detail: constants.errno.ENOSPC });
@@ -266,10 +260,4 @@ export class VideoSink {
     const found = `${tellEnding(ending)} after ${this.#numFrames} frames: ${reason}`;
     throw new TokenizerError("FFMPEG", `${path}: expected FFmpeg to write it, found ${found}`, { detail: this.#numFrames });
   }
-}
-
-function logOf({ stderr }: Ending): FfmpegLog {
-  const log = new FfmpegLog();
-  for (const line of stderr.split("\n")) log.read(line);
-  return log;
 }

@@ -55,7 +55,9 @@ export async function openRegistry(tarballs: Readonly<Record<string, string>>): 
       return JSON.parse((await run("tar", ["-xzOf", tarballs[name], "package/package.json"])).stdout);
     }
     const path = join(root, "node_modules", name, "package.json");
-    if (existsSync(path) && !name.startsWith("@ffmpeg-installer/linux")) return JSON.parse(await readFile(path, "utf8"));
+    if (existsSync(path) && !name.match(/^@ff(mpeg|probe)-installer\/linux/)) {
+      return JSON.parse(await readFile(path, "utf8"));
+    }
     return optional.has(name) ? { name, version: optional.get(name), os: ["none"] } : undefined;
   }
 

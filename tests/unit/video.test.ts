@@ -62,9 +62,12 @@ const withAudio = () =>
 
 async function readAll(path: string, options?: VideoOptions) {
   const { info, frames } = await openVideo(path, options);
-  const all: Uint8Array[] = [];
-  for await (const frame of frames()) all.push(frame);
-  return { info, frames: all };
+  const all: Uint8Array[] = [], seconds: number[] = [];
+  for await (const frame of frames()) {
+    all.push(frame.data);
+    seconds.push(frame.seconds);
+  }
+  return { info, frames: all, seconds };
 }
 
 /** Reads until the error; returns it with the number of frames before it. */
@@ -116,6 +119,8 @@ test("a clip: its header, and every frame as FFmpeg's plain conversion gives it"
     fps: { num: 25, den: 2 },
     numFrames: 75,
     isVariableRate: false,
+    startSeconds: 0,
+    sampleAspect: { num: 1, den: 1 },
     rotation: 0,
     codec: "h264",
     audioCodec: undefined,
@@ -146,7 +151,7 @@ test("1080p H.264 with audio: the frames alone, and a source reads twice", needs
   const plain = make("-i", path, "-frames:v", "5", "-f", "rawvideo", "-pix_fmt", "rgb24", "-");
   for (let times = 0; times < 2; times++) {
     const frames: Uint8Array[] = [];
-    for await (const frame of source.frames()) frames.push(frame);
+    for await (const frame of source.frames()) frames.push(frame.data);
     equalFrames(frames, plain, 1080 * 1920 * 3);
   }
 });
@@ -501,7 +506,7 @@ test("from one video to another, the whole clip is never in memory", needs, asyn
   const before = process.memoryUsage().rss;
   let peak = before;
   for await (const frame of source.frames()) {
-    await sink.write(frame);
+    await sink.write(frame.data);
     if (sink.numFrames % 10 === 0) peak = Math.max(peak, process.memoryUsage().rss);
   }
   await sink.close();
