@@ -100,14 +100,14 @@ function checkJoin(parts: readonly Tokens[]): VideoOrigin[] {
  */
 function joinTimes(videos: readonly VideoOrigin[]): Pick<VideoOrigin, "fps" | "start" | "times"> {
   const { fps, start, times } = videos[0]!;
-  const without = videos.findIndex((v) => !v.times && !v.fps);
-  if (videos.every((v) => !v.times && v.start === undefined) || without >= 0) {
-    const other = videos.find((v) => v.fps !== fps || v.times || v.start !== undefined);
-    if (other && videos.length > 1) {
-      throw expected("parts", `frames a second ${fps ?? "unknown"} of all`, other.fps ?? "unknown");
-    }
-    return { ...(fps && { fps }), ...(start !== undefined && { start }) };
+  if (videos.every((v) => !v.times && v.start === undefined)) {
+    const other = videos.find((v) => v.fps !== fps);
+    if (other) throw expected("parts", `frames a second ${fps ?? "unknown"} of all`, other.fps ?? "unknown");
+    return fps ? { fps } : {};
   }
+  if (videos.length === 1) return { ...(fps && { fps }), ...(start !== undefined && { start }), ...(times && { times }) };
+  const without = videos.findIndex((v) => !v.times && !v.fps);
+  if (without >= 0) throw expected(`parts[${without}]`, "times or a rate, as others have", "neither");
   let frames = 0;
   const isEven = videos.every((v) => {
     const due = (start ?? 0) + frames / rateOf(v);
@@ -115,7 +115,6 @@ function joinTimes(videos: readonly VideoOrigin[]): Pick<VideoOrigin, "fps" | "s
     return !v.times && v.fps === fps && Math.abs((v.start ?? 0) - due) <= 1.001e-3;
   });
   if (isEven) return { fps: fps!, ...(start && { start }) };
-  if (videos.length === 1) return { ...(fps && { fps }), times: times! };
   const all = videos.flatMap((v) => v.times ?? Array.from({ length: v.frames }, (_, i) => (v.start ?? 0) + i / rateOf(v)));
   const mean = (all.length - 1) / (all.at(-1)! - all[0]!);
   return { ...(mean > 0 && { fps: `${Math.max(1, Math.round(mean * 1000))}/1000` }), times: all };
