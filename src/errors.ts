@@ -56,17 +56,24 @@ export function messageOf(error: unknown): string {
 
 /** Fails with "NAME: expected EXPECTED, found FOUND". */
 export function expected(name: string, wanted: string, found: unknown, code: ErrorCode = "ARGUMENT"): TokenizerError {
-  const shown = typeof found === "string"
-    ? JSON.stringify(found)
-    : Array.isArray(found)
-    ? `[${found.join(", ")}]`
-    : String(found);
-  return new TokenizerError(code, `${name}: expected ${wanted}, found ${shown}`);
+  return new TokenizerError(code, `${name}: expected ${wanted}, found ${shown(found)}`);
 }
 
 export function cancelled(signal: AbortSignal): TokenizerError {
   return new TokenizerError("CANCELLED", "the work was cancelled by its AbortSignal", { cause: signal.reason });
 }
+
+/** Any value as text: the beginning of a list, and of what has no text of its own (symbols in lists, null prototypes) the type. */
+function shown(value: unknown): string {
+  try {
+    if (typeof value === "string") return JSON.stringify(value);
+    if (!Array.isArray(value)) return String(value);
+    return `[${value.slice(0, mostElements).join(", ")}${value.length > mostElements ? ", …" : ""}]`;
+  } catch {
+    return Array.isArray(value) ? "a list" : typeof value;
+  }
+}
+const mostElements = 64;
 
 /**
  * Text for a terminal, one line of it: what could move its cursor, change its colours, title or clipboard, or turn the

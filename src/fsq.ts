@@ -4,12 +4,13 @@
  * indices are 0 .. 63999. Rounding a latent to digits happens in C. Ref: Mentzer et al. 2023, arXiv 2309.15505.
  */
 import { expected, TokenizerError } from "./errors.ts";
-import { elementsOf, Tensor, type TensorLike } from "./dense.ts";
+import { checkTensor, elementsOf, Tensor, type TensorLike } from "./dense.ts";
 
 /** Number of codes, the product of the levels. Throws VALUE unless each is a whole number ≥ 2 and indices fit int32. */
 export function codebookSize(levels: readonly number[]): number {
-  const size = elementsOf(levels);
-  if (levels.length === 0 || !levels.every((level) => Number.isInteger(level) && level >= 2) || size > 2 ** 31) {
+  const areWhole = Array.isArray(levels) && levels.length > 0 && levels.every((n) => Number.isInteger(n) && n >= 2);
+  const size = areWhole ? elementsOf(levels) : Infinity;
+  if (size > 2 ** 31) {
     throw expected("levels", "whole numbers of at least 2 with a product of at most 2^31", levels, "VALUE");
   }
   return size;
@@ -27,6 +28,7 @@ export function checkIndices(name: string, indices: TensorLike<"int32" | "uint16
 
 /** int32 or uint16 [B, ...] to float32 codes [B, d, ...] in [-1, 1]. Throws VALUE at an index outside the codebook. */
 export function codesFromIndices(indices: TensorLike<"int32" | "uint16">, levels: readonly number[]): Tensor<"float32"> {
+  checkTensor("indices", indices);
   checkIndices("indices", indices, levels);
   const [batch = 1, ...grid] = indices.shape, positions = elementsOf(grid);
   const codes = new Float32Array(batch * levels.length * positions);
@@ -45,6 +47,7 @@ export function codesFromIndices(indices: TensorLike<"int32" | "uint16">, levels
 
 /** float32 codes [B, d, ...] to int32 indices [B, ...]. Throws SHAPE for another d, VALUE beyond 1e-3 steps of a code. */
 export function indicesFromCodes(codes: TensorLike<"float32">, levels: readonly number[]): Tensor<"int32"> {
+  checkTensor("codes", codes);
   codebookSize(levels);
   const [batch = 1, channels, ...grid] = codes.shape, positions = elementsOf(grid);
   if (channels !== levels.length) throw expected("codes.shape", `[B, ${levels.length}, ...]`, codes.shape, "SHAPE");

@@ -205,19 +205,21 @@ export function tellWindows(windows: readonly VideoWindow[]): string {
   return runs.map(({ text, count }) => count === 1 ? text : `${text}*${count}`).join(" ");
 }
 
-/** Windows of that text, undefined where it is not one, or where they have more than `gridFrames` token frames. */
-export function parseWindows(text: string, gridFrames: number): VideoWindow[] | undefined {
-  const windows: VideoWindow[] = [];
+/** Windows of that text. Throws TOKEN_FILE where it is none, and where they have more than `gridFrames` token frames. */
+export function parseWindows(text: string, gridFrames: number): VideoWindow[] {
   let total = 0;
-  for (const run of text.split(" ")) {
-    const [tokens, frames, before, count = 1] =
-      /^(\d{1,10})\/(\d{1,10})\/(\d{1,10})(?:\*([1-9]\d{0,9}))?$/.exec(run)?.slice(1)
-        .flatMap((n) => n === undefined ? [] : Number(n)) ?? [];
-    if (!tokens || frames === undefined || before === undefined || (total += tokens * count) > gridFrames) return undefined;
-    const window = Object.freeze({ tokens, frames, before });
-    for (let i = 0; i < count; i++) windows.push(window);
+  const runs = text.split(" ").map((run) => {
+    const terms = /^(\d{1,10})\/(\d{1,10})\/(\d{1,10})(?:\*([1-9]\d{0,9}))?$/.exec(run);
+    if (!terms) throw expected("windows", '"tokens/frames/before" for each window', run, "TOKEN_FILE");
+    const [tokens = 0, frames = 0, before = 0, count = 1] = terms.slice(1).map((n) => n === undefined ? 1 : Number(n));
+    if (tokens === 0) throw expected("windows", "token frames in each", run, "TOKEN_FILE");
+    total += tokens * count;
+    return { count, window: Object.freeze({ tokens, frames, before }) };
+  });
+  if (total > gridFrames) {
+    throw expected("windows", `${gridFrames} token frames in all, as the tensor has`, total, "TOKEN_FILE");
   }
-  return windows;
+  return runs.flatMap(({ count, window }) => new Array<VideoWindow>(count).fill(window));
 }
 
 /** The source that leaves this machine: no path, unless asked for. */

@@ -3,9 +3,17 @@
  * Pure functions from tensors to uint8 [H, W, 3]; writing them to a file is media/image.ts.
  */
 import { expected } from "./errors.ts";
+import { mostPixels } from "./options.ts";
 import { checkTensor, Tensor, type TensorLike } from "./tensor.ts";
 
 const white = 255;
+/** White pixels of a picture, as many as readImage takes. Throws ARGUMENT at `name`, which made it so large. */
+function blank(name: string, height: number, width: number): Uint8Array {
+  if (!(height * width <= mostPixels)) {
+    throw expected(name, `a result of at most ${mostPixels} pixels`, `one of ${height} by ${width}`);
+  }
+  return new Uint8Array(height * width * 3).fill(white);
+}
 
 /** Height and width of one uint8 picture [H, W, 3] or [1, H, W, 3]. Throws SHAPE for any other. */
 export function pictureSize(name: string, picture: TensorLike<"uint8">): { height: number; width: number } {
@@ -24,7 +32,7 @@ export function sideBySide(a: TensorLike<"uint8">, b: TensorLike<"uint8">, gap =
   if (!Number.isInteger(gap) || gap < 0) throw expected("gap", "a whole number of pixels", gap);
   if (left.height !== right.height) throw expected("b", `${left.height} rows, as a has`, right.height, "SHAPE");
   const width = left.width + gap + right.width;
-  const out = new Uint8Array(left.height * width * 3).fill(white);
+  const out = blank("gap", left.height, width);
   for (let y = 0; y < left.height; y++) {
     out.set(a.data.subarray(y * left.width * 3, (y + 1) * left.width * 3), y * width * 3);
     out.set(b.data.subarray(y * right.width * 3, (y + 1) * right.width * 3), (y * width + left.width + gap) * 3);
@@ -38,9 +46,11 @@ export function sideBySide(a: TensorLike<"uint8">, b: TensorLike<"uint8">, gap =
  */
 export function contactSheet(
   rows: readonly (readonly TensorLike<"uint8">[])[],
-  { gap = 8, shrink = 1 }: { gap?: number; shrink?: number } = {},
+  options: { gap?: number; shrink?: number } = {},
 ): Tensor<"uint8"> {
-  const columns = Math.max(0, ...rows.map((row) => row.length));
+  const { gap = 8, shrink = 1 } = Object(options) as typeof options;
+  if (!Array.isArray(rows) || !rows.every(Array.isArray)) throw expected("rows", "a list of rows of pictures", rows);
+  const columns = rows.reduce((most, row) => Math.max(most, row.length), 0);
   if (columns === 0) throw expected("rows", "at least one picture", "none");
   if (!Number.isInteger(gap) || gap < 0) throw expected("gap", "a whole number of pixels", gap);
   if (!Number.isInteger(shrink) || shrink < 1) throw expected("shrink", "a positive whole number", shrink);
@@ -48,7 +58,7 @@ export function contactSheet(
   const height = Math.floor(first.height / shrink), width = Math.floor(first.width / shrink);
   if (height === 0 || width === 0) throw expected("shrink", "no more than the pictures' sides", shrink);
   const sheetHeight = rows.length * (height + gap) - gap, sheetWidth = columns * (width + gap) - gap;
-  const out = new Uint8Array(sheetHeight * sheetWidth * 3).fill(white);
+  const out = blank("rows", sheetHeight, sheetWidth);
   for (const [r, row] of rows.entries()) {
     for (const [c, picture] of row.entries()) {
       const size = pictureSize(`rows[${r}][${c}]`, picture);
@@ -131,7 +141,7 @@ class Canvas {
   constructor(height: number, width: number) {
     this.#height = height;
     this.#width = width;
-    this.#pixels = new Uint8Array(height * width * 3).fill(white);
+    this.#pixels = blank("scale", height, width);
   }
 
   /** height × width cells of `scale` pixels each way; `colour(i)` is that of cell i, row-major. */

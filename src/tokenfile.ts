@@ -44,7 +44,8 @@ const mostBytes = 2 ** 31;
  * tensors and the origin contradict each other, UNSUPPORTED for what decodeTokens would refuse to read: over 2 GiB, or windows so
  * unlike each other that they fill the header.
  */
-export function encodeTokens(tokens: Tokens, format: TokenFormat, { storePath = false }: StoreOptions = {}): Uint8Array {
+export function encodeTokens(tokens: Tokens, format: TokenFormat, options: StoreOptions = {}): Uint8Array {
+  const { storePath = false } = Object(options) as StoreOptions;
   if (!tokenFormats.includes(format)) throw expected("format", `one of ${tokenFormats.join(", ")}`, format);
   const parts = storedParts(tokens), { origin } = tokens, { video } = origin;
   const stored: Record<string, StoredTensor> = {
@@ -248,12 +249,7 @@ function videoOf(
   times: StoredTensor | undefined,
 ): VideoOrigin {
   if (!about.temporal_factor) throw bad("temporal_factor: expected a positive whole number beside frames, found nothing");
-  const gridFrames = shape.at(-3) ?? 0;
-  const windows = about.windows === undefined ? undefined : parseWindows(about.windows, gridFrames);
-  if (about.windows !== undefined && !windows) {
-    const found = JSON.stringify(about.windows.slice(0, 80));
-    throw bad(`windows: expected "tokens/frames/before" for each, ${gridFrames} token frames in all, found ${found}`);
-  }
+  const windows = about.windows === undefined ? undefined : parseWindows(about.windows, shape.at(-3) ?? 0);
   if (times && times.dtype !== "float64") throw expected("times", "float64", times.dtype, "TOKEN_FILE");
   return {
     temporalFactor: about.temporal_factor,
@@ -297,7 +293,7 @@ const asks = "say which: --model, or decodeTokens' fallback";
 
 /** A missing batch is one. */
 function* bareTokens(array: StoredTensor, fallback: FallbackOrigin | undefined): Generator<void, Tokens> {
-  if (!fallback) throw bad(`expected a file that names its model, found a bare array, which does not; ${asks}`);
+  if (!fallback) throw bad(`expected a file that names its model, found a bare .npy array, which does not; ${asks}`);
   const { temporalFactor = 1, ...known } = fallback;
   const rank = (isFloat(array) ? 4 : 3) + (temporalFactor > 1 ? 1 : 0);
   const main: StoredTensor = array.shape.length === rank - 1 ? { ...array, shape: [1, ...array.shape] } : array;

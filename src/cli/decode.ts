@@ -39,7 +39,8 @@ export const decodeCommand: Command = {
       const start = performance.now();
       const tokens = await loadTokens(io.path, fallback);
       const tokenizer = await models.of(args.model ?? tokens.origin.source).catch((error: Failure) => {
-        const message = `${io.file}: its model cannot be opened, --model can name another: ${error.message}`;
+        const { model, sha256 } = tokens.origin, its = `${model}${sha256 ? ` (sha256 ${sha256})` : ""}`;
+        const message = `${io.file}: its model ${its} cannot be opened, --model can name another: ${error.message}`;
         throw new Failure(error.exitCode, error.code, message, error.cause);
       });
       checkKind(io.file, tokens, tokenizer);

@@ -132,10 +132,10 @@ test(
     await picture(join(dir, "p.png"));
     await ctokEnds(0, ["encode", "p.png", "--model", model, "--out", "t.safetensors"], { cwd: dir });
     const { latent, origin } = await loadTokens(join(dir, "t.safetensors"));
-    assert.deepEqual([latent.shape, origin.source], [[1, 16, 6, 8], model]);
-    const [done] = lines(
-      (await ctokEnds(0, ["decode", "t.safetensors", "--out", "again.png", "--json"], { cwd: dir })).stdout,
-    );
+    assert.deepEqual([latent.shape, origin.source], [[1, 16, 6, 8], "Cosmos-Tokenizer-CI8x8"], "no path");
+    const decode = ["decode", "t.safetensors", "--out", "again.png", "--json"];
+    assert.equal(lines((await ctokEnds(3, decode, { cwd: dir })).stdout)[0].code, "FILE_MISSING");
+    const [done] = lines((await ctokEnds(0, [...decode, "--model", model], { cwd: dir })).stdout);
     assert.deepEqual([done.model, done.height, done.width], ["Cosmos-Tokenizer-CI8x8", 48, 64]);
   },
 );
@@ -322,11 +322,17 @@ test("tokens whose model is gone: 3, the others are done, and --model names anot
   await saveTokens(join(dir, "here.safetensors"), tokens);
   await saveTokens(
     join(dir, "gone.safetensors"),
-    new Tokens({ ...tokens.origin, source: "/gone/model" }, { indices: tokens.indices }),
+    new Tokens({ ...tokens.origin, model: "Gone-DI8x8", source: "/gone/it", sha256: "b2".repeat(32) }, {
+      indices: tokens.indices,
+    }),
   );
   const args = ["decode", "gone.safetensors", "here.safetensors", "--out", "out"];
   const { stdout, stderr } = await ctokEnds(3, args, { cwd: dir });
-  assert.match(stderr, /gone\.safetensors: its model cannot be opened, --model can name another: .*"\/gone\/model"/);
+  const its = `Gone-DI8x8 \\(sha256 ${"b2".repeat(32)}\\)`;
+  assert.match(
+    stderr,
+    new RegExp(`gone\\.safetensors: its model ${its} cannot be opened, --model can name another: .*"Gone-DI8x8"`),
+  );
   assert.match(stdout, /^here\.safetensors -> out\/here\.png/);
   await ctokEnds(0, [...args, "--model", "nano-DI8x8", "--overwrite"], { cwd: dir });
   assert.deepEqual(await readFile(join(dir, "out/gone.png")), await readFile(join(dir, "out/here.png")));

@@ -256,7 +256,9 @@ test(
     const dir = await folder("latent"), model = join(fixtures, "Cosmos-Tokenizer-CV8x8x8"), file = small(dir);
     await ctokEnds(0, ["encode", file, "--model", model, "--stream", "--frames", "17", "--out", "t"], { cwd: dir });
     assert.deepEqual((await loadTokens(join(dir, "t"))).latent.shape, [1, 16, 3, 8, 12]);
-    const [done] = said((await ctokEnds(0, ["decode", "t", "--out", "t.mkv", "--json"], { cwd: dir })).stdout);
+    const [done] = said(
+      (await ctokEnds(0, ["decode", "t", "--model", model, "--out", "t.mkv", "--json"], { cwd: dir })).stdout,
+    );
     assert.deepEqual([done!.model, done!.frames], ["Cosmos-Tokenizer-CV8x8x8", 17]);
     const { stderr } = await ctokEnds(1, ["encode", file, "--model", model, "--stream", "--chunk", "4", "--out", "x"], {
       cwd: dir,
