@@ -22,6 +22,38 @@ const bytesOf = { u32: 4, i32: 4, i64: 8, u64: 8 } as const;
 const decoder = new TextDecoder();
 const encoder = new TextEncoder();
 
+const isFailure = Symbol.for("ctok.NativeFailure");
+
+/** A ctok_error as a value. src/job.ts turns it into a TokenizerError. An engine outlives the module that made it: see load.ts. */
+export class NativeFailure extends Error {
+  static override [Symbol.hasInstance](value: unknown): boolean {
+    return value instanceof Error && isFailure in value;
+  }
+
+  readonly [isFailure] = true;
+  readonly status: number;
+  readonly detail: number;
+  constructor(status: number, detail: number, message: string) {
+    super(message);
+    this.status = status;
+    this.detail = detail;
+  }
+}
+
+/**
+ * The UTF-8 of a text that C reads up to its NUL. What C would read as another text is refused: a NUL inside ends it there,
+ * a lone surrogate has no UTF-8, and a longer one would be cut. Throws NativeFailure that names it.
+ */
+export function utf8(name: string, text: unknown, mostBytes = Infinity): Uint8Array {
+  const refuse = (wanted: string, found: unknown) =>
+    new NativeFailure(status.ARGUMENT, 0, `${name}: expected ${wanted}, found ${found}`);
+  if (typeof text !== "string") throw refuse("a string", text);
+  if (/[\0\p{Surrogate}]/u.test(text)) throw refuse("text without NUL and lone surrogates", JSON.stringify(text));
+  const bytes = encoder.encode(text);
+  if (bytes.length > mostBytes) throw refuse(`at most ${mostBytes} bytes of UTF-8`, bytes.length);
+  return bytes;
+}
+
 export class Struct<F extends Fields = Fields> {
   readonly fields: F;
   readonly offsets: Readonly<Record<keyof F, number>>;
@@ -49,7 +81,7 @@ export class Struct<F extends Fields = Fields> {
     const memory = new Uint8Array(new ArrayBuffer(Math.max(this.bytes, 1024))).subarray(0, this.bytes);
     const view = viewOf(memory);
     for (const [name, value] of Object.entries({ struct_size: this.bytes, ...values })) {
-      write(view, this.offsets[name]!, this.fields[name]!, value);
+      write(view, this.offsets[name]!, this.fields[name]!, value, name);
     }
     return memory;
   }
@@ -99,12 +131,10 @@ function writeScalar(view: DataView, at: number, type: Scalar, value: number): v
   else view.setBigInt64(at, BigInt(value), true);
 }
 
-function write(view: DataView, at: number, field: Field, value: unknown): void {
+function write(view: DataView, at: number, field: Field, value: unknown, name: string): void {
   if (typeof field === "string") return writeScalar(view, at, field, value as number);
   if ("text" in field) {
-    new Uint8Array(view.buffer, view.byteOffset + at, field.text - 1).set(
-      encoder.encode(value as string).subarray(0, field.text - 1),
-    );
+    new Uint8Array(view.buffer, view.byteOffset + at, field.text - 1).set(utf8(name, value, field.text - 1));
   } else if ("row" in field) {
     (value as number[]).forEach((v, i) => writeScalar(view, at + i * bytesOf[field.row], field.row, v));
   }

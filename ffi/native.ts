@@ -6,7 +6,7 @@
  */
 import { clearTimeout, setTimeout } from "node:timers"; // the global ones may be a test's
 import * as layout from "./layout.ts";
-import type { Struct, Values } from "./layout.ts";
+import { NativeFailure, type Struct, type Values } from "./layout.ts";
 import type { SymbolName, symbols } from "./symbols.ts";
 
 type Argument<T> = T extends "buffer" ? Uint8Array | null
@@ -19,24 +19,7 @@ export type Functions = {
   [K in SymbolName]: (...args: Arguments<(typeof symbols)[K]["parameters"]>) => Result<(typeof symbols)[K]["result"]>;
 };
 
-const isFailure = Symbol.for("ctok.NativeFailure");
-
-/** A ctok_error as a value. src/job.ts turns it into a TokenizerError. An engine outlives the module that made it: see load.ts. */
-export class NativeFailure extends Error {
-  static override [Symbol.hasInstance](value: unknown): boolean {
-    return value instanceof Error && isFailure in value;
-  }
-
-  readonly [isFailure] = true;
-  readonly status: number;
-  readonly detail: number;
-  constructor(status: number, detail: number, message: string) {
-    super(message);
-    this.status = status;
-    this.detail = detail;
-  }
-}
-
+export { NativeFailure };
 export type JobInfo = Values<typeof layout.JobInfo.fields>;
 export type PlanInfo = Values<typeof layout.Plan.fields>;
 export type NativeModelInfo = Values<typeof layout.ModelInfo.fields>;
@@ -52,9 +35,11 @@ export interface EngineSettings {
   readonly deviceIndex?: number | undefined;
 }
 
-/** NUL-terminated UTF-8. */
-function cString(text: string): Uint8Array {
-  return new TextEncoder().encode(text + "\0");
+/** NUL-terminated UTF-8. `name`: for the message, where C would read another text. */
+function cString(name: string, text: string): Uint8Array {
+  const bytes = layout.utf8(name, text), out = new Uint8Array(bytes.length + 1);
+  out.set(bytes);
+  return out;
 }
 
 const poolCapacity = 64;
@@ -108,15 +93,13 @@ export class Engine {
   // -------------------------------------------------------------- jobs
   /** Each submits at once (throwing NativeFailure if refused) and gives the job's id; `ended` waits for it. */
   openModel(path: string, options: ModelOptionValues): number {
-    const native = layout.ModelOptions.make(options);
-    return this.#submit((job, error) => this.#f.ctok_model_open(this.#id, cString(path), native, job, error));
+    const native = layout.ModelOptions.make(options), model = cString("model", path);
+    return this.#submit((job, error) => this.#f.ctok_model_open(this.#id, model, native, job, error));
   }
 
   convert(outPath: string, path: string, options: ModelOptionValues): number {
-    const native = layout.ModelOptions.make(options);
-    return this.#submit((job, error) =>
-      this.#f.ctok_model_convert(this.#id, cString(outPath), cString(path), native, job, error)
-    );
+    const native = layout.ModelOptions.make(options), out = cString("outPath", outPath), model = cString("model", path);
+    return this.#submit((job, error) => this.#f.ctok_model_convert(this.#id, out, model, native, job, error));
   }
 
   run(model: number, input: Uint8Array, request: RequestValues): number {

@@ -5,7 +5,7 @@
 import { existsSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { TokenizerError } from "./errors.ts";
+import { expected, TokenizerError } from "./errors.ts";
 
 export interface EmbeddedModel {
   readonly name: string;
@@ -73,8 +73,9 @@ export interface ResolvedModel {
   readonly name: string | undefined;
 }
 
-/** An embedded name, or a file or folder. Throws FILE_MISSING that says what was looked for. */
+/** An embedded name, or a file or folder. Throws FILE_MISSING that says what was looked for; ARGUMENT for no string. */
 export function resolveModel(model: string): ResolvedModel {
+  if (typeof model !== "string") throw expected("model", "an embedded name or a path", model);
   const embedded = embeddedModels.find((m) => m.name === model);
   if (embedded) return { path: embedded.path, source: embedded.name, name: embedded.name };
   const path = resolve(model);

@@ -101,6 +101,13 @@ export const decodeOptions = z.strictObject({
 export type DecodeOptions = z.input<typeof decodeOptions>;
 
 export const jobOptions = z.strictObject({ signal, onProgress });
+export const convertOptions = z.strictObject({
+  /** The model's name in the new file. Default: as Tokenizer.open finds it. */
+  name: openOptions.shape.name,
+  signal,
+  onProgress,
+});
+export type ConvertOptions = z.input<typeof convertOptions>;
 export const autoencodeOptions = z.strictObject({
   window: encodeOptions.shape.window,
   ...pictureLimits,

@@ -4,7 +4,7 @@ import { engineFor } from "../ffi/load.ts";
 import { expected, TokenizerError } from "./errors.ts";
 import { type JobOptions, located, runJob } from "./job.ts";
 import { defaultModel, resolveModel } from "./models.ts";
-import { type EncodeOptions, jobOptions, type OpenOptions, parse } from "./options.ts";
+import { type ConvertOptions, convertOptions, type EncodeOptions, type OpenOptions, parse } from "./options.ts";
 import type { ImageInput } from "./pixels.ts";
 import { type Tensor, Tokens } from "./tensor.ts";
 import { decodeTokens, loadTokens } from "./tokenfile.ts";
@@ -78,17 +78,20 @@ export function detokenize(
 
 /**
  * Writes a checkpoint (a folder of .jit files, or one file) as one safetensors file with the public parameter names; what
- * names and shapes cannot tell goes into its metadata. The file appears whole or not at all.
- * Errors: as Tokenizer.open; FILE_IO.
+ * names and shapes cannot tell goes into its metadata. The file appears whole or not at all, and replaces one of that name;
+ * through a symbolic link, the file that it leads to. Aborted, it either rejects and has written nothing, or, where the new
+ * file has its name by then, resolves. Errors: as Tokenizer.open; FILE_IO, also for a device, pipe or folder at `outPath`.
  */
-export function convert(model: string, outPath: string, options: JobOptions & { name?: string } = {}): Promise<void> {
+export function convert(model: string, outPath: string, options: ConvertOptions = {}): Promise<void> {
   return located(async () => {
-    const { name, ...rest } = options;
-    const o = parse(jobOptions, rest, "options");
+    const o = parse(convertOptions, options, "options");
     const found = resolveModel(model);
     const engine = await engineFor();
     const submit = () =>
-      engine.convert(outPath, found.path, { name: name ?? found.name ?? "", precision: layout.precision.auto });
-    await runJob(engine, submit, () => undefined, o);
+      engine.convert(outPath, found.path, { name: o.name ?? found.name ?? "", precision: layout.precision.auto });
+    let isWritten = false;
+    await runJob(engine, submit, () => undefined, o, () => isWritten = true).catch((error) => {
+      if (!isWritten) throw error;
+    });
   });
 }

@@ -108,3 +108,31 @@ export function editSafetensors(bytes: Uint8Array, edit: (header: Header) => voi
   new DataView(size.buffer).setBigUint64(0, BigInt(text.length), true);
   return concat([size, text, bytes.subarray(start)]);
 }
+
+/** A safetensors file with tensors added behind its own. */
+export function addTensors(
+  bytes: Uint8Array,
+  added: Record<string, { dtype: string; shape: number[]; data: Uint8Array }>,
+): Uint8Array {
+  let end = bytes.length - readHeader(bytes).start;
+  const grown = editSafetensors(bytes, (header) => {
+    for (const [name, { dtype, shape, data }] of Object.entries(added)) {
+      header[name] = { dtype, shape, data_offsets: [end, end += data.length] };
+    }
+  });
+  return concat([grown, ...Object.values(added).map(({ data }) => data)]);
+}
+
+/** A safetensors file of those tensors alone whose names match, in order or the other way round. */
+export function keepTensors(bytes: Uint8Array, names: RegExp, isReversed = false): Uint8Array {
+  const { header, start } = readHeader(bytes), kept: Uint8Array[] = [], out: Header = {};
+  const entries = Object.entries(header).filter(([name]) => name !== "__metadata__" && names.test(name));
+  let end = 0;
+  for (const [name, { dtype, shape, data_offsets: [from, to] }] of isReversed ? entries.reverse() : entries) {
+    out[name] = { dtype, shape, data_offsets: [end, end += to - from] };
+    kept.push(bytes.subarray(start + from, start + to));
+  }
+  const text = new TextEncoder().encode(JSON.stringify(out)), size = new Uint8Array(8);
+  new DataView(size.buffer).setBigUint64(0, BigInt(text.length), true);
+  return concat([size, text, ...kept]);
+}

@@ -108,8 +108,9 @@ ctok_status output_open(output_file *out, const char *path, ctok_error *error) {
         o.temporary = temporary_name(o.target, number);
         if (!o.temporary) break;
         o.descriptor = create(o.temporary);
-        if (o.descriptor < 0 && errno == EEXIST && remove_abandoned(o.temporary)) o.descriptor = create(o.temporary);
-        if (o.descriptor < 0 && errno != EEXIST) break;
+        if (o.descriptor >= 0 || errno != EEXIST) break;
+        if (remove_abandoned(o.temporary)) o.descriptor = create(o.temporary);
+        errno = EEXIST;  // where all numbers are taken
     }
     if (o.descriptor >= 0) return *out = o, CTOK_OK;
     ctok_status status = fail(error, path, "expected a folder where a file can be made, found");

@@ -211,9 +211,10 @@ uint64_t checkpoint_read_cost(const checkpoint_tensor *tensor) {
     uint64_t read_bytes = (uint64_t)span_elements(tensor) * dtype_bytes(tensor->dtype);
     if (!is_read_whole(tensor)) {
         run r = run_start(tensor);
-        uint64_t num_runs = 1, num_pieces = (uint64_t)((r.count + piece_elements(&r) - 1) / piece_elements(&r));
-        for (int32_t i = 0; i < r.rank; i++) num_runs *= (uint64_t)r.shape[i];
-        read_bytes = num_runs * (num_pieces * READ_COST_BYTES + (uint64_t)(r.count * r.step));
+        int64_t n = piece_elements(&r), piece_bytes = (n - 1) * r.step + (int64_t)dtype_bytes(tensor->dtype);
+        uint64_t num_pieces = (uint64_t)((r.count + n - 1) / n);
+        for (int32_t i = 0; i < r.rank; i++) num_pieces *= (uint64_t)r.shape[i];
+        read_bytes = num_pieces * (uint64_t)(READ_COST_BYTES + piece_bytes);
     }
     return read_bytes > num_bytes ? read_bytes : num_bytes;
 }

@@ -119,8 +119,8 @@ static ctok_status limit_memory(const model *m, uint64_t needed, const char *wha
     m->backend->memory_bytes(m->backend, &limit, &available);
     if (m->max_memory_bytes && m->max_memory_bytes < limit) limit = m->max_memory_bytes;
     if (needed <= limit) return CTOK_OK;
-    return ctok_fail(error, CTOK_E_MEMORY, (int64_t)needed, "max_memory_bytes: %s take%s %llu bytes, the limit is %llu", what,
-                     what[strlen(what) - 1] == 's' ? "" : "s", (unsigned long long)needed, (unsigned long long)limit);
+    return ctok_fail(error, CTOK_E_MEMORY, (int64_t)needed, "max_memory_bytes: %s %llu bytes, the limit is %llu", what, (unsigned long long)needed,
+                     (unsigned long long)limit);
 }
 
 static ctok_status take_half(model *m, const inventory *inv, bool is_decoder, digest *d, atomic_uint *steps_done, ctok_error *error) {
@@ -129,7 +129,7 @@ static ctok_status take_half(model *m, const inventory *inv, bool is_decoder, di
     weights **held = is_decoder ? &m->decoder : &m->encoder;
     if (half->num_layers == 0) return CTOK_OK;
     weights_source source = {.checkpoint = d->checkpoint, .layers = half->layers, .tensors = inv->tensors + first * 2, .num_layers = half->num_layers};
-    CTOK_TRY(limit_memory(m, m->weight_bytes + weights_bytes(m->backend, &source), "the weights", error));
+    CTOK_TRY(limit_memory(m, m->weight_bytes + weights_bytes(m->backend, &source), "the weights take", error));
     CTOK_TRY(weights_get(held, m->shared, m->backend, &source, d, steps_done, error));
     memcpy(m->layers + first, (*held)->layers, (size_t)half->num_layers * sizeof *m->layers);
     add_half(m, *held, is_decoder ? &m->info.decoder_parameters : &m->info.encoder_parameters);
@@ -146,7 +146,7 @@ static ctok_status take_weights(model *m, const inventory *inv, const checkpoint
         uint64_t needed = checkpoint_read_memory(&c->tensors[i]);
         if (needed > most) most = needed;
     }
-    CTOK_TRY(limit_memory(m, most, "reading a tensor", error));
+    CTOK_TRY(limit_memory(m, most, "reading a tensor takes", error));
     digest d = {0};
     bool is_known = weights_find_sha256(m->info.sha256, m->shared, c);
     ctok_status status = digest_start(&d, c, !is_known, error);

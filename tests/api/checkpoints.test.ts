@@ -1,11 +1,32 @@
 /** Checkpoints nobody should trust: each damaged in one way, each refused with a message that says what was expected. */
 import assert from "node:assert/strict";
-import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import {
+  copyFileSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { convert, type ErrorCode, Tokenizer } from "mod.ts";
-import { concat, editSafetensors, type Entry, readZip, replaceBytes, tensorRange, writeZip } from "../archive.ts";
-import { carried, countDifferent, rejects, root, withFolder, withWeights } from "../support.ts";
+import {
+  addTensors,
+  concat,
+  editSafetensors,
+  type Entry,
+  keepTensors,
+  readZip,
+  replaceBytes,
+  tensorRange,
+  writeZip,
+} from "../archive.ts";
+import { carried, countDifferent, hasShared, noShared, rejects, root, shared, withFolder, withWeights } from "../support.ts";
 
 const folder = join(carried, "Cosmos-Tokenizer-CI8x8");
 const jit = new Uint8Array(readFileSync(join(folder, "encoder.jit")));
@@ -88,6 +109,209 @@ describe("TorchScript archives", () => {
     ));
 });
 
+describe("modules that hold the tokenizer, or hold it no more", () => {
+  /** The carried folder, its encoder edited. */
+  const withEncoder = (edit: (entries: Entry[]) => Entry[], use: (model: string) => Promise<void>) =>
+    withFolder(async (temporary) => {
+      const model = join(temporary, "CI8x8");
+      mkdirSync(model);
+      copyFileSync(join(folder, "decoder.jit"), join(model, "decoder.jit"));
+      writeFileSync(join(model, "encoder.jit"), writeZip(edit(readZip(jit))));
+      await use(model);
+    });
+  /** The pickle of a module whose one attribute is the module of `pickle`. */
+  const wrap = (pickle: Uint8Array, name: string) => {
+    const length = new Uint8Array(4);
+    new DataView(length.buffer).setUint32(0, name.length, true);
+    const head = concat([
+      Uint8Array.of(0x80, 2),
+      bytes("c__torch__\nWrapper\n)"),
+      Uint8Array.of(0x81),
+      bytes("}(X"),
+      length,
+      bytes(name),
+    ]);
+    return concat([head, pickle.subarray(2, -1), bytes("ub.")]);
+  };
+  /** A module without a tensor. */
+  const frozen = concat([Uint8Array.of(0x80, 2), bytes("c__torch__\nFrozen\n)"), Uint8Array.of(0x81), bytes("}b.")]);
+  const isPickle = (entry: Entry) => entry.name.endsWith("/data.pkl");
+
+  for (const names of [["module"], ["model"], ["_orig_mod", "module"]]) {
+    test(`an encoder inside of ${names.join(" inside of ")} is read, and is the same`, () =>
+      withEncoder(
+        (entries) => entries.map((e) => isPickle(e) ? { ...e, data: names.reduce(wrap, e.data) } : e),
+        async (model) => {
+          await using plain = await Tokenizer.open(folder);
+          await using wrapped = await Tokenizer.open(model);
+          assert.equal(wrapped.info.sha256, plain.info.sha256);
+          assert.equal(countDifferent((await wrapped.encode(pixels)).latent, (await plain.encode(pixels)).latent), 0);
+        },
+      ));
+  }
+  test("a frozen encoder beside a good decoder is refused", () => {
+    const isOwn = (entry: Entry) => isPickle(entry) || entry.name.includes("/data/"); // and no constants of its code
+    return withEncoder(
+      (entries) =>
+        entries.filter(isOwn).map((e) =>
+          isPickle(e) ? { ...e, data: frozen } : { ...e, name: e.name.replace("/data/", "/constants/") }
+        ),
+      async (model) => {
+        const text = /encoder\.jit: .*no parameters.*frozen.*torch\.jit\.freeze/;
+        await rejects(() => Tokenizer.open(model), "FILE_FORMAT", text);
+      },
+    );
+  });
+  test("an encoder.jit that holds a decoder is refused", () =>
+    withFolder(async (temporary) => {
+      for (const name of ["encoder.jit", "decoder.jit"]) copyFileSync(join(folder, "decoder.jit"), join(temporary, name));
+      await rejects(
+        () => Tokenizer.open(temporary),
+        "FILE_NETWORK",
+        /encoder\.jit: expected tensors named encoder\.\*, found/,
+      );
+    }));
+  test("every name under one prefix, in safetensors", () =>
+    withFolder(async (temporary) => {
+      const path = join(temporary, "DI8x8.safetensors");
+      writeFileSync(
+        path,
+        editSafetensors(nano, (h) => {
+          for (const name of Object.keys(h).filter((n) => n !== "__metadata__")) {
+            h[`first_stage_model.${name}`] = h[name]!;
+            delete h[name];
+          }
+        }),
+      );
+      await using tok = await Tokenizer.open(path);
+      await using plain = await Tokenizer.open("nano-DI8x8");
+      assert.equal(tok.info.sha256, plain.info.sha256);
+    }));
+});
+
+describe("buffers", () => {
+  const floats = (...numbers: number[]) => new Uint8Array(Float32Array.from(numbers).buffer);
+  const numbers = (name: string, values: number[]) => ({
+    [name]: { dtype: "F32", shape: [values.length], data: floats(...values) },
+  });
+  const opens = async (name: string, content: Uint8Array): Promise<string> => {
+    let sha256 = "";
+    await withFolder(async (temporary) => {
+      writeFileSync(join(temporary, name), content);
+      await using tok = await Tokenizer.open(join(temporary, name));
+      sha256 = tok.info.sha256;
+    });
+    return sha256;
+  };
+
+  test("kept as float32 say the same, and are checked", async () => {
+    await using plain = await Tokenizer.open("nano-DI8x8");
+    const whole = addTensors(nano, {
+      ...numbers("encoder.patcher._arange", [0, 1]),
+      ...numbers("decoder.unpatcher.patch_size_buffer", [plain.info.patch]),
+      ...numbers("quantizer._levels", [8, 8, 8, 5, 5, 5]),
+      ...numbers("quantizer._basis", [1, 8, 64, 512, 2560, 12800]),
+    });
+    assert.equal(await opens("DI8x8.safetensors", whole), plain.info.sha256);
+    for (
+      const [name, values, text] of [
+        ["encoder.patcher._arange", [0, 2], /_arange: expected 0, 1, 2 and so on/],
+        ["encoder.patcher._arange", [0, 0.5], /_arange: expected a row of whole numbers/],
+        ["decoder.unpatcher.patch_size_buffer", [plain.info.patch * 2], /patch_size_buffer: expected the side/],
+        ["quantizer._basis", [1, 8, 64, 512, 2560, NaN], /_basis: expected one whole number/],
+      ] as const
+    ) await refuses("DI8x8.safetensors", addTensors(nano, numbers(name, [...values])), "FILE_TENSOR", text);
+    await refuses("x.safetensors", addTensors(nano, numbers("quantizer._levels", [8, 8])), "FILE_NETWORK", /levels/);
+  });
+  test("of a diffusion model's latents are dropped where they fit", () =>
+    withFolder(async (temporary) => {
+      const path = join(temporary, "one.safetensors");
+      await convert(folder, path);
+      const plain = new Uint8Array(readFileSync(path)), sha256 = await opens("CI8x8.safetensors", plain);
+      const channels = 16, each = (n: number) => Array.from({ length: n }, (_, i) => i / n);
+      for (
+        const added of [
+          { ...numbers("latent_mean", each(channels * 16)), ...numbers("latent_std", each(channels * 16)) }, // ComfyUI
+          { latents_mean: { dtype: "F32", shape: [1, channels, 16, 1, 1], data: floats(...each(channels * 16)) } }, // diffusers
+        ]
+      ) assert.equal(await opens("CI8x8.safetensors", addTensors(plain, added)), sha256);
+      const wrong = addTensors(plain, numbers("latent_mean", each(channels * 16 - 1)));
+      await refuses("CI8x8.safetensors", wrong, "FILE_TENSOR", /latent_mean: expected floats for each channel/);
+      await refuses(
+        "DI8x8.safetensors",
+        addTensors(nano, numbers("latent_std", each(6))),
+        "FILE_TENSOR",
+        /continuous latent/,
+      );
+    }));
+});
+
+describe("the hash of all parameters", () => {
+  const hashOf = async (...open: Parameters<typeof Tokenizer.open>) => {
+    await using tok = await Tokenizer.open(...open);
+    return tok.info.sha256;
+  };
+  test("of the embedded models, as Python's hashlib has it", async () => { // docs/token_formats.md, run on models/nano
+    assert.equal(await hashOf("nano-DI8x8"), "9a01ae21de989cabaf14e726851139fbb0c2e11cdacfdb6fd03e0453cbe22e17");
+    assert.equal(await hashOf("nano-DV4x8x8"), "7d42eacb608ce800326c57be6cd030cafdbea11264c5cb501cf730d4ea837307");
+  });
+  test("is the same in every form, for each half, thread, precision and kernel", () =>
+    withFolder(async (temporary) => {
+      const converted = join(temporary, "one.safetensors"), halves = join(temporary, "CI8x8-halves");
+      const sha256 = await hashOf(folder);
+      await convert(folder, converted);
+      assert.match(sha256, /^[0-9a-f]{64}$/);
+      const one = new Uint8Array(readFileSync(converted));
+      mkdirSync(halves);
+      writeFileSync(join(halves, "encoder.safetensors"), keepTensors(one, /^(encoder|quant_conv)\./));
+      writeFileSync(join(halves, "decoder.safetensors"), keepTensors(one, /^(decoder|post_quant_conv)\./));
+      for (const path of [folder, converted, halves]) {
+        assert.equal(await hashOf(path), sha256);
+        assert.equal(await hashOf(path, { half: "encoder" }), sha256);
+        assert.equal(await hashOf(path, { half: "decoder" }), sha256);
+        assert.equal(await hashOf(path, { threads: 1, precision: "f32", kernels: "generic", name: "mine" }), sha256);
+      }
+      const alone = await hashOf(join(folder, "encoder.jit"));
+      assert.notEqual(alone, sha256, "the encoder's file is another checkpoint");
+      assert.equal(alone, await hashOf(join(halves, "encoder.safetensors")));
+    }));
+  test("of archives that PyTorch wrote", { skip: noShared }, async () => {
+    assert.ok(hasShared);
+    const model = join(shared, "Cosmos-Tokenizer-DI8x8");
+    assert.equal(await hashOf(model), await hashOf(join(model, "autoencoder.jit")));
+  });
+  test("changes with one bit of a weight, and with a type, not with the order in the file", () =>
+    withFolder(async (temporary) => {
+      const path = join(temporary, "DI8x8.safetensors"), changed = nano.slice(), sha256 = await hashOf("nano-DI8x8");
+      changed[tensorRange(nano, "decoder.conv_out.bias")[0]]! ^= 1;
+      writeFileSync(path, changed);
+      assert.notEqual(await hashOf(path), sha256);
+      assert.notEqual(await hashOf(path, { half: "encoder" }), sha256, "the half that is not opened counts");
+      writeFileSync(path, keepTensors(nano, /./, true));
+      assert.notDeepEqual(new Uint8Array(readFileSync(path)), nano);
+      assert.equal(await hashOf(path), sha256);
+      const bias = new Uint8Array(readFileSync(path)), [from, to] = tensorRange(nano, "quant_conv.bias");
+      const wide = new Uint8Array(new Float32Array((to - from) / 2).buffer);
+      for (let i = from; i < to; i += 2) wide.set(nano.subarray(i, i + 2), (i - from) * 2 + 2); // the same values as float32
+      writeFileSync(
+        path,
+        addTensors(keepTensors(bias, /^(?!quant_conv\.bias)/), {
+          "quant_conv.bias": { dtype: "F32", shape: [wide.length / 4], data: wide },
+        }),
+      );
+      assert.notEqual(await hashOf(path), sha256);
+    }));
+  test("a name that would forge a line is refused", () =>
+    withFolder(async (temporary) => {
+      const path = join(temporary, "x.safetensors");
+      writeFileSync(
+        path,
+        addTensors(nano, { "decoder.a BF16 1 00\ndecoder.b": { dtype: "U8", shape: [1], data: Uint8Array.of(1) } }),
+      );
+      await rejects(() => Tokenizer.open(path, { half: "encoder", name: "DI8x8" }), "FILE_TENSOR", /unexpected tensor/);
+    }));
+});
+
 describe("safetensors", () => {
   const withLength = (length: bigint) => {
     const out = nano.slice();
@@ -141,7 +365,7 @@ describe("safetensors", () => {
       "x.safetensors",
       edited((h) => {
         for (const name of Object.keys(h)) {
-          h[`model.${name}`] = h[name]!;
+          h[`other_${name}`] = h[name]!;
           delete h[name];
         }
       }),
@@ -242,6 +466,97 @@ describe("convert", () => {
       assert.equal(countDifferent((await a.encode(pixels)).latent, (await b.encode(pixels)).latent), 0);
       assert.equal(a.info.parameters, b.info.parameters);
       await rejects(() => convert(folder, join(temporary, "missing/one.safetensors")), "FILE_IO", /missing/);
+    }));
+  const isCheckpoint = (path: string) => statSync(path).size > 1e6;
+  test("goes through a symbolic link, and replaces no device, pipe or folder", () =>
+    withFolder(async (temporary) => {
+      const at = (name: string) => join(temporary, name);
+      execFileSync("mkfifo", [at("pipe")]);
+      symlinkSync("/dev/null", at("null"));
+      mkdirSync(at("folder"));
+      for (
+        const [name, found] of [["pipe", /device or pipe/], ["null", /device or pipe/], ["folder", /a directory/]] as const
+      ) {
+        const error = await rejects(
+          () => convert("nano-DI8x8", at(name)),
+          "FILE_IO",
+          /expected a regular file or nothing there yet/,
+        );
+        assert.match(error.message, found);
+      }
+      assert.ok(lstatSync(at("pipe")).isFIFO() && lstatSync(at("null")).isSymbolicLink());
+      assert.ok(statSync("/dev/null").isCharacterDevice());
+      writeFileSync(at("file"), "older");
+      symlinkSync("file", at("link"));
+      symlinkSync("new", at("dangling"));
+      await convert("nano-DI8x8", at("link"));
+      await convert("nano-DI8x8", at("dangling"));
+      assert.ok(
+        lstatSync(at("link")).isSymbolicLink() && isCheckpoint(at("file")),
+        "the file that the link leads to is written",
+      );
+      assert.ok(lstatSync(at("dangling")).isSymbolicLink() && isCheckpoint(at("new")), "and made where there was none");
+      assert.deepEqual(readdirSync(temporary).sort(), ["dangling", "file", "folder", "link", "new", "null", "pipe"]);
+    }));
+  test("a text that C would read as another is refused", () =>
+    withFolder(async (temporary) => {
+      const at = (name: string) => join(temporary, name), any = (value: unknown) => value as string;
+      writeFileSync(at("precious"), "precious");
+      await rejects(
+        () => convert("nano-DI8x8", at("precious\0.safetensors")),
+        "ARGUMENT",
+        /outPath: .*without NUL.*\\u0000/,
+      );
+      await rejects(
+        () => convert("nano-DI8x8", `${temporary}/\ud800.safetensors`), // join would mend it on Bun
+        "ARGUMENT",
+        /outPath: .*lone surrogates.*\\ud800/,
+      );
+      await rejects(() => convert("nano-DI8x8", any(5)), "ARGUMENT", /outPath: expected a string, found 5/);
+      await rejects(() => convert(any(5), at("a")), "ARGUMENT", /model: expected .*, found 5/);
+      await rejects(() => Tokenizer.open(any(null)), "ARGUMENT", /model: expected .*, found null/);
+      for (
+        const [name, text] of [
+          ["a\0Cosmos-CV8x8x8", /name: .*without NUL/],
+          ["\ud800", /name: .*lone surrogates/],
+          ["é".repeat(63), /name: expected at most 63 bytes of UTF-8, found 126/],
+          ["x".repeat(64), /name/],
+          [any(5), /name/],
+        ] as const
+      ) {
+        await rejects(() => Tokenizer.open("nano-DI8x8", { name }), "ARGUMENT", text);
+        await rejects(() => convert("nano-DI8x8", at("a"), { name }), "ARGUMENT", text);
+      }
+      assert.equal(readFileSync(at("precious"), "utf8"), "precious");
+      assert.deepEqual(readdirSync(temporary), ["precious"]);
+    }));
+  test("a folder's long name is cut between two letters", () =>
+    withFolder(async (temporary) => {
+      const path = join(temporary, `${"é".repeat(40)}.safetensors`);
+      writeFileSync(path, nano);
+      await using tok = await Tokenizer.open(path);
+      assert.equal(tok.info.name, "é".repeat(31));
+    }));
+  test("aborted, it has written nothing; or it resolves", () =>
+    withFolder(async (temporary) => {
+      const target = join(temporary, "target.safetensors");
+      let cancelled = 0;
+      const attempt = async (abort: (controller: AbortController) => void) => {
+        writeFileSync(target, "older");
+        const controller = new AbortController(), work = convert("nano-DV4x8x8", target, { signal: controller.signal });
+        abort(controller);
+        const end = await work.then(() => "resolved", (error) => error.code);
+        assert.ok(
+          end === "resolved" ? isCheckpoint(target) : end === "CANCELLED" && readFileSync(target, "utf8") === "older",
+          end,
+        );
+        cancelled += Number(end === "CANCELLED");
+        assert.deepEqual(readdirSync(temporary), ["target.safetensors"]);
+      };
+      await attempt((controller) => controller.abort());
+      assert.equal(cancelled, 1);
+      for (const ms of [0, 1, 2, 3, 5, 8, 13, 21]) await attempt((controller) => setTimeout(() => controller.abort(), ms));
+      rmSync(target);
     }));
   test("levels travel in the metadata", () =>
     withWeights("DI8x8", "small", async (path) => {

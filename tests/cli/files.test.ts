@@ -476,7 +476,9 @@ test("nothing from inside a file or a name reaches the terminal as it is", async
       indices: new Tensor("int32", tokens.indices.shape, tokens.indices.data, { kind: "indices", origin }),
     });
   };
-  await saveTokens(join(dir, "source.safetensors"), of({ source: `/nowhere/${evil}`, model: evil }), { format: "safetensors" });
+  await saveTokens(join(dir, "source.safetensors"), of({ source: `/nowhere/${evil}`, model: evil }), {
+    format: "safetensors",
+  });
   await saveTokens(join(dir, "model.safetensors"), of({ model: evil, spatialFactor: 16 }), { format: "safetensors" });
   const name = `n${evil.replaceAll("/", "_")}.png`;
   await writeFile(join(dir, name), "not a picture");

@@ -13,15 +13,15 @@ const isParser = (name: string) => /^(zip|pickle|torchscript|safetensors)_/.test
 export const parsers = targets.filter(isParser);
 
 /**
- * What the compiler takes to build one of them, from the root. Kernels of the CPU, and SHA-256 by its own instructions, come as
- * build.ts has compiled them, by their prefix: watched, kernels take minutes to compile and do a tenth of the inputs, which is what tests/long.ts has time for.
+ * What the compiler takes to build one of them, from the root. Code with flags of its own comes as build.ts has compiled it: watched,
+ * they take minutes to compile and do a tenth of the inputs, which is what tests/long.ts has time for.
  */
 export function compilerArgs(name: string, flags: readonly string[], program: string): string[] {
   const inputs = [join("tests/fuzz", `${name}.c`), ...filesIn("csrc/checkpoint", ".c")];
   if (isParser(name)) inputs.push("csrc/core/status.c");
   else {
-    const core = filesIn("csrc/core", ".c").filter((path) => !path.endsWith("shani_sha256.c"));
-    inputs.push("csrc/abi.c", ...core, ...filesIn("csrc/backends/cuda", ".c"));
+    inputs.push("csrc/abi.c", ...filesIn("csrc/core", ".c").filter((path) => !path.includes("shani_")));
+    inputs.push(...filesIn("csrc/backends/cuda", ".c"));
     inputs.push(...filesIn("build/objects", ".o").filter((path) => /csrc-(backends-cpu|core-shani)/.test(path)));
   }
   return ["-std=c11", "-O1", "-g1", "-D_GNU_SOURCE", ...flags, ...inputs, "-pthread", "-lm", "-o", program];

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "../../csrc/checkpoint/checkpoint.h"
+#include "../../csrc/checkpoint/output.h"
 
 /* ---------------------------------------------------------------- reporting */
 static int num_cases, num_failed;
@@ -87,7 +88,7 @@ static int count_files(void) {
 static checkpoint *expect_open(const char *path, const char *what) {
     checkpoint *c = NULL;
     ctok_error error = {0};
-    ctok_status status = checkpoint_open(&c, path, &error);
+    ctok_status status = checkpoint_open(&c, path, NULL, &error);
     check(status == CTOK_OK, "%s%s%s", what, status == CTOK_OK ? "" : ": ", status == CTOK_OK ? "" : error.message);
     return c;
 }
@@ -95,7 +96,7 @@ static checkpoint *expect_open(const char *path, const char *what) {
 static void expect_failure(const char *path, ctok_status wanted, const char *part, const char *what) {
     checkpoint *c = NULL;
     ctok_error error = {0};
-    ctok_status status = checkpoint_open(&c, path, &error);
+    ctok_status status = checkpoint_open(&c, path, NULL, &error);
     bool is_ok = status == wanted && error.status == wanted && strstr(error.message, part) && !c;
     check(is_ok, "%s", what);
     if (!is_ok) printf("# expected status %d and \"%s\", found %d and \"%s\"\n", wanted, part, status, error.message);
@@ -124,7 +125,7 @@ static void read_all(const checkpoint *c) {
 static bool open_any(const char *path, bool *is_open) {
     checkpoint *c = NULL;
     ctok_error error = {0};
-    ctok_status status = checkpoint_open(&c, path, &error);
+    ctok_status status = checkpoint_open(&c, path, NULL, &error);
     *is_open = status == CTOK_OK;
     if (*is_open) read_all(c);
     checkpoint_close(c);
@@ -652,7 +653,7 @@ static void test_writing(void) {
         tensor_of("a", CTOK_I64, 0, shape_2, stride_1, longs), tensor_of("empty", CTOK_F16, 1, shape_0, stride_1, halves)};
     const checkpoint_metadata metadata[] = {{"ctok.levels", "8,8,8,5,5,5"}, {"b", "\t\"\x01"}};
     ctok_error error = {0};
-    ctok_status status = safetensors_write(path_of("out.safetensors"), tensors, 4, metadata, 2, &error);
+    ctok_status status = safetensors_write(path_of("out.safetensors"), tensors, 4, metadata, 2, NULL, &error);
     check(status == CTOK_OK && count_files() == 1, "writing: one file and no other %s", error.message);
     checkpoint *c = expect_open(path_of("out.safetensors"), "writing: the file opens again");
     if (c) {
@@ -669,7 +670,7 @@ static void test_writing(void) {
         check((a ? a->data - c->maps[0].bytes : 1) % 8 == 0, "writing: data begins at a multiple of 8");
     }
     checkpoint_close(c);
-    check(safetensors_write(path_of("none.safetensors"), NULL, 0, metadata, 1, &error) == CTOK_OK, "writing: metadata alone");
+    check(safetensors_write(path_of("none.safetensors"), NULL, 0, metadata, 1, NULL, &error) == CTOK_OK, "writing: metadata alone");
     checkpoint_close(expect_open(path_of("none.safetensors"), "writing: metadata alone opens again"));
     remove(path_of("none.safetensors"));
 
@@ -682,15 +683,15 @@ static void test_writing(void) {
     signal(SIGXFSZ, SIG_IGN);
     fflush(stdout);
     setrlimit(RLIMIT_FSIZE, &small);
-    status = safetensors_write(path_of("out.safetensors"), &big, 1, NULL, 0, &error);
-    ctok_status fresh = safetensors_write(path_of("new.safetensors"), &big, 1, NULL, 0, NULL);
+    status = safetensors_write(path_of("out.safetensors"), &big, 1, NULL, 0, NULL, &error);
+    ctok_status fresh = safetensors_write(path_of("new.safetensors"), &big, 1, NULL, 0, NULL, NULL);
     setrlimit(RLIMIT_FSIZE, &before);
     check(status == CTOK_E_FILE_IO && error.detail == EFBIG && fresh == CTOK_E_FILE_IO && count_files() == 1, "writing: a full disk leaves nothing behind");
     checkpoint_close(expect_open(path_of("out.safetensors"), "writing: a full disk leaves the old file whole"));
-    status = safetensors_write(path_of("no/such/folder.safetensors"), &big, 1, NULL, 0, &error);
+    status = safetensors_write(path_of("no/such/folder.safetensors"), &big, 1, NULL, 0, NULL, &error);
     check(status == CTOK_E_FILE_IO && error.detail == ENOENT, "writing: into no folder");
     mkdir(path_of("taken"), 0777);
-    status = safetensors_write(path_of("taken"), &big, 1, NULL, 0, &error);
+    status = safetensors_write(path_of("taken"), &big, 1, NULL, 0, NULL, &error);
     check(status == CTOK_E_FILE_IO && count_files() == 2, "writing: over a folder leaves nothing beside it");
     rmdir(path_of("taken"));
     for (int i = 0; i < 2; i++) {
@@ -698,16 +699,136 @@ static void test_writing(void) {
         if (child == 0) {  // dies in the middle of a file
             signal(SIGXFSZ, SIG_DFL);
             setrlimit(RLIMIT_FSIZE, &small);
-            safetensors_write(path_of("out.safetensors"), &big, 1, NULL, 0, NULL);
+            safetensors_write(path_of("out.safetensors"), &big, 1, NULL, 0, NULL, NULL);
             _exit(0);
         }
         int ended = 0;
         waitpid(child, &ended, 0);
-        check(WIFSIGNALED(ended) && count_files() == 2 + i, "writing: a process killed midway leaves a file of another name");
+        check(WIFSIGNALED(ended) && count_files() == 2, "writing: a process killed midway leaves a file of another name, and takes over that of an earlier one");
     }
     checkpoint_close(expect_open(path_of("out.safetensors"), "writing: and the old file whole"));
-    status = safetensors_write(path_of("out.safetensors"), &big, 1, NULL, 0, &error);
+    status = safetensors_write(path_of("out.safetensors"), &big, 1, NULL, 0, NULL, &error);
     check(status == CTOK_OK && count_files() == 1, "writing: the next writer of that file removes what they left");
+    clear_folder();
+}
+
+// What stands at the name before.
+static void test_targets(void) {
+    const float value = 1;
+    const checkpoint_tensor one = tensor_of("one", CTOK_F32, 0, shape_2, stride_1, &value);
+    ctok_error error = {.struct_size = sizeof error};
+    struct stat info;
+    if (mkfifo(path_of("pipe"), 0666) != 0) stop("pipe");
+    ctok_status status = safetensors_write(path_of("pipe"), &one, 1, NULL, 0, NULL, &error);
+    check(status == CTOK_E_FILE_IO && strstr(error.message, "expected a regular file or nothing there yet, found a device or pipe") && lstat(path_of("pipe"), &info) == 0 &&
+              S_ISFIFO(info.st_mode) && count_files() == 1, "target: a pipe stays");
+    if (symlink("/dev/null", path_of("null")) != 0) stop("null");
+    status = safetensors_write(path_of("null"), &one, 1, NULL, 0, NULL, &error);
+    check(status == CTOK_E_FILE_IO && strstr(error.message, "a device or pipe") && lstat(path_of("null"), &info) == 0 && S_ISLNK(info.st_mode),
+          "target: a link to a device stays, and the device is not replaced");
+    clear_folder();
+
+    save("file", "older", 5);
+    if (mkdir(path_of("sub"), 0777) != 0 || symlink("../file", path_of("sub/first")) != 0 || symlink("sub/first", path_of("second")) != 0) stop("second");
+    status = safetensors_write(path_of("second"), &one, 1, NULL, 0, NULL, &error);
+    check(status == CTOK_OK && lstat(path_of("second"), &info) == 0 && S_ISLNK(info.st_mode) && lstat(path_of("sub/first"), &info) == 0 && S_ISLNK(info.st_mode),
+          "target: links stay links");
+    checkpoint_close(expect_open(path_of("file"), "target: and the file that they lead to is written"));
+    remove(path_of("file"));
+    status = safetensors_write(path_of("second"), &one, 1, NULL, 0, NULL, &error);
+    checkpoint_close(expect_open(path_of("file"), "target: a link to nothing leads to a new file"));
+    check(status == CTOK_OK && count_files() == 3, "target: and nothing else is left");
+    remove(path_of("sub/first"));
+    if (symlink("../second", path_of("sub/first")) != 0) stop("sub/first");
+    status = safetensors_write(path_of("second"), &one, 1, NULL, 0, NULL, &error);
+    check(status == CTOK_E_FILE_IO && error.detail == ELOOP, "target: a loop of links is an error");
+    remove(path_of("sub/first"));
+    clear_folder();
+}
+
+// Writers that meet: see output.c.
+static void test_meeting(void) {
+    ctok_error error = {.struct_size = sizeof error};
+    output_file a = {0}, b = {0}, c = {0};
+    char target[600];
+    snprintf(target, sizeof target, "%s", path_of("out"));
+    check(output_open(&a, target, &error) == CTOK_OK && output_write(&a, "first", 5, &error) == CTOK_OK && output_open(&b, target, &error) == CTOK_OK &&
+              output_write(&b, "second", 6, &error) == CTOK_OK, "meeting: two writers of one target");
+    check(output_publish(&b, &error) == CTOK_OK && count_files() == 2, "meeting: one ends, and the other's file is not taken for abandoned");
+    output_close(&b);
+    check(output_open(&c, target, &error) == CTOK_OK && strcmp(c.temporary, a.temporary) != 0, "meeting: nor is its name taken anew");
+    check(output_publish(&a, &error) == CTOK_OK, "meeting: it ends later");
+    output_close(&a);
+    output_close(&c);
+    FILE *file = fopen(path_of("out"), "rb");
+    char found[8] = "";
+    check(file && fread(found, 1, 7, file) == 5 && strcmp(found, "first") == 0 && count_files() == 1, "meeting: the target is all its own, and nothing else is left");
+    if (file) fclose(file);
+
+    if (output_open(&a, target, &error) != CTOK_OK || output_write(&a, "third", 5, &error) != CTOK_OK) stop(target);
+    save("victim", "precious", 8);
+    unlink(a.temporary);
+    if (symlink("victim", a.temporary) != 0) stop(a.temporary);
+    ctok_status status = output_publish(&a, &error);
+    check(status == CTOK_E_FILE_IO && strstr(error.message, "somebody has removed or replaced it"), "meeting: a temporary file that is another one by now is not published");
+    struct stat info;
+    check(lstat(path_of("out"), &info) == 0 && S_ISREG(info.st_mode) && info.st_size == 5, "meeting: and the target is untouched");
+    output_close(&a);
+    clear_folder();
+
+    if (output_open(&a, target, &error) != CTOK_OK) stop(target);
+    int name_bytes = (int)(strrchr(a.temporary, '-') - a.temporary);
+    char name[600];
+    for (int i = 100; i >= 0; i--) {  // as a hundred and one killed writers leave them
+        snprintf(name, sizeof name, "%.*s-%d.tmp", name_bytes, a.temporary, i);
+        if (i == 0) output_close(&a);
+        FILE *left = fopen(name, "wb");
+        if (!left || fclose(left) != 0) stop(name);
+    }
+    status = output_open(&a, target, &error);
+    check(status == CTOK_OK && output_publish(&a, &error) == CTOK_OK, "meeting: 101 leftovers do not close a target");
+    output_close(&a);
+    check(count_files() == 2, "meeting: and go, but for the one whose number no writer takes");
+    clear_folder();
+}
+
+// A hundred rounds of three writers, of which some are killed: the target is always one whole file, of one who said so.
+static void test_storm(void) {
+    enum { ROUNDS = 100, WRITERS = 3, BYTES = 100000 };
+    static uint8_t content[BYTES];
+    int num_torn = 0, num_false = 0;
+    for (int round = 0; round < ROUNDS; round++) {
+        pid_t children[WRITERS];
+        fflush(stdout);
+        for (int i = 0; i < WRITERS; i++) {
+            children[i] = fork();
+            if (children[i] != 0) continue;
+            output_file out;
+            memset(content, 1 + i, BYTES);
+            if (output_open(&out, path_of("out"), NULL) != CTOK_OK) _exit(1);
+            for (int at = 0; at < BYTES; at += 1000) {
+                if (output_write(&out, content + at, 1000, NULL) != CTOK_OK) _exit(1);
+                if (round % WRITERS == i && at == 1000 * (round % 90)) raise(SIGKILL);
+            }
+            _exit(output_publish(&out, NULL) == CTOK_OK ? 0 : 1);
+        }
+        bool has_published[WRITERS];
+        for (int i = 0; i < WRITERS; i++) {
+            int ended = 0;
+            waitpid(children[i], &ended, 0);
+            has_published[i] = WIFEXITED(ended) && WEXITSTATUS(ended) == 0;
+        }
+        FILE *file = fopen(path_of("out"), "rb");
+        size_t n = file ? fread(content, 1, BYTES, file) : 0;
+        if (file) fclose(file);
+        bool is_whole = n == BYTES;
+        for (size_t i = 1; i < n; i++) is_whole &= content[i] == content[0];
+        num_torn += !is_whole;
+        num_false += n > 0 && !has_published[content[0] - 1];
+        for (int i = 0; i < WRITERS; i++) num_false += !has_published[i] && round % WRITERS != i;
+    }
+    check(num_torn == 0 && num_false == 0, "storm: %d rounds of %d writers, one killed in each: %d torn, %d not as reported", ROUNDS, WRITERS, num_torn, num_false);
+    check(count_files() <= 2, "storm: at most the last one's leftover stays");
     clear_folder();
 }
 
@@ -715,7 +836,45 @@ static void test_writing(void) {
 static void write_one(const char *file, const char *name, float value, const char *metadata_value) {
     const checkpoint_tensor tensors[] = {tensor_of(name, CTOK_F32, 0, shape_2, stride_1, &value), tensor_of("both", CTOK_F32, 1, shape_2, stride_1, six)};
     const checkpoint_metadata metadata = {"key", metadata_value};
-    if (safetensors_write(path_of(file), tensors, 2, &metadata, 1, NULL) != CTOK_OK) stop(file);
+    if (safetensors_write(path_of(file), tensors, 2, &metadata, 1, NULL, NULL) != CTOK_OK) stop(file);
+}
+
+static void write_two(const char *file, const char *a, const char *b, float value) {
+    const checkpoint_tensor tensors[] = {tensor_of(a, CTOK_F32, 0, shape_2, stride_1, &value), tensor_of(b, CTOK_F32, 0, shape_2, stride_1, &value)};
+    if (safetensors_write(path_of(file), tensors, 2, NULL, 0, NULL, NULL) != CTOK_OK) stop(file);
+}
+
+// A module whose one attribute `half` holds one tensor, HALF.weight.
+static buffer module_bytes(const char *half) {
+    buffer pickle = {0};
+    put(&pickle, "\x80\x02", 2);
+    pickle_begin(&pickle);
+    pickle_string(&pickle, half);
+    pickle_begin(&pickle);
+    pickle_string(&pickle, "weight");
+    pickle_tensor(&pickle, "FloatStorage", "0", 6, 0, 2, shape_23, stride_31);
+    pickle_end(&pickle);
+    pickle_end(&pickle);
+    put_text(&pickle, ".");
+    buffer jit = jit_bytes(&pickle, ZIP_PLAIN);
+    release(&pickle);
+    return jit;
+}
+
+// As torch.jit.freeze leaves it: a module with a flag, and the parameters as constants of the code.
+static buffer frozen_bytes(void) {
+    buffer pickle = {0};
+    put(&pickle, "\x80\x02", 2);
+    pickle_begin(&pickle);
+    pickle_string(&pickle, "training");
+    put_text(&pickle, "\x89");
+    pickle_end(&pickle);
+    put_text(&pickle, ".");
+    const record records[] = {{"root/data.pkl", pickle.bytes, pickle.n, 0, 0}, {"root/constants/0", six, sizeof six, 0, 0},
+                              {"root/constants/1", six, sizeof six, 0, 0}, {"root/constants.pkl", "\x80\x02N.", 4, 0, 0}};
+    buffer jit = zip_bytes(records, sizeof records / sizeof *records, ZIP_PLAIN);
+    release(&pickle);
+    return jit;
 }
 
 static void test_paths(void) {
@@ -729,7 +888,7 @@ static void test_paths(void) {
     expect_failure(folder, CTOK_E_FILE_MISSING, "holds 2 files: empty.jit, readme.md", "path: a folder without a checkpoint says what it holds");
     save("text.jit", "hello, world", 12);
     expect_failure(path_of("text.jit"), CTOK_E_FILE_FORMAT, "neither a TorchScript archive nor safetensors: begins with 68 65", "path: some text");
-    ctok_status status = checkpoint_open(&(checkpoint *){NULL}, path_of("text.jit"), NULL);
+    ctok_status status = checkpoint_open(&(checkpoint *){NULL}, path_of("text.jit"), NULL, NULL);
     check(status == CTOK_E_FILE_FORMAT, "path: the error may be NULL");
     clear_folder();
 
@@ -743,21 +902,160 @@ static void test_paths(void) {
     c = expect_open(folder, "folder: autoencoder.safetensors goes before others");
     check(c && checkpoint_find(c, "auto"), "folder: it is that one");
     checkpoint_close(c);
-    write_one("encoder.safetensors", "e", 2, "first");
-    write_one("decoder.safetensors", "d", 3, "second");
+    write_one("encoder.safetensors", "encoder.e", 2, "first");
+    write_one("decoder.safetensors", "decoder.d", 3, "second");
     c = expect_open(folder, "folder: encoder and decoder go before autoencoder");
-    check(c && c->num_tensors == 3 && checkpoint_find(c, "e") && checkpoint_find(c, "d") && checkpoint_find(c, "both"), "folder: equal tensors of both become one");
+    check(c && c->num_tensors == 3 && checkpoint_find(c, "encoder.e") && checkpoint_find(c, "decoder.d") && checkpoint_find(c, "both"), "folder: equal tensors of both become one");
     check(c && c->num_metadata == 1 && strcmp(checkpoint_metadata_find(c, "key"), "first") == 0, "folder: the first file's metadata stays");
     checkpoint_close(c);
-    write_one("decoder.safetensors", "e", 3, "second");
-    expect_failure(folder, CTOK_E_FILE_FORMAT, "tensor e is also in the other file", "folder: two tensors of one name that differ");
-    buffer pickle = plain_pickle(), jit = jit_bytes(&pickle, ZIP_PLAIN);
+    write_one("decoder.safetensors", "encoder.e", 3, "second");
+    expect_failure(folder, CTOK_E_FILE_NETWORK, "decoder.safetensors: expected tensors named decoder.*, found 2 others, such as both", "folder: a decoder that holds none");
+    write_one("decoder.safetensors", "decoder.d", 3, "second");
+    write_two("decoder.safetensors", "decoder.d", "encoder.e", 3);
+    expect_failure(folder, CTOK_E_FILE_FORMAT, "tensor encoder.e is also in the other file", "folder: two tensors of one name that differ");
+    write_two("encoder.safetensors", "model.quant_conv.bias", "model.encoder.e", 2);
+    write_two("decoder.safetensors", "module._orig_mod.decoder.d", "module._orig_mod.post_quant_conv.bias", 3);
+    c = expect_open(folder, "folder: what wraps all names of a file is taken off");
+    check(c && c->num_tensors == 4 && checkpoint_find(c, "quant_conv.bias") && checkpoint_find(c, "decoder.d") && checkpoint_find(c, "post_quant_conv.bias"),
+          "folder: of each file what it has");
+    checkpoint_close(c);
+    write_two("encoder.safetensors", "model.encoder.e", "ema.encoder.e", 2);
+    expect_failure(folder, CTOK_E_FILE_NETWORK, "encoder.safetensors: expected tensors named encoder.*, found 2 others, such as ema.encoder.e", "folder: two wrappers are none");
+    write_one("encoder.safetensors", "encoder.e", 2, "first");
+    buffer jit = module_bytes("decoder");
     save("decoder.jit", jit.bytes, jit.n);
     c = expect_open(folder, "folder: .jit goes before .safetensors, one half alone");
-    check(c && checkpoint_find(c, "layer.weight") && c->num_maps == 1, "folder: it is that one");
+    check(c && checkpoint_find(c, "decoder.weight") && c->num_maps == 1, "folder: it is that one");
     checkpoint_close(c);
+    buffer frozen = frozen_bytes();
+    save("encoder.jit", frozen.bytes, frozen.n);
+    expect_failure(folder, CTOK_E_FILE_FORMAT, "encoder.jit: an archive whose module has no parameters, and 2 constants: expected one that was not frozen",
+                   "folder: a frozen encoder beside a good decoder");
+    release(&frozen);
+    release(&jit);
+    clear_folder();
+}
+
+// ---------------------------------------------------------------- cancelling
+static void test_cancelling(void) {
+    atomic_bool cancel = true;
+    atomic_uint steps = 0;
+    ctok_error error = {.struct_size = sizeof error};
+    write_one("a.safetensors", "a", 1, "x");
+    checkpoint *c = NULL;
+    check(checkpoint_open(&c, path_of("a.safetensors"), &cancel, &error) == CTOK_E_CANCELLED && !c, "cancelling: a checkpoint that opens");
+    save("old", "older", 5);
+    const checkpoint_tensor tensor = tensor_of("six", CTOK_F32, 1, shape_2, stride_1, six);
+    const checkpoint_watch watch = {&cancel, &steps};
+    check(safetensors_write(path_of("old"), &tensor, 1, NULL, 0, &watch, &error) == CTOK_E_CANCELLED && count_files() == 2, "cancelling: a file that is written");
+    check(safetensors_write(path_of("old"), NULL, 0, NULL, 0, &watch, &error) == CTOK_E_CANCELLED, "cancelling: right before it gets its name");
+    FILE *file = fopen(path_of("old"), "rb");
+    char found[8] = "";
+    check(file && fread(found, 1, 7, file) == 5 && strcmp(found, "older") == 0, "cancelling: the older file is untouched");
+    if (file) fclose(file);
+    cancel = false;
+    check(safetensors_write(path_of("old"), &tensor, 1, NULL, 0, &watch, &error) == CTOK_OK && steps == 1, "cancelling: not cancelled, it is written, and the step counted");
+    clear_folder();
+}
+
+
+// ---------------------------------------------------------------- tensors that share a storage
+// Attributes "0x", "1x", ... of one storage of `num_stored` bytes, all zeros but the first and the last.
+static void save_sharing(const char *file, int count, int64_t num_stored, int32_t rank, const int64_t *shape, const int64_t *stride) {
+    buffer pickle = {0};
+    put(&pickle, "\x80\x02", 2);
+    pickle_begin(&pickle);
+    for (int i = 0; i < count; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "%dx", i);
+        pickle_string(&pickle, name);
+        pickle_tensor(&pickle, "ByteStorage", "0", num_stored, 0, rank, shape, stride);
+    }
+    pickle_end(&pickle);
+    put_text(&pickle, ".");
+    uint8_t *data = calloc((size_t)num_stored, 1);
+    if (!data) stop("calloc");
+    data[0] = 7, data[num_stored - 1] = 9;
+    const record records[] = {{"root/data.pkl", pickle.bytes, pickle.n, 0, 0}, {"root/data/0", data, (size_t)num_stored, 0, 0}};
+    buffer jit = zip_bytes(records, 2, ZIP_PLAIN);
+    save(file, jit.bytes, jit.n);
+    free(data);
     release(&jit);
     release(&pickle);
+}
+
+static uint64_t bytes_read(void) {
+    FILE *file = fopen("/proc/self/io", "r");
+    unsigned long long n = 0;
+    if (file && fscanf(file, "rchar: %llu", &n) != 1) n = 0;
+    if (file) fclose(file);
+    return n;
+}
+
+static void test_sharing(void) {
+    enum { STORED = 8 << 20 };
+    const int64_t two[] = {2}, ends[] = {STORED - 1}, all[] = {STORED}, one[] = {1}, grid[] = {STORED / 2 / 8, 8}, moved[] = {1, STORED / 2 / 8}, few[] = {1000, 2}, rows[] = {8000, 4000};
+    save_sharing("ends.jit", 1000, STORED, 1, two, ends);
+    uint64_t before = bytes_read();
+    checkpoint *c = expect_open(path_of("ends.jit"), "sharing: 1000 tensors, each the first and the last byte of one storage");
+    bool is_right = c && c->num_tensors == 1000;
+    int64_t values[2] = {0};
+    for (int32_t i = 0; is_right && i < c->num_tensors; i++) is_right = checkpoint_read_i64(&c->tensors[i], values) && values[0] == 7 && values[1] == 9;
+    check(is_right, "sharing: their values");
+    uint64_t read = bytes_read() - before;
+    check(before == 0 || (read > 0 && read < STORED), "sharing: %llu bytes are read for all, where the storage has %d", (unsigned long long)read, STORED);
+    check(c && checkpoint_read_memory(&c->tensors[0]) == 0, "sharing: and none of them takes memory");
+    checkpoint_close(c);
+
+    save_sharing("strided.jit", 1, STORED, 2, few, rows);
+    c = expect_open(path_of("strided.jit"), "sharing: rows that lie far apart");
+    uint8_t *bytes = malloc(STORED);
+    if (!bytes) stop("malloc");
+    memset(bytes, 1, 2000);
+    bool is_copied = c && checkpoint_copy(&c->tensors[0], bytes);
+    for (int i = 1; i < 2000; i++) is_copied &= bytes[i] == 0;
+    check(is_copied && bytes[0] == 7, "sharing: their values");
+    checkpoint_close(c);
+    save_sharing("moved.jit", 1, STORED / 2, 2, grid, moved);
+    c = expect_open(path_of("moved.jit"), "sharing: two axes that lie in the file the other way round");
+    is_copied = c && checkpoint_copy(&c->tensors[0], bytes);
+    for (int i = 1; i < STORED / 2 - 1; i++) is_copied &= bytes[i] == 0;
+    check(is_copied && bytes[0] == 7 && bytes[STORED / 2 - 1] == 9 && checkpoint_read_memory(&c->tensors[0]) == STORED, "sharing: are read whole, which takes memory");
+    checkpoint_close(c);
+    free(bytes);
+
+    save_sharing("often.jit", 400, STORED, 1, all, one);
+    before = bytes_read();
+    expect_failure(path_of("often.jit"), CTOK_E_FILE_FORMAT, "share their storages so often", "sharing: 400 times the whole storage");
+    check(before == 0 || bytes_read() - before < STORED, "sharing: and none is read to find that");
+    const int64_t much[] = {1 << 20}, none[] = {0};
+    save_sharing("repeated.jit", 100, 64, 1, much, none);
+    expect_failure(path_of("repeated.jit"), CTOK_E_FILE_FORMAT, "share their storages so often", "sharing: one value, a million times a tensor");
+    clear_folder();
+
+    // The same file under both names: every tensor is there twice, as one.
+    buffer header = {0};
+    put_text(&header, "{\"decoder.a\":{\"dtype\":\"U8\",\"shape\":[8388608],\"data_offsets\":[0,8388608]},"
+                      "\"encoder.a\":{\"dtype\":\"U8\",\"shape\":[8388608],\"data_offsets\":[8388608,16777216]}}");
+    put(&header, "", 1);
+    uint8_t *data = calloc(2, STORED);
+    if (!data) stop("calloc");
+    buffer file = safetensors_bytes((const char *)header.bytes, data, 2 * STORED);
+    save("encoder.safetensors", file.bytes, file.n);
+    if (link(path_of("encoder.safetensors"), path_of("decoder.safetensors")) != 0) stop("decoder.safetensors");
+    before = bytes_read();
+    c = expect_open(folder, "sharing: one file under two names");
+    check(c && c->num_tensors == 2, "sharing: its tensors are one each");
+    check(before == 0 || bytes_read() - before < STORED, "sharing: which nothing had to be read for");
+    checkpoint_close(c);
+    remove(path_of("decoder.safetensors"));
+    save("decoder.safetensors", file.bytes, file.n);
+    c = expect_open(folder, "sharing: a copy under the other name");
+    check(c && c->num_tensors == 2, "sharing: equal values are one each");
+    checkpoint_close(c);
+    free(data);
+    release(&file);
+    release(&header);
     clear_folder();
 }
 
@@ -849,7 +1147,7 @@ static void test_shrinking(void) {
     ctok_error error = {.struct_size = sizeof error};
     check(checkpoint_read_f32(row, values) < 0 && !checkpoint_read_i64(whole, &number), "shrinking: cut, it cannot be read");
     check(checkpoint_fail_read(row, &error) == CTOK_E_FILE_IO && strstr(error.message, "tensor row"), "shrinking: and the error names the tensor");
-    ctok_status status = safetensors_write(path_of("copy.safetensors"), row, 1, NULL, 0, &error);
+    ctok_status status = safetensors_write(path_of("copy.safetensors"), row, 1, NULL, 0, NULL, &error);
     check(status == CTOK_E_FILE_IO && count_files() == 1, "shrinking: writing it fails and leaves nothing");
     free(values);
     checkpoint_close(c);
@@ -867,7 +1165,12 @@ int main(void) {
     test_archives();
     test_pickles();
     test_writing();
+    test_targets();
+    test_meeting();
+    test_storm();
     test_paths();
+    test_cancelling();
+    test_sharing();
     test_shrinking();
     test_fixtures();
     rmdir(folder);
