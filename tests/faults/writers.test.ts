@@ -56,13 +56,18 @@ test(
       const writers = start(), counts = { done: 0, killed: 0, failed: 0, left: 0 };
       let seed = 1;
       const random = (most: number) => (seed = (seed * 48_271) % 2_147_483_647) % most;
+      let turns = 0; // of the event loop, that an undisturbed round takes here
       try {
         for (let round = 0; round < rounds; round++) {
           const answers = writers.map((writer) => writer.write(round));
           const victim = round < 2 ? undefined : random(5); // of 3: three rounds in five
-          for (let ticks = random(300); victim !== undefined && ticks > 0; ticks--) await setImmediate();
+          for (let left = random(turns + 1); victim !== undefined && left > 0; left--) await setImmediate();
           writers[victim ?? names.length]?.kill();
-          const said = await Promise.all(answers);
+          let isOver = false;
+          const all = Promise.all(answers).finally(() => isOver = true);
+          if (round === 1) { for (; !isOver; turns++) await setImmediate(); // the first one waits for the processes to start
+           }
+          const said = await all;
           const isDone = said.map((answer) => answer === `${round} done`);
           for (const answer of said) {
             const how = answer === undefined ? "killed" : answer.endsWith(" done") ? "done" : "failed";
