@@ -116,6 +116,7 @@ bool engine_is_this_thread(void) { return is_engine_thread; }
 static void *engine_thread(void *argument) {
     engine *e = argument;
     is_engine_thread = true;
+    (void)pthread_setname_np(pthread_self(), "ctok-engine");
     pthread_mutex_lock(&e->lock);
     for (engine_job *job; (job = next_job(e));) {
         pthread_mutex_unlock(&e->lock);

@@ -114,10 +114,16 @@ bool ids_remove(object *o) {
     return is_there;
 }
 
+// Owners are retained by what they own, so they are there.
+static bool belongs_to(const object *o, const object *owner) {
+    while (o->owner && o->owner != owner) o = o->owner;
+    return o->owner == owner;
+}
+
 uint32_t ids_count(object_kind kind, const object *owner) {
     uint32_t count = 0;
     pthread_mutex_lock(&lock);
-    for (size_t i = 0; i < num_objects; i++) count += table[i]->kind == kind && table[i]->owner == owner;
+    for (size_t i = 0; i < num_objects; i++) count += table[i]->kind == kind && belongs_to(table[i], owner);
     pthread_mutex_unlock(&lock);
     return count;
 }
@@ -126,7 +132,7 @@ object *ids_remove_first(object_kind kind, const object *owner) {
     object *found = NULL;
     pthread_mutex_lock(&lock);
     for (size_t i = 0; i < num_objects && !found; i++) {
-        if (table[i]->kind != kind || table[i]->owner != owner) continue;
+        if (table[i]->kind != kind || !belongs_to(table[i], owner)) continue;
         found = table[i];
         close_gap(i);
     }

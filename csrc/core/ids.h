@@ -36,7 +36,8 @@ ctok_status ids_get(object **out, object_kind kind, uint32_t id, ctok_error *err
 // Takes the id out of the table and hands the table's reference to the caller. False when the id is stale by now.
 bool ids_remove(object *o);
 
-// The live objects of a kind that belong to `owner`: how many, and the first of them taken out (NULL when there is none).
+// The live objects of a kind that belong to `owner`, or to what belongs to it: how many, and the first of them taken out (NULL
+// when there is none).
 uint32_t ids_count(object_kind kind, const object *owner);
 object *ids_remove_first(object_kind kind, const object *owner);
 

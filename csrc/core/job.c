@@ -227,6 +227,6 @@ void job_release(job *j) {
     if (ids_remove(&j->base.base)) forget(j);
 }
 
-void job_release_all(engine *e) {
-    for (object *j; (j = ids_remove_first(OBJECT_JOB, &e->base));) forget((job *)j);
+void job_release_all(const object *owner) {
+    for (object *j; (j = ids_remove_first(OBJECT_JOB, owner));) forget((job *)j);
 }

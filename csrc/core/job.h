@@ -32,6 +32,6 @@ void job_query(job *j, ctok_job_info *info);
 ctok_status job_wait(job *j, uint32_t timeout_us, ctok_error *error);
 ctok_status job_take(job *j, void *out, uint64_t out_bytes, uint32_t index, ctok_error *error);
 void job_release(job *j);
-void job_release_all(engine *e);
+void job_release_all(const object *owner);  // of an engine, or of a thread's engines
 
 #endif

@@ -35,14 +35,10 @@ void lifetime_close(engine *e) {
 static pthread_key_t key;
 static int key_failure;
 
-// Nobody is left to release the jobs, nor to wait for them.
+// Nobody is left to release the jobs, also those of engines that were closed before.
 static void thread_ended(void *thread) {
-    for (object *found; (found = ids_remove_first(OBJECT_ENGINE, thread));) {
-        engine *e = (engine *)object_retain(found);
-        end(e);
-        job_release_all(e);
-        object_release(&e->base);
-    }
+    for (object *e; (e = ids_remove_first(OBJECT_ENGINE, thread));) end((engine *)e);
+    job_release_all(thread);
     object_release(thread);
 }
 

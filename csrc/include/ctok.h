@@ -95,8 +95,8 @@ typedef struct {
     uint32_t device;       /* CTOK_DEVICE_*: auto takes GPU device_index if this build, the driver and the GPU allow, otherwise the
                               CPU; kernels other than auto mean the CPU */
     uint32_t device_index; /* of the GPU, as the driver counts them from 0 */
-    uint32_t ends_with_thread; /* 1: when the thread that opens it ends, the engine is closed and its jobs are released, as a Worker
-                                  of a JavaScript runtime can be ended in the middle of anything. 0: only ctok_engine_close ends it */
+    uint32_t ends_with_thread; /* 1: when the thread that opens it ends, the engine is closed unless it was, and its jobs are released:
+                                  for Workers of a JavaScript runtime, which end in the middle of anything. 0: ctok_engine_close alone */
 } ctok_engine_options;
 
 typedef struct {
