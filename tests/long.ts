@@ -2,8 +2,8 @@
  * npm run test:long [-- SECONDS]: what takes too long for every commit. Builds the core with clang's sanitizers, gives every
  * fuzz target SECONDS (default 600), then runs the native tests and a storm of jobs (SECONDS / 10 and at least 10, of other seeds than npm
  * test's) under AddressSanitizer + UBSan and under ThreadSanitizer, the parsers' tests and corpora under valgrind, the
- * readers of token files on random bytes, and 1,000 rounds of writers of one target on each runtime. Prints the number of inputs tried; ends with an error when anything was found. What
- * the fuzzer finds stays in build/fuzz/found, its grown corpus in build/fuzz/corpus. Run by Bun. Installs Debian's clang and
+ * readers of token files on random bytes, and on each runtime 1,000 rounds of writers of one target and SECONDS of chaos.ts. Prints
+ * the number of inputs tried; ends with an error when anything was found. What the fuzzer finds stays in build/fuzz/found, its grown corpus in build/fuzz/corpus. Run by Bun. Installs Debian's clang and
  * valgrind where there are none and it may.
  */
 import { spawnSync } from "node:child_process";
@@ -113,5 +113,8 @@ check("readers of token files", tokenfiles, `${numTokenFiles} inputs`);
 const writers = "./tests/faults/writers.test.ts", thousand = { CTOK_WRITER_ROUNDS: "1000" };
 check("1,000 rounds of writers, Bun", run(process.execPath, ["test", "--timeout", "3600000", writers], thousand));
 check("1,000 rounds of writers, Deno", run("node_modules/.bin/deno", ["test", "-A", "--no-check", writers], thousand));
+const chaos = ["tests/chaos.ts", "--seconds", String(seconds)];
+check("chaos, Bun", run(process.execPath, chaos));
+check("chaos, Deno", run("node_modules/.bin/deno", ["run", "-A", "--no-check", ...chaos]));
 console.log(`${numInputs + numTokenFiles} inputs tried, ${failures.length} failures`);
 process.exit(failures.length > 0 ? 1 : 0);
