@@ -1,4 +1,4 @@
-/** The fuzz targets, and how each is built by itself. The parsers among them need the reading of checkpoints alone. */
+/** The fuzz targets, and how each is built by itself. Most of them need the reading and writing of checkpoints alone. */
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -9,7 +9,7 @@ const filesIn = (folder: string, end: string) =>
   readdirSync(join(root, folder)).filter((f) => f.endsWith(end)).sort().map((f) => join(folder, f));
 
 export const targets: readonly string[] = filesIn("tests/fuzz", ".c").map((path) => path.slice("tests/fuzz/".length, -2));
-const isParser = (name: string) => /^(zip|pickle|torchscript|safetensors)_/.test(name);
+const isParser = (name: string) => /^(zip|pickle|torchscript|safetensors|values|outputs)_/.test(name);
 export const parsers = targets.filter(isParser);
 
 /**

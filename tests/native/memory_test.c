@@ -122,7 +122,7 @@ static void sweep(int number, const char *name, const char *path, bool is_video,
         atomic_store(&refused, -1);
         if (n % 8 == 0 && !live(path, is_video, copy)) num_wrong++;
     }
-    bool is_ok = num_wrong == 0 && n > 100 && num_refusals > 100;
+    bool is_ok = num_wrong == 0 && n > 80 && num_refusals > 80;  // a life has 85: opening and writing take a few for all tensors together
     printf("%sok %d - %s: each of %ld allocations refused, %d ended in CTOK_E_MEMORY, %d wrong\n", is_ok ? "" : "not ", number, name, n - 1, num_refusals, num_wrong);
     if (!is_ok) exit(1);
 }
