@@ -81,7 +81,7 @@ export async function findInputs(args: Args, { kinds, spool, signal }: Wanted): 
   for (const [i, file] of files.entries()) {
     const facts = found[i];
     if (facts?.isDirectory() && !args.video) {
-      inputs.push(...await filesIn(file, kinds, files.length > 1 ? basename(resolve(file)) : "", args.out));
+      inputs.push(...await filesIn(file, kinds, files.length > 1 ? basename(resolve(file)) : "", args));
       continue;
     }
     // /dev/stdin and the like are other files to FFmpeg than to us.
@@ -101,7 +101,7 @@ async function filesIn(
   folder: string,
   kinds: readonly FileKind[],
   prefix: string,
-  out: string | undefined,
+  { out, svg }: Args,
 ): Promise<Input[]> {
   const inputs: Input[] = [], others = new Map<FileKind, number>();
   const own = out === undefined || out === standard ? undefined : resolve(out); // results of before are no inputs
@@ -116,8 +116,9 @@ async function filesIn(
       }
       const kind = kindOfName(path);
       if (!kind || !(await stat(path).catch(() => undefined))?.isFile()) continue;
-      if (!kinds.includes(kind) || extname(path).toLowerCase() === ".svg") others.set(kind, (others.get(kind) ?? 0) + 1);
-      else {
+      if (!kinds.includes(kind) || (!svg && extname(path).toLowerCase() === ".svg")) {
+        others.set(kind, (others.get(kind) ?? 0) + 1);
+      } else {
         const stem = join(prefix, dirname(relative(folder, path)), parse(path).name);
         inputs.push({ file: path, path, kind, stem, isFound: true });
       }
