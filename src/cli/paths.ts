@@ -34,6 +34,8 @@ export interface Input {
   readonly stem: string;
   /** Whether it was found in a folder. */
   readonly isFound: boolean;
+  /** Of a pipe that is read when its turn comes: puts what comes through it at `path`. */
+  readonly fill?: () => Promise<void>;
   /** Why there is nothing to read. */
   readonly failure?: TokenizerError;
 }
@@ -87,10 +89,12 @@ export async function findInputs(args: Args, { kinds, spool, signal }: Wanted): 
     // /dev/stdin and the like are other files to FFmpeg than to us.
     const isPiped = file === standard ||
       (facts && !facts.isDirectory() && (!facts.isFile() || /^\/(dev|proc)\//.test(file)));
-    const path = isPiped ? await spool.take(file, signal) : file;
-    const kind = facts?.isDirectory() ? "video" : await fileKind(path);
+    const named = facts?.isDirectory() ? "video" : kindOfName(file), path = isPiped ? spool.place("input") : file;
+    const fill = isPiped ? () => spool.fill(path, file, signal) : undefined, isLater = fill && named;
+    if (!isLater) await fill?.(); // what it is decides where its result goes
+    const kind = named ?? await fileKind(path);
     const stem = file === standard ? "stdin" : facts?.isDirectory() ? basename(resolve(file)) : parse(file).name;
-    inputs.push({ file, path, kind, stem, isFound: false });
+    inputs.push({ file, path, kind, stem, isFound: false, ...(isLater && { fill }) });
   }
   return inputs;
 }

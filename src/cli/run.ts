@@ -121,6 +121,7 @@ export async function eachFile(
         if (io.failure) throw io.failure;
         const onProgress = report.progress(files.length > 1 ? `${i + 1}/${files.length} ${io.file}` : io.file);
         onProgress?.(0);
+        await io.fill?.();
         const made = await work(io, { signal, ...(onProgress && { onProgress }) });
         if (io.out === standard) await sendOut(made ?? io.target);
       } catch (error) {
