@@ -89,10 +89,17 @@ export async function saveTokens(path: string, tokens: Tokens, options: SaveOpti
   await writeFileAtomic(path, encodeTokens(tokens, format, store));
 }
 
-/** Reads a token file of any format; see decodeTokens. A large one in slices. Throws FILE_MISSING, FILE_IO, TOKEN_FILE. */
-export async function loadTokens(path: string, fallback?: FallbackOrigin): Promise<Tokens> {
+/**
+ * Reads a token file of any format, or a pipe that one comes through; see decodeTokens. A large one in slices. Throws
+ * FILE_MISSING, FILE_IO, TOKEN_FILE; CANCELLED when `signal` fires.
+ */
+export async function loadTokens(
+  path: string,
+  fallback?: FallbackOrigin,
+  { signal }: { signal?: AbortSignal } = {},
+): Promise<Tokens> {
   if (typeof path !== "string") throw expected("path", "a path", path);
-  const slices = decoding(await readWholeFile(path), path, fallback);
+  const slices = decoding(await readWholeFile(path, { signal }), path, fallback);
   for (;;) {
     const { done, value } = slices.next();
     if (done) return value;

@@ -43,6 +43,14 @@ export const options = {
     type: "boolean",
     about: "take a folder as one video, its pictures in natural order as the frames; otherwise each file in it counts",
   },
+  svg: {
+    type: "boolean",
+    about: "draw SVG pictures, which are programs; within limits of time and memory",
+  },
+  "store-path": {
+    type: "boolean",
+    about: "keep the path of the model in token files, which tells of folders here; unless given its name alone",
+  },
   "keep-partial": {
     type: "boolean",
     about: "of a video that is cut short, fails midway or is interrupted, keep what was done of it under the result's name",

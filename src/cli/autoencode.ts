@@ -2,7 +2,7 @@
 import { psnr, readImage, ssim, writeImage, writtenExtensions } from "../../mod.ts";
 import { type Command, required } from "./args.ts";
 import { filesOfModel, findInputs, type Input, Outputs, planOutputs } from "./paths.ts";
-import { checkImage, eachFile, kindsFor, limitsOf, modelFor, ModelInUse, secondsSince } from "./run.ts";
+import { checkImage, eachFile, kindsFor, modelFor, ModelInUse, pictureOptionsOf, secondsSince } from "./run.ts";
 import { Spool } from "./spool.ts";
 import { autoencodeVideo, checkMode, checkVideoOptions, videoExtension } from "./video.ts";
 
@@ -11,7 +11,7 @@ export const autoencodeCommand: Command = {
   usage: "FILE… --out FILE|DIR",
   about: "images and videos to tokens and back, with PSNR and SSIM",
   accepts: [
-    ...["model", "out", "overwrite", "video", "keep-partial", "container", "precision"] as const,
+    ...["model", "out", "overwrite", "video", "keep-partial", "container", "precision", "svg"] as const,
     ...[
       "limit-pixels",
       "limit-frames",
@@ -46,7 +46,7 @@ export const autoencodeCommand: Command = {
       if (tokenizer.info.isVideo) return await autoencodeVideo(tokenizer, io, args, job, report);
       checkImage(io, tokenizer.info.name);
       const start = performance.now();
-      const picture = await readImage(path, limitsOf(args));
+      const picture = await readImage(path, { ...pictureOptionsOf(args), signal });
       const again = await tokenizer.autoencode(picture, job);
       await writeImage(target, again);
       const [, height = 0, width = 0] = picture.shape, seconds = secondsSince(start);

@@ -45,10 +45,13 @@ export const decodeCommand: Command = {
       });
       checkKind(io.file, tokens, tokenizer);
       const results = resultsOf(tokens, io, args), model = tokenizer.info.name;
+      const { sha256 } = tokens.origin, isOtherModel = sha256 !== undefined && sha256 !== tokenizer.info.sha256;
+      if (isOtherModel) report.warning(`${io.file}: ${tellOther(tokens, tokenizer)}`);
+      const more = isOtherModel ? { isOtherModel } : {};
       for (const { target } of results) await outputs.admit(target, io.file);
       if (tokens.origin.video) {
         for (const [n, result] of results.entries()) {
-          await decodeVideo(tokenizer, tokens.main.at(n), result, args, job, report);
+          await decodeVideo(tokenizer, tokens.main.at(n), result, args, job, report, more);
         }
         return results[0]!.target;
       }
@@ -57,12 +60,19 @@ export const decodeCommand: Command = {
       for (const [n, { file, out, target }] of results.entries()) {
         await writeImage(target, pictures.at(n));
         const seconds = secondsSince(start);
-        const facts = { file, out, ok: true, model, height, width, seconds };
+        const facts = { file, out, ok: true, model, height, width, ...more, seconds };
         report.result(facts, `${file} -> ${out}: ${height}x${width} pixels, ${seconds} s`);
       }
     });
   },
 };
+
+/** Of tokens that another model of that name made: they decode to something else. */
+function tellOther({ origin }: Tokens, { info }: Tokenizer): string {
+  const wanted = `tokens of ${info.name} with the weights ${info.sha256.slice(0, 12)}… (sha256)`;
+  const found = `those of ${origin.model} with ${origin.sha256!.slice(0, 12)}…`;
+  return `expected ${wanted}, found ${found}: the result may be another picture`;
+}
 
 /** What a bare array does not say. */
 function fallbackOf({ info: { name: model, source, spatialFactor, temporalFactor, levels } }: Tokenizer): FallbackOrigin {

@@ -3,7 +3,7 @@ import { extname } from "node:path";
 import { saveTokens, tokenFormats, writtenExtensions } from "../../mod.ts";
 import { type Command, required, usage } from "./args.ts";
 import { filesOfModel, findInputs, Outputs, planOutputs } from "./paths.ts";
-import { checkImage, eachFile, kindsFor, limitsOf, modelFor, ModelInUse, secondsSince } from "./run.ts";
+import { checkImage, eachFile, kindsFor, modelFor, ModelInUse, pictureOptionsOf, secondsSince } from "./run.ts";
 import { Spool } from "./spool.ts";
 import { checkMode, checkVideoOptions, encodeVideo } from "./video.ts";
 
@@ -13,6 +13,7 @@ export const encodeCommand: Command = {
   about: "images and videos, or all in a folder, to token files",
   accepts: [
     ...["model", "out", "overwrite", "video", "keep-partial", "precision", "format", "pre-quant"] as const,
+    ...["svg", "store-path"] as const,
     ...["limit-pixels", "limit-frames", "window", "stream", "chunk", "attention-frames", "start", "frames", "fps"] as const,
   ],
 
@@ -42,8 +43,8 @@ export const encodeCommand: Command = {
       if (tokenizer.info.isVideo) return await encodeVideo(tokenizer, io, format, args, job, report);
       checkImage(io, tokenizer.info.name);
       const start = performance.now();
-      const tokens = await tokenizer.encode(path, { ...job, ...limitsOf(args), preQuant });
-      await saveTokens(target, tokens, { format });
+      const tokens = await tokenizer.encode(path, { ...job, ...pictureOptionsOf(args), preQuant });
+      await saveTokens(target, tokens, { format, storePath: args["store-path"] ?? false });
       const { main, origin: { model, height, width } } = tokens;
       const [rows, columns] = main.shape.slice(-2), seconds = secondsSince(start);
       const facts = { file, out, ok: true, model, format, kind: main.kind, shape: main.shape, height, width, seconds };

@@ -34,6 +34,8 @@ export interface Input {
   readonly stem: string;
   /** Whether it was found in a folder. */
   readonly isFound: boolean;
+  /** Of a pipe that is read when its turn comes: puts what comes through it at `path`. */
+  readonly fill?: () => Promise<void>;
   /** Why there is nothing to read. */
   readonly failure?: TokenizerError;
 }
@@ -81,16 +83,18 @@ export async function findInputs(args: Args, { kinds, spool, signal }: Wanted): 
   for (const [i, file] of files.entries()) {
     const facts = found[i];
     if (facts?.isDirectory() && !args.video) {
-      inputs.push(...await filesIn(file, kinds, files.length > 1 ? basename(resolve(file)) : "", args.out));
+      inputs.push(...await filesIn(file, kinds, files.length > 1 ? basename(resolve(file)) : "", args));
       continue;
     }
     // /dev/stdin and the like are other files to FFmpeg than to us.
     const isPiped = file === standard ||
       (facts && !facts.isDirectory() && (!facts.isFile() || /^\/(dev|proc)\//.test(file)));
-    const path = isPiped ? await spool.take(file, signal) : file;
-    const kind = facts?.isDirectory() ? "video" : await fileKind(path);
+    const named = facts?.isDirectory() ? "video" : kindOfName(file), path = isPiped ? spool.place("input") : file;
+    const fill = isPiped ? () => spool.fill(path, file, signal) : undefined, isLater = fill && named;
+    if (!isLater) await fill?.(); // what it is decides where its result goes
+    const kind = named ?? await fileKind(path);
     const stem = file === standard ? "stdin" : facts?.isDirectory() ? basename(resolve(file)) : parse(file).name;
-    inputs.push({ file, path, kind, stem, isFound: false });
+    inputs.push({ file, path, kind, stem, isFound: false, ...(isLater && { fill }) });
   }
   return inputs;
 }
@@ -101,7 +105,7 @@ async function filesIn(
   folder: string,
   kinds: readonly FileKind[],
   prefix: string,
-  out: string | undefined,
+  { out, svg }: Args,
 ): Promise<Input[]> {
   const inputs: Input[] = [], others = new Map<FileKind, number>();
   const own = out === undefined || out === standard ? undefined : resolve(out); // results of before are no inputs
@@ -116,8 +120,9 @@ async function filesIn(
       }
       const kind = kindOfName(path);
       if (!kind || !(await stat(path).catch(() => undefined))?.isFile()) continue;
-      if (!kinds.includes(kind) || extname(path).toLowerCase() === ".svg") others.set(kind, (others.get(kind) ?? 0) + 1);
-      else {
+      if (!kinds.includes(kind) || (!svg && extname(path).toLowerCase() === ".svg")) {
+        others.set(kind, (others.get(kind) ?? 0) + 1);
+      } else {
         const stem = join(prefix, dirname(relative(folder, path)), parse(path).name);
         inputs.push({ file: path, path, kind, stem, isFound: true });
       }

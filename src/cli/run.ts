@@ -32,6 +32,11 @@ export function limitsOf(args: Args): { limitPixels?: number } {
   return args["limit-pixels"] ? { limitPixels: args["limit-pixels"] } : {};
 }
 
+/** The same, of a picture alone. */
+export function pictureOptionsOf(args: Args): { limitPixels?: number; svg?: boolean } {
+  return { ...limitsOf(args), ...(args.svg && { svg: true }) };
+}
+
 /** The model in use, kept for the next file: most files need the one before, and two may not fit in memory. */
 export class ModelInUse implements AsyncDisposable {
   readonly #args: Args;
@@ -116,6 +121,7 @@ export async function eachFile(
         if (io.failure) throw io.failure;
         const onProgress = report.progress(files.length > 1 ? `${i + 1}/${files.length} ${io.file}` : io.file);
         onProgress?.(0);
+        await io.fill?.();
         const made = await work(io, { signal, ...(onProgress && { onProgress }) });
         if (io.out === standard) await sendOut(made ?? io.target);
       } catch (error) {

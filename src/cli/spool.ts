@@ -24,10 +24,10 @@ export class Spool implements AsyncDisposable {
     return join(this.#folder, `${this.#count++}-${name}`);
   }
 
-  /** All that comes through a pipe ("-": standard input), as a file. Throws FILE_IO for more than 16 GiB, CANCELLED. */
-  async take(file: string, signal: AbortSignal): Promise<string> {
+  /** Keeps all that comes through a pipe ("-": standard input) at `path`. Throws FILE_IO for more than 16 GiB, CANCELLED. */
+  async fill(path: string, file: string, signal: AbortSignal): Promise<void> {
     if (file === "-" && process.stdin.isTTY) throw usage("-: expected a pipe or file as standard input, found a terminal");
-    const path = this.place("input"), into = await open(path, "wx");
+    const into = await open(path, "wx");
     try {
       for await (const chunk of await source(file, signal)) {
         for (let at = 0; at < chunk.length;) at += (await into.write(chunk, at)).bytesWritten;
@@ -40,7 +40,6 @@ export class Spool implements AsyncDisposable {
     } finally {
       await into.close();
     }
-    return path;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -53,7 +53,7 @@ export async function encodeVideo(
     source.damage = error;
   }
   const tokens = ctok.joinTokens(parts);
-  await ctok.saveTokens(target, tokens, { format });
+  await ctok.saveTokens(target, tokens, { format, storePath: args["store-path"] ?? false });
   const { main, origin: { model, height, width, video } } = tokens, frames = video!.frames;
   const facts = {
     ...{ file, out, ok: true, model, format, kind: main.kind, shape: main.shape, height, width },
@@ -65,7 +65,7 @@ export async function encodeVideo(
   finish(report, job, source.damage, facts, `${text}${source.info.hasAudio ? "; audio left out" : ""}`, parts.length);
 }
 
-/** `tokens` are those of one video: a tensor that knows its origin. */
+/** `tokens` are those of one video: a tensor that knows its origin. `more` goes into the facts. */
 export async function decodeVideo(
   tokenizer: ctok.Tokenizer,
   tokens: ctok.Tensor,
@@ -73,6 +73,7 @@ export async function decodeVideo(
   args: Args,
   job: Job,
   report: Report,
+  more: object,
 ): Promise<void> {
   const start = performance.now(), { video } = tokens.origin!;
   const [num = 25, den = 1] = video?.fps?.split("/").map(Number) ?? [];
@@ -81,7 +82,8 @@ export async function decodeVideo(
   const onFrame = (done: number) => showPace(job, start, done, video?.frames);
   const { frames, height, width, damage } = await writeVideo(target, decoded, { fps }, args, job, onFrame);
   const { name: model } = tokenizer.info, mode = video?.windows ? "window" : "stream";
-  const facts = { file, out, ok: true, model, height, width, frames, fps: tellRate(fps), mode, ...pace(frames, start) };
+  const size = { height, width, frames, fps: tellRate(fps), mode };
+  const facts = { file, out, ok: true, model, ...size, ...more, ...pace(frames, start) };
   finish(report, job, damage, facts, `${tellFrames(frames)} of ${height}x${width} pixels, ${tellPace(frames, start)}`);
 }
 

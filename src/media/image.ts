@@ -60,7 +60,7 @@ export async function readImage(input: string | Uint8Array, options: ReadImageOp
   }
   const given = typeof input === "string" ? undefined : new Uint8Array(input); // a copy
   if (o.signal?.aborted) throw cancelled(o.signal);
-  const bytes = given ?? await orAbort(readWholeFile(input as string), o.signal);
+  const bytes = given ?? await readWholeFile(input as string, { signal: o.signal });
   const name = typeof input === "string" ? input : `image of ${bytes.length} bytes`;
   if (bytes.length === 0) throw new TokenizerError("IMAGE", `${name}: expected an encoded image, found no bytes at all`);
   const format = formatOf(bytes);
@@ -71,7 +71,7 @@ export async function readImage(input: string | Uint8Array, options: ReadImageOp
     );
   }
   if (format === "text" && !o.svg) {
-    const message = `${name}: expected pixels, found what may be SVG, which is drawn only when asked for (svg: true)`;
+    const message = `${name}: expected pixels, found what may be SVG, which is drawn only when asked for (svg: true, --svg)`;
     throw new TokenizerError("IMAGE", message);
   }
   const { height, width, data } = await decodeSomewhere(bytes, format, name, o);

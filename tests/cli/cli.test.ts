@@ -95,7 +95,7 @@ for (const format of ["safetensors", "npy", "msgpack"]) {
     assert.deepEqual(await readFile(join(dir, `sub/cat.${format}`)), await readFile(file));
     if (format === "npy") {
       const { stderr } = await ctokEnds(1, ["decode", file, "--out", again]);
-      assert.match(stderr, /a bare \.npy array, .* --model/);
+      assert.match(stderr, /a bare array, .* --model/);
     }
     await ctokEnds(0, ["decode", file, "--out", again, ...(format === "npy" ? ["--model", "nano-DI8x8"] : [])]);
     // 300×451 is padded by 4 and 45 to the grid of 38×58 tokens; a bare array knows only that grid.
@@ -130,7 +130,13 @@ test(
   async () => {
     const dir = await folder("latent"), model = join(fixtures, "Cosmos-Tokenizer-CI8x8");
     await picture(join(dir, "p.png"));
-    await ctokEnds(0, ["encode", "p.png", "--model", model, "--out", "t.safetensors"], { cwd: dir });
+    await ctokEnds(0, ["encode", "p.png", "--model", model, "--out", "named.safetensors"], { cwd: dir });
+    assert.equal((await loadTokens(join(dir, "named.safetensors"))).origin.source, "Cosmos-Tokenizer-CI8x8");
+    assert.ok(!(await readFile(join(dir, "named.safetensors"))).includes(fixtures), "no path of this machine");
+    const { stderr } = await ctokEnds(3, ["decode", "named.safetensors", "--out", "x.png"], { cwd: dir });
+    assert.match(stderr, /named\.safetensors: its model Cosmos-Tokenizer-CI8x8 .* cannot be opened, --model can name another/);
+    await ctokEnds(0, ["decode", "named.safetensors", "--model", model, "--out", "x.png"], { cwd: dir });
+    await ctokEnds(0, ["encode", "p.png", "--model", model, "--store-path", "--out", "t.safetensors"], { cwd: dir });
     const { latent, origin } = await loadTokens(join(dir, "t.safetensors"));
     assert.deepEqual([latent.shape, origin.source], [[1, 16, 6, 8], "Cosmos-Tokenizer-CI8x8"], "no path");
     const decode = ["decode", "t.safetensors", "--out", "again.png", "--json"];
@@ -336,6 +342,43 @@ test("tokens whose model is gone: 3, the others are done, and --model names anot
   assert.match(stdout, /^here\.safetensors -> out\/here\.png/);
   await ctokEnds(0, [...args, "--model", "nano-DI8x8", "--overwrite"], { cwd: dir });
   assert.deepEqual(await readFile(join(dir, "out/gone.png")), await readFile(join(dir, "out/here.png")));
+});
+
+test("decode says when other weights made the tokens, and decodes them", async () => {
+  const dir = await folder("weights"), tokens = await tokenize(await picture(join(dir, "p.png")));
+  const { sha256 } = tokens.origin,
+    other = new Tokens({ ...tokens.origin, sha256: "0123456789abcdef".repeat(4) }, {
+      indices: tokens.indices,
+    });
+  await saveTokens(join(dir, "own.safetensors"), tokens);
+  await saveTokens(join(dir, "other.safetensors"), other);
+  const { stderr } = await ctokEnds(0, ["decode", "own.safetensors", "other.safetensors", "--out", "o"], { cwd: dir });
+  const said = `expected tokens of nano-DI8x8 with the weights ${
+    sha256!.slice(0, 12)
+  }… \\(sha256\\), found those of nano-DI8x8 with 0123456789ab…`;
+  assert.match(stderr, new RegExp(`^ctok: other\\.safetensors: ${said}: the result may be another picture\n2 of 2 files`));
+  const json = await ctokEnds(0, ["decode", "other.safetensors", "own.safetensors", "--out", "j", "--json"], { cwd: dir });
+  assert.deepEqual([lines(json.stdout).map(({ isOtherModel }) => isOtherModel), json.stderr], [[true, undefined], ""]);
+  assert.deepEqual(await readFile(join(dir, "o/other.png")), await readFile(join(dir, "o/own.png")));
+});
+
+test("an SVG is drawn only with --svg, in a folder too", async () => {
+  const dir = await folder("svg");
+  await mkdir(join(dir, "in"));
+  await writeFile(
+    join(dir, "in/s.svg"),
+    `<svg xmlns="http://www.w3.org/2000/svg" width="24" height="16"><rect width="24" height="16" fill="red"/></svg>`,
+  );
+  await picture(join(dir, "in/p.png"));
+  const files = (stdout: string) => lines(stdout).map(({ file, ok }) => [file, ok]);
+  for (const command of ["encode", "autoencode"]) {
+    const refused = await ctokEnds(1, [command, "in/s.svg", "--out", `${command}/`], { cwd: dir });
+    assert.match(refused.stderr, /in\/s\.svg: expected pixels, found what may be SVG, .* --svg/);
+    const plain = await ctokEnds(0, [command, "in", "--out", `${command}-plain`, "--json"], { cwd: dir });
+    assert.deepEqual(files(plain.stdout), [["in/p.png", true]]);
+    const drawn = await ctokEnds(0, [command, "in", "--svg", "--out", `${command}-svg`, "--json"], { cwd: dir });
+    assert.deepEqual(files(drawn.stdout), [["in/p.png", true], ["in/s.svg", true]]);
+  }
 });
 
 test("a converted model gives the same tokens", async () => {

@@ -158,9 +158,9 @@ test("extensions of videos are one table, and without one the content decides", 
     await writeImage(join(dir, `p${extension}`), flat());
     written.push([`p${extension}`, "picture"]);
   }
-  await saveTokens(join(dir, "t.safetensors"), await tokenize(flat()), { format: "safetensors" });
-  await saveTokens(join(dir, "t.msgpack"), await tokenize(flat()), { format: "msgpack" });
-  await saveTokens(join(dir, "t.npy"), await tokenize(flat()), { format: "npy" });
+  await saveTokens(join(dir, "t.safetensors"), await tokenize(flat()));
+  await saveTokens(join(dir, "t.msgpack"), await tokenize(flat()));
+  await saveTokens(join(dir, "t.npy"), await tokenize(flat()));
   for (const extension of writtenExtensions.tokens) written.push([`t${extension}`, "tokens"]);
   const muxers = {
     mp4: [],
@@ -210,7 +210,7 @@ test("files without a known extension go to the model for what they are; others'
   clip(join(dir, "v.mp4"));
   await copyFile(join(dir, "v.mp4"), join(dir, "video.bin"));
   await copyFile(cat, join(dir, "photo"));
-  await saveTokens(join(dir, "tokens.dat"), await tokenize(flat()), { format: "safetensors" });
+  await saveTokens(join(dir, "tokens.dat"), await tokenize(flat()));
   const { stdout, stderr } = await ctokEnds(1, ["encode", "video.bin", "photo", "tokens.dat", "--out", "o", "--json"], {
     cwd: dir,
   });
@@ -476,10 +476,8 @@ test("nothing from inside a file or a name reaches the terminal as it is", async
       indices: new Tensor("int32", tokens.indices.shape, tokens.indices.data, { kind: "indices", origin }),
     });
   };
-  await saveTokens(join(dir, "source.safetensors"), of({ source: `/nowhere/${evil}`, model: evil }), {
-    format: "safetensors",
-  });
-  await saveTokens(join(dir, "model.safetensors"), of({ model: evil, spatialFactor: 16 }), { format: "safetensors" });
+  await saveTokens(join(dir, "source.safetensors"), of({ source: `/nowhere/${evil}`, model: evil }));
+  await saveTokens(join(dir, "model.safetensors"), of({ model: evil, spatialFactor: 16 }));
   const name = `n${evil.replaceAll("/", "_")}.png`;
   await writeFile(join(dir, name), "not a picture");
   await mkdir(join(dir, "good"));

@@ -60,7 +60,7 @@ const cases: { bytes: number; args: string[]; result: string; skip?: string | fa
   { bytes: 4096, args: ["decode", "large.safetensors", "small.safetensors"], result: "small.png" },
   { bytes: 4096, args: ["autoencode", "large.png", "small.png"], result: "small.png" },
   { ...video, args: ["decode", "large-clip.safetensors", "small-clip.safetensors"] },
-  { ...video, args: ["autoencode", "large-frames/", "small-frames/"], result: "small-frames.mp4" },
+  { ...video, args: ["autoencode", "large-frames/", "small-frames/", "--video"], result: "small-frames.mp4" },
   { bytes: 8192, args: ["run", join(root, "tests/faults/save_latents.ts")], result: "small.safetensors" },
 ];
 const disks = [

@@ -4,7 +4,7 @@
  * `limitPixels` moves the limit. FFmpeg runs here in 1.5 GB of addresses: what it refuses it has not allocated.
  */
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
@@ -14,7 +14,7 @@ import process from "node:process";
 import { after, test } from "node:test";
 import { crc32 } from "node:zlib";
 import sharp from "sharp";
-import { createVideo, framesOf, readImage, tokenize, Tokenizer, type VideoOptions } from "mod.ts";
+import { createVideo, framesOf, loadTokens, readImage, saveTokens, tokenize, Tokenizer, type VideoOptions } from "mod.ts";
 import { findFfmpeg } from "../../src/media/ffmpeg.ts";
 import { Screen } from "../../src/repl/screen.ts";
 import { Session } from "../../src/repl/session.ts";
@@ -289,3 +289,33 @@ test("a folder of frames whose second claims too much", async () => {
     await rejects(() => framesOf(frames, undefined, { limitPixels: 1000 }), "IMAGE", /at most 1000 pixels/);
   });
 });
+
+test("pipes as pictures and token files: read to their end, and an abort lets go of one that says nothing", () =>
+  withFolder(async (dir) => {
+    await using tok = await Tokenizer.open("nano-DI8x8");
+    const pipe = (name: string) => {
+      execFileSync("mkfifo", [join(dir, name)]);
+      return join(dir, name);
+    };
+    const wanted = await tok.encode(cat), tokens = join(dir, "tokens.safetensors");
+    await saveTokens(tokens, wanted);
+    const feed = (from: string, to: string) => {
+      const child = spawn("sh", ["-c", `cat '${from}' > '${to}'`], { stdio: "ignore" });
+      return new Promise((resolve) => child.once("close", resolve));
+    };
+    const fed = [feed(cat, pipe("cat.png")), feed(tokens, pipe("t.safetensors"))];
+    assert.deepEqual((await tok.encode(join(dir, "cat.png"))).indices.data, wanted.indices.data);
+    assert.deepEqual((await loadTokens(join(dir, "t.safetensors"))).indices.data, wanted.indices.data);
+    await Promise.all(fed);
+
+    const abort = new AbortController(), { signal } = abort;
+    const works = [
+      ...Array.from({ length: 8 }, (_, n) => tok.encode(pipe(`p${n}.png`), { signal })),
+      readImage(pipe("r.png"), { signal }),
+      loadTokens(pipe("l.safetensors"), undefined, { signal }),
+    ];
+    const ended = Promise.allSettled(works);
+    assert.deepEqual((await tok.encode(cat)).indices.data, wanted.indices.data, "other files are read meanwhile");
+    abort.abort();
+    for (const result of await ended) assert.equal(result.status === "rejected" && result.reason.code, "CANCELLED");
+  }));
