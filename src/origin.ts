@@ -76,6 +76,11 @@ export function isFraction(text: unknown): boolean {
   return isRatio(text, /^([1-9]\d{0,9})(?:\/([1-9]\d{0,9}))?$/);
 }
 
+/** Whether a text is a ratio of width to height: two whole numbers from 1 to 2^31 - 1. */
+export function isAspect(text: unknown): boolean {
+  return isRatio(text, /^([1-9]\d{0,9}):([1-9]\d{0,9})$/);
+}
+
 type Fail = (what: string, wanted: string, found: unknown) => TokenizerError;
 
 /** Type and sizes of a tensor: all that is looked at here. */
@@ -178,7 +183,7 @@ function checkVideo(v: VideoOrigin, gridFrames: number, isContinued: boolean, fa
 
 function checkTimes({ fps, start, times, sampleAspect, frames }: VideoOrigin, fail: Fail): void {
   if (fps !== undefined && !isFraction(fps)) throw fail("fps", "a fraction such as 30000/1001", fps);
-  if (sampleAspect !== undefined && !isRatio(sampleAspect, /^([1-9]\d{0,9}):([1-9]\d{0,9})$/)) {
+  if (sampleAspect !== undefined && !isAspect(sampleAspect)) {
     throw fail("sampleAspect", "a ratio such as 16:11", sampleAspect);
   }
   if (start !== undefined && !Number.isFinite(start)) throw fail("start", "seconds", start);

@@ -99,7 +99,7 @@ test("structuredClone of toTransferable, copied and transferred, leaves the toke
 });
 
 test("to a Worker and back", async () => {
-  const worker = new Worker(new URL("./transfer_worker.ts", import.meta.url).href, { type: "module" });
+  const worker = new Worker(new URL("./tensor_worker.ts", import.meta.url).href, { type: "module" });
   try {
     for (const [name, tokens] of Object.entries(samples())) {
       const message = tokens.toTransferable();
@@ -149,7 +149,10 @@ test("anything else is refused, each by name", async () => {
     [(j) => j.origin.video.frames = 9, /firstFrame, numFrames/],
     [(j) => j.origin.video.fps = "1/0", /fps: expected a fraction/],
     [(j) => j.origin.video.windows = {}, /windows: expected a list/],
-    [(j) => j.origin.video.windows = [null], /windows: expected whole numbers of tokens and frames, found "undefined\/undefined\/undefined"/],
+    [
+      (j) => j.origin.video.windows = [null],
+      /windows: expected whole numbers of tokens and frames, found "undefined\/undefined\/undefined"/,
+    ],
     [(j) => j.origin.video.windows = [], /windows: expected 2 token frames in all/],
     [(j) => j.origin.video.times = [0], /start: expected none beside times/],
     [(j) => j.firstFrame = -1, /firstFrame/],

@@ -1,4 +1,4 @@
-/** A Worker that makes tokens of each message and sends back what it has of them: see transfer.test.ts. */
+/** A Worker that makes tokens of each message and sends back what it has of them: see tensor.test.ts. */
 import { TokenPart, Tokens, type TransferableTokens } from "../../src/tensor.ts";
 
 const scope = globalThis as unknown as {
