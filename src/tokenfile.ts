@@ -255,7 +255,7 @@ function videoOf(
     temporalFactor: about.temporal_factor,
     frames,
     ...(about.fps !== undefined && { fps: about.fps }),
-    ...(about.start !== undefined && { start: about.start }),
+    ...(about.start !== undefined && { start: about.start + 0 }), // Note: no -0, which has no text of its own
     ...(times && { times: Array.from(times.data as Float64Array) }),
     ...(about.sample_aspect !== undefined && { sampleAspect: about.sample_aspect }),
     ...(windows && { windows }),
