@@ -30,6 +30,9 @@ export {
   type TokenKind,
   TokenPart,
   Tokens,
+  type TokensJSON,
+  type TransferableTensor,
+  type TransferableTokens,
   type VideoOrigin,
   type VideoWindow,
 } from "./src/tensor.ts";
@@ -42,7 +45,9 @@ export {
   encodeTokens,
   type FallbackOrigin,
   loadTokens,
+  type SaveOptions,
   saveTokens,
+  type StoreOptions,
   type TokenFormat,
   tokenFormats,
 } from "./src/tokenfile.ts";

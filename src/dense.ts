@@ -114,7 +114,7 @@ export function elementsOf(shape: readonly number[]): number {
 /** Throws unless it is an object whose dtype is known, data is its array type, and the shape holds positive whole numbers that multiply to data.length. */
 export function checkTensor(name: string, t: TensorLike): void {
   if (typeof t !== "object" || t === null) throw expected(name, "a tensor { data, shape, dtype }", t);
-  const constructor = Object.hasOwn(constructors, t.dtype) && constructors[t.dtype];
+  const constructor = typeof t.dtype === "string" && Object.hasOwn(constructors, t.dtype) && constructors[t.dtype];
   if (!constructor) throw expected(`${name}.dtype`, `one of ${Object.keys(constructors).join(", ")}`, t.dtype);
   if (!(t.data instanceof constructor)) {
     throw expected(`${name}.data`, `a ${constructor.name} for dtype ${t.dtype}`, nameOf(t.data));

@@ -40,8 +40,7 @@ function gridOf(tokens: Tokens): Grid {
 
 /** What is computed on: codes of discrete tokens, the latent of continuous ones; float32 [B, C, (t,) h, w]. */
 function valuesOf(tokens: Tokens): Tensor<"float32"> {
-  if (!tokens.isDiscrete) return tokens.latent;
-  return tokens.parts.includes("codes") ? tokens.codes : codesFromIndices(tokens.indices, tokens.origin.levels);
+  return tokens.isDiscrete ? tokens.codes : tokens.latent;
 }
 
 /** Tokens of the same origin around new values; discrete ones are rounded to codes. */
@@ -165,7 +164,7 @@ function likeFirst(a: Tokens, b: Tokens): Tensor<"float32"> {
 export function codeOf(index: number, levels: readonly number[]): number[] {
   const size = codebookSize(levels);
   if (!Number.isInteger(index) || index < 0 || index >= size) {
-    throw new TokenizerError("VALUE", `code: expected a whole number from 0 to ${size - 1}, found ${index}`);
+    throw expected("code", `a whole number from 0 to ${size - 1}`, index, "VALUE");
   }
   return Array.from(codesFromIndices(new Tensor("int32", [1, 1, 1], Int32Array.of(index)), levels).data);
 }

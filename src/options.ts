@@ -1,6 +1,7 @@
 /** What callers may pass, as zod schemas, and the one way in which a wrong option is reported. */
 import { z } from "zod";
 import { TokenizerError } from "./errors.ts";
+import { isAspect, isFraction } from "./origin.ts";
 
 export const signal = z.custom<AbortSignal>((v) => v instanceof AbortSignal, "expected an AbortSignal").optional();
 const onProgress = z.custom<(part: number) => void>((v) => typeof v === "function", "expected a function").optional();
@@ -132,9 +133,9 @@ export const encodeStreamOptions = z.strictObject({
    * Frames a second, such as "30000/1001": recorded with the tokens. Frames that know their times (those of framesOf) have theirs
    * recorded: a start and this rate where it fits all of them, else another one or every time.
    */
-  fps: z.string().regex(/^\d+(\/\d+)?$/, "expected a fraction such as 30000/1001").optional(),
+  fps: z.string().refine(isFraction, "expected a fraction such as 30000/1001").optional(),
   /** Width to height of a pixel, such as "16:11": recorded with the tokens. Default: square. */
-  sampleAspect: z.string().regex(/^[1-9]\d{0,9}:[1-9]\d{0,9}$/, "expected a ratio such as 16:11").optional(),
+  sampleAspect: z.string().refine(isAspect, "expected a ratio such as 16:11").optional(),
   signal,
 });
 export type EncodeStreamOptions = z.input<typeof encodeStreamOptions>;

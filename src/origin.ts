@@ -76,6 +76,11 @@ export function isFraction(text: unknown): boolean {
   return isRatio(text, /^([1-9]\d{0,9})(?:\/([1-9]\d{0,9}))?$/);
 }
 
+/** Whether a text is a ratio of width to height: two whole numbers from 1 to 2^31 - 1. */
+export function isAspect(text: unknown): boolean {
+  return isRatio(text, /^([1-9]\d{0,9}):([1-9]\d{0,9})$/);
+}
+
 type Fail = (what: string, wanted: string, found: unknown) => TokenizerError;
 
 /** Type and sizes of a tensor: all that is looked at here. */
@@ -140,11 +145,13 @@ function checkOrigin(o: Origin, fail: Fail): void {
   }
 }
 
+function isSize(size: unknown, least: number): boolean {
+  return Number.isInteger(size) && size as number >= least && size as number <= mostSize;
+}
+
 function checkSizes(fail: Fail, least: number, sizes: Record<string, unknown>): void {
   for (const [name, size] of Object.entries(sizes)) {
-    if (!(Number.isInteger(size) && size as number >= least && size as number <= mostSize)) {
-      throw fail(name, least === 1 ? "a positive whole number" : "a whole number", size);
-    }
+    if (!isSize(size, least)) throw fail(name, least === 1 ? "a positive whole number" : "a whole number", size);
   }
 }
 
@@ -157,18 +164,17 @@ function checkVideo(v: VideoOrigin, gridFrames: number, isContinued: boolean, fa
   if (v.windows !== undefined && !Array.isArray(v.windows)) throw fail("windows", "a list", v.windows);
   const windows: readonly VideoWindow[] = v.windows ?? [{ tokens: gridFrames, frames: v.frames, before: 0 }];
   const alone = isContinued ? 0 : v.temporalFactor - 1; // frames that the first token frame has not
-  let tokens = 0, frames = 0, last: VideoWindow | undefined;
-  for (const window of windows) {
-    if (window !== last) { // Note: of many windows most are one object
-      checkSizes(fail, 1, { "tokens of a window": window?.tokens, "frames of a window": window?.frames });
-      checkSizes(fail, 0, { "frames before a window": window.before });
-      if (window.before + window.frames > window.tokens * v.temporalFactor - alone) {
-        throw fail("windows", `frames that ${window.tokens} token frames hold`, `${window.before} + ${window.frames}`);
-      }
+  let tokens = 0, frames = 0;
+  for (const window of windows) { // of which there may be a million
+    if (!isSize(window?.tokens, 1) || !isSize(window.frames, 1) || !isSize(window.before, 0)) {
+      const { tokens, frames, before } = Object(window);
+      throw fail("windows", "whole numbers of tokens and frames", `${tokens}/${frames}/${before}`);
+    }
+    if (window.before + window.frames > window.tokens * v.temporalFactor - alone) {
+      throw fail("windows", `frames that ${window.tokens} token frames hold`, `${window.before} + ${window.frames}`);
     }
     tokens += window.tokens;
     frames += window.frames;
-    last = window;
   }
   if (tokens !== gridFrames) throw fail("windows", `${gridFrames} token frames in all, as the tensor has`, tokens);
   if (frames !== v.frames) throw fail("windows", `${v.frames} frames in all`, frames);
@@ -177,7 +183,7 @@ function checkVideo(v: VideoOrigin, gridFrames: number, isContinued: boolean, fa
 
 function checkTimes({ fps, start, times, sampleAspect, frames }: VideoOrigin, fail: Fail): void {
   if (fps !== undefined && !isFraction(fps)) throw fail("fps", "a fraction such as 30000/1001", fps);
-  if (sampleAspect !== undefined && !isRatio(sampleAspect, /^([1-9]\d{0,9}):([1-9]\d{0,9})$/)) {
+  if (sampleAspect !== undefined && !isAspect(sampleAspect)) {
     throw fail("sampleAspect", "a ratio such as 16:11", sampleAspect);
   }
   if (start !== undefined && !Number.isFinite(start)) throw fail("start", "seconds", start);
@@ -196,13 +202,16 @@ function checkTimes({ fps, start, times, sampleAspect, frames }: VideoOrigin, fa
  * the windows of any video are a few bytes: "5/17/0*61680 3/8/0".
  */
 export function tellWindows(windows: readonly VideoWindow[]): string {
-  const runs: { text: string; count: number }[] = [];
-  for (const { tokens, frames, before } of windows) {
-    const text = `${tokens}/${frames}/${before}`, last = runs.at(-1);
-    if (last?.text === text) last.count++;
-    else runs.push({ text, count: 1 });
+  const runs: { window: VideoWindow; count: number }[] = [];
+  for (const window of windows) {
+    const last = runs.at(-1), { tokens, frames, before } = window;
+    const isLast = last?.window.tokens === tokens && last.window.frames === frames && last.window.before === before;
+    if (isLast) last.count++;
+    else runs.push({ window, count: 1 });
   }
-  return runs.map(({ text, count }) => count === 1 ? text : `${text}*${count}`).join(" ");
+  return runs.map(({ window: { tokens, frames, before }, count }) => {
+    return `${tokens}/${frames}/${before}${count === 1 ? "" : `*${count}`}`;
+  }).join(" ");
 }
 
 /** Windows of that text. Throws TOKEN_FILE where it is none, and where they have more than `gridFrames` token frames. */

@@ -4,7 +4,7 @@
  * (t,) h, w]; pixels uint8 [B, (T,) H, W, 3] or float32 [B, 3, (T,) H, W] in [-1, 1]. Nothing here calls native code. What
  * dense.ts and origin.ts have is given on, so that users of tensors look here alone.
  */
-import { checkTensor, type DType, inspect, nameOf, Tensor, type TensorLike, type TokenKind } from "./dense.ts";
+import { type Arrays, checkTensor, type DType, inspect, nameOf, Tensor, type TensorLike, type TokenKind } from "./dense.ts";
 import { expected, messageOf, printable, TokenizerError } from "./errors.ts";
 import { checkIndices, codebookSize, codesFromIndices, indicesFromCodes } from "./fsq.ts";
 import { checkTokens, type Origin, sourceOf } from "./origin.ts";
@@ -24,11 +24,18 @@ export {
 } from "./dense.ts";
 export type { Origin, VideoOrigin, VideoWindow } from "./origin.ts";
 
+/** A tensor whose memory can be transferred. */
+export interface TransferableTensor {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  readonly data: Arrays[DType] & { readonly buffer: ArrayBuffer };
+}
+
 /** Tokens as plain objects and typed arrays: what structuredClone and postMessage carry. */
 export interface TransferableTokens {
   readonly origin: Origin;
   /** `indices` uint16 (int32 above 65,536 codes) or `latent` float32, and `preQuant` float32 where present. */
-  readonly tensors: { readonly [K in TokenKind]?: TensorLike };
+  readonly tensors: { readonly [K in TokenKind]?: TransferableTensor };
   /** Of a TokenPart. */
   readonly firstFrame?: number;
   readonly numFrames?: number;

@@ -50,7 +50,7 @@ export function encodeTokens(tokens: Tokens, format: TokenFormat, options: Store
   const parts = storedParts(tokens), { origin } = tokens, { video } = origin;
   const stored: Record<string, StoredTensor> = {
     ...(parts as Stored),
-    ...(video?.times && { times: { dtype: "float64", shape: [video.frames], data: Float64Array.from(video.times) } }),
+    ...(video?.times && { times: { dtype: "float64", shape: [video.frames], data: new Float64Array(video.times) } }),
   };
   const bytes = Object.values(stored).reduce((sum, { data }) => sum + data.byteLength, 2 * mostHeaderBytes);
   if (bytes > mostBytes) throw expected("tokens", `at most ${mostBytes} bytes, which are read`, bytes, "UNSUPPORTED");
@@ -262,7 +262,7 @@ function videoOf(
     temporalFactor: about.temporal_factor,
     frames,
     ...(about.fps !== undefined && { fps: about.fps }),
-    ...(about.start !== undefined && { start: about.start }),
+    ...(about.start !== undefined && { start: about.start + 0 }), // Note: no -0, which has no text of its own
     ...(times && { times: Array.from(times.data as Float64Array) }),
     ...(about.sample_aspect !== undefined && { sampleAspect: about.sample_aspect }),
     ...(windows && { windows }),

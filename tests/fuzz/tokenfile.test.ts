@@ -1,7 +1,8 @@
 /**
- * The readers of token files against bytes that nobody can trust: whatever they are, decodeTokens gives tokens that encode
- * again, or throws TOKEN_FILE; never another error, never values outside the codebook. fast-check makes and shrinks them:
- * any bytes, good files changed, headers of the right form that lie. CTOK_FUZZ_SECONDS makes it go on (npm run test:long).
+ * The readers of token files against bytes that nobody can trust: whatever they are, decodeTokens gives tokens that come back
+ * equal from every form (files, JSON, structuredClone), or throws TOKEN_FILE; never another error, never values outside the
+ * codebook. And the writers against any origin: what they write is read, equal. fast-check makes and shrinks them: any bytes,
+ * good files changed, headers of the right form that lie, origins. CTOK_FUZZ_SECONDS makes it go on (npm run test:long).
  */
 import assert from "node:assert/strict";
 import process from "node:process";
@@ -12,6 +13,7 @@ import {
   codesFromIndices,
   decodeTokens,
   encodeTokens,
+  type Origin,
   Tensor,
   tokenFormats,
   TokenizerError,
@@ -29,7 +31,11 @@ const origin = {
   left: 1,
   version: "0.1.0",
 };
-const seconds = Number(process.env.CTOK_FUZZ_SECONDS ?? 3);
+const seconds = Number(process.env.CTOK_FUZZ_SECONDS);
+/** So many inputs each, or as many as there is time for. */
+const settings = seconds > 0
+  ? { numRuns: 1e9, interruptAfterTimeLimit: seconds * 1000 / 4, markInterruptAsFailure: false }
+  : { numRuns: 5000 };
 let tried = 0;
 
 function good(): Uint8Array[] {
@@ -41,8 +47,30 @@ function good(): Uint8Array[] {
   const parts = { indices, codes: new Tensor("float32", codes.shape, codes.data, { kind: "codes", origin }) };
   const about = { ...origin, levels: [] };
   const latent = new Tensor("float32", [1, 2, 2, 4], new Float32Array(16), { kind: "latent", origin: about });
-  const all = [new Tokens(origin, parts), new Tokens(about, { latent })];
+  const windows = [{ tokens: 3, frames: 9, before: 0 }, { tokens: 3, frames: 7, before: 1 }];
+  const times = Array.from({ length: 16 }, (_, i) => i / 3),
+    video = { temporalFactor: 4, frames: 16, fps: "3/1", times, windows };
+  const clip = { indices: new Tensor("int32", [1, 6, 2, 4], new Int32Array(48)) };
+  const all = [new Tokens(origin, parts), new Tokens(about, { latent }), new Tokens({ ...origin, video }, clip)];
   return all.flatMap((tokens) => tokenFormats.map((format) => encodeTokens(tokens, format)));
+}
+
+/** Fails unless tokens come back equal from all that carries them. */
+function survives(tokens: Tokens): void {
+  const store = { storePath: true }, { source: _source, ...origin } = tokens.origin;
+  const copies = [
+    decodeTokens(encodeTokens(tokens, "safetensors", store), "safetensors"),
+    decodeTokens(encodeTokens(tokens, "msgpack", store), "msgpack"),
+    Tokens.fromTransferable(structuredClone(tokens.toTransferable())),
+    Tokens.fromJSON(JSON.parse(JSON.stringify(tokens))),
+  ];
+  for (const [i, copy] of copies.entries()) {
+    const { source, ...about } = copy.origin;
+    assert.deepEqual(about, i < 3 ? origin : JSON.parse(JSON.stringify(origin))); // which has no -0
+    if (i < 3) assert.equal(source, tokens.origin.source);
+    for (const kind of tokens.parts) assert.deepEqual(copy[kind].data, tokens[kind].data);
+    assert.deepEqual(copy.main.shape, tokens.main.shape);
+  }
 }
 
 /** True, or an assertion that fails. */
@@ -67,8 +95,7 @@ function holds(bytes: Uint8Array): boolean {
     const size = codebookSize(levels);
     assert.ok(tokens.indices.data.every((i) => i >= 0 && i < size), "an index outside the codebook");
   }
-  const again = decodeTokens(encodeTokens(tokens, "safetensors"), "again");
-  assert.deepEqual(again.main.shape, tokens.main.shape);
+  survives(tokens);
   return true;
 }
 
@@ -99,14 +126,69 @@ const lying = fc.tuple(
   return Uint8Array.of(json.length & 255, json.length >> 8, 0, 0, 0, 0, 0, 0, ...json, ...data);
 });
 
+/** Mostly what fits, now and then what does not. */
+const mostly = <T>(fits: fc.Arbitrary<T>, wild: fc.Arbitrary<unknown>) =>
+  fc.oneof({ weight: 30, arbitrary: fits as fc.Arbitrary<unknown> }, { weight: 1, arbitrary: wild });
+const within = (min: number, max: number) =>
+  mostly(fc.integer({ min, max }), fc.oneof(fc.integer(), fc.double(), fc.constant(2 ** 32)));
+const moment = fc.double({ noNaN: true, noDefaultInfinity: true });
+/** An origin of any values, more or less those of two frames of 2 x 4 tokens. */
+const anyOrigin = fc.record({
+  model: fc.string({ unit: "binary" }),
+  source: fc.string({ unit: "binary" }),
+  version: mostly(fc.string(), fc.constant(5)),
+  levels: mostly(fc.constantFrom([8, 8, 8, 5, 5, 5], [300, 300], [2, 2]), fc.constantFrom([], [1], [2 ** 31], "8")),
+  spatialFactor: within(8, 9),
+  height: within(1, 12),
+  width: within(1, 28),
+  top: within(0, 4),
+  left: within(0, 4),
+  precision: mostly(fc.constantFrom("f32", "bf16"), fc.constant("f16")),
+  sha256: mostly(fc.constant("ab".repeat(32)), fc.constantFrom("AB".repeat(32), "", "x")),
+  video: fc.record({
+    temporalFactor: within(3, 8),
+    frames: within(4, 4),
+    fps: mostly(fc.tuple(fc.integer({ min: 1 }), fc.integer({ min: 1 })).map(([a, b]) => `${a}/${b}`), fc.string()),
+    sampleAspect: mostly(fc.constantFrom("16:11", "1:1"), fc.constantFrom("0:1", "1", " 1:1")),
+    windows: fc.constant([{ tokens: 2, frames: 4, before: 0 }]),
+    ...{
+      start: moment.map((s) => s + 0),
+      times: fc.uniqueArray(moment, { minLength: 4, maxLength: 4 }).map((all) => all.toSorted((a, b) => a - b)),
+    },
+  }, { requiredKeys: ["temporalFactor", "frames"], noNullPrototype: true }),
+}, {
+  requiredKeys: ["model", "source", "version", "levels", "spatialFactor", "height", "width", "top", "left"],
+  noNullPrototype: true,
+});
+
+test("token files, any origin: refused with a word, or written and read, equal", () => {
+  let written = 0;
+  const holds = (origin: unknown): boolean => {
+    const isVideo = (origin as Origin).video !== undefined, shape = [1, ...(isVideo ? [2] : []), 2, 4];
+    const tokens = new Tokens(origin as Origin, { indices: new Tensor("int32", shape, new Int32Array(isVideo ? 16 : 8)) });
+    try {
+      encodeTokens(tokens, "npy");
+    } catch (error) {
+      assert.ok(error instanceof TokenizerError && error.code !== "INTERNAL", String(error));
+      assert.throws(() => tokens.toJSON(), { code: error.code });
+      return true;
+    }
+    written++;
+    survives(tokens);
+    return true;
+  };
+  fc.assert(fc.property(anyOrigin, holds), settings);
+  assert.ok(written > 100 || seconds > 0, `${written} written`);
+  console.log(`${written} origins written and read`);
+});
+
 for (const [name, bytes] of Object.entries({ "any bytes": fc.uint8Array({ maxLength: 300 }), changed, lying })) {
   test(`token files, ${name}: tokens, or TOKEN_FILE`, () => {
-    const time = seconds * 1000 / 3;
-    fc.assert(fc.property(bytes, holds), { numRuns: 1e9, interruptAfterTimeLimit: time, markInterruptAsFailure: false });
+    fc.assert(fc.property(bytes, holds), settings);
   });
 }
 
 test("the inputs are counted", () => {
-  assert.ok(tried > 1000, `expected many inputs, found ${tried}`);
+  assert.ok(tried >= 15_000 || seconds > 0, `expected many inputs, found ${tried}`);
   console.log(`${tried} token files tried`);
 });

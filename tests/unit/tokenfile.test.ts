@@ -8,7 +8,7 @@ import { Packr } from "msgpackr";
 import { TokenizerError } from "../../src/errors.ts";
 import { codesFromIndices } from "../../src/fsq.ts";
 import { decodeSafetensors, encodeSafetensors } from "../../src/safetensors.ts";
-import { type Origin, Tensor, type TokenKind, Tokens } from "../../src/tensor.ts";
+import { type Origin, Tensor, type TokenKind, TokenPart, Tokens } from "../../src/tensor.ts";
 import { decodeTokens, encodeTokens, loadTokens, saveTokens, type TokenFormat, tokenFormats } from "../../src/tokenfile.ts";
 
 const root = await mkdtemp(join(tmpdir(), "ctok-tokenfile-"));
@@ -308,4 +308,241 @@ test("cut at every length, or with any byte changed: tokens or a TokenizerError,
       }
     }
   }
+});
+
+const clipOrigin: Origin = {
+  ...origin,
+  model: "nano-DV4x8x8",
+  source: "nano-DV4x8x8",
+  video: {
+    temporalFactor: 4,
+    frames: 18,
+    fps: "30000/1001",
+    start: 0.6,
+    sampleAspect: "16:11",
+    windows: [{ tokens: 5, frames: 17, before: 0 }, { tokens: 1, frames: 1, before: 0 }],
+  },
+};
+function clip(video: Partial<Origin["video"]> = {}, { start: _start, ...own } = clipOrigin.video!): Tokens {
+  const about = "times" in video ? own : clipOrigin.video!, at = { ...clipOrigin, video: { ...about, ...video } };
+  const data = Int32Array.from({ length: 48 }, (_, i) => i * 997);
+  return new Tokens(at, { indices: new Tensor("int32", [1, 6, 2, 4], data, { kind: "indices", origin: at }) });
+}
+const times = Array.from({ length: 18 }, (_, i) => 1e5 + i / 29.97 + (i % 3) * 1e-6);
+
+for (const format of ["safetensors", "msgpack"] as const) {
+  test(`${format}: a video's rate, start, times, pixels' shape and windows come back, to the last bit`, () => {
+    for (const tokens of [clip(), clip({ times }), clip({ start: -1e-9 }), clip({ start: 1e21 }), clip({ fps: "25" })]) {
+      isSame(decodeTokens(encodeTokens(tokens, format), "a"), tokens);
+    }
+    const many = { ...clipOrigin, height: 8, width: 8, top: 0, left: 0 }, count = 1 << 20;
+    const windows = Array.from({ length: count / 2 }, () => ({ tokens: 2, frames: 2, before: 1 }));
+    const video = { temporalFactor: 4, frames: count, times: Array.from({ length: count }, (_, i) => i / 1e3), windows };
+    const at = { ...many, video };
+    const indices = new Tensor("int32", [1, count, 1, 1], new Int32Array(count), { kind: "indices", origin: at });
+    const bytes = encodeTokens(new Tokens(at, { indices }), format);
+    assert.ok(bytes.length < 10 * count + 2000, `${bytes.length} bytes: 2 a token, 8 a time`);
+    const { origin: { video: back } } = decodeTokens(bytes, "a");
+    assert.deepEqual([back!.times!.length, back!.times!.at(-1), back!.windows!.length], [
+      count,
+      (count - 1) / 1e3,
+      count / 2,
+    ]);
+  });
+
+  test(`${format}: a file of an older version is read`, () => {
+    const { precision: _p, sha256: _s, ...older } = origin;
+    isSame(decodeTokens(encodeTokens(discrete(older), format), "a"), discrete(older));
+  });
+
+  test(`${format}: the model is named, its path is kept only when asked for`, () => {
+    const path = "/home/someone/nano é/DI8x8.safetensors", tokens = discrete({ ...origin, source: path });
+    const bytes = encodeTokens(tokens, format);
+    assert.ok(!new TextDecoder().decode(bytes).includes("someone"));
+    isSame(decodeTokens(bytes, "a"), discrete());
+    isSame(decodeTokens(encodeTokens(tokens, format, { storePath: true }), "a"), tokens);
+  });
+}
+
+test("windows in runs, and one by one as older versions wrote them, are read", () => {
+  const windows = Array.from({ length: 3 }, () => ({ tokens: 2, frames: 5, before: 0 }));
+  const tokens = clip({ frames: 15, windows });
+  const metadata = (windows: string) => (m: Record<string, string>) => m.windows = windows;
+  isSame(decodeTokens(changed(tokens, metadata("2/5/0 2/5/0 2/5/0")), "a"), tokens);
+  isSame(decodeTokens(changed(tokens, metadata("2/5/0*2 2/5/0")), "a"), tokens);
+  for (const wrong of ["2/5/0*0", "2/5/0*", "2/5/0*2*2", "2/5/0 ", "", "2/5", "-2/5/0", "0/5/0"]) {
+    refuses(
+      changed(tokens, metadata(wrong)),
+      /windows: expected ("tokens\/frames\/before" for each window|token frames in each)/,
+    );
+  }
+  refuses(
+    changed(tokens, metadata("2/5/0*9999999999")),
+    /windows: expected 6 token frames in all, as the tensor has, found 1999/,
+  );
+  refuses(changed(tokens, metadata("3/5/2*2")), /windows: expected 15 frames in all, found 10/);
+});
+
+test("saveTokens keeps a path when asked to, and has what it saves before it returns", async () => {
+  const at = { ...origin, source: "/models/x.safetensors" }, tokens = discrete(at), path = join(root, "own.safetensors");
+  const saved = saveTokens(path, tokens, { storePath: true });
+  tokens.indices.data.fill(1);
+  await saved;
+  isSame(await loadTokens(path), discrete(at));
+});
+
+test("rates, times and ratios that cannot be are neither written nor read", () => {
+  const wrong: [video: Partial<Origin["video"]>, text: RegExp][] = [
+    ...[
+      "abc",
+      "-1/1",
+      "1/0",
+      "0/1",
+      "0/0",
+      "99999999999/1",
+      "1/2147483648",
+      "1e3",
+      "25/1/7",
+      " 25 / 1 ",
+      "25:1",
+      "",
+      "\n-y\n",
+      "Infinity",
+    ]
+      .map((fps) =>
+        [{ fps }, /fps: expected a fraction such as 30000\/1001, found "/] as [Partial<Origin["video"]>, RegExp]
+      ),
+    [{ sampleAspect: "16/11" }, /sampleAspect: expected a ratio such as 16:11, found "16\/11"/],
+    [{ sampleAspect: "0:1" }, /sampleAspect: /],
+    [{ times: times.slice(1) }, /times: expected those of 18 frames, found 17/],
+    [{ times: times.toReversed() }, /times\[1\]: expected seconds after/],
+    [{ times: times.with(4, NaN) }, /times\[4\]: expected seconds after/],
+    [{ times: times.with(0, -Infinity) }, /times\[0\]: expected seconds, found -Infinity/],
+    [{ times: times.with(5, times[4]!) }, /times\[5\]: expected seconds after/],
+  ];
+  for (const [video, message] of wrong) {
+    for (const format of tokenFormats) assert.throws(() => encodeTokens(clip(video), format), { code: "SHAPE", message });
+  }
+  assert.throws(() => encodeTokens(clip({ start: NaN }), "msgpack"), {
+    code: "SHAPE",
+    message: /start: expected seconds, found NaN/,
+  });
+  for (const fps of ["abc", "1/0", "1e3", "25/1/7", " 25 / 1 ", "99999999999/1"]) {
+    refuses(changed(clip(), (m) => m.fps = fps), /fps: expected a fraction/);
+  }
+  refuses(changed(clip(), (m) => m.sample_aspect = "1"), /sampleAspect: /);
+  for (const start of ["x", "NaN", "Infinity", "0x10", " 1", "1e999"]) {
+    refuses(changed(clip(), (m) => m.start = start), /start: /);
+  }
+  refuses(changed(clip({ times }), (m) => m.start = "1"), /start: expected none beside times/);
+  const reals = new Tensor("float32", [18], new Float32Array(18));
+  refuses(changed(clip(), (_, t) => t.times = reals), /times: expected "?float64"?, found "float32"/);
+  refuses(changed(discrete(), (_, t) => t.times = reals), /no tensors beside indices and preQuant, found "times"/);
+});
+
+test("what would not be read is not written", () => {
+  const count = 1 << 18, windows = Array.from({ length: count }, (_, i) => ({ tokens: 2, frames: 2 + i % 2, before: 0 }));
+  const at = {
+    ...clipOrigin,
+    height: 8,
+    width: 8,
+    top: 0,
+    left: 0,
+    video: { temporalFactor: 4, frames: count * 2.5, windows },
+  };
+  const tokens = new Tokens(at, {
+    indices: new Tensor("int32", [1, 2 * count, 1, 1], new Int32Array(2 * count), { kind: "indices", origin: at }),
+  });
+  for (const format of ["safetensors", "msgpack"] as const) {
+    assert.throws(() => encodeTokens(tokens, format), {
+      code: "UNSUPPORTED",
+      message: /at most 1048576( bytes)?, found \d{7}$/,
+    });
+  }
+  const loud = "m".repeat(1 << 20);
+  assert.throws(() => encodeTokens(discrete({ ...origin, model: loud }), "safetensors"), { code: "UNSUPPORTED" });
+  for (const model of ["a\ud800", 5 as never, undefined as never]) {
+    assert.throws(() => encodeTokens(discrete({ ...origin, model }), "msgpack"), {
+      code: "SHAPE",
+      message: /model: expected a text/,
+    });
+  }
+  for (const [key, value] of Object.entries({ height: 13.5, width: 2 ** 32, spatialFactor: 0, left: -1 })) {
+    assert.throws(() => encodeTokens(discrete({ ...origin, [key]: value }), "safetensors"), {
+      code: "SHAPE",
+      message: new RegExp(`${key}: expected a (positive )?whole number`),
+    });
+  }
+  const { indices } = clip(), video = { temporalFactor: 4, frames: 8 }, later = { ...clipOrigin, video };
+  const part = new TokenPart(later, { indices: new Tensor("int32", [1, 2, 2, 4], indices.data.slice(0, 16)) }, 9, 8);
+  assert.throws(() => encodeTokens(part, "msgpack"), {
+    code: "SHAPE",
+    message: /windows: expected frames that 2 token frames hold/,
+  });
+});
+
+test("a key that stands twice is refused by every reader", () => {
+  const header = (edit: (json: string) => string) => {
+    const bytes = encodeTokens(discrete(), "safetensors"), length = Number(new DataView(bytes.buffer).getBigUint64(0, true));
+    const json = new TextEncoder().encode(edit(new TextDecoder().decode(bytes.subarray(8, 8 + length)).trimEnd()));
+    const out = new Uint8Array(8 + json.length + bytes.length - 8 - length);
+    new DataView(out.buffer).setBigUint64(0, BigInt(json.length), true);
+    out.set(json, 8);
+    out.set(bytes.subarray(8 + length), 8 + json.length);
+    return out;
+  };
+  isSame(decodeTokens(header((json) => json), "a"), discrete());
+  const entry = '{"dtype":"U16","shape":[2,2,4],"data_offsets":[0,32]}';
+  for (
+    const [key, edit] of [
+      ["indices", (json) => json.replace('"indices":', `"indices":${entry},"indices":`)],
+      ["indices", (json) => json.replace('"indices":', `"\\u0069ndices" : ${entry}\n,"indices":`)],
+      ["source", (json) => json.replace('"source":', '"source":"/harmless","source":')],
+      ["__metadata__", (json) => json.replace('"__metadata__":', '"__metadata__":{},"__metadata__":')],
+      ["dtype", (json) => json.replace('"dtype":', '"dtype":"I32","dtype":')],
+      ['a\\"b', (json) => json.replace('"source":', '"a\\"b":"","a\\"b":"","source":')],
+    ] as [string, (json: string) => string][]
+  ) {
+    refuses(
+      header(edit),
+      new RegExp(`safetensors header: expected each key once, found "${key.replaceAll("\\", "\\\\\\\\?")}`),
+    );
+  }
+  isSame(
+    decodeTokens(header((json) => json.replace('"source":', '"indices":"dtype","}{\\"source\\":\\"":"","source":')), "a"),
+    discrete(),
+  );
+
+  const packr = new Packr({ useRecords: false }), ctok = encodeTokens(discrete(), "msgpack");
+  const pairs = Object.entries(packr.unpack(ctok)).map(([key, value]) =>
+    [packr.pack(key), packr.pack(value)].map((b) => new Uint8Array(b))
+  );
+  const map = (pairs: Uint8Array[][]) => Uint8Array.of(0xde, 0, pairs.length, ...pairs.flat().flatMap((b) => [...b]));
+  isSame(decodeTokens(map(pairs), "a"), discrete());
+  for (const [key, value] of pairs) {
+    refuses(map([...pairs, [key!, value!]]), /msgpack byte \d+: expected each key once, found "/);
+  }
+  const long = Uint8Array.of(0xd9, 6, ...new TextEncoder().encode("format")); // the same text in other bytes
+  refuses(map([...pairs, [long, pairs[0]![1]!]]), /each key once, found "format"/);
+
+  const npy = (dict: string) => {
+    const text = new TextEncoder().encode(dict), bytes = encodeTokens(discrete(), "npy");
+    return Uint8Array.of(...bytes.subarray(0, 8), text.length & 255, text.length >> 8, ...text, ...bytes.subarray(128));
+  };
+  const dict = "'descr': '<u2', 'fortran_order': False, 'shape': (2, 2, 4)";
+  for (const good of [`{${dict}}`, `{${dict}, }`, ` {  ${dict}  } `]) {
+    isSame(decodeTokens(npy(good), "a", origin), discrete());
+  }
+  for (
+    const [text, message] of [
+      [`{'descr': '<u2', ${dict}}`, /NPY header: expected each key once, found "descr"/],
+      [`{'descr': '>u2', ${dict}}`, /each key once, found "descr"/],
+      [`{${dict}, 'fortran_order': True}`, /each key once, found "fortran_order"/],
+      [`{${dict}, 'x': 'y'}`, /NPY header: expected descr, fortran_order and shape/],
+      [`{${dict}`, /NPY header: expected a dict/],
+      [`{${dict}, 'x': "'descr': '<i4'"}`, /NPY header: expected a dict/],
+      [`{${dict}} `.replace("'<u2'", "'|O'"), /NPY descr: expected one of/],
+      [`{${dict}}`.replace("False", "True"), /NPY array: expected row-major order/],
+    ] as const
+  ) refuses(npy(text), message);
 });
