@@ -35,10 +35,14 @@ export function secondsOf({ fps, start, times }: FrameTimes, n: number): number 
   return times?.[n] ?? (rate === undefined ? n === 0 ? start : undefined : (start ?? 0) + n / rate);
 }
 
-/** The rate that puts each frame within a tick of a coarse clock: one of `hints`, or what the frames' average stands for. */
+/**
+ * The rate that puts each frame within a tick of a coarse clock: one of `hints`, or what the frames' average stands for, or one of
+ * `others`.
+ */
 export function steadyRate(
   seconds: readonly number[],
   hints: readonly string[],
+  others: readonly string[] = [],
 ): { start?: number; fps?: string } | undefined {
   if (seconds.length < 2) {
     return { ...(hints[0] !== undefined && { fps: hints[0] }), ...startAt(seconds[0] ?? 0) };
@@ -48,8 +52,7 @@ export function steadyRate(
   const average = intervals / span;
   const likely = [Math.round(average), Math.round(average * 1.001) * 1000 / 1001, Math.round(average * 2) / 2];
   const near = simplest(intervals / (span + coarsestTick), intervals / Math.max(span - coarsestTick, span / 2));
-  const fractions = likely.map((rate) => toFraction(rate)).concat(near === undefined ? [] : [near]);
-  for (const fps of [...hints, ...fractions]) {
+  for (const fps of [...hints, ...likely.map(toFraction), ...others, ...(near === undefined ? [] : [near])]) {
     const rate = rateOf(fps);
     if (!(rate > 0)) continue;
     let least = Infinity, most = -Infinity;

@@ -209,7 +209,7 @@ function start(path: string, args: readonly string[], options: RunOptions): Ffmp
     stderr = (stderr + text).slice(-stderrTail);
     const lines = (line + text).split(/\r?\n/);
     line = lines.pop()!.slice(-stderrTail);
-    if (options.onLine) { for (const one of lines) options.onLine(one); }
+    if (options.onLine) { for (const one of lines) options.onLine(one.slice(0, stderrTail)); }
   });
 
   const kill = () => void child.kill("SIGKILL");

@@ -150,6 +150,7 @@ export class NutReader {
     }
     const length = await this.#bytes.value();
     if (length > 4096) await this.#bytes.take(4); // a checksum of the packet's own header
+    if (this.#bytes.isCut) return false;
     if (length > mostPacketBytes) throw strange("a short header", `${length} bytes`);
     const content = await this.#bytes.take(length);
     if (content === undefined) return false;
@@ -170,7 +171,9 @@ export class NutReader {
     await bytes.value(); // how far sync points are apart
     this.#timeBases = [];
     for (let left = await bytes.value(); left > 0 && !bytes.isCut; left--) {
-      this.#timeBases.push({ num: await bytes.value(), den: await bytes.value() });
+      const num = await bytes.value(), den = await bytes.value();
+      if (num === 0 || den === 0) throw strange("a time base", `${num}/${den}`);
+      this.#timeBases.push({ num, den });
     }
     this.#codes = [];
     let timeDelta = 0, sizeFactor = 1, stream = 0, headerIndex = 0;
@@ -208,15 +211,16 @@ export class NutReader {
     await bytes.take(await bytes.value());
     const width = await bytes.value(), height = await bytes.value();
     const num = await bytes.value(), den = await bytes.value();
-    if (!this.#timeBases[this.#timeBase]?.den || width * height === 0) throw strange("a frame's size and time", "none");
+    if (!this.#timeBases[this.#timeBase] || width * height === 0) throw strange("a frame's size and time", "none");
     this.#header = { height, width, sampleAspect: num > 0 && den > 0 ? { num, den } : { num: 1, den: 1 } };
   }
 
   /** Where the clock stands, in ticks of one of the time bases. */
   async #readSync(bytes: Bytes): Promise<void> {
-    const coded = await bytes.value(), count = this.#timeBases.length, from = this.#timeBases[coded % count]!;
+    const coded = await bytes.value(), count = this.#timeBases.length, from = this.#timeBases[coded % count];
     await bytes.value(); // how far back the last one is
-    const to = this.#timeBases[this.#timeBase]!;
+    const to = this.#timeBases[this.#timeBase];
+    if (!from || !to) throw strange("headers before a sync point", "none");
     const ticks = BigInt(Math.floor(coded / count)) * BigInt(from.num) * BigInt(to.den);
     this.#last = Number(ticks / (BigInt(from.den) * BigInt(to.num)));
   }

@@ -273,7 +273,8 @@ function ownRate(
   const last = packets.at(-1)?.decodedSeconds ?? Infinity; // later frames may have one missing before them
   const seconds = shown.flatMap(({ seconds }) => seconds ?? [])
     .filter((time) => time > first - roundingSeconds && (time <= last || packets.length < 16)).sort((a, b) => a - b);
-  const steady = steadyRate(seconds, declared);
+  const isPlain = (rate: string) => /\/(1|2|1001)$/.test(rate); // not one that a rounding clock made
+  const steady = steadyRate(seconds, declared.filter(isPlain), declared.filter((rate) => !isPlain(rate)));
   if (seconds.length < 2 || steady?.fps !== undefined) return { rate: toFraction(steady?.fps ?? "25/1"), isVariable: false };
   return { rate: toFraction(averageRate(seconds) ?? average ?? "25/1"), isVariable: true };
 }

@@ -109,7 +109,10 @@ test("--start, --frames and --fps choose the frames; a folder of outputs gives .
     /: 10 frames of 64x96 pixels, 5x8x12 tokens in 1 window, [\d.]+ s \([\d.]+ frames\/s\); audio left out\n$/,
   );
   const { origin: { video } } = await loadTokens(join(dir, "small.safetensors"));
-  assert.deepEqual(video, { frames: 10, temporalFactor: 4, fps: "25/1", windows: [{ tokens: 5, frames: 10, before: 3 }] });
+  assert.deepEqual(video, {
+    ...{ frames: 10, temporalFactor: 4, fps: "25/1", start: 0.16 }, // the fourth frame of 25 a second
+    windows: [{ tokens: 5, frames: 10, before: 3 }],
+  });
   await ctokEnds(0, ["decode", "small.safetensors", "--out", "out/"], { cwd: dir });
   const { info, frames } = await read(join(dir, "out/small.mp4"));
   assert.deepEqual([frames.length, info.fps, info.codec], [10, { num: 25, den: 1 }, "h264"]);
