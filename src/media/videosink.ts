@@ -33,7 +33,7 @@ const mp4Audio: readonly (string | undefined)[] = ["aac", "mp3", "ac3", "eac3", 
 /** As far from its place in the constant rate may a frame be by the clock of a container that counts milliseconds. */
 const millisecond = 0.001;
 
-const aspectPart = z.int().min(1).max(65535);
+const aspectPart = z.int().min(1).max(2 ** 31 - 1);
 /** 68 years. */
 const maxSeconds = 2 ** 31;
 
