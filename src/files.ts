@@ -151,6 +151,19 @@ export class PendingFile {
     return new PendingFile(path, target, temporary, await io(path, "write", open(temporary, "wx")));
   }
 
+  /**
+   * Where a child process finds this very file, whatever others in the folder have put under its name meanwhile: our descriptor,
+   * where the system shows those (Linux), else the name.
+   */
+  async pathForChild(): Promise<string> {
+    const descriptor = `/proc/${process.pid}/fd/${this.#file.fd}`;
+    const [ours, shown] = await Promise.all([
+      io(this.#path, "write", this.#file.stat({ bigint: true })),
+      stat(descriptor, { bigint: true }).catch(() => undefined),
+    ]);
+    return shown && isSameFile(ours, shown) ? descriptor : this.temporary;
+  }
+
   async write(bytes: Uint8Array): Promise<void> {
     for (let at = 0; at < bytes.length;) {
       const part = this.#file.write(bytes, at, Math.min(bytes.length - at, 1 << 30));
@@ -160,7 +173,7 @@ export class PendingFile {
 
   /**
    * Throws FILE_IO unless the temporary name still stands for the file that was made: others with the folder at their hands
-   * may have put another file or a link there. `publish` looks by itself; who lets a child write by the name looks before, too.
+   * may have put another file or a link there. `publish` looks by itself.
    */
   async verify(): Promise<void> {
     const [ours, named] = await Promise.all([

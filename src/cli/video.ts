@@ -80,7 +80,9 @@ export async function decodeVideo(
   const fps = args.fps ?? { num, den };
   const decoded = tokenizer.decodeStream([tokens], decodeOptions(tokenizer, args, job));
   const onFrame = (done: number) => showPace(job, start, done, video?.frames);
-  const { frames, height, width, damage } = await writeVideo(target, decoded, { fps }, args, job, onFrame);
+  const [wide = 1, high = 1] = video?.sampleAspect?.split(":").map(Number) ?? [];
+  const options = { fps, sampleAspect: { num: wide, den: high } }, isTimed = args.fps === undefined;
+  const { frames, height, width, damage } = await writeVideo(target, decoded, options, args, job, onFrame, isTimed);
   const { name: model } = tokenizer.info, mode = video?.windows ? "window" : "stream";
   const size = { height, width, frames, fps: tellRate(fps), mode };
   const facts = { file, out, ok: true, model, ...size, ...more, ...pace(frames, start) };
@@ -111,7 +113,7 @@ export async function autoencodeVideo(
     }
   }
   const isAudioKept = args.audio === true && info.hasAudio;
-  const options = { fps: info.fps, ...(isAudioKept && { audioFrom: path }) };
+  const { fps, sampleAspect } = info, options = { fps, sampleAspect, ...(isAudioKept && { audioFrom: path }) };
   const onFrame = (done: number) => showPace(job, start, done, info.numFrames);
   const { frames, height, width, damage } = await writeVideo(target, compared(), options, args, job, onFrame);
   const { psnr, ssim } = quality;
@@ -200,22 +202,29 @@ function withoutCodes(part: ctok.TokenPart): ctok.Tokens {
   return new ctok.Tokens(part.origin, Object.fromEntries(kept.map((kind) => [kind, part[kind]])));
 }
 
-/** Writes frames as they come; the first one says how large they are. `damage`: why they ended early, and are kept. */
+/**
+ * Writes frames as they come; the first one says how large they are. A video without sound begins with its first frame; one with
+ * sound as its source does, with whichever comes first, or at --start. `damage`: why they ended early, and are kept.
+ */
 async function writeVideo(
   out: string,
   frames: AsyncIterable<ctok.Tensor<"uint8">>,
   options: Omit<ctok.VideoSinkOptions, "height" | "width" | "signal">,
-  { "keep-partial": isKept }: Args,
+  { "keep-partial": isKept, start }: Args,
   { signal }: Job,
   onFrame: (done: number) => void,
+  isTimed = true,
 ): Promise<{ frames: number; height: number; width: number; damage: unknown }> {
   let sink: ctok.VideoSink | undefined, height = 0, width = 0, damage: unknown;
   try {
     for await (const frame of frames) {
       [height = 0, width = 0] = frame.shape;
-      const audioStartSeconds = options.audioFrom !== undefined && frame instanceof ctok.VideoFrame ? frame.seconds : 0;
-      sink ??= await ctok.createVideo(out, { ...options, height, width, audioStartSeconds, ...(!isKept && { signal }) });
-      await sink.write(frame.data);
+      const seconds = isTimed && frame instanceof ctok.VideoFrame ? frame.seconds : undefined;
+      if (!sink) {
+        const startSeconds = options.audioFrom !== undefined && !start ? 0 : seconds ?? 0;
+        sink = await ctok.createVideo(out, { ...options, height, width, startSeconds, ...(!isKept && { signal }) });
+      }
+      await sink.write(frame.data, seconds);
       onFrame(sink.numFrames);
     }
   } catch (error) {

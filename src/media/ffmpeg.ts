@@ -20,6 +20,8 @@ export interface Ffmpeg {
   readonly path: string;
   /** Output options that pass each frame on once, with its timestamp as it is. */
   readonly passFrames: readonly string[];
+  /** Output options of H.264 whose frames have times of their own. */
+  readonly h264Options: readonly string[];
 }
 
 export interface Ffprobe {
@@ -160,7 +162,9 @@ async function check(program: Program, path: string): Promise<Ffmpeg> {
   }
   // FFmpeg 5.1 renamed -vsync, 7 the demuxer's time base; later ones may drop the old names. libavcodec 60 is FFmpeg 6.
   const mode = codecs >= 60 ? "-fps_mode" : "-vsync", timeBase = codecs >= 61 ? "demux" : "-1";
-  return { path, passFrames: [mode, "passthrough", "-enc_time_base", timeBase] };
+  // FFmpeg 4 ends an MP4 where its last frame is decoded: B-frames, decoded earlier than shown, would lose a late one.
+  const h264Options = codecs >= 59 ? [] : ["-bf", "0"];
+  return { path, passFrames: [mode, "passthrough", "-enc_time_base", timeBase], h264Options };
 }
 
 function mend({ variable }: Program): string {

@@ -1,7 +1,11 @@
 /**
- * Videos out: RGB frames to H.264 or lossless FFV1 through FFmpeg, audio copied from another file on request. The file is
- * there complete or not at all, as everything that ctok writes (files.ts): FFmpeg writes to a temporary name in the same
- * folder, which takes the real one in `close`. Called by the command line.
+ * Videos out: RGB frames with their times to H.264 or lossless FFV1 through FFmpeg, audio from another file on request. The
+ * file is there complete or not at all, as everything that ctok writes (files.ts): FFmpeg writes to a temporary file in the
+ * same folder, which takes the real name in `close`. Called by the command line.
+ *
+ * Frames go to FFmpeg as NUT (nutwriter.ts), so that each keeps its time. Matroska without audio is written at once; all else
+ * is encoded into a NUT file, which a second run copies into its container: how long the audio goes on is known only at the
+ * end, and FFmpeg of 2018 gives the last frame of an MP4 no duration otherwise.
  */
 import { stat } from "node:fs/promises";
 import { constants } from "node:os";
@@ -14,29 +18,42 @@ import type { Ending, Ffmpeg, FfmpegRun } from "./ffmpeg.ts";
 import { fileUrl, findFfmpeg, inputArgs, startFfmpeg, tellEnding, throwIfAborted } from "./ffmpeg.ts";
 import { FfmpegLog } from "./ffmpeglog.ts";
 import { probeMedia } from "./ffprobe.ts";
-import { rateOption, toRate } from "./rate.ts";
+import { nutFrameHeader, nutHeader } from "./nutwriter.ts";
+import { type Rate, rateOption, toRate } from "./rate.ts";
 
 const containers = {
-  ".mp4": { muxer: "mp4", codec: "h264", flags: ["-movflags", "+faststart"] },
-  ".mov": { muxer: "mov", codec: "h264", flags: ["-movflags", "+faststart"] },
-  ".mkv": { muxer: "matroska", codec: "ffv1", flags: [] },
+  ".mp4": { muxer: "mp4", codec: "h264" },
+  ".mov": { muxer: "mov", codec: "h264" },
+  ".mkv": { muxer: "matroska", codec: "ffv1" },
 } as const;
 
 /** Audio that MP4 and QuickTime hold with either FFmpeg; other audio becomes AAC there. Matroska takes all. */
 const mp4Audio: readonly (string | undefined)[] = ["aac", "mp3", "ac3", "eac3", "alac"];
 
+/** As far from its place in the constant rate may a frame be by the clock of a container that counts milliseconds. */
+const millisecond = 0.001;
+
+const aspectPart = z.int().min(1).max(2 ** 31 - 1);
+/** 68 years. */
+const maxSeconds = 2 ** 31;
+
 const sinkOptions = z.strictObject({
   /** Of every frame, in pixels. */
   height: z.int().min(1).max(16384),
   width: z.int().min(1).max(16384),
-  /** Frames per second. */
+  /** Frames per second, where the rate is constant; the average, where frames are written with times of their own. */
   fps: rateOption,
+  /** A pixel's width to its height. Default: square. Note: Matroska keeps it as a size in whole pixels, so a little rounded. */
+  sampleAspect: z.strictObject({ num: aspectPart, den: aspectPart }).default({ num: 1, den: 1 }),
   /** "h264": to look at. "ffv1": every pixel exact; .mkv alone. Default: by the extension. */
   codec: z.enum(["h264", "ffv1"]).optional(),
   /** A file whose first audio stream goes along, as it is where the container takes it, else as AAC. None there: none here. */
   audioFrom: z.string().min(1).optional(),
-  /** Where in that audio the video begins, in seconds. */
-  audioStartSeconds: z.number().min(0).default(0),
+  /**
+   * The time, in seconds on the clock of the frames and the audio, that becomes the video's zero: what sounds before it is cut
+   * off, and no frame may be earlier. Zero of a file's clock is the earliest start of its streams.
+   */
+  startSeconds: z.number().min(0).max(maxSeconds).default(0),
   /** Abandons the video: as `abort`, and the work under way fails with code CANCELLED. */
   signal: z.custom<AbortSignal>((v) => v instanceof AbortSignal, "expected an AbortSignal").optional(),
 });
@@ -64,34 +81,54 @@ export async function createVideo(path: string, options: VideoSinkOptions): Prom
 
   const ffmpeg = await findFfmpeg();
   const from = wanted.audioFrom;
-  const audio = from === undefined ? undefined : await findAudio(from, container.muxer, wanted);
-  const finish = ["-f", container.muxer, ...container.flags];
-  const { height, width } = wanted, { num, den } = toRate(wanted.fps);
+  const audioCodec = from === undefined ? undefined : await findAudio(from, wanted.signal);
+  const { muxer } = container,
+    clock = clockOf(toRate(wanted.fps)),
+    isDirect = muxer === "matroska" && audioCodec === undefined;
   const video = await PendingFile.create(path);
   try {
     const run = startFfmpeg(ffmpeg, [
-      ...["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", `${width}x${height}`, "-framerate", `${num}/${den}`, "-i", "pipe:0"],
-      ...(codec === "ffv1" ? ffv1Args(height, width) : h264Args(height, width)),
-      // With audio to come, this file is read once more: no need to bring its index to the front.
-      ...(audio ? ["-f", container.muxer] : finish),
-      ...["-y", fileUrl(video.temporary)],
+      ...["-copyts", "-f", "nut", "-probesize", "32", "-analyzeduration", "0", "-i", "pipe:0"],
+      ...ffmpeg.passFrames,
+      ...(codec === "ffv1" ? ffv1Args(wanted) : [...h264Args(wanted), ...ffmpeg.h264Options]),
+      // Else FFmpeg would shift the frames until the first one is decoded at zero, which is before it is shown.
+      ...(isDirect ? ["-f", muxer] : ["-avoid_negative_ts", "disabled", "-f", "nut"]),
+      ...["-y", fileUrl(await video.pathForChild())],
     ], { stdin: "pipe", signal: wanted.signal });
-    return new VideoSink({ path, ffmpeg, options: wanted, video, audio, finish }, run);
+    return new VideoSink({ path, ffmpeg, options: wanted, clock, video, muxer, audioCodec, isDirect }, run);
   } catch (error) {
     await video.discard();
     throw error;
   }
 }
 
+/** How frames tell their times. */
+interface Clock {
+  readonly rate: Rate;
+  /** A second, and a frame of the constant rate, in ticks: whole numbers, the tick at most 11 microseconds. */
+  readonly ticks: number;
+  readonly frameTicks: number;
+}
+
+function clockOf(rate: Rate): Clock {
+  const factor = Math.ceil(90_000 / rate.num);
+  return { rate, ticks: rate.num * factor, frameTicks: rate.den * factor };
+}
+
+interface Size {
+  readonly height: number;
+  readonly width: number;
+}
+
 /**
  * FFV1 has no rgb24; bgr0 is the same bytes in another order. Level 3 cuts a frame into slices, for speed; where a frame is
  * smaller than its slices FFmpeg writes what it cannot read (seen up to 16 × 3 with FFmpeg 4.1 and 5.1), so level 1 there.
  */
-function ffv1Args(height: number, width: number): string[] {
+function ffv1Args({ height, width }: Size): string[] {
   return ["-c:v", "ffv1", "-level", Math.min(height, width) < 16 ? "1" : "3", "-pix_fmt", "bgr0"];
 }
 
-function h264Args(height: number, width: number): string[] {
+function h264Args({ height, width }: Size): string[] {
   const pixels = height % 2 === 0 && width % 2 === 0 ? "yuv420p" : "yuv444p";
   return [
     ...["-vf", `scale=out_color_matrix=bt709:out_range=tv,format=${pixels}`],
@@ -100,33 +137,24 @@ function h264Args(height: number, width: number): string[] {
   ];
 }
 
-interface Audio {
-  readonly inputs: readonly string[];
-  readonly outputs: readonly string[];
-}
-
-/** Options of the second pass, undefined when there is no audio to take along. */
-async function findAudio(from: string, muxer: string, options: Options): Promise<Audio | undefined> {
+/** FFmpeg's name of the first audio stream's codec; undefined when there is none to take along. */
+async function findAudio(from: string, signal: AbortSignal | undefined): Promise<string | undefined> {
   await stat(from).catch((error) => {
     throw ioError(from, "read", error);
   });
-  const { audioCodec } = await probeMedia(from, mostPixels, options.signal, "a file with audio that FFmpeg can read");
-  if (audioCodec === undefined) return undefined;
-  const codec = muxer === "matroska" || mp4Audio.includes(audioCodec) ? ["copy"] : ["aac", "-b:a", "192k"];
-  const start = options.audioStartSeconds > 0 ? ["-ss", String(options.audioStartSeconds)] : [];
-  // A copy would begin with the packets since the last key frame of the video beside it.
-  const drop = start.length > 0 ? ["-copypriorss", "0"] : [];
-  return { inputs: [...start, ...inputArgs(from, mostPixels)], outputs: ["-c:a", ...codec, ...drop] };
+  return (await probeMedia(from, mostPixels, signal, "a file with audio that FFmpeg can read")).audioCodec;
 }
 
 interface Plan {
   readonly path: string;
   readonly ffmpeg: Ffmpeg;
   readonly options: Options;
-  /** Without audio. */
+  readonly clock: Clock;
+  readonly muxer: "mp4" | "mov" | "matroska";
+  readonly audioCodec: string | undefined;
+  /** What the first run writes: the result where `isDirect`, else the frames in NUT. */
   readonly video: PendingFile;
-  readonly audio: Audio | undefined;
-  readonly finish: readonly string[];
+  readonly isDirect: boolean;
 }
 
 /** A video being written; made by createVideo. `await using` abandons what was not closed. */
@@ -138,6 +166,14 @@ export class VideoSink {
   readonly #refusals = new Set<() => void>();
   #hasEnded = false;
   #numFrames = 0;
+  /** In ticks of the result: where the first frame is, and the last one. */
+  #first: number | undefined;
+  #last = -1;
+  /** The earliest time that the next frame may have. */
+  #lastSeconds: number;
+  /** How many frames were given, and whether so far each was in its place of the constant rate. */
+  #numGiven = 0;
+  #isConstant = true;
   #state: "open" | "closing" | "aborted" = "open";
   #closed: Promise<void> | undefined;
 
@@ -146,6 +182,7 @@ export class VideoSink {
     this.path = plan.path;
     this.#plan = plan;
     this.#run = run;
+    this.#lastSeconds = plan.options.startSeconds;
     run.stdout.resume();
     void run.ended.then(async () => {
       this.#hasEnded = true;
@@ -160,18 +197,25 @@ export class VideoSink {
   }
 
   /**
-   * Adds a frame, uint8 [height, width, 3]. Resolves when FFmpeg has taken it, so that a loop that awaits keeps no frames;
-   * the memory is then the caller's again. Throws SHAPE, CLOSED, CANCELLED; FFMPEG with its words when it failed,
-   * FILE_IO when the disk is full: the sink is then abandoned.
+   * Adds a frame, uint8 [height, width, 3], shown from `seconds` on (of the clock that `startSeconds` is about) until the next
+   * one is, the last one for 1/fps. Default: at the constant rate from `startSeconds` on. Times may not go back. As long as
+   * they are within a millisecond of a constant rate they are that rate's, exactly: many containers count milliseconds.
+   *
+   * Resolves when FFmpeg has taken it, so that a loop that awaits keeps no frames; the memory is then the caller's again.
+   * Throws SHAPE, ARGUMENT, CLOSED, CANCELLED; FFMPEG with its words when it failed, FILE_IO when the disk is full: the sink
+   * is then abandoned.
    */
-  async write(frame: Uint8Array): Promise<void> {
-    const { height, width, signal } = this.#plan.options;
+  async write(frame: Uint8Array, seconds?: number): Promise<void> {
+    const { options: { height, width, signal, sampleAspect }, clock } = this.#plan;
     throwIfAborted(signal);
     if (this.#state !== "open") throw expected(this.path, "a video that is open", this.#state, "CLOSED");
     if (!(frame instanceof Uint8Array)) throw expected("frame", "a Uint8Array of RGB pixels", typeof frame);
     if (frame.length !== height * width * 3) {
       throw expected("frame", `${height * width * 3} bytes (${height} by ${width} pixels)`, frame.length, "SHAPE");
     }
+    const tick = this.#place(seconds), isFirst = this.#numGiven++ === 0;
+    if (isFirst) this.#run.stdin.write(nutHeader({ height, width, ...clock, sampleAspect }));
+    this.#run.stdin.write(nutFrameHeader(tick, frame.length));
     const isTaken = !this.#hasEnded && await new Promise<boolean>((settle) => {
       const refuse = () => settle(false);
       this.#refusals.add(refuse);
@@ -182,6 +226,22 @@ export class VideoSink {
     });
     if (!isTaken) return await this.#fail(await this.#run.ended);
     this.#numFrames++;
+  }
+
+  /** The tick at which the next frame is shown. */
+  #place(seconds: number | undefined): number {
+    const { options: { startSeconds }, clock: { ticks, frameTicks } } = this.#plan;
+    const given = seconds ?? startSeconds + this.#numGiven * frameTicks / ticks;
+    if (!(given >= this.#lastSeconds - 0.5 / ticks && given < maxSeconds)) {
+      throw expected("seconds", `from ${this.#lastSeconds} to ${maxSeconds}`, given);
+    }
+    const asked = (given - startSeconds) * ticks;
+    this.#first ??= Math.max(0, Math.round(asked));
+    const regular = this.#first + Math.round((asked - this.#first) / frameTicks) * frameTicks;
+    const tolerance = Math.min(millisecond * ticks + 1, frameTicks / 4);
+    this.#isConstant &&= Math.abs(asked - regular) <= tolerance && regular > this.#last;
+    this.#lastSeconds = given;
+    return this.#last = Math.max(this.#isConstant ? regular : Math.round(asked), this.#last + 1);
   }
 
   /**
@@ -200,14 +260,16 @@ export class VideoSink {
       throw expected(path, "a video that is open", "aborted", "CLOSED");
     }
     this.#state = "closing";
-    this.#run.stdin.end();
-    await this.#check(await this.#run.ended);
     try {
+      const isEmpty = this.#numGiven === 0;
+      if (isEmpty) await this.#run.kill();
+      else this.#run.stdin.end();
+      const ending = await this.#run.ended;
       throwIfAborted(signal);
-      if (this.#numFrames === 0) throw expected(path, "at least one frame", "none", "VIDEO");
-      const { audio, video } = this.#plan;
-      if (audio) await this.#publishWithAudio(audio);
-      else await video.publish();
+      if (isEmpty) throw expected(path, "at least one frame", "none", "VIDEO");
+      await this.#check(ending);
+      if (this.#plan.isDirect) await this.#plan.video.publish();
+      else await this.#publishCopy();
     } finally {
       await this.#plan.video.discard();
     }
@@ -225,22 +287,44 @@ export class VideoSink {
     await this.abort();
   }
 
-  /** A second pass, because the audio's length is the video's, which nobody knew before. */
-  async #publishWithAudio({ inputs, outputs }: Audio): Promise<void> {
-    const { path, ffmpeg, options, video, finish } = this.#plan;
-    const { num, den } = toRate(options.fps);
+  /** The second run: the frames into their container, with the audio from the video's zero to its last frame's end. */
+  async #publishCopy(): Promise<void> {
+    const { path, ffmpeg, options: { signal }, clock: { ticks, frameTicks }, video, muxer } = this.#plan;
+    const end = ((this.#last + frameTicks) / ticks).toFixed(6);
     const both = await PendingFile.create(path);
     try {
       const run = startFfmpeg(ffmpeg, [
-        ...["-i", fileUrl(video.temporary), "-t", String(this.#numFrames * den / num), ...inputs],
-        ...["-map", "0:v:0", "-map", "1:a:0?", "-c:v", "copy", ...outputs, ...finish, "-y", fileUrl(both.temporary)],
-      ], { signal: options.signal });
+        ...["-itsoffset", (this.#first! / ticks).toFixed(6), "-f", "nut", "-i", fileUrl(await video.pathForChild())],
+        ...this.#audioInput(),
+        ...["-map", "0:v:0", "-c:v", "copy", ...this.#audioOutput(end), "-t", end],
+        ...(muxer === "matroska" ? [] : ["-video_track_timescale", String(ticks), "-movflags", "+faststart"]),
+        ...["-f", muxer, "-y", fileUrl(await both.pathForChild())],
+      ], { signal });
       run.stdout.resume();
       await this.#check(await run.ended);
       await both.publish();
     } finally {
       await both.discard();
     }
+  }
+
+  /** Note: read from its beginning, like the frames: not every container finds a time that it is asked for. */
+  #audioInput(): string[] {
+    const { audioCodec, options: { audioFrom, startSeconds } } = this.#plan;
+    if (audioFrom === undefined || audioCodec === undefined) return [];
+    // The microsecond keeps FFmpeg from moving the zero of transport and program streams to where the audio starts.
+    return ["-itsoffset", (0.000001 - startSeconds).toFixed(6), ...inputArgs(audioFrom, mostPixels)];
+  }
+
+  #audioOutput(end: string): string[] {
+    const { audioCodec: codec, muxer, options: { startSeconds } } = this.#plan;
+    if (codec === undefined) return [];
+    const isCopied = muxer === "matroska" || mp4Audio.includes(codec);
+    if (!isCopied) return ["-map", "1:a:0", "-c:a", "aac", "-b:a", "192k", "-af", `atrim=start=0:end=${end}`];
+    // Packets before zero are left out, but for those of MP4 that only lead a decoder in: an edit list hides these. Matroska
+    // would shift everything to have them.
+    const isCut = startSeconds > 0 || muxer === "matroska";
+    return ["-map", "1:a:0", "-c:a", "copy", ...(isCut ? ["-copypriorss", "0"] : [])];
   }
 
   async #check(ending: Ending): Promise<void> {

@@ -563,7 +563,7 @@ test("audio goes along: copied where the container takes it, no longer than the 
     width: 64,
     fps: 30,
     audioFrom: withAudio(),
-    audioStartSeconds: 1.5,
+    startSeconds: 1.5,
   });
   for (let n = 0; n < 30; n++) await sink.write(gradient(48, 64, n));
   await sink.close(); // half a second of audio is left, and the video keeps its length
