@@ -25,18 +25,14 @@ function runAlone(script: string, ...args: string[]): string {
 
 describe("the event loop", () => {
   // Counted in turns, not in time: a call that computed on this thread, or waited for the one that does, would leave none.
-  test("turns again and again while each job runs", async () => {
+  test("turns again and again while jobs run", async () => {
     await using tok = await Tokenizer.open("nano-DI8x8", { threads: 1 });
-    const turns: number[] = [];
-    let count = 0, last = 0, isOver = false;
-    const all = Promise.all(Array.from({ length: 12 }, () =>
-      tok.encode(pixels(512)).then(() => {
-        turns.push(count - last);
-        last = count;
-      }))).finally(() => isOver = true);
-    for (; !isOver; count++) await turn();
+    const image = pixels(512);
+    let turns = 0, isOver = false;
+    const all = Promise.all(Array.from({ length: 12 }, () => tok.encode(image))).finally(() => isOver = true);
+    for (; !isOver; turns++) await turn();
     await all;
-    assert.ok(turns.length === 12 && turns.every((n) => n >= 3), `turns while each of 12 jobs ran: ${turns.join(", ")}`);
+    assert.ok(turns > 100, `${turns} turns while 12 jobs ran`);
   });
 });
 
@@ -138,8 +134,9 @@ describe("stopping", () => {
     const job = engine.openModel(join(root, "models/nano/DI8x8.safetensors"), {});
     const { model } = await engine.ended(job);
     engine.release(job);
-    const request = { task: 1, input: 1, height: 1024, width: 1024 };
-    const jobs = [0, 1, 2].map(() => engine.run(model, pixels(1024).data, request));
+    // Little to hand over and much to do: none has ended when the engine closes.
+    const request = { task: layout.task.decode, input: layout.kind.indices, height: 256, width: 256 };
+    const jobs = [0, 1, 2].map(() => engine.run(model, new Uint8Array(4 * 256 * 256), request));
     const ends = jobs.map((j) => engine.ended(j).then(() => 0, (failure) => failure.status));
     await engine.close();
     assert.deepEqual(await Promise.all(ends), [402, 402, 402]);

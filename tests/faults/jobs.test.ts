@@ -14,20 +14,34 @@ const pixels = (side: number, seed = 0): TensorLike<"uint8"> => ({
   data: Uint8Array.from({ length: side * side * 3 }, (_, i) => (i * 31 + seed) & 255),
 });
 
+/** Little to hand over, and much to do. */
+const long: TensorLike<"int32"> = { dtype: "int32", shape: [256, 256], data: new Int32Array(256 * 256) };
+
+/** How many long jobs take ten times as long as it takes to queue 10,000 small ones, here and now. */
+async function longEnough(tok: Tokenizer): Promise<number> {
+  const start = performance.now(), small = Promise.all(Array.from({ length: 100 }, () => tok.encode(pixels(16))));
+  const queued = performance.now();
+  await small;
+  const begun = performance.now();
+  await tok.decode(long);
+  return Math.ceil(10 * (100 * (queued - start)) / (performance.now() - begun));
+}
+
 /** Queues 10,000 jobs behind long ones and cancels every second one, then the long ones; says how they ended. */
-async function storm(tok: Tokenizer): Promise<Record<string, number>> {
+async function storm(tok: Tokenizer, numLong: number): Promise<Record<string, number>> {
   const first = new AbortController(), half = new AbortController(), ends: Record<string, number> = {};
-  // More work than the queueing takes, by a factor of a hundred, whatever the machine: none of it is waited for.
-  const large = pixels(2048);
-  const long = Array.from({ length: 8 }, () => rejects(() => tok.encode(large, { signal: first.signal }), "CANCELLED", /./));
+  const ahead = Array.from(
+    { length: numLong },
+    () => rejects(() => tok.decode(long, { signal: first.signal }), "CANCELLED", /./),
+  );
   const jobs = Array.from({ length: 10_000 }, (_, n) => {
     return tok.encode(pixels(16, n % 7), n % 2 ? { signal: half.signal } : {}).then(() => "done", (error) => error.code);
   });
   await setImmediate();
-  assert.equal((await engineFor()).info().num_jobs, 10_008);
+  assert.equal((await engineFor()).info().num_jobs, 10_000 + numLong);
   half.abort();
   first.abort();
-  await Promise.all(long);
+  await Promise.all(ahead);
   for (const end of await Promise.all(jobs)) ends[end] = (ends[end] ?? 0) + 1;
   return ends;
 }
@@ -36,10 +50,11 @@ test("10,000 queued jobs, half of them cancelled: all settle, nothing is left, m
   await using tok = await Tokenizer.open("nano-DI8x8", { threads: 1 }); // more would only wait for each other
   const engine = await engineFor(), wanted = (await tok.encode(pixels(16, 3))).indices.data;
   const models = engine.info().num_models;
-  await storm(tok);
+  const numLong = await longEnough(tok);
+  await storm(tok, numLong);
   collectGarbage();
   const before = residentBytes();
-  assert.deepEqual(await storm(tok), { done: 5000, CANCELLED: 5000 });
+  assert.deepEqual(await storm(tok, numLong), { done: 5000, CANCELLED: 5000 });
   collectGarbage();
   const grown = (residentBytes() - before) / 1e6; // a job keeps 10 kB until it is released: 100 MB for these
   assert.ok(grown < 40, `grew by ${grown.toFixed(1)} MB`);
