@@ -15,12 +15,15 @@ const char *checkpoint_dtype_name(ctok_dtype dtype) {
     return name;
 }
 
+// What is not UTF-8 (a model's name may come from a path, which is any bytes) becomes '?': the reader takes nothing else.
 static void print_string(FILE *out, const char *s) {
     fputc('"', out);
-    for (; *s; s++) {
-        if ((unsigned char)*s < 0x20) fprintf(out, "\\u%04x", *s);
+    for (size_t n; *s; s += n ? n : 1) {
+        n = text_character((text){s, strlen(s)});
+        if (n == 0) fputc('?', out);
+        else if ((unsigned char)*s < 0x20) fprintf(out, "\\u%04x", *s);
         else if (*s == '"' || *s == '\\') fprintf(out, "\\%c", *s);
-        else fputc(*s, out);
+        else fwrite(s, 1, n, out);
     }
     fputc('"', out);
 }

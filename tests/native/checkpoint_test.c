@@ -651,9 +651,9 @@ static void test_writing(void) {
     const checkpoint_tensor tensors[] = {
         tensor_of("z \"quoted\"\\\n\xC3\xA9", CTOK_F32, 2, shape_32, stride_13, floats), tensor_of("m", CTOK_BF16, 1, shape_2, stride_1, halves),
         tensor_of("a", CTOK_I64, 0, shape_2, stride_1, longs), tensor_of("empty", CTOK_F16, 1, shape_0, stride_1, halves)};
-    const checkpoint_metadata metadata[] = {{"ctok.levels", "8,8,8,5,5,5"}, {"b", "\t\"\x01"}};
+    const checkpoint_metadata metadata[] = {{"ctok.levels", "8,8,8,5,5,5"}, {"b", "\t\"\x01"}, {"n", "a\xff\xc3\xa9\xc3"}};
     ctok_error error = {0};
-    ctok_status status = safetensors_write(path_of("out.safetensors"), tensors, 4, metadata, 2, NULL, &error);
+    ctok_status status = safetensors_write(path_of("out.safetensors"), tensors, 4, metadata, 3, NULL, &error);
     check(status == CTOK_OK && count_files() == 1, "writing: one file and no other %s", error.message);
     checkpoint *c = expect_open(path_of("out.safetensors"), "writing: the file opens again");
     if (c) {
@@ -667,6 +667,8 @@ static void test_writing(void) {
         check(a && a->dtype == CTOK_I64 && a->rank == 0 && value == -5 && m && m->dtype == CTOK_BF16, "writing: dtypes are kept");
         const char *levels = checkpoint_metadata_find(c, "ctok.levels"), *b = checkpoint_metadata_find(c, "b");
         check(levels && strcmp(levels, "8,8,8,5,5,5") == 0 && b && strcmp(b, "\t\"\x01") == 0, "writing: metadata comes back");
+        const char *name = checkpoint_metadata_find(c, "n");
+        check(name && strcmp(name, "a?\xc3\xa9?") == 0, "writing: what is no UTF-8 is written as what can be read");
         check((a ? a->data - c->maps[0].bytes : 1) % 8 == 0, "writing: data begins at a multiple of 8");
     }
     checkpoint_close(c);
