@@ -123,10 +123,16 @@ export function addTensors(
   return concat([grown, ...Object.values(added).map(({ data }) => data)]);
 }
 
+/** The tensors of a safetensors file, sorted by name. */
+export function tensorsOf(bytes: Uint8Array): [name: string, Header[string]][] {
+  const entries = Object.entries(readHeader(bytes).header).filter(([name]) => name !== "__metadata__");
+  return entries.sort(([a], [b]) => a < b ? -1 : 1); // ASCII all
+}
+
 /** A safetensors file of those tensors alone whose names match, in order or the other way round. */
 export function keepTensors(bytes: Uint8Array, names: RegExp, isReversed = false): Uint8Array {
-  const { header, start } = readHeader(bytes), kept: Uint8Array[] = [], out: Header = {};
-  const entries = Object.entries(header).filter(([name]) => name !== "__metadata__" && names.test(name));
+  const { start } = readHeader(bytes), kept: Uint8Array[] = [], out: Header = {};
+  const entries = tensorsOf(bytes).filter(([name]) => names.test(name));
   let end = 0;
   for (const [name, { dtype, shape, data_offsets: [from, to] }] of isReversed ? entries.reverse() : entries) {
     out[name] = { dtype, shape, data_offsets: [end, end += to - from] };
