@@ -53,6 +53,7 @@ function table(info: ModelInfo): string[] {
     decoder: half(info.decoder),
     parameters: info.parameters.toLocaleString("en"),
     weights: `${info.storedDtype} in the file, ${(info.weightBytes / 1e6).toFixed(1)} MB in memory`,
+    sha256: info.sha256,
     "not finite": nonFinite.weights ? `${nonFinite.weights} weights in ${nonFinite.tensors} tensors${first}` : "none",
     computes: `${info.precision} on ${
       info.deviceName ? `${info.device} (${info.deviceName})` : info.device
