@@ -77,6 +77,7 @@ static ctok_status read_all(read_call *call, backend *b, int32_t count, ctok_err
 // ---------------------------------------------------------------- a stage of them
 static ctok_status reserve(digest *d, size_t num_bytes, ctok_error *error) {
     if (num_bytes <= d->stage_bytes) return CTOK_OK;
+    if (num_bytes < STAGE_BYTES) num_bytes = STAGE_BYTES;  // at once: what is not touched takes no memory
     free(d->stage);
     d->stage = malloc(num_bytes);
     d->stage_bytes = d->stage ? num_bytes : 0;
