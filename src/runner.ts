@@ -67,14 +67,13 @@ export class Runner {
 
   /** Where tokens of pixels of this size come from. */
   origin(height: number, width: number, top: number, left: number, video?: VideoOrigin): Origin {
-    const { name: model, source, precision, spatialFactor, levels } = this.info;
-    const { sha256 } = this.info as { sha256?: string };
+    const { name: model, source, precision, sha256, spatialFactor, levels } = this.info;
     const version = this.#engine.version;
     return Object.freeze({
       model,
       source,
       precision,
-      ...(sha256 && { sha256 }),
+      sha256,
       spatialFactor,
       levels,
       height,
