@@ -5,7 +5,8 @@
 import { existsSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { expected, TokenizerError } from "./errors.ts";
+import { expected, messageOf, TokenizerError } from "./errors.ts";
+import type { Origin } from "./origin.ts";
 
 export interface EmbeddedModel {
   readonly name: string;
@@ -89,4 +90,16 @@ export function resolveModel(model: string): ResolvedModel {
     "FILE_MISSING",
     `model: expected an embedded name (${names}) or a file or folder, found "${model}"${hint}`,
   );
+}
+
+/** What opens the model that tokens name. Throws FILE_MISSING that says which it is, where it is neither embedded nor a path here. */
+export function modelOfTokens({ model, source, sha256 }: Origin): string {
+  try {
+    resolveModel(source);
+    return source;
+  } catch (cause) {
+    const its = `${model}${sha256 ? ` (sha256 ${sha256})` : ""}`;
+    const message = `tokens: their model ${its} cannot be opened, \`model\` can name another: ${messageOf(cause)}`;
+    throw new TokenizerError("FILE_MISSING", message, { cause });
+  }
 }
