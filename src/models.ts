@@ -5,7 +5,7 @@
 import { existsSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { expected, messageOf, TokenizerError } from "./errors.ts";
+import { expected, TokenizerError } from "./errors.ts";
 import type { Origin } from "./origin.ts";
 
 export interface EmbeddedModel {
@@ -92,14 +92,10 @@ export function resolveModel(model: string): ResolvedModel {
   );
 }
 
-/** What opens the model that tokens name. Throws FILE_MISSING that says which it is, where it is neither embedded nor a path here. */
-export function modelOfTokens({ model, source, sha256 }: Origin): string {
-  try {
-    resolveModel(source);
-    return source;
-  } catch (cause) {
-    const its = `${model}${sha256 ? ` (sha256 ${sha256})` : ""}`;
-    const message = `tokens: their model ${its} cannot be opened, \`model\` can name another: ${messageOf(cause)}`;
-    throw new TokenizerError("FILE_MISSING", message, { cause });
-  }
+/** The failure of opening the model that tokens name: which it is, and nothing of what lies at its path, as a stranger may name any. */
+export function modelMissing({ model, sha256 }: Origin): TokenizerError {
+  const its = `${model}${sha256 ? ` (sha256 ${sha256})` : ""}`;
+  const message =
+    `tokens: their model ${its} cannot be opened; \`model\` says where it is, or names another and is told why not`;
+  return new TokenizerError("FILE_MISSING", message);
 }

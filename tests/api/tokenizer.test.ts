@@ -110,7 +110,7 @@ describe("embedded model", () => {
       await using other = await Tokenizer.open(model);
       const tokens = await other.encode(noise(16, 16)), { name, sha256 } = other.info;
       await saveTokens(path, tokens);
-      const text = new RegExp(`their model ${name} \\(sha256 ${sha256}\\) cannot be opened, .model. can name another`);
+      const text = new RegExp(`their model ${name} \\(sha256 ${sha256}\\) cannot be opened; .model. says where it is`);
       await rejects(() => detokenize(path), "FILE_MISSING", text);
       assert.deepEqual((await detokenize(path, { model })).data, (await detokenize(tokens)).data);
       await saveTokens(path, tokens, { storePath: true });
