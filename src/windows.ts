@@ -85,7 +85,7 @@ function checkJoin(parts: readonly Tokens[]): VideoOrigin[] {
         throw expected(`parts[${i}].firstFrame`, `${next}, after parts[${i - 1}]`, part.firstFrame, "SHAPE");
       }
     }
-    const { video } = part.origin, tokens = part.main.shape[timeAxis(part.main.kind as TokenKind)]!;
+    const { video } = part.origin, { dtype, shape } = part.main, tokens = shape[dtype === "float32" ? 2 : 1]!;
     const alone = i === 0 && !isContinued(part) ? video!.temporalFactor - 1 : 0;
     const full = tokens * video!.temporalFactor - alone;
     if (!video!.windows && i < parts.length - 1 && video!.frames !== full) {

@@ -113,6 +113,10 @@ test("parts of a stream follow each other: none missing, doubled or in another o
   for (const wrong of [[parts[0], parts[2]], [parts[0], parts[0]], [parts[1], parts[0]], [parts[0], parts[2], parts[1]]]) {
     await rejects(() => joinTokens(wrong), "SHAPE", /parts\[1\]\.firstFrame: expected \d+, after parts\[0\], found \d+/);
   }
+  const plain = parts.map(({ indices, origin }) =>
+    new Tokens(origin, { indices: new Tensor("int32", indices.shape, indices.data) })
+  );
+  assert.deepEqual(joinTokens(plain).origin.video, joined.origin.video, "tensors that a caller made");
   // Also where nothing says which frame comes first: a clip's end does not go on.
   await rejects(
     () => joinTokens([c, a]),
