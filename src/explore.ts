@@ -3,7 +3,7 @@
  * tokens that know their model, shape and origin, so that they decode. Discrete tokens stay discrete: what is computed on
  * codes is rounded to the nearest code of each level. Ref: FSQ, Mentzer et al. 2023, arXiv 2309.15505.
  */
-import { expected, TokenizerError } from "./errors.ts";
+import { expected } from "./errors.ts";
 import { checkIndices, codebookSize, codesFromIndices, indicesFromCodes } from "./fsq.ts";
 import { codebookUse } from "./metrics.ts";
 import { elementsOf, Tensor, type TensorLike, Tokens } from "./tensor.ts";

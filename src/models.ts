@@ -6,6 +6,7 @@ import { existsSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expected, TokenizerError } from "./errors.ts";
+import type { Origin } from "./origin.ts";
 
 export interface EmbeddedModel {
   readonly name: string;
@@ -89,4 +90,12 @@ export function resolveModel(model: string): ResolvedModel {
     "FILE_MISSING",
     `model: expected an embedded name (${names}) or a file or folder, found "${model}"${hint}`,
   );
+}
+
+/** The failure of opening the model that tokens name: which it is, and nothing of what lies at its path, as a stranger may name any. */
+export function modelMissing({ model, sha256 }: Origin): TokenizerError {
+  const its = `${model}${sha256 ? ` (sha256 ${sha256})` : ""}`;
+  const message =
+    `tokens: their model ${its} cannot be opened; \`model\` says where it is, or names another and is told why not`;
+  return new TokenizerError("FILE_MISSING", message);
 }

@@ -17,7 +17,17 @@ import { type Origin, parseWindows, sourceOf, tellWindows, type VideoOrigin } fr
 import { decodeRecord, encodeRecord, isRecord } from "./record.ts";
 import { decodeSafetensors, encodeSafetensors, mostHeaderBytes, type Safetensors } from "./safetensors.ts";
 import { isFloat, type StoredTensor, storedTensor } from "./stored.ts";
-import { finish, formatName, type Stored, storedParts, type Tokens, tokensOf, unreadable } from "./tensor.ts";
+import {
+  finish,
+  formatName,
+  isContinued,
+  type Stored,
+  storedParts,
+  type TokenPart,
+  type Tokens,
+  tokensOf,
+  unreadable,
+} from "./tensor.ts";
 
 export const tokenFormats = ["safetensors", "npy", "msgpack"] as const;
 export type TokenFormat = typeof tokenFormats[number];
@@ -47,6 +57,10 @@ const mostBytes = 2 ** 31;
 export function encodeTokens(tokens: Tokens, format: TokenFormat, options: StoreOptions = {}): Uint8Array {
   const { storePath = false } = Object(options) as StoreOptions;
   if (!tokenFormats.includes(format)) throw expected("format", `one of ${tokenFormats.join(", ")}`, format);
+  if (isContinued(tokens)) {
+    const found = `a part from frame ${(tokens as TokenPart).firstFrame} on`;
+    throw expected("tokens", "a seamless sequence from its start on, as joinTokens makes of its parts", found, "SHAPE");
+  }
   const parts = storedParts(tokens), { origin } = tokens, { video } = origin;
   const stored: Record<string, StoredTensor> = {
     ...(parts as Stored),

@@ -3,7 +3,7 @@ import * as layout from "../ffi/layout.ts";
 import { engineFor } from "../ffi/load.ts";
 import { expected, TokenizerError } from "./errors.ts";
 import { type JobOptions, located, runJob } from "./job.ts";
-import { defaultModel, resolveModel } from "./models.ts";
+import { defaultModel, modelMissing, resolveModel } from "./models.ts";
 import { type ConvertOptions, convertOptions, type EncodeOptions, type OpenOptions, parse } from "./options.ts";
 import type { ImageInput } from "./pixels.ts";
 import { type Tensor, Tokens } from "./tensor.ts";
@@ -13,7 +13,7 @@ import { Tokenizer } from "./tokenizer.ts";
 const opened = new Map<string, Promise<Tokenizer>>();
 
 /** The tokenizer of a model with default options; stays open for the life of the process. */
-function shared(model: string, options: OpenOptions = {}): Promise<Tokenizer> {
+async function shared(model: string, options: OpenOptions = {}): Promise<Tokenizer> {
   const key = resolveModel(model).source;
   let tokenizer = opened.get(key);
   if (!tokenizer) {
@@ -21,7 +21,7 @@ function shared(model: string, options: OpenOptions = {}): Promise<Tokenizer> {
     opened.set(key, tokenizer);
     tokenizer.catch(() => opened.delete(key));
   }
-  return tokenizer;
+  return await tokenizer;
 }
 
 /**
@@ -48,7 +48,10 @@ export interface Image {
 
 /**
  * Tokens of one picture back to pixels, with the model that they name (or `model`). Takes what tokenize or encode returned,
- * the path of a token file, or its bytes. Errors: as Tokenizer.open and decode; TOKEN_FILE; SHAPE for a batch.
+ * the path of a token file, or its bytes. A file names its model and no path: unless it is an embedded one, or a file or folder of
+ * that name is here, say where by `model`. Nothing checks that it is the model that made the tokens; its hash tells:
+ * `tokens.origin.sha256` is `info.sha256` of that model.
+ * Errors: as Tokenizer.open and decode; FILE_MISSING for the model; TOKEN_FILE; SHAPE for a batch.
  */
 export function detokenize(
   tokens: Tokens | string | Uint8Array,
@@ -70,7 +73,9 @@ export function detokenize(
     if (batch !== 1) {
       throw expected("tokens", "one picture (use at(n) or Tokenizer.decode for a batch)", `a batch of ${batch}`, "SHAPE");
     }
-    const tokenizer = await shared(model ?? read.origin.source);
+    const tokenizer = await shared(model ?? read.origin.source).catch((failure) => {
+      throw model === undefined && failure.code === "FILE_MISSING" ? modelMissing(read.origin) : failure;
+    });
     const { data, shape }: Tensor<"uint8"> = await tokenizer.decode(read, { ...decode, dtype: "uint8" });
     return { data, height: shape[1]!, width: shape[2]! };
   });

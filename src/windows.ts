@@ -6,7 +6,6 @@
 import { concatAxis, nameOf, sliceAxis } from "./dense.ts";
 import { expected } from "./errors.ts";
 import { checkTokens } from "./origin.ts";
-import { type FrameTimes, secondsOf, timesOf } from "./times.ts";
 import {
   isContinued,
   type Origin,
@@ -17,6 +16,7 @@ import {
   type VideoOrigin,
   type VideoWindow,
 } from "./tensor.ts";
+import { coarsestTick, type FrameTimes, secondsOf, timesOf } from "./times.ts";
 
 const temporalAlign = 8;
 export const defaultWindow = 17;
@@ -85,7 +85,7 @@ function checkJoin(parts: readonly Tokens[]): VideoOrigin[] {
         throw expected(`parts[${i}].firstFrame`, `${next}, after parts[${i - 1}]`, part.firstFrame, "SHAPE");
       }
     }
-    const { video } = part.origin, tokens = part.main.shape[timeAxis(part.main.kind as TokenKind)]!;
+    const { video } = part.origin, { dtype, shape } = part.main, tokens = shape[dtype === "float32" ? 2 : 1]!;
     const alone = i === 0 && !isContinued(part) ? video!.temporalFactor - 1 : 0;
     const full = tokens * video!.temporalFactor - alone;
     if (!video!.windows && i < parts.length - 1 && video!.frames !== full) {
@@ -107,6 +107,8 @@ function joinTimes(videos: readonly VideoOrigin[]): FrameTimes {
   const all = videos.flatMap((v) => Array.from({ length: v.frames }, (_, i) => secondsOf(v, i)));
   const known = all.filter((seconds) => seconds !== undefined);
   if (known.length < all.length) throw expected("parts", "frames whose times are known in all, or in none", "both kinds");
+  const back = known.findIndex((seconds, i) => seconds <= known[i - 1]! - coarsestTick);
+  if (back > 0) throw expected("parts", `frames after ${known[back - 1]} seconds`, `one at ${known[back]}`, "SHAPE");
   return timesOf(known, fps);
 }
 
@@ -132,6 +134,7 @@ function factsOf(part: Tokens, i: number) {
     tensors: sizes.join(", "),
   };
 }
+
 /** Token frames `from` to `to` of indices, codes or a latent. */
 export function sliceTime(tokens: Tensor, from: number, to: number): Tensor {
   return sliceAxis(tokens, tokens.dtype === "float32" ? 2 : 1, from, to);

@@ -91,6 +91,31 @@ describe("embedded model", () => {
       assert.equal(countDifferent((await loadTokens(path)).codes, tokens.codes), 0);
       assert.deepEqual((await detokenize(path)).data, (await detokenize(tokens)).data);
     }));
+  test("tokens know the precision and the hash of what made them, in files too", () =>
+    withFolder(async (folder) => {
+      await using other = await Tokenizer.open(join(carried, "Cosmos-Tokenizer-CI8x8"), { precision: "f32" });
+      for (const tokenizer of [tok, other]) {
+        const tokens = await tokenizer.encode(noise(16, 16)), path = join(folder, `${tokenizer.info.name}.safetensors`);
+        await saveTokens(path, tokens);
+        for (const { precision, sha256 } of [tokens.origin, (await loadTokens(path)).origin]) {
+          assert.deepEqual([precision, sha256], [tokenizer.info.precision, tokenizer.info.sha256]);
+          assert.match(sha256!, /^[0-9a-f]{64}$/);
+        }
+      }
+      assert.notEqual(tok.info.sha256, other.info.sha256);
+    }));
+  test("a file of a model that is elsewhere says which it is; model says where", () =>
+    withFolder(async (folder) => {
+      const model = join(carried, "Cosmos-Tokenizer-CI8x8"), path = join(folder, "t.safetensors");
+      await using other = await Tokenizer.open(model);
+      const tokens = await other.encode(noise(16, 16)), { name, sha256 } = other.info;
+      await saveTokens(path, tokens);
+      const text = new RegExp(`their model ${name} \\(sha256 ${sha256}\\) cannot be opened; .model. says where it is`);
+      await rejects(() => detokenize(path), "FILE_MISSING", text);
+      assert.deepEqual((await detokenize(path, { model })).data, (await detokenize(tokens)).data);
+      await saveTokens(path, tokens, { storePath: true });
+      assert.deepEqual((await detokenize(path)).data, (await detokenize(tokens)).data);
+    }));
   test("plan says what a request takes, before any work", async () => {
     const plan = tok.plan({ height: 300, width: 451 });
     assert.deepEqual([plan.paddedHeight, plan.paddedWidth, plan.top, plan.left], [304, 464, 2, 6]);

@@ -134,7 +134,10 @@ test(
     assert.equal((await loadTokens(join(dir, "named.safetensors"))).origin.source, "Cosmos-Tokenizer-CI8x8");
     assert.ok(!(await readFile(join(dir, "named.safetensors"))).includes(fixtures), "no path of this machine");
     const { stderr } = await ctokEnds(3, ["decode", "named.safetensors", "--out", "x.png"], { cwd: dir });
-    assert.match(stderr, /named\.safetensors: its model Cosmos-Tokenizer-CI8x8 .* cannot be opened, --model can name another/);
+    assert.match(
+      stderr,
+      /named\.safetensors: its model Cosmos-Tokenizer-CI8x8 .* cannot be opened, --model can name another/,
+    );
     await ctokEnds(0, ["decode", "named.safetensors", "--model", model, "--out", "x.png"], { cwd: dir });
     await ctokEnds(0, ["encode", "p.png", "--model", model, "--store-path", "--out", "t.safetensors"], { cwd: dir });
     const { latent, origin } = await loadTokens(join(dir, "t.safetensors"));
@@ -433,4 +436,19 @@ test("a reader that leaves early does not end the work", async () => {
   const { stderr } = await ctokEnds(0, ["encode", "a.png", "b.png", "--out", "out"], { cwd: dir, shell });
   assert.doesNotMatch(stderr, /EPIPE/);
   assert.deepEqual((await readdir(join(dir, "out"))).sort(), ["a.safetensors", "b.safetensors"]);
+});
+
+test("indices of PyTorch and NumPy, with --model; without it they are told what is missing", async () => {
+  const dir = await folder("python"), names = ["i64.npy", "st_i64.safetensors", "st_i32.safetensors"];
+  const files = names.map((name) => join(top, "tests/fixtures/python", name));
+  await ctokEnds(0, ["decode", ...files, "--model", "nano-DI8x8", "--out", "out"], { cwd: dir });
+  const [npy, int64, int32] = await Promise.all(
+    ["i64", "st_i64", "st_i32"].map((name) => readFile(join(dir, `out/${name}.png`))),
+  );
+  assert.deepEqual(npy, int32);
+  assert.deepEqual(int64, int32);
+  const { shape } = await readImage(join(dir, "out/i64.png"));
+  assert.deepEqual(shape.slice(-3), [80, 128, 3]);
+  const { stderr } = await ctokEnds(1, ["decode", ...files, "--out", "none"], { cwd: dir });
+  for (const name of names) assert.match(stderr, new RegExp(`${name}: .*; say which: --model`));
 });
