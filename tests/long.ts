@@ -101,9 +101,9 @@ install("clang", "clang", "libclang-rt-dev");
 install("valgrind", "valgrind");
 build("build/fuzz", "address,undefined,fuzzer-no-link");
 const numInputs = fuzz();
-native("build/fuzz", ["abi_test", "checkpoint_test", "memory_test", "status_test"]);
+native("build/fuzz", ["abi_test", "cgroup_test", "checkpoint_test", "life_test", "memory_test", "status_test"]);
 build("build/thread", "thread");
-native("build/thread", ["abi_test", "status_test"]);
+native("build/thread", ["abi_test", "life_test", "status_test"]);
 valgrind();
 const tokenfiles = run(process.execPath, ["test", "--timeout", "3600000", "./tests/fuzz"], {
   CTOK_FUZZ_SECONDS: String(seconds),

@@ -51,13 +51,16 @@ test("10,000 queued jobs, half of them cancelled: all settle, nothing is left, m
   const engine = await engineFor(), wanted = (await tok.encode(pixels(16, 3))).indices.data;
   const models = engine.info().num_models;
   const numLong = await longEnough(tok);
-  await storm(tok, numLong);
-  collectGarbage();
-  const before = residentBytes();
-  assert.deepEqual(await storm(tok, numLong), { done: 5000, CANCELLED: 5000 });
-  collectGarbage();
-  const grown = (residentBytes() - before) / 1e6; // a job keeps 10 kB until it is released: 100 MB for these
-  assert.ok(grown < 40, `grew by ${grown.toFixed(1)} MB`);
+  // A job keeps 10 kB until it is released: jobs that stayed would add 100 MB each time, while malloc keeps or gives back as much
+  // once in a while.
+  const resident: number[] = [];
+  const grown = () => resident.at(-1)! - resident.at(-2)!;
+  do {
+    assert.deepEqual(await storm(tok, numLong), { done: 5000, CANCELLED: 5000 });
+    collectGarbage();
+    resident.push(residentBytes() / 1e6);
+  } while (resident.length < 2 || (resident.length < 5 && grown() >= 40));
+  assert.ok(grown() < 40, `resident MB: ${resident.map((mb) => mb.toFixed(0)).join(", ")}`);
   assert.deepEqual([engine.info().num_jobs, engine.info().num_models], [0, models]);
   assert.deepEqual((await tok.encode(pixels(16, 3))).indices.data, wanted);
 });
