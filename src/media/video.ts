@@ -187,7 +187,7 @@ async function openFile(path: string, options: Options): Promise<VideoSource> {
   const zero = facts.startSeconds ?? 0, firstKey = await firstKeyOf(path, facts, options);
   const { rate: own, isVariable } = ownRate(video, firstKey + zero);
   const fps = options.fps === undefined ? own : toRate(options.fps);
-  const startSeconds = Math.max(firstKey, looked.value.seconds - aheadOf(facts));
+  const startSeconds = Math.max(0, firstKey, looked.value.seconds - aheadOf(facts));
   const end = video.durationSeconds === undefined
     ? facts.durationSeconds
     : (video.startSeconds ?? zero) - zero + video.durationSeconds;
@@ -298,7 +298,10 @@ async function* decode(opened: Opened, options: Options): AsyncGenerator<TimedFr
   const reader = new NutReader(run.stdout.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>, aheadOf(facts));
   let numFrames = 0;
   async function* real() {
-    for (let frame; (frame = await reader.frame());) if (frame.seconds > firstKey - roundingSeconds) yield frame;
+    for (let frame; (frame = await reader.frame());) {
+      // Note: zero is what FFmpeg takes for the earliest start, by first packets; a frame may be decoded that is shown before.
+      if (frame.seconds > firstKey - roundingSeconds) yield { ...frame, seconds: Math.max(0, frame.seconds) };
+    }
   }
   try {
     const shown = fps === undefined ? skipped(real(), start) : resampled(real(), toRate(fps), start, den / num);
@@ -316,7 +319,6 @@ async function* decode(opened: Opened, options: Options): AsyncGenerator<TimedFr
     }
     await checkEnd(opened, await run.ended, log, options, numFrames, reader.isCut);
   } finally {
-    run.hold(true);
     await run.kill();
   }
 }

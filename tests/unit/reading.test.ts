@@ -282,26 +282,34 @@ test("a pipe in a folder of frames is an error at once", { skip: process.platfor
 });
 
 // ---------------------------------------------------------------- processes
-test("frames that nobody asks for any more do not keep the process", needs, async () => {
-  const script = at("abandoned.ts"), mod = JSON.stringify(join(root, "mod.ts"));
-  for (const next of ["", "await it.next(); await it.next();"]) {
-    writeFileSync(
-      script,
-      `import { framesOf } from ${mod};
+test(
+  "frames that nobody asks for any more, and a video that nobody goes on with, do not keep the process",
+  needs,
+  async () => {
+    const script = at("abandoned.ts"), mod = JSON.stringify(join(root, "mod.ts"));
+    const sink = `const sink = await createVideo(${JSON.stringify(at("abandoned.mp4"))}, { height: 16, width: 16, fps: 5 });
+await sink.write(new Uint8Array(768));`;
+    for (const next of ["", "await it.next(); await it.next();", sink]) {
+      writeFileSync(
+        script,
+        `import { createVideo, framesOf } from ${mod};
 const { frames } = await framesOf(${JSON.stringify(cars)}), it = frames[Symbol.asyncIterator]();
 ${next}
 console.log("end of the program", typeof it);`,
-    );
-    const args = process.versions.bun ? [script] : ["run", "-A", "--no-check", "--config", join(root, "deno.json"), script];
-    const child = spawn(process.execPath, args, { cwd: root, stdio: ["ignore", "pipe", "inherit"] });
-    const guard = setTimeout(() => child.kill("SIGKILL"), 300_000);
-    let said = "";
-    child.stdout.on("data", (text) => said += text);
-    const [code] = await once(child, "close");
-    clearTimeout(guard);
-    assert.deepEqual([code, said.trim()], [0, "end of the program object"]);
-  }
-});
+      );
+      const args = process.versions.bun
+        ? [script]
+        : ["run", "-A", "--no-check", "--config", join(root, "deno.json"), script];
+      const child = spawn(process.execPath, args, { cwd: root, stdio: ["ignore", "pipe", "inherit"] });
+      const guard = setTimeout(() => child.kill("SIGKILL"), 300_000);
+      let said = "";
+      child.stdout.on("data", (text) => said += text);
+      const [code] = await once(child, "close");
+      clearTimeout(guard);
+      assert.deepEqual([code, said.trim()], [0, "end of the program object"]);
+    }
+  },
+);
 
 test("ffprobe is found, or the message says what was tried", async () => {
   const { CTOK_FFPROBE } = process.env;
