@@ -202,6 +202,14 @@ test("a picture that starts later than the sound says so, and its tokens and fra
   }
 });
 
+test("a picture that starts 12 s later than the sound, which FFmpeg would move", needs, async () => {
+  const late = [...pattern("25", 1), "-f", "lavfi", "-i", "sine=d=13", "-vf", "setpts=PTS+12/TB", ...ffmpeg!.passFrames];
+  const { info, frames, seconds } = await readAll(clip("very late.ts", ...late, ...h264, "-bf", "0", "-c:a", "aac"));
+  assert.deepEqual([frames.length, info.fps], [25, { num: 25, den: 1 }]);
+  assert.ok(Math.abs(info.startSeconds - 12) < 0.1, String(info.startSeconds));
+  near(seconds, Array.from({ length: 25 }, (_, i) => info.startSeconds + i / 25));
+});
+
 test("tokens and decoded frames keep the times of a varying rate, and the shape of pixels", needs, async () => {
   await using tok = await Tokenizer.open("nano-DV4x8x8");
   const { seconds } = await readAll(recorded("vfr.mkv"));
