@@ -216,6 +216,11 @@ function start(path: string, args: readonly string[], options: RunOptions): Ffmp
     if (options.onLine) { for (const one of lines) options.onLine(one.slice(0, stderrTail)); }
   });
 
+  const hold = (isHeld: boolean) => {
+    // Pipes to a child are sockets, which their types do not say.
+    const all = [child, child.stdin, child.stdout, child.stderr] as Held[];
+    for (const one of all) if (!one.destroyed) isHeld ? one.ref?.() : one.unref?.();
+  };
   const kill = () => void child.kill("SIGKILL");
   options.signal?.addEventListener("abort", kill, { once: true });
   const ended = new Promise<Ending>((settle) => {
@@ -233,16 +238,13 @@ function start(path: string, args: readonly string[], options: RunOptions): Ffmp
     stdout: child.stdout,
     ended,
     kill: () => {
+      hold(true);
       kill();
       child.stdin.destroy();
       child.stdout.destroy();
       return ended;
     },
-    hold: (isHeld) => {
-      // Pipes to a child are sockets, which their types do not say.
-      const all = [child, child.stdin, child.stdout, child.stderr] as Held[];
-      for (const one of all) if (!one.destroyed) isHeld ? one.ref?.() : one.unref?.();
-    },
+    hold,
   };
 }
 

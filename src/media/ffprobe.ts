@@ -51,6 +51,8 @@ export interface PacketFacts {
 
 /** Packets of all streams together: some seconds of a video with sound. */
 const firstPackets = 400;
+/** Too few to tell a rate by, and as many as are looked at for a key frame: 20 minutes at 25 a second. */
+const fewPackets = 16, mostPackets = 40_000;
 /** Limit: of JSON. A file of many streams says little that is asked for. */
 const mostCharacters = 1 << 24;
 
@@ -82,18 +84,23 @@ export async function probeMedia(
   const size = ending.code === 0 ? undefined : FfmpegLog.of(ending).excess(false);
   if (size && size.height * size.width > limitPixels) throw tooLarge("VIDEO", path, limitPixels, size.height, size.width);
   if (ending.code !== 0) throw new TokenizerError("VIDEO", `${path}: expected ${wanted}, found: ${reasonOf(ending)}`);
-  return toFacts(parseJson(path, text));
+  const json = parseJson(path, text), facts = toFacts(json), { video } = facts;
+  // Sound alone for some seconds, or a recording joined midway.
+  const isShort = video && (video.packets.length < fewPackets || !video.packets.some(({ isKey }) => isKey));
+  if (!isShort || packetsOf(json).length < firstPackets) return facts;
+  return { ...facts, video: { ...video, packets: await findPackets(path, limitPixels, signal) } };
 }
 
-/**
- * When the first packet is shown at which decoding can begin, undefined where there is none: of a recording that was joined midway
- * further on than probeMedia looks.
- */
-export async function findKey(path: string, limitPixels: number, signal?: AbortSignal): Promise<number | undefined> {
-  const args = ["-select_streams", "V:0", "-show_entries", "packet=pts_time,flags", "-read_intervals", "%+#20000"];
-  const { text, ending } = await read(path, limitPixels, args, signal);
-  throwIfAborted(signal);
-  return ending.code === 0 ? packetsOf(parseJson(path, text)).find(({ isKey }) => isKey)?.seconds : undefined;
+/** Packets of the video alone, up to the first one at which decoding can begin and some more. */
+async function findPackets(path: string, limitPixels: number, signal?: AbortSignal): Promise<readonly PacketFacts[]> {
+  const entry = ["-select_streams", "V:0", "-show_entries", "packet=pts_time,dts_time,flags"];
+  for (let count = firstPackets;; count *= 10) {
+    const { text, ending } = await read(path, limitPixels, [...entry, "-read_intervals", `%+#${count}`], signal);
+    throwIfAborted(signal);
+    const packets = ending.code === 0 ? packetsOf(parseJson(path, text)) : [];
+    const isEnough = packets.length < count || count >= mostPackets;
+    if (isEnough || packets.slice(0, -fewPackets).some(({ isKey }) => isKey)) return packets;
+  }
 }
 
 /** Height and width, as stored, of the first decoded frame that is not as large as the first one. Decodes up to there. */

@@ -69,7 +69,7 @@ export class NutReader {
   #last = 0; // time of the last frame, in ticks
   #header: NutHeader | undefined;
 
-  /** `aheadSeconds`: by how much the stream's clock is ahead of the times that are wanted; a whole number, so that they stay exact. */
+  /** `aheadSeconds`: by how much the stream's clock is ahead of the times that are wanted; exact where it is a whole number. */
   constructor(chunks: AsyncIterable<Uint8Array>, aheadSeconds = 0) {
     this.#aheadSeconds = aheadSeconds;
     this.#bytes = new Bytes(chunks[Symbol.asyncIterator]());

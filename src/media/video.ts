@@ -16,7 +16,7 @@ import { z } from "zod";
 import { expected, TokenizerError } from "../errors.ts";
 import { ioError } from "../files.ts";
 import { limitPixels, parse } from "../options.ts";
-import { averageRate, steadyRate } from "../times.ts";
+import { averageRate, rateOf, steadyRate } from "../times.ts";
 import {
   type Ending,
   type Ffmpeg,
@@ -28,7 +28,7 @@ import {
   throwIfAborted,
 } from "./ffmpeg.ts";
 import { FfmpegLog } from "./ffmpeglog.ts";
-import { findKey, findOtherSize, type MediaFacts, probeMedia, type VideoFacts } from "./ffprobe.ts";
+import { findOtherSize, type MediaFacts, probeMedia, type VideoFacts } from "./ffprobe.ts";
 import { readImage } from "./image.ts";
 import { type NutHeader, NutReader } from "./nutreader.ts";
 import { formatOf, tooLarge } from "./picture.ts";
@@ -169,6 +169,8 @@ interface Opened {
   readonly ownRate: Rate;
   /** Before that, on the source's clock, the decoder can only make up frames: a recording joined midway. */
   readonly firstKey: number;
+  /** By how much FFmpeg's times are ahead of that clock. */
+  readonly ahead: number;
 }
 
 async function openFile(path: string, options: Options): Promise<VideoSource> {
@@ -184,10 +186,11 @@ async function openFile(path: string, options: Options): Promise<VideoSource> {
   const { height, width, sampleAspect } = looked.value.header, { video } = facts;
   if (facts.format === "gif" && video.packets.length === 1) return await openImages(path, [path], options);
 
-  const zero = facts.startSeconds ?? 0, firstKey = await firstKeyOf(path, facts, options);
+  const zero = facts.startSeconds ?? 0, firstKey = firstKeyOf(facts);
   const { rate: own, isVariable } = ownRate(video, firstKey + zero);
   const fps = options.fps === undefined ? own : toRate(options.fps);
-  const startSeconds = Math.max(firstKey, looked.value.seconds - aheadOf(facts));
+  const ahead = aheadOf(facts, looked.value.seconds, firstKey);
+  const startSeconds = Math.max(0, firstKey, looked.value.seconds - ahead);
   const end = video.durationSeconds === undefined
     ? facts.durationSeconds
     : (video.startSeconds ?? zero) - zero + video.durationSeconds;
@@ -208,13 +211,20 @@ async function openFile(path: string, options: Options): Promise<VideoSource> {
     audioCodec: facts.audioCodec,
     hasAudio: facts.audioCodec !== undefined,
   });
-  const opened = { path, ffmpeg, facts, info, ownRate: own, firstKey };
+  const opened = { path, ffmpeg, facts, info, ownRate: own, firstKey, ahead };
   return Object.freeze({ path, info, frames: () => decode(opened, options) });
 }
 
-/** By how much FFmpeg's times are ahead of the source's clock: an elementary stream without timestamps is not moved. */
-function aheadOf({ video: { packets } }: Opened["facts"]): number {
-  return packets.some(({ seconds, decodedSeconds }) => (seconds ?? decodedSeconds) !== undefined) ? offsetSeconds : 0;
+/**
+ * By how much FFmpeg's times are ahead of the source's clock. An elementary stream without timestamps is not moved, and a
+ * transport stream whose picture starts more than ten seconds after its sound is moved to its first frame.
+ */
+function aheadOf({ video: { packets }, startSeconds = 0 }: Opened["facts"], firstSeconds: number, firstKey: number): number {
+  const shown = packets.filter(({ isDropped, seconds }) => !isDropped && seconds !== undefined);
+  if (shown.length === 0) return packets.some(({ decodedSeconds }) => decodedSeconds !== undefined) ? offsetSeconds : 0;
+  const wanted = shown.reduce((least, { seconds }) => Math.min(least, seconds!), Infinity) - startSeconds;
+  const isMoved = firstKey === -Infinity && Math.abs(firstSeconds - offsetSeconds - wanted) > 1;
+  return isMoved ? firstSeconds - wanted : offsetSeconds;
 }
 
 function checkFacts(path: string, { video, ...facts }: MediaFacts, limitPixels: number): Opened["facts"] {
@@ -250,12 +260,14 @@ async function lookAtFirst(
 }
 
 /** From which time on frames are real: -Infinity unless the first packet needs others that are not there. */
-async function firstKeyOf(path: string, { video, startSeconds = 0 }: Opened["facts"], o: Options): Promise<number> {
-  const [first] = video.packets;
-  if (first === undefined || first.isKey) return -Infinity;
-  const key = video.packets.find(({ isKey }) => isKey)?.seconds ?? await findKey(path, o.limitPixels, o.signal);
+function firstKeyOf({ video: { packets }, startSeconds = 0 }: Opened["facts"]): number {
+  if (packets.length === 0 || packets[0]!.isKey) return -Infinity;
+  const key = packets.find(({ isKey }) => isKey)?.seconds;
   return key === undefined ? -Infinity : key - startSeconds;
 }
+
+/** Frames a second of which a container may be believed where no frames tell. */
+const mostRate = 240;
 
 /**
  * The rate of the first frames, on the container's clock from `first` on, and whether it varies. What the container declares is
@@ -275,7 +287,10 @@ function ownRate(
     .filter((time) => time > first - roundingSeconds && (time <= last || packets.length < 16)).sort((a, b) => a - b);
   const isPlain = (rate: string) => /\/(1|2|1001)$/.test(rate); // not one that a rounding clock made
   const steady = steadyRate(seconds, declared.filter(isPlain), declared.filter((rate) => !isPlain(rate)));
-  if (seconds.length < 2 || steady?.fps !== undefined) return { rate: toFraction(steady?.fps ?? "25/1"), isVariable: false };
+  if (seconds.length < 2) { // one frame, whose container may declare its clock's ticks
+    return { rate: toFraction(declared.find((rate) => rateOf(rate) <= mostRate) ?? "25/1"), isVariable: false };
+  }
+  if (steady?.fps !== undefined) return { rate: toFraction(steady.fps), isVariable: false };
   return { rate: toFraction(averageRate(seconds) ?? average ?? "25/1"), isVariable: true };
 }
 
@@ -285,7 +300,7 @@ function toFraction(fps: string): Rate {
 }
 
 async function* decode(opened: Opened, options: Options): AsyncGenerator<TimedFrame, void, undefined> {
-  const { path, ffmpeg, facts, info: { height, width }, ownRate: { num, den }, firstKey } = opened;
+  const { path, ffmpeg, info: { height, width }, ownRate: { num, den }, firstKey, ahead } = opened;
   const { start, frames = Infinity, fps, limitPixels, limitFrames, signal } = options;
   // FFmpeg would scale a frame of another size to the first one's. This crop does nothing, or fails when it is set up anew.
   const filters = `format=rgb24,crop=if(eq(iw\\,${width})*eq(ih\\,${height})\\,iw\\,-1):ih:0:0`;
@@ -295,10 +310,13 @@ async function* decode(opened: Opened, options: Options): AsyncGenerator<TimedFr
   const args = decodeArgs(path, ffmpeg, limitPixels, filters, most);
   const run = startFfmpeg(ffmpeg, args, { signal, onLine: log.read });
   // Note: left early, Deno's own iterator would destroy the stream with an error that nobody can catch.
-  const reader = new NutReader(run.stdout.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>, aheadOf(facts));
+  const reader = new NutReader(run.stdout.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>, ahead);
   let numFrames = 0;
   async function* real() {
-    for (let frame; (frame = await reader.frame());) if (frame.seconds > firstKey - roundingSeconds) yield frame;
+    for (let frame; (frame = await reader.frame());) {
+      // Note: zero is what FFmpeg takes for the earliest start, by first packets; a frame may be decoded that is shown before.
+      if (frame.seconds > firstKey - roundingSeconds) yield { ...frame, seconds: Math.max(0, frame.seconds) };
+    }
   }
   try {
     const shown = fps === undefined ? skipped(real(), start) : resampled(real(), toRate(fps), start, den / num);
@@ -316,7 +334,6 @@ async function* decode(opened: Opened, options: Options): AsyncGenerator<TimedFr
     }
     await checkEnd(opened, await run.ended, log, options, numFrames, reader.isCut);
   } finally {
-    run.hold(true);
     await run.kill();
   }
 }

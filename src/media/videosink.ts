@@ -184,6 +184,7 @@ export class VideoSink {
     this.#run = run;
     this.#lastSeconds = plan.options.startSeconds;
     run.stdout.resume();
+    run.hold(false); // but while it is waited for: a sink that is left alone does not keep the process from ending
     void run.ended.then(async () => {
       this.#hasEnded = true;
       for (const refuse of this.#refusals) refuse();
@@ -216,6 +217,7 @@ export class VideoSink {
     const tick = this.#place(seconds), isFirst = this.#numGiven++ === 0;
     if (isFirst) this.#run.stdin.write(nutHeader({ height, width, ...clock, sampleAspect }));
     this.#run.stdin.write(nutFrameHeader(tick, frame.length));
+    this.#run.hold(true);
     const isTaken = !this.#hasEnded && await new Promise<boolean>((settle) => {
       const refuse = () => settle(false);
       this.#refusals.add(refuse);
@@ -226,6 +228,7 @@ export class VideoSink {
     });
     if (!isTaken) return await this.#fail(await this.#run.ended);
     this.#numFrames++;
+    if (this.#refusals.size === 0) this.#run.hold(false);
   }
 
   /** The tick at which the next frame is shown. */
@@ -260,6 +263,7 @@ export class VideoSink {
       throw expected(path, "a video that is open", "aborted", "CLOSED");
     }
     this.#state = "closing";
+    this.#run.hold(true);
     try {
       const isEmpty = this.#numGiven === 0;
       if (isEmpty) await this.#run.kill();

@@ -202,6 +202,14 @@ test("a picture that starts later than the sound says so, and its tokens and fra
   }
 });
 
+test("a picture that starts 12 s later than the sound, which FFmpeg would move", needs, async () => {
+  const late = [...pattern("25", 1), "-f", "lavfi", "-i", "sine=d=13", "-vf", "setpts=PTS+12/TB", ...ffmpeg!.passFrames];
+  const { info, frames, seconds } = await readAll(clip("very late.ts", ...late, ...h264, "-bf", "0", "-c:a", "aac"));
+  assert.deepEqual([frames.length, info.fps], [25, { num: 25, den: 1 }]);
+  assert.ok(Math.abs(info.startSeconds - 12) < 0.1, String(info.startSeconds));
+  near(seconds, Array.from({ length: 25 }, (_, i) => info.startSeconds + i / 25));
+});
+
 test("tokens and decoded frames keep the times of a varying rate, and the shape of pixels", needs, async () => {
   await using tok = await Tokenizer.open("nano-DV4x8x8");
   const { seconds } = await readAll(recorded("vfr.mkv"));
@@ -282,26 +290,34 @@ test("a pipe in a folder of frames is an error at once", { skip: process.platfor
 });
 
 // ---------------------------------------------------------------- processes
-test("frames that nobody asks for any more do not keep the process", needs, async () => {
-  const script = at("abandoned.ts"), mod = JSON.stringify(join(root, "mod.ts"));
-  for (const next of ["", "await it.next(); await it.next();"]) {
-    writeFileSync(
-      script,
-      `import { framesOf } from ${mod};
+test(
+  "frames that nobody asks for any more, and a video that nobody goes on with, do not keep the process",
+  needs,
+  async () => {
+    const script = at("abandoned.ts"), mod = JSON.stringify(join(root, "mod.ts"));
+    const sink = `const sink = await createVideo(${JSON.stringify(at("abandoned.mp4"))}, { height: 16, width: 16, fps: 5 });
+await sink.write(new Uint8Array(768));`;
+    for (const next of ["", "await it.next(); await it.next();", sink]) {
+      writeFileSync(
+        script,
+        `import { createVideo, framesOf } from ${mod};
 const { frames } = await framesOf(${JSON.stringify(cars)}), it = frames[Symbol.asyncIterator]();
 ${next}
 console.log("end of the program", typeof it);`,
-    );
-    const args = process.versions.bun ? [script] : ["run", "-A", "--no-check", "--config", join(root, "deno.json"), script];
-    const child = spawn(process.execPath, args, { cwd: root, stdio: ["ignore", "pipe", "inherit"] });
-    const guard = setTimeout(() => child.kill("SIGKILL"), 300_000);
-    let said = "";
-    child.stdout.on("data", (text) => said += text);
-    const [code] = await once(child, "close");
-    clearTimeout(guard);
-    assert.deepEqual([code, said.trim()], [0, "end of the program object"]);
-  }
-});
+      );
+      const args = process.versions.bun
+        ? [script]
+        : ["run", "-A", "--no-check", "--config", join(root, "deno.json"), script];
+      const child = spawn(process.execPath, args, { cwd: root, stdio: ["ignore", "pipe", "inherit"] });
+      const guard = setTimeout(() => child.kill("SIGKILL"), 300_000);
+      let said = "";
+      child.stdout.on("data", (text) => said += text);
+      const [code] = await once(child, "close");
+      clearTimeout(guard);
+      assert.deepEqual([code, said.trim()], [0, "end of the program object"]);
+    }
+  },
+);
 
 test("ffprobe is found, or the message says what was tried", async () => {
   const { CTOK_FFPROBE } = process.env;
