@@ -12,7 +12,7 @@ export interface FrameTimes {
 }
 
 /** The coarsest clock that phones and cameras use, QuickTime's 600 ticks a second; Matroska's and Flash's have 1000. */
-const coarsestTick = 1 / 600;
+export const coarsestTick = 1 / 600;
 
 /**
  * Seconds of frames in order, as `start` and `fps`, or `times` with their average as `fps` where no constant rate puts each

@@ -56,18 +56,21 @@ export function seen(path: string): { times: number[]; lit: boolean[]; flashes: 
   return { times, lit, flashes: times.filter((_, i) => lit[i] && !lit[i - 1]) };
 }
 
-/** Seconds at which a beep begins, and at which the sound ends; a gap in it is silence. */
-export function heard(path: string): { beeps: number[]; end: number } {
-  const rate = 8000, filter = `aresample=${rate}:async=1:first_pts=0`;
+/**
+ * Seconds at which a beep begins, and at which the sound ends; a gap in it is silence. `zero`: what counts as the beginning,
+ * for a clock that is hours ahead.
+ */
+export function heard(path: string, zero = 0): { beeps: number[]; end: number } {
+  const rate = 8000, filter = `asetpts=PTS-${zero}/TB,aresample=${rate}:async=1:first_pts=0`;
   const bytes = runFfmpeg("-copyts", "-i", path, "-map", "0:a:0", "-af", filter, "-ac", "1", "-f", "f32le", "-");
   const samples = new Float32Array(Uint8Array.from(bytes).buffer);
   const beeps: number[] = [];
   for (let i = 0, quietUntil = 0; i < samples.length; i++) {
     if (!(Math.abs(samples[i]!) > 0.3)) continue;
-    if (i >= quietUntil) beeps.push(i / rate);
+    if (i >= quietUntil) beeps.push(zero + i / rate);
     quietUntil = i + rate / 4;
   }
-  return { beeps, end: samples.length / rate };
+  return { beeps, end: zero + samples.length / rate };
 }
 
 /** The number of an MP4's samples and how long each is shown, in seconds: its first track's time-to-sample box, run by run. */
