@@ -294,7 +294,7 @@ export class VideoSink {
       const run = startFfmpeg(ffmpeg, [
         ...["-itsoffset", (this.#first! / ticks).toFixed(6), "-f", "nut", "-i", fileUrl(await video.pathForChild())],
         ...this.#audioInput(),
-        ...["-map", "0:v:0", "-c:v", "copy", ...this.#audioOutput(end), "-t", end],
+        ...["-map_chapters", "-1", "-map", "0:v:0", "-c:v", "copy", ...this.#audioOutput(end), "-t", end],
         ...(muxer === "matroska" ? [] : ["-video_track_timescale", String(ticks), "-movflags", "+faststart"]),
         ...["-f", muxer, "-y", fileUrl(await both.pathForChild())],
       ], { signal });
