@@ -49,8 +49,12 @@ async function check(source: string, out: string, start = 0): Promise<void> {
   const result = join(mkdtempSync(at("out-")), out);
   const args = ["autoencode", source, "--audio", "--window", "9", "--out", result];
   await ctokEnds(0, start > 0 ? [...args, "--start", String(start)] : args);
-  const before = seen(source), sound = heard(source, zeroOf(source)), after = seen(result), heardAgain = heard(result);
-  const zero = start > 0 ? before.times[start]! : zeroOf(source);
+  const began = zeroOf(source),
+    before = seen(source, began),
+    sound = heard(source, began),
+    after = seen(result),
+    heardAgain = heard(result);
+  const zero = start > 0 ? before.times[start]! : began;
   const wanted = (all: number[]) => all.map((seconds) => seconds - zero).filter((seconds) => seconds >= 0);
   const compare = (found: number[], wanted: number[], tolerance: number, what: string) => {
     const about = `${source} -> ${out}, ${what}: found ${found}, wanted ${wanted}`;
