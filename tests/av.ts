@@ -45,29 +45,35 @@ export function makeClip(path: string, { picture = "select='not(mod(n,2))'", sou
   return path;
 }
 
-/** Seconds of all frames, whether each is white, and the seconds of those that are while the one before is not. */
-export function seen(path: string): { times: number[]; lit: boolean[]; flashes: number[] } {
+/**
+ * Seconds of all frames, whether each is white, and the seconds of those that are while the one before is not. `zero`: what
+ * counts as the beginning, for a clock that is hours ahead, of which FFmpeg prints six digits.
+ */
+export function seen(path: string, zero = 0): { times: number[]; lit: boolean[]; flashes: number[] } {
   const printed = runFfmpeg(
     ...["-copyts", "-i", path, "-map", "0:v:0", ...ffmpeg!.passFrames, "-enc_time_base", "-1"],
-    ...["-vf", "signalstats,metadata=print:key=lavfi.signalstats.YAVG:file=-", "-f", "null", "-"],
+    ...["-vf", `setpts=PTS-${zero}/TB,signalstats,metadata=print:key=lavfi.signalstats.YAVG:file=-`, "-f", "null", "-"],
   ).toString();
   const frames = [...printed.matchAll(/pts_time:(\S+)\s+lavfi.signalstats.YAVG=(\S+)/g)];
-  const lit = frames.map(([, , luma]) => Number(luma) > 125), times = frames.map(([, time]) => Number(time));
+  const lit = frames.map(([, , luma]) => Number(luma) > 125), times = frames.map(([, time]) => zero + Number(time));
   return { times, lit, flashes: times.filter((_, i) => lit[i] && !lit[i - 1]) };
 }
 
-/** Seconds at which a beep begins, and at which the sound ends; a gap in it is silence. */
-export function heard(path: string): { beeps: number[]; end: number } {
-  const rate = 8000, filter = `aresample=${rate}:async=1:first_pts=0`;
+/**
+ * Seconds at which a beep begins, and at which the sound ends; a gap in it is silence. `zero`: what counts as the beginning,
+ * as above.
+ */
+export function heard(path: string, zero = 0): { beeps: number[]; end: number } {
+  const rate = 8000, filter = `asetpts=PTS-${zero}/TB,aresample=${rate}:async=1:first_pts=0`;
   const bytes = runFfmpeg("-copyts", "-i", path, "-map", "0:a:0", "-af", filter, "-ac", "1", "-f", "f32le", "-");
   const samples = new Float32Array(Uint8Array.from(bytes).buffer);
   const beeps: number[] = [];
   for (let i = 0, quietUntil = 0; i < samples.length; i++) {
     if (!(Math.abs(samples[i]!) > 0.3)) continue;
-    if (i >= quietUntil) beeps.push(i / rate);
+    if (i >= quietUntil) beeps.push(zero + i / rate);
     quietUntil = i + rate / 4;
   }
-  return { beeps, end: samples.length / rate };
+  return { beeps, end: zero + samples.length / rate };
 }
 
 /** The number of an MP4's samples and how long each is shown, in seconds: its first track's time-to-sample box, run by run. */

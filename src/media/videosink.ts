@@ -14,6 +14,7 @@ import { z } from "zod";
 import { expected, TokenizerError } from "../errors.ts";
 import { ioError, PendingFile } from "../files.ts";
 import { mostPixels, parse } from "../options.ts";
+import { coarsestTick } from "../times.ts";
 import type { Ending, Ffmpeg, FfmpegRun } from "./ffmpeg.ts";
 import { fileUrl, findFfmpeg, inputArgs, startFfmpeg, tellEnding, throwIfAborted } from "./ffmpeg.ts";
 import { FfmpegLog } from "./ffmpeglog.ts";
@@ -29,9 +30,6 @@ const containers = {
 
 /** Audio that MP4 and QuickTime hold with either FFmpeg; other audio becomes AAC there. Matroska takes all. */
 const mp4Audio: readonly (string | undefined)[] = ["aac", "mp3", "ac3", "eac3", "alac"];
-
-/** As far from its place in the constant rate may a frame be by the clock of a container that counts milliseconds. */
-const millisecond = 0.001;
 
 const aspectPart = z.int().min(1).max(2 ** 31 - 1);
 /** 68 years. */
@@ -199,8 +197,8 @@ export class VideoSink {
 
   /**
    * Adds a frame, uint8 [height, width, 3], shown from `seconds` on (of the clock that `startSeconds` is about) until the next
-   * one is, the last one for 1/fps. Default: at the constant rate from `startSeconds` on. Times may not go back. As long as
-   * they are within a millisecond of a constant rate they are that rate's, exactly: many containers count milliseconds.
+   * one is, the last one for 1/fps. Default: at the constant rate from `startSeconds` on. Times may not go back by more than a
+   * tick of a coarse clock, 1/600 s. As long as they are within one of a constant rate they are that rate's, exactly.
    *
    * Resolves when FFmpeg has taken it, so that a loop that awaits keeps no frames; the memory is then the caller's again.
    * Throws SHAPE, ARGUMENT, CLOSED, CANCELLED; FFMPEG with its words when it failed, FILE_IO when the disk is full: the sink
@@ -235,13 +233,13 @@ export class VideoSink {
   #place(seconds: number | undefined): number {
     const { options: { startSeconds }, clock: { ticks, frameTicks } } = this.#plan;
     const given = seconds ?? startSeconds + this.#numGiven * frameTicks / ticks;
-    if (!(given >= this.#lastSeconds - 0.5 / ticks && given < maxSeconds)) {
+    if (!(given >= this.#lastSeconds - coarsestTick && given < maxSeconds)) {
       throw expected("seconds", `from ${this.#lastSeconds} to ${maxSeconds}`, given);
     }
     const asked = (given - startSeconds) * ticks;
     this.#first ??= Math.max(0, Math.round(asked));
     const regular = this.#first + Math.round((asked - this.#first) / frameTicks) * frameTicks;
-    const tolerance = Math.min(millisecond * ticks + 1, frameTicks / 4);
+    const tolerance = Math.min(coarsestTick * ticks + 1, frameTicks / 4);
     this.#isConstant &&= Math.abs(asked - regular) <= tolerance && regular > this.#last;
     this.#lastSeconds = given;
     return this.#last = Math.max(this.#isConstant ? regular : Math.round(asked), this.#last + 1);
@@ -300,7 +298,7 @@ export class VideoSink {
       const run = startFfmpeg(ffmpeg, [
         ...["-itsoffset", (this.#first! / ticks).toFixed(6), "-f", "nut", "-i", fileUrl(await video.pathForChild())],
         ...this.#audioInput(),
-        ...["-map", "0:v:0", "-c:v", "copy", ...this.#audioOutput(end), "-t", end],
+        ...["-map_chapters", "-1", "-map", "0:v:0", "-c:v", "copy", ...this.#audioOutput(end), "-t", end],
         ...(muxer === "matroska" ? [] : ["-video_track_timescale", String(ticks), "-movflags", "+faststart"]),
         ...["-f", muxer, "-y", fileUrl(await both.pathForChild())],
       ], { signal });
