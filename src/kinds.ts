@@ -26,7 +26,7 @@ export const readExtensions: Readonly<Record<FileKind, readonly string[]>> = {
 /** Extensions of what writeImage, createVideo and saveTokens write. */
 export const writtenExtensions: Readonly<Record<FileKind, readonly string[]>> = {
   picture: [".png", ".jpg", ".jpeg", ".webp", ".avif"],
-  video: [".mp4", ".mov", ".mkv"],
+  video: [".mp4", ".mov", ".mkv", ".y4m"],
   tokens: readExtensions.tokens,
 };
 

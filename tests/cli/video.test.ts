@@ -216,7 +216,7 @@ test("each input takes its own model; one that does not fit is told", needs, asy
     assert.match((await ctokEnds(1, args, { cwd: dir })).stderr, text);
   }
   const { stderr } = await ctokEnds(1, ["decode", "out/small.safetensors", "--out", "x.png"], { cwd: dir });
-  assert.match(stderr, /x\.png: expected one of \.mp4, \.mov, \.mkv, found "\.png"/);
+  assert.match(stderr, /x\.png: expected one of \.mp4, \.mov, \.mkv, \.y4m, found "\.png"/);
   assert.ok(!existsSync(join(dir, "x")));
 });
 
