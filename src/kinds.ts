@@ -37,6 +37,7 @@ export async function fileKind(path: string): Promise<FileKind | undefined> {
   return kindOfName(path) ?? kindOfBytes(await headOf(path, 0, headBytes));
 }
 
+/** By the extension alone. */
 export function kindOfName(path: string): FileKind | undefined {
   const extension = extname(path).toLowerCase();
   return (["picture", "video", "tokens"] as const).find((kind) => readExtensions[kind].includes(extension));

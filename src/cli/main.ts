@@ -3,6 +3,7 @@
  * ctok, the command line: finds the command, prints help, turns Ctrl-C into an AbortSignal and failures into exit codes.
  * Runs on Bun as it is and on Deno by `deno run -A src/cli/main.ts`. Nothing opens the native library before a model is needed.
  */
+import { readFileSync } from "node:fs";
 import { constants } from "node:os";
 import process from "node:process";
 import {
@@ -39,6 +40,7 @@ async function main(argv: readonly string[]): Promise<number> {
   const abort = new AbortController();
   let interruption = 0;
   for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    if (name === "SIGHUP" && isHangupIgnored()) continue;
     process.once(name, () => { // a second one ends the process at once
       interruption ||= 128 + constants.signals[name];
       abort.abort();
@@ -63,6 +65,16 @@ async function main(argv: readonly string[]): Promise<number> {
     report.failure(abort.signal.aborted ? interrupted : error);
   }
   return report.exitCode;
+}
+
+/** nohup starts a program so, and a handler would undo it. */
+function isHangupIgnored(): boolean {
+  try {
+    const mask = /^SigIgn:\s*([0-9a-f]+)/m.exec(readFileSync("/proc/self/status", "utf8"))![1]!;
+    return (BigInt(`0x${mask}`) >> BigInt(constants.signals.SIGHUP - 1)) % 2n === 1n;
+  } catch { // not Linux, or not allowed to look
+    return false;
+  }
 }
 
 function help(): string {
