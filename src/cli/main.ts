@@ -39,12 +39,15 @@ async function main(argv: readonly string[]): Promise<number> {
   let report = new Report({ json: argv.includes("--json"), stack: argv.includes("--stack") }); // until the arguments are known
   const abort = new AbortController();
   let interruption = 0;
+  const isIgnored = isHangupIgnored(); // Note: before the first handler, with which Deno takes SIGHUP, too
   for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-    if (name === "SIGHUP" && isHangupIgnored()) continue;
-    process.once(name, () => { // a second one ends the process at once
+    const interrupt = () => {
+      if (name === "SIGHUP" && isIgnored) return;
+      process.removeListener(name, interrupt); // a second one ends the process at once
       interruption ||= 128 + constants.signals[name];
       abort.abort();
-    });
+    };
+    process.on(name, interrupt);
   }
   process.stdout.on("error", (error) => report.unwritable(error));
   try {
