@@ -390,18 +390,18 @@ const longClip = (dir: string) => {
   return make(join(dir, "long.mp4"), "-stream_loop", "2", "-i", cars, "-vf", "scale=192:128", "-frames:v", "200", ...h264);
 };
 
-/** Interrupts at the line that says that the first is done, once both FFmpegs work on the second; gives their commands. */
-function interruptsMidway(dir: string, signal: NodeJS.Signals, commands: string[], wanted: number) {
+/** Interrupts at the line that says that the first is done, once FFmpegs read and write the second; gives their commands. */
+function interruptsMidway(ffmpegs: () => Ffmpeg[], signal: NodeJS.Signals, commands: string[]) {
   let isAsked = false;
   return (interrupt: (signal: NodeJS.Signals) => void) => {
     if (isAsked) return;
     isAsked = true;
     const look = () => {
-      const children = ffmpegsOf(dir);
-      if (children.length < wanted) return setTimeout(look, 5);
+      const working = ffmpegs(), isAt = (pipe: string) => working.some(({ command }) => command.includes(pipe));
+      if (!isAt("pipe:0") || !isAt("pipe:1")) return setTimeout(look, 5); // one writes what we give, one gives what it reads
       // Stopped, what reads gives no more frames: the work cannot come to its end before the signal does.
-      for (const { pid } of children) process.kill(pid, "SIGSTOP");
-      commands.push(...children.map(({ command }) => command));
+      for (const { pid } of working) process.kill(pid, "SIGSTOP");
+      commands.push(...working.map(({ command }) => command));
       interrupt(signal);
     };
     look();
@@ -424,16 +424,18 @@ for (
     longClip(dir);
     small(dir);
     const args = ["autoencode", "small.mp4", "long.mp4", "--stream", "--chunk", "4", "--out", "out"];
+    let ctok = 0;
     const { stdout, stderr } = await ctokEnds(code, args, {
       cwd: dir,
       isGroup,
-      onOutput: interruptsMidway(dir, signal, children, 2),
+      onStart: (pid) => ctok = pid,
+      onOutput: interruptsMidway(() => ffmpegsOf(dir, ctok), signal, children),
     });
     assert.match(stdout, /^small\.mp4 -> .*\n$/);
     assert.equal(stderr, "ctok: interrupted\n");
     assert.equal(children.length, 2, `one reads and one writes: ${children.join("\n")}`);
     assert.deepEqual(await readdir(join(dir, "out")), ["small.mp4"]);
-    assert.deepEqual(ffmpegsOf(dir), []);
+    assert.deepEqual(ffmpegsOf(dir, ctok), []);
   });
 }
 
@@ -487,12 +489,18 @@ function writtenBy(pid: number): number {
   }
 }
 
-/** The command lines of processes that work on files in a folder. */
-function ffmpegsOf(dir: string): { pid: number; command: string }[] {
+interface Ffmpeg {
+  readonly pid: number;
+  readonly command: string;
+}
+
+/** The processes that read files of a folder, or write to a descriptor of ctok's. */
+function ffmpegsOf(dir: string, ctok?: number): Ffmpeg[] {
   return readdirSync("/proc").filter((name) => /^\d+$/.test(name)).flatMap((pid) => {
     try {
       const command = readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ");
-      return command.includes(`file:${dir}`) ? [{ pid: Number(pid), command }] : [];
+      const isOurs = command.includes(`file:${dir}`) || (ctok && command.includes(`file:/proc/${ctok}/fd/`));
+      return isOurs ? [{ pid: Number(pid), command }] : [];
     } catch {
       return []; // it has ended
     }
