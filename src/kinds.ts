@@ -26,7 +26,7 @@ export const readExtensions: Readonly<Record<FileKind, readonly string[]>> = {
 /** Extensions of what writeImage, createVideo and saveTokens write. */
 export const writtenExtensions: Readonly<Record<FileKind, readonly string[]>> = {
   picture: [".png", ".jpg", ".jpeg", ".webp", ".avif"],
-  video: [".mp4", ".mov", ".mkv"],
+  video: [".mp4", ".mov", ".mkv", ".y4m"],
   tokens: readExtensions.tokens,
 };
 
@@ -37,6 +37,7 @@ export async function fileKind(path: string): Promise<FileKind | undefined> {
   return kindOfName(path) ?? kindOfBytes(await headOf(path, 0, headBytes));
 }
 
+/** By the extension alone. */
 export function kindOfName(path: string): FileKind | undefined {
   const extension = extname(path).toLowerCase();
   return (["picture", "video", "tokens"] as const).find((kind) => readExtensions[kind].includes(extension));

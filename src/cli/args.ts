@@ -59,7 +59,7 @@ export const options = {
     type: "string",
     value: "C",
     about: "of a video on standard output (mkv, lossless, unless given)",
-    choices: ["mkv", "mp4", "mov"],
+    choices: ["mkv", "mp4", "mov", "y4m"],
   },
   precision: {
     type: "string",

@@ -3,6 +3,7 @@
  * ctok, the command line: finds the command, prints help, turns Ctrl-C into an AbortSignal and failures into exit codes.
  * Runs on Bun as it is and on Deno by `deno run -A src/cli/main.ts`. Nothing opens the native library before a model is needed.
  */
+import { readFileSync } from "node:fs";
 import { constants } from "node:os";
 import process from "node:process";
 import {
@@ -38,11 +39,15 @@ async function main(argv: readonly string[]): Promise<number> {
   let report = new Report({ json: argv.includes("--json"), stack: argv.includes("--stack") }); // until the arguments are known
   const abort = new AbortController();
   let interruption = 0;
+  const isIgnored = isHangupIgnored(); // Note: before the first handler, with which Deno takes SIGHUP, too
   for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-    process.once(name, () => { // a second one ends the process at once
+    const interrupt = () => {
+      if (name === "SIGHUP" && isIgnored) return;
+      process.removeListener(name, interrupt); // a second one ends the process at once
       interruption ||= 128 + constants.signals[name];
       abort.abort();
-    });
+    };
+    process.on(name, interrupt);
   }
   process.stdout.on("error", (error) => report.unwritable(error));
   try {
@@ -63,6 +68,16 @@ async function main(argv: readonly string[]): Promise<number> {
     report.failure(abort.signal.aborted ? interrupted : error);
   }
   return report.exitCode;
+}
+
+/** nohup starts a program so, and a handler would undo it. */
+function isHangupIgnored(): boolean {
+  try {
+    const mask = /^SigIgn:\s*([0-9a-f]+)/m.exec(readFileSync("/proc/self/status", "utf8"))![1]!;
+    return (BigInt(`0x${mask}`) >> BigInt(constants.signals.SIGHUP - 1)) % 2n === 1n;
+  } catch { // not Linux, or not allowed to look
+    return false;
+  }
 }
 
 function help(): string {

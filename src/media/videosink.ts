@@ -26,6 +26,7 @@ const containers = {
   ".mp4": { muxer: "mp4", codec: "h264" },
   ".mov": { muxer: "mov", codec: "h264" },
   ".mkv": { muxer: "matroska", codec: "ffv1" },
+  ".y4m": { muxer: "yuv4mpegpipe", codec: "y4m" },
 } as const;
 
 /** Audio that MP4 and QuickTime hold with either FFmpeg; other audio becomes AAC there. Matroska takes all. */
@@ -59,11 +60,14 @@ export type VideoSinkOptions = z.input<typeof sinkOptions>;
 type Options = z.output<typeof sinkOptions>;
 
 /**
- * Starts a video file: .mp4 and .mov hold H.264, .mkv lossless FFV1 unless `codec` says h264. The file replaces one of
- * that name, through a symbolic link the file that it points to.
+ * Starts a video file: .mp4 and .mov hold H.264, .mkv lossless FFV1 unless `codec` says h264, .y4m uncompressed YUV for other
+ * programs. The file replaces one of that name, through a symbolic link the file that it points to.
  *
  * H.264 is x264's veryfast at CRF 16, BT.709, 4:2:0 where height and width are even. Where one is odd it is 4:4:4, because
  * 4:2:0 H.264 has no odd sizes: the frame keeps its size, at the price that some browsers and phones cannot play it.
+ *
+ * Y4M holds neither sound nor times: frames are repeated and left out to keep a constant rate. Its YUV is BT.601 in 4:4:4, as
+ * FFmpeg takes it back: the format has no field for the matrix.
  *
  * Errors: ARGUMENT; FILE_MISSING for audioFrom; FILE_IO for a path that is a folder or device, or in no folder; FFMPEG when
  * FFmpeg is not found; CANCELLED.
@@ -75,20 +79,24 @@ export async function createVideo(path: string, options: VideoSinkOptions): Prom
   const container = containers[extension as keyof typeof containers];
   const codec = wanted.codec ?? container.codec;
   if (codec === "ffv1" && container.muxer !== "matroska") throw expected(path, ".mkv, which holds FFV1", extension);
+  if (codec === "h264" && container.codec === "y4m") throw expected(path, ".mp4, .mov or .mkv, which hold H.264", extension);
   throwIfAborted(wanted.signal);
 
   const ffmpeg = await findFfmpeg();
   const from = wanted.audioFrom;
+  if (from !== undefined && codec === "y4m") {
+    throw expected("options.audioFrom", "none with .y4m, which holds no sound", from);
+  }
   const audioCodec = from === undefined ? undefined : await findAudio(from, wanted.signal);
   const { muxer } = container,
     clock = clockOf(toRate(wanted.fps)),
-    isDirect = muxer === "matroska" && audioCodec === undefined;
+    isDirect = (muxer === "matroska" || codec === "y4m") && audioCodec === undefined;
   const video = await PendingFile.create(path);
   try {
     const run = startFfmpeg(ffmpeg, [
       ...["-copyts", "-f", "nut", "-probesize", "32", "-analyzeduration", "0", "-i", "pipe:0"],
-      ...ffmpeg.passFrames,
-      ...(codec === "ffv1" ? ffv1Args(wanted) : [...h264Args(wanted), ...ffmpeg.h264Options]),
+      ...(codec === "y4m" ? [] : ffmpeg.passFrames),
+      ...codecArgs(codec, wanted, ffmpeg),
       // Else FFmpeg would shift the frames until the first one is decoded at zero, which is before it is shown.
       ...(isDirect ? ["-f", muxer] : ["-avoid_negative_ts", "disabled", "-f", "nut"]),
       ...["-y", fileUrl(await video.pathForChild())],
@@ -116,6 +124,14 @@ function clockOf(rate: Rate): Clock {
 interface Size {
   readonly height: number;
   readonly width: number;
+}
+
+function codecArgs(codec: "ffv1" | "h264" | "y4m", wanted: Options, ffmpeg: Ffmpeg): string[] {
+  if (codec === "ffv1") return ffv1Args(wanted);
+  if (codec === "h264") return [...h264Args(wanted), ...ffmpeg.h264Options];
+  const { num, den } = toRate(wanted.fps), [howFramesPass] = ffmpeg.passFrames as [string];
+  const picture = ["-vf", "scale=out_color_matrix=bt601:out_range=tv,format=yuv444p", "-pix_fmt", "yuv444p"];
+  return [howFramesPass, "cfr", "-r", `${num}/${den}`, ...picture];
 }
 
 /**
@@ -148,7 +164,7 @@ interface Plan {
   readonly ffmpeg: Ffmpeg;
   readonly options: Options;
   readonly clock: Clock;
-  readonly muxer: "mp4" | "mov" | "matroska";
+  readonly muxer: "mp4" | "mov" | "matroska" | "yuv4mpegpipe";
   readonly audioCodec: string | undefined;
   /** What the first run writes: the result where `isDirect`, else the frames in NUT. */
   readonly video: PendingFile;

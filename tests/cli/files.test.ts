@@ -15,6 +15,7 @@ import {
   framesOf,
   kindOfName,
   loadTokens,
+  psnr,
   readImage,
   saveTokens,
   Tensor,
@@ -227,7 +228,7 @@ test("files without a known extension go to the model for what they are; others'
 // ---------------------------------------------------------------- what is there already
 const everyExtension = [
   ...["", ".safetensors", ".npy", ".msgpack", ".png", ".jpg", ".webp", ".avif", ".gif"],
-  ...[".mp4", ".mov", ".mkv", ".webm", ".ts", ".pt", ".npz", ".jit", ".txt", ".PNG"],
+  ...[".mp4", ".mov", ".mkv", ".y4m", ".webm", ".ts", ".pt", ".npz", ".jit", ".txt", ".PNG"],
 ];
 
 test("no command replaces a foreign file unasked, nor one whose extension it does not write", needs, async () => {
@@ -441,6 +442,15 @@ test("- with videos: from a pipe to tokens, to Matroska or MP4 on standard outpu
   assert.equal(code, 0, stderr);
   await writeFile(join(dir, "piped.mkv"), stdout);
   assert.deepEqual(await read(join(dir, "piped.mkv")), wanted, "Matroska with FFV1, exact");
+  const y4m = await shell(`cat t.safetensors | ctok decode - --out - --container y4m`, dir);
+  await writeFile(join(dir, "piped.y4m"), y4m.stdout);
+  assert.match(y4m.stdout.toString("latin1", 0, 60), /^YUV4MPEG2 W48 H32 F25:2 /, y4m.stderr);
+  const again = await read(join(dir, "piped.y4m"));
+  assert.equal(again.length, wanted.length);
+  const asTensor = (data: Uint8Array) => new Tensor("uint8", [32, 48, 3], data);
+  for (const [n, data] of again.entries()) {
+    assert.ok(psnr(asTensor(data), asTensor(wanted[n]!)) > 38, `frame ${n}: another colour`);
+  }
   const mp4 = await shell(`ctok autoencode - --container mp4 --out - < v.mp4`, dir);
   assert.equal(mp4.stdout.subarray(4, 8).toString(), "ftyp", mp4.stderr);
   const still = await shell(

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
@@ -57,6 +58,12 @@ export function ctok(args: readonly string[], how: How = {}): Promise<Ended> {
     child.on("close", (code, signal) => resolve({ ...ended, code: code ?? signal }));
   });
 }
+
+/** Why SIGHUP does nothing here, or false: what nohup starts ignores it, with all its children. */
+export const noHangup = (() => {
+  const mask = /^SigIgn:\s*([0-9a-f]+)/m.exec(readFileSync("/proc/self/status", "utf8"))![1]!;
+  return parseInt(mask.slice(-1), 16) % 2 === 1 ? "SIGHUP is ignored (nohup)" : false;
+})();
 
 /** Runs, and fails with all that was said unless it ends with `code`. */
 export async function ctokEnds(code: number, args: readonly string[], how?: How): Promise<Ended> {

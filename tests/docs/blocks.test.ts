@@ -48,7 +48,7 @@ async function furnish(folder: string, text: string): Promise<void> {
     execFileSync(join(root, "build/tests/make_weights"), [file, model, "--small"]);
   }
   const run = [process.execPath, ...(runtime === "deno" ? ["run", "-A", "--no-check"] : []), join(root, "src/cli/main.ts")];
-  await writeFile(join(folder, "bin/ctok"), `#!/bin/sh\nexec ${run.map((part) => `'${part}'`).join(" ")} "$@" </dev/null\n`);
+  await writeFile(join(folder, "bin/ctok"), `#!/bin/sh\nexec ${run.map((part) => `'${part}'`).join(" ")} "$@"\n`);
   await chmod(join(folder, "bin/ctok"), 0o755);
 }
 
@@ -67,11 +67,11 @@ async function runCommand(folder: string, command: string): Promise<void> {
   if (elsewhere.test(command)) return;
   assert.match(
     command,
-    /^(ctok|cc|python3|\.\/\w+)( |$)/,
+    /^(cat \S+ \| )?(ctok|cc|python3|\.\/\w+)( |$)/,
     `${command}: expected a command that the tests know, found another`,
   );
   if (command.startsWith("python3") && noPython) return;
-  await runs(folder, "sh", ["-c", command], { PATH: `${join(folder, "bin")}:${process.env.PATH}` });
+  await runs(folder, "sh", ["-c", `{ ${command}\n} </dev/null`], { PATH: `${join(folder, "bin")}:${process.env.PATH}` });
 }
 
 /** All TypeScript blocks of a document, checked together. */
@@ -104,8 +104,7 @@ for (const document of documents) {
             if (!isPlugin || runtime === "bun") await runsScript(folder, file);
           } else if (language === "js") {
             await writeFile(join(folder, "piped.js"), text);
-            // bin/ctok has no input of its own to give
-            await runs(folder, "sh", ["-c", "sed 's#</dev/null#<piped.js#' bin/ctok > bin/piped && sh bin/piped repl"]);
+            await runs(folder, "sh", ["-c", "bin/ctok repl <piped.js"]);
           } else if (language === "sh") { for (const command of commandsOf(block)) await runCommand(folder, command); }
           else {
             assert.ok(name && ["c", "python"].includes(language), `a block of ${language} with a name that tells its file`);

@@ -634,7 +634,7 @@ test("createVideo refuses what it cannot write", needs, async () => {
   await rejects(
     () => createVideo(at("a.avi"), options),
     "ARGUMENT",
-    /a\.avi: expected one of \.mp4, \.mov, \.mkv, found "\.avi"/,
+    /a\.avi: expected one of \.mp4, \.mov, \.mkv, \.y4m, found "\.avi"/,
   );
   await rejects(
     () => createVideo(at("a.mp4"), { ...options, codec: "ffv1" }),
