@@ -124,10 +124,12 @@ test("an abort ends a picture in work, waiting, or not begun", async () => {
 });
 
 /** Runs a program over mod.ts; gives its exit code and how it spoke. */
-async function program(code: string): Promise<{ code: number | string | null; stdout: string }> {
+async function program(code: string, rights = ["-A"]): Promise<{ code: number | string | null; stdout: string }> {
   const said = { stdout: "" };
   return await withFolderOf(code, async (path) => {
-    const args = runtime === "deno" ? ["run", "-A", "--no-check", "--config", join(root, "deno.json"), path] : [path];
+    const args = runtime === "deno"
+      ? ["run", ...rights, "--no-check", "--no-prompt", "--config", join(root, "deno.json"), path]
+      : [path];
     const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] });
     child.stdout.setEncoding("utf8").on("data", (text: string) => said.stdout += text);
     const [exit, signal] = await once(child, "close");
@@ -157,6 +159,18 @@ test("an idle helper keeps no process alive, an aborted bomb neither, and proces
   }, { svg: true, limitSeconds: 1e6 }).catch(() => {});
     setTimeout(() => process.exit(7), 300);`;
   assert.deepEqual(await program(exits), { code: 7, stdout: "" });
+});
+
+test("where no helper may start: small pictures that are no SVG are read here, the rest is refused", async () => {
+  const code = `const tiff = ${inProgram(tiff(dots, 4))}, svg = ${inProgram(square)};
+    console.log((await readImage(tiff)).shape.join());
+    await readImage(svg, { svg: true }).catch((error) => console.log(error.code, /expected a process to decode it in/.test(error.message)));`;
+  // Deno without the right to run anything; on Bun a program that is called otherwise, as a compiled one is.
+  const hide = `import process from "node:process"; process.execPath = "/nowhere/program";\n`;
+  const { stdout } = runtime === "deno"
+    ? await program(code, ["--allow-read", "--allow-env", "--allow-ffi", "--allow-sys"])
+    : await program(hide + code);
+  assert.equal(stdout, "1,4,4,3\nTHREAD true\n");
 });
 
 test("bytes and pixels are copied in the call's own tick", async () => {
