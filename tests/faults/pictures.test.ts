@@ -31,7 +31,7 @@ const dots = Uint8Array.from({ length: 48 }, (_, i) => i * 5);
 test("SVG is drawn when asked for, and refused otherwise, whatever it is called", async () => {
   const image = await readImage(square, { svg: true });
   assert.deepEqual([image.shape, [...image.data.subarray(0, 3)]], [[1, 16, 16, 3], [0, 0x88, 255]]);
-  const asked = /expected pixels, found what may be SVG, which is drawn only when asked for \(svg: true\)/;
+  const asked = /expected pixels, found what may be SVG, which is drawn only when asked for \(svg: true, --svg\)/;
   await using tok = await Tokenizer.open("nano-DI8x8");
   await withFolder(async (folder) => {
     const path = join(folder, "photo.png");
