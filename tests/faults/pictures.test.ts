@@ -96,8 +96,9 @@ test("bombs of every format: read, or refused as IMAGE, within the limit of memo
     clearInterval(watch);
     const isRight = end instanceof TokenizerError ? end.code === "IMAGE" : end.data.length <= 3 * 2 ** 22;
     assert.ok(isRight, `${name}: ${end}`);
-    // The limit of 200 MiB, a helper beside the one that was there, and what comes between two looks.
-    assert.ok(most - before.bytes < 450 * 2 ** 20, `${name}: ${most - before.bytes} bytes more`);
+    // The limit of 200 MiB, a helper beside the one that was there, and what comes between two looks on a busy machine; some
+    // take 3 GiB without a limit.
+    assert.ok(most - before.bytes < 2 ** 30, `${name}: ${most - before.bytes} bytes more`);
   }
 });
 
