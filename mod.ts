@@ -5,7 +5,7 @@
  *     const tokens = await tokenize("photo.jpg");
  *     const image = await detokenize(tokens);
  */
-export { convert, detokenize, type Image, tokenize } from "./src/tokenize.ts";
+export { convert, detokenize, tokenize } from "./src/tokenize.ts";
 export { type Plan, Tokenizer } from "./src/tokenizer.ts";
 export type { FactSource, HalfInfo, ModelInfo } from "./src/info.ts";
 export type { ImageInput } from "./src/pixels.ts";
@@ -52,7 +52,7 @@ export {
   tokenFormats,
 } from "./src/tokenfile.ts";
 export { codebookSize, codesFromIndices, indicesFromCodes } from "./src/fsq.ts";
-export { readImage, type ReadImageOptions, writeImage } from "./src/media/image.ts";
+export { type Image, readImage, type ReadImageOptions, writeImage, type WriteImageOptions } from "./src/media/image.ts";
 export { framesOf, VideoFrame, type VideoFrames } from "./src/media/frames.ts";
 export { createVideo, type Rate, type VideoInfo, type VideoOptions } from "./src/media/video.ts";
 export type { VideoSink, VideoSinkOptions } from "./src/media/video.ts";

@@ -25,7 +25,7 @@ export const pictureLimits = {
    * (docs/limits.md). Default: 1, and for what is no SVG one more for each 2^22 pixels of the picture.
    */
   limitSeconds: z.number().positive().optional(),
-  /** Bytes of memory that decoding may take there. Default: 128 MiB, and for each pixel three times its samples and 12 more. */
+  /** Bytes of memory that decoding may take there. Default: 96 MiB, and for each pixel 2.5 times its samples and 8 more. */
   limitMemory: z.int().min(1).optional(),
   /** Whether SVG is drawn. It is a program: it costs what it wants, up to these limits. Default false: refused. */
   svg: z.boolean().default(false),

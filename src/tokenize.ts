@@ -3,6 +3,7 @@ import * as layout from "../ffi/layout.ts";
 import { engineFor } from "../ffi/load.ts";
 import { expected, TokenizerError } from "./errors.ts";
 import { type JobOptions, located, runJob } from "./job.ts";
+import type { Image } from "./media/image.ts";
 import { defaultModel, modelMissing, resolveModel } from "./models.ts";
 import { type ConvertOptions, convertOptions, type EncodeOptions, type OpenOptions, parse } from "./options.ts";
 import type { ImageInput } from "./pixels.ts";
@@ -37,13 +38,6 @@ export function tokenize(
     const { model = defaultModel, ...encode } = options;
     return await (await shared(model)).encode(input, encode);
   });
-}
-
-/** A picture: uint8, 3 bytes a pixel (R, G, B), row after row. */
-export interface Image {
-  readonly data: Uint8Array;
-  readonly height: number;
-  readonly width: number;
 }
 
 /**

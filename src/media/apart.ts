@@ -117,6 +117,7 @@ class Helper {
     };
     this.#child.once("error", (error) => end(messageOf(error)));
     this.#child.once("close", (code, signal) => end(signal ?? `code ${code}`));
+    if (this.#child.pid === undefined) return; // it did not start: "error" tells
     this.#child.stdin!.on("error", () => {}); // it is gone: "close" tells
     this.#child.stdout!.on("data", (chunk: Uint8Array) => this.#read(chunk));
     this.#child.unref();

@@ -17,18 +17,19 @@ export interface Decoded {
   readonly data: Uint8Array<ArrayBuffer>;
 }
 
-/** What libvips tells pictures apart by; "text" is what may be SVG, plain or compressed; undefined is nothing that sharp reads. */
-export type Format = "jpeg" | "png" | "gif" | "webp" | "tiff" | "heif" | "text";
+/** What libvips tells pictures apart by, and "frames" for a WebP of several; "text" is what may be SVG, plain or compressed. */
+export type Format = "jpeg" | "png" | "gif" | "webp" | "frames" | "tiff" | "heif" | "text";
 
 /**
  * What decoding may take in a helper unless told: seconds of processor time, and bytes. SVG's time has nothing to do with its
- * pixels, and gets none for them. Of memory a pixel gets three times its samples (read, converted, handed on) and 12 bytes more.
+ * pixels, and gets none for them. Of memory a pixel gets 2.5 times its samples (read, converted, handed on) and 8 bytes more.
  */
 export function defaultLimits(about?: Metadata): { readonly seconds: number; readonly bytes: number } {
-  if (!about) return { seconds: 1, bytes: 2 ** 27 };
+  const bytes = 96 * 2 ** 20;
+  if (!about) return { seconds: 1, bytes };
   const pixels = about.height * about.width, sampleBytes = depthBytes[about.depth] ?? 8;
   const seconds = 1 + (about.format === "svg" ? 0 : pixels / 2 ** 22);
-  return { seconds, bytes: 2 ** 27 + pixels * (12 + 3 * about.channels * sampleBytes) };
+  return { seconds, bytes: bytes + pixels * (8 + 2.5 * about.channels * sampleBytes) };
 }
 const depthBytes: Readonly<Record<string, number>> = { uchar: 1, ushort: 2, short: 2, uint: 4, float: 4 };
 
@@ -39,12 +40,14 @@ const floatRange = [-1, 2] as const;
 /** Pixels that are converted at once through a profile. */
 const slabPixels = 1 << 22;
 
+/** Undefined for what sharp does not read. */
 export function formatOf(bytes: Uint8Array): Format | undefined {
   const head = Array.from(bytes.subarray(0, 12), (byte) => String.fromCharCode(byte)).join("");
   if (head.startsWith("\xff\xd8\xff")) return "jpeg";
   if (head.startsWith("\x89PNG\r\n\x1a\n")) return "png";
   if (head.startsWith("GIF8")) return "gif";
-  if (head.startsWith("RIFF") && head.endsWith("WEBP")) return "webp";
+  // Ref: WebP's container: the flags of an extended header, bit 1 for an animation.
+  if (head.startsWith("RIFF") && head.endsWith("WEBP")) return bytes[15] === 0x58 && bytes[20]! & 2 ? "frames" : "webp";
   if (/^(II[*+]\0|MM\0[*+])/.test(head)) return "tiff";
   if (head.slice(4, 8) === "ftyp") return "heif";
   // Ref: librsvg's test in libvips: the first 1000 bytes are text with "<svg" in them, unless they are gzip's.
