@@ -11,9 +11,9 @@ export { cancelled };
 
 export interface JobOptions {
   /** Ends the work soon after it fires, with code CANCELLED; the error's cause is the signal's reason. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** Called now and then with the part of the work that is done, 0 to 1. */
-  onProgress?: (part: number) => void;
+  onProgress?: ((part: number) => void) | undefined;
 }
 
 const progressEveryMs = 50;
