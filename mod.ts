@@ -9,6 +9,7 @@ export { convert, detokenize, type Image, tokenize } from "./src/tokenize.ts";
 export { type Plan, Tokenizer } from "./src/tokenizer.ts";
 export type { FactSource, HalfInfo, ModelInfo } from "./src/info.ts";
 export type { ImageInput } from "./src/pixels.ts";
+export type { BytesSource } from "./src/inputs.ts";
 export type {
   AutoencodeOptions,
   DecodeOptions,

@@ -44,9 +44,9 @@ export const pictureLimits = {
 } satisfies Fields<PictureLimits>;
 
 /** What readImage takes of the options of a call that reads pictures. */
-export function readOptionsOf<O extends PictureLimits & { signal?: AbortSignal | undefined }>(
-  { limitPixels, limitSeconds, limitMemory, svg, signal }: O,
-) {
+export function readOptionsOf(
+  { limitPixels, limitSeconds, limitMemory, svg, signal }: z.output<typeof autoencodeOptions>,
+): z.output<z.ZodObject<typeof pictureLimits>> & { signal: AbortSignal | undefined } {
   return { limitPixels, limitSeconds, limitMemory, svg, signal };
 }
 
