@@ -10,11 +10,10 @@ import { dirname, join } from "node:path";
 import process from "node:process";
 import repl from "node:repl";
 import { pathToFileURL } from "node:url";
-import { inspect } from "node:util";
 import { printable, TokenizerError } from "../../mod.ts";
 import { complete } from "./complete.ts";
 import { importName, Incomplete, rewrite } from "./rewrite.ts";
-import { Screen } from "./screen.ts";
+import { sayFailure, Screen } from "./screen.ts";
 import { Session } from "./session.ts";
 
 const globals = globalThis as unknown as Record<string, unknown>;
@@ -32,13 +31,6 @@ async function evaluate(source: string): Promise<unknown> {
   for (const name of names) if (!(name in globals)) globals[name] = undefined;
   const result = await ((0, eval)(code) as Promise<{ value: unknown } | undefined>);
   return await result?.value;
-}
-
-function sayFailure(error: unknown): string {
-  if (error instanceof TokenizerError) return printable(`${error.code}: ${error.message}`);
-  if (error instanceof SyntaxError) return printable(`SyntaxError: ${error.message}`);
-  const said = error instanceof Error ? error.stack ?? error.message : `thrown: ${inspect(error)}`;
-  return said.split("\n").map(printable).join("\n");
 }
 
 // ---------------------------------------------------------------- without a terminal

@@ -84,7 +84,21 @@ export class Screen {
 
 /** A value as text. Where it holds what a terminal would obey, that is shown escaped and the colours are left out. */
 function textOf(value: unknown, colors: boolean): string {
-  const options = { maxArrayLength: 8, depth: 3 }, plain = inspect(value, options);
-  const safe = plain.split("\n").map(printable).join("\n");
+  if (value instanceof Error && printable(value.message) !== value.message) return sayFailure(value);
+  const options = { maxArrayLength: 8, depth: 3 }, plain = inspect(value, options), safe = printableLines(plain);
   return safe === plain ? inspect(value, { ...options, colors }) : safe;
+}
+
+/** What was thrown, in text that a terminal may show. */
+export function sayFailure(error: unknown): string {
+  if (error instanceof ctok.TokenizerError) return printable(`${error.code}: ${error.message}`);
+  if (error instanceof SyntaxError) return printable(`SyntaxError: ${error.message}`);
+  if (!(error instanceof Error)) return printableLines(`thrown: ${inspect(error)}`);
+  // The message's own lines would look like others.
+  const frames = (error.stack ?? "").replace(error.message, "").split("\n").filter((line) => /^\s+at /.test(line));
+  return [`${error.name}: ${error.message}`, ...frames].map(printable).join("\n");
+}
+
+function printableLines(text: string): string {
+  return text.split("\n").map(printable).join("\n");
 }

@@ -199,9 +199,9 @@ test("names from the disk: completed as one string, listed without what a termin
     terminal.type('await load("b');
     for (let isListed = false; !isListed;) { // the second Tab in a row lists; two in one read are text
       terminal.type("\t");
-      isListed = await terminal.waitFor(/b2\.png/, 500).then((text) => all += text, () => "") !== "";
+      isListed = await terminal.waitFor(/b2\.png[^]*ctok> await load\("b/, 500).then((text) => all += text, () => "") !== "";
     }
-    terminal.type("\\x1\t");
+    terminal.type("\\x1b\t");
     all += await terminal.waitFor(/title\\x07\.png/);
     all += await terminal.line('")');
     assert.match(all, /IMAGE: b\\x1b\]0;title\\x07\.png/);
@@ -232,8 +232,7 @@ test("what a token file says of itself reaches the terminal escaped", async () =
       "t.latent",
       "throw t.origin.model",
       "throw new Error(t.origin.model)",
-      "Object.assign(new Error(t.origin.model), { stack: t.origin.model })",
-      "new (class { [Symbol.for('nodejs.util.inspect.custom')]() { return t.origin.model; } })()",
+      "new Error(t.origin.model)",
     ];
     // deno-lint-ignore no-control-regex
     const obeyed = /\x1b\]|\x1b\[2J|\x9b|\u202e|\nx -> y/;
@@ -246,7 +245,7 @@ test("what a token file says of itself reaches the terminal escaped", async () =
     for (const line of lines.slice(1)) {
       const { stdout, stderr } = await pipe(["repl"], `${lines[0]}\n${line}\n`);
       assert.doesNotMatch(stdout + stderr, obeyed, line);
-      assert.match(stdout + stderr, /\\x1b/, line);
+      assert.match(stdout + stderr, /\\x1b/i, line);
     }
   }));
 
