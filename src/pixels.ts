@@ -27,7 +27,7 @@ interface PixelSize {
   readonly width: number;
 }
 
-export interface ReadOptions {
+export interface PixelReading {
   readonly isVideo: boolean;
   readonly pictures: PictureOptions;
   readonly allowNonFinite: boolean;
@@ -46,7 +46,7 @@ type One = Pixels | (() => Promise<Pixels>);
  * be submitted or sliced before anything is awaited; a batch joined. Files and encoded bytes give a promise.
  * Errors: FILE_MISSING, IMAGE, SHAPE, VALUE, ARGUMENT, MEMORY, CANCELLED.
  */
-export function readPixels(input: ImageInput | readonly ImageInput[], o: ReadOptions): Pixels | Promise<Pixels> {
+export function readPixels(input: ImageInput | readonly ImageInput[], o: PixelReading): Pixels | Promise<Pixels> {
   if (!Array.isArray(input)) {
     const one = takeOne(input as ImageInput, "input", o);
     return typeof one === "function" ? one() : one;
@@ -78,11 +78,11 @@ async function readRest(
 /** Pictures put one behind the other. The first whose size is known decides it for all, and whether all are admitted. */
 class Batch {
   readonly #counts: readonly number[];
-  readonly #options: ReadOptions;
+  readonly #options: PixelReading;
   #first: { i: number; size: PixelSize } | undefined;
   #bytes = new Uint8Array(0);
 
-  constructor(all: readonly One[], options: ReadOptions) {
+  constructor(all: readonly One[], options: PixelReading) {
     this.#counts = all.map((one) => typeof one === "function" ? 1 : one.request.batch);
     this.#options = options;
   }
@@ -125,7 +125,7 @@ export function sliceFrames({ bytes, request }: Pixels, from: number, to: number
   };
 }
 
-function takeOne(input: ImageInput, name: string, o: ReadOptions): One {
+function takeOne(input: ImageInput, name: string, o: PixelReading): One {
   const { isVideo, pictures } = o;
   const wanted = isVideo
     ? "uint8 [(B,) T, H, W, 3] or float32 [(B,) 3, T, H, W]"
@@ -146,7 +146,7 @@ function takeOne(input: ImageInput, name: string, o: ReadOptions): One {
   return pixelsOf(input, name, wanted, o);
 }
 
-function pixelsOf(input: TensorLike, name: string, wanted: string, { isVideo, allowNonFinite }: ReadOptions): Pixels {
+function pixelsOf(input: TensorLike, name: string, wanted: string, { isVideo, allowNonFinite }: PixelReading): Pixels {
   const tensor = tensorOf(name, input), rank = isVideo ? 5 : 4;
   const shape = tensor.shape.length === rank - 1 ? [1, ...tensor.shape] : tensor.shape;
   const colours = tensor.dtype === "uint8" ? shape.at(-1) : tensor.dtype === "float32" ? shape[1] : undefined;

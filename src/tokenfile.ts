@@ -37,6 +37,16 @@ export interface SaveOptions extends StoreOptions {
   format?: TokenFormat;
 }
 
+export interface LoadOptions {
+  /** Ends the reading with code CANCELLED, also while a pipe gives nothing. */
+  signal?: AbortSignal | undefined;
+}
+
+export interface LoadOptions {
+  /** Ends the reading with code CANCELLED, also while a pipe gives nothing. */
+  signal?: AbortSignal | undefined;
+}
+
 /** Of a file that is read whole. */
 const mostBytes = 2 ** 31;
 
@@ -98,7 +108,7 @@ export async function saveTokens(path: string, tokens: Tokens, options: SaveOpti
 export async function loadTokens(
   source: BytesSource,
   fallback?: FallbackOrigin,
-  { signal }: { signal?: AbortSignal | undefined } = {},
+  { signal }: LoadOptions = {},
 ): Promise<Tokens> {
   const taken = takeBytes("tokens", source);
   const slices = decoding(await taken.read(signal), taken.name, fallback);

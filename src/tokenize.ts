@@ -97,6 +97,16 @@ function raced<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise
   });
 }
 
+export interface TokenizeOptions extends EncodeOptions {
+  /** An embedded model's name, or a model's path. Default: nano-DI8x8. */
+  model?: string | undefined;
+}
+
+export interface TokenizeOptions extends EncodeOptions {
+  /** An embedded model's name, or a model's path. Default: nano-DI8x8. */
+  model?: string | undefined;
+}
+
 /**
  * Pixels to tokens with an embedded model (nano-DI8x8 unless `model` says another) or any other.
  * The four models used last stay open; use Tokenizer.open to decide that yourself. Pixels and bytes are copied before the call
@@ -104,7 +114,7 @@ function raced<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise
  */
 export function tokenize(
   input: ImageInput | readonly ImageInput[],
-  options: EncodeOptions & { model?: string } = {},
+  options: TokenizeOptions = {},
 ): Promise<Tokens> {
   return located(async () => {
     const { model = defaultModel, ...encode } = Object(options) as typeof options;
@@ -131,6 +141,16 @@ export interface Image extends Tensor<"uint8"> {
   readonly width: number;
 }
 
+export interface DetokenizeOptions extends JobOptions {
+  /** An embedded model's name, or a model's path. Default: the model that the tokens name. */
+  model?: string | undefined;
+}
+
+export interface DetokenizeOptions extends JobOptions {
+  /** An embedded model's name, or a model's path. Default: the model that the tokens name. */
+  model?: string | undefined;
+}
+
 /**
  * Tokens of one picture back to pixels, with the model that they name (or `model`). Takes what tokenize or encode returned, or
  * a token file: its path, `file:` URL, bytes or Blob. What it gives writeImage, psnr and encode take.
@@ -139,7 +159,7 @@ export interface Image extends Tensor<"uint8"> {
  */
 export function detokenize(
   tokens: Tokens | BytesSource,
-  options: JobOptions & { model?: string } = {},
+  options: DetokenizeOptions = {},
 ): Promise<Image> {
   return located(async () => {
     const { model, ...decode } = Object(options) as typeof options;

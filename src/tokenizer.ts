@@ -13,7 +13,7 @@ import { type JobOptions, located, locatedSync, runJob } from "./job.ts";
 import { framesOf, type VideoFrame } from "./media/frames.ts";
 import { resolveModel } from "./models.ts";
 import * as options from "./options.ts";
-import { type ImageInput, type Pixels, type ReadOptions, readPixels, sliceFrames } from "./pixels.ts";
+import { type ImageInput, type PixelReading, type Pixels, readPixels, sliceFrames } from "./pixels.ts";
 import { asTokenParts, kindName, type OutputTensor, Runner } from "./runner.ts";
 import {
   checkIterable,
@@ -298,7 +298,7 @@ export class Tokenizer implements AsyncDisposable {
 
   // -------------------------------------------------------------- inside
   /** How the pixels of a call are read. */
-  #reading(o: z.output<typeof options.autoencodeOptions>, admit: ReadOptions["admit"]): ReadOptions {
+  #reading(o: z.output<typeof options.autoencodeOptions>, admit: PixelReading["admit"]): PixelReading {
     return { isVideo: this.info.isVideo, pictures: options.readOptionsOf(o), allowNonFinite: o.allowNonFinite, admit };
   }
 
@@ -308,7 +308,7 @@ export class Tokenizer implements AsyncDisposable {
     window: number,
     o: { maxMemory?: number | undefined },
     heldOf = (windows: number) => windows,
-  ): ReadOptions["admit"] {
+  ): PixelReading["admit"] {
     return (size) => {
       const num_held = heldOf(Math.ceil(size.frames / window));
       this.#runner.plan({ ...size, ...task, frames: Math.min(size.frames, window), num_held, ...limitOf(o) });

@@ -134,7 +134,10 @@ test(
     assert.equal((await loadTokens(join(dir, "named.safetensors"))).origin.source, "Cosmos-Tokenizer-CI8x8");
     assert.ok(!(await readFile(join(dir, "named.safetensors"))).includes(fixtures), "no path of this machine");
     const { stderr } = await ctokEnds(3, ["decode", "named.safetensors", "--out", "x.png"], { cwd: dir });
-    assert.match(stderr, /named\.safetensors: its model Cosmos-Tokenizer-CI8x8 .* cannot be opened, --model can name another/);
+    assert.match(
+      stderr,
+      /named\.safetensors: its model Cosmos-Tokenizer-CI8x8 .* cannot be opened, --model can name another/,
+    );
     await ctokEnds(0, ["decode", "named.safetensors", "--model", model, "--out", "x.png"], { cwd: dir });
     await ctokEnds(0, ["encode", "p.png", "--model", model, "--store-path", "--out", "t.safetensors"], { cwd: dir });
     const { latent, origin } = await loadTokens(join(dir, "t.safetensors"));
