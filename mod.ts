@@ -5,17 +5,20 @@
  *     const tokens = await tokenize("photo.jpg");
  *     const image = await detokenize(tokens);
  */
-export { convert, detokenize, tokenize } from "./src/tokenize.ts";
+export { convert, detokenize, type DetokenizeOptions, type Image, tokenize, type TokenizeOptions } from "./src/tokenize.ts";
 export { type Plan, Tokenizer } from "./src/tokenizer.ts";
 export type { FactSource, HalfInfo, ModelInfo } from "./src/info.ts";
 export type { ImageInput } from "./src/pixels.ts";
+export type { BytesSource } from "./src/inputs.ts";
 export type {
   AutoencodeOptions,
+  ConvertOptions,
   DecodeOptions,
   DecodeStreamOptions,
   EncodeOptions,
   EncodeStreamOptions,
   OpenOptions,
+  PictureLimits,
   PlanOptions,
   PlanShape,
 } from "./src/options.ts";
@@ -44,6 +47,7 @@ export {
   decodeTokens,
   encodeTokens,
   type FallbackOrigin,
+  type LoadOptions,
   loadTokens,
   type SaveOptions,
   saveTokens,
@@ -52,12 +56,12 @@ export {
   tokenFormats,
 } from "./src/tokenfile.ts";
 export { codebookSize, codesFromIndices, indicesFromCodes } from "./src/fsq.ts";
-export { type Image, readImage, type ReadImageOptions, writeImage, type WriteImageOptions } from "./src/media/image.ts";
+export { readImage, type ReadImageOptions, writeImage, type WriteImageOptions } from "./src/media/image.ts";
 export { framesOf, VideoFrame, type VideoFrames } from "./src/media/frames.ts";
 export { createVideo, type Rate, type VideoInfo, type VideoOptions } from "./src/media/video.ts";
 export type { VideoSink, VideoSinkOptions } from "./src/media/video.ts";
 export { detectGraphics, drawPicture, type Graphics, graphicsKinds } from "./src/graphics.ts";
-export { contactSheet, latentTiles, sideBySide, tokenMap } from "./src/pictures.ts";
+export { contactSheet, type ContactSheetOptions, latentTiles, sideBySide, tokenMap } from "./src/pictures.ts";
 export { codebookUse, psnr, ssim } from "./src/metrics.ts";
 export {
   type ChannelMoments,

@@ -1,10 +1,9 @@
 /**
- * Writes docs/api.md: the public API as its docstrings tell it, from `deno doc mod.ts`, one heading for each export. Options
- * are zod schemas, whose comments deno doc does not see, so their declarations are quoted from the source.
+ * Writes docs/api.md: the public API as its docstrings tell it, from `deno doc mod.ts`, one heading for each export.
  * Run: npm run docs. A test compares the file with what this makes of the sources.
  */
 import { execFileSync } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
@@ -37,17 +36,6 @@ function itemsOf(text: string): Item[] {
   });
 }
 
-const schemas = new Map<string, string>();
-
-/** The declaration of a zod schema as it stands in the source, with its comments. */
-function schemaOf(file: string, name: string): string {
-  const source = schemas.get(file) ?? readFileSync(join(root, file), "utf8");
-  schemas.set(file, source);
-  const found = new RegExp(`^(?:export )?const ${name} = (z\\.strictObject\\(.*?\\));$`, "ms").exec(source);
-  if (!found) throw new Error(`${file}: expected a zod schema named ${name}, found none`);
-  return found[1]!;
-}
-
 const indentOf = (line: string) => /^ */.exec(line)![0].length;
 
 /** Prose as it stands, for Markdown: [, < and * are text there. */
@@ -55,8 +43,7 @@ const prose = (text: string) => text.split(/(`[^`]*`)/).map((t, i) => i % 2 ? t 
 
 function render({ kind, name, file, lines }: Item): string {
   const [signature = "", ...rest] = lines;
-  const schema = /z\.input<typeof (\w+)>/.exec(signature)?.[1];
-  const out = [`### ${name}`, "", ...(schema ? ["```text", schemaOf(file, schema), "```"] : ["```text", signature, "```"])];
+  const out = [`### ${name}`, "", "```text", signature, "```"];
   // Of a class or interface the doc ends at the first empty line; then come members, their own docs one step further in.
   const hasMembers = kind === "class" || kind === "interface", end = rest.indexOf("");
   const head = hasMembers && end >= 0 ? rest.slice(0, end) : rest, members: string[] = [];

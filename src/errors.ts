@@ -59,6 +59,7 @@ export function expected(name: string, wanted: string, found: unknown, code: Err
   return new TokenizerError(code, `${name}: expected ${wanted}, found ${shown(found)}`);
 }
 
+/** What work that was ended by a signal is told; the cause is the signal's reason. */
 export function cancelled(signal: AbortSignal): TokenizerError {
   return new TokenizerError("CANCELLED", "the work was cancelled by its AbortSignal", { cause: signal.reason });
 }

@@ -5,15 +5,16 @@
 import { status } from "../ffi/layout.ts";
 import { LibraryMissing } from "../ffi/load.ts";
 import { type Engine, type JobInfo, NativeFailure } from "../ffi/native.ts";
-import { cancelled, type ErrorCode, TokenizerError } from "./errors.ts";
-
-export { cancelled };
+import { cancelled, type ErrorCode, messageOf, TokenizerError } from "./errors.ts";
 
 export interface JobOptions {
-  /** Ends the work soon after it fires, with code CANCELLED; the error's cause is the signal's reason. */
-  signal?: AbortSignal;
-  /** Called now and then with the part of the work that is done, 0 to 1. */
-  onProgress?: (part: number) => void;
+  /** Ends the call as soon as it fires, with code CANCELLED; the error's cause is the signal's reason. */
+  signal?: AbortSignal | undefined;
+  /**
+   * Called now and then with the part of the work that is done, 0 to 1. What it throws, or rejects with where it is async, ends
+   * the call with code ARGUMENT and that as the cause.
+   */
+  onProgress?: ((part: number) => void) | undefined;
 }
 
 const progressEveryMs = 50;
@@ -56,41 +57,142 @@ function relocate(thrown: unknown, site: Error): TokenizerError {
   return error;
 }
 
+/** What else a job needs. */
+export interface JobEnds {
+  /** Takes back what a job did that ended well all the same after it was stopped. */
+  readonly undo?: (info: JobInfo) => void;
+  /** What the job does stays, so the answer waits for its end and tells which it was: done is done, also after an abort. */
+  readonly isLasting?: boolean;
+  /** Sees a promise that settles when the native job has ended and is released, which may be after the call was answered. */
+  readonly hold?: (ended: Promise<unknown>) => void;
+}
+
 /**
- * Submits, waits, and gives what `finish` makes of the ended job; the native job is released on every path.
- * A job that ended before the signal could stop it still counts as cancelled, and `finish` may then undo it.
+ * Submits, waits, and gives what `finish` makes of the ended job; the native job is released on every path. An abort is
+ * answered at once, while the native thread finishes the step that it is at; so is a callback that throws. A job that ended
+ * before the signal could stop it still counts as cancelled, unless it is lasting.
  */
 export async function runJob<T>(
   engine: Engine,
   submit: () => number,
   finish: (info: JobInfo, job: number) => T,
   options: JobOptions = {},
-  undo: (info: JobInfo) => void = () => {},
+  ends: JobEnds = {},
 ): Promise<T> {
   const { signal, onProgress } = options;
   if (signal?.aborted) throw cancelled(signal);
   const job = submit();
-  const ended = engine.ended(job);
-  const abort = () => engine.cancel(job);
+  const stopped = Promise.withResolvers<never>();
+  stopped.promise.catch(() => {}); // not every way on waits for it
+  let isStopped = false;
+  const stop = (why: TokenizerError) => {
+    if (isStopped) return;
+    isStopped = true;
+    stopped.reject(why);
+    if (isHeld) engine.cancel(job);
+  };
+  const abort = () => stop(cancelled(signal!));
   signal?.addEventListener("abort", abort, { once: true });
-  const ticker = onProgress && setInterval(() => {
+  const progress = onProgress && new Progress(onProgress, stop);
+  const ticker = progress && setInterval(() => {
     const { steps_done, num_steps } = engine.query(job);
-    onProgress(num_steps ? steps_done / num_steps : 0);
+    progress.tell(num_steps ? steps_done / num_steps : 0);
   }, progressEveryMs);
-  try {
-    const info = await ended;
-    if (signal?.aborted) {
-      undo(info);
-      throw cancelled(signal);
+  const isKept = () => ends.isLasting === true && signal?.aborted === true; // and so not taken back
+  let isHeld = true;
+  const ended = engine.ended(job).then(async (info) => {
+    clearInterval(ticker);
+    try {
+      if (isStopped && !isKept()) await stopped.promise;
+      const result = finish(info, job);
+      await Promise.race([stopped.promise, progress?.end()]).catch((why) => isKept() || Promise.reject(why));
+      return result;
+    } catch (error) {
+      if (isStopped) ends.undo?.(info);
+      throw error;
     }
-    const result = finish(info, job);
-    onProgress?.(1);
-    return result;
+  }).finally(() => {
+    isHeld = false;
+    engine.release(job);
+  });
+  ends.hold?.(ended);
+  try {
+    return await (ends.isLasting ? ended : Promise.race([ended, stopped.promise]));
   } catch (error) {
-    throw signal?.aborted ? cancelled(signal) : error;
+    throw isStopped ? await stopped.promise : error;
   } finally {
     clearInterval(ticker);
     signal?.removeEventListener("abort", abort);
-    engine.release(job);
+  }
+}
+
+/** Tells a caller's callback how far work is. What it throws or rejects with goes to `fail`, and it is not called again. */
+class Progress {
+  readonly #callback: (part: number) => unknown;
+  readonly #fail: (why: TokenizerError) => void;
+  readonly #pending = new Set<Promise<void>>();
+  #hasFailed = false;
+
+  constructor(callback: (part: number) => unknown, fail: (why: TokenizerError) => void) {
+    this.#callback = callback;
+    this.#fail = (why) => {
+      this.#hasFailed = true;
+      fail(why);
+    };
+  }
+
+  tell(part: number): void {
+    if (this.#hasFailed) return;
+    const refuse = (cause: unknown) => {
+      const message = `options.onProgress: expected a function that does not throw, found ${messageOf(cause)}`;
+      this.#fail(new TokenizerError("ARGUMENT", message, { cause }));
+    };
+    try {
+      const answer = this.#callback(part);
+      if (typeof (answer as PromiseLike<unknown> | undefined)?.then !== "function") return;
+      const pending: Promise<void> = Promise.resolve(answer).then(() => {}, refuse).finally(() =>
+        this.#pending.delete(pending)
+      );
+      this.#pending.add(pending);
+    } catch (cause) {
+      refuse(cause);
+    }
+  }
+
+  /** Tells that all is done, and waits for async callbacks, whose failure is the call's too. */
+  async end(): Promise<void> {
+    this.tell(1);
+    await Promise.all(this.#pending);
+  }
+}
+
+/** What comes from `source`, while an abort is answered at once: also where the next item never comes. */
+export async function* abortable<T>(source: AsyncIterable<T> | Iterable<T>, signal?: AbortSignal): AsyncGenerator<T> {
+  if (!signal) return yield* source;
+  const iterator = Symbol.asyncIterator in source ? source[Symbol.asyncIterator]() : source[Symbol.iterator]();
+  let refuse: ((why: TokenizerError) => void) | undefined; // of the item that is waited for
+  const abort = () => refuse?.(cancelled(signal));
+  signal.addEventListener("abort", abort);
+  let isDone = false;
+  try {
+    while (true) {
+      if (signal.aborted) throw cancelled(signal);
+      // Note: not Promise.race with one promise of the signal, which would keep every item until it settles.
+      const next = await new Promise<IteratorResult<T>>((resolve, reject) => {
+        refuse = reject;
+        Promise.try(() => iterator.next()).then(resolve, reject);
+      });
+      isDone = next.done === true;
+      if (isDone) return;
+      yield next.value;
+    }
+  } catch (error) {
+    isDone = !signal.aborted; // a source that threw has ended
+    throw error;
+  } finally {
+    signal.removeEventListener("abort", abort);
+    const closing = isDone ? undefined : Promise.try(() => iterator.return?.());
+    if (signal.aborted) closing?.catch(() => {}); // may wait for what never comes
+    else await closing;
   }
 }

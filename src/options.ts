@@ -1,7 +1,16 @@
-/** What callers may pass, as zod schemas, and the one way in which a wrong option is reported. */
+/**
+ * What callers may pass: each options type as an interface, whose comments are what editors and declarations show, and beside
+ * it the zod schema that checks it. A schema without a field of its interface, or with another one or type, is an error of
+ * types: `satisfies Fields<…>` in one direction, the argument of `parse` in the other. And the one way in which a wrong option
+ * is reported.
+ */
 import { z } from "zod";
 import { TokenizerError } from "./errors.ts";
+import type { JobOptions } from "./job.ts";
 import { isAspect, isFraction } from "./origin.ts";
+
+/** The schemas of an interface's fields. */
+export type Fields<T> = { readonly [K in keyof Required<T>]: z.ZodType<unknown, T[K]> };
 
 export const signal = z.custom<AbortSignal>((v) => v instanceof AbortSignal, "expected an AbortSignal").optional();
 const onProgress = z.custom<(part: number) => void>((v) => typeof v === "function", "expected a function").optional();
@@ -10,168 +19,242 @@ const maxMemory = z.int().min(1).optional();
 
 /** What `limitPixels` is unless given. */
 export const mostPixels = 16383 ** 2;
-/**
- * Largest picture, or frame of a video, that is taken: height × width in pixels. A larger one is refused by what its header
- * says, before memory is taken. Default 16383², as sharp's own.
- */
+/** Of every `limitPixels`. A larger picture is refused by what its header says, before memory is taken. */
 export const limitPixels = z.int().min(1).default(mostPixels);
 
-/** Of a picture that is read. All that keep a stranger's picture from costing more than it should; signal aside. */
-export const pictureLimits = {
+/** Of a picture that is read: all that keep a stranger's picture from costing more than it should. */
+export interface PictureLimits {
   /** Largest picture taken, height × width in pixels; a larger one is refused by its header. Default 16383², as sharp's own. */
-  limitPixels,
+  limitPixels?: number | undefined;
   /**
    * Seconds of processor time that decoding may take, in the helper process that decodes SVG, AVIF, TIFF and what is large
    * (docs/limits.md). Default: 1, and for what is no SVG one more for each 2^22 pixels of the picture.
    */
-  limitSeconds: z.number().positive().optional(),
+  limitSeconds?: number | undefined;
   /** Bytes of memory that decoding may take there. Default: 96 MiB, and for each pixel 2.5 times its samples and 8 more. */
-  limitMemory: z.int().min(1).optional(),
+  limitMemory?: number | undefined;
   /** Whether SVG is drawn. It is a program: it costs what it wants, up to these limits. Default false: refused. */
+  svg?: boolean | undefined;
+}
+export const pictureLimits = {
+  limitPixels,
+  limitSeconds: z.number().positive().optional(),
+  limitMemory: z.int().min(1).optional(),
   svg: z.boolean().default(false),
-};
+} satisfies Fields<PictureLimits>;
 
 /** What readImage takes of the options of a call that reads pictures. */
-export function readOptionsOf<O extends z.input<z.ZodObject<typeof pictureLimits>> & { signal?: AbortSignal | undefined }>(
-  { limitPixels, limitSeconds, limitMemory, svg, signal }: O,
-) {
+export function readOptionsOf(
+  { limitPixels, limitSeconds, limitMemory, svg, signal }: z.output<typeof autoencodeOptions>,
+): z.output<z.ZodObject<typeof pictureLimits>> & { signal: AbortSignal | undefined } {
   return { limitPixels, limitSeconds, limitMemory, svg, signal };
 }
 
 export type Device = "auto" | "cpu" | "cuda" | `cuda:${number}`;
 const expectedDevice = 'expected "auto", "cpu", "cuda" or "cuda:1"';
 
-export const openOptions = z.strictObject({
+export interface OpenOptions extends JobOptions {
   /**
-   * Where to compute. "cuda" is the first GPU and "cuda:1" the second; "auto" takes the first GPU that can be used, otherwise
-   * the CPU (also where `kernels` names some of the CPU's).
+   * Where to compute. "cuda" is the first GPU and "cuda:1" the second; "auto", the default, takes the first GPU that can be
+   * used, otherwise the CPU (also where `kernels` names some of the CPU's).
    */
-  device: z.custom<Device>((v) => /^(auto|cpu|cuda(:\d{1,3})?)$/.test(v as string), expectedDevice).default("auto"),
+  device?: Device | undefined;
   /**
    * Arithmetic. "bf16": bfloat16 weights and activations, summed in float32; norms' statistics, softmax, latents and FSQ stay
-   * float32. "auto" is bf16 where the device multiplies it (AVX-512 BF16, a GPU of compute capability 8.0 or more), otherwise f32.
+   * float32. "auto", the default, is bf16 where the device multiplies it (AVX-512 BF16, a GPU of compute capability 8.0 or
+   * more), otherwise f32.
    */
-  precision: z.enum(["auto", "f32", "bf16"]).default("auto"),
+  precision?: "auto" | "f32" | "bf16" | undefined;
   /** Opens one half alone, which takes half of the memory. Default: every half that the checkpoint holds. */
-  half: z.enum(["encoder", "decoder"]).optional(),
-  /** The model's name, checked against its tensors. Default: the last part of the path. */
-  name: z.string().min(1).max(63).optional(),
-  /** FSQ levels, level 0 least significant, where a checkpoint does not say. */
-  fsqLevels: z.array(z.int().min(2).max(65535)).min(1).max(8).optional(),
-  /** Compression factors of a video checkpoint that carries unused convolutions under a name that does not tell; otherwise checked. */
-  spatialFactor: z.int().min(2).max(256).optional(),
-  temporalFactor: z.int().min(1).max(256).optional(),
-  /** Threads that compute for this model on the CPU, of the one pool that all models share: at most one for each processor, the default. */
-  threads: z.int().min(1).max(256).optional(),
+  half?: "encoder" | "decoder" | undefined;
+  /** The model's name, 1 to 63 characters, checked against its tensors. Default: the last part of the path. */
+  name?: string | undefined;
+  /** FSQ levels, level 0 least significant, where a checkpoint does not say: 1 to 8 of them, each 2 to 65535. */
+  fsqLevels?: number[] | undefined;
+  /**
+   * Pixels of one token each way, 2 to 256, of a video checkpoint that carries unused convolutions under a name that does not
+   * tell; otherwise checked.
+   */
+  spatialFactor?: number | undefined;
+  /** Frames of one token after the first, 1 to 256, of such a checkpoint. */
+  temporalFactor?: number | undefined;
+  /**
+   * Threads that compute for this model on the CPU, 1 to 256, of the one pool that all models share: at most one for each
+   * processor, the default.
+   */
+  threads?: number | undefined;
   /**
    * Bytes that the weights and one request may take together: `totalBytes` in `plan`. More is refused with MEMORY, which names
    * both numbers, before anything is allocated; of a stream, the chunk that would pass it. Default: what the device has.
    */
-  maxMemory,
-  /** Kernels of the CPU to use; the default takes the best that the processor has. */
-  kernels: z.enum(["auto", "reference", "generic", "avx2", "avx512", "avx512_bf16"]).default("auto"),
-  signal,
-  onProgress,
-});
-export type OpenOptions = z.input<typeof openOptions>;
+  maxMemory?: number | undefined;
+  /** Kernels of the CPU to use; "auto", the default, takes the best that the processor has. */
+  kernels?: "auto" | "reference" | "generic" | "avx2" | "avx512" | "avx512_bf16" | undefined;
+}
+export const openOptions = z.strictObject(
+  {
+    device: z.custom<Device>((v) => /^(auto|cpu|cuda(:\d{1,3})?)$/.test(v as string), expectedDevice).default("auto"),
+    precision: z.enum(["auto", "f32", "bf16"]).default("auto"),
+    half: z.enum(["encoder", "decoder"]).optional(),
+    name: z.string().min(1).max(63).optional(),
+    fsqLevels: z.array(z.int().min(2).max(65535)).min(1).max(8).optional(),
+    spatialFactor: z.int().min(2).max(256).optional(),
+    temporalFactor: z.int().min(1).max(256).optional(),
+    threads: z.int().min(1).max(256).optional(),
+    maxMemory,
+    kernels: z.enum(["auto", "reference", "generic", "avx2", "avx512", "avx512_bf16"]).default("auto"),
+    signal,
+    onProgress,
+  } satisfies Fields<OpenOptions>,
+);
 
-export const encodeOptions = z.strictObject({
-  /** Also return the continuous vector before FSQ. Discrete models. */
-  preQuant: z.boolean().default(false),
-  /** Frames of a window of a video; default 17, as the public tokenizer. */
-  window: z.int().min(1).max(1 << 20).optional(),
-  /** Of pictures and frames read from files: see readImage. */
-  ...pictureLimits,
+export interface AutoencodeOptions extends JobOptions, PictureLimits {
+  /** Frames of a window of a video, 1 to 2^20; default 17, as the public tokenizer. */
+  window?: number | undefined;
   /** As for `Tokenizer.open`, for this call; the smaller one counts. */
-  maxMemory,
-  signal,
-  onProgress,
-});
-export type EncodeOptions = z.input<typeof encodeOptions>;
+  maxMemory?: number | undefined;
+  /**
+   * Whether float32 pixels may be NaN or infinite. Default false: the first one is an error, VALUE with its position as
+   * `detail`. Such pixels spoil the codes of all tokens that they reach, while the indices look like any others.
+   */
+  allowNonFinite?: boolean | undefined;
+}
+const window = z.int().min(1).max(1 << 20).optional();
+const allowNonFinite = z.boolean().default(false);
+export const autoencodeOptions = z.strictObject(
+  { window, ...pictureLimits, maxMemory, allowNonFinite, signal, onProgress } satisfies Fields<AutoencodeOptions>,
+);
 
-export const decodeOptions = z.strictObject({
-  /** "float32": [B, 3, H, W], not clamped. "uint8": [B, H, W, 3], clamped and rounded. */
-  dtype: z.enum(["float32", "uint8"]).default("float32"),
-  /** Whether tokens that know their picture's size decode to that size, without the padding. */
-  crop: z.boolean().default(true),
+export interface EncodeOptions extends AutoencodeOptions {
+  /** Whether to return also the continuous vector before FSQ. Discrete models. Default false. */
+  preQuant?: boolean | undefined;
+}
+export const encodeOptions = z.strictObject(
+  { ...autoencodeOptions.shape, preQuant: z.boolean().default(false) } satisfies Fields<EncodeOptions>,
+);
+
+export interface DecodeOptions extends JobOptions {
+  /** "float32", the default: [B, 3, H, W], not clamped. "uint8": [B, H, W, 3], clamped and rounded. */
+  dtype?: "float32" | "uint8" | undefined;
+  /** Whether tokens that know their picture's size decode to that size, without the padding. Default true. */
+  crop?: boolean | undefined;
   /** As for `Tokenizer.open`, for this call; of a video all decoded frames count, twice (they are gathered and joined). */
-  maxMemory,
-  signal,
-  onProgress,
-});
-export type DecodeOptions = z.input<typeof decodeOptions>;
+  maxMemory?: number | undefined;
+}
+export const decodeOptions = z.strictObject(
+  {
+    dtype: z.enum(["float32", "uint8"]).default("float32"),
+    crop: z.boolean().default(true),
+    maxMemory,
+    signal,
+    onProgress,
+  } satisfies Fields<DecodeOptions>,
+);
 
-export const jobOptions = z.strictObject({ signal, onProgress });
-export const convertOptions = z.strictObject({
+export interface ConvertOptions extends JobOptions {
   /** The model's name in the new file. Default: as Tokenizer.open finds it. */
-  name: openOptions.shape.name,
-  signal,
-  onProgress,
-});
-export type ConvertOptions = z.input<typeof convertOptions>;
-export const autoencodeOptions = z.strictObject({
-  window: encodeOptions.shape.window,
-  ...pictureLimits,
-  maxMemory,
-  signal,
-  onProgress,
-});
-export type AutoencodeOptions = z.input<typeof autoencodeOptions>;
+  name?: string | undefined;
+}
+export const convertOptions = z.strictObject(
+  { name: openOptions.shape.name, signal, onProgress } satisfies Fields<ConvertOptions>,
+);
 
-const attentionFrames = z.int().min(1).max(1 << 20).optional();
-export const encodeStreamOptions = z.strictObject({
-  /** Cut into windows of so many frames that do not see each other, instead of one seamless sequence. */
-  window: encodeOptions.shape.window,
+export interface EncodeStreamOptions {
+  /** Cut into windows of so many frames, 1 to 2^20, that do not see each other, instead of one seamless sequence. */
+  window?: number | undefined;
   /** Frames computed at once: a multiple of the temporal factor; default 8. More is faster and takes more memory. */
-  chunkFrames: z.int().min(1).max(1 << 20).optional(),
+  chunkFrames?: number | undefined;
   /** Token frames that the temporal attention of a frame sees, itself included. Default: all of the past. */
-  attentionFrames,
-  preQuant: z.boolean().default(false),
+  attentionFrames?: number | undefined;
+  /** As for encode. */
+  preQuant?: boolean | undefined;
   /** As for `Tokenizer.open`, for this stream; the smaller one counts. */
-  maxMemory,
+  maxMemory?: number | undefined;
   /**
    * Frames a second, such as "30000/1001": recorded with the tokens. Frames that know their times (those of framesOf) have theirs
    * recorded: a start and this rate where it fits all of them, else another one or every time.
    */
-  fps: z.string().refine(isFraction, "expected a fraction such as 30000/1001").optional(),
+  fps?: string | undefined;
   /** Width to height of a pixel, such as "16:11": recorded with the tokens. Default: square. */
-  sampleAspect: z.string().refine(isAspect, "expected a ratio such as 16:11").optional(),
-  signal,
-});
-export type EncodeStreamOptions = z.input<typeof encodeStreamOptions>;
+  sampleAspect?: string | undefined;
+  /** Ends the stream with code CANCELLED, also while it waits for a frame. */
+  signal?: AbortSignal | undefined;
+}
+const attentionFrames = z.int().min(1).max(1 << 20).optional();
+export const encodeStreamOptions = z.strictObject(
+  {
+    window,
+    chunkFrames: z.int().min(1).max(1 << 20).optional(),
+    attentionFrames,
+    preQuant: z.boolean().default(false),
+    maxMemory,
+    fps: z.string().refine(isFraction, "expected a fraction such as 30000/1001").optional(),
+    sampleAspect: z.string().refine(isAspect, "expected a ratio such as 16:11").optional(),
+    signal,
+  } satisfies Fields<EncodeStreamOptions>,
+);
 
-export const decodeStreamOptions = z.strictObject({
+export interface DecodeStreamOptions {
   /** Token frames decoded at once; default 2. */
-  chunkTokens: z.int().min(1).max(1 << 20).optional(),
-  attentionFrames,
+  chunkTokens?: number | undefined;
+  /** Token frames that the temporal attention of a frame sees, itself included. Default: all of the past. */
+  attentionFrames?: number | undefined;
   /** As for decode. */
-  crop: z.boolean().default(true),
+  crop?: boolean | undefined;
   /** As for `Tokenizer.open`, for this stream; the smaller one counts. */
-  maxMemory,
-  signal,
-});
-export type DecodeStreamOptions = z.input<typeof decodeStreamOptions>;
+  maxMemory?: number | undefined;
+  /** Ends the stream with code CANCELLED, also while it waits for a part. */
+  signal?: AbortSignal | undefined;
+}
+export const decodeStreamOptions = z.strictObject(
+  {
+    chunkTokens: z.int().min(1).max(1 << 20).optional(),
+    attentionFrames,
+    crop: z.boolean().default(true),
+    maxMemory,
+    signal,
+  } satisfies Fields<DecodeStreamOptions>,
+);
 
-export const planShape = z.strictObject({
-  batch: z.int().min(1).default(1),
-  /** Pixels, or tokens when the task is decode. */
-  /** Of a video: frames, or token frames when the task is decode. */
-  frames: z.int().min(1).default(1),
-  height: z.int().min(1),
-  width: z.int().min(1),
-});
-export type PlanShape = z.input<typeof planShape>;
-export const planOptions = z.strictObject({
-  task: z.enum(["encode", "decode", "autoencode"]).default("encode"),
-  mode: z.enum(["window", "stream", "whole"]).default("window"),
-  window: z.int().min(1).default(17),
-  chunkFrames: z.int().min(1).default(8),
-  attentionFrames,
-});
-export type PlanOptions = z.input<typeof planOptions>;
+export interface PlanShape {
+  /** Pictures or clips; default 1. */
+  batch?: number | undefined;
+  /** Of a video: frames, or token frames when the task is decode. Default 1. */
+  frames?: number | undefined;
+  /** In pixels, or in tokens when the task is decode. */
+  height: number;
+  /** As height. */
+  width: number;
+}
+const size = z.int().min(1);
+export const planShape = z.strictObject(
+  { batch: size.default(1), frames: size.default(1), height: size, width: size } satisfies Fields<PlanShape>,
+);
+
+export interface PlanOptions {
+  /** What is to be done; default "encode". */
+  task?: "encode" | "decode" | "autoencode" | undefined;
+  /** Of a video: one window of it (the default), the largest chunk of a stream, or the whole clip in one job. */
+  mode?: "window" | "stream" | "whole" | undefined;
+  /** Frames of a window; default 17. */
+  window?: number | undefined;
+  /** Frames of a stream's chunk; default 8. */
+  chunkFrames?: number | undefined;
+  /** As for encodeStream. */
+  attentionFrames?: number | undefined;
+}
+export const planOptions = z.strictObject(
+  {
+    task: z.enum(["encode", "decode", "autoencode"]).default("encode"),
+    mode: z.enum(["window", "stream", "whole"]).default("window"),
+    window: size.default(17),
+    chunkFrames: size.default(8),
+    attentionFrames,
+  } satisfies Fields<PlanOptions>,
+);
 
 /** Parses; a failure is one TokenizerError ARGUMENT that names every wrong option, what was expected and what was found. */
-export function parse<S extends z.ZodType>(schema: S, value: unknown, name: string): z.output<S> {
+export function parse<S extends z.ZodType>(schema: S, value: z.input<S>, name: string): z.output<S> {
   const result = schema.safeParse(value ?? {});
   if (result.success) return result.data;
   const problems = result.error.issues.map((issue) => {

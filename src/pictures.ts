@@ -40,13 +40,20 @@ export function sideBySide(a: TensorLike<"uint8">, b: TensorLike<"uint8">, gap =
   return new Tensor("uint8", [left.height, width, 3], out, { kind: "pixels" });
 }
 
+export interface ContactSheetOptions {
+  /** White pixels between two pictures; default 8. */
+  gap?: number | undefined;
+  /** How many times smaller each picture becomes, a whole number; default 1. */
+  shrink?: number | undefined;
+}
+
 /**
  * Pictures in rows and columns, all equally large, white gaps of `gap` pixels between them; each picture `shrink` times
  * smaller, a pixel the mean of shrink × shrink (rows and columns left over are cut). Throws SHAPE for other sizes.
  */
 export function contactSheet(
   rows: readonly (readonly TensorLike<"uint8">[])[],
-  options: { gap?: number; shrink?: number } = {},
+  options: ContactSheetOptions = {},
 ): Tensor<"uint8"> {
   const { gap = 8, shrink = 1 } = Object(options) as typeof options;
   if (!Array.isArray(rows) || !rows.every(Array.isArray)) throw expected("rows", "a list of rows of pictures", rows);

@@ -1,51 +1,120 @@
-/** From what a user passes as an image to bytes and sizes that a request takes. */
+/**
+ * From what a user passes as an image to bytes and sizes that a request takes. Pixels are never kept as views of the caller's
+ * memory across an await: what is not submitted in the call's own tick (C copies it) is copied in it.
+ */
 import * as layout from "../ffi/layout.ts";
-import { expected } from "./errors.ts";
-import { readImage, type ReadImageOptions } from "./media/image.ts";
-import { checkTensor, sliceAxis, type TensorLike } from "./tensor.ts";
+import { cancelled, expected, TokenizerError } from "./errors.ts";
+import { acceptedSources, type BytesSource, isBytes, isBytesSource, kindOf, takeBytes, tensorOf } from "./inputs.ts";
+import { decodeImage, type PictureOptions } from "./media/image.ts";
+import { sliceAxis, type TensorLike } from "./tensor.ts";
 
 /**
- * A path, the bytes of an encoded image, or pixels: uint8 [(B,) H, W, 3], float32 [(B,) 3, H, W] in [-1, 1]. For a video
- * tokenizer the path of a video or a folder of images, or uint8 [(B,) T, H, W, 3], float32 [(B,) 3, T, H, W].
+ * An encoded image (a path, a `file:` URL, its bytes, a Blob), or pixels: uint8 [(B,) H, W, 3], float32 [(B,) 3, H, W] in
+ * [-1, 1]. For a video tokenizer the path or URL of a video or a folder of images, or uint8 [(B,) T, H, W, 3], float32
+ * [(B,) 3, T, H, W].
  */
-export type ImageInput = string | Uint8Array | TensorLike<"uint8"> | TensorLike<"float32">;
+export type ImageInput = BytesSource | TensorLike<"uint8"> | TensorLike<"float32">;
 
 export interface Pixels {
-  bytes: Uint8Array;
-  request: { input: number; batch: number; frames: number; height: number; width: number };
+  readonly bytes: Uint8Array;
+  readonly request: PixelSize;
+}
+interface PixelSize {
+  readonly input: number;
+  readonly batch: number;
+  readonly frames: number;
+  readonly height: number;
+  readonly width: number;
 }
 
-/** Reads one input or a batch of equally large ones. Errors: FILE_MISSING, IMAGE, SHAPE, ARGUMENT. */
-export async function readPixels(
-  input: ImageInput | readonly ImageInput[],
-  isVideo: boolean,
-  limits: ReadImageOptions,
-): Promise<Pixels> {
-  if (!Array.isArray(input)) return await readOne(input as ImageInput, "input", isVideo, limits);
-  if (input.length === 0) throw expected("input", "at least one image", "an empty array");
-  const all = await Promise.all(
-    (input as readonly ImageInput[]).map((one, i) => readOne(one, `input[${i}]`, isVideo, limits)),
-  );
-  const first = all[0]!;
-  const about = ({ request: r }: Pixels) => {
-    return `${isVideo ? `${r.frames}x` : ""}${r.height}x${r.width} ${
-      r.input === layout.kind.pixelsU8 ? "uint8" : "float32"
-    }`;
-  };
-  all.forEach((one, i) => {
-    if (about(one) === about(first)) return;
-    throw expected(`input[${i}]`, `${about(first)} as input[0], since a batch is one tensor`, about(one), "SHAPE");
-  });
-  const bytes = new Uint8Array(all.reduce((sum, p) => sum + p.bytes.byteLength, 0));
-  let offset = 0;
-  for (const p of all) {
-    bytes.set(p.bytes, offset);
-    offset += p.bytes.byteLength;
+export interface PixelReading {
+  readonly isVideo: boolean;
+  readonly pictures: PictureOptions;
+  readonly allowNonFinite: boolean;
+  /** Throws where a request of this size is too large; called before a batch is joined. */
+  readonly admit: (size: PixelSize) => void;
+}
+
+/** Pictures of a batch that are read at once: each is decoded in memory of its own. */
+const readAtOnce = 4;
+
+/** Pixels that are there, as a view of the caller's memory; or how to read them. */
+type One = Pixels | (() => Promise<Pixels>);
+
+/**
+ * Reads one input or a batch of equally large ones. Tensors are given at once: one alone as a view of the caller's memory, to
+ * be submitted or sliced before anything is awaited; a batch joined. Files and encoded bytes give a promise.
+ * Errors: FILE_MISSING, IMAGE, SHAPE, VALUE, ARGUMENT, MEMORY, CANCELLED.
+ */
+export function readPixels(input: ImageInput | readonly ImageInput[], o: PixelReading): Pixels | Promise<Pixels> {
+  if (!Array.isArray(input)) {
+    const one = takeOne(input as ImageInput, "input", o);
+    return typeof one === "function" ? one() : one;
   }
-  return { bytes, request: { ...first.request, batch: all.reduce((sum, p) => sum + p.request.batch, 0) } };
+  if (input.length === 0) throw expected("input", "at least one image", "an empty array");
+  const all = Array.from(input as readonly ImageInput[], (one, i) => takeOne(one, `input[${i}]`, o));
+  const batch = new Batch(all, o);
+  const unread: [number, () => Promise<Pixels>][] = [];
+  all.forEach((one, i) => typeof one === "function" ? unread.push([i, one]) : batch.put(i, one));
+  return unread.length > 0 ? readRest(batch, unread, o.pictures.signal) : batch.joined;
 }
 
-/** Frames `from` to `to` of every clip. */
+async function readRest(
+  batch: Batch,
+  unread: [number, () => Promise<Pixels>][],
+  signal: AbortSignal | undefined,
+): Promise<Pixels> {
+  const queue = unread.values(); // of all readers: one that fails leaves it empty
+  const readSome = async () => {
+    for (const [i, read] of queue) { // Note: an exception closes the iterator
+      if (signal?.aborted) throw cancelled(signal);
+      batch.put(i, await read());
+    }
+  };
+  await Promise.all(Array.from({ length: readAtOnce }, readSome));
+  return batch.joined;
+}
+
+/** Pictures put one behind the other. The first whose size is known decides it for all, and whether all are admitted. */
+class Batch {
+  readonly #counts: readonly number[];
+  readonly #options: PixelReading;
+  #first: { i: number; size: PixelSize } | undefined;
+  #bytes = new Uint8Array(0);
+
+  constructor(all: readonly One[], options: PixelReading) {
+    this.#counts = all.map((one) => typeof one === "function" ? 1 : one.request.batch);
+    this.#options = options;
+  }
+
+  /** Copies the pixels of input `i` to their place. */
+  put(i: number, { bytes, request }: Pixels): void {
+    const { isVideo, admit } = this.#options, one = bytes.length / request.batch;
+    const about = (size: PixelSize) => {
+      const kind = size.input === layout.kind.pixelsU8 ? "uint8" : "float32";
+      return `${isVideo ? `${size.frames}x` : ""}${size.height}x${size.width} ${kind}`;
+    };
+    const sum = (counts: readonly number[]) => counts.reduce((total, n) => total + n, 0);
+    if (!this.#first) {
+      const size = { ...request, batch: sum(this.#counts) };
+      admit(size);
+      this.#first = { i, size };
+      this.#bytes = allocate(`a batch of ${size.batch}`, one * size.batch);
+    }
+    const { i: first, size } = this.#first;
+    if (about(request) !== about(size)) {
+      const wanted = `${about(size)} as input[${first}], since a batch is one tensor`;
+      throw expected(`input[${i}]`, wanted, about(request), "SHAPE");
+    }
+    this.#bytes.set(bytes, one * sum(this.#counts.slice(0, i)));
+  }
+
+  get joined(): Pixels {
+    return { bytes: this.#bytes, request: this.#first!.size };
+  }
+}
+
+/** Frames `from` to `to` of every clip, copied. */
 export function sliceFrames({ bytes, request }: Pixels, from: number, to: number): Pixels {
   const { input, batch, frames, height, width } = request;
   const isBytes = input === layout.kind.pixelsU8; // [B, T, H, W, 3], or [B, 3, T, H, W] of 4 bytes
@@ -56,31 +125,72 @@ export function sliceFrames({ bytes, request }: Pixels, from: number, to: number
   };
 }
 
-async function readOne(input: ImageInput, name: string, isVideo: boolean, limits: ReadImageOptions): Promise<Pixels> {
+function takeOne(input: ImageInput, name: string, o: PixelReading): One {
+  const { isVideo, pictures } = o;
   const wanted = isVideo
     ? "uint8 [(B,) T, H, W, 3] or float32 [(B,) 3, T, H, W]"
     : "uint8 [(B,) H, W, 3] or float32 [(B,) 3, H, W]";
-  if (isVideo && (typeof input === "string" || input instanceof Uint8Array)) {
-    throw expected(name, `a tensor of frames, ${wanted}`, typeof input);
+  if (isVideo && isBytesSource(input)) {
+    const found = isBytes(input) || input instanceof Blob
+      ? "encoded bytes; FFmpeg reads files: write them to one"
+      : "a path";
+    throw expected(name, `a tensor of frames, ${wanted}, or alone the path or file: URL of a video`, found);
   }
-  const tensor = typeof input === "string" || input instanceof Uint8Array ? await readImage(input, limits) : input;
-  if (tensor === null || typeof tensor !== "object") {
-    throw expected(name, "a path, the bytes of an image, or a tensor", tensor);
+  if (isBytesSource(input)) {
+    const taken = takeBytes(name, input);
+    return async () => pixelsOf(await decodeImage(taken, pictures), name, wanted, o);
   }
-  checkTensor(name, tensor);
-  const rank = isVideo ? 5 : 4;
+  if (input === null || typeof input !== "object" || !("dtype" in input)) {
+    throw expected(name, `${acceptedSources}, or a tensor ${wanted}`, kindOf(input));
+  }
+  return pixelsOf(input, name, wanted, o);
+}
+
+function pixelsOf(input: TensorLike, name: string, wanted: string, { isVideo, allowNonFinite }: PixelReading): Pixels {
+  const tensor = tensorOf(name, input), rank = isVideo ? 5 : 4;
   const shape = tensor.shape.length === rank - 1 ? [1, ...tensor.shape] : tensor.shape;
   const colours = tensor.dtype === "uint8" ? shape.at(-1) : tensor.dtype === "float32" ? shape[1] : undefined;
   if (shape.length !== rank || colours !== 3) {
     throw expected(name, wanted, `${tensor.dtype} [${tensor.shape.join(", ")}]`, "SHAPE");
   }
+  if (tensor.dtype === "float32" && !allowNonFinite) checkFinite(name, tensor as TensorLike<"float32">);
   const sizes = tensor.dtype === "uint8" ? shape.slice(1, -1) : shape.slice(2);
   const [frames, height, width] = (isVideo ? sizes : [1, ...sizes]) as [number, number, number];
   const kind = tensor.dtype === "uint8" ? layout.kind.pixelsU8 : layout.kind.pixelsF32;
   return { bytes: bytesOf(tensor), request: { input: kind, batch: shape[0]!, frames, height, width } };
 }
 
-/** The memory of a tensor. Note: C copies it before submit returns, so the caller may change it afterwards. */
+/**
+ * Throws VALUE for the first NaN or infinity, its position as `detail`. On the bits: the exponent of such a number, and of no
+ * other, overflows into the sign. 0.27 ms for 512 x 512 pixels, 0.3 % of nano-DI8x8's encode (EPYC, Zen 4, Bun 1.4.5).
+ */
+function checkFinite(name: string, { data, shape }: TensorLike<"float32">): void {
+  const words = new Int32Array(data.buffer, data.byteOffset, data.length);
+  let bits = 0;
+  for (let i = 0; i < words.length; i++) bits |= (words[i]! & 0x7fffffff) + 0x00800000;
+  if (bits >= 0) return;
+  const detail = data.findIndex((value) => !Number.isFinite(value));
+  let rest = detail;
+  const at = shape.toReversed().map((n) => {
+    const index = rest % n;
+    rest = (rest - index) / n;
+    return index;
+  }).toReversed();
+  const message = `${name}[${at.join(", ")}]: expected a finite pixel (or allowNonFinite: true), found ${data[detail]}`;
+  throw new TokenizerError("VALUE", message, { detail });
+}
+
+/** The memory of a tensor, as a view. */
 export function bytesOf(tensor: TensorLike): Uint8Array {
   return new Uint8Array(tensor.data.buffer, tensor.data.byteOffset, tensor.data.byteLength);
+}
+
+/** Zeroed memory. Throws MEMORY where the runtime has no array of that size (Bun: 4 GiB). */
+export function allocate(name: string, bytes: number): Uint8Array<ArrayBuffer> {
+  try {
+    return new Uint8Array(bytes);
+  } catch (cause) {
+    const message = `${name}: expected an array of ${bytes} bytes, found that the runtime gives none`;
+    throw new TokenizerError("MEMORY", message, { detail: bytes, cause });
+  }
 }

@@ -16,6 +16,7 @@ export class Runner {
   readonly #engine: Engine;
   readonly #model: number;
   readonly #pending = new Set<Promise<unknown>>();
+  readonly #jobs = new Set<Promise<unknown>>(); // which may end after the call that an abort has answered
   #isClosed = false;
 
   constructor(engine: Engine, model: number, info: ModelInfo) {
@@ -37,8 +38,7 @@ export class Runner {
       this.checkOpen();
       return await work();
     });
-    this.#pending.add(promise);
-    promise.catch(() => {}).finally(() => this.#pending.delete(promise));
+    hold(this.#pending, promise);
     return promise;
   }
 
@@ -96,15 +96,21 @@ export class Runner {
       this.#isClosed = true;
       this.#engine.closeModel(this.#model);
     }
-    await Promise.allSettled(this.#pending);
+    await Promise.allSettled([...this.#pending, ...this.#jobs]);
   }
 
   #job(submit: () => number, options: JobOptions): Promise<OutputTensor[]> {
     this.checkOpen();
     const take = (info: JobInfo, job: number) =>
       info.outputs.slice(0, info.num_outputs).map((out, i) => toTensor(out, this.#engine.take(job, i, out.bytes)));
-    return runJob(this.#engine, submit, take, options);
+    return runJob(this.#engine, submit, take, options, { hold: (ended) => hold(this.#jobs, ended) });
   }
+}
+
+/** Keeps a promise in `all` until it settles. */
+function hold(all: Set<Promise<unknown>>, promise: Promise<unknown>): void {
+  all.add(promise);
+  promise.catch(() => {}).finally(() => all.delete(promise));
 }
 
 function toTensor(out: JobInfo["outputs"][number], bytes: Uint8Array): OutputTensor {

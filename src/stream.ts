@@ -7,12 +7,14 @@
 import * as layout from "../ffi/layout.ts";
 import type { RequestValues } from "../ffi/native.ts";
 import { expected, TokenizerError } from "./errors.ts";
-import { type JobOptions, located, locatedSync } from "./job.ts";
+import { kindOf, tensorOf } from "./inputs.ts";
+import { abortable, type JobOptions, located, locatedSync } from "./job.ts";
 import type { DecodeStreamOptions, EncodeStreamOptions } from "./options.ts";
+import { allocate } from "./pixels.ts";
 import { asTokenParts, type OutputTensor, type Runner } from "./runner.ts";
-import { checkTensor, sliceAxis, Tensor, type TensorLike, TokenPart, Tokens, type VideoOrigin } from "./tensor.ts";
+import { sliceAxis, Tensor, type TensorLike, TokenPart, type Tokens, type VideoOrigin } from "./tensor.ts";
 import { VideoFrame } from "./media/frames.ts";
-import { cropOf, tokenInput } from "./tokeninput.ts";
+import { cropOf, ownTokens, tokenInput } from "./tokeninput.ts";
 import { secondsOf, timesOf } from "./times.ts";
 import { sliceTime, windowOf } from "./windows.ts";
 
@@ -29,6 +31,13 @@ export const streamHeld = 3;
 /** The limit of a request, of the options that every call takes. */
 export function limitOf(o: { maxMemory?: number | undefined }): RequestValues {
   return { max_memory_bytes: o.maxMemory ?? 0 };
+}
+
+/** Throws ARGUMENT for what has no items to give. */
+export function checkIterable(name: string, value: unknown, wanted: string): void {
+  const { [Symbol.asyncIterator]: later, [Symbol.iterator]: now } = Object(value);
+  if (typeof later === "function" || typeof now === "function") return;
+  throw expected(name, `${wanted}, one after the other (an array, a generator, a stream)`, kindOf(value));
 }
 
 /** Frames gathered for one job: as they come, one behind the other. */
@@ -51,6 +60,7 @@ async function* gather(
   frames: Frames,
   sizeOf: (clip: number) => number,
   admit: (clip: Omit<Clip, "bytes">) => void,
+  signal: AbortSignal | undefined,
 ): AsyncGenerator<Clip> {
   let buffer = new Uint8Array(0), size: readonly number[] = [];
   let wanted = sizeOf(0), clips = 0, count = 0, frame = 0, seconds: number[] = [];
@@ -65,8 +75,8 @@ async function* gather(
       return least;
     }
   };
-  for await (const tensor of frames) {
-    checkTensor(`frame ${frame}`, tensor);
+  for await (const given of abortable(frames, signal)) {
+    const tensor = tensorOf(`frame ${frame}`, given);
     if (frame === 0) size = tensor.shape;
     if (tensor.dtype !== "uint8" || tensor.shape.length !== 3 || tensor.shape[2] !== 3) {
       throw expected(`frame ${frame}`, "uint8 [H, W, 3]", `${tensor.dtype} [${tensor.shape.join(", ")}]`, "SHAPE");
@@ -75,12 +85,13 @@ async function* gather(
       throw expected(`frame ${frame}`, `[${size.join(", ")}] as frame 0`, `[${tensor.shape.join(", ")}]`, "SHAPE");
     }
     if (buffer.length <= count * tensor.data.length) {
-      const larger = new Uint8Array(admitted(count + 1) * tensor.data.length);
+      const larger = allocate(`frame ${frame}`, admitted(count + 1) * tensor.data.length);
       larger.set(buffer);
       buffer = larger;
     }
     buffer.set(tensor.data, count++ * tensor.data.length);
-    if (typeof tensor.seconds === "number" && Number.isFinite(tensor.seconds)) seconds.push(tensor.seconds);
+    const { seconds: shown } = given;
+    if (typeof shown === "number" && Number.isFinite(shown)) seconds.push(shown);
     frame++;
     if (count === wanted) {
       yield clip();
@@ -149,7 +160,7 @@ export async function* encodeStream(
     const chunkKind = clip.firstFrame === 0 ? layout.chunk.first : layout.chunk.later;
     padding = locatedSync(() => runner.plan({ ...requestOf(clip), ...(stream && { chunk: chunkKind }) }), site);
   };
-  const clips = gather(frames, (n) => n === 0 && !o.window ? 1 + chunk : chunk, admit);
+  const clips = gather(frames, (n) => n === 0 && !o.window ? 1 + chunk : chunk, admit, o.signal);
   try {
     yield* inOrder(clips, o, site, async (clip, options) => {
       const { height, width, count } = clip;
@@ -181,13 +192,18 @@ interface TokenClip {
 }
 
 /** Cuts parts into windows, or seamless pieces of a few token frames; the real frames are known only at the end of each part. */
-async function* cut(parts: Parts, factor: number, chunkTokens: number): AsyncGenerator<TokenClip> {
-  let isFirst = true;
-  for await (const part of parts) {
-    const tensor = part instanceof Tokens ? part.main : part;
-    const { video } = (tensor as Tensor).origin ?? {};
+async function* cut(
+  parts: Parts,
+  factor: number,
+  chunkTokens: number,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<TokenClip> {
+  let isFirst = true, number = 0;
+  for await (const part of abortable(parts, signal)) {
+    const tensor = ownTokens(`part ${number++}`, part);
+    const { video } = tensor.origin ?? {};
     const axis = tensor.dtype === "float32" ? 2 : 1, tokens = tensor.shape[axis] ?? 0;
-    const slice = (from: number, to: number) => sliceTime(tensor as Tensor, from, to);
+    const slice = (from: number, to: number) => sliceTime(tensor, from, to);
     let at = 0;
     for (const window of video?.windows ?? []) {
       yield { tensor: slice(at, at + window.tokens), before: window.before, frames: window.frames, isWindow: true };
@@ -218,7 +234,7 @@ export async function* decodeClips(
   let stream: number | undefined;
   try {
     yield* inOrder(
-      cut(parts, runner.info.temporalFactor, o.chunkTokens ?? defaultChunkTokens),
+      cut(parts, runner.info.temporalFactor, o.chunkTokens ?? defaultChunkTokens, o.signal),
       o,
       site,
       async (clip, options) => {
@@ -254,8 +270,8 @@ export async function* decodeStream(
 ): AsyncGenerator<VideoFrame | Tensor<"uint8">> {
   const videos: (VideoOrigin | undefined)[] = []; // of the parts whose frames are on their way
   async function* noted() {
-    for await (const part of parts) {
-      videos.push((part instanceof Tokens ? part : part as Tensor).origin?.video);
+    for await (const part of abortable(parts, o.signal)) {
+      videos.push((Object(part) as Tensor).origin?.video);
       yield part;
     }
   }

@@ -10,8 +10,9 @@
 import { extname } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { z } from "zod";
-import { expected, TokenizerError } from "./errors.ts";
-import { readWholeFile, writeFileAtomic } from "./files.ts";
+import { cancelled, expected, TokenizerError } from "./errors.ts";
+import { writeFileAtomic } from "./files.ts";
+import { type BytesSource, isBytes, kindOf, takeBytes } from "./inputs.ts";
 import { decodeNpy, encodeNpy, isNpy } from "./npy.ts";
 import { type Origin, parseWindows, sourceOf, tellWindows, type VideoOrigin } from "./origin.ts";
 import { decodeRecord, encodeRecord, isRecord } from "./record.ts";
@@ -44,6 +45,16 @@ export interface StoreOptions {
 export interface SaveOptions extends StoreOptions {
   /** Default: what the extension says; safetensors for any other. */
   format?: TokenFormat;
+}
+
+export interface LoadOptions {
+  /** Ends the reading with code CANCELLED, also while a pipe gives nothing. */
+  signal?: AbortSignal | undefined;
+}
+
+export interface LoadOptions {
+  /** Ends the reading with code CANCELLED, also while a pipe gives nothing. */
+  signal?: AbortSignal | undefined;
 }
 
 /** Of a file that is read whole. */
@@ -88,8 +99,9 @@ export function encodeTokens(tokens: Tokens, format: TokenFormat, options: Store
  * and is ignored otherwise. Indices may be whole numbers of any type, latents floats of any type.
  * Throws TOKEN_FILE when the bytes are no token file, or a damaged one.
  */
-export function decodeTokens(bytes: Uint8Array, name: string, fallback?: FallbackOrigin): Tokens {
-  return finish(decoding(bytes, name, fallback));
+export function decodeTokens(bytes: Uint8Array | ArrayBuffer, name: string, fallback?: FallbackOrigin): Tokens {
+  if (!isBytes(bytes)) throw expected("bytes", "those of a token file (loadTokens takes paths and Blobs)", kindOf(bytes));
+  return finish(decoding(bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes), name, fallback));
 }
 
 /**
@@ -104,20 +116,21 @@ export async function saveTokens(path: string, tokens: Tokens, options: SaveOpti
 }
 
 /**
- * Reads a token file of any format, or a pipe that one comes through; see decodeTokens. A large one in slices. Throws
- * FILE_MISSING, FILE_IO, TOKEN_FILE; CANCELLED when `signal` fires.
+ * Reads a token file of any format: its path or that of a pipe that it comes through, its `file:` URL, bytes or Blob; see
+ * decodeTokens. A large one in slices. Throws FILE_MISSING, FILE_IO, TOKEN_FILE, ARGUMENT; CANCELLED when `signal` fires.
  */
 export async function loadTokens(
-  path: string,
+  source: BytesSource,
   fallback?: FallbackOrigin,
-  { signal }: { signal?: AbortSignal } = {},
+  { signal }: LoadOptions = {},
 ): Promise<Tokens> {
-  if (typeof path !== "string") throw expected("path", "a path", path);
-  const slices = decoding(await readWholeFile(path, { signal }), path, fallback);
+  const taken = takeBytes("tokens", source);
+  const slices = decoding(await taken.read(signal), taken.name, fallback);
   for (;;) {
     const { done, value } = slices.next();
     if (done) return value;
     await setImmediate();
+    if (signal?.aborted) throw cancelled(signal);
   }
 }
 
@@ -127,7 +140,6 @@ function formatOf(path: string): TokenFormat {
 }
 
 function* decoding(bytes: Uint8Array, name: string, fallback: FallbackOrigin | undefined): Generator<void, Tokens> {
-  if (!(bytes instanceof Uint8Array)) throw expected("bytes", "those of a token file", typeof bytes);
   try {
     // Byte 8 of a safetensors file opens its JSON; in a ctok record it is a letter of "format", the first key.
     if (isNpy(bytes)) return yield* bareTokens(decodeNpy(bytes), fallback);

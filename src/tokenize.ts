@@ -1,64 +1,164 @@
-/** One-call forms over Tokenizer: tokenize a picture, get it back, convert a checkpoint. */
+/**
+ * One-call forms over Tokenizer: tokenize a picture, get it back, convert a checkpoint. The models of the first two are kept
+ * open, a few of them.
+ */
 import * as layout from "../ffi/layout.ts";
 import { engineFor } from "../ffi/load.ts";
-import { expected, TokenizerError } from "./errors.ts";
+import { cancelled, type ErrorCode, expected, TokenizerError } from "./errors.ts";
+import { acceptedSources, type BytesSource, copyOf, isBytes, isBytesSource, kindOf, pathOf, tensorOf } from "./inputs.ts";
 import { type JobOptions, located, runJob } from "./job.ts";
-import type { Image } from "./media/image.ts";
 import { defaultModel, modelMissing, resolveModel } from "./models.ts";
-import { type ConvertOptions, convertOptions, type EncodeOptions, type OpenOptions, parse } from "./options.ts";
+import { type ConvertOptions, convertOptions, type EncodeOptions, parse } from "./options.ts";
 import type { ImageInput } from "./pixels.ts";
-import { type Tensor, Tokens } from "./tensor.ts";
-import { decodeTokens, loadTokens } from "./tokenfile.ts";
+import { type Origin, type Tensor, Tokens } from "./tensor.ts";
+import { loadTokens } from "./tokenfile.ts";
 import { Tokenizer } from "./tokenizer.ts";
+import { ownTokens } from "./tokeninput.ts";
 
-const opened = new Map<string, Promise<Tokenizer>>();
+/** Models that tokenize and detokenize keep open at most. Token files of strangers may name many. */
+const mostModels = 4;
 
-/** The tokenizer of a model with default options; stays open for the life of the process. */
-async function shared(model: string, options: OpenOptions = {}): Promise<Tokenizer> {
-  const key = resolveModel(model).source;
-  let tokenizer = opened.get(key);
-  if (!tokenizer) {
-    tokenizer = Tokenizer.open(model, options);
-    opened.set(key, tokenizer);
-    tokenizer.catch(() => opened.delete(key));
+interface Shared {
+  readonly tokenizer: Promise<Tokenizer>;
+  /** Once it is open. */
+  now: Tokenizer | undefined;
+  users: number;
+}
+/** By what finds the model again, the one used last at the end. */
+const opened = new Map<string, Shared>();
+let wake: (() => void)[] = []; // calls that wait until a model is idle
+
+/**
+ * Runs `work` with the tokenizer of a model with default options: in this tick where that is open. What opening it throws is
+ * thrown as `told` tells it.
+ */
+async function withModel<T>(
+  model: string,
+  signal: AbortSignal | undefined,
+  work: (tokenizer: Tokenizer) => Promise<T>,
+  told: (failure: unknown) => unknown = (failure) => failure,
+): Promise<T> {
+  let shared: Shared | undefined;
+  try {
+    let tokenizer: Tokenizer;
+    try {
+      const { source } = resolveModel(model);
+      while (!opened.has(source) && opened.size >= mostModels && !closeIdle()) {
+        const { promise, resolve } = Promise.withResolvers<void>();
+        wake.push(resolve);
+        await raced(promise, signal);
+      }
+      shared = opened.get(source) ?? open(model, source);
+      opened.delete(source);
+      opened.set(source, shared);
+      shared.users++;
+      tokenizer = shared.now ?? await raced(shared.tokenizer, signal);
+    } catch (failure) {
+      throw told(failure);
+    }
+    return await work(tokenizer);
+  } finally {
+    if (shared) shared.users--;
+    const waiting = wake;
+    wake = [];
+    for (const resolve of waiting) resolve();
   }
-  return await tokenizer;
+}
+
+function isOpen(model: string): boolean {
+  return opened.get(resolveModel(model).source)?.now !== undefined;
+}
+
+function open(model: string, source: string): Shared {
+  const tokenizer = Tokenizer.open(model), shared: Shared = { tokenizer, now: undefined, users: 0 };
+  tokenizer.then((now) => shared.now = now, () => opened.get(source) === shared && opened.delete(source));
+  return shared;
+}
+
+/** Closes the model that was used longest ago of those that nobody uses; false where all are in use. */
+function closeIdle(): boolean {
+  for (const [source, { users, tokenizer }] of opened) {
+    if (users > 0) continue;
+    opened.delete(source);
+    tokenizer.then((idle) => idle.close(), () => {});
+    return true;
+  }
+  return false;
+}
+
+/** What `promise` gives, unless the signal fires before; the promise itself goes on, as it is others' too. */
+function raced<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (!(signal instanceof AbortSignal)) return promise; // another thing is told when all options are looked at
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(cancelled(signal));
+    if (signal.aborted) abort();
+    signal.addEventListener("abort", abort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+  });
+}
+
+export interface TokenizeOptions extends EncodeOptions {
+  /** An embedded model's name, or a model's path. Default: nano-DI8x8. */
+  model?: string | undefined;
 }
 
 /**
  * Pixels to tokens with an embedded model (nano-DI8x8 unless `model` says another) or any other.
- * The model stays open for the life of the process; use Tokenizer.open to decide that yourself.
- * Errors: as Tokenizer.open and encode.
+ * The four models used last stay open; use Tokenizer.open to decide that yourself. Pixels and bytes are copied before the call
+ * returns. Errors: as Tokenizer.open and encode.
  */
 export function tokenize(
   input: ImageInput | readonly ImageInput[],
-  options: EncodeOptions & { model?: string } = {},
+  options: TokenizeOptions = {},
 ): Promise<Tokens> {
   return located(async () => {
-    const { model = defaultModel, ...encode } = options;
-    return await (await shared(model)).encode(input, encode);
+    const { model = defaultModel, ...encode } = Object(options) as typeof options;
+    const own = isOpen(model) ? input : ownInput(input); // an open one takes it in this tick
+    return await withModel(model, encode.signal, (tokenizer) => tokenizer.encode(own, encode));
   });
 }
 
+/** The input in memory of its own. */
+function ownInput(input: ImageInput | readonly ImageInput[]): ImageInput | ImageInput[] {
+  const own = (one: ImageInput, name: string): ImageInput => {
+    if (isBytes(one)) return copyOf(one);
+    if (one instanceof URL) return pathOf(name, one);
+    if (isBytesSource(one)) return one;
+    const tensor = tensorOf(name, one) as Tensor<"uint8">;
+    return { ...tensor, data: tensor.data.slice() };
+  };
+  return Array.isArray(input) ? input.map((one, i) => own(one, `input[${i}]`)) : own(input as ImageInput, "input");
+}
+
+/** A picture: a tensor uint8 [1, height, width, 3], 3 bytes a pixel (R, G, B), row after row. */
+export interface Image extends Tensor<"uint8"> {
+  readonly height: number;
+  readonly width: number;
+}
+
+export interface DetokenizeOptions extends JobOptions {
+  /** An embedded model's name, or a model's path. Default: the model that the tokens name. */
+  model?: string | undefined;
+}
+
 /**
- * Tokens of one picture back to pixels, with the model that they name (or `model`). Takes what tokenize or encode returned,
- * the path of a token file, or its bytes. A file names its model and no path: unless it is an embedded one, or a file or folder of
- * that name is here, say where by `model`. Nothing checks that it is the model that made the tokens; its hash tells:
- * `tokens.origin.sha256` is `info.sha256` of that model.
- * Errors: as Tokenizer.open and decode; FILE_MISSING for the model; TOKEN_FILE; SHAPE for a batch.
+ * Tokens of one picture back to pixels, with the model that they name (or `model`). Takes what tokenize or encode returned, or
+ * a token file: its path, `file:` URL, bytes or Blob. What it gives writeImage, psnr and encode take.
+ * A file names its model and no path: unless it is an embedded one, or a file or folder of that name is here, say where by `model`.
+ * Nothing checks that it is the model that made the tokens; its hash tells: `tokens.origin.sha256` is `info.sha256` of that model.
+ * Errors: as Tokenizer.open and decode; TOKEN_FILE; SHAPE for a batch. Where the tokens name a model that cannot be opened the
+ * error is FILE_MISSING whatever the reason, as a stranger's file may name any path of this machine: pass `model` to be told.
  */
 export function detokenize(
-  tokens: Tokens | string | Uint8Array,
-  options: JobOptions & { model?: string } = {},
+  tokens: Tokens | BytesSource,
+  options: DetokenizeOptions = {},
 ): Promise<Image> {
   return located(async () => {
-    const { model, ...decode } = options;
-    const read = typeof tokens === "string"
-      ? await loadTokens(tokens)
-      : tokens instanceof Uint8Array
-      ? decodeTokens(tokens, "tokens")
-      : tokens;
-    if (!(read instanceof Tokens)) throw expected("tokens", "what tokenize returned, or a token file's path or bytes", read);
+    const { model, ...decode } = Object(options) as typeof options;
+    const read = isBytesSource(tokens) ? await loadTokens(tokens, undefined, decode) : tokens;
+    if (!(read instanceof Tokens)) {
+      throw expected("tokens", `what tokenize returned, or a token file: ${acceptedSources}`, kindOf(read));
+    }
     if (read.origin.video) {
       const message = "tokens: expected those of a picture, found a video's; see Tokenizer.decode and decodeStream";
       throw new TokenizerError("UNSUPPORTED", message);
@@ -67,12 +167,22 @@ export function detokenize(
     if (batch !== 1) {
       throw expected("tokens", "one picture (use at(n) or Tokenizer.decode for a batch)", `a batch of ${batch}`, "SHAPE");
     }
-    const tokenizer = await shared(model ?? read.origin.source).catch((failure) => {
-      throw model === undefined && failure.code === "FILE_MISSING" ? modelMissing(read.origin) : failure;
-    });
-    const { data, shape }: Tensor<"uint8"> = await tokenizer.decode(read, { ...decode, dtype: "uint8" });
-    return { data, height: shape[1]!, width: shape[2]! };
+    const own = ownTokens("tokens", read);
+    const work = (tokenizer: Tokenizer) => tokenizer.decode(own, { ...decode, dtype: "uint8" });
+    const pixels = model === undefined
+      ? await withModel(read.origin.source, decode.signal, work, (failure) => hidden(failure, read.origin))
+      : await withModel(model, decode.signal, work);
+    const [, height = 0, width = 0] = pixels.shape;
+    return Object.assign(pixels, { height, width });
   });
+}
+
+/** Failures that say nothing of what lies at a path. */
+const ofTheMachine: readonly ErrorCode[] = ["LIBRARY", "MEMORY", "DEVICE", "THREAD", "CANCELLED", "CLOSED", "INTERNAL"];
+
+/** Why a model that tokens name was not opened, without what its path holds: the tokens may be a stranger's. */
+function hidden(failure: unknown, origin: Origin): unknown {
+  return failure instanceof TokenizerError && ofTheMachine.includes(failure.code) ? failure : modelMissing(origin);
 }
 
 /**
@@ -88,9 +198,6 @@ export function convert(model: string, outPath: string, options: ConvertOptions 
     const engine = await engineFor();
     const submit = () =>
       engine.convert(outPath, found.path, { name: o.name ?? found.name ?? "", precision: layout.precision.auto });
-    let isWritten = false;
-    await runJob(engine, submit, () => undefined, o, () => isWritten = true).catch((error) => {
-      if (!isWritten) throw error;
-    });
+    await runJob(engine, submit, () => undefined, o, { isLasting: true });
   });
 }

@@ -2,18 +2,21 @@
  * Tokenizer: an open model, from pixels to tokens and back. All work runs on a native thread; a method returns a promise at
  * once, and the jobs of one tokenizer run in the order called. Pixels in and out, layouts, and errors: see each method.
  */
+import type { z } from "zod";
 import * as layout from "../ffi/layout.ts";
 import { engineFor } from "../ffi/load.ts";
 import type { JobInfo, RequestValues } from "../ffi/native.ts";
 import { expected, TokenizerError } from "./errors.ts";
 import { describe, type ModelInfo } from "./info.ts";
+import { pathOf } from "./inputs.ts";
 import { type JobOptions, located, locatedSync, runJob } from "./job.ts";
 import { framesOf, type VideoFrame } from "./media/frames.ts";
 import { resolveModel } from "./models.ts";
 import * as options from "./options.ts";
-import { type ImageInput, type Pixels, readPixels, sliceFrames } from "./pixels.ts";
+import { type ImageInput, type PixelReading, type Pixels, readPixels, sliceFrames } from "./pixels.ts";
 import { asTokenParts, kindName, type OutputTensor, Runner } from "./runner.ts";
 import {
+  checkIterable,
   decodeClips,
   decodeStream,
   defaultChunkTokens,
@@ -24,7 +27,7 @@ import {
   streamHeld,
 } from "./stream.ts";
 import { concatAxis, Tensor, type TensorLike, type TokenPart, Tokens } from "./tensor.ts";
-import { cropOf, tokenInput } from "./tokeninput.ts";
+import { checkOrigin, cropOf, ownTokens, tokenInput } from "./tokeninput.ts";
 import { defaultWindow, joinTokens, sliceTime, windowsOf } from "./windows.ts";
 
 /** What a request needs, known before any work. Bytes, pixels and frames. */
@@ -71,7 +74,6 @@ export class Tokenizer implements AsyncDisposable {
    */
   static open(model: string, openOptions: options.OpenOptions = {}): Promise<Tokenizer> {
     return located(async () => {
-      if (typeof model !== "string") throw expected("model", "an embedded name or a path", model);
       const o = options.parse(options.openOptions, openOptions, "options");
       const { path, source, name } = resolveModel(model);
       const [device, deviceIndex = 0] = o.device.split(":") as [keyof typeof layout.device, number?];
@@ -93,7 +95,7 @@ export class Tokenizer implements AsyncDisposable {
       };
       const open = () => engine.openModel(path, native);
       const close = (info: JobInfo) => engine.closeModel(info.model);
-      const id = await runJob(engine, open, (info) => info.model, o, close);
+      const id = await runJob(engine, open, (info) => info.model, o, { undo: close });
       return new Tokenizer(new Runner(engine, id, describe(engine, engine.modelInfo(id), source)));
     });
   }
@@ -104,28 +106,34 @@ export class Tokenizer implements AsyncDisposable {
    * other (see encodeStream for one seamless sequence), and their tokens are concatenated along time.
    * Discrete: `indices` int32 [B, (t,) h, w] and `codes` float32 [B, d, (t,) h, w]. Continuous: `latent` float32
    * [B, C, (t,) h, w].
-   * Errors: FILE_MISSING, IMAGE, VIDEO, FFMPEG, SHAPE, ARGUMENT, UNSUPPORTED, MEMORY, CANCELLED, CLOSED.
+   * Pixels and bytes are copied before the call returns: change their memory as you like afterwards.
+   * Errors: FILE_MISSING, IMAGE, VIDEO, FFMPEG, SHAPE, VALUE (a pixel that is not finite, with its position), ARGUMENT,
+   * UNSUPPORTED, MEMORY, CANCELLED, CLOSED.
    */
   encode(input: ImageInput | readonly ImageInput[], encodeOptions: options.EncodeOptions = {}): Promise<Tokens> {
     return this.#runner.track(async () => {
       const o = options.parse(options.encodeOptions, encodeOptions, "options");
-      const { isVideo } = this.info;
+      const { isVideo } = this.info, window = o.window ?? defaultWindow;
       this.#checkPreQuant(o.preQuant);
-      if (isVideo && typeof input === "string") {
+      if (isVideo && (typeof input === "string" || input instanceof URL)) {
         const parts: TokenPart[] = [];
-        const { frames, fps, sampleAspect } = await framesOf(input, o.signal, { limitPixels: o.limitPixels });
-        const streamOptions = { ...o, window: o.window ?? defaultWindow, fps, sampleAspect };
+        const { limitPixels, preQuant, maxMemory, signal } = o;
+        const { frames, fps, sampleAspect } = await framesOf(pathOf("input", input), signal, { limitPixels });
+        const streamOptions = { preQuant, maxMemory, signal, window, fps, sampleAspect };
         for await (const part of encodeStream(this.#runner, frames, streamOptions, new Error())) parts.push(part);
         return joinTokens(parts);
       }
-      const pixels = await readPixels(input, isVideo, options.readOptionsOf(o));
-      if (!isVideo) return await this.#encodeOne(pixels, o);
-      const windows = windowsOf(pixels.request.frames, o.window ?? defaultWindow, this.info.temporalFactor);
+      const task = { task: layout.task.encode, outputs: this.#runner.tokenOutputs(o.preQuant) };
+      const admit = this.#admission(task, window, o), taken = readPixels(input, this.#reading(o, admit));
+      const pixels = taken instanceof Promise ? await taken : taken; // an await would let the caller change a view's memory
+      if (!isVideo) return await this.#encodeOne(pixels, o, {});
+      admit(pixels.request);
+      const windows = windowsOf(pixels.request.frames, window, this.info.temporalFactor);
+      const clips = windows.map(({ frames: count }, i) => sliceFrames(pixels, i * window, i * window + count));
       const parts: Tokens[] = [];
-      let at = 0;
-      for (const window of windows) {
-        parts.push(await this.#encodeOne(sliceFrames(pixels, at, at + window.frames), o, window));
-        at += window.frames;
+      for (const [i, clip] of clips.entries()) {
+        const held = { num_held: windows.length };
+        parts.push(await this.#encodeOne(clip, partOf(o, i, clips.length), held, windows[i]));
       }
       return joinTokens(parts);
     });
@@ -150,29 +158,30 @@ export class Tokenizer implements AsyncDisposable {
     return this.#runner.track(async () => {
       const o = options.parse(options.decodeOptions, decodeOptions, "options");
       const { batch, frames, origin } = tokenInput(this.info, tokens);
-      const tensor = tokens instanceof Tokens ? tokens.main : tokens as Tensor;
       const windows = origin?.video?.windows;
       const timeAxis = o.dtype === "uint8" ? 1 : 2;
-      const parts: Tensor[] = [];
+      if (!windows && !(batch === 1 && frames > 1)) {
+        const tensor = tokens instanceof Tokens ? tokens.main : tokens;
+        checkOrigin("tokens", tensor);
+        const time = origin?.video ? { crop_before: 0, crop_frames: origin.video.frames } : {};
+        return asPixels(await this.#decodeOne(tensor, o, time)); // submitted in the caller's tick
+      }
+      const tensor = ownTokens("tokens", tokens), parts: Tensor[] = [];
       if (windows) {
         let at = 0;
-        for (const { tokens: count, before, frames: real } of windows) {
+        for (const [i, { tokens: count, before, frames: real }] of windows.entries()) {
           const time = { crop_before: before, crop_frames: real, num_held: heldOf(windows.length) };
-          parts.push(await this.#decodeOne(sliceTime(tensor, at, at + count), o, time));
+          parts.push(await this.#decodeOne(sliceTime(tensor, at, at + count), partOf(o, i, windows.length), time));
           at += count;
         }
-      } else if (batch === 1 && frames > 1) { // chunks of a stream: the whole clip's result in bounded memory
+      } else { // chunks of a stream: the whole clip's result in bounded memory
         const whole = tensor.shape.length < (tensor.dtype === "float32" ? 5 : 4)
           ? { ...tensor, shape: [1, ...tensor.shape] }
           : tensor;
         const clips = Math.ceil(frames / defaultChunkTokens);
         for await (const clip of decodeClips(this.#runner, [whole], o, new Error(), heldOf(clips))) parts.push(clip);
-      } else {
-        const time = origin?.video ? { crop_before: 0, crop_frames: origin.video.frames } : {};
-        parts.push(await this.#decodeOne(tensor, o, time));
       }
-      const { dtype, shape, data } = parts.length === 1 ? parts[0]! : concatAxis(parts, timeAxis);
-      return new Tensor(dtype, shape, data, { kind: "pixels" }) as Tensor<"float32"> | Tensor<"uint8">;
+      return asPixels(parts.length === 1 ? parts[0]! : concatAxis(parts, timeAxis));
     });
   }
 
@@ -186,26 +195,28 @@ export class Tokenizer implements AsyncDisposable {
   ): Promise<Tensor<"uint8">> {
     return this.#runner.track(async () => {
       const o = options.parse(options.autoencodeOptions, autoencodeOptions, "options");
-      if (this.info.isVideo && typeof input === "string") {
+      const { isVideo } = this.info, window = o.window ?? defaultWindow;
+      if (isVideo && (typeof input === "string" || input instanceof URL)) {
         throw expected(
           "input",
           "frames as a tensor (for files see encodeStream and decodeStream, which hold few frames at a time)",
-          input,
+          String(input),
         );
       }
-      const pixels = await readPixels(input, this.info.isVideo, options.readOptionsOf(o));
-      const num_held = heldOf(Math.ceil(pixels.request.frames / (o.window ?? defaultWindow)));
-      const task = { task: layout.task.autoencode, outputs: layout.kind.pixelsU8, num_held, ...limitOf(o) };
+      const task = { task: layout.task.autoencode, outputs: layout.kind.pixelsU8 };
+      const admit = this.#admission(task, window, o, heldOf), taken = readPixels(input, this.#reading(o, admit));
+      const pixels = taken instanceof Promise ? await taken : taken; // as in encode
+      admit(pixels.request);
+      const { frames } = pixels.request, count = Math.ceil(frames / window), num_held = heldOf(count);
+      const slice = (i: number) => sliceFrames(pixels, i * window, Math.min((i + 1) * window, frames));
+      const clips = isVideo ? Array.from({ length: count }, (_, i) => slice(i)) : [pixels];
       const parts: Tensor[] = [];
-      for (let at = 0; at < pixels.request.frames; at += o.window ?? defaultWindow) {
-        const part = this.info.isVideo
-          ? sliceFrames(pixels, at, Math.min(at + (o.window ?? defaultWindow), pixels.request.frames))
-          : pixels;
-        const [image] = await this.#runner.run(part.bytes, { ...part.request, ...task }, o);
+      for (const [i, { bytes, request }] of clips.entries()) {
+        const limits = { num_held, ...limitOf(o) };
+        const [image] = await this.#runner.run(bytes, { ...request, ...task, ...limits }, partOf(o, i, clips.length));
         parts.push(image!);
       }
-      const { shape, data } = concatAxis(parts, 1);
-      return new Tensor("uint8", shape, data as Uint8Array, { kind: "pixels" });
+      return asPixels(concatAxis(parts, 1)) as Tensor<"uint8">;
     });
   }
 
@@ -221,6 +232,7 @@ export class Tokenizer implements AsyncDisposable {
       const o = options.parse(options.encodeStreamOptions, streamOptions, "options");
       this.#checkVideo();
       this.#checkPreQuant(o.preQuant);
+      checkIterable("frames", frames, "frames, uint8 [H, W, 3] each");
       return encodeStream(this.#runner, frames, o, site);
     });
   }
@@ -237,6 +249,7 @@ export class Tokenizer implements AsyncDisposable {
     return locatedSync(() => {
       const o = options.parse(options.decodeStreamOptions, streamOptions, "options");
       this.#checkVideo();
+      checkIterable("parts", parts, "parts of tokens");
       return decodeStream(this.#runner, parts, o, site);
     });
   }
@@ -284,13 +297,32 @@ export class Tokenizer implements AsyncDisposable {
   }
 
   // -------------------------------------------------------------- inside
+  /** How the pixels of a call are read. */
+  #reading(o: z.output<typeof options.autoencodeOptions>, admit: PixelReading["admit"]): PixelReading {
+    return { isVideo: this.info.isVideo, pictures: options.readOptionsOf(o), allowNonFinite: o.allowNonFinite, admit };
+  }
+
+  /** What looks at a request of all pixels, cut into windows, before memory is taken for it. */
+  #admission(
+    task: RequestValues,
+    window: number,
+    o: { maxMemory?: number | undefined },
+    heldOf = (windows: number) => windows,
+  ): PixelReading["admit"] {
+    return (size) => {
+      const num_held = heldOf(Math.ceil(size.frames / window));
+      this.#runner.plan({ ...size, ...task, frames: Math.min(size.frames, window), num_held, ...limitOf(o) });
+    };
+  }
+
   async #encodeOne(
     pixels: Pixels,
     o: { preQuant: boolean; maxMemory?: number | undefined } & JobOptions,
+    held: RequestValues,
     window?: { tokens: number; frames: number; before: number },
   ): Promise<Tokens> {
     const outputs = this.#runner.tokenOutputs(o.preQuant);
-    const request = { ...pixels.request, task: layout.task.encode, outputs, ...limitOf(o) };
+    const request = { ...pixels.request, task: layout.task.encode, outputs, ...held, ...limitOf(o) };
     const plan = this.#runner.plan(request);
     const { height, width } = pixels.request;
     const video = window && { temporalFactor: this.info.temporalFactor, frames: window.frames, windows: [window] };
@@ -324,6 +356,16 @@ export class Tokenizer implements AsyncDisposable {
       throw new TokenizerError("UNSUPPORTED", `${name}: expected a video tokenizer for a stream, found an image tokenizer`);
     }
   }
+}
+
+/** The options of part `i` of `count`, whose progress is that part of the whole's. */
+function partOf<O extends JobOptions>(o: O, i: number, count: number): O {
+  const { onProgress } = o;
+  return onProgress && count > 1 ? { ...o, onProgress: (part: number) => onProgress((i + part) / count) } : o;
+}
+
+function asPixels({ dtype, shape, data }: Tensor): Tensor<"float32"> | Tensor<"uint8"> {
+  return new Tensor(dtype, shape, data, { kind: "pixels" }) as Tensor<"float32"> | Tensor<"uint8">;
 }
 
 /** How often results like one part's are held at once where the parts of a clip are gathered and then joined. */

@@ -12,8 +12,7 @@ import { availableParallelism } from "node:os";
 import { basename, dirname } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import { type ErrorCode, messageOf, TokenizerError } from "../errors.ts";
-import { cancelled } from "../job.ts";
+import { cancelled, type ErrorCode, messageOf, TokenizerError } from "../errors.ts";
 import type { Decoded } from "./picture.ts";
 
 /** What a helper is asked, beside the picture's bytes. */

@@ -13,8 +13,7 @@ import { constants as system } from "node:os";
 import { delimiter, dirname, join, resolve } from "node:path";
 import process from "node:process";
 import type { Readable, Writable } from "node:stream";
-import { messageOf, TokenizerError } from "../errors.ts";
-import { cancelled } from "../job.ts";
+import { cancelled, messageOf, TokenizerError } from "../errors.ts";
 
 export interface Ffmpeg {
   readonly path: string;

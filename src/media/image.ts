@@ -9,26 +9,28 @@
  */
 import { extname } from "node:path";
 import { z } from "zod";
-import { expected, TokenizerError } from "../errors.ts";
-import { readWholeFile, writeFileAtomic } from "../files.ts";
-import { cancelled } from "../job.ts";
-import { parse, pictureLimits, signal } from "../options.ts";
+import { cancelled, expected, TokenizerError } from "../errors.ts";
+import { writeFileAtomic } from "../files.ts";
+import { type BytesSource, takeBytes, type Taken } from "../inputs.ts";
+import { type Fields, parse, type PictureLimits, pictureLimits, signal } from "../options.ts";
 import { pictureSize } from "../pictures.ts";
 import { Tensor, type TensorLike } from "../tensor.ts";
 import { decodeApart, NoHelper } from "./apart.ts";
 import { decode, type Decoded, type Format, formatOf, loadSharp, lookAt, sayOf } from "./picture.ts";
 
-const readImageOptions = z.strictObject({ ...pictureLimits, signal });
-export type ReadImageOptions = z.input<typeof readImageOptions>;
-const writeImageOptions = z.strictObject({ signal });
-export type WriteImageOptions = z.input<typeof writeImageOptions>;
-
-/** A picture: uint8, 3 bytes a pixel (R, G, B), row after row. */
-export interface Image {
-  readonly data: Uint8Array;
-  readonly height: number;
-  readonly width: number;
+export interface ReadImageOptions extends PictureLimits {
+  /** Ends the reading at once, with code CANCELLED. */
+  signal?: AbortSignal | undefined;
 }
+const readImageOptions = z.strictObject({ ...pictureLimits, signal } satisfies Fields<ReadImageOptions>);
+/** The same with their defaults. */
+export type PictureOptions = z.output<typeof readImageOptions>;
+
+export interface WriteImageOptions {
+  /** Ends the writing at once, with code CANCELLED; the file is as it was. */
+  signal?: AbortSignal | undefined;
+}
+const writeImageOptions = z.strictObject({ signal } satisfies Fields<WriteImageOptions>);
 
 const writers = {
   ".png": { format: "png", options: {} },
@@ -54,16 +56,16 @@ const mostHere = { pixels: 2 ** 24, bytes: 2 ** 24 };
  * its pixels), which its header says before memory is taken, or costs more time or memory than allowed; CANCELLED at once when
  * `signal` fires; THREAD when no helper process starts and the picture needs one.
  */
-export async function readImage(input: string | Uint8Array, options: ReadImageOptions = {}): Promise<Tensor<"uint8">> {
-  const o = parse(readImageOptions, options, "options");
-  if (typeof input !== "string" && !(input instanceof Uint8Array)) {
-    throw expected("image", "a path or the bytes of an encoded image (Uint8Array)", typeof input);
-  }
-  const name = typeof input === "string" ? input : `image of ${input.length} bytes`;
-  // A copy. Note: of bytes that were transferred away, which have no length, none can be made.
-  const given = typeof input === "string" ? undefined : input.length === 0 ? new Uint8Array() : new Uint8Array(input);
+export async function readImage(input: BytesSource, options: ReadImageOptions = {}): Promise<Tensor<"uint8">> {
+  const taken = takeBytes("image", input);
+  return await decodeImage(taken, parse(readImageOptions, options, "options"));
+}
+
+/** The same of bytes that have been taken already. */
+export async function decodeImage(taken: Taken, o: PictureOptions): Promise<Tensor<"uint8">> {
+  const { name } = taken;
   if (o.signal?.aborted) throw cancelled(o.signal);
-  const bytes = given ?? await readWholeFile(input as string, { signal: o.signal });
+  const bytes = await taken.read(o.signal);
   if (bytes.length === 0) throw new TokenizerError("IMAGE", `${name}: expected an encoded image, found no bytes at all`);
   const format = formatOf(bytes);
   if (!format) {
@@ -84,7 +86,7 @@ async function decodeSomewhere(
   bytes: Uint8Array,
   format: Format,
   name: string,
-  { signal, limitPixels, limitSeconds, limitMemory }: z.output<typeof readImageOptions>,
+  { signal, limitPixels, limitSeconds, limitMemory }: PictureOptions,
 ): Promise<Decoded> {
   const isSmall = (pixels: number) => pixels <= mostHere.pixels && bytes.length <= mostHere.bytes;
   const inProcess = async (mostPixels = Infinity) => {
@@ -127,7 +129,7 @@ async function orAbort<T>(work: Promise<T>, signal: AbortSignal | undefined): Pr
  */
 export async function writeImage(
   path: string,
-  image: TensorLike<"uint8"> | Image,
+  image: TensorLike<"uint8">,
   options: WriteImageOptions = {},
 ): Promise<void> {
   const { signal } = parse(writeImageOptions, options, "options");
@@ -135,8 +137,7 @@ export async function writeImage(
   const extension = extname(path).toLowerCase() || ".png";
   if (!Object.hasOwn(writers, extension)) throw expected(path, `one of ${Object.keys(writers).join(", ")}`, extension);
   const { format, options: quality } = writers[extension as keyof typeof writers];
-  if (image === null || typeof image !== "object") throw expected("image", "a tensor, or what detokenize returned", image);
-  const { height, width } = pictureSize("image", "shape" in image ? image : tensorOf(image));
+  const { height, width } = pictureSize("image", image);
   const data = new Uint8Array(image.data); // a copy
   if (signal?.aborted) throw cancelled(signal);
   const sharp = await loadSharp();
@@ -151,8 +152,4 @@ export async function writeImage(
     }
   };
   await writeFileAtomic(path, await orAbort(encode(), signal));
-}
-
-function tensorOf({ data, height, width }: Image): TensorLike<"uint8"> {
-  return { dtype: "uint8", shape: [height, width, 3], data };
 }

@@ -15,7 +15,7 @@ import { basename, extname, join } from "node:path";
 import { z } from "zod";
 import { expected, TokenizerError } from "../errors.ts";
 import { ioError } from "../files.ts";
-import { limitPixels, parse } from "../options.ts";
+import { type Fields, limitPixels, parse, signal } from "../options.ts";
 import { averageRate, rateOf, steadyRate } from "../times.ts";
 import {
   type Ending,
@@ -37,32 +37,42 @@ import { type Rate, rateOption, toRate } from "./rate.ts";
 export type { Rate } from "./rate.ts";
 export { createVideo, type VideoSink, type VideoSinkOptions } from "./videosink.ts";
 
-const videoOptions = z.strictObject({
+export interface VideoOptions {
   /**
    * The first frame wanted, counted from 0 (after `fps`, where that is given). Exact for every file, which has a price: the
    * frames before it are decoded and dropped.
    */
-  start: z.int().min(0).default(0),
+  start?: number | undefined;
   /** How many frames at most. Default: all. */
-  frames: z.int().min(1).optional(),
+  frames?: number | undefined;
   /** Largest frame taken, height × width in pixels; a larger one is refused by its header. Default 16383². */
-  limitPixels,
+  limitPixels?: number | undefined;
   /**
    * Most frames that a video may have; one more is an error, after those. Default 1,048,576, 11 hours at 25 a second: resampled,
    * a file of a few bytes whose timestamps lie has no end.
    */
-  limitFrames: z.int().min(1).default(1 << 20),
+  limitFrames?: number | undefined;
   /**
    * Frames per second to resample to: a frame is repeated or left out so that each moment shows what the video shows then.
    * Default: each frame once. A folder of images has no rate: this is it, 25 when not given, and nothing is resampled.
    */
-  fps: rateOption.optional(),
-  /** Whether a damaged video may end without an error, spoilt frames patched by FFmpeg's decoder. */
-  allowDamage: z.boolean().default(false),
+  fps?: number | Rate | undefined;
+  /** Whether a damaged video may end without an error, spoilt frames patched by FFmpeg's decoder. Default false. */
+  allowDamage?: boolean | undefined;
   /** Ends the reading with code CANCELLED. */
-  signal: z.custom<AbortSignal>((v) => v instanceof AbortSignal, "expected an AbortSignal").optional(),
-});
-export type VideoOptions = z.input<typeof videoOptions>;
+  signal?: AbortSignal | undefined;
+}
+const videoOptions = z.strictObject(
+  {
+    start: z.int().min(0).default(0),
+    frames: z.int().min(1).optional(),
+    limitPixels,
+    limitFrames: z.int().min(1).default(1 << 20),
+    fps: rateOption.optional(),
+    allowDamage: z.boolean().default(false),
+    signal,
+  } satisfies Fields<VideoOptions>,
+);
 type Options = z.output<typeof videoOptions>;
 
 export interface VideoInfo {

@@ -13,7 +13,7 @@ import { extname } from "node:path";
 import { z } from "zod";
 import { expected, TokenizerError } from "../errors.ts";
 import { ioError, PendingFile } from "../files.ts";
-import { mostPixels, parse } from "../options.ts";
+import { type Fields, mostPixels, parse, signal } from "../options.ts";
 import { coarsestTick } from "../times.ts";
 import type { Ending, Ffmpeg, FfmpegRun } from "./ffmpeg.ts";
 import { fileUrl, findFfmpeg, inputArgs, startFfmpeg, tellEnding, throwIfAborted } from "./ffmpeg.ts";
@@ -36,27 +36,39 @@ const aspectPart = z.int().min(1).max(2 ** 31 - 1);
 /** 68 years. */
 const maxSeconds = 2 ** 31;
 
-const sinkOptions = z.strictObject({
-  /** Of every frame, in pixels. */
-  height: z.int().min(1).max(16384),
-  width: z.int().min(1).max(16384),
+export interface VideoSinkOptions {
+  /** Of every frame, in pixels, 1 to 16384. */
+  height: number;
+  /** As height. */
+  width: number;
   /** Frames per second, where the rate is constant; the average, where frames are written with times of their own. */
-  fps: rateOption,
+  fps: number | Rate;
   /** A pixel's width to its height. Default: square. Note: Matroska keeps it as a size in whole pixels, so a little rounded. */
-  sampleAspect: z.strictObject({ num: aspectPart, den: aspectPart }).default({ num: 1, den: 1 }),
+  sampleAspect?: { num: number; den: number } | undefined;
   /** "h264": to look at. "ffv1": every pixel exact; .mkv alone. Default: by the extension. */
-  codec: z.enum(["h264", "ffv1"]).optional(),
+  codec?: "h264" | "ffv1" | undefined;
   /** A file whose first audio stream goes along, as it is where the container takes it, else as AAC. None there: none here. */
-  audioFrom: z.string().min(1).optional(),
+  audioFrom?: string | undefined;
   /**
    * The time, in seconds on the clock of the frames and the audio, that becomes the video's zero: what sounds before it is cut
    * off, and no frame may be earlier. Zero of a file's clock is the earliest start of its streams.
    */
-  startSeconds: z.number().min(0).max(maxSeconds).default(0),
+  startSeconds?: number | undefined;
   /** Abandons the video: as `abort`, and the work under way fails with code CANCELLED. */
-  signal: z.custom<AbortSignal>((v) => v instanceof AbortSignal, "expected an AbortSignal").optional(),
-});
-export type VideoSinkOptions = z.input<typeof sinkOptions>;
+  signal?: AbortSignal | undefined;
+}
+const sinkOptions = z.strictObject(
+  {
+    height: z.int().min(1).max(16384),
+    width: z.int().min(1).max(16384),
+    fps: rateOption,
+    sampleAspect: z.strictObject({ num: aspectPart, den: aspectPart }).default({ num: 1, den: 1 }),
+    codec: z.enum(["h264", "ffv1"]).optional(),
+    audioFrom: z.string().min(1).optional(),
+    startSeconds: z.number().min(0).max(maxSeconds).default(0),
+    signal,
+  } satisfies Fields<VideoSinkOptions>,
+);
 type Options = z.output<typeof sinkOptions>;
 
 /**

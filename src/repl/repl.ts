@@ -3,16 +3,17 @@
  * completion of commands, names, members and paths, and a history in the user's state folder. Without a terminal it runs what
  * it is piped, statement by statement, and ends at the first failure. Alike on both runtimes.
  */
-import { mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { randomUUID } from "node:crypto";
+import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
-import { basename, dirname, join } from "node:path";
+import { dirname, join } from "node:path";
 import process from "node:process";
 import repl from "node:repl";
 import { pathToFileURL } from "node:url";
-import { inspect } from "node:util";
-import { TokenizerError } from "../../mod.ts";
+import { printable, TokenizerError } from "../../mod.ts";
+import { complete } from "./complete.ts";
 import { importName, Incomplete, rewrite } from "./rewrite.ts";
-import { Screen } from "./screen.ts";
+import { sayFailure, Screen } from "./screen.ts";
 import { Session } from "./session.ts";
 
 const globals = globalThis as unknown as Record<string, unknown>;
@@ -30,12 +31,6 @@ async function evaluate(source: string): Promise<unknown> {
   for (const name of names) if (!(name in globals)) globals[name] = undefined;
   const result = await ((0, eval)(code) as Promise<{ value: unknown } | undefined>);
   return await result?.value;
-}
-
-function sayFailure(error: unknown): string {
-  if (error instanceof TokenizerError) return `${error.code}: ${error.message}`;
-  if (error instanceof SyntaxError) return `SyntaxError: ${error.message}`;
-  return error instanceof Error ? error.stack ?? error.message : `thrown: ${inspect(error)}`;
 }
 
 // ---------------------------------------------------------------- without a terminal
@@ -77,59 +72,26 @@ function historyPath(): string {
 /** Newest first, as node:repl keeps it. A history that cannot be read is an empty one. */
 function readHistory(): string[] {
   try {
+    if (!statSync(historyPath()).isFile()) return []; // a pipe would keep us waiting
     return readFileSync(historyPath(), "utf8").split("\n").filter(Boolean);
   } catch {
     return [];
   }
 }
 
-/** Whole or not at all; a state folder that cannot be written costs the history and nothing else. */
+/**
+ * Whole or not at all, and only for the user to read; a state folder that cannot be written costs the history and nothing else.
+ * The folder may be others' too: a name that cannot be guessed, made here or nowhere ("wx" follows no link).
+ */
 function writeHistory(lines: readonly string[]): void {
-  const path = historyPath(), temporary = `${path}.${process.pid}.tmp`;
+  const path = historyPath(), temporary = join(dirname(path), `.ctok-history-${randomUUID()}.tmp`);
   try {
     mkdirSync(dirname(path), { recursive: true });
-    writeFileSync(temporary, lines.slice(0, maxHistory).join("\n") + "\n", { mode: 0o600 });
+    writeFileSync(temporary, lines.slice(0, maxHistory).join("\n") + "\n", { mode: 0o600, flag: "wx" });
     renameSync(temporary, path);
   } catch (error) {
-    process.stderr.write(`ctok: history not kept: ${error instanceof Error ? error.message : error}\n`);
-  }
-}
-
-// ---------------------------------------------------------------- completion
-function membersOf(value: unknown): string[] {
-  const names = new Set<string>();
-  for (let o = Object(value); o && o !== Object.prototype; o = Object.getPrototypeOf(o)) {
-    for (const name of Object.getOwnPropertyNames(o)) if (/^[A-Za-z_$][\w$]*$/.test(name)) names.add(name);
-  }
-  return [...names].sort();
-}
-
-/** Candidates for the end of a line, and the part of the line that they replace. */
-export function complete(line: string, commands: readonly string[]): [string[], string] {
-  if (line.startsWith(".")) return [commands.map((c) => `.${c}`).filter((c) => c.startsWith(line)), line];
-  const path = /["'`]([^"'`]*)$/.exec(line)?.[1];
-  if (path !== undefined) return [pathsFrom(path), path];
-  const word = /[\w$.]*$/.exec(line)![0], dot = word.lastIndexOf(".");
-  let owner: unknown = globals;
-  for (const name of dot < 0 ? [] : word.slice(0, dot).split(".")) {
-    try {
-      owner = (owner as Record<string, unknown> | undefined)?.[name];
-    } catch { // a getter that throws
-      return [[], word];
-    }
-  }
-  if (owner === undefined || owner === null) return [[], word];
-  return [membersOf(owner).map((name) => word.slice(0, dot + 1) + name).filter((name) => name.startsWith(word)), word];
-}
-
-function pathsFrom(start: string): string[] {
-  const folder = start.endsWith("/") ? start : dirname(start), stem = start.endsWith("/") ? "" : basename(start);
-  const prefix = start.includes("/") ? start.slice(0, start.length - stem.length) : "";
-  try {
-    return readdirSync(folder, { withFileTypes: true }).filter((entry) => entry.name.startsWith(stem))
-      .map((entry) => prefix + entry.name + (entry.isDirectory() ? "/" : "")).sort();
-  } catch { // no such folder: nothing to offer
-    return [];
+    rmSync(temporary, { force: true });
+    process.stderr.write(`ctok: history not kept: ${printable(error instanceof Error ? error.message : String(error))}\n`);
   }
 }
 

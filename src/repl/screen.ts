@@ -5,7 +5,7 @@
 import process from "node:process";
 import { inspect } from "node:util";
 import * as ctok from "../../mod.ts";
-import { detectGraphics, drawPicture, type Graphics } from "../../mod.ts";
+import { detectGraphics, drawPicture, type Graphics, printable } from "../../mod.ts";
 import { pictureOf } from "./session.ts";
 
 type Progress = (part: number) => void;
@@ -72,7 +72,7 @@ export class Screen {
   /** A result: what it is, and of tokens and tensors a small picture (not twice of what show has just drawn). */
   async value(value: unknown): Promise<void> {
     if (value === undefined) return;
-    this.print(inspect(value, { colors: process.stdout.isTTY === true, maxArrayLength: 8, depth: 3 }));
+    this.print(textOf(value, process.stdout.isTTY === true));
     const isSeen = value instanceof ctok.Tokens || value instanceof ctok.Tensor;
     if (!isSeen || this.#drawn.has(value) || this.graphics === "none") return;
     const picture = pictureOf(value), [height = 0, width = 0] = picture.shape.slice(-3);
@@ -80,4 +80,25 @@ export class Screen {
     const preview = small === 1 ? picture : ctok.contactSheet([[picture]], { shrink: small });
     process.stdout.write(await drawPicture(preview, this.graphics, Math.min(40, this.columns)));
   }
+}
+
+/** A value as text. Where it holds what a terminal would obey, that is shown escaped and the colours are left out. */
+function textOf(value: unknown, colors: boolean): string {
+  if (value instanceof Error && printable(value.message) !== value.message) return sayFailure(value);
+  const options = { maxArrayLength: 8, depth: 3 }, plain = inspect(value, options), safe = printableLines(plain);
+  return safe === plain ? inspect(value, { ...options, colors }) : safe;
+}
+
+/** What was thrown, in text that a terminal may show. */
+export function sayFailure(error: unknown): string {
+  if (error instanceof ctok.TokenizerError) return printable(`${error.code}: ${error.message}`);
+  if (error instanceof SyntaxError) return printable(`SyntaxError: ${error.message}`);
+  if (!(error instanceof Error)) return printableLines(`thrown: ${inspect(error)}`);
+  // The message's own lines would look like others.
+  const frames = (error.stack ?? "").replace(error.message, "").split("\n").filter((line) => /^\s+at /.test(line));
+  return [`${error.name}: ${error.message}`, ...frames].map(printable).join("\n");
+}
+
+function printableLines(text: string): string {
+  return text.split("\n").map(printable).join("\n");
 }

@@ -4,13 +4,13 @@
  */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
-import { readFileSync } from "node:fs";
-import { writeFile } from "node:fs/promises";
+import { lstatSync, readdirSync, readFileSync } from "node:fs";
+import { mkdir, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import { inflateSync } from "node:zlib";
-import { edit, loadTokens, psnr, readImage, Tokenizer, tokenMap } from "mod.ts";
+import { edit, loadTokens, psnr, readImage, saveTokens, Tensor, Tokenizer, tokenMap, Tokens } from "mod.ts";
 import { kittyChunks, withFolder } from "../support.ts";
 import { ctokEnds, runtimeCommand, top } from "./spawn.ts";
 
@@ -24,10 +24,10 @@ class Terminal implements AsyncDisposable {
   #onOutput = () => {};
   readonly ended: Promise<number | null>;
 
-  constructor(command: readonly string[], env: Record<string, string>) {
+  constructor(command: readonly string[], env: Record<string, string>, cwd = top) {
     const line = command.map((word) => `'${word}'`).join(" ");
     this.#child = spawn("script", ["-qec", line, "/dev/null"], {
-      cwd: top,
+      cwd,
       env: { ...process.env, TERM: "xterm-256color", ...env },
       stdio: ["pipe", "pipe", "inherit"],
     });
@@ -184,6 +184,88 @@ test("a video: frames, a contact sheet, there and back", async () =>
     assert.match(await terminal.line("stats(tokens).levels.length"), /6/);
     terminal.type(".exit\r");
     assert.equal(await terminal.ended, 0);
+  }));
+
+test("names from the disk: completed as one string, listed without what a terminal would obey", async () =>
+  await withFolder(async (folder) => {
+    const runs = `a"),require("node:fs").writeFileSync("pwned",""),("`, title = "b\x1b]0;title\x07.png";
+    for (const name of [runs, title, "b2.png"]) await writeFile(join(folder, name), "no picture");
+    await using terminal = new Terminal([...runtimeCommand, "repl"], { CTOK_HISTORY: join(folder, ".history") }, folder);
+    let all = await terminal.waitFor(prompt);
+    terminal.type('await load("a\t');
+    all += await terminal.waitFor(/\\",\\"\\"\),\(\\"/);
+    all += await terminal.line('")');
+    assert.match(all, /IMAGE: a"\),require.* expected an image/);
+    terminal.type('await load("b');
+    for (let isListed = false; !isListed;) { // the second Tab in a row lists; two in one read are text
+      terminal.type("\t");
+      isListed = await terminal.waitFor(/b2\.png[^]*ctok> await load\("b/, 500).then((text) => all += text, () => "") !== "";
+    }
+    terminal.type("\\x1b\t");
+    all += await terminal.waitFor(/title\\x07\.png/);
+    all += await terminal.line('")');
+    assert.match(all, /IMAGE: b\\x1b\]0;title\\x07\.png/);
+    // deno-lint-ignore no-control-regex
+    assert.doesNotMatch(all, /\x1b\]/);
+    assert.deepEqual(readdirSync(folder).sort(), [runs, title, "b2.png"].sort());
+    terminal.type(".exit\r");
+    assert.equal(await terminal.ended, 0);
+  }));
+
+test("what a token file says of itself reaches the terminal escaped", async () =>
+  await withFolder(async (folder) => {
+    const path = join(folder, "t.safetensors"), evil = "\x1b]52;c;QUFB\x07\x1b[2J\r\nx -> y: done\x9b2J\u202e";
+    const { origin, indices } = await (async () => {
+      await using tok = await Tokenizer.open("nano-DI8x8");
+      return await tok.encode(photo);
+    })();
+    const named = { ...origin, model: `m${evil}`, source: `/s${evil}` };
+    await saveTokens(
+      path,
+      new Tokens(named, { indices: new Tensor("int32", indices.shape, indices.data, { origin: named }) }),
+    );
+    const lines = [
+      `const t = await load("${path}")`,
+      "t",
+      "t.indices",
+      "[t]",
+      "t.latent",
+      "throw t.origin.model",
+      "throw new Error(t.origin.model)",
+      "new Error(t.origin.model)",
+    ];
+    // deno-lint-ignore no-control-regex
+    const obeyed = /\x1b\]|\x1b\[2J|\x9b|\u202e|\nx -> y/;
+    const env = { CTOK_HISTORY: join(folder, "history"), CTOK_GRAPHICS: "none" };
+    await using terminal = new Terminal([...runtimeCommand, "repl"], env);
+    await terminal.waitFor(prompt);
+    for (const line of lines) assert.doesNotMatch(await terminal.line(line), obeyed, line);
+    terminal.type(".exit\r");
+    assert.equal(await terminal.ended, 0);
+    for (const line of lines.slice(1)) {
+      const { stdout, stderr } = await pipe(["repl"], `${lines[0]}\n${line}\n`);
+      assert.doesNotMatch(stdout + stderr, obeyed, line);
+      assert.match(stdout + stderr, /\\x1b/i, line);
+    }
+  }));
+
+test("the history: for the user alone, and no link that lies there is followed", async () =>
+  await withFolder(async (folder) => {
+    const history = join(folder, "state/history"), victim = join(folder, "victim");
+    await writeFile(victim, "precious");
+    await mkdir(join(folder, "state"));
+    await using terminal = new Terminal([...runtimeCommand, "repl"], { CTOK_HISTORY: history });
+    await terminal.waitFor(prompt);
+    const pid = /(\d+)/.exec(await terminal.line("process.pid"))![1];
+    await symlink(victim, `${history}.${pid}.tmp`); // where older versions wrote it first
+    await symlink(victim, history);
+    terminal.type(".exit\r");
+    assert.equal(await terminal.ended, 0);
+    assert.equal(readFileSync(victim, "utf8"), "precious");
+    const written = lstatSync(history);
+    assert.deepEqual([written.isFile(), written.mode & 0o777], [true, 0o600]);
+    assert.match(readFileSync(history, "utf8"), /process\.pid/);
+    assert.deepEqual(readdirSync(join(folder, "state")).sort(), ["history", `history.${pid}.tmp`]);
   }));
 
 test("piped: statements over several lines, values printed, the first failure ends it with code 1", async () => {

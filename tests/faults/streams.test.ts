@@ -27,9 +27,9 @@ function source(count: number, height = 32, width = 48) {
   return Object.assign(state, { frames: frames() });
 }
 
-/** Everything works as before: no job is left, and the answer of a new stream is the whole clip's. */
+/** Everything works as before: the jobs end (the one that ran, after its step), and the answer of a new stream is the whole clip's. */
 async function isWell(): Promise<void> {
-  assert.equal((await engineFor()).info().num_jobs, 0);
+  while ((await engineFor()).info().num_jobs > 0) await sleep(1);
   const parts = await Array.fromAsync(tok.encodeStream(source(25).frames));
   assert.deepEqual(joinTokens(parts).indices.data, whole.indices.data);
 }

@@ -126,7 +126,7 @@ test("what is no image says so, by name", async () => {
   await assert.rejects(readImage(Uint8Array.of(1, 2, 3)), { code: "IMAGE", message: /^image of 3 bytes: expected/ });
   await assert.rejects(readImage(5 as never), {
     code: "ARGUMENT",
-    message: /^image: expected a path or the bytes .* found "number"/,
+    message: /^image: expected a path, a file: URL, bytes .* or a Blob, found "number"/,
   });
 });
 
