@@ -117,7 +117,7 @@ test("an abort ends a picture in work, waiting, or not begun", async () => {
   await rejects(() => readImage(square, limits), "CANCELLED", /cancelled/);
   await rejects(() => readImage(png([1, 2, 3], 1), { signal: endings.signal }), "CANCELLED", /cancelled/);
   await withFolder(async (folder) => {
-    const path = join(folder, "a.png"), image = { data: dots, height: 4, width: 4 };
+    const path = join(folder, "a.png"), image = { dtype: "uint8", shape: [4, 4, 3], data: dots } as const;
     await rejects(() => writeImage(path, image, { signal: endings.signal }), "CANCELLED", /cancelled/);
     await assert.rejects(readFile(path), { code: "ENOENT" });
   });
