@@ -118,4 +118,6 @@ function optionLines(names: readonly OptionName[]): string {
   return rows.map(([option, about]) => `  ${option.padEnd(width)}  ${about}`).join("\n");
 }
 
-process.exitCode = await main(process.argv.slice(2));
+const code = process.exitCode = await main(process.argv.slice(2));
+// Interrupted while standard input says nothing, Deno would wait for it.
+if (code > 128) process.stdout.write("", () => process.stderr.write("", () => process.exit(code)));

@@ -55,19 +55,24 @@ async function source(file: string, signal: AbortSignal): Promise<AsyncIterable<
   return isOpened || !ownInput.includes(file) ? readChunks(path, { signal, mostBytes }) : bounded(process.stdin, signal);
 }
 
+/** Note: on Deno, destroying the stream leaves a read of it pending, which is abandoned here. */
 async function* bounded(input: typeof process.stdin, signal: AbortSignal): AsyncGenerator<Uint8Array> {
-  const stop = () => void input.destroy();
+  const ended = Promise.withResolvers<never>(), stop = () => ended.reject(signal.reason);
+  ended.promise.catch(() => {}); // nobody may be waiting
   signal.addEventListener("abort", stop, { once: true });
+  const chunks = input[Symbol.asyncIterator]() as AsyncIterator<Uint8Array>;
   try {
-    let length = 0;
-    for await (const chunk of input) {
-      length += chunk.length;
+    signal.throwIfAborted();
+    for (let length = 0;;) {
+      const { value, done } = await Promise.race([chunks.next(), ended.promise]);
+      if (done) return;
+      length += value.length;
       if (length > mostBytes) throw new TokenizerError("FILE_IO", `-: expected at most ${mostBytes} bytes, found more`);
-      yield chunk;
+      yield value;
     }
   } finally {
     signal.removeEventListener("abort", stop);
-    signal.throwIfAborted();
+    input.destroy();
   }
 }
 

@@ -8,6 +8,7 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { copyFile, link, lstat, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import process from "node:process";
 import { after, test } from "node:test";
 import {
   createVideo,
@@ -463,6 +464,29 @@ test("- with videos: from a pipe to tokens, to Matroska or MP4 on standard outpu
     (await loadTokens(join(dir, "t.safetensors"))).indices.data,
   );
 });
+
+for (const file of ["-", "silent"]) {
+  test(
+    `an interruption while ${file === "-" ? "standard input" : "a pipe"} says nothing`,
+    { timeout: 600_000 },
+    async () => {
+      const dir = await folder("silent"), tmp = join(dir, "tmp");
+      await mkdir(tmp);
+      if (file !== "-") execFileSync("mkfifo", [join(dir, file)]);
+      const { stderr } = await ctokEnds(143, ["encode", file, "--out", "x/"], {
+        cwd: dir,
+        env: { TMPDIR: tmp },
+        stdin: "pipe",
+        onStart: (pid) => { // once there is a file for what should come
+          const look = () => tree(tmp).length > 0 ? process.kill(pid, "SIGTERM") : setTimeout(look, 5);
+          look();
+        },
+      });
+      assert.equal(stderr, "ctok: interrupted\n");
+      assert.deepEqual([readdirSync(tmp), existsSync(join(dir, "x"))], [[], false]);
+    },
+  );
+}
 
 test("binary is not written to a terminal, nor read from one", async () => {
   const dir = await folder("terminal");

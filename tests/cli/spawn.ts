@@ -24,6 +24,8 @@ export interface How {
   env?: Record<string, string>;
   /** A shell command that ends in exec "$@". */
   shell?: string;
+  /** "pipe": standard input says nothing and does not end. */
+  stdin?: "pipe";
   /** Called once, with the process's id. */
   onStart?: (pid: number) => void;
   /** Called at each output, with a way to interrupt; the first signal is sent. */
@@ -33,18 +35,18 @@ export interface How {
 }
 
 export function ctok(args: readonly string[], how: How = {}): Promise<Ended> {
-  const { cwd = tmpdir(), env = {}, shell, onStart, onOutput, isGroup = false } = how;
+  const { cwd = tmpdir(), env = {}, shell, onStart, onOutput, isGroup = false, stdin = "ignore" } = how;
   const [command, ...rest] = [...(shell ? ["sh", "-c", shell, "sh"] : []), ...runtimeCommand, ...args];
   const child = spawn(command!, rest, {
     cwd,
     env: { ...process.env, ...env },
-    stdio: ["ignore", "pipe", "pipe"],
+    stdio: [stdin, "pipe", "pipe"],
     detached: isGroup,
   });
   if (child.pid !== undefined) onStart?.(child.pid);
   const ended = { code: null as Ended["code"], stdout: "", stderr: "" };
   let isInterrupted = false;
-  child.stdout.setEncoding("utf8").on("data", (text: string) => {
+  child.stdout!.setEncoding("utf8").on("data", (text: string) => {
     ended.stdout += text;
     // Note: after child.kill, Deno tells the signal and not the exit code.
     onOutput?.((signal = "SIGINT") => {
@@ -52,7 +54,7 @@ export function ctok(args: readonly string[], how: How = {}): Promise<Ended> {
       isInterrupted = true;
     });
   });
-  child.stderr.setEncoding("utf8").on("data", (text: string) => ended.stderr += text);
+  child.stderr!.setEncoding("utf8").on("data", (text: string) => ended.stderr += text);
   return new Promise((resolve, reject) => {
     child.on("error", reject);
     child.on("close", (code, signal) => resolve({ ...ended, code: code ?? signal }));
