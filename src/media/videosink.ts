@@ -261,7 +261,7 @@ export class VideoSink {
   #place(seconds: number | undefined): number {
     const { options: { startSeconds }, clock: { ticks, frameTicks } } = this.#plan;
     const given = seconds ?? startSeconds + this.#numGiven * frameTicks / ticks;
-    if (!(given >= this.#lastSeconds - coarsestTick && given < maxSeconds)) {
+    if (typeof given !== "number" || !(given >= this.#lastSeconds - coarsestTick && given < maxSeconds)) {
       throw expected("seconds", `from ${this.#lastSeconds} to ${maxSeconds}`, given);
     }
     const asked = (given - startSeconds) * ticks;

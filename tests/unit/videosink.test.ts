@@ -122,7 +122,7 @@ test("frames that share a time keep their order; times that go back are refused"
   await sink.write(plain(0), 1);
   await sink.write(plain(0), 1.5);
   await rejects(() => sink.write(plain(0), 1.4), "ARGUMENT", /seconds: expected from 1\.5 to 2147483648, found 1\.4/);
-  for (const wrong of [NaN, Infinity, -Infinity, 2 ** 40, "1" as unknown as number]) {
+  for (const wrong of [NaN, Infinity, -Infinity, 2 ** 40, "2" as unknown as number]) {
     await rejects(() => sink.write(plain(0), wrong), "ARGUMENT", /^seconds: /);
   }
   await sink.write(plain(0), 1.5);
