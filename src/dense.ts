@@ -128,8 +128,10 @@ export function checkTensor(name: string, t: TensorLike): void {
   }
 }
 
+/** What a wrong value is, in a word. */
 export function nameOf(value: unknown): string {
-  return value === null || typeof value !== "object" ? typeof value : value.constructor?.name ?? "object";
+  if (value === null || typeof value !== "object") return value === null ? "null" : typeof value;
+  return value.constructor?.name || "object";
 }
 
 /** An array of `dtype` over bytes that start at `offset` (copied when the offset does not suit the type). */

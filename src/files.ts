@@ -10,7 +10,8 @@ import { type FileHandle, lstat, open, readdir, readlink, realpath, rename, rm, 
 import { dirname, join, resolve } from "node:path";
 import process from "node:process";
 import { setImmediate, setTimeout } from "node:timers/promises";
-import { cancelled, expected, messageOf, TokenizerError } from "./errors.ts";
+import { throwIfAborted } from "./abort.ts";
+import { expected, messageOf, TokenizerError } from "./errors.ts";
 
 /** Of a file that is read whole: no picture within `limitPixels` and no token file needs as much. */
 const wholeFileBytes = 2 ** 31;
@@ -101,10 +102,6 @@ async function pipeReader(file: FileHandle, path: string, signal: AbortSignal | 
       await (wait ? setTimeout(wait) : setImmediate());
     }
   };
-}
-
-function throwIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw cancelled(signal);
 }
 
 /**
@@ -213,7 +210,7 @@ export class PendingFile {
 }
 
 /** Whether two names or handles are one file. */
-export function isSameFile(a: BigIntStats, b: BigIntStats): boolean {
+function isSameFile(a: BigIntStats, b: BigIntStats): boolean {
   return a.dev === b.dev && a.ino === b.ino;
 }
 

@@ -4,9 +4,10 @@
  * files and Blobs are read later.
  */
 import { fileURLToPath } from "node:url";
-import { cancelled, expected, TokenizerError } from "./errors.ts";
+import { throwIfAborted } from "./abort.ts";
+import { expected, TokenizerError } from "./errors.ts";
 import { ioError, readWholeFile } from "./files.ts";
-import { checkTensor, type Tensor, type TensorLike } from "./tensor.ts";
+import { checkTensor, nameOf, type Tensor, type TensorLike } from "./dense.ts";
 
 /**
  * A path, a `file:` URL, the bytes themselves, or a Blob: a File, what `response.blob()` and Bun's `file(path)` give. Addresses
@@ -49,7 +50,7 @@ export function takeBytes(name: string, source: BytesSource): Taken {
   }
   const hint = typeof Response !== "undefined" && (source as unknown) instanceof Response
     ? "a Response; pass await response.blob()"
-    : kindOf(source);
+    : nameOf(source);
   throw expected(name, acceptedSources, hint);
 }
 
@@ -66,18 +67,12 @@ export function pathOf(name: string, source: string | URL): string {
   }
 }
 
-/** What a wrong value is, in a word. */
-export function kindOf(value: unknown): string {
-  if (value === null || typeof value !== "object") return value === null ? "null" : typeof value;
-  return value.constructor?.name || "object";
-}
-
 /**
  * The fields of what is passed as a tensor, each read once and then checked, so that no getter gives another value later.
  * Throws ARGUMENT, SHAPE.
  */
 export function tensorOf(name: string, value: TensorLike): TensorLike & Pick<Tensor, "kind" | "origin"> {
-  if (value === null || typeof value !== "object") throw expected(name, "a tensor { dtype, shape, data }", kindOf(value));
+  if (value === null || typeof value !== "object") throw expected(name, "a tensor { dtype, shape, data }", nameOf(value));
   const { dtype, shape, data, kind, origin } = value as Tensor;
   const tensor = { dtype, shape: Array.isArray(shape) ? [...shape] : shape, data, kind, origin };
   checkTensor(name, tensor);
@@ -114,7 +109,7 @@ async function readBlob(name: string, blob: Blob, signal: AbortSignal | undefine
   } finally {
     signal?.removeEventListener("abort", stop);
   }
-  if (signal?.aborted) throw cancelled(signal);
+  throwIfAborted(signal);
   const bytes = new Uint8Array(length);
   let at = 0;
   for (const chunk of chunks) {

@@ -5,6 +5,7 @@
 import { status } from "../ffi/layout.ts";
 import { LibraryMissing } from "../ffi/load.ts";
 import { type Engine, type JobInfo, NativeFailure } from "../ffi/native.ts";
+import { throwIfAborted } from "./abort.ts";
 import { cancelled, type ErrorCode, messageOf, TokenizerError } from "./errors.ts";
 
 export interface JobOptions {
@@ -80,7 +81,7 @@ export async function runJob<T>(
   ends: JobEnds = {},
 ): Promise<T> {
   const { signal, onProgress } = options;
-  if (signal?.aborted) throw cancelled(signal);
+  throwIfAborted(signal);
   const job = submit();
   const stopped = Promise.withResolvers<never>();
   stopped.promise.catch(() => {}); // not every way on waits for it
@@ -163,36 +164,5 @@ class Progress {
   async end(): Promise<void> {
     this.tell(1);
     await Promise.all(this.#pending);
-  }
-}
-
-/** What comes from `source`, while an abort is answered at once: also where the next item never comes. */
-export async function* abortable<T>(source: AsyncIterable<T> | Iterable<T>, signal?: AbortSignal): AsyncGenerator<T> {
-  if (!signal) return yield* source;
-  const iterator = Symbol.asyncIterator in source ? source[Symbol.asyncIterator]() : source[Symbol.iterator]();
-  let refuse: ((why: TokenizerError) => void) | undefined; // of the item that is waited for
-  const abort = () => refuse?.(cancelled(signal));
-  signal.addEventListener("abort", abort);
-  let isDone = false;
-  try {
-    while (true) {
-      if (signal.aborted) throw cancelled(signal);
-      // Note: not Promise.race with one promise of the signal, which would keep every item until it settles.
-      const next = await new Promise<IteratorResult<T>>((resolve, reject) => {
-        refuse = reject;
-        Promise.try(() => iterator.next()).then(resolve, reject);
-      });
-      isDone = next.done === true;
-      if (isDone) return;
-      yield next.value;
-    }
-  } catch (error) {
-    isDone = !signal.aborted; // a source that threw has ended
-    throw error;
-  } finally {
-    signal.removeEventListener("abort", abort);
-    const closing = isDone ? undefined : Promise.try(() => iterator.return?.());
-    if (signal.aborted) closing?.catch(() => {}); // may wait for what never comes
-    else await closing;
   }
 }

@@ -3,10 +3,12 @@
  * memory across an await: what is not submitted in the call's own tick (C copies it) is copied in it.
  */
 import * as layout from "../ffi/layout.ts";
-import { cancelled, expected, TokenizerError } from "./errors.ts";
-import { acceptedSources, type BytesSource, isBytes, isBytesSource, kindOf, takeBytes, tensorOf } from "./inputs.ts";
+import { throwIfAborted } from "./abort.ts";
+import { expected, TokenizerError } from "./errors.ts";
+import { atPosition } from "./fsq.ts";
+import { acceptedSources, type BytesSource, isBytes, isBytesSource, takeBytes, tensorOf } from "./inputs.ts";
 import { decodeImage, type PictureOptions } from "./media/image.ts";
-import { sliceAxis, type TensorLike } from "./tensor.ts";
+import { nameOf, sliceAxis, type TensorLike } from "./dense.ts";
 
 /**
  * An encoded image (a path, a `file:` URL, its bytes, a Blob), or pixels: uint8 [(B,) H, W, 3], float32 [(B,) 3, H, W] in
@@ -67,7 +69,7 @@ async function readRest(
   const queue = unread.values(); // of all readers: one that fails leaves it empty
   const readSome = async () => {
     for (const [i, read] of queue) { // Note: an exception closes the iterator
-      if (signal?.aborted) throw cancelled(signal);
+      throwIfAborted(signal);
       batch.put(i, await read());
     }
   };
@@ -141,7 +143,7 @@ function takeOne(input: ImageInput, name: string, o: PixelReading): One {
     return async () => pixelsOf(await decodeImage(taken, pictures), name, wanted, o);
   }
   if (input === null || typeof input !== "object" || !("dtype" in input)) {
-    throw expected(name, `${acceptedSources}, or a tensor ${wanted}`, kindOf(input));
+    throw expected(name, `${acceptedSources}, or a tensor ${wanted}`, nameOf(input));
   }
   return pixelsOf(input, name, wanted, o);
 }
@@ -169,15 +171,8 @@ function checkFinite(name: string, { data, shape }: TensorLike<"float32">): void
   let bits = 0;
   for (let i = 0; i < words.length; i++) bits |= (words[i]! & 0x7fffffff) + 0x00800000;
   if (bits >= 0) return;
-  const detail = data.findIndex((value) => !Number.isFinite(value));
-  let rest = detail;
-  const at = shape.toReversed().map((n) => {
-    const index = rest % n;
-    rest = (rest - index) / n;
-    return index;
-  }).toReversed();
-  const message = `${name}[${at.join(", ")}]: expected a finite pixel (or allowNonFinite: true), found ${data[detail]}`;
-  throw new TokenizerError("VALUE", message, { detail });
+  const position = data.findIndex((value) => !Number.isFinite(value));
+  throw atPosition(name, shape, position, "a finite pixel (or allowNonFinite: true)", data[position]!);
 }
 
 /** The memory of a tensor, as a view. */

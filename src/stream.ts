@@ -6,9 +6,11 @@
  */
 import * as layout from "../ffi/layout.ts";
 import type { RequestValues } from "../ffi/native.ts";
+import { abortable } from "./abort.ts";
 import { expected, TokenizerError } from "./errors.ts";
-import { kindOf, tensorOf } from "./inputs.ts";
-import { abortable, type JobOptions, located, locatedSync } from "./job.ts";
+import { nameOf } from "./dense.ts";
+import { tensorOf } from "./inputs.ts";
+import { type JobOptions, located, locatedSync } from "./job.ts";
 import type { DecodeStreamOptions, EncodeStreamOptions } from "./options.ts";
 import { allocate } from "./pixels.ts";
 import { asTokenParts, type OutputTensor, type Runner } from "./runner.ts";
@@ -37,7 +39,7 @@ export function limitOf(o: { maxMemory?: number | undefined }): RequestValues {
 export function checkIterable(name: string, value: unknown, wanted: string): void {
   const { [Symbol.asyncIterator]: later, [Symbol.iterator]: now } = Object(value);
   if (typeof later === "function" || typeof now === "function") return;
-  throw expected(name, `${wanted}, one after the other (an array, a generator, a stream)`, kindOf(value));
+  throw expected(name, `${wanted}, one after the other (an array, a generator, a stream)`, nameOf(value));
 }
 
 /** Frames gathered for one job: as they come, one behind the other. */

@@ -3,6 +3,7 @@
  * where one fits all frames, else every time. Called by the streams, by what joins tokens, and where a video is opened.
  * Nothing here reads a file.
  */
+import { parseRate, toRate } from "./media/rate.ts";
 
 /** The times of a clip's frames: frame i is shown at `times[i] ?? (start ?? 0) + i / fps`. */
 export interface FrameTimes {
@@ -73,14 +74,13 @@ export function averageRate(seconds: readonly number[]): string | undefined {
 }
 
 export function rateOf(fps: string): number {
-  const [num = NaN, den = 1] = fps.split("/").map(Number);
+  const { num, den } = parseRate(fps);
   return num / den;
 }
 
 function toFraction(rate: number): string {
-  const television = Math.round(rate * 1.001);
-  if (Number.isInteger(rate)) return `${rate}/1`;
-  return Math.abs(television / 1.001 - rate) < 1e-9 ? `${television * 1000}/1001` : `${Math.round(rate * 2)}/2`;
+  const { num, den } = toRate(rate);
+  return `${num}/${den}`;
 }
 
 /** The fraction of the smallest denominator between two numbers. Ref: the Stern-Brocot tree, by continued fractions. */

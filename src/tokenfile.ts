@@ -10,9 +10,11 @@
 import { extname } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { z } from "zod";
-import { cancelled, expected, TokenizerError } from "./errors.ts";
+import { throwIfAborted } from "./abort.ts";
+import { nameOf } from "./dense.ts";
+import { expected, TokenizerError } from "./errors.ts";
 import { writeFileAtomic } from "./files.ts";
-import { type BytesSource, isBytes, kindOf, takeBytes } from "./inputs.ts";
+import { type BytesSource, isBytes, takeBytes } from "./inputs.ts";
 import { decodeNpy, encodeNpy, isNpy } from "./npy.ts";
 import { type Origin, parseWindows, sourceOf, tellWindows, type VideoOrigin } from "./origin.ts";
 import { decodeRecord, encodeRecord, isRecord } from "./record.ts";
@@ -45,11 +47,6 @@ export interface StoreOptions {
 export interface SaveOptions extends StoreOptions {
   /** Default: what the extension says; safetensors for any other. */
   format?: TokenFormat;
-}
-
-export interface LoadOptions {
-  /** Ends the reading with code CANCELLED, also while a pipe gives nothing. */
-  signal?: AbortSignal | undefined;
 }
 
 export interface LoadOptions {
@@ -100,7 +97,7 @@ export function encodeTokens(tokens: Tokens, format: TokenFormat, options: Store
  * Throws TOKEN_FILE when the bytes are no token file, or a damaged one.
  */
 export function decodeTokens(bytes: Uint8Array | ArrayBuffer, name: string, fallback?: FallbackOrigin): Tokens {
-  if (!isBytes(bytes)) throw expected("bytes", "those of a token file (loadTokens takes paths and Blobs)", kindOf(bytes));
+  if (!isBytes(bytes)) throw expected("bytes", "those of a token file (loadTokens takes paths and Blobs)", nameOf(bytes));
   return finish(decoding(bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes), name, fallback));
 }
 
@@ -130,7 +127,7 @@ export async function loadTokens(
     const { done, value } = slices.next();
     if (done) return value;
     await setImmediate();
-    if (signal?.aborted) throw cancelled(signal);
+    throwIfAborted(signal);
   }
 }
 

@@ -3,7 +3,8 @@ import * as layout from "../ffi/layout.ts";
 import type { RequestValues } from "../ffi/native.ts";
 import { expected, TokenizerError } from "./errors.ts";
 import type { ModelInfo } from "./info.ts";
-import { kindOf, tensorOf } from "./inputs.ts";
+import { nameOf } from "./dense.ts";
+import { tensorOf } from "./inputs.ts";
 import { bytesOf } from "./pixels.ts";
 import { type Origin, Tensor, type TensorLike, Tokens } from "./tensor.ts";
 
@@ -44,7 +45,7 @@ export function tokenInput(info: ModelInfo, tokens: Tokens | TensorLike): TokenI
 /** The tensor that decode takes, its fields read once. */
 function mainOf(name: string, tokens: Tokens | TensorLike): ReturnType<typeof tensorOf> {
   const given = tokens instanceof Tokens ? tokens.main : tokens;
-  if (given === null || typeof given !== "object") throw expected(name, "what encode returned, or a tensor", kindOf(given));
+  if (given === null || typeof given !== "object") throw expected(name, "what encode returned, or a tensor", nameOf(given));
   return tensorOf(name, given);
 }
 
@@ -68,12 +69,12 @@ export function checkOrigin(name: string, { origin, dtype, shape }: TensorLike &
   const { spatialFactor, levels, height, width, top, left, video } = origin;
   for (const [what, value] of Object.entries({ spatialFactor, height, width })) check(what, 1, value);
   for (const [what, value] of Object.entries({ top, left })) check(what, 0, value);
-  if (!Array.isArray(levels)) throw expected(`${name}.origin.levels`, "a list of whole numbers", kindOf(levels));
+  if (!Array.isArray(levels)) throw expected(`${name}.origin.levels`, "a list of whole numbers", nameOf(levels));
   if (!video) return;
   check("video.temporalFactor", 1, video.temporalFactor);
   check("video.frames", 1, video.frames);
   if (video.windows === undefined) return;
-  if (!Array.isArray(video.windows)) throw expected(`${name}.origin.video.windows`, "a list", kindOf(video.windows));
+  if (!Array.isArray(video.windows)) throw expected(`${name}.origin.video.windows`, "a list", nameOf(video.windows));
   let sum = 0;
   for (const [i, { tokens, frames, before }] of video.windows.entries()) {
     check(`video.windows[${i}].tokens`, 1, tokens);

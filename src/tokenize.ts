@@ -4,8 +4,10 @@
  */
 import * as layout from "../ffi/layout.ts";
 import { engineFor } from "../ffi/load.ts";
-import { cancelled, type ErrorCode, expected, TokenizerError } from "./errors.ts";
-import { acceptedSources, type BytesSource, copyOf, isBytes, isBytesSource, kindOf, pathOf, tensorOf } from "./inputs.ts";
+import { orAbort } from "./abort.ts";
+import { nameOf } from "./dense.ts";
+import { type ErrorCode, expected, TokenizerError } from "./errors.ts";
+import { acceptedSources, type BytesSource, copyOf, isBytes, isBytesSource, pathOf, tensorOf } from "./inputs.ts";
 import { type JobOptions, located, runJob } from "./job.ts";
 import { defaultModel, modelMissing, resolveModel } from "./models.ts";
 import { type ConvertOptions, convertOptions, type EncodeOptions, parse } from "./options.ts";
@@ -38,6 +40,7 @@ async function withModel<T>(
   work: (tokenizer: Tokenizer) => Promise<T>,
   told: (failure: unknown) => unknown = (failure) => failure,
 ): Promise<T> {
+  const ends = signal instanceof AbortSignal ? signal : undefined; // another thing is told when all options are looked at
   let shared: Shared | undefined;
   try {
     let tokenizer: Tokenizer;
@@ -46,13 +49,13 @@ async function withModel<T>(
       while (!opened.has(source) && opened.size >= mostModels && !closeIdle()) {
         const { promise, resolve } = Promise.withResolvers<void>();
         wake.push(resolve);
-        await raced(promise, signal);
+        await orAbort(promise, ends);
       }
       shared = opened.get(source) ?? open(model, source);
       opened.delete(source);
       opened.set(source, shared);
       shared.users++;
-      tokenizer = shared.now ?? await raced(shared.tokenizer, signal);
+      tokenizer = shared.now ?? await orAbort(shared.tokenizer, ends);
     } catch (failure) {
       throw told(failure);
     }
@@ -84,17 +87,6 @@ function closeIdle(): boolean {
     return true;
   }
   return false;
-}
-
-/** What `promise` gives, unless the signal fires before; the promise itself goes on, as it is others' too. */
-function raced<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (!(signal instanceof AbortSignal)) return promise; // another thing is told when all options are looked at
-  return new Promise((resolve, reject) => {
-    const abort = () => reject(cancelled(signal));
-    if (signal.aborted) abort();
-    signal.addEventListener("abort", abort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
-  });
 }
 
 export interface TokenizeOptions extends EncodeOptions {
@@ -157,7 +149,7 @@ export function detokenize(
     const { model, ...decode } = Object(options) as typeof options;
     const read = isBytesSource(tokens) ? await loadTokens(tokens, undefined, decode) : tokens;
     if (!(read instanceof Tokens)) {
-      throw expected("tokens", `what tokenize returned, or a token file: ${acceptedSources}`, kindOf(read));
+      throw expected("tokens", `what tokenize returned, or a token file: ${acceptedSources}`, nameOf(read));
     }
     if (read.origin.video) {
       const message = "tokens: expected those of a picture, found a video's; see Tokenizer.decode and decodeStream";

@@ -12,6 +12,7 @@ import { availableParallelism } from "node:os";
 import { basename, dirname } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
+import { throwIfAborted } from "../abort.ts";
 import { cancelled, type ErrorCode, messageOf, TokenizerError } from "../errors.ts";
 import type { Decoded } from "./picture.ts";
 
@@ -69,7 +70,7 @@ export async function decodeApart(bytes: Uint8Array, order: Order, signal?: Abor
 
 /** Waits until fewer than `mostHelpers` are busy, and counts as one of them. */
 async function turn(signal: AbortSignal | undefined): Promise<void> {
-  if (signal?.aborted) throw cancelled(signal);
+  throwIfAborted(signal);
   while (numBusy >= mostHelpers) {
     await new Promise<void>((resolve, reject) => {
       const go = () => {

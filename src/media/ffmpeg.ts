@@ -13,7 +13,8 @@ import { constants as system } from "node:os";
 import { delimiter, dirname, join, resolve } from "node:path";
 import process from "node:process";
 import type { Readable, Writable } from "node:stream";
-import { cancelled, messageOf, TokenizerError } from "../errors.ts";
+import { throwIfAborted } from "../abort.ts";
+import { messageOf, TokenizerError } from "../errors.ts";
 
 export interface Ffmpeg {
   readonly path: string;
@@ -296,8 +297,4 @@ export function fileUrl(path: string): string {
 /** "exit code 1", "SIGKILL". */
 export function tellEnding(ending: Ending): string {
   return ending.signal ?? (ending.code === undefined ? "it did not start" : `exit code ${ending.code}`);
-}
-
-export function throwIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw cancelled(signal);
 }

@@ -26,6 +26,9 @@ const harmless = [
   /^unable to decode APP fields/,
 ];
 
+/** Kept of one run: the first ones, and the last. */
+const mostComplaints = 100;
+
 export class FfmpegLog {
   readonly #complaints: Complaint[] = [];
   readonly #name: string;
@@ -56,9 +59,9 @@ export class FfmpegLog {
     const [, contexts, level, text] = parts as unknown as [string, string, string, string];
     if (level === "error" || level === "fatal" || level === "panic") {
       const by = /^\[([^\]]*?) @ /.exec(contexts)?.[1] ?? "";
-      if (this.#complaints.length < 100) {
-        this.#complaints.push({ by, text, isAfterFirstFrame: this.#hasFrame });
-      }
+      if (harmless.some((one) => one.test(text))) return; // of which there may be one a frame
+      if (this.#complaints.length === mostComplaints) this.#complaints.pop();
+      this.#complaints.push({ by, text, isAfterFirstFrame: this.#hasFrame });
     } else if (contexts.includes("graph") && text.startsWith("w:")) this.#hasFrame = true;
   };
 
@@ -67,7 +70,7 @@ export class FfmpegLog {
    * that was joined midway begins with frames that nothing can decode. `format`: the demuxer, which says best what happened.
    */
   damage(format: string): string | undefined {
-    const told = this.#complaints.filter(({ by, text }) => !writers.test(by) && !harmless.some((one) => one.test(text)));
+    const told = this.#complaints.filter(({ by }) => !writers.test(by));
     const byContainer = told.find(({ by }) => by === format);
     return (byContainer ?? told.find(({ isAfterFirstFrame }) => isAfterFirstFrame))?.text;
   }

@@ -3,8 +3,9 @@
  * Texts inside the file (titles, tags) are no part of what is asked for. Called where videos are opened and where audio is
  * taken along. Decoded frames, whose size and times are the truth in the end, are video.ts's.
  */
+import { throwIfAborted } from "../abort.ts";
 import { TokenizerError } from "../errors.ts";
-import { type Ending, findFfprobe, inputArgs, startFfprobe, tellEnding, throwIfAborted } from "./ffmpeg.ts";
+import { type Ending, findFfprobe, inputArgs, startFfprobe, tellEnding } from "./ffmpeg.ts";
 import { FfmpegLog } from "./ffmpeglog.ts";
 import { tooLarge } from "./picture.ts";
 

@@ -9,7 +9,8 @@
  */
 import { extname } from "node:path";
 import { z } from "zod";
-import { cancelled, expected, TokenizerError } from "../errors.ts";
+import { orAbort, throwIfAborted } from "../abort.ts";
+import { expected, TokenizerError } from "../errors.ts";
 import { writeFileAtomic } from "../files.ts";
 import { type BytesSource, takeBytes, type Taken } from "../inputs.ts";
 import { type Fields, parse, type PictureLimits, pictureLimits, signal } from "../options.ts";
@@ -64,7 +65,7 @@ export async function readImage(input: BytesSource, options: ReadImageOptions = 
 /** The same of bytes that have been taken already. */
 export async function decodeImage(taken: Taken, o: PictureOptions): Promise<Tensor<"uint8">> {
   const { name } = taken;
-  if (o.signal?.aborted) throw cancelled(o.signal);
+  throwIfAborted(o.signal);
   const bytes = await taken.read(o.signal);
   if (bytes.length === 0) throw new TokenizerError("IMAGE", `${name}: expected an encoded image, found no bytes at all`);
   const format = formatOf(bytes);
@@ -107,20 +108,6 @@ async function decodeSomewhere(
   }
 }
 
-/** What `work` gives, or CANCELLED as soon as the signal fires; `work` then goes on unheard. */
-async function orAbort<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (!signal) return await work;
-  let abort = () => {};
-  const aborted = new Promise<never>((_, reject) => abort = () => reject(cancelled(signal)));
-  signal.addEventListener("abort", abort, { once: true });
-  if (signal.aborted) abort();
-  try {
-    return await Promise.race([work, aborted]);
-  } finally {
-    signal.removeEventListener("abort", abort);
-  }
-}
-
 /**
  * Writes uint8 [H, W, 3] or [1, H, W, 3], or what detokenize returned, as PNG, JPEG (quality 95), WebP (quality 95) or AVIF
  * (quality 80), by the extension; PNG without one. The pixels are copied before the call returns, and the file is written whole
@@ -139,7 +126,7 @@ export async function writeImage(
   const { format, options: quality } = writers[extension as keyof typeof writers];
   const { height, width } = pictureSize("image", image);
   const data = new Uint8Array(image.data); // a copy
-  if (signal?.aborted) throw cancelled(signal);
+  throwIfAborted(signal);
   const sharp = await loadSharp();
   const encode = async () => {
     try {

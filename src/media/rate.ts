@@ -16,6 +16,12 @@ function greatestDivisor(a: number, b: number): number {
   return b === 0 ? a : greatestDivisor(b, a % b);
 }
 
+/** The rate of a text such as "30000/1001" or "25". */
+export function parseRate(text: string): Rate {
+  const [num = NaN, den = 1] = text.split("/").map(Number);
+  return { num, den };
+}
+
 /** A rate as a fraction: whole numbers, the television rates n · 1000/1001 (29.97, 23.976), else thousandths. */
 export function toRate(fps: number | Rate): Rate {
   if (typeof fps !== "number") return fps;

@@ -1,15 +1,17 @@
 /** Images as frames: one still image, or the images of a folder in their order. Called by video.ts and videofile.ts. */
 import { open, readdir, stat } from "node:fs/promises";
 import { basename, extname, join } from "node:path";
+import { throwIfAborted } from "../abort.ts";
 import { expected, TokenizerError } from "../errors.ts";
 import { ioError } from "../files.ts";
+import { readExtensions } from "../kinds.ts";
 import type { Options, VideoInfo, VideoSource } from "./clip.ts";
-import { throwIfAborted } from "./ffmpeg.ts";
 import { readImage } from "./image.ts";
 import { formatOf } from "./picture.ts";
 import { toRate } from "./rate.ts";
 
-const imageExtensions = [".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".gif"];
+/** SVG is drawn only on request, which nobody can make here. */
+const imageExtensions = readExtensions.picture.filter((extension) => extension !== ".svg");
 /** JPEGs one behind the other, which begin as one JPEG does. */
 const motionExtensions = [".mjpeg", ".mjpg"];
 
@@ -29,8 +31,7 @@ export async function isStill(path: string): Promise<boolean> {
       return !motionExtensions.includes(extname(path).toLowerCase());
     case "png":
       return !await hasAnimation(path);
-    case "webp": // Ref: RFC 9649, 2.7: a flag of the extended header
-      return bytes[15] !== 0x58 /* of "VP8X" */ || !(bytes[20]! & 2);
+    case "webp":
     case "tiff":
       return true;
     case "heif": // which shares its first bytes with MP4

@@ -4,11 +4,11 @@
  * line; videos out are videosink.ts.
  */
 import { access, constants, stat } from "node:fs/promises";
+import { throwIfAborted } from "../abort.ts";
 import { expected } from "../errors.ts";
 import { ioError } from "../files.ts";
 import { parse } from "../options.ts";
 import { type VideoOptions, videoOptions, type VideoSource } from "./clip.ts";
-import { throwIfAborted } from "./ffmpeg.ts";
 import { isStill, openFolder, openImages } from "./stills.ts";
 import { openFile } from "./videofile.ts";
 

@@ -8,24 +8,16 @@
  * pixels that are not square stay as stored (`sampleAspect` tells); of a Y4M file cut short FFmpeg drops the last, partial
  * frame and says nothing.
  */
+import { throwIfAborted } from "../abort.ts";
 import { TokenizerError } from "../errors.ts";
 import { averageRate, rateOf, steadyRate } from "../times.ts";
 import type { Options, TimedFrame, VideoInfo, VideoSource } from "./clip.ts";
-import {
-  type Ending,
-  type Ffmpeg,
-  fileUrl,
-  findFfmpeg,
-  inputArgs,
-  startFfmpeg,
-  tellEnding,
-  throwIfAborted,
-} from "./ffmpeg.ts";
+import { type Ending, type Ffmpeg, fileUrl, findFfmpeg, inputArgs, startFfmpeg, tellEnding } from "./ffmpeg.ts";
 import { FfmpegLog } from "./ffmpeglog.ts";
 import { findOtherSize, type MediaFacts, probeMedia, type VideoFacts } from "./ffprobe.ts";
 import { type NutHeader, NutReader } from "./nutreader.ts";
 import { tooLarge } from "./picture.ts";
-import { type Rate, toRate } from "./rate.ts";
+import { parseRate, type Rate, toRate } from "./rate.ts";
 import { openImages } from "./stills.ts";
 
 /** What is added to a file's timestamps, so that no frame's is negative; `aheadOf` says of which files. */
@@ -167,7 +159,7 @@ function ownRate(
   const declared = [average, tickRate].filter((rate) => rate !== undefined);
   const shown = packets.filter(({ isDropped }) => !isDropped);
   if (declared[0] !== undefined && shown.some(({ seconds }) => seconds === undefined)) {
-    return { rate: toFraction(declared[0]), isVariable: false };
+    return { rate: parseRate(declared[0]), isVariable: false };
   }
   const last = packets.at(-1)?.decodedSeconds ?? Infinity; // later frames may have one missing before them
   const seconds = shown.flatMap(({ seconds }) => seconds ?? [])
@@ -175,15 +167,10 @@ function ownRate(
   const isPlain = (rate: string) => /\/(1|2|1001)$/.test(rate); // not one that a rounding clock made
   const steady = steadyRate(seconds, declared.filter(isPlain), declared.filter((rate) => !isPlain(rate)));
   if (seconds.length < 2) { // one frame, whose container may declare its clock's ticks
-    return { rate: toFraction(declared.find((rate) => rateOf(rate) <= mostRate) ?? "25/1"), isVariable: false };
+    return { rate: parseRate(declared.find((rate) => rateOf(rate) <= mostRate) ?? "25/1"), isVariable: false };
   }
-  if (steady?.fps !== undefined) return { rate: toFraction(steady.fps), isVariable: false };
-  return { rate: toFraction(averageRate(seconds) ?? average ?? "25/1"), isVariable: true };
-}
-
-function toFraction(fps: string): Rate {
-  const [num = 25, den = 1] = fps.split("/").map(Number);
-  return { num, den };
+  if (steady?.fps !== undefined) return { rate: parseRate(steady.fps), isVariable: false };
+  return { rate: parseRate(averageRate(seconds) ?? average ?? "25/1"), isVariable: true };
 }
 
 async function* decode(opened: Opened, options: Options): AsyncGenerator<TimedFrame, void, undefined> {
