@@ -215,9 +215,10 @@ test("writeImage takes what detokenize gives, and tells what it does not take", 
       [5, "ARGUMENT"],
       [{}, "ARGUMENT"],
       [{ data: [1, 2, 3], height: 1, width: 1 }, "ARGUMENT"],
-      [{ data: dots, height: 4, width: 5 }, "SHAPE"],
-      [{ data: dots, height: 4 }, "SHAPE"],
-      [{ data: dots, height: NaN, width: 4 }, "SHAPE"],
+      [{ data: dots, height: 4, width: 4 }, "ARGUMENT"],
+      [{ dtype: "uint8", shape: [4, 5, 3], data: dots }, "SHAPE"],
+      [{ dtype: "uint8", shape: [NaN, 4, 3], data: dots }, "SHAPE"],
+      [{ dtype: "uint8", shape: [4, 3, 4], data: dots }, "SHAPE"],
     ];
     for (const [what, code] of wrong) await rejects(() => writeImage(path, what as never), code, /^image/);
     await rejects(() => writeImage(undefined as never, image), "ARGUMENT", /^path: /);
