@@ -41,7 +41,8 @@ export interface PixelReading {
 const readAtOnce = 4;
 
 /** Pixels that are there, as a view of the caller's memory; or how to read them. */
-type One = Pixels | (() => Promise<Pixels>);
+type One = Pixels | Read;
+type Read = (signal: AbortSignal | undefined) => Promise<Pixels>;
 
 /**
  * Reads one input or a batch of equally large ones. Tensors are given at once: one alone as a view of the caller's memory, to
@@ -51,29 +52,34 @@ type One = Pixels | (() => Promise<Pixels>);
 export function readPixels(input: ImageInput | readonly ImageInput[], o: PixelReading): Pixels | Promise<Pixels> {
   if (!Array.isArray(input)) {
     const one = takeOne(input as ImageInput, "input", o);
-    return typeof one === "function" ? one() : one;
+    return typeof one === "function" ? one(o.pictures.signal) : one;
   }
   if (input.length === 0) throw expected("input", "at least one image", "an empty array");
   const all = Array.from(input as readonly ImageInput[], (one, i) => takeOne(one, `input[${i}]`, o));
   const batch = new Batch(all, o);
-  const unread: [number, () => Promise<Pixels>][] = [];
+  const unread: [number, Read][] = [];
   all.forEach((one, i) => typeof one === "function" ? unread.push([i, one]) : batch.put(i, one));
   return unread.length > 0 ? readRest(batch, unread, o.pictures.signal) : batch.joined;
 }
 
-async function readRest(
-  batch: Batch,
-  unread: [number, () => Promise<Pixels>][],
-  signal: AbortSignal | undefined,
-): Promise<Pixels> {
-  const queue = unread.values(); // of all readers: one that fails leaves it empty
+/** When one cannot be read, the others are left: none is being read behind a call that has failed. */
+async function readRest(batch: Batch, unread: [number, Read][], signal: AbortSignal | undefined): Promise<Pixels> {
+  const stop = new AbortController(), ends = signal ? AbortSignal.any([signal, stop.signal]) : stop.signal;
+  const queue = unread.values(); // of all readers
   const readSome = async () => {
-    for (const [i, read] of queue) { // Note: an exception closes the iterator
-      throwIfAborted(signal);
-      batch.put(i, await read());
+    for (const [i, read] of queue) {
+      throwIfAborted(ends);
+      batch.put(i, await read(ends));
     }
   };
-  await Promise.all(Array.from({ length: readAtOnce }, readSome));
+  const all = Array.from({ length: readAtOnce }, readSome);
+  try {
+    await Promise.all(all);
+  } catch (error) {
+    stop.abort();
+    await Promise.allSettled(all); // at once, as an abort is
+    throw error;
+  }
   return batch.joined;
 }
 
@@ -140,7 +146,7 @@ function takeOne(input: ImageInput, name: string, o: PixelReading): One {
   }
   if (isBytesSource(input)) {
     const taken = takeBytes(name, input);
-    return async () => pixelsOf(await decodeImage(taken, pictures), name, wanted, o);
+    return async (signal) => pixelsOf(await decodeImage(taken, { ...pictures, signal }), name, wanted, o);
   }
   if (input === null || typeof input !== "object" || !("dtype" in input)) {
     throw expected(name, `${acceptedSources}, or a tensor ${wanted}`, nameOf(input));
