@@ -23,13 +23,13 @@ export interface NutFrame {
 }
 
 const fileId = "nut/multimedia container\0";
-// The first two bytes of a packet are 'N' and a letter; the other six tell its kind. No frame code is 'N'.
+// A packet begins with 'N', which is no frame's code, and one of these: a letter and six bytes more.
 const packets = {
-  main: 0x4d7a561f5f04adn,
-  stream: 0x5311405bf2f9dbn,
-  sync: 0x4be4adeeca4569n,
-  index: 0x58dd672f23e64en,
-  info: 0x49ab68b596ba78n,
+  main: "M\x7a\x56\x1f\x5f\x04\xad",
+  stream: "S\x11\x40\x5b\xf2\xf9\xdb",
+  sync: "K\xe4\xad\xee\xca\x45\x69",
+  index: "X\xdd\x67\x2f\x23\xe6\x4e",
+  info: "I\xab\x68\xb5\x96\xba\x78",
 } as const;
 const flag = {
   codedTime: 8,
@@ -143,7 +143,7 @@ export class NutReader {
   async #readPacket(): Promise<boolean> {
     const rest = await this.#bytes.take(7);
     if (rest === undefined) return false;
-    const kind = rest.reduce((all, byte) => all << 8n | BigInt(byte), 0n);
+    const kind = String.fromCharCode(...rest);
     if (kind === packets.index) {
       await this.#bytes.drain();
       return false;
@@ -154,11 +154,11 @@ export class NutReader {
     if (length > mostPacketBytes) throw strange("a short header", `${length} bytes`);
     const content = await this.#bytes.take(length);
     if (content === undefined) return false;
-    const packet = new Bytes([content.subarray(0, -4)][Symbol.iterator]());
+    const packet = new Bytes([].values(), content.subarray(0, -4));
     if (kind === packets.main) await this.#readMain(packet);
     else if (kind === packets.stream) await this.#readStream(packet);
     else if (kind === packets.sync) await this.#readSync(packet);
-    else if (kind !== packets.info) throw strange("a packet of NUT", `startcode ${kind.toString(16)}`);
+    else if (kind !== packets.info) throw strange("a packet of NUT", JSON.stringify(kind));
     if (packet.isCut) throw strange("a whole header", "one that is short");
     return true;
   }
@@ -237,32 +237,49 @@ function signed(value: number): number {
 /** Bytes of a stream in order. */
 class Bytes {
   readonly #chunks: AsyncIterator<Uint8Array> | Iterator<Uint8Array>;
-  #chunk: Uint8Array = new Uint8Array(0);
+  #chunk: Uint8Array;
   #at = 0;
   /** Whether more was asked for than there was. */
   isCut = false;
 
-  constructor(chunks: AsyncIterator<Uint8Array> | Iterator<Uint8Array>) {
+  /** `first` comes before the other chunks. */
+  constructor(chunks: AsyncIterator<Uint8Array> | Iterator<Uint8Array>, first: Uint8Array = new Uint8Array(0)) {
     this.#chunks = chunks;
+    this.#chunk = first;
   }
 
-  async #more(): Promise<boolean> {
+  async #laterByte(): Promise<number | undefined> {
     while (this.#at === this.#chunk.length) {
       const { value, done } = await this.#chunks.next();
-      if (done) return false;
+      if (done) return undefined;
       this.#chunk = value;
       this.#at = 0;
     }
-    return true;
+    return this.#chunk[this.#at++];
   }
 
   /** The next byte; undefined at the end, which is not told as a cut. */
-  async next(): Promise<number | undefined> {
-    return this.#at < this.#chunk.length || await this.#more() ? this.#chunk[this.#at++] : undefined;
+  next(): number | Promise<number | undefined> {
+    return this.#at < this.#chunk.length ? this.#chunk[this.#at++]! : this.#laterByte();
   }
 
-  /** A whole number: seven bits a byte, the last one below 128. Limit: to 2^53, which no frame's time of FFmpeg's passes. */
-  async value(): Promise<number> {
+  /**
+   * A whole number: seven bits a byte, the last one below 128. Limit: to 2^53, which no frame's time of FFmpeg's passes. At once
+   * where all of it is there, as it mostly is: a promise for each would cost more than all else here.
+   */
+  value(): number | Promise<number> {
+    const chunk = this.#chunk;
+    for (let at = this.#at, value = 0; at < chunk.length;) {
+      const byte = chunk[at++]!;
+      value = value * 128 + byte % 128;
+      if (byte >= 128) continue;
+      this.#at = at;
+      return value;
+    }
+    return this.#laterValue();
+  }
+
+  async #laterValue(): Promise<number> {
     for (let value = 0;;) {
       const byte = await this.next();
       if (byte === undefined) {
@@ -274,15 +291,16 @@ class Bytes {
     }
   }
 
-  async take(count: number): Promise<Uint8Array | undefined> {
+  take(count: number): Uint8Array | Promise<Uint8Array | undefined> {
+    if (this.#at + count <= this.#chunk.length) return this.#chunk.subarray(this.#at, this.#at += count);
     const bytes = new Uint8Array(count);
-    return await this.fill(bytes, 0) ? bytes : undefined;
+    return this.fill(bytes, 0).then((isWhole) => isWhole ? bytes : undefined);
   }
 
   /** Fills `target` from `from` on; false when the stream ends before. */
   async fill(target: Uint8Array, from: number): Promise<boolean> {
     for (let at = from; at < target.length;) {
-      if (this.#at === this.#chunk.length) { // as #more does; a promise less for each piece of a frame
+      if (this.#at === this.#chunk.length) {
         const { value, done } = await this.#chunks.next();
         if (done) {
           this.isCut = true;

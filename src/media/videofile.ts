@@ -186,14 +186,16 @@ async function* decode(opened: Opened, options: Options): AsyncGenerator<TimedFr
   // Note: left early, Deno's own iterator would destroy the stream with an error that nobody can catch.
   const reader = new NutReader(run.stdout.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>, ahead);
   let numFrames = 0;
-  async function* real() {
-    for (let frame; (frame = await reader.frame());) {
+  /** Frames that are no decoder's invention, but for the first ones. */
+  async function* real(numSkipped: number): AsyncGenerator<TimedFrame> {
+    for (let frame, n = 0; (frame = await reader.frame());) {
+      if (!(frame.seconds > firstKey - roundingSeconds) || n++ < numSkipped) continue;
       // Note: zero is what FFmpeg takes for the earliest start, by first packets; a frame may be decoded that is shown before.
-      if (frame.seconds > firstKey - roundingSeconds) yield { ...frame, seconds: Math.max(0, frame.seconds) };
+      yield frame.seconds >= 0 ? frame : { ...frame, seconds: 0 };
     }
   }
   try {
-    const shown = fps === undefined ? skipped(real(), start) : resampled(real(), toRate(fps), start, den / num);
+    const shown = fps === undefined ? real(start) : resampled(real(0), toRate(fps), start, den / num);
     for await (const frame of shown) {
       if (numFrames === limitFrames) {
         const message = `${path}: expected at most ${limitFrames} frames (limitFrames), found more`;
@@ -210,11 +212,6 @@ async function* decode(opened: Opened, options: Options): AsyncGenerator<TimedFr
   } finally {
     await run.kill();
   }
-}
-
-async function* skipped(frames: AsyncGenerator<TimedFrame>, start: number): AsyncGenerator<TimedFrame> {
-  let n = 0;
-  for await (const frame of frames) if (n++ >= start) yield frame;
 }
 
 /** A frame's time may be a millisecond late by its container's clock. */
