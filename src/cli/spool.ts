@@ -57,14 +57,18 @@ async function source(file: string, signal: AbortSignal): Promise<AsyncIterable<
 
 /** Note: on Deno, destroying the stream leaves a read of it pending, which is abandoned here. */
 async function* bounded(input: typeof process.stdin, signal: AbortSignal): AsyncGenerator<Uint8Array> {
-  const ended = Promise.withResolvers<never>(), stop = () => ended.reject(signal.reason);
-  ended.promise.catch(() => {}); // nobody may be waiting
+  let refuse = (_why: unknown) => {}; // of the chunk that is waited for
+  const stop = () => refuse(signal.reason);
   signal.addEventListener("abort", stop, { once: true });
   const chunks = input[Symbol.asyncIterator]() as AsyncIterator<Uint8Array>;
   try {
-    signal.throwIfAborted();
     for (let length = 0;;) {
-      const { value, done } = await Promise.race([chunks.next(), ended.promise]);
+      signal.throwIfAborted();
+      // Note: not Promise.race with one promise of the signal, which would keep every chunk until it settles.
+      const { value, done } = await new Promise<IteratorResult<Uint8Array>>((resolve, reject) => {
+        refuse = reject;
+        chunks.next().then(resolve, reject);
+      });
       if (done) return;
       length += value.length;
       if (length > mostBytes) throw new TokenizerError("FILE_IO", `-: expected at most ${mostBytes} bytes, found more`);

@@ -159,7 +159,7 @@ describe("an abort", () => {
   });
   test("of a conversion tells the truth: cancelled and untouched, or done", () =>
     withFolder(async (folder) => {
-      const path = join(folder, "out.safetensors"), outcomes = new Set<string>();
+      const path = join(folder, "out.safetensors");
       for (let n = 0; n < 12; n++) {
         await writeFile(path, "older");
         const controller = new AbortController(), work = convert(nano, path, { signal: controller.signal });
@@ -168,9 +168,7 @@ describe("an abort", () => {
         controller.abort();
         const found = await outcome, isOlder = await readFile(path, "latin1") === "older";
         assert.equal(found, isOlder ? "CANCELLED" : "done");
-        outcomes.add(found);
       }
-      assert.ok(outcomes.size > 0);
     }));
 });
 
