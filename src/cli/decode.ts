@@ -37,7 +37,7 @@ export const decodeCommand: Command = {
     for (const io of files) if (!io.isNamed) outputs.reserve(withExtension(io.target, ".mp4"), io.file);
     await eachFile(files, report, signal, async (io, job) => {
       const start = performance.now();
-      const tokens = await loadTokens(io.path, fallback);
+      const tokens = await loadTokens(io.path, fallback, { signal });
       const tokenizer = await models.of(args.model ?? tokens.origin.source).catch((error: Failure) => {
         const { model, sha256 } = tokens.origin, its = `${model}${sha256 ? ` (sha256 ${sha256})` : ""}`;
         const message = `${io.file}: its model ${its} cannot be opened, --model can name another: ${error.message}`;
