@@ -7,6 +7,8 @@
 import { constants } from "node:fs";
 import { open } from "node:fs/promises";
 import { extname } from "node:path";
+import { pictureExtensions } from "./media/image.ts";
+import { videoExtensions } from "./media/videosink.ts";
 import { tokenFormats } from "./tokenfile.ts";
 
 export type FileKind = "picture" | "video" | "tokens";
@@ -25,8 +27,8 @@ export const readExtensions: Readonly<Record<FileKind, readonly string[]>> = {
 
 /** Extensions of what writeImage, createVideo and saveTokens write. */
 export const writtenExtensions: Readonly<Record<FileKind, readonly string[]>> = {
-  picture: [".png", ".jpg", ".jpeg", ".webp", ".avif"],
-  video: [".mp4", ".mov", ".mkv", ".y4m"],
+  picture: pictureExtensions,
+  video: videoExtensions,
   tokens: readExtensions.tokens,
 };
 

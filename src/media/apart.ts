@@ -36,6 +36,14 @@ export interface Answer {
   readonly isFull?: boolean;
 }
 
+/** The parts of a message, either way. */
+export function message(about: Order | Answer, body: Uint8Array = new Uint8Array()): Uint8Array[] {
+  const text = new TextEncoder().encode(JSON.stringify({ ...about, bytes: body.length }));
+  const length = new Uint8Array(4);
+  new DataView(length.buffer).setUint32(0, text.length, true);
+  return [length, text, body];
+}
+
 /** No helper could be started: the caller decides what to do without. */
 export class NoHelper extends Error {}
 
@@ -140,11 +148,8 @@ class Helper {
   /** Undefined when the helper is gone, and was not ended here. */
   async ask(bytes: Uint8Array, order: Order, signal: AbortSignal | undefined): Promise<Decoded | undefined> {
     if (this.#hasEnded) return undefined;
-    const text = new TextEncoder().encode(JSON.stringify({ ...order, bytes: bytes.length }));
-    const length = new Uint8Array(4);
-    new DataView(length.buffer).setUint32(0, text.length, true);
     this.#mostBytes = 3 * order.limitPixels;
-    for (const part of [length, text, bytes]) this.#child.stdin!.write(part);
+    for (const part of message(order, bytes)) this.#child.stdin!.write(part);
     const seconds = order.limitSeconds ?? 1 + order.limitPixels / 2 ** 22; // as helper.ts has it at most
     const { answer, body } = await this.#wait(patienceMs + Math.min(10_000 * seconds, 2 ** 30), signal);
     if (!answer) return undefined;

@@ -9,7 +9,7 @@ import { writeSync } from "node:fs";
 import process from "node:process";
 import type { Metadata } from "sharp";
 import { messageOf, TokenizerError } from "../errors.ts";
-import type { Answer, Order } from "./apart.ts";
+import { message, type Order } from "./apart.ts";
 import { decode, defaultLimits, loadSharp, lookAt } from "./picture.ts";
 
 const idleMs = 10_000, watchMs = 5;
@@ -18,13 +18,6 @@ const fullBytes = 64 * 2 ** 20;
 
 const end = () => process.kill(process.pid, "SIGKILL"); // at once, in the middle of a picture too
 const residentBytes = () => process.memoryUsage().rss;
-
-function message(answer: Answer, body = new Uint8Array()): Uint8Array[] {
-  const text = new TextEncoder().encode(JSON.stringify({ ...answer, bytes: body.length }));
-  const length = new Uint8Array(4);
-  new DataView(length.buffer).setUint32(0, text.length, true);
-  return [length, text, body];
-}
 
 const sharp = await loadSharp();
 sharp.cache(false);

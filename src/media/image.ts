@@ -40,6 +40,8 @@ const writers = {
   ".webp": { format: "webp", options: { quality: 95 } },
   ".avif": { format: "avif", options: { quality: 80 } },
 } as const;
+/** Of what writeImage writes. */
+export const pictureExtensions: readonly string[] = Object.keys(writers);
 
 /**
  * Formats whose cost the header and the file's size tell: a JPEG's scans are counted, the others go over their pixels once. A
@@ -122,7 +124,7 @@ export async function writeImage(
   const { signal } = parse(writeImageOptions, options, "options");
   if (typeof path !== "string") throw expected("path", "a string", path);
   const extension = extname(path).toLowerCase() || ".png";
-  if (!Object.hasOwn(writers, extension)) throw expected(path, `one of ${Object.keys(writers).join(", ")}`, extension);
+  if (!Object.hasOwn(writers, extension)) throw expected(path, `one of ${pictureExtensions.join(", ")}`, extension);
   const { format, options: quality } = writers[extension as keyof typeof writers];
   const { height, width } = pictureSize("image", image);
   const data = new Uint8Array(image.data); // a copy

@@ -29,6 +29,8 @@ const containers = {
   ".mkv": { muxer: "matroska", codec: "ffv1" },
   ".y4m": { muxer: "yuv4mpegpipe", codec: "y4m" },
 } as const;
+/** Of what createVideo writes. */
+export const videoExtensions: readonly string[] = Object.keys(containers);
 
 /** Audio that MP4 and QuickTime hold with either FFmpeg; other audio becomes AAC there. Matroska takes all. */
 const mp4Audio: readonly (string | undefined)[] = ["aac", "mp3", "ac3", "eac3", "alac"];
@@ -88,7 +90,7 @@ type Options = z.output<typeof sinkOptions>;
 export async function createVideo(path: string, options: VideoSinkOptions): Promise<VideoSink> {
   const wanted = parse(sinkOptions, options, "options");
   const extension = extname(path).toLowerCase();
-  if (!Object.hasOwn(containers, extension)) throw expected(path, `one of ${Object.keys(containers).join(", ")}`, extension);
+  if (!Object.hasOwn(containers, extension)) throw expected(path, `one of ${videoExtensions.join(", ")}`, extension);
   const container = containers[extension as keyof typeof containers];
   const codec = wanted.codec ?? container.codec;
   if (codec === "ffv1" && container.muxer !== "matroska") throw expected(path, ".mkv, which holds FFV1", extension);
