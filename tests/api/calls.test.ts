@@ -210,7 +210,11 @@ describe("the models of tokenize and detokenize", () => {
       const sources = ["folder", "folder/secret-name", "nowhere"].map((name) => join(folder, name));
       const told = new Set<string>();
       for (const source of sources) {
-        const error = await rejects(async () => detokenize(await naming(source)), "FILE_MISSING", /their model .* cannot be opened/);
+        const error = await rejects(
+          async () => detokenize(await naming(source)),
+          "FILE_MISSING",
+          /their model .* cannot be opened/,
+        );
         assert.ok(error.cause === undefined && error.detail === undefined);
         told.add(error.message);
         assert.ok(!error.message.includes("secret"));
