@@ -27,8 +27,8 @@ export interface PictureLimits {
   /** Largest picture taken, height × width in pixels; a larger one is refused by its header. Default 16383², as sharp's own. */
   limitPixels?: number | undefined;
   /**
-   * Seconds of processor time that decoding may take, in the helper process that decodes SVG, AVIF, TIFF and what is large
-   * (docs/limits.md). Default: 1, and for what is no SVG one more for each 2^22 pixels of the picture.
+   * Seconds of processor time that decoding may take, in the helper process that decodes SVG, AVIF, TIFF, GIF, animated WebP
+   * and what is large (docs/limits.md). Default: 1, and for what is no SVG one more for each 2^22 pixels of the picture.
    */
   limitSeconds?: number | undefined;
   /** Bytes of memory that decoding may take there. Default: 96 MiB, and for each pixel 2.5 times its samples and 8 more. */

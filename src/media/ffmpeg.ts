@@ -1,5 +1,5 @@
 /**
- * FFmpeg and ffprobe as child processes: where they are, how they start, how they end. Video in and out (video.ts,
+ * FFmpeg and ffprobe as child processes: where they are, how they start, how they end. Video in and out (videofile.ts,
  * videosink.ts) goes through here; facts about a file come from ffprobe (ffprobe.ts), and what FFmpeg's words mean is
  * ffmpeglog.ts. Nothing outlives a run: `ended` settles when the process is gone and its pipes are closed.
  *

@@ -1,7 +1,7 @@
 /**
  * What is in a media file, by ffprobe's JSON: streams, rates, rotation, when streams start, and the packets of the beginning.
  * Texts inside the file (titles, tags) are no part of what is asked for. Called where videos are opened and where audio is
- * taken along. Decoded frames, whose size and times are the truth in the end, are video.ts's.
+ * taken along. Decoded frames, whose size and times are the truth in the end, are videofile.ts's.
  */
 import { throwIfAborted } from "../abort.ts";
 import { TokenizerError } from "../errors.ts";

@@ -1,6 +1,6 @@
 /**
  * The one video stream of a NUT container as FFmpeg writes it to a pipe: raw frames with the exact time of each. Called by
- * video.ts. NUT is the container that every FFmpeg writes with a frame's own time base, size and sample aspect ahead of the
+ * videofile.ts. NUT is the container that every FFmpeg writes with a frame's own time base, size and sample aspect ahead of the
  * pixels. Left out: other streams, the index, side data and what stable versions of FFmpeg do not write; all that is told.
  *
  *   file id   main header (time bases, 256 frame codes)   stream header (size, aspect)   { sync point }   frame …   index
