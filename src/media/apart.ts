@@ -1,8 +1,8 @@
 /**
- * Pictures decoded apart: in helper processes, which can be killed in the middle of what libvips cannot stop. For what can cost
- * more than its size says (SVG, AVIF, TIFF, what has several frames) and for what is large; image.ts chooses. A helper (helper.ts) is started for the
- * first such picture, decodes one at a time, stays for the next ones, and leaves by itself when idle or when this process is gone.
- * It never keeps this process alive: only a picture that is being decoded does.
+ * Pictures decoded apart: in helper processes, which can be killed in the middle of what libvips cannot stop. For what can
+ * cost more than its size says (SVG, AVIF, TIFF, what has several frames) and for what is large; image.ts chooses. A helper
+ * (helper.ts) is started for the first such picture, decodes one at a time, stays for the next ones, and leaves by itself when
+ * idle or when this process is gone. It never keeps this process alive: only a picture that is being decoded does.
  *
  * Both ways go messages: 4 bytes with the length of a JSON text (little-endian), that text, and as many bytes as its `bytes` says.
  */
