@@ -3,7 +3,7 @@
  * input and output, and what file names and contents may do to a terminal.
  */
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { copyFile, link, lstat, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -488,16 +488,19 @@ for (const file of ["-", "silent"]) {
   );
 }
 
-test("binary is not written to a terminal, nor read from one", async () => {
+const hasScript = spawnSync("sh", ["-c", "command -v script"]).status === 0;
+const terminal = { skip: hasScript ? false : "no script(1), which makes a terminal" };
+test("binary is not written to a terminal, nor read from one", terminal, async () => {
   const dir = await folder("terminal");
   await pictures(dir, "p.png");
   const onTerminal = (command: string) =>
     shell(`f() { export -f ctok; script -qec "$1" /dev/null < /dev/null; }; f '${command}'`, dir);
-  const isThere = (await shell("command -v script", dir)).code === 0;
-  if (!isThere) return console.log("skipped: no script(1), which makes a terminal");
   const out = await onTerminal(`bash -c "ctok encode p.png --out -"`);
   assert.match(out.stdout.toString(), /--out -: expected a pipe or file as standard output, found a terminal/);
   assert.equal(out.code, 2);
+  const into = await onTerminal(`bash -c "ctok encode - --out t.npy"`);
+  assert.match(into.stdout.toString(), /-: expected a pipe or file as standard input, found a terminal/);
+  assert.equal(into.code, 2);
 });
 
 // ---------------------------------------------------------------- what files say to a terminal
