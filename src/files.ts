@@ -14,7 +14,7 @@ import { throwIfAborted } from "./abort.ts";
 import { expected, messageOf, TokenizerError } from "./errors.ts";
 
 /** Of a file that is read whole: no picture within `limitPixels` and no token file needs as much. */
-const wholeFileBytes = 2 ** 31;
+export const wholeFileBytes = 2 ** 31;
 const sliceBytes = 1 << 22, pipeBytes = 1 << 16;
 const longestWaitMs = 16;
 

@@ -6,7 +6,7 @@
 import { fileURLToPath } from "node:url";
 import { throwIfAborted } from "./abort.ts";
 import { expected, TokenizerError } from "./errors.ts";
-import { ioError, readWholeFile } from "./files.ts";
+import { ioError, readWholeFile, wholeFileBytes } from "./files.ts";
 import { checkTensor, nameOf, type Tensor, type TensorLike } from "./dense.ts";
 
 /**
@@ -86,9 +86,7 @@ export function copyOf(source: Uint8Array | ArrayBuffer): Uint8Array {
   return copy;
 }
 
-/** Limit: as for a file that is read whole; the Blob of a device would have no end. */
-const mostBytes = 2 ** 31;
-
+/** Limit: as for a file; the Blob of a device would have no end. */
 async function readBlob(name: string, blob: Blob, signal: AbortSignal | undefined): Promise<Uint8Array> {
   const reader = await Promise.try(() => blob.stream().getReader()).catch((error) => {
     throw ioError(name, "read", error);
@@ -101,7 +99,7 @@ async function readBlob(name: string, blob: Blob, signal: AbortSignal | undefine
     for (let next; !(next = await reader.read()).done;) {
       chunks.push(next.value);
       length += next.value.length;
-      if (length > mostBytes) throw expected(name, `at most ${mostBytes} bytes`, `${length} and more`, "FILE_IO");
+      if (length > wholeFileBytes) throw expected(name, `at most ${wholeFileBytes} bytes`, `${length} and more`, "FILE_IO");
     }
   } catch (error) {
     stop();

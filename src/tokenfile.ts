@@ -13,7 +13,7 @@ import { z } from "zod";
 import { throwIfAborted } from "./abort.ts";
 import { nameOf } from "./dense.ts";
 import { expected, TokenizerError } from "./errors.ts";
-import { writeFileAtomic } from "./files.ts";
+import { wholeFileBytes, writeFileAtomic } from "./files.ts";
 import { type BytesSource, isBytes, takeBytes } from "./inputs.ts";
 import { decodeNpy, encodeNpy, isNpy } from "./npy.ts";
 import { type Origin, parseWindows, sourceOf, tellWindows, type VideoOrigin } from "./origin.ts";
@@ -54,9 +54,6 @@ export interface LoadOptions {
   signal?: AbortSignal | undefined;
 }
 
-/** Of a file that is read whole. */
-const mostBytes = 2 ** 31;
-
 /**
  * The bytes of a token file. Throws ARGUMENT for an unknown format, VALUE for an index outside the codebook, SHAPE when the
  * tensors and the origin contradict each other, UNSUPPORTED for what decodeTokens would refuse to read: over 2 GiB, or windows so
@@ -75,7 +72,9 @@ export function encodeTokens(tokens: Tokens, format: TokenFormat, options: Store
     ...(video?.times && { times: { dtype: "float64", shape: [video.frames], data: new Float64Array(video.times) } }),
   };
   const bytes = Object.values(stored).reduce((sum, { data }) => sum + data.byteLength, 2 * mostHeaderBytes);
-  if (bytes > mostBytes) throw expected("tokens", `at most ${mostBytes} bytes, which are read`, bytes, "UNSUPPORTED");
+  if (bytes > wholeFileBytes) {
+    throw expected("tokens", `at most ${wholeFileBytes} bytes, which are read`, bytes, "UNSUPPORTED");
+  }
   if (format === "npy") return encodeNpy(parts.indices ?? parts.latent!);
   const about = aboutOf(origin, storePath);
   if (format === "safetensors") {
