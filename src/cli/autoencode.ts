@@ -2,7 +2,7 @@
 import { psnr, readImage, ssim, writeImage, writtenExtensions } from "../../mod.ts";
 import { type Command, required } from "./args.ts";
 import { filesOfModel, findInputs, type Input, Outputs, planOutputs } from "./paths.ts";
-import { checkImage, eachFile, kindsFor, modelFor, ModelInUse, pictureOptionsOf, secondsSince } from "./run.ts";
+import { checkImage, deliver, eachFile, kindsFor, modelFor, ModelInUse, pictureOptionsOf, secondsSince } from "./run.ts";
 import { Spool } from "./spool.ts";
 import { autoencodeVideo, checkMode, checkVideoOptions, videoExtension } from "./video.ts";
 
@@ -49,6 +49,7 @@ export const autoencodeCommand: Command = {
       const picture = await readImage(path, { ...pictureOptionsOf(args), signal });
       const again = await tokenizer.autoencode(picture, job);
       await writeImage(target, again);
+      await deliver(io);
       const [, height = 0, width = 0] = picture.shape, seconds = secondsSince(start);
       const decibels = psnr(picture, again);
       const similarity = Math.min(height, width) < 7 ? undefined : ssim(picture, again); // SSIM's window is 7x7

@@ -256,7 +256,7 @@ export async function filesOfModel(model: string | undefined): Promise<string[]>
 /** What a path stands for: a place, at the end of all links, and the file there, which may have other names. */
 function identitiesOf(path: string): string[] {
   const found = factsOf(path);
-  return [found ? realpathSync(path) : placeOf(path), ...(found ? [`${found.dev}:${found.ino}`] : [])];
+  return [placeOf(path), ...(found ? [`${found.dev}:${found.ino}`] : [])];
 }
 
 function factsOf(path: string): BigIntStats | undefined {
@@ -267,8 +267,12 @@ function factsOf(path: string): BigIntStats | undefined {
   }
 }
 
-/** Of a path with nothing there: through links to nothing, and the folders that there are. */
+/** Through all links, also those to nothing, and the folders that there are. */
 function placeOf(path: string, links = 0): string {
+  try {
+    return realpathSync(path);
+  } catch { // nothing is there, or no file: what /dev/stdout stands for may be a pipe
+  }
   let to: string | undefined;
   try {
     to = readlinkSync(path);
@@ -277,5 +281,5 @@ function placeOf(path: string, links = 0): string {
   if (to !== undefined && links < 40) return placeOf(resolve(dirname(path), to), links + 1);
   const folder = dirname(resolve(path));
   if (folder === resolve(path)) return folder;
-  return join(factsOf(folder) ? realpathSync(folder) : placeOf(folder, links), basename(path));
+  return join(placeOf(folder, links), basename(path));
 }

@@ -7,7 +7,7 @@ import * as ctok from "../../mod.ts";
 import { type Args, type OptionName, usage } from "./args.ts";
 import { type InOut, standard } from "./paths.ts";
 import { exitCodes, Failure, type Report } from "./report.ts";
-import { type Job, limitsOf, secondsSince } from "./run.ts";
+import { deliver, type Job, limitsOf, secondsSince } from "./run.ts";
 
 const defaultWindow = 17, ssimEvery = 8;
 
@@ -33,13 +33,13 @@ export function videoExtension(args: Args): string {
 
 export async function encodeVideo(
   tokenizer: ctok.Tokenizer,
-  { file, path, out, target }: InOut,
+  io: InOut,
   format: ctok.TokenFormat,
   args: Args,
   job: Job,
   report: Report,
 ): Promise<void> {
-  const start = performance.now(), source = await openSource(file, path, args, job);
+  const { file, path, out, target } = io, start = performance.now(), source = await openSource(file, path, args, job);
   const parts: ctok.Tokens[] = [];
   const options = { ...encodeOptions(args, source, job), preQuant: args["pre-quant"] ?? false };
   try {
@@ -62,20 +62,21 @@ export async function encodeVideo(
   const grid = main.shape.slice(-3).join("x"), windows = video!.windows?.length;
   const mode = windows === undefined ? "seamless" : `in ${windows} window${windows === 1 ? "" : "s"}`;
   const text = `${tellFrames(frames)} of ${height}x${width} pixels, ${grid} tokens ${mode}, ${tellPace(frames, start)}`;
-  finish(report, job, source.damage, facts, `${text}${source.info.hasAudio ? "; audio left out" : ""}`, parts.length);
+  const left = source.info.hasAudio ? "; audio left out" : "";
+  await finish(report, job, io, source.damage, facts, text + left, parts.length);
 }
 
 /** `tokens` are those of one video: a tensor that knows its origin. `more` goes into the facts. */
 export async function decodeVideo(
   tokenizer: ctok.Tokenizer,
   tokens: ctok.Tensor,
-  { file, out, target }: InOut,
+  io: InOut,
   args: Args,
   job: Job,
   report: Report,
   more: object,
 ): Promise<void> {
-  const start = performance.now(), { video } = tokens.origin!;
+  const { file, out, target } = io, start = performance.now(), { video } = tokens.origin!;
   const [num = 25, den = 1] = video?.fps?.split("/").map(Number) ?? [];
   const fps = args.fps ?? { num, den };
   const decoded = tokenizer.decodeStream([tokens], decodeOptions(tokenizer, args, job));
@@ -86,17 +87,25 @@ export async function decodeVideo(
   const { name: model } = tokenizer.info, mode = video?.windows ? "window" : "stream";
   const size = { height, width, frames, fps: tellRate(fps), mode };
   const facts = { file, out, ok: true, model, ...size, ...more, ...pace(frames, start) };
-  finish(report, job, damage, facts, `${tellFrames(frames)} of ${height}x${width} pixels, ${tellPace(frames, start)}`);
+  await finish(
+    report,
+    job,
+    io,
+    damage,
+    facts,
+    `${tellFrames(frames)} of ${height}x${width} pixels, ${tellPace(frames, start)}`,
+  );
 }
 
 export async function autoencodeVideo(
   tokenizer: ctok.Tokenizer,
-  { file, path, out, target }: InOut,
+  io: InOut,
   args: Args,
   job: Job,
   report: Report,
 ): Promise<void> {
-  const start = performance.now(), source = await openSource(file, path, args, job), { info } = source;
+  const { file, path, out, target } = io, start = performance.now(), source = await openSource(file, path, args, job);
+  const { info } = source;
   const originals: ctok.Tensor<"uint8">[] = []; // those on their way: as many as the streams read ahead
   const quality = new Quality();
   async function* remembered() {
@@ -125,7 +134,7 @@ export async function autoencodeVideo(
   const left = info.hasAudio ? "; audio left out (--audio takes it along)" : args.audio ? "; it has no audio" : "";
   const note = isAudioKept ? "; audio taken along" : left;
   const text = `${tellFrames(frames)} of ${height}x${width} pixels, PSNR ${psnr.toFixed(2)} dB, ${similarity}`;
-  finish(report, job, source.damage ?? damage, facts, `${text}, ${tellPace(frames, start)}${note}`);
+  await finish(report, job, io, source.damage ?? damage, facts, `${text}, ${tellPace(frames, start)}${note}`);
 }
 
 // ---------------------------------------------------------------- sources
@@ -165,15 +174,17 @@ async function openSource(file: string, path: string, args: Args, { signal }: Jo
   return source;
 }
 
-/** Reports the result; of what ended early, throws the failure that says what is kept of it. */
-function finish(
+/** Delivers and reports the result; of what ended early, throws the failure that says what is kept of it. */
+async function finish(
   report: Report,
   { signal }: Job,
+  io: InOut,
   damage: unknown,
   facts: { file: string; out: string; frames: number },
   text: string,
   parts?: number,
-): void {
+): Promise<void> {
+  await deliver(io);
   if (damage === undefined) return report.result(facts, `${facts.file} -> ${facts.out}: ${text}`);
   const code = signal.aborted ? "CANCELLED" : damage instanceof ctok.TokenizerError ? damage.code : "INTERNAL";
   const said = signal.aborted ? "interrupted" : ctok.messageOf(damage);

@@ -427,6 +427,11 @@ test("- is standard input and output: a picture to tokens and back in one line o
   assert.match(bad.stderr, /^ctok: -: expected an image /);
   assert.doesNotMatch(bad.stderr, /\/tmp/);
   assert.equal(bad.stdout.toString().trim(), "0", "nothing of a result that failed");
+  const full = await shell(`ctok encode p.png --out - --json > /dev/full`, dir);
+  const said = full.stderr.split("\n").filter((line) => line.startsWith("{")).map((line) => JSON.parse(line));
+  assert.deepEqual(said.map(({ ok, code }) => [ok, code]), [[false, "FILE_IO"]], full.stderr);
+  const device = await shell(`ctok encode p.png --out /dev/stdout | cat`, dir);
+  assert.match(device.stderr, /^ctok: p\.png: \/dev\/stdout: expected a regular file or nothing there yet, found /);
   const none = await shell(`true | ctok encode - --out x.safetensors`, dir);
   assert.match(none.stderr, /^ctok: -: expected an encoded image, found no bytes at all/);
   assert.deepEqual(readdirSync(join(dir, "tmp")), [], "what was kept meanwhile is gone");
@@ -451,6 +456,13 @@ test("- with videos: from a pipe to tokens, to Matroska or MP4 on standard outpu
   const asTensor = (data: Uint8Array) => new Tensor("uint8", [32, 48, 3], data);
   for (const [n, data] of again.entries()) {
     assert.ok(psnr(asTensor(data), asTensor(wanted[n]!)) > 38, `frame ${n}: another colour`);
+  }
+  for (const command of ["encode", "autoencode"]) {
+    const kept = await shell(`ctok ${command} v.mp4 --window 3 --limit-frames 6 --keep-partial --out -`, dir);
+    assert.deepEqual([kept.code, / - keeps the 6 frames /.test(kept.stderr)], [1, true], kept.stderr);
+    await writeFile(join(dir, "kept"), kept.stdout);
+    const isVideo = command === "autoencode", at = join(dir, "kept");
+    assert.equal(isVideo ? (await read(at)).length : (await loadTokens(at)).origin.video?.frames, 6, command);
   }
   const mp4 = await shell(`ctok autoencode - --container mp4 --out - < v.mp4`, dir);
   assert.equal(mp4.stdout.subarray(4, 8).toString(), "ftyp", mp4.stderr);
