@@ -226,16 +226,17 @@ async function writeVideo(
   onFrame: (done: number) => void,
   isTimed = true,
 ): Promise<{ frames: number; height: number; width: number; damage: unknown }> {
-  let sink: ctok.VideoSink | undefined, height = 0, width = 0, damage: unknown;
+  let sink: ctok.VideoSink | undefined, height = 0, width = 0, zero = 0, damage: unknown;
   try {
     for await (const frame of frames) {
       [height = 0, width = 0] = frame.shape;
       const seconds = isTimed && frame instanceof ctok.VideoFrame ? frame.seconds : undefined;
       if (!sink) {
-        const startSeconds = options.audioFrom !== undefined && !start ? 0 : seconds ?? 0;
+        const startSeconds = options.audioFrom !== undefined && start ? seconds ?? 0 : 0;
+        if (options.audioFrom === undefined) zero = seconds ?? 0; // which a token file may say to be any time
         sink = await ctok.createVideo(out, { ...options, height, width, startSeconds, ...(!isKept && { signal }) });
       }
-      await sink.write(frame.data, seconds);
+      await sink.write(frame.data, seconds === undefined ? undefined : seconds - zero);
       onFrame(sink.numFrames);
     }
   } catch (error) {
