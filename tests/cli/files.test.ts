@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { copyFile, link, lstat, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { copyFile, link, lstat, mkdir, mkdtemp, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
@@ -27,6 +27,8 @@ import {
   writtenByCtok,
   writtenExtensions,
 } from "mod.ts";
+import { parseArguments } from "../../src/cli/args.ts";
+import { type InOut, Outputs } from "../../src/cli/paths.ts";
 import { findFfmpeg } from "../../src/media/ffmpeg.ts";
 import { rejects } from "../support.ts";
 import { ctok, ctokEnds, lines, shell, top } from "./spawn.ts";
@@ -358,6 +360,22 @@ test("two results that are one file are refused: through links, and after the na
     const [frame] = await Array.fromAsync((await framesOf(join(dir, out, "v-0.mp4"))).frames);
     assert.ok(frame!.data[0]! > 200, "the video of that name");
   }
+});
+
+test("another run that replaces results meanwhile makes no two of them one: numbers of files are given anew", async () => {
+  const dir = await folder("anew"), tokens = await tokenize(flat());
+  const planned = ["a", "b"].map((name): InOut => {
+    const target = join(dir, `${name}.safetensors`), path = join(dir, `${name}.png`);
+    return { file: path, path, kind: "picture", stem: name, isFound: false, out: target, target, isNamed: false };
+  });
+  const [a, b] = planned as [InOut, InOut];
+  for (const { target } of planned) await saveTokens(target, tokens);
+  const args = parseArguments(["encode", a.path, b.path, "--out", dir], ["out"]);
+  const outputs = new Outputs(args, planned, [], "tokens");
+  await rename(a.target, b.target);
+  await outputs.admit(b.target, b.file);
+  await symlink(b.target, a.target);
+  await assert.rejects(outputs.admit(a.target, a.file), /expected different names, found that both would become/);
 });
 
 test("--out at the end of a link to nothing is made where that points", async () => {
