@@ -4,7 +4,7 @@ import { type Command, required } from "./args.ts";
 import { filesOfModel, findInputs, type Input, Outputs, planOutputs } from "./paths.ts";
 import { checkImage, deliver, eachFile, kindsFor, modelFor, ModelInUse, pictureOptionsOf, secondsSince } from "./run.ts";
 import { Spool } from "./spool.ts";
-import { autoencodeVideo, checkMode, checkVideoOptions, videoExtension } from "./video.ts";
+import { autoencodeVideo, checkContainer, checkMode, checkVideoOptions, videoExtension } from "./video.ts";
 
 export const autoencodeCommand: Command = {
   name: "autoencode",
@@ -29,6 +29,7 @@ export const autoencodeCommand: Command = {
   async run(args, report, signal) {
     const out = required(args.out, "out");
     checkMode(args);
+    checkContainer(args);
     await using spool = new Spool();
     await using models = new ModelInUse(args, { signal });
     const asked = args.model === undefined ? undefined : await models.of(args.model);

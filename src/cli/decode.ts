@@ -15,7 +15,7 @@ import { Failure } from "./report.ts";
 import { deliver, eachFile, ModelInUse, secondsSince } from "./run.ts";
 import { Spool } from "./spool.ts";
 import { version } from "./version.ts";
-import { decodeVideo, videoExtension } from "./video.ts";
+import { checkContainer, decodeVideo, videoExtension } from "./video.ts";
 
 export const decodeCommand: Command = {
   name: "decode",
@@ -27,6 +27,7 @@ export const decodeCommand: Command = {
 
   async run(args, report, signal) {
     const out = required(args.out, "out");
+    checkContainer(args);
     await using spool = new Spool();
     const inputs = await findInputs(args, { kinds: ["tokens"], spool, signal });
     const extensions = [...writtenExtensions.picture, ...writtenExtensions.video];

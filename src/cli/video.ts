@@ -26,6 +26,11 @@ export function checkVideoOptions(args: Args, files: readonly InOut[], first: ct
   if (given && !isAnyVideo) throw usage(`--${given}: expected a video among the inputs, found only images`);
 }
 
+/** Of a file the name says the container. */
+export function checkContainer({ container, out }: Args): void {
+  if (container && out !== standard) throw usage(`--container: expected --out - beside it, found --out ${out}`);
+}
+
 /** Extension of a video that the user does not name: the one to look at, or on standard output the exact one. */
 export function videoExtension(args: Args): string {
   return args.out === standard ? `.${args.container ?? "mkv"}` : ".mp4";
