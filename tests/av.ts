@@ -59,14 +59,17 @@ export function seen(path: string, zero = 0): { times: number[]; lit: boolean[];
   return { times, lit, flashes: times.filter((_, i) => lit[i] && !lit[i - 1]) };
 }
 
+/** What is later is not heard: were sound hours late by a mistake, the silence before it would be gigabytes. */
+const mostSeconds = 60;
+
 /**
  * Seconds at which a beep begins, and at which the sound ends; a gap in it is silence. `zero`: what counts as the beginning,
  * as above.
  */
 export function heard(path: string, zero = 0): { beeps: number[]; end: number } {
-  const rate = 8000, filter = `asetpts=PTS-${zero}/TB,aresample=${rate}:async=1:first_pts=0`;
+  const rate = 8000, filter = `asetpts=PTS-${zero}/TB,atrim=end=${mostSeconds},aresample=${rate}:async=1:first_pts=0`;
   const bytes = runFfmpeg("-copyts", "-i", path, "-map", "0:a:0", "-af", filter, "-ac", "1", "-f", "f32le", "-");
-  const samples = new Float32Array(Uint8Array.from(bytes).buffer);
+  const samples = new Float32Array(new Uint8Array(bytes).buffer);
   const beeps: number[] = [];
   for (let i = 0, quietUntil = 0; i < samples.length; i++) {
     if (!(Math.abs(samples[i]!) > 0.3)) continue;

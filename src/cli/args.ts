@@ -189,7 +189,10 @@ export function parseArguments(argv: readonly string[], accepts: readonly Option
     if (token.kind !== "option") continue;
     const { name, rawName, value, inlineValue } = token;
     const option: Option | undefined = known.includes(name as OptionName) ? options[name as OptionName] : undefined;
-    if (!option) throw usage(`unknown option ${rawName}${suggestion(name, known, "--")}`);
+    const isOthers = Object.hasOwn(options, name);
+    if (!option) {
+      throw usage(`unknown option ${rawName}${isOthers ? ", which other commands have" : suggestion(name, known, "--")}`);
+    }
     // Note: a file named --out=x among those that the shell's * gives is an option, too.
     if (seen.has(name)) throw usage(`${rawName}: expected it once, found it twice`);
     seen.add(name);

@@ -2,9 +2,9 @@
 import { psnr, readImage, ssim, writeImage, writtenExtensions } from "../../mod.ts";
 import { type Command, required } from "./args.ts";
 import { filesOfModel, findInputs, type Input, Outputs, planOutputs } from "./paths.ts";
-import { checkImage, eachFile, kindsFor, modelFor, ModelInUse, pictureOptionsOf, secondsSince } from "./run.ts";
+import { checkImage, deliver, eachFile, kindsFor, modelFor, ModelInUse, pictureOptionsOf, secondsSince } from "./run.ts";
 import { Spool } from "./spool.ts";
-import { autoencodeVideo, checkMode, checkVideoOptions, videoExtension } from "./video.ts";
+import { autoencodeVideo, checkContainer, checkMode, checkVideoOptions, videoExtension } from "./video.ts";
 
 export const autoencodeCommand: Command = {
   name: "autoencode",
@@ -29,6 +29,7 @@ export const autoencodeCommand: Command = {
   async run(args, report, signal) {
     const out = required(args.out, "out");
     checkMode(args);
+    checkContainer(args);
     await using spool = new Spool();
     await using models = new ModelInUse(args, { signal });
     const asked = args.model === undefined ? undefined : await models.of(args.model);
@@ -49,6 +50,7 @@ export const autoencodeCommand: Command = {
       const picture = await readImage(path, { ...pictureOptionsOf(args), signal });
       const again = await tokenizer.autoencode(picture, job);
       await writeImage(target, again);
+      await deliver(io);
       const [, height = 0, width = 0] = picture.shape, seconds = secondsSince(start);
       const decibels = psnr(picture, again);
       const similarity = Math.min(height, width) < 7 ? undefined : ssim(picture, again); // SSIM's window is 7x7

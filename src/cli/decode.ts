@@ -12,10 +12,10 @@ import {
 import { type Args, type Command, required } from "./args.ts";
 import { filesOfModel, findInputs, type InOut, Outputs, planOutputs, standard } from "./paths.ts";
 import { Failure } from "./report.ts";
-import { eachFile, ModelInUse, secondsSince } from "./run.ts";
+import { deliver, eachFile, ModelInUse, secondsSince } from "./run.ts";
 import { Spool } from "./spool.ts";
 import { version } from "./version.ts";
-import { decodeVideo, videoExtension } from "./video.ts";
+import { checkContainer, decodeVideo, videoExtension } from "./video.ts";
 
 export const decodeCommand: Command = {
   name: "decode",
@@ -27,6 +27,7 @@ export const decodeCommand: Command = {
 
   async run(args, report, signal) {
     const out = required(args.out, "out");
+    checkContainer(args);
     await using spool = new Spool();
     const inputs = await findInputs(args, { kinds: ["tokens"], spool, signal });
     const extensions = [...writtenExtensions.picture, ...writtenExtensions.video];
@@ -53,12 +54,14 @@ export const decodeCommand: Command = {
         for (const [n, result] of results.entries()) {
           await decodeVideo(tokenizer, tokens.main.at(n), result, args, job, report, more);
         }
-        return results[0]!.target;
+        return;
       }
       const pictures = await tokenizer.decode(tokens, { ...job, dtype: "uint8" });
       const [, height, width] = pictures.shape;
-      for (const [n, { file, out, target }] of results.entries()) {
+      for (const [n, result] of results.entries()) {
+        const { file, out, target } = result;
         await writeImage(target, pictures.at(n));
+        await deliver(result);
         const seconds = secondsSince(start);
         const facts = { file, out, ok: true, model, height, width, ...more, seconds };
         report.result(facts, `${file} -> ${out}: ${height}x${width} pixels, ${seconds} s`);

@@ -3,7 +3,7 @@ import { extname } from "node:path";
 import { saveTokens, tokenFormats, writtenExtensions } from "../../mod.ts";
 import { type Command, required, usage } from "./args.ts";
 import { filesOfModel, findInputs, Outputs, planOutputs } from "./paths.ts";
-import { checkImage, eachFile, kindsFor, modelFor, ModelInUse, pictureOptionsOf, secondsSince } from "./run.ts";
+import { checkImage, deliver, eachFile, kindsFor, modelFor, ModelInUse, pictureOptionsOf, secondsSince } from "./run.ts";
 import { Spool } from "./spool.ts";
 import { checkMode, checkVideoOptions, encodeVideo } from "./video.ts";
 
@@ -45,6 +45,7 @@ export const encodeCommand: Command = {
       const start = performance.now();
       const tokens = await tokenizer.encode(path, { ...job, ...pictureOptionsOf(args), preQuant });
       await saveTokens(target, tokens, { format, storePath: args["store-path"] ?? false });
+      await deliver(io);
       const { main, origin: { model, height, width } } = tokens;
       const [rows, columns] = main.shape.slice(-2), seconds = secondsSince(start);
       const facts = { file, out, ok: true, model, format, kind: main.kind, shape: main.shape, height, width, seconds };

@@ -63,7 +63,7 @@ async function main(argv: readonly string[]): Promise<number> {
     else throw usage("expected a command, found none");
   } catch (error) {
     // With --keep-partial the error says what was kept.
-    const kept = error instanceof Failure && error.code === "CANCELLED" ? error : undefined;
+    const kept = error instanceof Failure && "isPartial" in error.facts ? error : undefined;
     const interrupted = new Failure(interruption, "CANCELLED", kept?.message ?? "interrupted", kept?.cause, kept?.facts);
     report.failure(abort.signal.aborted ? interrupted : error);
   }

@@ -198,7 +198,7 @@ export function planOutputs(inputs: readonly Input[], out: string, { extensionOf
 /** Where results go, one after the other: who has which name. Names are compared as the files that they stand for. */
 export class Outputs {
   readonly #sources = new Map<string, string>();
-  readonly #owners = new Map<string, string>();
+  readonly #owners = new Map<string, { readonly file: string; readonly target: string }>();
   readonly #isOverwriting: boolean;
   readonly #replaced: "tokens" | "checkpoint" | undefined;
 
@@ -223,14 +223,14 @@ export class Outputs {
     const keys = identitiesOf(target);
     for (const key of keys) {
       const source = this.#sources.get(key), other = this.#owners.get(key);
-      if (source !== undefined) {
+      if (source !== undefined && standsFor(source, key)) {
         return `--out: expected to leave the inputs alone, found that ${target} would overwrite ${source}`;
       }
-      if (other !== undefined && other !== file) {
-        return `${other} and ${file}: expected different names, found that both would become ${target}`;
+      if (other !== undefined && other.file !== file && standsFor(other.target, key)) {
+        return `${other.file} and ${file}: expected different names, found that both would become ${target}`;
       }
     }
-    for (const key of keys) this.#owners.set(key, file);
+    for (const key of keys) this.#owners.set(key, { file, target });
     return undefined;
   }
 
@@ -256,7 +256,12 @@ export async function filesOfModel(model: string | undefined): Promise<string[]>
 /** What a path stands for: a place, at the end of all links, and the file there, which may have other names. */
 function identitiesOf(path: string): string[] {
   const found = factsOf(path);
-  return [found ? realpathSync(path) : placeOf(path), ...(found ? [`${found.dev}:${found.ino}`] : [])];
+  return [placeOf(path), ...(found ? [`${found.dev}:${found.ino}`] : [])];
+}
+
+/** Whether it still does: a file's number is another's once the file is replaced. */
+function standsFor(path: string, key: string): boolean {
+  return identitiesOf(path).includes(key);
 }
 
 function factsOf(path: string): BigIntStats | undefined {
@@ -267,8 +272,12 @@ function factsOf(path: string): BigIntStats | undefined {
   }
 }
 
-/** Of a path with nothing there: through links to nothing, and the folders that there are. */
+/** Through all links, also those to nothing, and the folders that there are. */
 function placeOf(path: string, links = 0): string {
+  try {
+    return realpathSync(path);
+  } catch { // nothing is there, or no file: what /dev/stdout stands for may be a pipe
+  }
   let to: string | undefined;
   try {
     to = readlinkSync(path);
@@ -277,5 +286,5 @@ function placeOf(path: string, links = 0): string {
   if (to !== undefined && links < 40) return placeOf(resolve(dirname(path), to), links + 1);
   const folder = dirname(resolve(path));
   if (folder === resolve(path)) return folder;
-  return join(factsOf(folder) ? realpathSync(folder) : placeOf(folder, links), basename(path));
+  return join(placeOf(folder, links), basename(path));
 }

@@ -91,7 +91,7 @@ export interface Job {
 }
 
 /**
- * Calls `work` on one file after the other; it gives the result's place where that is not the planned one. A failure is reported and the next file follows; an interruption ends all.
+ * Calls `work` on one file after the other. A failure is reported and the next file follows; an interruption ends all.
  * The folders of the outputs are made first, so that one that cannot be made costs no work; those that stay empty go again, as
  * they may stand in the way of the right command.
  */
@@ -99,7 +99,7 @@ export async function eachFile(
   files: readonly InOut[],
   report: Report,
   signal: AbortSignal,
-  work: (io: InOut, job: Job) => Promise<string | void>,
+  work: (io: InOut, job: Job) => Promise<void>,
 ): Promise<void> {
   const made: string[] = [];
   for (const folder of new Set(files.filter(({ failure }) => !failure).map(({ target }) => dirname(target)))) {
@@ -122,8 +122,7 @@ export async function eachFile(
         const onProgress = report.progress(files.length > 1 ? `${i + 1}/${files.length} ${io.file}` : io.file);
         onProgress?.(0);
         await io.fill?.();
-        const made = await work(io, { signal, ...(onProgress && { onProgress }) });
-        if (io.out === standard) await sendOut(made ?? io.target);
+        await work(io, { signal, ...(onProgress && { onProgress }) });
       } catch (error) {
         if (signal.aborted) throw error;
         failed++;
@@ -139,6 +138,11 @@ export async function eachFile(
       `${files.length - failed} of ${files.length} files done in ${seconds} s${failed ? `, ${failed} failed` : ""}`,
     );
   }
+}
+
+/** Sends a result that is on the disk to where it is to go, before a word of it is said. */
+export async function deliver({ out, target }: InOut): Promise<void> {
+  if (out === standard) await sendOut(target);
 }
 
 /** To the millisecond. */

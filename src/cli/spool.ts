@@ -83,7 +83,7 @@ async function* bounded(input: typeof process.stdin, signal: AbortSignal): Async
 /** Sends a file to standard output. A reader that leaves early is no failure. */
 export async function sendOut(path: string): Promise<void> {
   for await (const chunk of readChunks(path, { mostBytes: Infinity })) {
-    const error = await new Promise<unknown>((resolve) => process.stdout.write(chunk, resolve));
+    const error = await new Promise<unknown>((resolve) => process.stdout.write(chunk, resolve)).catch((error) => error);
     if ((error as { code?: string } | undefined)?.code === "EPIPE") return;
     if (error) throw new TokenizerError("FILE_IO", `-: expected to write standard output, found ${messageOf(error)}`);
   }

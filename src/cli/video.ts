@@ -7,7 +7,7 @@ import * as ctok from "../../mod.ts";
 import { type Args, type OptionName, usage } from "./args.ts";
 import { type InOut, standard } from "./paths.ts";
 import { exitCodes, Failure, type Report } from "./report.ts";
-import { type Job, limitsOf, secondsSince } from "./run.ts";
+import { deliver, type Job, limitsOf, secondsSince } from "./run.ts";
 
 const defaultWindow = 17, ssimEvery = 8;
 
@@ -26,6 +26,11 @@ export function checkVideoOptions(args: Args, files: readonly InOut[], first: ct
   if (given && !isAnyVideo) throw usage(`--${given}: expected a video among the inputs, found only images`);
 }
 
+/** Of a file the name says the container. */
+export function checkContainer({ container, out }: Args): void {
+  if (container && out !== standard) throw usage(`--container: expected --out - beside it, found --out ${out}`);
+}
+
 /** Extension of a video that the user does not name: the one to look at, or on standard output the exact one. */
 export function videoExtension(args: Args): string {
   return args.out === standard ? `.${args.container ?? "mkv"}` : ".mp4";
@@ -33,13 +38,13 @@ export function videoExtension(args: Args): string {
 
 export async function encodeVideo(
   tokenizer: ctok.Tokenizer,
-  { file, path, out, target }: InOut,
+  io: InOut,
   format: ctok.TokenFormat,
   args: Args,
   job: Job,
   report: Report,
 ): Promise<void> {
-  const start = performance.now(), source = await openSource(file, path, args, job);
+  const { file, path, out, target } = io, start = performance.now(), source = await openSource(file, path, args, job);
   const parts: ctok.Tokens[] = [];
   const options = { ...encodeOptions(args, source, job), preQuant: args["pre-quant"] ?? false };
   try {
@@ -62,20 +67,21 @@ export async function encodeVideo(
   const grid = main.shape.slice(-3).join("x"), windows = video!.windows?.length;
   const mode = windows === undefined ? "seamless" : `in ${windows} window${windows === 1 ? "" : "s"}`;
   const text = `${tellFrames(frames)} of ${height}x${width} pixels, ${grid} tokens ${mode}, ${tellPace(frames, start)}`;
-  finish(report, job, source.damage, facts, `${text}${source.info.hasAudio ? "; audio left out" : ""}`, parts.length);
+  const left = source.info.hasAudio ? "; audio left out" : "";
+  await finish(report, job, io, source.damage, facts, text + left, parts.length);
 }
 
 /** `tokens` are those of one video: a tensor that knows its origin. `more` goes into the facts. */
 export async function decodeVideo(
   tokenizer: ctok.Tokenizer,
   tokens: ctok.Tensor,
-  { file, out, target }: InOut,
+  io: InOut,
   args: Args,
   job: Job,
   report: Report,
   more: object,
 ): Promise<void> {
-  const start = performance.now(), { video } = tokens.origin!;
+  const { file, out, target } = io, start = performance.now(), { video } = tokens.origin!;
   const [num = 25, den = 1] = video?.fps?.split("/").map(Number) ?? [];
   const fps = args.fps ?? { num, den };
   const decoded = tokenizer.decodeStream([tokens], decodeOptions(tokenizer, args, job));
@@ -86,17 +92,25 @@ export async function decodeVideo(
   const { name: model } = tokenizer.info, mode = video?.windows ? "window" : "stream";
   const size = { height, width, frames, fps: tellRate(fps), mode };
   const facts = { file, out, ok: true, model, ...size, ...more, ...pace(frames, start) };
-  finish(report, job, damage, facts, `${tellFrames(frames)} of ${height}x${width} pixels, ${tellPace(frames, start)}`);
+  await finish(
+    report,
+    job,
+    io,
+    damage,
+    facts,
+    `${tellFrames(frames)} of ${height}x${width} pixels, ${tellPace(frames, start)}`,
+  );
 }
 
 export async function autoencodeVideo(
   tokenizer: ctok.Tokenizer,
-  { file, path, out, target }: InOut,
+  io: InOut,
   args: Args,
   job: Job,
   report: Report,
 ): Promise<void> {
-  const start = performance.now(), source = await openSource(file, path, args, job), { info } = source;
+  const { file, path, out, target } = io, start = performance.now(), source = await openSource(file, path, args, job);
+  const { info } = source;
   const originals: ctok.Tensor<"uint8">[] = []; // those on their way: as many as the streams read ahead
   const quality = new Quality();
   async function* remembered() {
@@ -125,7 +139,7 @@ export async function autoencodeVideo(
   const left = info.hasAudio ? "; audio left out (--audio takes it along)" : args.audio ? "; it has no audio" : "";
   const note = isAudioKept ? "; audio taken along" : left;
   const text = `${tellFrames(frames)} of ${height}x${width} pixels, PSNR ${psnr.toFixed(2)} dB, ${similarity}`;
-  finish(report, job, source.damage ?? damage, facts, `${text}, ${tellPace(frames, start)}${note}`);
+  await finish(report, job, io, source.damage ?? damage, facts, `${text}, ${tellPace(frames, start)}${note}`);
 }
 
 // ---------------------------------------------------------------- sources
@@ -165,15 +179,17 @@ async function openSource(file: string, path: string, args: Args, { signal }: Jo
   return source;
 }
 
-/** Reports the result; of what ended early, throws the failure that says what is kept of it. */
-function finish(
+/** Delivers and reports the result; of what ended early, throws the failure that says what is kept of it. */
+async function finish(
   report: Report,
   { signal }: Job,
+  io: InOut,
   damage: unknown,
   facts: { file: string; out: string; frames: number },
   text: string,
   parts?: number,
-): void {
+): Promise<void> {
+  await deliver(io);
   if (damage === undefined) return report.result(facts, `${facts.file} -> ${facts.out}: ${text}`);
   const code = signal.aborted ? "CANCELLED" : damage instanceof ctok.TokenizerError ? damage.code : "INTERNAL";
   const said = signal.aborted ? "interrupted" : ctok.messageOf(damage);
@@ -215,16 +231,17 @@ async function writeVideo(
   onFrame: (done: number) => void,
   isTimed = true,
 ): Promise<{ frames: number; height: number; width: number; damage: unknown }> {
-  let sink: ctok.VideoSink | undefined, height = 0, width = 0, damage: unknown;
+  let sink: ctok.VideoSink | undefined, height = 0, width = 0, zero = 0, damage: unknown;
   try {
     for await (const frame of frames) {
       [height = 0, width = 0] = frame.shape;
       const seconds = isTimed && frame instanceof ctok.VideoFrame ? frame.seconds : undefined;
       if (!sink) {
-        const startSeconds = options.audioFrom !== undefined && !start ? 0 : seconds ?? 0;
+        const startSeconds = options.audioFrom !== undefined && start ? seconds ?? 0 : 0;
+        if (options.audioFrom === undefined) zero = seconds ?? 0; // which a token file may say to be any time
         sink = await ctok.createVideo(out, { ...options, height, width, startSeconds, ...(!isKept && { signal }) });
       }
-      await sink.write(frame.data, seconds);
+      await sink.write(frame.data, seconds === undefined ? undefined : seconds - zero);
       onFrame(sink.numFrames);
     }
   } catch (error) {

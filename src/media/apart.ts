@@ -21,7 +21,7 @@ export interface Order {
   /** As messages call the picture. */
   readonly name: string;
   readonly limitPixels: number;
-  /** Seconds of processor time, and bytes of memory beyond what the idle helper has; helper.ts has the defaults. */
+  /** Seconds of processor time, and bytes of memory beyond what the helper has before; helper.ts has the defaults. */
   readonly limitSeconds?: number | undefined;
   readonly limitMemory?: number | undefined;
 }

@@ -32,8 +32,9 @@ async function answer(bytes: Uint8Array, { name, limitPixels, ...limits }: Order
   };
   set();
   const start = process.cpuUsage();
+  const heldBytes = residentBytes(); // with this picture's bytes, and what the one before left to be collected
   const watch = setInterval(() => {
-    const { user, system } = process.cpuUsage(start), took = residentBytes() - ownBytes - bytes.length;
+    const { user, system } = process.cpuUsage(start), took = residentBytes() - heldBytes;
     const isLong = user + system > 1e6 * limitSeconds;
     if (!isLong && took <= limitMemory) return;
     const [what, found] = isLong

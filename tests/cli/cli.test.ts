@@ -71,7 +71,12 @@ const wrongUsages: [args: string[], said: RegExp][] = [
   [["encode", "v.mp4", "--out", "x", "--fps", "fast"], /--fps: expected frames a second .*, found fast/],
   [["encode", "v.mp4", "--out", "x", "--fps", "30/0"], /--fps: expected frames a second .*, found 30\/0/],
   [["autoencode", cat, "--out", "x", "--audio"], /--audio: expected a video among the inputs, found only images/],
-  [["decode", "x", "--out", "x", "--stream"], /unknown option --stream/],
+  [["decode", "x", "--out", "x", "--stream"], /unknown option --stream, which other commands have/],
+  [["decode", "x", "--out", "x.mp4", "--container", "mp4"], /--container: expected --out - beside it, found --out x\.mp4/],
+  [
+    ["autoencode", "x", "--out", "x.mp4", "--container", "mp4"],
+    /--container: expected --out - beside it, found --out x\.mp4/,
+  ],
   [["info", "a", "b"], /expected at most one model, found 2/],
   [["convert", "a", "b", "--out", "x", "--name", "n"], /--name: expected one model, found 2/],
 ];

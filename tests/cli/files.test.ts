@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { copyFile, link, lstat, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { copyFile, link, lstat, mkdir, mkdtemp, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
@@ -27,6 +27,8 @@ import {
   writtenByCtok,
   writtenExtensions,
 } from "mod.ts";
+import { parseArguments } from "../../src/cli/args.ts";
+import { type InOut, Outputs } from "../../src/cli/paths.ts";
 import { findFfmpeg } from "../../src/media/ffmpeg.ts";
 import { rejects } from "../support.ts";
 import { ctok, ctokEnds, lines, shell, top } from "./spawn.ts";
@@ -360,6 +362,22 @@ test("two results that are one file are refused: through links, and after the na
   }
 });
 
+test("another run that replaces results meanwhile makes no two of them one: numbers of files are given anew", async () => {
+  const dir = await folder("anew"), tokens = await tokenize(flat());
+  const planned = ["a", "b"].map((name): InOut => {
+    const target = join(dir, `${name}.safetensors`), path = join(dir, `${name}.png`);
+    return { file: path, path, kind: "picture", stem: name, isFound: false, out: target, target, isNamed: false };
+  });
+  const [a, b] = planned as [InOut, InOut];
+  for (const { target } of planned) await saveTokens(target, tokens);
+  const args = parseArguments(["encode", a.path, b.path, "--out", dir], ["out"]);
+  const outputs = new Outputs(args, planned, [], "tokens");
+  await rename(a.target, b.target);
+  await outputs.admit(b.target, b.file);
+  await symlink(b.target, a.target);
+  await assert.rejects(outputs.admit(a.target, a.file), /expected different names, found that both would become/);
+});
+
 test("--out at the end of a link to nothing is made where that points", async () => {
   const dir = await folder("dangling");
   await pictures(dir, "p.png");
@@ -427,6 +445,11 @@ test("- is standard input and output: a picture to tokens and back in one line o
   assert.match(bad.stderr, /^ctok: -: expected an image /);
   assert.doesNotMatch(bad.stderr, /\/tmp/);
   assert.equal(bad.stdout.toString().trim(), "0", "nothing of a result that failed");
+  const full = await shell(`ctok encode p.png --out - --json > /dev/full`, dir);
+  const said = full.stderr.split("\n").filter((line) => line.startsWith("{")).map((line) => JSON.parse(line));
+  assert.deepEqual(said.map(({ ok, code }) => [ok, code]), [[false, "FILE_IO"]], full.stderr);
+  const device = await shell(`ctok encode p.png --out /dev/stdout | cat`, dir);
+  assert.match(device.stderr, /^ctok: p\.png: \/dev\/stdout: expected a regular file or nothing there yet, found /);
   const none = await shell(`true | ctok encode - --out x.safetensors`, dir);
   assert.match(none.stderr, /^ctok: -: expected an encoded image, found no bytes at all/);
   assert.deepEqual(readdirSync(join(dir, "tmp")), [], "what was kept meanwhile is gone");
@@ -451,6 +474,13 @@ test("- with videos: from a pipe to tokens, to Matroska or MP4 on standard outpu
   const asTensor = (data: Uint8Array) => new Tensor("uint8", [32, 48, 3], data);
   for (const [n, data] of again.entries()) {
     assert.ok(psnr(asTensor(data), asTensor(wanted[n]!)) > 38, `frame ${n}: another colour`);
+  }
+  for (const command of ["encode", "autoencode"]) {
+    const kept = await shell(`ctok ${command} v.mp4 --window 3 --limit-frames 6 --keep-partial --out -`, dir);
+    assert.deepEqual([kept.code, / - keeps the 6 frames /.test(kept.stderr)], [1, true], kept.stderr);
+    await writeFile(join(dir, "kept"), kept.stdout);
+    const isVideo = command === "autoencode", at = join(dir, "kept");
+    assert.equal(isVideo ? (await read(at)).length : (await loadTokens(at)).origin.video?.frames, 6, command);
   }
   const mp4 = await shell(`ctok autoencode - --container mp4 --out - < v.mp4`, dir);
   assert.equal(mp4.stdout.subarray(4, 8).toString(), "ftyp", mp4.stderr);

@@ -13,6 +13,7 @@ import process from "node:process";
 import { after, test } from "node:test";
 import { framesOf, loadTokens, psnr, saveTokens, Tensor, Tokenizer, Tokens, writeImage } from "mod.ts";
 import { findFfmpeg } from "../../src/media/ffmpeg.ts";
+import { seen } from "../av.ts";
 import { withWeights } from "../support.ts";
 import { ctokEnds, lines, noHangup, top } from "./spawn.ts";
 
@@ -250,6 +251,20 @@ test("a batch of videos: one file each", needs, async () => {
   await saveTokens(join(dir, "two.safetensors"), new Tokens(origin, { indices: twice }));
   await ctokEnds(0, ["decode", "two.safetensors", "--out", "out/"], { cwd: dir });
   assert.deepEqual((await readdir(join(dir, "out"))).sort(), ["two-0.mp4", "two-1.mp4"]);
+});
+
+test("times from long before zero or far behind it: what is written begins with its first frame", needs, async () => {
+  const dir = await folder("times"), { indices, origin } = await encodedTwice(dir);
+  const { start: _, times: __, ...video } = origin.video!, steps = Array.from({ length: video.frames }, (_, i) => i);
+  for (const when of [{ start: -5 }, { start: 1e10 }, { times: steps.map((i) => i * i / 100 - 3) }]) {
+    const its = { ...origin, video: { ...video, fps: "25/2", ...when } };
+    const tensor = new Tensor("int32", indices.shape, indices.data, { kind: "indices", origin: its });
+    await saveTokens(join(dir, "t.safetensors"), new Tokens(its, { indices: tensor }));
+    await ctokEnds(0, ["decode", "t.safetensors", "--out", "v.mp4", "--overwrite"], { cwd: dir });
+    const found = seen(join(dir, "v.mp4")).times, wanted = steps.map((i) => when.times ? i * i / 100 : i / 12.5);
+    assert.equal(found.length, wanted.length);
+    for (const [i, seconds] of wanted.entries()) assert.ok(Math.abs(found[i]! - seconds) < 0.003, `${found}; ${wanted}`);
+  }
 });
 
 test(

@@ -70,6 +70,18 @@ test("limits of time and memory end what they should, and the next picture is re
   }
 });
 
+test("what a picture left in its helper counts for no other", async () => {
+  const make = async (side: number, compression: "none" | "deflate") => {
+    const pixels = Uint8Array.from({ length: side * side * 3 }, (_, i) => i * 31 + (i >> 8));
+    return await sharp(pixels, { raw: { width: side, height: side, channels: 3 } }).tiff({ compression }).toBuffer();
+  };
+  const large = await make(3000, "none"), next = await make(1200, "deflate"); // the first leaves 54 MB until they are collected
+  for (let i = 0; i < 4; i++) {
+    assert.deepEqual((await readImage(large)).shape, [1, 3000, 3000, 3]);
+    assert.deepEqual((await readImage(next, { limitMemory: 48 * 2 ** 20 })).shape, [1, 1200, 1200, 3]);
+  }
+});
+
 test("a JPEG of thousands of scans is refused by its header's walk, one of few is read", async () => {
   const jpegs = [];
   for (let seed = 1; jpegs.length < 12; seed += 8) {
@@ -214,11 +226,11 @@ test("writeImage takes what detokenize gives, and tells what it does not take", 
       [null, "ARGUMENT"],
       [5, "ARGUMENT"],
       [{}, "ARGUMENT"],
-      [{ data: [1, 2, 3], height: 1, width: 1 }, "ARGUMENT"],
       [{ data: dots, height: 4, width: 4 }, "ARGUMENT"],
+      [{ dtype: "uint8", shape: [1, 1, 3], data: [1, 2, 3] }, "ARGUMENT"],
       [{ dtype: "uint8", shape: [4, 5, 3], data: dots }, "SHAPE"],
-      [{ dtype: "uint8", shape: [NaN, 4, 3], data: dots }, "SHAPE"],
-      [{ dtype: "uint8", shape: [4, 3, 4], data: dots }, "SHAPE"],
+      [{ dtype: "uint8", shape: [4, 12], data: dots }, "SHAPE"],
+      [{ dtype: "uint8", shape: [4, NaN, 3], data: dots }, "SHAPE"],
     ];
     for (const [what, code] of wrong) await rejects(() => writeImage(path, what as never), code, /^image/);
     await rejects(() => writeImage(undefined as never, image), "ARGUMENT", /^path: /);
