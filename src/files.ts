@@ -266,6 +266,10 @@ function isGone(pid: number): boolean {
  * onto /dev/stdout or a pipe would replace it.
  */
 async function targetOf(path: string): Promise<string> {
+  // The system would refuse a NUL only at the rename, when all is written, and the runtimes make U+FFFD of a surrogate.
+  if (/[\0\p{Surrogate}]/u.test(path)) {
+    throw expected(path, "a name without NUL and lone surrogates", JSON.stringify(path), "FILE_IO");
+  }
   const found = await stat(path).catch(() => undefined); // unreadable or not there: opening the temporary file tells
   if (!found) return await endOfLinks(path);
   if (!found.isFile()) {
