@@ -97,6 +97,7 @@ export function encodeTokens(tokens: Tokens, format: TokenFormat, options: Store
  */
 export function decodeTokens(bytes: Uint8Array | ArrayBuffer, name: string, fallback?: FallbackOrigin): Tokens {
   if (!isBytes(bytes)) throw expected("bytes", "those of a token file (loadTokens takes paths and Blobs)", nameOf(bytes));
+  checkFallback(fallback);
   return finish(decoding(bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes), name, fallback));
 }
 
@@ -121,6 +122,7 @@ export async function loadTokens(
   { signal }: LoadOptions = {},
 ): Promise<Tokens> {
   const taken = takeBytes("tokens", source);
+  checkFallback(fallback);
   const slices = decoding(await taken.read(signal), taken.name, fallback);
   for (;;) {
     const { done, value } = slices.next();
@@ -128,6 +130,16 @@ export async function loadTokens(
     await setImmediate();
     throwIfAborted(signal);
   }
+}
+
+/** Options passed in its place are told as such. */
+function checkFallback(fallback: FallbackOrigin | undefined): void {
+  if (fallback === undefined) return;
+  const { model, source, spatialFactor, levels } = Object(fallback) as Partial<FallbackOrigin>;
+  const isOrigin = typeof model === "string" && typeof source === "string" && Number.isInteger(spatialFactor) &&
+    Array.isArray(levels);
+  if (isOrigin) return;
+  throw expected("fallback", "an origin { model, source, spatialFactor, levels, version, … }", nameOf(fallback));
 }
 
 function formatOf(path: string): TokenFormat {

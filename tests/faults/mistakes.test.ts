@@ -105,6 +105,11 @@ test("the log's own: codes and words", async () => {
   await rejects(() => ctok.saveTokens(5 as never, tokens), "ARGUMENT", /^path: expected a path, found 5/);
   await rejects(() => ctok.loadTokens(5 as never), "ARGUMENT", /expected a path/);
   await rejects(
+    () => ctok.loadTokens("t.npy", { model: "nano-DI8x8" } as never),
+    "ARGUMENT",
+    /^fallback: expected an origin/,
+  );
+  await rejects(
     () => ctok.saveTokens("x", indices as never),
     "ARGUMENT",
     /^tokens: expected what encode or loadTokens gave, found "Tensor"/,
