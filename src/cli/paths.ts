@@ -166,7 +166,7 @@ export interface Results {
 
 /**
  * One output for each input: --out itself for a single file unless it is a folder, else below it the input's stem with the
- * extension. Throws a usage failure for a name whose extension says what the command does not write, where two results
+ * extension; of a folder's files that would so take one name, the whole name before it. Throws a usage failure for a name whose extension says what the command does not write, where two results
  * would take one name, or a result an input's.
  */
 export function planOutputs(inputs: readonly Input[], out: string, { extensionOf, extensions, spool }: Results): InOut[] {
@@ -189,8 +189,12 @@ export function planOutputs(inputs: readonly Input[], out: string, { extensionOf
   if (isNamed && extension && !extensions.includes(extension)) {
     throw usage(`--out: expected one of ${extensions.join(", ")}, found ${extension}`);
   }
-  return inputs.map((input) => {
-    const place = isNamed ? out : join(out, input.stem + extensionOf(input));
+  const names = inputs.map((input) => input.stem + extensionOf(input)), counts = new Map<string, number>();
+  for (const name of names) counts.set(name, (counts.get(name) ?? 0) + 1);
+  return inputs.map((input, i) => {
+    const isPaired = input.isFound && counts.get(names[i]!)! > 1; // a phone's IMG_1.jpg and IMG_1.mov
+    const name = isPaired ? input.stem + extname(input.file) + extensionOf(input) : names[i]!;
+    const place = isNamed ? out : join(out, name);
     return { ...input, out: place, target: place, isNamed };
   });
 }

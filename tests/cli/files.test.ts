@@ -94,6 +94,14 @@ test("a folder of pictures is its pictures, recursively; the tree is kept below 
   assert.deepEqual(tree(join(dir, "two")), ["2.safetensors", "a/1.safetensors", "b/1.safetensors", "b/c/1.safetensors"]);
 });
 
+test("files of a folder that differ by their extension alone keep it in the results' names", async () => {
+  const dir = await folder("pairs");
+  await pictures(join(dir, "in"), "a/1.png", "a/1.webp", "a/2.png", "1.png");
+  await ctokEnds(0, ["encode", "in", "--out", "out"], { cwd: dir });
+  const names = ["1.safetensors", "a/1.png.safetensors", "a/1.webp.safetensors", "a/2.safetensors"];
+  assert.deepEqual(tree(join(dir, "out")), names);
+});
+
 test("a folder of equally large photos is one video only when asked", needs, async () => {
   const dir = await folder("asked");
   await pictures(join(dir, "frames"), "f1.png", "f2.png", "f10.png");
