@@ -130,8 +130,8 @@ const lying = fc.tuple(
 const mostly = <T>(fits: fc.Arbitrary<T>, wild: fc.Arbitrary<unknown>) =>
   fc.oneof({ weight: 30, arbitrary: fits as fc.Arbitrary<unknown> }, { weight: 1, arbitrary: wild });
 const within = (min: number, max: number) =>
-  mostly(fc.integer({ min, max }), fc.oneof(fc.integer(), fc.double(), fc.constant(2 ** 32)));
-const moment = fc.double({ noNaN: true, noDefaultInfinity: true });
+  mostly(fc.integer({ min, max }), fc.oneof(fc.integer(), fc.double().map((n) => n + 0), fc.constant(2 ** 32)));
+const moment = fc.double({ noNaN: true, noDefaultInfinity: true }).map((n) => n + 0); // -0 is written as 0
 /** An origin of any values, more or less those of two frames of 2 x 4 tokens. */
 const anyOrigin = fc.record({
   model: fc.string({ unit: "binary" }),
@@ -152,7 +152,7 @@ const anyOrigin = fc.record({
     sampleAspect: mostly(fc.constantFrom("16:11", "1:1"), fc.constantFrom("0:1", "1", " 1:1")),
     windows: fc.constant([{ tokens: 2, frames: 4, before: 0 }]),
     ...{
-      start: moment.map((s) => s + 0),
+      start: moment,
       times: fc.uniqueArray(moment, { minLength: 4, maxLength: 4 }).map((all) => all.toSorted((a, b) => a - b)),
     },
   }, { requiredKeys: ["temporalFactor", "frames"], noNullPrototype: true }),
