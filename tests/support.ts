@@ -10,7 +10,7 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
-import { type ErrorCode, type TensorLike, TokenizerError } from "mod.ts";
+import { type ErrorCode, type Origin, type TensorLike, TokenizerError } from "mod.ts";
 import { decodeSafetensors } from "../src/safetensors.ts";
 
 export const root = fileURLToPath(new URL("../", import.meta.url));
@@ -25,6 +25,21 @@ export function readTensors(path: string): Record<string, TensorLike> {
   const { tensors } = decodeSafetensors(new Uint8Array(readFileSync(path)));
   return Object.fromEntries(tensors) as Record<string, TensorLike>; // of the four types that tensors have
 }
+
+/** Of tokens of a picture of 13 x 29 pixels, 2 x 4 tokens, as the embedded model gives them. */
+export const pictureOrigin = {
+  model: "nano-DI8x8",
+  source: "nano-DI8x8",
+  precision: "bf16",
+  sha256: "0123456789abcdef".repeat(4),
+  spatialFactor: 8,
+  levels: [8, 8, 8, 5, 5, 5],
+  height: 13,
+  width: 29,
+  top: 1,
+  left: 1,
+  version: "0.1.0",
+} as const satisfies Origin;
 
 /** |a - b| / |b|, in float64. NaN where shapes differ, so that every comparison fails. */
 export function relativeError(a: TensorLike, b: TensorLike): number {

@@ -19,18 +19,9 @@ import {
   TokenizerError,
   Tokens,
 } from "mod.ts";
+import { pictureOrigin } from "../support.ts";
 
-const origin = {
-  model: "nano-DI8x8",
-  source: "DI8x8.safetensors",
-  spatialFactor: 8,
-  levels: [8, 8, 8, 5, 5, 5],
-  height: 13,
-  width: 29,
-  top: 1,
-  left: 1,
-  version: "0.1.0",
-};
+const { precision: _precision, sha256: _sha256, ...origin } = pictureOrigin;
 const seconds = Number(process.env.CTOK_FUZZ_SECONDS);
 /** So many inputs each, or as many as there is time for. */
 const settings = seconds > 0

@@ -11,21 +11,9 @@ import {
   type TransferableTensor,
   type TransferableTokens,
 } from "../../src/tensor.ts";
-import { rejects } from "../support.ts";
+import { pictureOrigin, rejects } from "../support.ts";
 
-const origin: Origin = {
-  model: "nano-DI8x8",
-  source: "/home/someone/nano é/DI8x8.safetensors",
-  precision: "bf16",
-  sha256: "0123456789abcdef".repeat(4),
-  spatialFactor: 8,
-  levels: [8, 8, 8, 5, 5, 5],
-  height: 13,
-  width: 29,
-  top: 1,
-  left: 1,
-  version: "0.1.0",
-};
+const origin: Origin = { ...pictureOrigin, source: "/home/someone/nano é/DI8x8.safetensors" };
 const floats = (kind: TokenKind, shape: number[], at: Origin) => {
   const data = Float32Array.from({ length: shape.reduce((a, b) => a * b) }, (_, i) => i === 3 ? -0 : Math.sin(i) / 3);
   return new Tensor("float32", shape, data, { kind, origin: at });

@@ -10,23 +10,12 @@ import { codesFromIndices } from "../../src/fsq.ts";
 import { decodeSafetensors, encodeSafetensors } from "../../src/safetensors.ts";
 import { type Origin, Tensor, type TokenKind, TokenPart, Tokens } from "../../src/tensor.ts";
 import { decodeTokens, encodeTokens, loadTokens, saveTokens, type TokenFormat, tokenFormats } from "../../src/tokenfile.ts";
+import { pictureOrigin } from "../support.ts";
 
 const root = await mkdtemp(join(tmpdir(), "ctok-tokenfile-"));
 after(() => rm(root, { recursive: true }));
 
-const origin: Origin = {
-  model: "nano-DI8x8",
-  source: "nano-DI8x8",
-  precision: "bf16",
-  sha256: "0123456789abcdef".repeat(4),
-  spatialFactor: 8,
-  levels: [8, 8, 8, 5, 5, 5],
-  height: 13,
-  width: 29,
-  top: 1,
-  left: 1,
-  version: "0.1.0",
-};
+const origin: Origin = pictureOrigin;
 const continuousOrigin: Origin = { ...origin, model: "é-CI8x8", source: "é-CI8x8", levels: [] };
 const whole = { height: 16, width: 32, top: 0, left: 0 };
 
