@@ -531,12 +531,12 @@ const terminal = { skip: hasScript ? false : "no script(1), which makes a termin
 test("binary is not written to a terminal, nor read from one", terminal, async () => {
   const dir = await folder("terminal");
   await pictures(dir, "p.png");
-  const onTerminal = (command: string) =>
-    shell(`f() { export -f ctok; script -qec "$1" /dev/null < /dev/null; }; f '${command}'`, dir);
-  const out = await onTerminal(`bash -c "ctok encode p.png --out -"`);
+  const onTerminal = (command: string) => // in bash: dash passes exported functions on to nobody
+    shell(`export -f ctok; SHELL=$BASH script -qec '${command}' /dev/null < /dev/null`, dir);
+  const out = await onTerminal("ctok encode p.png --out -");
   assert.match(out.stdout.toString(), /--out -: expected a pipe or file as standard output, found a terminal/);
   assert.equal(out.code, 2);
-  const into = await onTerminal(`bash -c "ctok encode - --out t.npy"`);
+  const into = await onTerminal("ctok encode - --out t.npy");
   assert.match(into.stdout.toString(), /-: expected a pipe or file as standard input, found a terminal/);
   assert.equal(into.code, 2);
 });
