@@ -15,6 +15,6 @@ COPY package.json package-lock.json ./
 RUN sh container/steps.sh packages
 COPY . .
 RUN sh container/steps.sh build
-RUN printf '#!/bin/sh\nexec /ctok/node_modules/.bin/bun /ctok/src/cli/main.ts "$@"\n' >/usr/local/bin/ctok && chmod +x /usr/local/bin/ctok
+RUN printf '#!/bin/sh\nexec /ctok/node_modules/.bin/bun /ctok/cli/main.ts "$@"\n' >/usr/local/bin/ctok && chmod +x /usr/local/bin/ctok
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 CMD ["sh", "container/steps.sh", "demo"]

@@ -136,8 +136,8 @@ const newestHeader = newest(["build.ts", ...headers]);
 /** Kernels see few headers and take long to compile. */
 const kernelHeaders = [
   ...filesUnder("csrc/backends/cuda", "h").filter((header) => !/(op|replay)\.h$/.test(header)),
-  "csrc/backends/params.h",
-  "csrc/core/tensor.h",
+  "csrc/base/ops.h",
+  "csrc/base/tensor.h",
   "csrc/include/ctok.h",
 ];
 const newestKernelHeader = newest(["build.ts", ...kernelHeaders]);
@@ -239,7 +239,9 @@ async function buildEmulator(): Promise<void> {
     ),
   );
   const linked = filesUnder("csrc", ".c")
-    .filter((s) => /backends\/cpu\/|core\/(status|fsq)\.c|cuda\/(heuristics|conv_pack)\.c/.test(s)).map(objectOf);
+    .filter((s) => /backends\/cpu\/|(base\/status|network\/quantizer)\.c|cuda\/(heuristics|conv_pack)\.c/.test(s)).map(
+      objectOf,
+    );
   const backend = ["cuda_backend", "op", "replay"].map((f) => `csrc/backends/cuda/${f}.c`);
   const tests = ["cuda_test", "backend_test", "loss_test", "emulated_device"].map((t) => `${emulator}${t}.c`);
   for (const source of [...tests, "bench/gpu_check/gpu_run.c", ...backend]) {

@@ -5,10 +5,18 @@
  *     const tokens = await tokenize("photo.jpg");
  *     const image = await detokenize(tokens);
  */
-export { convert, detokenize, type DetokenizeOptions, type Image, tokenize, type TokenizeOptions } from "./src/tokenize.ts";
-export { type Plan, Tokenizer } from "./src/tokenizer.ts";
-export type { FactSource, HalfInfo, ModelInfo } from "./src/info.ts";
-export type { ImageInput } from "./src/pixels.ts";
+export { type PictureLimits } from "./src/checks.ts";
+export {
+  convert,
+  detokenize,
+  type DetokenizeOptions,
+  type Image,
+  tokenize,
+  type TokenizeOptions,
+} from "./src/model/tokenize.ts";
+export { type Plan, Tokenizer } from "./src/model/tokenizer.ts";
+export type { FactSource, HalfInfo, ModelInfo } from "./src/model/info.ts";
+export type { ImageInput } from "./src/model/pixels.ts";
 export type { BytesSource } from "./src/inputs.ts";
 export type {
   AutoencodeOptions,
@@ -18,13 +26,12 @@ export type {
   EncodeOptions,
   EncodeStreamOptions,
   OpenOptions,
-  PictureLimits,
   PlanOptions,
   PlanShape,
-} from "./src/options.ts";
-export type { Frame, Frames, Parts } from "./src/stream.ts";
-export { joinTokens, windowsOf } from "./src/windows.ts";
-export type { JobOptions } from "./src/job.ts";
+} from "./src/model/options.ts";
+export type { Frame, Frames, Parts } from "./src/model/stream.ts";
+export { joinTokens, windowsOf } from "./src/tokens/windows.ts";
+export type { JobOptions } from "./src/model/job.ts";
 export {
   type DType,
   type Origin,
@@ -38,11 +45,11 @@ export {
   type TransferableTokens,
   type VideoOrigin,
   type VideoWindow,
-} from "./src/tensor.ts";
+} from "./src/tokens/tensor.ts";
 export { type ErrorCode, messageOf, printable, TokenizerError } from "./src/errors.ts";
 export { readChunks, type ReadOptions } from "./src/files.ts";
-export { type FileKind, fileKind, kindOfName, readExtensions, writtenByCtok, writtenExtensions } from "./src/kinds.ts";
-export { defaultModel, defaultVideoModel, embeddedModels, publicModels } from "./src/models.ts";
+export { type FileKind, fileKind, kindOfName, readExtensions, writtenByCtok, writtenExtensions } from "./src/media/kinds.ts";
+export { defaultModel, defaultVideoModel, embeddedModels, publicModels } from "./src/model/catalogue.ts";
 export {
   decodeTokens,
   encodeTokens,
@@ -54,15 +61,15 @@ export {
   type StoreOptions,
   type TokenFormat,
   tokenFormats,
-} from "./src/tokenfile.ts";
-export { codebookSize, codesFromIndices, indicesFromCodes } from "./src/fsq.ts";
+} from "./src/tokens/tokenfile.ts";
+export { codebookSize, codesFromIndices, indicesFromCodes } from "./src/tokens/fsq.ts";
 export { readImage, type ReadImageOptions, writeImage, type WriteImageOptions } from "./src/media/image.ts";
 export { framesOf, VideoFrame, type VideoFrames } from "./src/media/frames.ts";
 export { createVideo, type Rate, type VideoInfo, type VideoOptions } from "./src/media/video.ts";
 export type { VideoSink, VideoSinkOptions } from "./src/media/video.ts";
-export { detectGraphics, drawPicture, type Graphics, graphicsKinds } from "./src/graphics.ts";
-export { contactSheet, type ContactSheetOptions, latentTiles, sideBySide, tokenMap } from "./src/pictures.ts";
-export { codebookUse, psnr, ssim } from "./src/metrics.ts";
+export { detectGraphics, drawPicture, type Graphics, graphicsKinds } from "./src/looking/terminal.ts";
+export { contactSheet, type ContactSheetOptions, latentTiles, sideBySide, tokenMap } from "./src/looking/pictures.ts";
+export { codebookUse, psnr, ssim } from "./src/looking/metrics.ts";
 export {
   type ChannelMoments,
   codeOf,
@@ -75,4 +82,4 @@ export {
   statsOf,
   swap,
   type TokenStats,
-} from "./src/explore.ts";
+} from "./src/looking/edit.ts";

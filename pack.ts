@@ -40,7 +40,7 @@ write(out, "tsconfig.json", {
     outDir: main,
     typeRoots: [join(root, "node_modules/@types"), join(root, "node_modules")],
   },
-  include: ["mod.ts", "ffi", "src", "plugin"].map((name) => join(root, name)),
+  include: ["mod.ts", "ffi", "src", "cli", "repl", "plugin"].map((name) => join(root, name)),
 });
 execFileSync(join(root, "node_modules/.bin/tsc"), ["-p", config], { stdio: "inherit" });
 // tsc rewrites the extension of imports in what it compiles, and leaves it in declarations.

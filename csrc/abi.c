@@ -1,10 +1,10 @@
-// The C interface: checks arguments, resolves ids, calls core. Nothing is computed here. See include/ctok.h.
+// The C interface: checks arguments, resolves ids, calls runtime/. Nothing is computed here. See include/ctok.h.
 #include "include/ctok.h"
 
 #include <string.h>
 
-#include "core/job.h"
-#include "core/lifetime.h"
+#include "runtime/job.h"
+#include "runtime/lifetime.h"
 
 #define EXPECT_STRUCT(pointer, error)                                                                                        \
     do {                                                                                                                     \

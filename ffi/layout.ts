@@ -24,7 +24,7 @@ const encoder = new TextEncoder();
 
 const isFailure = Symbol.for("ctok.NativeFailure");
 
-/** A ctok_error as a value. src/job.ts turns it into a TokenizerError. An engine outlives the module that made it: see load.ts. */
+/** A ctok_error as a value. src/model/job.ts turns it into a TokenizerError. An engine outlives the module that made it: see load.ts. */
 export class NativeFailure extends Error {
   static override [Symbol.hasInstance](value: unknown): boolean {
     return value instanceof Error && isFailure in value;

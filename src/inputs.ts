@@ -5,9 +5,8 @@
  */
 import { fileURLToPath } from "node:url";
 import { throwIfAborted } from "./abort.ts";
-import { expected, TokenizerError } from "./errors.ts";
+import { expected, nameOf, TokenizerError } from "./errors.ts";
 import { ioError, readWholeFile, wholeFileBytes } from "./files.ts";
-import { checkTensor, nameOf, type Tensor, type TensorLike } from "./dense.ts";
 
 /**
  * A path, a `file:` URL, the bytes themselves, or a Blob: a File, what `response.blob()` and Bun's `file(path)` give. Addresses
@@ -65,18 +64,6 @@ export function pathOf(name: string, source: string | URL): string {
   } catch {
     throw expected(name, "a file: URL that names a file of this machine", source.href);
   }
-}
-
-/**
- * The fields of what is passed as a tensor, each read once and then checked, so that no getter gives another value later.
- * Throws ARGUMENT, SHAPE.
- */
-export function tensorOf(name: string, value: TensorLike): TensorLike & Pick<Tensor, "kind" | "origin"> {
-  if (value === null || typeof value !== "object") throw expected(name, "a tensor { dtype, shape, data }", nameOf(value));
-  const { dtype, shape, data, kind, origin } = value as Tensor;
-  const tensor = { dtype, shape: Array.isArray(shape) ? [...shape] : shape, data, kind, origin };
-  checkTensor(name, tensor);
-  return tensor;
 }
 
 /** Memory of our own. Detached memory has no bytes. */

@@ -11,7 +11,7 @@ import { fileURLToPath } from "node:url";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { type ErrorCode, type Origin, type TensorLike, TokenizerError } from "mod.ts";
-import { decodeSafetensors } from "../src/safetensors.ts";
+import { decodeSafetensors } from "../src/tokens/formats/safetensors.ts";
 
 export const root = fileURLToPath(new URL("../", import.meta.url));
 /** Fixtures that the repository carries, and all of them where they lie beside the checkout. */

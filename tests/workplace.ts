@@ -15,7 +15,7 @@ export const noPython = spawnSync("python3", ["--version"]).status === 0 ? false
 
 // Note: Deno keeps a link's own path, so all that linked files import is linked too.
 const linked = [
-  ...["examples", "models", "csrc", "build", "src", "ffi", "plugin", "node_modules"],
+  ...["examples", "models", "csrc", "build", "src", "cli", "repl", "ffi", "plugin", "node_modules"],
   ...["mod.ts", "deno.json", "tsconfig.json", "package.json", "bunfig.toml"],
 ];
 

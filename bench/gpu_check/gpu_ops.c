@@ -7,7 +7,7 @@
 #include <time.h>
 
 #include "../../csrc/backends/cuda/op.h"
-#include "../../csrc/core/graph.h"
+#include "../../csrc/network/graph.h"
 #include "../../tests/native/op_support.h"
 #include "../../tests/native/spec.h"
 

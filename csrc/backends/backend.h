@@ -1,18 +1,18 @@
 // The seam between the network and a device: memory, weight packing and the ops that the networks are made of. Core fills
-// the structs of params.h (shapes are already checked); a backend computes. Ops run in the order called and see each
+// the structs of base/ops.h (shapes are already checked); a backend computes. Ops run in the order called and see each
 // other's results. Activations are NTHWC on the backend's memory; T is 1 for images. They are float32, or bfloat16 where a
 // parameter struct says so: channels are then a multiple of BF16_CHANNELS, sums and everything between load and store are
 // float32, and a result is rounded once, to nearest even.
 // Backend memory is a device's: the host neither reads nor writes it but through upload, copy, conv_weight_pack and the ops
 // with an external tensor, which is the host's. Work may still be under way when a function returns; `finish` waits for it.
-// Who calls it: core/program (ops), core/engine and core/model (memory, weights). Who implements it: backends/cpu, backends/cuda.
+// Who calls it: runtime/program (ops), runtime/engine and runtime/model (memory, weights). Who implements it: backends/cpu, backends/cuda.
 #ifndef CTOK_BACKEND_H
 #define CTOK_BACKEND_H
 
 #include <stdatomic.h>
 
-#include "../core/status.h"
-#include "params.h"
+#include "../base/status.h"
+#include "../base/ops.h"
 
 enum {
     BACKEND_ALIGNMENT = 64,  // bytes, of every buffer and arena offset
@@ -64,7 +64,7 @@ typedef void (*backend_task)(void *context, int64_t task, int32_t thread);
 // Only `free`, the *_bytes functions and `memory_bytes` may be called on any thread; the rest on the engine's.
 struct backend {
     const backend_ops *ops;
-    void (*run)(backend *b, int64_t num_tasks, backend_task task, void *context);  // core's own loops: every task once, on all threads
+    void (*run)(backend *b, int64_t num_tasks, backend_task task, void *context);  // the runtime's own loops: every task once, on all threads
     const char *device, *device_name;  // "cpu", ""; "cuda:0", "NVIDIA H100 80GB HBM3"
     const char *bf16_needs;            // what has_bf16 would take, after "expected"
     void *(*alloc)(backend *b, size_t num_bytes);  // BACKEND_ALIGNMENT-aligned, NULL when there is none; contents undefined

@@ -1,14 +1,14 @@
 // A checkpoint is a directory of named tensors over files: one .safetensors or TorchScript archive, or the
 // two halves of a model (encoder.jit + decoder.jit). Opening parses names, types, shapes and offsets, and checks that every
-// tensor lies inside its file; no weight is read, but where both files name one. Nothing in a file is executed. Who calls it: core/engine (to open a
-// model and to convert one). What it leaves out: any meaning of the names; core/variant has that.
+// tensor lies inside its file; no weight is read, but where both files name one. Nothing in a file is executed. Who calls it: runtime/engine (to open a
+// model and to convert one). What it leaves out: any meaning of the names; network/cosmos_variant has that.
 #ifndef CTOK_CHECKPOINT_H
 #define CTOK_CHECKPOINT_H
 
 #include <stdatomic.h>
 
-#include "../core/status.h"
-#include "../core/tensor.h"
+#include "../base/status.h"
+#include "../base/tensor.h"
 
 enum {
     CHECKPOINT_MAX_RANK = 6,

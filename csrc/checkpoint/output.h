@@ -6,7 +6,7 @@
 
 #include <stddef.h>
 
-#include "../core/status.h"
+#include "../base/status.h"
 
 typedef struct {
     const char *path;       // as the caller calls it; the caller's, for messages

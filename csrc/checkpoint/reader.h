@@ -1,5 +1,5 @@
 // What the checkpoint readers share: the arena that owns a checkpoint's text, little-endian loads, and text from a file made
-// fit for an error message. The readers' messages do not name the file: checkpoint.c puts the path before them, once.
+// fit for an error message. The readers' messages do not name the file: open.c puts the path before them, once.
 // Who includes it: the .c files of this folder.
 #ifndef CTOK_CHECKPOINT_READER_H
 #define CTOK_CHECKPOINT_READER_H

@@ -1,7 +1,7 @@
 // Reads the safetensors form: u64 header length, JSON header, data. Strict: every byte of the data belongs to exactly one tensor,
 // and the JSON is only what the form needs (no numbers but counts, no other nesting). What it leaves out: F8, F6, F4, complex and
 // U32/U64 types.
-// Ref: https://github.com/huggingface/safetensors, README "Format". Called by checkpoint.c.
+// Ref: https://github.com/huggingface/safetensors, README "Format". Called by open.c.
 #include <stdlib.h>
 
 #include "reader.h"
@@ -210,7 +210,7 @@ static int compare_places(const void *a, const void *b) {
     return (tensor_bytes(x) > tensor_bytes(y)) - (tensor_bytes(x) < tensor_bytes(y));
 }
 
-// Of the tensors from number `first` on. Leaves them in the order of their data; checkpoint.c sorts them by name.
+// Of the tensors from number `first` on. Leaves them in the order of their data; open.c sorts them by name.
 static ctok_status check_coverage(const json *j, int32_t first) {
     int32_t num_tensors = j->into->num_tensors - first;
     checkpoint_tensor *tensors = num_tensors > 0 ? j->into->tensors + first : NULL;  // there may be none at all

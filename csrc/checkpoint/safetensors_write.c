@@ -1,5 +1,5 @@
 // Writes the safetensors form: names in order. output.c puts the file in place whole or not at all.
-// Ref: https://github.com/huggingface/safetensors, README "Format". Called by core/model.c.
+// Ref: https://github.com/huggingface/safetensors, README "Format". Called by runtime/model.c.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

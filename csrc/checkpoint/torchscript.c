@@ -1,7 +1,7 @@
 // Reads a TorchScript archive: a zip whose <root>/data.pkl pickles the module and whose <root>/data/N hold the storages.
 // A tensor's name is the path of attributes that leads to it, "encoder.down.0.block.0.conv1.weight"; a module shared by two
 // attributes gives both names. What it leaves out, and never opens: code/, constants.pkl, traced_inputs and the rest.
-// Ref: torch/csrc/jit/docs/serialization.md. Called by checkpoint.c.
+// Ref: torch/csrc/jit/docs/serialization.md. Called by open.c.
 #include "pickle.h"
 #include "zip.h"
 

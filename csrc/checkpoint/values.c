@@ -1,7 +1,7 @@
 // A tensor's values, out of its file: to f32, to i64, or as stored. Any strides: axes that follow each other in memory
 // are merged first, so that a contiguous tensor is one run. Loads go through memcpy, as a file promises no alignment.
-// What it leaves out: checks; the readers have made sure that every element lies inside its file. Called by checkpoint.c,
-// safetensors.c and, through checkpoint.h, by core.
+// What it leaves out: checks; the readers have made sure that every element lies inside its file. Called by open.c,
+// safetensors.c and, through checkpoint.h, by runtime/.
 #include <math.h>
 #include <stdlib.h>
 

@@ -3,8 +3,8 @@
  * one; videofile.ts reads files by FFmpeg, stills.ts images.
  */
 import { z } from "zod";
-import { type Fields, limitPixels, signal } from "../options.ts";
-import { type Rate, rateOption } from "./rate.ts";
+import { type Fields, limitPixels, signal } from "../checks.ts";
+import { type Rate, rateOption } from "../tokens/rate.ts";
 
 export interface VideoOptions {
   /**

@@ -1,5 +1,5 @@
 /** A video's frames as tensors that know when they are shown, for encodeStream. */
-import { Tensor } from "../tensor.ts";
+import { Tensor } from "../tokens/tensor.ts";
 import { openVideo, type VideoInfo, type VideoOptions } from "./video.ts";
 
 /** A frame of a video, uint8 [H, W, 3], with the time at which it is shown. */

@@ -9,13 +9,13 @@
  */
 import { extname } from "node:path";
 import { z } from "zod";
+import { pictureSize } from "../tokens/dense.ts";
 import { orAbort, throwIfAborted } from "../abort.ts";
 import { expected, TokenizerError } from "../errors.ts";
 import { writeFileAtomic } from "../files.ts";
 import { type BytesSource, takeBytes, type Taken } from "../inputs.ts";
-import { type Fields, parse, type PictureLimits, pictureLimits, signal } from "../options.ts";
-import { pictureSize } from "../pictures.ts";
-import { Tensor, type TensorLike } from "../tensor.ts";
+import { type Fields, parse, type PictureLimits, pictureLimits, signal } from "../checks.ts";
+import { Tensor, type TensorLike } from "../tokens/tensor.ts";
 import { decodeApart, NoHelper } from "./apart.ts";
 import { decode, type Decoded, type Format, formatOf, loadSharp, lookAt, sayOf } from "./picture.ts";
 

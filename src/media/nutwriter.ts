@@ -5,7 +5,7 @@
  * Ref: the NUT specification (https://ffmpeg.org/~michael/nut.txt), version 4, whose flag for pipes spares a syncpoint at each
  * frame (FFmpeg keeps those in memory); and FFmpeg's nutdec.c, which takes the rate from an info packet.
  */
-import type { Rate } from "./rate.ts";
+import type { Rate } from "../tokens/rate.ts";
 
 /** What packets begin with. */
 const startcodes = {

@@ -4,11 +4,11 @@ import { basename, extname, join } from "node:path";
 import { throwIfAborted } from "../abort.ts";
 import { expected, TokenizerError } from "../errors.ts";
 import { ioError } from "../files.ts";
-import { readExtensions } from "../kinds.ts";
+import { readExtensions } from "./kinds.ts";
 import type { Options, VideoInfo, VideoSource } from "./clip.ts";
 import { readImage } from "./image.ts";
 import { formatOf } from "./picture.ts";
-import { toRate } from "./rate.ts";
+import { toRate } from "../tokens/rate.ts";
 
 /** SVG is drawn only on request, which nobody can make here. */
 const imageExtensions = readExtensions.picture.filter((extension) => extension !== ".svg");

@@ -7,13 +7,13 @@ import { access, constants, stat } from "node:fs/promises";
 import { throwIfAborted } from "../abort.ts";
 import { expected } from "../errors.ts";
 import { ioError } from "../files.ts";
-import { parse } from "../options.ts";
+import { parse } from "../checks.ts";
 import { type VideoOptions, videoOptions, type VideoSource } from "./clip.ts";
 import { isStill, openFolder, openImages } from "./stills.ts";
 import { openFile } from "./videofile.ts";
 
 export type { VideoInfo, VideoOptions, VideoSource } from "./clip.ts";
-export type { Rate } from "./rate.ts";
+export type { Rate } from "../tokens/rate.ts";
 export { createVideo, type VideoSink, type VideoSinkOptions } from "./videosink.ts";
 
 /**

@@ -10,14 +10,14 @@
  */
 import { throwIfAborted } from "../abort.ts";
 import { TokenizerError } from "../errors.ts";
-import { averageRate, rateOf, steadyRate } from "../times.ts";
+import { averageRate, rateOf, steadyRate } from "../tokens/times.ts";
 import type { Options, TimedFrame, VideoInfo, VideoSource } from "./clip.ts";
 import { type Ending, type Ffmpeg, fileUrl, findFfmpeg, inputArgs, startFfmpeg, tellEnding } from "./ffmpeg.ts";
 import { FfmpegLog } from "./ffmpeglog.ts";
 import { findOtherSize, type MediaFacts, probeMedia, type VideoFacts } from "./ffprobe.ts";
 import { type NutHeader, NutReader } from "./nutreader.ts";
 import { tooLarge } from "./picture.ts";
-import { parseRate, type Rate, toRate } from "./rate.ts";
+import { parseRate, type Rate, toRate } from "../tokens/rate.ts";
 import { openImages } from "./stills.ts";
 
 /** What is added to a file's timestamps, so that no frame's is negative; `aheadOf` says of which files. */

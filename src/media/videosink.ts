@@ -14,14 +14,14 @@ import { z } from "zod";
 import { throwIfAborted } from "../abort.ts";
 import { expected, TokenizerError } from "../errors.ts";
 import { ioError, PendingFile } from "../files.ts";
-import { type Fields, mostPixels, parse, signal } from "../options.ts";
-import { coarsestTick } from "../times.ts";
+import { type Fields, mostPixels, parse, signal } from "../checks.ts";
+import { coarsestTick } from "../tokens/times.ts";
 import type { Ending, Ffmpeg, FfmpegRun } from "./ffmpeg.ts";
 import { fileUrl, findFfmpeg, inputArgs, startFfmpeg, tellEnding } from "./ffmpeg.ts";
 import { FfmpegLog } from "./ffmpeglog.ts";
 import { probeMedia } from "./ffprobe.ts";
 import { nutFrameHeader, nutHeader } from "./nutwriter.ts";
-import { type Rate, rateOption, toRate } from "./rate.ts";
+import { type Rate, rateOption, toRate } from "../tokens/rate.ts";
 
 const containers = {
   ".mp4": { muxer: "mp4", codec: "h264" },

@@ -15,7 +15,7 @@ import {
   type TokenPart,
   Tokens,
 } from "mod.ts";
-import { sliceTime, timeAxis } from "../../src/windows.ts";
+import { sliceTime, timeAxis } from "../../src/tokens/windows.ts";
 import {
   carried,
   countDifferent,

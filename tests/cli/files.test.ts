@@ -27,8 +27,8 @@ import {
   writtenByCtok,
   writtenExtensions,
 } from "mod.ts";
-import { parseArguments } from "../../src/cli/args.ts";
-import { type InOut, Outputs } from "../../src/cli/paths.ts";
+import { parseArguments } from "../../cli/args.ts";
+import { type InOut, Outputs } from "../../cli/paths.ts";
 import { findFfmpeg } from "../../src/media/ffmpeg.ts";
 import { rejects } from "../support.ts";
 import { ctok, ctokEnds, lines, shell, top } from "./spawn.ts";
@@ -531,7 +531,8 @@ const terminal = { skip: hasScript ? false : "no script(1), which makes a termin
 test("binary is not written to a terminal, nor read from one", terminal, async () => {
   const dir = await folder("terminal");
   await pictures(dir, "p.png");
-  const onTerminal = (command: string) => // in bash: dash passes exported functions on to nobody
+  const onTerminal = (command: string) =>
+    // in bash: dash passes exported functions on to nobody
     shell(`export -f ctok; SHELL=$BASH script -qec '${command}' /dev/null < /dev/null`, dir);
   const out = await onTerminal("ctok encode p.png --out -");
   assert.match(out.stdout.toString(), /--out -: expected a pipe or file as standard output, found a terminal/);

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import process from "node:process";
 
 export const top = join(import.meta.dirname!, "../..");
-const main = join(top, "src/cli/main.ts");
+const main = join(top, "cli/main.ts");
 /** The command line by the runtime that runs the tests. */
 export const runtimeCommand = [process.execPath, ...(process.versions.deno ? ["run", "-A", "--no-check"] : []), main];
 

@@ -16,8 +16,8 @@ import { crc32 } from "node:zlib";
 import sharp from "sharp";
 import { createVideo, framesOf, loadTokens, readImage, saveTokens, tokenize, Tokenizer, type VideoOptions } from "mod.ts";
 import { findFfmpeg } from "../../src/media/ffmpeg.ts";
-import { Screen } from "../../src/repl/screen.ts";
-import { Session } from "../../src/repl/session.ts";
+import { Screen } from "../../repl/screen.ts";
+import { Session } from "../../repl/session.ts";
 import { ctokEnds, lines } from "../cli/spawn.ts";
 import { rejects, residentBytes, root, runtime, withFolder } from "../support.ts";
 

@@ -10,9 +10,9 @@ import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import { decodeTokens, encodeTokens, type FallbackOrigin, loadTokens, Tensor, Tokens } from "mod.ts";
-import { encodeSafetensors } from "../../src/safetensors.ts";
-import { type StoredTensor, type StoredType, storedTypes } from "../../src/stored.ts";
-import { tokensOf } from "../../src/tensor.ts";
+import { encodeSafetensors } from "../../src/tokens/formats/safetensors.ts";
+import { type StoredTensor, type StoredType, storedTypes } from "../../src/tokens/stored.ts";
+import { tokensOf } from "../../src/tokens/tensor.ts";
 import { carried, rejects, root, runtime, withFolder } from "../support.ts";
 
 const fallback: FallbackOrigin = {

@@ -18,11 +18,16 @@ export const parsers = targets.filter(isParser);
  */
 export function compilerArgs(name: string, flags: readonly string[], program: string): string[] {
   const inputs = [join("tests/fuzz", `${name}.c`), ...filesIn("csrc/checkpoint", ".c")];
-  if (isParser(name)) inputs.push("csrc/core/status.c");
+  if (isParser(name)) inputs.push("csrc/base/status.c");
   else {
-    inputs.push("csrc/abi.c", ...filesIn("csrc/core", ".c").filter((path) => !path.includes("shani_")));
+    inputs.push(
+      "csrc/abi.c",
+      ...["base", "network", "runtime"].flatMap((folder) => filesIn(`csrc/${folder}`, ".c")).filter((path) =>
+        !path.includes("shani_")
+      ),
+    );
     inputs.push(...filesIn("csrc/backends/cuda", ".c"));
-    inputs.push(...filesIn("build/objects", ".o").filter((path) => /csrc-(backends-cpu|core-shani)/.test(path)));
+    inputs.push(...filesIn("build/objects", ".o").filter((path) => /csrc-(backends-cpu|base-shani)/.test(path)));
   }
   return ["-std=c11", "-O1", "-g1", "-D_GNU_SOURCE", ...flags, ...inputs, "-pthread", "-lm", "-o", program];
 }

@@ -4,7 +4,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { type Tensor, type TensorLike, Tokenizer } from "mod.ts";
-import { sliceTime } from "../../src/windows.ts";
+import { sliceTime } from "../../src/tokens/windows.ts";
 import {
   checkCase,
   countDifferent,

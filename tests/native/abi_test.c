@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../csrc/core/ids.h"
+#include "../../csrc/runtime/ids.h"
 
 static int num_cases, num_failed;
 static ctok_error last;

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "../../csrc/backends/backend.h"
-#include "../../csrc/core/fsq.h"
+#include "../../csrc/network/quantizer.h"
 #include "op_shapes.h"
 
 #pragma GCC diagnostic ignored "-Wunused-function"  // a program may do without some of these

@@ -1,10 +1,10 @@
-// Tests csrc/core/sha256: answers that others published, at every length around the padding's edges, in pieces of every size;
+// Tests csrc/base/sha256: answers that others published, at every length around the padding's edges, in pieces of every size;
 // and the processor's instructions against the scalar reference. A case prints one TAP line.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../csrc/core/sha256.h"
+#include "../../csrc/base/sha256.h"
 
 static int num_cases, num_failed;
 

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../../csrc/core/network.h"
+#include "../../csrc/network/network.h"
 
 // Ref: reference/cosmos_reference.py, spec(): CI8x8, DI16x16-360p, CV4x8x8, DV8x16x16, ...
 static bool find_spec(variant *v, const char *name, bool is_small) {

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../../csrc/core/ids.h"
+#include "../../csrc/runtime/ids.h"
 
 static const char nano[] = "models/nano/DI8x8.safetensors";
 static char folder[] = "/tmp/ctok-status-XXXXXX";

@@ -93,7 +93,7 @@ test("the preload alone loads nothing of ctok", { skip }, async () => {
   assert.deepEqual(await program(text), []);
   // The same question finds them once such an import is there, so it can be asked.
   const found = await program(`import "./photo.png?tokens";\n${text}`) as string[];
-  assert.ok(found.some((f) => f.endsWith("/src/tokenize.ts")), String(found));
+  assert.ok(found.some((f) => f.endsWith("/src/model/tokenize.ts")), String(found));
 });
 
 test("tokens.d.ts gives the imports their types", { skip }, async () => {

@@ -1,4 +1,4 @@
-/** The direction of dependencies and the budgets, as the README's tree states them: nothing points up. */
+/** The direction of dependencies and the budgets, as docs/architecture.md draws them: nothing points up, nothing goes round. */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
@@ -32,15 +32,52 @@ function checkRules(all: string[], rules: [from: RegExp, allowed: RegExp][]): vo
   }
 }
 
-test("TypeScript: cli → repl → mod.ts; examples, plugin → mod.ts → src → ffi", () => {
-  const all = ["src", "ffi", "examples", "plugin"].flatMap((folder) => files(folder, /\.ts$/));
-  checkRules([...all, "mod.ts"], [
-    [/^examples\//, /^(mod\.ts|examples\/.*)$/],
-    [/^plugin\//, /^mod\.ts$/],
-    [/^src\/cli\//, /^(mod\.ts|src\/(cli|repl)\/.*)$/],
-    [/^src\/repl\//, /^(mod\.ts|src\/repl\/.*)$/],
-    [/^mod\.ts$/, /^src\/(?!cli\/|repl\/)/],
-    [/^src\//, /^(src\/(?!cli\/|repl\/).*|ffi\/(native|layout|load)\.ts)$/],
+/** A circle among files, or undefined. `unitOf` says which files are one: a C file and its header. */
+function findCircle(all: string[], unitOf: (file: string) => string): string[] | undefined {
+  const edges = new Map<string, Set<string>>();
+  for (const file of all) {
+    const from = unitOf(file), to = edges.get(from) ?? new Set();
+    edges.set(from, to);
+    for (const dependency of dependencies(file)) if (unitOf(dependency) !== from) to.add(unitOf(dependency));
+  }
+  const done = new Set<string>(), path: string[] = [];
+  const visit = (unit: string): string[] | undefined => {
+    if (path.includes(unit)) return [...path.slice(path.indexOf(unit)), unit];
+    if (done.has(unit)) return undefined;
+    path.push(unit);
+    for (const next of edges.get(unit) ?? []) {
+      const circle = visit(next);
+      if (circle) return circle;
+    }
+    path.pop();
+    done.add(unit);
+    return undefined;
+  };
+  for (const unit of edges.keys()) {
+    const circle = visit(unit);
+    if (circle) return circle;
+  }
+  return undefined;
+}
+
+const typescript = [
+  ...["src", "ffi", "cli", "repl", "plugin", "examples"].flatMap((folder) => files(folder, /\.ts$/)),
+  "mod.ts",
+];
+const c = files("csrc", /\.(c|h|inc|cu|cuh)$/);
+
+test("TypeScript: programs → mod.ts → src/model → src/{media,looking} → src/tokens → the ground; src/model → ffi", () => {
+  const ground = "src/\\w+\\.ts", tokens = `${ground}|src/tokens/.*`;
+  checkRules(typescript, [
+    [/^(examples|plugin)\//, /^(mod\.ts|examples\/.*)$/],
+    [/^cli\//, /^(mod\.ts|(cli|repl)\/.*)$/],
+    [/^repl\//, /^(mod\.ts|repl\/.*)$/],
+    [/^mod\.ts$/, /^src\//],
+    [/^src\/model\//, /^(src\/.*|ffi\/(native|layout|load)\.ts)$/],
+    [/^src\/media\//, new RegExp(`^(${tokens}|src/media/.*)$`)],
+    [/^src\/looking\//, new RegExp(`^(${tokens}|src/looking/.*)$`)],
+    [/^src\/tokens\//, new RegExp(`^(${tokens})$`)],
+    [/^src\/\w+\.ts$/, new RegExp(`^(${ground})$`)],
     [/^ffi\/load\.ts$/, /^ffi\/(native|layout|bun|deno)\.ts$/],
     [/^ffi\/(bun|deno)\.ts$/, /^ffi\/(native|symbols)\.ts$/],
     [/^ffi\/native\.ts$/, /^ffi\/(layout|symbols)\.ts$/],
@@ -48,29 +85,29 @@ test("TypeScript: cli → repl → mod.ts; examples, plugin → mod.ts → src �
   ]);
 });
 
-test("C: abi → core → checkpoint, backend.h; backends → backend.h and the core's plain types", () => {
-  const plain = "csrc/(include/ctok|core/(status|tensor|fsq))\\.h";
-  checkRules(files("csrc", /\.(c|h|inc|cu|cuh)$/), [
+test("C: abi → runtime → network → backend.h → base; runtime, network → checkpoint → base; backends → backend.h, base", () => {
+  const base = "csrc/(include/ctok|base/\\w+)\\.h";
+  checkRules(c, [
     [/^csrc\/include\//, /^$/],
-    [/^csrc\/abi\.c$/, /^csrc\/(include\/ctok|core\/(job|lifetime))\.h$/],
-    [/^csrc\/core\/(status|tensor)\./, /^csrc\/(include\/ctok|core\/(status|tensor))\.h$/],
-    [/^csrc\/core\//, /^csrc\/(core\/\w+|checkpoint\/checkpoint|backends\/backend|include\/ctok)\.h$/],
-    [/^csrc\/checkpoint\//, new RegExp(`^(csrc/checkpoint/\\w+\\.h|${plain})$`)],
-    [/^csrc\/backends\/\w+\.h$/, new RegExp(`^(csrc/backends/params\\.h|${plain})$`)],
+    [/^csrc\/abi\.c$/, /^csrc\/(include\/ctok|runtime\/(job|lifetime))\.h$/],
+    [/^csrc\/base\//, new RegExp(`^${base}$`)],
+    [/^csrc\/checkpoint\//, new RegExp(`^(csrc/checkpoint/\\w+\\.h|${base})$`)],
+    [/^csrc\/network\//, new RegExp(`^(csrc/network/\\w+\\.h|csrc/(checkpoint/checkpoint|backends/backend)\\.h|${base})$`)],
     [
-      /^csrc\/backends\/cpu\//,
-      new RegExp(`^(csrc/backends/(backend|params)\\.h|csrc/backends/cpu/\\w+\\.(h|inc)|${plain})$`),
+      /^csrc\/runtime\//,
+      new RegExp(`^(csrc/(runtime|network)/\\w+\\.h|csrc/(checkpoint/checkpoint|backends/backend)\\.h|${base})$`),
     ],
-    [
-      /^csrc\/backends\/cuda\/.*\.[ch]$/,
-      new RegExp(`^(csrc/backends/(backend|params)\\.h|csrc/backends/cuda/\\w+\\.h|${plain})$`),
-    ],
-    // Kernels see parameters, each other's headers and ptx/: nothing of the seam or of core.
-    [
-      /^csrc\/backends\/cuda\//,
-      new RegExp(`^(csrc/backends/params\\.h|csrc/backends/cuda/(ptx/)?\\w+\\.(h|cuh)|${plain})$`),
-    ],
+    [/^csrc\/backends\/\w+\.h$/, new RegExp(`^${base}$`)],
+    [/^csrc\/backends\/cpu\//, new RegExp(`^(csrc/backends/backend\\.h|csrc/backends/cpu/\\w+\\.(h|inc)|${base})$`)],
+    [/^csrc\/backends\/cuda\/.*\.[ch]$/, new RegExp(`^(csrc/backends/backend\\.h|csrc/backends/cuda/\\w+\\.h|${base})$`)],
+    // Kernels see the ops' parameters, each other's headers and ptx/: nothing of the seam.
+    [/^csrc\/backends\/cuda\//, new RegExp(`^(csrc/backends/cuda/(ptx/)?\\w+\\.(h|cuh)|${base})$`)],
   ]);
+});
+
+test("nothing goes round", () => {
+  assert.equal(findCircle(typescript, (file) => file), undefined);
+  assert.equal(findCircle(c, (file) => file.replace(/\.\w+$/, "")), undefined);
 });
 
 test("src/ names no runtime", () => {
@@ -85,7 +122,7 @@ test("budgets: abi.c, adapters, backend ops; long files say why", () => {
   }
   const ops = /\/\/ Ops\.[\s\S]*?\} backend_ops;/.exec(read("csrc/backends/backend.h"))![0].match(/ctok_status \(\*/g)!;
   assert.ok(ops.length <= 10, `${ops.length} backend ops`);
-  for (const file of [...files("csrc", /\.(c|h|inc|cu|cuh)$/), ...files("src", /\.ts$/), ...files("ffi", /\.ts$/)]) {
+  for (const file of [...c, ...typescript]) {
     assert.ok(lines(file) <= 400 || /Note: over 400 lines/.test(read(file)), `${file}: ${lines(file)} lines and no reason`);
   }
 });

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import { parse } from "acorn";
-import { complete } from "../../src/repl/complete.ts";
+import { complete } from "../../repl/complete.ts";
 import { withFolder } from "../support.ts";
 
 const quotes = ["'", '"', "`"];

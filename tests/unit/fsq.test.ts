@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { checkIndices, codebookSize, codesFromIndices, indicesFromCodes } from "../../src/fsq.ts";
-import { Tensor } from "../../src/tensor.ts";
+import { checkIndices, codebookSize, codesFromIndices, indicesFromCodes } from "../../src/tokens/fsq.ts";
+import { Tensor } from "../../src/tokens/tensor.ts";
 
 const levels = [8, 8, 8, 5, 5, 5];
 const indicesOf = (shape: number[], ...data: number[]) => new Tensor("int32", shape, Int32Array.from(data));

@@ -5,8 +5,8 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import sharp from "sharp";
 import { readImage, writeImage } from "../../src/media/image.ts";
-import { psnr } from "../../src/metrics.ts";
-import { Tensor } from "../../src/tensor.ts";
+import { psnr } from "../../src/looking/metrics.ts";
+import { Tensor } from "../../src/tokens/tensor.ts";
 
 const root = await mkdtemp(join(tmpdir(), "ctok-image-"));
 after(() => rm(root, { recursive: true }));

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { TokenizerError } from "../../src/errors.ts";
-import { codebookUse, psnr, ssim } from "../../src/metrics.ts";
-import { Tensor } from "../../src/tensor.ts";
+import { codebookUse, psnr, ssim } from "../../src/looking/metrics.ts";
+import { Tensor } from "../../src/tokens/tensor.ts";
 
 type Pixel = (y: number, x: number, c: number) => number;
 

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { contactSheet, latentTiles, pictureSize, sideBySide, tokenMap } from "../../src/pictures.ts";
-import { Tensor } from "../../src/tensor.ts";
+import { pictureSize } from "../../src/tokens/dense.ts";
+import { contactSheet, latentTiles, sideBySide, tokenMap } from "../../src/looking/pictures.ts";
+import { Tensor } from "../../src/tokens/tensor.ts";
 
 const flat = (height: number, width: number, value: number) =>
   new Tensor("uint8", [height, width, 3], new Uint8Array(height * width * 3).fill(value));

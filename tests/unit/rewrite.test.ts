@@ -1,7 +1,7 @@
-/** src/repl/rewrite.ts: a line of JavaScript made ready for eval. */
+/** repl/rewrite.ts: a line of JavaScript made ready for eval. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Incomplete, rewrite } from "../../src/repl/rewrite.ts";
+import { Incomplete, rewrite } from "../../repl/rewrite.ts";
 
 const globals = globalThis as unknown as Record<string, unknown>;
 

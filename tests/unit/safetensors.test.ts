@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { TokenizerError } from "../../src/errors.ts";
-import { decodeSafetensors, encodeSafetensors } from "../../src/safetensors.ts";
-import { Tensor } from "../../src/tensor.ts";
+import { decodeSafetensors, encodeSafetensors } from "../../src/tokens/formats/safetensors.ts";
+import { Tensor } from "../../src/tokens/tensor.ts";
 
 /** A file with this header (text as it stands) over `dataBytes` bytes 0, 1, 2, ... */
 function fileOf(header: unknown, dataBytes = 0, headerBytes?: bigint): Uint8Array {

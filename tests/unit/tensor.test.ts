@@ -10,7 +10,7 @@ import {
   Tokens,
   type TransferableTensor,
   type TransferableTokens,
-} from "../../src/tensor.ts";
+} from "../../src/tokens/tensor.ts";
 import { pictureOrigin, rejects } from "../support.ts";
 
 const origin: Origin = { ...pictureOrigin, source: "/home/someone/nano é/DI8x8.safetensors" };

@@ -1,5 +1,5 @@
 /** A Worker that makes tokens of each message and sends back what it has of them: see tensor.test.ts. */
-import { TokenPart, Tokens, type TransferableTokens } from "../../src/tensor.ts";
+import { TokenPart, Tokens, type TransferableTokens } from "../../src/tokens/tensor.ts";
 
 const scope = globalThis as unknown as {
   onmessage: (event: { data: TransferableTokens }) => void;

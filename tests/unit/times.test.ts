@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { secondsOf, timesOf } from "../../src/times.ts";
+import { secondsOf, timesOf } from "../../src/tokens/times.ts";
 
 const even = (frames: number, rate: number, start = 0, clock = Infinity) =>
   Array.from({ length: frames }, (_, i) => {

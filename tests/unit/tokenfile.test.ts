@@ -6,10 +6,17 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { Packr } from "msgpackr";
 import { TokenizerError } from "../../src/errors.ts";
-import { codesFromIndices } from "../../src/fsq.ts";
-import { decodeSafetensors, encodeSafetensors } from "../../src/safetensors.ts";
-import { type Origin, Tensor, type TokenKind, TokenPart, Tokens } from "../../src/tensor.ts";
-import { decodeTokens, encodeTokens, loadTokens, saveTokens, type TokenFormat, tokenFormats } from "../../src/tokenfile.ts";
+import { codesFromIndices } from "../../src/tokens/fsq.ts";
+import { decodeSafetensors, encodeSafetensors } from "../../src/tokens/formats/safetensors.ts";
+import { type Origin, Tensor, type TokenKind, TokenPart, Tokens } from "../../src/tokens/tensor.ts";
+import {
+  decodeTokens,
+  encodeTokens,
+  loadTokens,
+  saveTokens,
+  type TokenFormat,
+  tokenFormats,
+} from "../../src/tokens/tokenfile.ts";
 import { pictureOrigin } from "../support.ts";
 
 const root = await mkdtemp(join(tmpdir(), "ctok-tokenfile-"));

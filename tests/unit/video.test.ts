@@ -21,10 +21,10 @@ import process from "node:process";
 import { after, test } from "node:test";
 import { findFfmpeg } from "../../src/media/ffmpeg.ts";
 import { writeImage } from "../../src/media/image.ts";
-import { toRate } from "../../src/media/rate.ts";
+import { toRate } from "../../src/tokens/rate.ts";
 import { createVideo, openVideo, type VideoOptions } from "../../src/media/video.ts";
-import { psnr } from "../../src/metrics.ts";
-import { Tensor } from "../../src/tensor.ts";
+import { psnr } from "../../src/looking/metrics.ts";
+import { Tensor } from "../../src/tokens/tensor.ts";
 import { rejects, root } from "../support.ts";
 
 const ffmpeg = await findFfmpeg().catch(() => undefined);

@@ -1,9 +1,9 @@
 /** joinTokens: what belongs together becomes one, with its times; what does not is refused. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Origin, Tensor, TokenPart, Tokens, type VideoOrigin } from "../../src/tensor.ts";
-import { decodeTokens, encodeTokens } from "../../src/tokenfile.ts";
-import { joinTokens, windowsOf } from "../../src/windows.ts";
+import { type Origin, Tensor, TokenPart, Tokens, type VideoOrigin } from "../../src/tokens/tensor.ts";
+import { decodeTokens, encodeTokens } from "../../src/tokens/tokenfile.ts";
+import { joinTokens, windowsOf } from "../../src/tokens/windows.ts";
 import { rejects } from "../support.ts";
 
 const origin: Origin = {

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "../../core/status.h"
+#include "../../base/status.h"
 
 typedef struct pool pool;
 

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "../../core/tensor.h"
+#include "../../base/tensor.h"
 
 size_t sm80_conv_weight_bytes(int64_t c_out, int64_t c_in, int64_t taps) {
     return (size_t)(taps * conv_padded(c_out, SM80_CONV_PADDING) * c_in) * sizeof(uint16_t);

@@ -374,7 +374,7 @@ static ctok_status check_driver(uint32_t index, ctok_error *error) {
     return ctok_fail(error, CTOK_E_DEVICE, num_devices, "cuda:%u: expected a GPU of that number, found %d (counted from 0)", index, num_devices);
 }
 
-// On the calling thread: core's own loops read checkpoints, which the disk and the bus bound here.
+// On the calling thread: the runtime's own loops read checkpoints, which the disk and the bus bound here.
 static void cuda_run(backend *b, int64_t num_tasks, backend_task task, void *context) {
     (void)b;
     for (int64_t i = 0; i < num_tasks; i++) task(context, i, 0);

@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "../params.h"
+#include "../../base/ops.h"
 
 #define DEVICE __device__ __forceinline__
 

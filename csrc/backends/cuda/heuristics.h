@@ -3,7 +3,7 @@
 #ifndef CTOK_CUDA_HEURISTICS_H
 #define CTOK_CUDA_HEURISTICS_H
 
-#include "../params.h"
+#include "../../base/ops.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -4,7 +4,7 @@
 #ifndef CTOK_CUDA_KERNELS_H
 #define CTOK_CUDA_KERNELS_H
 
-#include "../params.h"
+#include "../../base/ops.h"
 #include "heuristics.h"
 
 #ifdef __cplusplus

@@ -1,0 +1,47 @@
+/** ctok convert: checkpoints, in any form that ctok reads, to one safetensors file each. */
+import { statSync } from "node:fs";
+import { stat } from "node:fs/promises";
+import { basename, parse, resolve } from "node:path";
+import { convert, TokenizerError } from "../mod.ts";
+import { type Command, required, usage } from "./args.ts";
+import { expandInputs, filesOfModel, Outputs, planOutputs, standard } from "./paths.ts";
+import { eachFile, modelFailure, secondsSince } from "./run.ts";
+import { Spool } from "./spool.ts";
+
+export const convertCommand: Command = {
+  name: "convert",
+  usage: "M… --out FILE|DIR",
+  about: "checkpoints, such as folders of .jit files, to one .safetensors file each",
+  accepts: ["out", "overwrite", "name"],
+
+  async run(args, report, signal) {
+    const out = required(args.out, "out"), models = expandInputs(args.inputs);
+    if (models.length === 0) throw usage("expected at least one model, found none");
+    if (out === standard) throw usage("--out: expected a file or folder, found standard output, which takes no checkpoint");
+    await using spool = new Spool();
+    const inputs = models.map((file) => {
+      // A folder's whole name: "Cosmos-0.1-Tokenizer-DI8x8" has no extension.
+      const isFolder = statSync(file, { throwIfNoEntry: false })?.isDirectory();
+      const stem = isFolder ? basename(resolve(file)) : parse(file).name;
+      return { file, path: file, kind: undefined, stem, isFound: false };
+    });
+    const files = planOutputs(inputs, out, { extensionOf: () => ".safetensors", extensions: [".safetensors"], spool });
+    if (args.name && files.length > 1) throw usage(`--name: expected one model, found ${files.length}`);
+    const sources = await Promise.all(models.map(filesOfModel));
+    const outputs = new Outputs(args, files, sources.flat(), "checkpoint");
+    await eachFile(files, report, signal, async ({ file, out }, job) => {
+      await outputs.admit(out, file);
+      const start = performance.now();
+      try {
+        await convert(file, out, { ...job, ...(args.name && { name: args.name }) });
+      } catch (error) {
+        throw error instanceof TokenizerError && error.code === "FILE_IO" ? error : modelFailure(error);
+      }
+      const { size: bytes } = await stat(out), seconds = secondsSince(start);
+      report.result(
+        { file, out, ok: true, bytes, seconds },
+        `${file} -> ${out}: ${(bytes / 1e6).toFixed(1)} MB, ${seconds} s`,
+      );
+    });
+  },
+};

@@ -1,0 +1,55 @@
+/** ctok encode: images and videos to token files. */
+import { extname } from "node:path";
+import { saveTokens, tokenFormats, writtenExtensions } from "../mod.ts";
+import { type Command, required, usage } from "./args.ts";
+import { filesOfModel, findInputs, Outputs, planOutputs } from "./paths.ts";
+import { checkImage, deliver, eachFile, kindsFor, modelFor, ModelInUse, pictureOptionsOf, secondsSince } from "./run.ts";
+import { Spool } from "./spool.ts";
+import { checkMode, checkVideoOptions, encodeVideo } from "./video.ts";
+
+export const encodeCommand: Command = {
+  name: "encode",
+  usage: "FILE… --out FILE|DIR",
+  about: "images and videos, or all in a folder, to token files",
+  accepts: [
+    ...["model", "out", "overwrite", "video", "keep-partial", "precision", "format", "pre-quant"] as const,
+    ...["svg", "store-path"] as const,
+    ...["limit-pixels", "limit-frames", "window", "stream", "chunk", "attention-frames", "start", "frames", "fps"] as const,
+  ],
+
+  async run(args, report, signal) {
+    const { format: asked, "pre-quant": preQuant = false } = args, out = required(args.out, "out");
+    checkMode(args);
+    await using spool = new Spool();
+    await using models = new ModelInUse(args, { half: "encoder", signal });
+    const model = args.model === undefined ? undefined : await models.of(args.model);
+    const inputs = await findInputs(args, { kinds: kindsFor(model), spool, signal });
+    const extensions = writtenExtensions.tokens, extensionOf = () => `.${asked ?? "safetensors"}`;
+    const files = planOutputs(inputs, out, { extensionOf, extensions, spool });
+    const named = tokenFormats.find((format) => extname(files[0]!.target).toLowerCase() === `.${format}`);
+    if (asked && named && asked !== named) {
+      throw usage(`--out: expected the extension .${asked}, as --format says, found .${named}`);
+    }
+    const format = asked ?? named ?? "safetensors";
+    if (preQuant && format === "npy") {
+      throw usage("--pre-quant: expected safetensors or msgpack, found npy, which holds one array");
+    }
+    const outputs = new Outputs(args, files, await filesOfModel(args.model), "tokens");
+    checkVideoOptions(args, files, await models.of(modelFor(files[0]!, args)));
+    await eachFile(files, report, signal, async (io, job) => {
+      const { file, path, out, target } = io;
+      await outputs.admit(target, file);
+      const tokenizer = await models.of(modelFor(io, args));
+      if (tokenizer.info.isVideo) return await encodeVideo(tokenizer, io, format, args, job, report);
+      checkImage(io, tokenizer.info.name);
+      const start = performance.now();
+      const tokens = await tokenizer.encode(path, { ...job, ...pictureOptionsOf(args), preQuant });
+      await saveTokens(target, tokens, { format, storePath: args["store-path"] ?? false });
+      await deliver(io);
+      const { main, origin: { model, height, width } } = tokens;
+      const [rows, columns] = main.shape.slice(-2), seconds = secondsSince(start);
+      const facts = { file, out, ok: true, model, format, kind: main.kind, shape: main.shape, height, width, seconds };
+      report.result(facts, `${file} -> ${out}: ${height}x${width} pixels, ${rows}x${columns} tokens, ${seconds} s`);
+    });
+  },
+};

@@ -1,0 +1,68 @@
+/** ctok info: what a model is; without one, the models that there are. */
+import { embeddedModels, type HalfInfo, type ModelInfo, publicModels } from "../mod.ts";
+import { type Command, usage } from "./args.ts";
+import { openModel } from "./run.ts";
+
+export const infoCommand: Command = {
+  name: "info",
+  usage: "[M]",
+  about: "what a model is; without M, the embedded and the public models and their licences",
+  accepts: [],
+
+  async run(args, report, signal) {
+    const [model, ...more] = args.inputs;
+    if (more.length > 0) throw usage(`expected at most one model, found ${args.inputs.length}`);
+    if (model === undefined) {
+      for (const m of embeddedModels) {
+        report.result({ ...m, isEmbedded: true }, row(m.name, kindOf(m.name), "embedded", m.licence));
+      }
+      for (const m of publicModels) {
+        report.result({ ...m, isEmbedded: false }, row(m.name, kindOf(m.name), m.repository, m.licence));
+      }
+      return;
+    }
+    await using tokenizer = await openModel(model, args, { signal });
+    report.result(tokenizer.info, ...table(tokenizer.info));
+  },
+};
+
+/** The names of the catalogue tell: C or D, then I or V. */
+function kindOf(name: string): string {
+  const [, codes, pixels] = /([CD])([IV])\d/.exec(name)!;
+  return `${codes === "D" ? "discrete" : "continuous"} ${pixels === "V" ? "video" : "image"}`;
+}
+
+function row(name: string, kind: string, ...rest: string[]): string {
+  return [name.padEnd(14), kind.padEnd(16), ...rest.map((text) => text.padEnd(36))].join(" ").trimEnd();
+}
+
+function table(info: ModelInfo): string[] {
+  const { from, nonFinite, levels } = info;
+  const kind = `${info.isDiscrete ? "discrete" : "continuous"} ${info.isVideo ? "video" : "image"} (from ${from.kind})`;
+  const codebook = `${info.codebookSize} codes, levels ${levels.join(", ")} (from ${from.levels})`;
+  const first = nonFinite.first ? `, first in ${nonFinite.first}` : "";
+  return Object.entries({
+    name: info.name,
+    source: info.source,
+    kind,
+    codebook: info.isDiscrete ? codebook : undefined,
+    "pixels a token": `${info.spatialFactor}x${info.spatialFactor} (from ${from.factors}), Haar patch ${info.patch}`,
+    "frames a token": info.isVideo ? `${info.temporalFactor}, the first frame alone (from ${from.factors})` : undefined,
+    "latent channels": info.latentChannels,
+    encoder: half(info.encoder),
+    decoder: half(info.decoder),
+    parameters: info.parameters.toLocaleString("en"),
+    weights: `${info.storedDtype} in the file, ${(info.weightBytes / 1e6).toFixed(1)} MB in memory`,
+    sha256: info.sha256,
+    "not finite": nonFinite.weights ? `${nonFinite.weights} weights in ${nonFinite.tensors} tensors${first}` : "none",
+    computes: `${info.precision} on ${
+      info.deviceName ? `${info.device} (${info.deviceName})` : info.device
+    }, ${info.kernels} kernels${info.threads ? `, ${info.threads} threads` : ""}`,
+  }).filter(([, value]) => value !== undefined).map(([key, value]) => `${key.padEnd(16)} ${value}`);
+}
+
+function half(h: HalfInfo | undefined): string {
+  if (!h) return "none";
+  const parameters = h.parameters.toLocaleString("en");
+  return `widths ${h.widths.join(", ")}; blocks a level ${h.blocks}; z channels ${h.zChannels}; ${parameters} parameters`;
+}

@@ -1,0 +1,135 @@
+/**
+ * What the command line says and how it ends. Results go to stdout, as text or as JSON lines, but to stderr where stdout takes
+ * the result itself; failures to stderr, or as JSON lines with the results; a progress bar to stderr where that is a terminal.
+ * All of it is made safe for a terminal here, once: texts hold names and words from files. Keeps the exit code.
+ */
+import process from "node:process";
+import { messageOf, printable, TokenizerError } from "../mod.ts";
+
+/** An interruption ends with 128 and the signal's number: 129 SIGHUP, 130 SIGINT, 143 SIGTERM. */
+export const exitCodes = { done: 0, failed: 1, usage: 2, model: 3 } as const;
+
+/** A failure that ends with an exit code of its own. */
+export class Failure extends Error {
+  readonly exitCode: number;
+  readonly code: string;
+  /** What was done nevertheless, for machines. */
+  readonly facts: object;
+
+  constructor(exitCode: number, code: string, message: string, cause?: unknown, facts: object = {}) {
+    super(message, { cause });
+    this.exitCode = exitCode;
+    this.code = code;
+    this.facts = facts;
+  }
+}
+
+/** How far a file is: the part that is done, 0 to 1, undefined where the whole is not known; and what else to show. */
+export type Progress = (part: number | undefined, note?: string) => void;
+
+export interface ReportOptions {
+  readonly json?: boolean | undefined;
+  readonly quiet?: boolean | undefined;
+  readonly stack?: boolean | undefined;
+  /** Where the result goes; "-": stdout is taken. */
+  readonly out?: string | undefined;
+}
+
+const barWidth = 24;
+
+export class Report {
+  exitCode: number = exitCodes.done;
+  readonly #options: ReportOptions;
+  #isBarShown = false;
+
+  constructor(options: ReportOptions) {
+    this.#options = options;
+  }
+
+  /** A result: `facts` for machines, `text` for people, of one line or more. */
+  result(facts: object, ...text: string[]): void {
+    this.#clearBar();
+    if (this.#options.json) this.#line(jsonOf(facts));
+    else if (!this.#options.quiet) { for (const line of text) this.#line(printable(line)); }
+  }
+
+  /** A failure, of one file or (without one) of everything. The highest exit code stays. */
+  failure(error: unknown, io?: { file: string; path: string; out: string; target: string }): void {
+    this.#clearBar();
+    const code = error instanceof Failure || error instanceof TokenizerError ? error.code : "INTERNAL";
+    // What came through a pipe was read, and what goes to one was made, elsewhere.
+    const called = (text: string) => io ? text.replaceAll(io.path, io.file).replaceAll(io.target, io.out) : text;
+    const said = called(messageOf(error)), file = io?.file;
+    const message = file === undefined || said.includes(file) ? said : `${file}: ${said}`;
+    this.exitCode = Math.max(this.exitCode, error instanceof Failure ? error.exitCode : exitCodes.failed);
+    const facts = error instanceof Failure ? error.facts : {};
+    if (this.#options.json) this.#line(jsonOf({ ...facts, ...(file !== undefined && { file }), ok: false, code, message }));
+    else this.#say(message);
+    const origin = error instanceof Failure && error.cause ? error.cause : error;
+    if (!this.#options.stack || !(origin instanceof Error)) return;
+    for (const line of (origin.stack ?? "").replace(origin.message, printable(origin.message)).split("\n")) {
+      process.stderr.write(printable(line) + "\n");
+    }
+  }
+
+  /** What people should know of a file that is done. */
+  warning(text: string): void {
+    this.#clearBar();
+    if (!this.#options.json && !this.#options.quiet) this.#say(text);
+  }
+
+  #say(text: string): void {
+    process.stderr.write(`ctok: ${printable(text)}\n`);
+  }
+
+  #line(safe: string): void {
+    if (this.#options.out === "-") process.stderr.write(safe + "\n");
+    else this.print(safe + "\n");
+  }
+
+  /** Text of ours, as it is. */
+  print(text: string): void {
+    try {
+      process.stdout.write(text);
+    } catch (error) {
+      this.unwritable(error); // Note: Deno throws for files, and sends an event for pipes; Bun sends events
+    }
+  }
+
+  /** stdout takes no more, which can be told on stderr only. A reader that left (`| head`) is no failure: the work goes on. */
+  unwritable(error: unknown): void {
+    if ((error as { code?: string }).code === "EPIPE") return;
+    process.stderr.write(`ctok: stdout: ${messageOf(error)}\n`);
+    process.exitCode = this.exitCode = Math.max(this.exitCode, exitCodes.failed);
+  }
+
+  /** What was done in all, for people who watch. */
+  summary(text: string): void {
+    this.#clearBar();
+    if (!this.#options.json && !this.#options.quiet) process.stderr.write(text + "\n");
+  }
+
+  /** A callback that draws the bar. Undefined when nobody watches. */
+  progress(label: string): Progress | undefined {
+    if (!process.stderr.isTTY || this.#options.quiet) return undefined;
+    return (part, note) => {
+      const full = Math.round((part ?? 0) * barWidth);
+      const bar = `[${"#".repeat(full)}${".".repeat(barWidth - full)}] ${String(Math.round(part! * 100)).padStart(3)}%`;
+      const line = printable([...(part === undefined ? [] : [bar]), ...(note ? [note] : []), label].join(" "));
+      process.stderr.write(`\r\x1b[K${line.slice(0, (process.stderr.columns || 80) - 1)}`);
+      this.#isBarShown = true;
+    };
+  }
+
+  #clearBar(): void {
+    if (this.#isBarShown) process.stderr.write("\r\x1b[K");
+    this.#isBarShown = false;
+  }
+}
+
+/** JSON on one line, what could move a terminal's cursor escaped as JSON does. */
+function jsonOf(facts: object): string {
+  return JSON.stringify(facts).replace(/[\p{Cc}\p{Cs}\p{Cf}\u2028\u2029]/gu, (c) => {
+    return Array.from(c, (_, i) => `\\u${c.charCodeAt(i).toString(16).padStart(4, "0")}`).join("");
+  });
+}

@@ -1,0 +1,73 @@
+// One native thread that runs jobs in the order submitted, so jobs of a model stay in order and one job at a time uses the
+// whole pool. It owns the backend, the arena and the list of packed weights. Ended jobs wait in a list until somebody asks for their ids.
+//     queued --thread--> running --> ended (listed until reported) --release--> freed
+// `wake` is called on the thread alone. Who calls it: abi.c and runtime/lifetime (engine functions), runtime/job (submit and the life
+// of a job).
+#ifndef CTOK_RUNTIME_ENGINE_H
+#define CTOK_RUNTIME_ENGINE_H
+
+#include <pthread.h>
+
+#include "../backends/backend.h"
+#include "ids.h"
+#include "weights.h"
+
+typedef struct engine engine;
+typedef struct engine_job engine_job;
+
+// What every job has; runtime/job adds the rest behind it.
+struct engine_job {
+    object base;
+    object *subject;                                         // the model it works on (retained) or NULL
+    ctok_status (*run)(engine_job *job, ctok_error *error);  // on the engine's thread
+    engine_job *next, *previous;                             // in the queue, which holds a reference
+    engine_job *next_ended;                                  // in the list of ended jobs, which holds none
+    bool is_forgotten;                                       // its id was released: it is not to be listed
+    bool is_unseen;                                          // it was so before the job ended: nobody can know what it gave
+    uint32_t state;                                          // CTOK_JOB_*; under the engine's lock, like the next two
+    ctok_status status;
+    ctok_error error;
+    uint64_t run_us;
+    atomic_bool is_cancelled;
+    atomic_uint steps_done, num_steps;
+};
+
+struct engine {
+    object base;
+    backend *backend;
+    weights_list weights;                // of all models
+    ctok_wake wake;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t has_work, has_ended;  // both on CLOCK_MONOTONIC
+    engine_job *queue_head, *queue_tail, *ended_head, *ended_tail, *running;
+    bool is_stopping;
+    uint32_t num_jobs;                   // created and not released
+    _Atomic uint64_t state_bytes;        // that all streams hold
+    uint8_t *arena;                      // the thread's alone, but for its size
+    _Atomic size_t arena_bytes;
+};
+
+// owner: the thread with which it ends (runtime/lifetime), or NULL.
+ctok_status engine_open(uint32_t *id, const ctok_engine_options *options, object *owner, ctok_wake wake, ctok_error *error);
+void engine_close(engine *e);
+// Whether this is the thread of any engine, which would wait for itself, or for another's that waits for it.
+bool engine_is_this_thread(void);
+void engine_query(engine *e, ctok_engine_info *info);
+uint32_t engine_wait(engine *e, uint32_t *jobs, uint32_t capacity, uint32_t timeout_us);
+
+// Queues a job (keeping a reference). CTOK_E_CLOSED when the engine is closing.
+ctok_status engine_submit(engine *e, engine_job *job, ctok_error *error);
+void engine_cancel(engine *e, engine_job *job);
+// Ends every queued job of `subject` with CTOK_E_CLOSED and cancels the one that runs.
+void engine_close_subject(engine *e, const object *subject);
+// Waits until the job has ended; false when it has not within timeout_us.
+bool engine_wait_for(engine *e, engine_job *job, uint32_t timeout_us);
+// The job's id is gone: it is not to be listed any more.
+void engine_forget(engine *e, engine_job *job);
+
+// On the engine's thread: memory of at least so many bytes, contents undefined, kept between jobs and given back after a
+// second without work. NULL when there is none.
+uint8_t *engine_arena(engine *e, size_t num_bytes);
+
+#endif

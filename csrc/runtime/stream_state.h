@@ -1,0 +1,34 @@
+// What a stream keeps between its chunks: for each temporal convolution the last two frames that it read, for each temporal
+// attention the keys and values of the past. Memory comes from the backend. Who calls it: runtime/program (running), runtime/stream.
+#ifndef CTOK_RUNTIME_STREAM_STATE_H
+#define CTOK_RUNTIME_STREAM_STATE_H
+
+#include "../backends/backend.h"
+
+typedef struct {
+    uint8_t *past;           // convolution: [2, H, W, C], NULL before the first chunk
+    uint8_t *keys, *values;  // attention: [num_frames, H, W, C] with room for `capacity` frames
+    int64_t num_frames, capacity;
+    size_t frame_bytes;
+} stream_slot;
+
+typedef struct {
+    backend *backend;
+    stream_slot *slots;
+    int32_t num_slots;
+    int64_t attention_frames;  // that a frame sees, itself included; 0: all
+    _Atomic uint64_t *held_bytes;  // the engine's count of what all streams hold; or NULL
+} stream_state;
+
+// Frames that the keys and values have room for once they hold `num_frames`: in steps of a 32nd and less, so that what a plan
+// counts is what is held, and growing stays rare.
+int64_t stream_capacity(int64_t num_frames);
+
+// All give false when there is no memory.
+bool stream_prepare(stream_state *s, int32_t num_slots);
+bool stream_remember(stream_state *s, stream_slot *slot, const void *in, ctok_shape shape, ctok_dtype dtype);  // the last two frames of in
+bool stream_append(stream_state *s, stream_slot *slot, const void *k, const void *v, ctok_shape shape, ctok_dtype dtype);
+void stream_forget(stream_state *s, stream_slot *slot);  // what no later frame will see
+void stream_state_free(stream_state *s);
+
+#endif

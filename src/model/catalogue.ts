@@ -1,0 +1,101 @@
+/**
+ * The catalogue: the embedded models, and the public checkpoints by name with where they come from and their licence.
+ * Resolves what a user calls a model to a path. No file is opened here.
+ */
+import { existsSync } from "node:fs";
+import { basename, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { expected, TokenizerError } from "../errors.ts";
+import type { Origin } from "../tokens/origin.ts";
+
+export interface EmbeddedModel {
+  readonly name: string;
+  readonly path: string;
+  readonly licence: string;
+}
+
+const nano = (name: string): EmbeddedModel => ({
+  name: `nano-${name}`,
+  path: fileURLToPath(new URL(`../../models/nano/${name}.safetensors`, import.meta.url)),
+  licence: "Apache-2.0",
+});
+
+/** Small trained tokenizers that ship with ctok; see models/nano/README.md for what they can do. */
+export const embeddedModels: readonly EmbeddedModel[] = [nano("DI8x8"), nano("DV4x8x8")];
+export const defaultModel = "nano-DI8x8";
+export const defaultVideoModel = "nano-DV4x8x8";
+
+export interface PublicModel {
+  /** Short name and folder, such as "CI8x8". */
+  readonly name: string;
+  /** Repository on the Hugging Face hub. */
+  readonly repository: string;
+  readonly kind: "continuous" | "discrete";
+  readonly spatialFactor: number;
+  /** 1 for images. */
+  readonly temporalFactor: number;
+  readonly patch: number;
+  readonly licence: string;
+  readonly licenceUrl: string;
+}
+
+const published = (family: string, name: string): PublicModel => ({
+  name,
+  repository: `nvidia/${family}-${name}`,
+  kind: name.startsWith("C") ? "continuous" : "discrete",
+  spatialFactor: Number(/x(\d+)/.exec(name)![1]),
+  temporalFactor: name[1] === "V" ? Number(/^..(\d+)/.exec(name)![1]) : 1,
+  patch: name.endsWith("-360p") ? 2 : 4,
+  licence: "NVIDIA Open Model License",
+  licenceUrl: "https://www.nvidia.com/en-us/agreements/enterprise-software/nvidia-open-model-license/",
+});
+
+/** Tokenizers that ctok reads. Their weights are not part of ctok: fetch them, accept their licence, pass the folder. */
+export const publicModels: readonly PublicModel[] = [
+  ...["CI8x8", "CI16x16", "DI8x8", "DI16x16", "CV4x8x8", "CV8x8x8", "CV8x16x16", "DV4x8x8", "DV8x8x8", "DV8x16x16"].map((
+    name,
+  ) => published("Cosmos-Tokenizer", name)),
+  ...[
+    "CI8x8-360p",
+    "CI16x16-360p",
+    "DI8x8-360p",
+    "DI16x16-360p",
+    "CV4x8x8-360p",
+    "DV4x8x8-360p",
+    "CV8x8x8-720p",
+    "DV8x16x16-720p",
+  ].map((name) => published("Cosmos-Tokenize1", name)),
+];
+
+export interface ResolvedModel {
+  readonly path: string;
+  /** What finds the model again: the embedded name, or the absolute path. */
+  readonly source: string;
+  readonly name: string | undefined;
+}
+
+/** An embedded name, or a file or folder. Throws FILE_MISSING that says what was looked for; ARGUMENT for no string. */
+export function resolveModel(model: string): ResolvedModel {
+  if (typeof model !== "string") throw expected("model", "an embedded name or a path", model);
+  const embedded = embeddedModels.find((m) => m.name === model);
+  if (embedded) return { path: embedded.path, source: embedded.name, name: embedded.name };
+  const path = resolve(model);
+  if (existsSync(path)) return { path, source: path, name: undefined };
+  const known = publicModels.find((m) => m.name === basename(model) || m.repository.endsWith(`/${basename(model)}`));
+  const hint = known
+    ? `; ${known.name} is a public checkpoint (${known.repository}, ${known.licence}): download its folder and pass the path`
+    : "";
+  const names = embeddedModels.map((m) => m.name).join(", ");
+  throw new TokenizerError(
+    "FILE_MISSING",
+    `model: expected an embedded name (${names}) or a file or folder, found "${model}"${hint}`,
+  );
+}
+
+/** The failure of opening the model that tokens name: which it is, and nothing of what lies at its path, as a stranger may name any. */
+export function modelMissing({ model, sha256 }: Origin): TokenizerError {
+  const its = `${model}${sha256 ? ` (sha256 ${sha256})` : ""}`;
+  const message =
+    `tokens: their model ${its} cannot be opened; \`model\` says where it is, or names another and is told why not`;
+  return new TokenizerError("FILE_MISSING", message);
+}

@@ -1,0 +1,222 @@
+/**
+ * What callers may pass to a tokenizer: each options type as an interface, whose comments are what editors and declarations show,
+ * and beside it the zod schema that checks it (see checks.ts).
+ */
+import { z } from "zod";
+import { type Fields, type PictureLimits, pictureLimits, signal } from "../checks.ts";
+import type { JobOptions } from "./job.ts";
+import { isAspect, isFraction } from "../tokens/origin.ts";
+
+const onProgress = z.custom<(part: number) => void>((v) => typeof v === "function", "expected a function").optional();
+
+const maxMemory = z.int().min(1).optional();
+
+/** What readImage takes of the options of a call that reads pictures. */
+export function readOptionsOf(
+  { limitPixels, limitSeconds, limitMemory, svg, signal }: z.output<typeof autoencodeOptions>,
+): z.output<z.ZodObject<typeof pictureLimits>> & { signal: AbortSignal | undefined } {
+  return { limitPixels, limitSeconds, limitMemory, svg, signal };
+}
+
+export type Device = "auto" | "cpu" | "cuda" | `cuda:${number}`;
+const expectedDevice = 'expected "auto", "cpu", "cuda" or "cuda:1"';
+
+export interface OpenOptions extends JobOptions {
+  /**
+   * Where to compute. "cuda" is the first GPU and "cuda:1" the second; "auto", the default, takes the first GPU that can be
+   * used, otherwise the CPU (also where `kernels` names some of the CPU's).
+   */
+  device?: Device | undefined;
+  /**
+   * Arithmetic. "bf16": bfloat16 weights and activations, summed in float32; norms' statistics, softmax, latents and FSQ stay
+   * float32. "auto", the default, is bf16 where the device multiplies it (AVX-512 BF16, a GPU of compute capability 8.0 or
+   * more), otherwise f32.
+   */
+  precision?: "auto" | "f32" | "bf16" | undefined;
+  /** Opens one half alone, which takes half of the memory. Default: every half that the checkpoint holds. */
+  half?: "encoder" | "decoder" | undefined;
+  /** The model's name, 1 to 63 characters, checked against its tensors. Default: the last part of the path. */
+  name?: string | undefined;
+  /** FSQ levels, level 0 least significant, where a checkpoint does not say: 1 to 8 of them, each 2 to 65535. */
+  fsqLevels?: number[] | undefined;
+  /**
+   * Pixels of one token each way, 2 to 256, of a video checkpoint that carries unused convolutions under a name that does not
+   * tell; otherwise checked.
+   */
+  spatialFactor?: number | undefined;
+  /** Frames of one token after the first, 1 to 256, of such a checkpoint. */
+  temporalFactor?: number | undefined;
+  /**
+   * Threads that compute for this model on the CPU, 1 to 256, of the one pool that all models share: at most one for each
+   * processor, the default.
+   */
+  threads?: number | undefined;
+  /**
+   * Bytes that the weights and one request may take together: `totalBytes` in `plan`. More is refused with MEMORY, which names
+   * both numbers, before anything is allocated; of a stream, the chunk that would pass it. Default: what the device has.
+   */
+  maxMemory?: number | undefined;
+  /** Kernels of the CPU to use; "auto", the default, takes the best that the processor has. */
+  kernels?: "auto" | "reference" | "generic" | "avx2" | "avx512" | "avx512_bf16" | undefined;
+}
+export const openOptions = z.strictObject(
+  {
+    device: z.custom<Device>((v) => /^(auto|cpu|cuda(:\d{1,3})?)$/.test(v as string), expectedDevice).default("auto"),
+    precision: z.enum(["auto", "f32", "bf16"]).default("auto"),
+    half: z.enum(["encoder", "decoder"]).optional(),
+    name: z.string().min(1).max(63).optional(),
+    fsqLevels: z.array(z.int().min(2).max(65535)).min(1).max(8).optional(),
+    spatialFactor: z.int().min(2).max(256).optional(),
+    temporalFactor: z.int().min(1).max(256).optional(),
+    threads: z.int().min(1).max(256).optional(),
+    maxMemory,
+    kernels: z.enum(["auto", "reference", "generic", "avx2", "avx512", "avx512_bf16"]).default("auto"),
+    signal,
+    onProgress,
+  } satisfies Fields<OpenOptions>,
+);
+
+export interface AutoencodeOptions extends JobOptions, PictureLimits {
+  /** Frames of a window of a video, 1 to 2^20; default 17, as the public tokenizer. */
+  window?: number | undefined;
+  /** As for `Tokenizer.open`, for this call; the smaller one counts. */
+  maxMemory?: number | undefined;
+  /**
+   * Whether float32 pixels may be NaN or infinite. Default false: the first one is an error, VALUE with its position as
+   * `detail`. Such pixels spoil the codes of all tokens that they reach, while the indices look like any others.
+   */
+  allowNonFinite?: boolean | undefined;
+}
+const window = z.int().min(1).max(1 << 20).optional();
+const allowNonFinite = z.boolean().default(false);
+export const autoencodeOptions = z.strictObject(
+  { window, ...pictureLimits, maxMemory, allowNonFinite, signal, onProgress } satisfies Fields<AutoencodeOptions>,
+);
+
+export interface EncodeOptions extends AutoencodeOptions {
+  /** Whether to return also the continuous vector before FSQ. Discrete models. Default false. */
+  preQuant?: boolean | undefined;
+}
+export const encodeOptions = z.strictObject(
+  { ...autoencodeOptions.shape, preQuant: z.boolean().default(false) } satisfies Fields<EncodeOptions>,
+);
+
+export interface DecodeOptions extends JobOptions {
+  /** "float32", the default: [B, 3, H, W], not clamped. "uint8": [B, H, W, 3], clamped and rounded. */
+  dtype?: "float32" | "uint8" | undefined;
+  /** Whether tokens that know their picture's size decode to that size, without the padding. Default true. */
+  crop?: boolean | undefined;
+  /** As for `Tokenizer.open`, for this call; of a video all decoded frames count, twice (they are gathered and joined). */
+  maxMemory?: number | undefined;
+}
+export const decodeOptions = z.strictObject(
+  {
+    dtype: z.enum(["float32", "uint8"]).default("float32"),
+    crop: z.boolean().default(true),
+    maxMemory,
+    signal,
+    onProgress,
+  } satisfies Fields<DecodeOptions>,
+);
+
+export interface ConvertOptions extends JobOptions {
+  /** The model's name in the new file. Default: as Tokenizer.open finds it. */
+  name?: string | undefined;
+}
+export const convertOptions = z.strictObject(
+  { name: openOptions.shape.name, signal, onProgress } satisfies Fields<ConvertOptions>,
+);
+
+export interface EncodeStreamOptions {
+  /** Cut into windows of so many frames, 1 to 2^20, that do not see each other, instead of one seamless sequence. */
+  window?: number | undefined;
+  /** Frames computed at once: a multiple of the temporal factor; default 8. More is faster and takes more memory. */
+  chunkFrames?: number | undefined;
+  /** Token frames that the temporal attention of a frame sees, itself included. Default: all of the past. */
+  attentionFrames?: number | undefined;
+  /** As for encode. */
+  preQuant?: boolean | undefined;
+  /** As for `Tokenizer.open`, for this stream; the smaller one counts. */
+  maxMemory?: number | undefined;
+  /**
+   * Frames a second, such as "30000/1001": recorded with the tokens. Frames that know their times (those of framesOf) have theirs
+   * recorded: a start and this rate where it fits all of them, else another one or every time.
+   */
+  fps?: string | undefined;
+  /** Width to height of a pixel, such as "16:11": recorded with the tokens. Default: square. */
+  sampleAspect?: string | undefined;
+  /** Ends the stream with code CANCELLED, also while it waits for a frame. */
+  signal?: AbortSignal | undefined;
+}
+const attentionFrames = z.int().min(1).max(1 << 20).optional();
+export const encodeStreamOptions = z.strictObject(
+  {
+    window,
+    chunkFrames: z.int().min(1).max(1 << 20).optional(),
+    attentionFrames,
+    preQuant: z.boolean().default(false),
+    maxMemory,
+    fps: z.string().refine(isFraction, "expected a fraction such as 30000/1001").optional(),
+    sampleAspect: z.string().refine(isAspect, "expected a ratio such as 16:11").optional(),
+    signal,
+  } satisfies Fields<EncodeStreamOptions>,
+);
+
+export interface DecodeStreamOptions {
+  /** Token frames decoded at once; default 2. */
+  chunkTokens?: number | undefined;
+  /** Token frames that the temporal attention of a frame sees, itself included. Default: all of the past. */
+  attentionFrames?: number | undefined;
+  /** As for decode. */
+  crop?: boolean | undefined;
+  /** As for `Tokenizer.open`, for this stream; the smaller one counts. */
+  maxMemory?: number | undefined;
+  /** Ends the stream with code CANCELLED, also while it waits for a part. */
+  signal?: AbortSignal | undefined;
+}
+export const decodeStreamOptions = z.strictObject(
+  {
+    chunkTokens: z.int().min(1).max(1 << 20).optional(),
+    attentionFrames,
+    crop: z.boolean().default(true),
+    maxMemory,
+    signal,
+  } satisfies Fields<DecodeStreamOptions>,
+);
+
+export interface PlanShape {
+  /** Pictures or clips; default 1. */
+  batch?: number | undefined;
+  /** Of a video: frames, or token frames when the task is decode. Default 1. */
+  frames?: number | undefined;
+  /** In pixels, or in tokens when the task is decode. */
+  height: number;
+  /** As height. */
+  width: number;
+}
+const size = z.int().min(1);
+export const planShape = z.strictObject(
+  { batch: size.default(1), frames: size.default(1), height: size, width: size } satisfies Fields<PlanShape>,
+);
+
+export interface PlanOptions {
+  /** What is to be done; default "encode". */
+  task?: "encode" | "decode" | "autoencode" | undefined;
+  /** Of a video: one window of it (the default), the largest chunk of a stream, or the whole clip in one job. */
+  mode?: "window" | "stream" | "whole" | undefined;
+  /** Frames of a window; default 17. */
+  window?: number | undefined;
+  /** Frames of a stream's chunk; default 8. */
+  chunkFrames?: number | undefined;
+  /** As for encodeStream. */
+  attentionFrames?: number | undefined;
+}
+export const planOptions = z.strictObject(
+  {
+    task: z.enum(["encode", "decode", "autoencode"]).default("encode"),
+    mode: z.enum(["window", "stream", "whole"]).default("window"),
+    window: size.default(17),
+    chunkFrames: size.default(8),
+    attentionFrames,
+  } satisfies Fields<PlanOptions>,
+);

@@ -1,0 +1,131 @@
+/**
+ * An open native model as Tokenizer and its streams use it: submits requests, gives tensors, and knows whether it is closed.
+ * Not part of the public API.
+ */
+import * as layout from "../../ffi/layout.ts";
+import type { Engine, JobInfo, PlanInfo, RequestValues } from "../../ffi/native.ts";
+import { TokenizerError } from "../errors.ts";
+import type { ModelInfo } from "./info.ts";
+import { type JobOptions, located, runJob } from "./job.ts";
+import { type Origin, Tensor, type TokenKind, type VideoOrigin, viewAs } from "../tokens/tensor.ts";
+
+export type OutputTensor = Tensor & { readonly kind: TokenKind | "pixels" };
+
+export class Runner {
+  readonly info: ModelInfo;
+  readonly #engine: Engine;
+  readonly #model: number;
+  readonly #pending = new Set<Promise<unknown>>();
+  readonly #jobs = new Set<Promise<unknown>>(); // which may end after the call that an abort has answered
+  #isClosed = false;
+
+  constructor(engine: Engine, model: number, info: ModelInfo) {
+    this.#engine = engine;
+    this.#model = model;
+    this.info = info;
+    engine.own(this, model);
+  }
+
+  checkOpen(): void {
+    if (this.#isClosed) {
+      throw new TokenizerError("CLOSED", `${this.info.name}: expected an open tokenizer, found one that was closed`);
+    }
+  }
+
+  /** Runs work that close() waits for; its errors carry the caller's stack. */
+  track<T>(work: () => Promise<T>): Promise<T> {
+    const promise = located(async () => {
+      this.checkOpen();
+      return await work();
+    });
+    hold(this.#pending, promise);
+    return promise;
+  }
+
+  run(input: Uint8Array, request: RequestValues, options: JobOptions): Promise<OutputTensor[]> {
+    return this.#job(() => this.#engine.run(this.#model, input, request), options);
+  }
+
+  runChunk(stream: number, input: Uint8Array, request: RequestValues, options: JobOptions): Promise<OutputTensor[]> {
+    return this.#job(() => this.#engine.runChunk(stream, input, request), options);
+  }
+
+  openStream(task: number, attentionFrames: number): number {
+    this.checkOpen();
+    return this.#engine.openStream(this.#model, task, attentionFrames);
+  }
+
+  /** Fine after close(), which has closed it already. */
+  closeStream(stream: number): void {
+    if (!this.#isClosed) this.#engine.closeStream(stream);
+  }
+
+  plan(request: RequestValues): PlanInfo {
+    this.checkOpen();
+    return this.#engine.plan(this.#model, request);
+  }
+
+  /** Where tokens of pixels of this size come from. */
+  origin(height: number, width: number, top: number, left: number, video?: VideoOrigin): Origin {
+    const { name: model, source, precision, sha256, spatialFactor, levels } = this.info;
+    const version = this.#engine.version;
+    return Object.freeze({
+      model,
+      source,
+      precision,
+      sha256,
+      spatialFactor,
+      levels,
+      height,
+      width,
+      top,
+      left,
+      ...(video && { video }),
+      version,
+    });
+  }
+
+  /** Bits of the outputs that encoding gives. */
+  tokenOutputs(preQuant: boolean): number {
+    const parts = this.info.isDiscrete ? layout.kind.indices | layout.kind.codes : layout.kind.latent;
+    return parts | (preQuant ? layout.kind.preQuant : 0);
+  }
+
+  async close(): Promise<void> {
+    if (!this.#isClosed) {
+      this.#isClosed = true;
+      this.#engine.closeModel(this.#model);
+    }
+    await Promise.allSettled([...this.#pending, ...this.#jobs]);
+  }
+
+  #job(submit: () => number, options: JobOptions): Promise<OutputTensor[]> {
+    this.checkOpen();
+    const take = (info: JobInfo, job: number) =>
+      info.outputs.slice(0, info.num_outputs).map((out, i) => toTensor(out, this.#engine.take(job, i, out.bytes)));
+    return runJob(this.#engine, submit, take, options, { hold: (ended) => hold(this.#jobs, ended) });
+  }
+}
+
+/** Keeps a promise in `all` until it settles. */
+function hold(all: Set<Promise<unknown>>, promise: Promise<unknown>): void {
+  all.add(promise);
+  promise.catch(() => {}).finally(() => all.delete(promise));
+}
+
+function toTensor(out: JobInfo["outputs"][number], bytes: Uint8Array): OutputTensor {
+  const dtype = out.kind === layout.kind.pixelsU8 ? "uint8" : out.kind === layout.kind.indices ? "int32" : "float32";
+  return new Tensor(dtype, out.shape.slice(0, out.rank), viewAs(dtype, bytes), { kind: kindName(out.kind) }) as OutputTensor;
+}
+
+export function kindName(kind: number): TokenKind | "pixels" {
+  if (kind === layout.kind.indices) return "indices";
+  if (kind === layout.kind.codes) return "codes";
+  if (kind === layout.kind.latent) return "latent";
+  return kind === layout.kind.preQuant ? "preQuant" : "pixels";
+}
+
+/** Outputs of encoding by name, each knowing its origin. */
+export function asTokenParts(outputs: readonly OutputTensor[], origin: Origin): { [K in TokenKind]?: Tensor } {
+  return Object.fromEntries(outputs.map((t) => [t.kind, new Tensor(t.dtype, t.shape, t.data, { kind: t.kind, origin })]));
+}

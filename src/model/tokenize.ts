@@ -1,0 +1,196 @@
+/**
+ * One-call forms over Tokenizer: tokenize a picture, get it back, convert a checkpoint. The models of the first two are kept
+ * open, a few of them.
+ */
+import * as layout from "../../ffi/layout.ts";
+import { parse } from "../checks.ts";
+import { tensorOf } from "../tokens/dense.ts";
+import { engineFor } from "../../ffi/load.ts";
+import { orAbort } from "../abort.ts";
+import { type ErrorCode, expected, nameOf, TokenizerError } from "../errors.ts";
+import { acceptedSources, type BytesSource, copyOf, isBytes, isBytesSource, pathOf } from "../inputs.ts";
+import { type JobOptions, located, runJob } from "./job.ts";
+import { defaultModel, modelMissing, resolveModel } from "./catalogue.ts";
+import { type ConvertOptions, convertOptions, type EncodeOptions } from "./options.ts";
+import type { ImageInput } from "./pixels.ts";
+import { type Origin, type Tensor, Tokens } from "../tokens/tensor.ts";
+import { loadTokens } from "../tokens/tokenfile.ts";
+import { Tokenizer } from "./tokenizer.ts";
+import { ownTokens } from "./tokeninput.ts";
+
+/** Models that tokenize and detokenize keep open at most. Token files of strangers may name many. */
+const mostModels = 4;
+
+interface Shared {
+  readonly tokenizer: Promise<Tokenizer>;
+  /** Once it is open. */
+  now: Tokenizer | undefined;
+  users: number;
+}
+/** By what finds the model again, the one used last at the end. */
+const opened = new Map<string, Shared>();
+let wake: (() => void)[] = []; // calls that wait until a model is idle
+
+/**
+ * Runs `work` with the tokenizer of a model with default options: in this tick where that is open. What opening it throws is
+ * thrown as `told` tells it.
+ */
+async function withModel<T>(
+  model: string,
+  signal: AbortSignal | undefined,
+  work: (tokenizer: Tokenizer) => Promise<T>,
+  told: (failure: unknown) => unknown = (failure) => failure,
+): Promise<T> {
+  const ends = signal instanceof AbortSignal ? signal : undefined; // another thing is told when all options are looked at
+  let shared: Shared | undefined;
+  try {
+    let tokenizer: Tokenizer;
+    try {
+      const { source } = resolveModel(model);
+      while (!opened.has(source) && opened.size >= mostModels && !closeIdle()) {
+        const { promise, resolve } = Promise.withResolvers<void>();
+        wake.push(resolve);
+        await orAbort(promise, ends);
+      }
+      shared = opened.get(source) ?? open(model, source);
+      opened.delete(source);
+      opened.set(source, shared);
+      shared.users++;
+      tokenizer = shared.now ?? await orAbort(shared.tokenizer, ends);
+    } catch (failure) {
+      throw told(failure);
+    }
+    return await work(tokenizer);
+  } finally {
+    if (shared) shared.users--;
+    const waiting = wake;
+    wake = [];
+    for (const resolve of waiting) resolve();
+  }
+}
+
+function isOpen(model: string): boolean {
+  return opened.get(resolveModel(model).source)?.now !== undefined;
+}
+
+function open(model: string, source: string): Shared {
+  const tokenizer = Tokenizer.open(model), shared: Shared = { tokenizer, now: undefined, users: 0 };
+  tokenizer.then((now) => shared.now = now, () => opened.get(source) === shared && opened.delete(source));
+  return shared;
+}
+
+/** Closes the model that was used longest ago of those that nobody uses; false where all are in use. */
+function closeIdle(): boolean {
+  for (const [source, { users, tokenizer }] of opened) {
+    if (users > 0) continue;
+    opened.delete(source);
+    tokenizer.then((idle) => idle.close(), () => {});
+    return true;
+  }
+  return false;
+}
+
+export interface TokenizeOptions extends EncodeOptions {
+  /** An embedded model's name, or a model's path. Default: nano-DI8x8. */
+  model?: string | undefined;
+}
+
+/**
+ * Pixels to tokens with an embedded model (nano-DI8x8 unless `model` says another) or any other.
+ * The four models used last stay open; use Tokenizer.open to decide that yourself. Pixels and bytes are copied before the call
+ * returns. Errors: as Tokenizer.open and encode.
+ */
+export function tokenize(
+  input: ImageInput | readonly ImageInput[],
+  options: TokenizeOptions = {},
+): Promise<Tokens> {
+  return located(async () => {
+    const { model = defaultModel, ...encode } = Object(options) as typeof options;
+    const own = isOpen(model) ? input : ownInput(input); // an open one takes it in this tick
+    return await withModel(model, encode.signal, (tokenizer) => tokenizer.encode(own, encode));
+  });
+}
+
+/** The input in memory of its own. */
+function ownInput(input: ImageInput | readonly ImageInput[]): ImageInput | ImageInput[] {
+  const own = (one: ImageInput, name: string): ImageInput => {
+    if (isBytes(one)) return copyOf(one);
+    if (one instanceof URL) return pathOf(name, one);
+    if (isBytesSource(one)) return one;
+    const tensor = tensorOf(name, one) as Tensor<"uint8">;
+    return { ...tensor, data: tensor.data.slice() };
+  };
+  return Array.isArray(input) ? input.map((one, i) => own(one, `input[${i}]`)) : own(input as ImageInput, "input");
+}
+
+/** A picture: a tensor uint8 [1, height, width, 3], 3 bytes a pixel (R, G, B), row after row. */
+export interface Image extends Tensor<"uint8"> {
+  readonly height: number;
+  readonly width: number;
+}
+
+export interface DetokenizeOptions extends JobOptions {
+  /** An embedded model's name, or a model's path. Default: the model that the tokens name. */
+  model?: string | undefined;
+}
+
+/**
+ * Tokens of one picture back to pixels, with the model that they name (or `model`). Takes what tokenize or encode returned, or
+ * a token file: its path, `file:` URL, bytes or Blob. What it gives writeImage, psnr and encode take.
+ * A file names its model and no path: unless it is an embedded one, or a file or folder of that name is here, say where by `model`.
+ * Nothing checks that it is the model that made the tokens; its hash tells: `tokens.origin.sha256` is `info.sha256` of that model.
+ * Errors: as Tokenizer.open and decode; TOKEN_FILE; SHAPE for a batch. Where the tokens name a model that cannot be opened the
+ * error is FILE_MISSING whatever the reason, as a stranger's file may name any path of this machine: pass `model` to be told.
+ */
+export function detokenize(
+  tokens: Tokens | BytesSource,
+  options: DetokenizeOptions = {},
+): Promise<Image> {
+  return located(async () => {
+    const { model, ...decode } = Object(options) as typeof options;
+    const read = isBytesSource(tokens) ? await loadTokens(tokens, undefined, decode) : tokens;
+    if (!(read instanceof Tokens)) {
+      throw expected("tokens", `what tokenize returned, or a token file: ${acceptedSources}`, nameOf(read));
+    }
+    if (read.origin.video) {
+      const message = "tokens: expected those of a picture, found a video's; see Tokenizer.decode and decodeStream";
+      throw new TokenizerError("UNSUPPORTED", message);
+    }
+    const batch = read.main.shape[0]!;
+    if (batch !== 1) {
+      throw expected("tokens", "one picture (use at(n) or Tokenizer.decode for a batch)", `a batch of ${batch}`, "SHAPE");
+    }
+    const own = ownTokens("tokens", read);
+    const work = (tokenizer: Tokenizer) => tokenizer.decode(own, { ...decode, dtype: "uint8" });
+    const pixels = model === undefined
+      ? await withModel(read.origin.source, decode.signal, work, (failure) => hidden(failure, read.origin))
+      : await withModel(model, decode.signal, work);
+    const [, height = 0, width = 0] = pixels.shape;
+    return Object.assign(pixels, { height, width });
+  });
+}
+
+/** Failures that say nothing of what lies at a path. */
+const ofTheMachine: readonly ErrorCode[] = ["LIBRARY", "MEMORY", "DEVICE", "THREAD", "CANCELLED", "CLOSED", "INTERNAL"];
+
+/** Why a model that tokens name was not opened, without what its path holds: the tokens may be a stranger's. */
+function hidden(failure: unknown, origin: Origin): unknown {
+  return failure instanceof TokenizerError && ofTheMachine.includes(failure.code) ? failure : modelMissing(origin);
+}
+
+/**
+ * Writes a checkpoint (a folder of .jit files, or one file) as one safetensors file with the public parameter names; what
+ * names and shapes cannot tell goes into its metadata. The file appears whole or not at all, and replaces one of that name;
+ * through a symbolic link, the file that it leads to. Aborted, it either rejects and has written nothing, or, where the new
+ * file has its name by then, resolves. Errors: as Tokenizer.open; FILE_IO, also for a device, pipe or folder at `outPath`.
+ */
+export function convert(model: string, outPath: string, options: ConvertOptions = {}): Promise<void> {
+  return located(async () => {
+    const o = parse(convertOptions, options, "options");
+    const found = resolveModel(model);
+    const engine = await engineFor();
+    const submit = () =>
+      engine.convert(outPath, found.path, { name: o.name ?? found.name ?? "", precision: layout.precision.auto });
+    await runJob(engine, submit, () => undefined, o, { isLasting: true });
+  });
+}

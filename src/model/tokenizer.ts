@@ -1,0 +1,398 @@
+/**
+ * Tokenizer: an open model, from pixels to tokens and back. All work runs on a native thread; a method returns a promise at
+ * once, and the jobs of one tokenizer run in the order called. Pixels in and out, layouts, and errors: see each method.
+ */
+import type { z } from "zod";
+import * as layout from "../../ffi/layout.ts";
+import { engineFor } from "../../ffi/load.ts";
+import type { JobInfo, RequestValues } from "../../ffi/native.ts";
+import { parse } from "../checks.ts";
+import { expected, TokenizerError } from "../errors.ts";
+import { describe, type ModelInfo } from "./info.ts";
+import { pathOf } from "../inputs.ts";
+import { type JobOptions, located, locatedSync, runJob } from "./job.ts";
+import { framesOf, type VideoFrame } from "../media/frames.ts";
+import { resolveModel } from "./catalogue.ts";
+import * as options from "./options.ts";
+import { type ImageInput, type PixelReading, type Pixels, readPixels, sliceFrames } from "./pixels.ts";
+import { asTokenParts, kindName, type OutputTensor, Runner } from "./runner.ts";
+import {
+  checkIterable,
+  decodeClips,
+  decodeStream,
+  defaultChunkTokens,
+  encodeStream,
+  type Frames,
+  limitOf,
+  type Parts,
+  streamHeld,
+} from "./stream.ts";
+import { concatAxis, Tensor, type TensorLike, type TokenPart, Tokens } from "../tokens/tensor.ts";
+import { checkOrigin, cropOf, ownTokens, tokenInput } from "./tokeninput.ts";
+import { defaultWindow, joinTokens, sliceTime, windowsOf } from "../tokens/windows.ts";
+
+/** What a request needs, known before any work. Bytes, pixels and frames. */
+export interface Plan {
+  readonly paddedFrames: number;
+  readonly paddedHeight: number;
+  readonly paddedWidth: number;
+  readonly before: number;
+  readonly top: number;
+  readonly left: number;
+  readonly inputBytes: number;
+  readonly resultBytes: number;
+  /** Activations and scratch at the peak. */
+  readonly arenaBytes: number;
+  /** Of a stream: what it holds between chunks at the end of the clip, the temporal attention's past included. */
+  readonly stateBytes: number;
+  /** Of that, what each frame of tokens adds. */
+  readonly stateBytesPerTokenFrame: number;
+  /** Packed weights, held since opening. */
+  readonly weightBytes: number;
+  /**
+   * All at once, which is what `maxMemory` looks at: weights, activations, state, and inputs and results: of one job, or of
+   * the three windows or chunks of a video that are in flight (one gathered, one queued, one running).
+   */
+  readonly totalBytes: number;
+  readonly outputs: readonly { readonly kind: string; readonly shape: readonly number[]; readonly bytes: number }[];
+}
+
+export class Tokenizer implements AsyncDisposable {
+  readonly #runner: Runner;
+
+  private constructor(runner: Runner) {
+    this.#runner = runner;
+  }
+
+  /** What the checkpoint is and where each fact came from. */
+  get info(): ModelInfo {
+    return this.#runner.info;
+  }
+
+  /**
+   * Opens an embedded model ("nano-DI8x8"), a folder of a public checkpoint, or one file (.jit, .safetensors).
+   * Errors: FILE_MISSING, FILE_FORMAT, FILE_TENSOR, FILE_NETWORK, ARGUMENT, DEVICE, UNSUPPORTED, MEMORY, CANCELLED.
+   */
+  static open(model: string, openOptions: options.OpenOptions = {}): Promise<Tokenizer> {
+    return located(async () => {
+      const o = parse(options.openOptions, openOptions, "options");
+      const { path, source, name } = resolveModel(model);
+      const [device, deviceIndex = 0] = o.device.split(":") as [keyof typeof layout.device, number?];
+      const engine = await engineFor({
+        kernels: layout.kernels[o.kernels],
+        device: layout.device[device],
+        deviceIndex: Number(deviceIndex),
+      });
+      const native = {
+        precision: layout.precision[o.precision],
+        halves: o.half ? layout.half[o.half] : 0,
+        num_fsq_levels: o.fsqLevels?.length ?? 0,
+        fsq_levels: o.fsqLevels ?? [],
+        spatial_factor: o.spatialFactor ?? 0,
+        temporal_factor: o.temporalFactor ?? 0,
+        num_threads: o.threads ?? 0,
+        max_memory_bytes: o.maxMemory ?? 0,
+        name: o.name ?? name ?? "",
+      };
+      const open = () => engine.openModel(path, native);
+      const close = (info: JobInfo) => engine.closeModel(info.model);
+      const id = await runJob(engine, open, (info) => info.model, o, { undo: close });
+      return new Tokenizer(new Runner(engine, id, describe(engine, engine.modelInfo(id), source)));
+    });
+  }
+
+  /**
+   * Pixels to tokens. Sizes that are no multiple of 16 are padded with black, half on each side; the tokens remember it.
+   * An array of inputs is one batch; its pictures must be equally large. A video is cut into windows that do not see each
+   * other (see encodeStream for one seamless sequence), and their tokens are concatenated along time.
+   * Discrete: `indices` int32 [B, (t,) h, w] and `codes` float32 [B, d, (t,) h, w]. Continuous: `latent` float32
+   * [B, C, (t,) h, w].
+   * Pixels and bytes are copied before the call returns: change their memory as you like afterwards.
+   * Errors: FILE_MISSING, IMAGE, VIDEO, FFMPEG, SHAPE, VALUE (a pixel that is not finite, with its position), ARGUMENT,
+   * UNSUPPORTED, MEMORY, CANCELLED, CLOSED.
+   */
+  encode(input: ImageInput | readonly ImageInput[], encodeOptions: options.EncodeOptions = {}): Promise<Tokens> {
+    return this.#runner.track(async () => {
+      const o = parse(options.encodeOptions, encodeOptions, "options");
+      const { isVideo } = this.info, window = o.window ?? defaultWindow;
+      this.#checkPreQuant(o.preQuant);
+      if (isVideo && (typeof input === "string" || input instanceof URL)) {
+        const parts: TokenPart[] = [];
+        const { limitPixels, preQuant, maxMemory, signal } = o;
+        const { frames, fps, sampleAspect } = await framesOf(pathOf("input", input), signal, { limitPixels });
+        const streamOptions = { preQuant, maxMemory, signal, window, fps, sampleAspect };
+        for await (const part of encodeStream(this.#runner, frames, streamOptions, new Error())) parts.push(part);
+        return joinTokens(parts);
+      }
+      const task = { task: layout.task.encode, outputs: this.#runner.tokenOutputs(o.preQuant) };
+      const admit = this.#admission(task, window, o), taken = readPixels(input, this.#reading(o, admit));
+      const pixels = taken instanceof Promise ? await taken : taken; // an await would let the caller change a view's memory
+      if (!isVideo) return await this.#encodeOne(pixels, o, {});
+      admit(pixels.request);
+      const windows = windowsOf(pixels.request.frames, window, this.info.temporalFactor);
+      const clips = windows.map(({ frames: count }, i) => sliceFrames(pixels, i * window, i * window + count));
+      const parts: Tokens[] = [];
+      for (const [i, clip] of clips.entries()) {
+        const held = { num_held: windows.length };
+        parts.push(await this.#encodeOne(clip, partOf(o, i, clips.length), held, windows[i]));
+      }
+      return joinTokens(parts);
+    });
+  }
+
+  /**
+   * Tokens to pixels: what encode returned, or any tensor of indices (int32 or uint16 [(B,) (t,) h, w]), codes or latents
+   * (float32 [(B,) C, (t,) h, w]). Gives float32 [B, 3, (T,) H, W], not clamped; or, by `dtype: "uint8"`, uint8
+   * [B, (T,) H, W, 3]. Tokens that know their picture's size give that size (unless `crop: false`), and of a video its frames.
+   * Errors: VALUE (an index out of range, with its position), SHAPE, UNSUPPORTED, ARGUMENT, MEMORY, CANCELLED, CLOSED.
+   */
+  decode(tokens: Tokens | TensorLike, decodeOptions: options.DecodeOptions & { dtype: "uint8" }): Promise<Tensor<"uint8">>;
+  decode(
+    tokens: Tokens | TensorLike,
+    decodeOptions?: options.DecodeOptions & { dtype?: "float32" },
+  ): Promise<Tensor<"float32">>;
+  decode(tokens: Tokens | TensorLike, decodeOptions?: options.DecodeOptions): Promise<Tensor<"float32"> | Tensor<"uint8">>;
+  decode(
+    tokens: Tokens | TensorLike,
+    decodeOptions: options.DecodeOptions = {},
+  ): Promise<Tensor<"float32"> | Tensor<"uint8">> {
+    return this.#runner.track(async () => {
+      const o = parse(options.decodeOptions, decodeOptions, "options");
+      const { batch, frames, origin } = tokenInput(this.info, tokens);
+      const windows = origin?.video?.windows;
+      const timeAxis = o.dtype === "uint8" ? 1 : 2;
+      if (!windows && !(batch === 1 && frames > 1)) {
+        const tensor = tokens instanceof Tokens ? tokens.main : tokens;
+        checkOrigin("tokens", tensor);
+        const time = origin?.video ? { crop_before: 0, crop_frames: origin.video.frames } : {};
+        return asPixels(await this.#decodeOne(tensor, o, time)); // submitted in the caller's tick
+      }
+      const tensor = ownTokens("tokens", tokens), parts: Tensor[] = [];
+      if (windows) {
+        let at = 0;
+        for (const [i, { tokens: count, before, frames: real }] of windows.entries()) {
+          const time = { crop_before: before, crop_frames: real, num_held: heldOf(windows.length) };
+          parts.push(await this.#decodeOne(sliceTime(tensor, at, at + count), partOf(o, i, windows.length), time));
+          at += count;
+        }
+      } else { // chunks of a stream: the whole clip's result in bounded memory
+        const whole = tensor.shape.length < (tensor.dtype === "float32" ? 5 : 4)
+          ? { ...tensor, shape: [1, ...tensor.shape] }
+          : tensor;
+        const clips = Math.ceil(frames / defaultChunkTokens);
+        for await (const clip of decodeClips(this.#runner, [whole], o, new Error(), heldOf(clips))) parts.push(clip);
+      }
+      return asPixels(parts.length === 1 ? parts[0]! : concatAxis(parts, timeAxis));
+    });
+  }
+
+  /**
+   * Pixels to tokens and back in one job (one a window for a video): pad, encode, decode, crop. uint8 [B, (T,) H, W, 3], as
+   * large as the input. Errors: as encode and decode.
+   */
+  autoencode(
+    input: ImageInput | readonly ImageInput[],
+    autoencodeOptions: options.AutoencodeOptions = {},
+  ): Promise<Tensor<"uint8">> {
+    return this.#runner.track(async () => {
+      const o = parse(options.autoencodeOptions, autoencodeOptions, "options");
+      const { isVideo } = this.info, window = o.window ?? defaultWindow;
+      if (isVideo && (typeof input === "string" || input instanceof URL)) {
+        throw expected(
+          "input",
+          "frames as a tensor (for files see encodeStream and decodeStream, which hold few frames at a time)",
+          String(input),
+        );
+      }
+      const task = { task: layout.task.autoencode, outputs: layout.kind.pixelsU8 };
+      const admit = this.#admission(task, window, o, heldOf), taken = readPixels(input, this.#reading(o, admit));
+      const pixels = taken instanceof Promise ? await taken : taken; // as in encode
+      admit(pixels.request);
+      const { frames } = pixels.request, count = Math.ceil(frames / window), num_held = heldOf(count);
+      const slice = (i: number) => sliceFrames(pixels, i * window, Math.min((i + 1) * window, frames));
+      const clips = isVideo ? Array.from({ length: count }, (_, i) => slice(i)) : [pixels];
+      const parts: Tensor[] = [];
+      for (const [i, { bytes, request }] of clips.entries()) {
+        const limits = { num_held, ...limitOf(o) };
+        const [image] = await this.#runner.run(bytes, { ...request, ...task, ...limits }, partOf(o, i, clips.length));
+        parts.push(image!);
+      }
+      return asPixels(concatAxis(parts, 1)) as Tensor<"uint8">;
+    });
+  }
+
+  /**
+   * A video of any length, frame by frame, to parts of tokens: one seamless sequence, equal to the whole clip at once; or, with
+   * `window`, windows that do not see each other. `frames`: uint8 [H, W, 3] each. At the end of the clip the last frame is
+   * repeated to fill the last chunk; each part says how many of its frames are real.
+   * Errors: as encode; VIDEO without a frame; SHAPE where a frame is of another size.
+   */
+  encodeStream(frames: Frames, streamOptions: options.EncodeStreamOptions = {}): AsyncGenerator<TokenPart> {
+    const site = new Error();
+    return locatedSync(() => {
+      const o = parse(options.encodeStreamOptions, streamOptions, "options");
+      this.#checkVideo();
+      this.#checkPreQuant(o.preQuant);
+      checkIterable("frames", frames, "frames, uint8 [H, W, 3] each");
+      return encodeStream(this.#runner, frames, o, site);
+    });
+  }
+
+  /**
+   * Parts of tokens, or whole tokens of a video, back to frames: uint8 [H, W, 3] each, with the times at which they are shown
+   * where the tokens know them. Errors: as decode.
+   */
+  decodeStream(
+    parts: Parts,
+    streamOptions: options.DecodeStreamOptions = {},
+  ): AsyncGenerator<VideoFrame | Tensor<"uint8">> {
+    const site = new Error();
+    return locatedSync(() => {
+      const o = parse(options.decodeStreamOptions, streamOptions, "options");
+      this.#checkVideo();
+      checkIterable("parts", parts, "parts of tokens");
+      return decodeStream(this.#runner, parts, o, site);
+    });
+  }
+
+  /**
+   * What a request will need and return, before any work. Height and width in pixels, or in tokens for `task: "decode"`.
+   * Frames of a video: `mode: "window"` (the default) plans one window of it, "stream" its largest chunk and the state at its
+   * end, "whole" the clip in one job.
+   */
+  plan(shape: options.PlanShape, planOptions: options.PlanOptions = {}): Plan {
+    return locatedSync(() => {
+      const s = parse(options.planShape, shape, "shape");
+      const { task, mode, window, chunkFrames, attentionFrames } = parse(
+        options.planOptions,
+        planOptions,
+        "options",
+      );
+      const { isDiscrete, isVideo, temporalFactor: factor } = this.info;
+      const input = task !== "decode" ? layout.kind.pixelsU8 : isDiscrete ? layout.kind.indices : layout.kind.latent;
+      const request: RequestValues = { ...s, task: layout.task[task], input };
+      const plan = (values: RequestValues) => toPlan(this.#runner.plan({ ...request, ...values }));
+      if (!isVideo || mode === "whole") return plan({});
+      if (mode === "window") return plan({ frames: Math.min(s.frames, window), num_held: streamHeld });
+      const unit = task === "decode" ? 1 : factor, alone = task === "decode" ? 0 : 1;
+      const tokens = task === "decode" ? s.frames : Math.ceil((s.frames - 1) / factor) + 1;
+      const chunk = Math.min(Math.ceil(chunkFrames / factor) * unit, Math.ceil((s.frames - alone) / unit) * unit);
+      // The past that a bound leaves, and a chunk; of an encoder's first one frame of tokens is the first frame alone.
+      const past = attentionFrames === undefined ? tokens : Math.max(alone, attentionFrames - 1);
+      const state_frames = Math.min(tokens, past + chunk / unit);
+      const held = { num_held: streamHeld, state_frames };
+      const first = plan({ ...held, frames: chunk + alone, chunk: layout.chunk.first });
+      if (chunk + alone >= s.frames) return first;
+      const later = plan({ ...held, frames: chunk, chunk: layout.chunk.later });
+      return later.totalBytes > first.totalBytes ? later : first;
+    });
+  }
+
+  /** Ends pending work with CLOSED and frees the model. Closing twice is fine; using it afterwards throws CLOSED. */
+  close(): Promise<void> {
+    return this.#runner.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  // -------------------------------------------------------------- inside
+  /** How the pixels of a call are read. */
+  #reading(o: z.output<typeof options.autoencodeOptions>, admit: PixelReading["admit"]): PixelReading {
+    return { isVideo: this.info.isVideo, pictures: options.readOptionsOf(o), allowNonFinite: o.allowNonFinite, admit };
+  }
+
+  /** What looks at a request of all pixels, cut into windows, before memory is taken for it. */
+  #admission(
+    task: RequestValues,
+    window: number,
+    o: { maxMemory?: number | undefined },
+    heldOf = (windows: number) => windows,
+  ): PixelReading["admit"] {
+    return (size) => {
+      const num_held = heldOf(Math.ceil(size.frames / window));
+      this.#runner.plan({ ...size, ...task, frames: Math.min(size.frames, window), num_held, ...limitOf(o) });
+    };
+  }
+
+  async #encodeOne(
+    pixels: Pixels,
+    o: { preQuant: boolean; maxMemory?: number | undefined } & JobOptions,
+    held: RequestValues,
+    window?: { tokens: number; frames: number; before: number },
+  ): Promise<Tokens> {
+    const outputs = this.#runner.tokenOutputs(o.preQuant);
+    const request = { ...pixels.request, task: layout.task.encode, outputs, ...held, ...limitOf(o) };
+    const plan = this.#runner.plan(request);
+    const { height, width } = pixels.request;
+    const video = window && { temporalFactor: this.info.temporalFactor, frames: window.frames, windows: [window] };
+    const origin = this.#runner.origin(height, width, plan.pad_top, plan.pad_left, video);
+    return new Tokens(origin, asTokenParts(await this.#runner.run(pixels.bytes, request, o), origin));
+  }
+
+  async #decodeOne(
+    tensor: TensorLike,
+    o: { dtype: "float32" | "uint8"; crop: boolean; maxMemory?: number | undefined } & JobOptions,
+    time: RequestValues,
+  ): Promise<OutputTensor> {
+    const { bytes, origin, ...size } = tokenInput(this.info, tensor);
+    const outputs = o.dtype === "uint8" ? layout.kind.pixelsU8 : layout.kind.pixelsF32;
+    const whole = { crop_height: size.height * this.info.spatialFactor, crop_width: size.width * this.info.spatialFactor };
+    const crop = o.crop ? cropOf(this.info, origin, size.height, size.width) : {};
+    const request = { task: layout.task.decode, outputs, ...size, ...whole, ...crop, ...time, ...limitOf(o) };
+    return (await this.#runner.run(bytes, request, o))[0]!;
+  }
+
+  #checkPreQuant(isAsked: boolean): void {
+    if (!isAsked || this.info.isDiscrete) return;
+    const message = `options.preQuant: expected a discrete model, found ${this.info.name}, whose latent is all there is`;
+    throw new TokenizerError("UNSUPPORTED", message);
+  }
+
+  #checkVideo(): void {
+    this.#runner.checkOpen();
+    const { isVideo, name } = this.info;
+    if (!isVideo) {
+      throw new TokenizerError("UNSUPPORTED", `${name}: expected a video tokenizer for a stream, found an image tokenizer`);
+    }
+  }
+}
+
+/** The options of part `i` of `count`, whose progress is that part of the whole's. */
+function partOf<O extends JobOptions>(o: O, i: number, count: number): O {
+  const { onProgress } = o;
+  return onProgress && count > 1 ? { ...o, onProgress: (part: number) => onProgress((i + part) / count) } : o;
+}
+
+function asPixels({ dtype, shape, data }: Tensor): Tensor<"float32"> | Tensor<"uint8"> {
+  return new Tensor(dtype, shape, data, { kind: "pixels" }) as Tensor<"float32"> | Tensor<"uint8">;
+}
+
+/** How often results like one part's are held at once where the parts of a clip are gathered and then joined. */
+function heldOf(parts: number): number {
+  return parts > 1 ? 2 * parts : 1;
+}
+
+function toPlan(p: ReturnType<Runner["plan"]>): Plan {
+  return {
+    paddedFrames: p.padded_frames,
+    paddedHeight: p.padded_height,
+    paddedWidth: p.padded_width,
+    before: p.pad_before,
+    top: p.pad_top,
+    left: p.pad_left,
+    inputBytes: p.input_bytes,
+    resultBytes: p.result_bytes,
+    arenaBytes: p.arena_bytes,
+    stateBytes: p.state_bytes,
+    stateBytesPerTokenFrame: p.state_bytes_per_frame,
+    weightBytes: p.weight_bytes,
+    totalBytes: p.total_bytes,
+    outputs: p.outputs.slice(0, p.num_outputs).map((out) => ({
+      kind: kindName(out.kind),
+      shape: out.shape.slice(0, out.rank),
+      bytes: out.bytes,
+    })),
+  };
+}

@@ -1,0 +1,142 @@
+/**
+ * The safetensors container for token files: u64 header length, JSON header {name: {dtype, shape, data_offsets}} with a
+ * "__metadata__" of strings, then the data. Little-endian, as is every machine that ctok runs on. Checkpoints are read by the
+ * C core. Reading is strict: the tensors must cover the data exactly, in any order, and no key may stand twice.
+ * Ref: https://huggingface.co/docs/safetensors, "Format".
+ */
+import { z } from "zod";
+import type { TensorLike } from "../dense.ts";
+import { expected, messageOf, TokenizerError } from "../../errors.ts";
+import { bytesFor, isShape, namesIn, type StoredTensor, storedTensor, storedTypes, typeNamed } from "../stored.ts";
+
+export interface Safetensors {
+  readonly tensors: ReadonlyMap<string, StoredTensor>;
+  readonly metadata: Readonly<Record<string, string>>;
+}
+
+/** Of a header, written and read: parsed, it takes many times its text. The windows of any video are a few bytes. */
+export const mostHeaderBytes = 1 << 20;
+/** Of its lists and objects: {name: {data_offsets: []}}. */
+const mostDepth = 3;
+
+const whole = z.int().nonnegative();
+const shapeSchema = z.custom<number[]>(isShape, "expected at most 8 positive whole numbers");
+const entrySchema = z.object({ dtype: z.string(), shape: shapeSchema, data_offsets: z.tuple([whole, whole]) });
+const metadataSchema = z.record(z.string(), z.string());
+
+/**
+ * The bytes of a file. Data starts at a multiple of 8, wider types first, so that every tensor is aligned. Throws UNSUPPORTED
+ * for a header that would not be read.
+ */
+export function encodeSafetensors(
+  tensors: Readonly<Record<string, TensorLike | StoredTensor>>,
+  metadata: Record<string, string>,
+): Uint8Array {
+  const sorted = Object.entries(tensors).sort((a, b) => b[1].data.BYTES_PER_ELEMENT - a[1].data.BYTES_PER_ELEMENT);
+  let end = 0;
+  const entries = sorted.map(([name, { dtype, shape, data }]) => {
+    return [name, { dtype: storedTypes[dtype].safetensors, shape, data_offsets: [end, end += data.byteLength] }];
+  });
+  const json = new TextEncoder().encode(JSON.stringify({ __metadata__: metadata, ...Object.fromEntries(entries) }));
+  const headerBytes = Math.ceil(json.length / 8) * 8;
+  if (headerBytes > mostHeaderBytes) {
+    throw expected("safetensors header", `at most ${mostHeaderBytes} bytes`, headerBytes, "UNSUPPORTED");
+  }
+  const out = new Uint8Array(8 + headerBytes + end).fill(0x20, 8, 8 + headerBytes);
+  new DataView(out.buffer).setBigUint64(0, BigInt(headerBytes), true);
+  out.set(json, 8);
+  let at = 8 + headerBytes;
+  for (const [, { data }] of sorted) {
+    out.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), at);
+    at += data.byteLength;
+  }
+  return out;
+}
+
+/** Tensors that share memory with `bytes`, and the metadata. Throws TOKEN_FILE saying what is wrong. */
+export function decodeSafetensors(bytes: Uint8Array): Safetensors {
+  const bad = (what: string, wanted: string, found: string, cause?: unknown) =>
+    new TokenizerError("TOKEN_FILE", `${what}: expected ${wanted}, found ${found}`, { cause });
+  if (bytes.length < 8) throw bad("safetensors header", "8 bytes that give its length", `${bytes.length} bytes in all`);
+  const headerBytes = new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true);
+  const rest = bytes.length - 8;
+  if (headerBytes > BigInt(rest)) {
+    throw bad("safetensors header length", `at most the ${rest} bytes that follow`, `${headerBytes}`);
+  }
+  if (headerBytes > mostHeaderBytes) {
+    throw bad("safetensors header length", `at most ${mostHeaderBytes} bytes`, `${headerBytes}`);
+  }
+
+  const dataStart = 8 + Number(headerBytes);
+  let header: unknown;
+  try {
+    const json = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes.subarray(8, dataStart));
+    checkKeys(json);
+    header = JSON.parse(json);
+  } catch (cause) {
+    if (cause instanceof TokenizerError) throw cause;
+    throw bad("safetensors header", "JSON", messageOf(cause), cause);
+  }
+  if (typeof header !== "object" || header === null || Array.isArray(header)) {
+    throw bad("safetensors header", "a JSON object", Array.isArray(header) ? "an array" : String(header));
+  }
+  const { __metadata__ = {}, ...entries } = header as Record<string, unknown>;
+  const metadata = metadataSchema.safeParse(__metadata__);
+  if (!metadata.success) throw bad("__metadata__", "strings only", explain(metadata.error));
+
+  const dataBytes = bytes.length - dataStart;
+  const tensors = new Map<string, StoredTensor>(), ranges: [number, number, string][] = [];
+  for (const [key, value] of Object.entries(entries)) {
+    const entry = entrySchema.safeParse(value);
+    if (!entry.success) throw bad(`tensor "${key}"`, "{dtype, shape, data_offsets}", explain(entry.error));
+    const { dtype: stored, shape, data_offsets: [begin, end] } = entry.data;
+    const type = typeNamed("safetensors", stored);
+    if (!type) throw bad(`dtype of "${key}"`, `one of ${namesIn("safetensors").join(", ")}`, stored);
+    if (begin > end || end > dataBytes) {
+      throw bad(`offsets of "${key}"`, `a range in 0 .. ${dataBytes}`, `${begin} .. ${end}`);
+    }
+    const wanted = bytesFor(type, shape);
+    if (end - begin !== wanted) throw bad(`size of "${key}"`, `${wanted} bytes for ${stored} [${shape}]`, `${end - begin}`);
+    ranges.push([begin, end, key]);
+    tensors.set(key, storedTensor(key, type, shape, bytes.subarray(dataStart + begin, dataStart + end)));
+  }
+
+  let covered = 0;
+  for (const [begin, end, key] of ranges.sort((a, b) => a[0] - b[0])) {
+    if (begin !== covered) {
+      throw bad(`offsets of "${key}"`, `to start at ${covered}, where the tensor before ends`, `${begin}`);
+    }
+    covered = end;
+  }
+  if (covered !== dataBytes) throw bad("data", `${covered} bytes, as the header says`, `${dataBytes}`);
+  return { tensors, metadata: metadata.data };
+}
+
+/**
+ * Throws where an object of JSON text has a key twice, of which JSON.parse would take the last and other readers the first, or
+ * where lists and objects lie deeper than a header needs. What is no JSON is left to JSON.parse.
+ */
+function checkKeys(json: string): void {
+  const keys: Set<string>[] = []; // of the open objects; of lists none
+  for (let at = 0; at < json.length; at++) {
+    const character = json[at]!;
+    if (character === "}" || character === "]") keys.pop();
+    if (character === "{" || character === "[") {
+      keys.push(new Set());
+      if (keys.length > mostDepth) throw expected("safetensors header", `at most ${mostDepth} levels`, "more", "TOKEN_FILE");
+    }
+    if (character !== '"') continue;
+    const start = at;
+    for (at++; at < json.length && json[at] !== '"'; at++) if (json[at] === "\\") at++;
+    const text = json.slice(start, at + 1);
+    for (; /\s/.test(json[at + 1] ?? ""); at++);
+    if (json[at + 1] !== ":") continue;
+    const key: string = JSON.parse(text);
+    if (keys.at(-1)?.has(key)) throw expected("safetensors header", "each key once", key, "TOKEN_FILE");
+    keys.at(-1)?.add(key);
+  }
+}
+
+function explain({ issues: [first] }: z.ZodError): string {
+  return `${first?.path.join(".") || "it"}: ${first?.message}`;
+}

@@ -1,0 +1,118 @@
+/**
+ * Where tokens came from: what travels with them, and its windows as text and back. Nothing here knows of a form of file;
+ * whether an origin and tensors fit is checked in checktokens.ts.
+ */
+import { expected } from "../errors.ts";
+
+/** Where tokens came from: enough to decode them to the picture's own size with the model found again. */
+export interface Origin {
+  /** Name of the model, such as "Cosmos-Tokenizer-DI8x8" or "nano-DI8x8". */
+  readonly model: string;
+  /**
+   * What finds the model again: an embedded name, or the absolute path that it was opened from. Token files keep a path only
+   * when asked to; of others it is the model's name.
+   */
+  readonly source: string;
+  /** Arithmetic that made the tokens; absent in files of older versions. */
+  readonly precision?: "f32" | "bf16";
+  /** Hash of the model's tensors, 64 hexadecimal digits, as `info.sha256` of an open model; absent in files of older versions. */
+  readonly sha256?: string;
+  /** Pixels of one token, each way. */
+  readonly spatialFactor: number;
+  /** FSQ levels, level 0 least significant; empty for a continuous model. */
+  readonly levels: readonly number[];
+  /** The picture before padding, and where it lies in the padded one. All in pixels. */
+  readonly height: number;
+  readonly width: number;
+  readonly top: number;
+  readonly left: number;
+  /** Of tokens of a video: their frames. */
+  readonly video?: VideoOrigin;
+  /** Version of ctok that made them. */
+  readonly version: string;
+}
+
+/**
+ * The frames behind the tokens of a video. Frame i is shown at `times[i]`, or where there are no times at start + i / fps
+ * seconds on the source's clock, whose zero is the earliest start of any of its streams.
+ */
+export interface VideoOrigin {
+  /** Frames of one token after the first frame. */
+  readonly temporalFactor: number;
+  /** Real frames, without padding. */
+  readonly frames: number;
+  /** Frames a second as a fraction such as "30000/1001", where known; the average where `times` is there. */
+  readonly fps?: string;
+  /** When the first frame is shown, in seconds; absent: 0, or in `times`. */
+  readonly start?: number;
+  /** When each real frame is shown, in seconds: only where the rate varies. */
+  readonly times?: readonly number[];
+  /** Width to height of one pixel, such as "16:11"; absent: square. */
+  readonly sampleAspect?: string;
+  /** Windows that do not see each other, in order; absent when the tokens are one seamless sequence. */
+  readonly windows?: readonly VideoWindow[];
+}
+
+/** One window: how many token frames it has, the real frames in it, and how many padding frames lie before them. */
+export interface VideoWindow {
+  readonly tokens: number;
+  readonly frames: number;
+  readonly before: number;
+}
+
+/** FFmpeg's numbers have 31 bits. */
+const mostTerm = 2 ** 31 - 1;
+
+function isRatio(text: unknown, pattern: RegExp): boolean {
+  const terms = typeof text === "string" ? pattern.exec(text)?.slice(1) : undefined;
+  return terms !== undefined && terms.every((term) => term === undefined || Number(term) <= mostTerm);
+}
+
+/** Whether a text is a rate: a whole number or a fraction of two, each from 1 to 2^31 - 1. */
+export function isFraction(text: unknown): boolean {
+  return isRatio(text, /^([1-9]\d{0,9})(?:\/([1-9]\d{0,9}))?$/);
+}
+
+/** Whether a text is a ratio of width to height: two whole numbers from 1 to 2^31 - 1. */
+export function isAspect(text: unknown): boolean {
+  return isRatio(text, /^([1-9]\d{0,9}):([1-9]\d{0,9})$/);
+}
+
+/**
+ * Windows as text: "tokens/frames/before" for each, and for one that comes n times in a row "tokens/frames/before*n", so that
+ * the windows of any video are a few bytes: "5/17/0*61680 3/8/0".
+ */
+export function tellWindows(windows: readonly VideoWindow[]): string {
+  const runs: { window: VideoWindow; count: number }[] = [];
+  for (const window of windows) {
+    const last = runs.at(-1), { tokens, frames, before } = window;
+    const isLast = last?.window.tokens === tokens && last.window.frames === frames && last.window.before === before;
+    if (isLast) last.count++;
+    else runs.push({ window, count: 1 });
+  }
+  return runs.map(({ window: { tokens, frames, before }, count }) => {
+    return `${tokens}/${frames}/${before}${count === 1 ? "" : `*${count}`}`;
+  }).join(" ");
+}
+
+/** Windows of that text. Throws TOKEN_FILE where it is none, and where they have more than `gridFrames` token frames. */
+export function parseWindows(text: string, gridFrames: number): VideoWindow[] {
+  let total = 0;
+  const runs = text.split(" ").map((run) => {
+    const terms = /^(\d{1,10})\/(\d{1,10})\/(\d{1,10})(?:\*([1-9]\d{0,9}))?$/.exec(run);
+    if (!terms) throw expected("windows", '"tokens/frames/before" for each window', run, "TOKEN_FILE");
+    const [tokens = 0, frames = 0, before = 0, count = 1] = terms.slice(1).map((n) => n === undefined ? 1 : Number(n));
+    if (tokens === 0) throw expected("windows", "token frames in each", run, "TOKEN_FILE");
+    total += tokens * count;
+    return { count, window: Object.freeze({ tokens, frames, before }) };
+  });
+  if (total > gridFrames) {
+    throw expected("windows", `${gridFrames} token frames in all, as the tensor has`, total, "TOKEN_FILE");
+  }
+  return runs.flatMap(({ count, window }) => new Array<VideoWindow>(count).fill(window));
+}
+
+/** The source that leaves this machine: no path, unless asked for. */
+export function sourceOf({ source, model }: Origin, storePath: boolean): string {
+  return source.includes("/") && !storePath ? model : source;
+}

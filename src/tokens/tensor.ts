@@ -1,0 +1,273 @@
+/**
+ * What an encoder returns, and the plain forms in which it travels: structuredClone, JSON. Layouts (B batch, t h w token grid,
+ * d FSQ channels; T and t for videos): indices int32 [B, (t,) h, w]; codes float32 [B, d, (t,) h, w]; latent float32 [B, C,
+ * (t,) h, w]; pixels uint8 [B, (T,) H, W, 3] or float32 [B, 3, (T,) H, W] in [-1, 1]. Nothing here calls native code. What
+ * dense.ts and origin.ts have is given on, so that users of tensors look here alone.
+ */
+import { type Arrays, checkTensor, type DType, inspect, Tensor, type TensorLike, type TokenKind } from "./dense.ts";
+import { expected, messageOf, nameOf, printable, TokenizerError } from "../errors.ts";
+import { checkIndices, codebookSize, codesFromIndices, indicesFromCodes } from "./fsq.ts";
+import { checkTokens } from "./checktokens.ts";
+import { type Origin, sourceOf } from "./origin.ts";
+import { floatsOf, indicesOf, type StoredTensor, storedTensor } from "./stored.ts";
+
+export {
+  type Arrays,
+  checkTensor,
+  concatAxis,
+  type DType,
+  elementsOf,
+  sliceAxis,
+  Tensor,
+  type TensorLike,
+  type TokenKind,
+  viewAs,
+} from "./dense.ts";
+export type { Origin, VideoOrigin, VideoWindow } from "./origin.ts";
+
+/** A tensor whose memory can be transferred. */
+export interface TransferableTensor {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  readonly data: Arrays[DType] & { readonly buffer: ArrayBuffer };
+}
+
+/** Tokens as plain objects and typed arrays: what structuredClone and postMessage carry. */
+export interface TransferableTokens {
+  readonly origin: Origin;
+  /** `indices` uint16 (int32 above 65,536 codes) or `latent` float32, and `preQuant` float32 where present. */
+  readonly tensors: { readonly [K in TokenKind]?: TransferableTensor };
+  /** Of a TokenPart. */
+  readonly firstFrame?: number;
+  readonly numFrames?: number;
+}
+
+/** Tokens as JSON.stringify writes them. */
+export interface TokensJSON {
+  readonly format: typeof formatName;
+  readonly origin: Origin;
+  /** As in a token file; `data` is base64 of the little-endian bytes. */
+  readonly tensors: {
+    readonly [K in TokenKind]?: { readonly dtype: DType; readonly shape: readonly number[]; readonly data: string };
+  };
+  readonly firstFrame?: number;
+  readonly numFrames?: number;
+}
+
+/** What encode returns. A property that the model does not have throws UNSUPPORTED and says which it has. */
+export class Tokens {
+  readonly origin: Origin;
+  readonly #parts: { [K in TokenKind]?: Tensor };
+
+  constructor(origin: Origin, parts: { [K in TokenKind]?: Tensor }) {
+    if (typeof origin !== "object" || origin === null) throw expected("origin", "where the tokens came from", origin);
+    this.origin = origin;
+    this.#parts = { ...parts };
+  }
+
+  /** int32 [B, (t,) h, w], 0 .. codebook size - 1. Discrete models. */
+  get indices(): Tensor<"int32"> {
+    return this.#get("indices") as Tensor<"int32">;
+  }
+  /**
+   * float32 [B, d, (t,) h, w], the quantised values in [-1, 1]. Discrete models. Made of the indices when first asked for, where
+   * the tokens came from a file or another place that has indices alone: 2 d times their bytes there.
+   */
+  get codes(): Tensor<"float32"> {
+    if (this.#parts.indices && !this.#parts.codes) {
+      const { shape, data } = codesFromIndices(this.indices, this.origin.levels);
+      this.#parts.codes = new Tensor("float32", shape, data, { kind: "codes", origin: this.origin });
+    }
+    return this.#get("codes") as Tensor<"float32">;
+  }
+  /** float32 [B, C, (t,) h, w]. Continuous models. */
+  get latent(): Tensor<"float32"> {
+    return this.#get("latent") as Tensor<"float32">;
+  }
+  /** float32 [B, d, (t,) h, w], the vector before FSQ; only when encode was asked with `preQuant: true`. */
+  get preQuant(): Tensor<"float32"> {
+    return this.#get("preQuant") as Tensor<"float32">;
+  }
+  get isDiscrete(): boolean {
+    return this.origin.levels.length > 0;
+  }
+  /** The names of what is here: the codes wherever the indices are. */
+  get parts(): TokenKind[] {
+    const { indices, codes, latent, preQuant } = this.#parts;
+    return kinds.filter((kind) => ({ indices, codes: codes ?? indices, latent, preQuant })[kind] !== undefined);
+  }
+  /** What decode takes: indices (or codes) of a discrete model, the latent of a continuous one. */
+  get main(): Tensor {
+    return this.#parts.indices ?? this.#parts.codes ?? this.latent;
+  }
+
+  /**
+   * Plain objects and typed arrays for postMessage and structuredClone, which lose what a class has; Tokens.fromTransferable
+   * makes tokens of it again. Its memory is its own, so its buffers may be transferred: `postMessage(message,
+   * Object.values(message.tensors).map((t) => t.data.buffer))`. Codes are left out, as the indices give them.
+   */
+  toTransferable(): TransferableTokens {
+    const tensors = Object.entries(storedParts(this, isContinued(this))).map(([kind, { dtype, shape, data }]) => {
+      return [kind, { dtype, shape: [...shape], data: data.slice() }];
+    });
+    return { origin: { ...this.origin }, tensors: Object.fromEntries(tensors) };
+  }
+
+  /** Tokens of what toTransferable gave, in memory of their own. Throws ARGUMENT, SHAPE or VALUE for anything else. */
+  static fromTransferable(value: TransferableTokens): Tokens {
+    const { origin, tensors, part } = recordOf("value", value, "ARGUMENT");
+    for (const [kind, tensor] of Object.entries(tensors)) checkTensor(`tensors.${kind}`, tensor as TensorLike);
+    return finish(tokensOf(origin, tensors as Stored, "SHAPE", part));
+  }
+
+  /** What JSON.stringify writes: the origin, without the path of the model, and the tensors in base64. See Tokens.fromJSON. */
+  toJSON(): TokensJSON {
+    const tensors = Object.entries(storedParts(this, isContinued(this))).map(([kind, { dtype, shape, data }]) => {
+      return [kind, { dtype, shape, data: new Uint8Array(data.buffer, data.byteOffset, data.byteLength).toBase64() }];
+    });
+    const origin = { ...this.origin, source: sourceOf(this.origin, false) };
+    return { format: formatName, origin, tensors: Object.fromEntries(tensors) };
+  }
+
+  /** Tokens of what JSON.parse gives of that text. Throws TOKEN_FILE for anything else. */
+  static fromJSON(value: unknown): Tokens {
+    try {
+      const { format, origin, tensors, part } = recordOf("value", value, "TOKEN_FILE");
+      if (format !== formatName) throw expected("format", formatName, format, "TOKEN_FILE");
+      const stored = Object.entries(tensors).map(([kind, tensor]) => {
+        const { dtype, shape, data } = Object(tensor), name = `tensors.${kind}`;
+        return [kind, storedTensor(name, dtype, shape, fromBase64(`${name}.data`, data))];
+      });
+      return finish(tokensOf(origin, Object.fromEntries(stored), "TOKEN_FILE", part));
+    } catch (cause) {
+      throw unreadable("tokens", cause);
+    }
+  }
+
+  /** What console.log prints: the model, the parts and their shapes, and what the tokens are of. */
+  [inspect](): string {
+    const { model, height, width, video } = this.origin;
+    const parts = Object.entries(this.#parts).map(([kind, t]) => `${kind} ${t.dtype} [${t.shape.join(", ")}]`);
+    const frames = video ? `${video.frames} frames of ` : "";
+    return `Tokens { ${printable(model)}: ${parts.join(", ")}; of ${frames}${height} x ${width} pixels }`;
+  }
+
+  #get(kind: TokenKind): Tensor {
+    const part = this.#parts[kind];
+    if (part) return part;
+    const hint = kind === "preQuant" ? "; ask encode for it with { preQuant: true }" : "";
+    throw new TokenizerError(
+      "UNSUPPORTED",
+      `${this.origin.model}: expected one of ${this.parts.join(", ")}, found a request for ${kind}${hint}`,
+    );
+  }
+}
+
+/** Tokens of a part of a video: of `numFrames` real frames from `firstFrame` on. */
+export class TokenPart extends Tokens {
+  readonly firstFrame: number;
+  readonly numFrames: number;
+  constructor(origin: Origin, parts: { [K in TokenKind]?: Tensor }, firstFrame: number, numFrames: number) {
+    super(origin, parts);
+    this.firstFrame = firstFrame;
+    this.numFrames = numFrames;
+  }
+
+  override toTransferable(): TransferableTokens {
+    return { ...super.toTransferable(), firstFrame: this.firstFrame, numFrames: this.numFrames };
+  }
+
+  override toJSON(): TokensJSON {
+    return { ...super.toJSON(), firstFrame: this.firstFrame, numFrames: this.numFrames };
+  }
+}
+
+/** Whether tokens are a part of a seamless sequence that begins behind its start, which nothing can decode alone. */
+export function isContinued(tokens: Tokens): boolean {
+  return tokens instanceof TokenPart && tokens.firstFrame > 0 && tokens.origin.video?.windows === undefined;
+}
+
+// ---------------------------------------------------------------------------------------------- what is stored and sent
+
+/** Of token files and of JSON. */
+export const formatName = "ctok-tokens-1";
+
+/** What is kept of tokens: `indices` or `latent`, perhaps `preQuant`. Codes never: indices and levels give them back exactly. */
+export type Stored = { readonly [K in "indices" | "latent" | "preQuant"]?: StoredTensor };
+
+/** Throws VALUE for an index outside the codebook, SHAPE when the tensors and the origin contradict each other. */
+export function storedParts(tokens: Tokens, continued = false): { [K in keyof Stored]?: TensorLike } {
+  if (!(tokens instanceof Tokens)) throw expected("tokens", "what encode or loadTokens gave", nameOf(tokens));
+  const { origin, parts } = tokens, { levels } = origin;
+  const preQuant = parts.includes("preQuant") && { preQuant: tokens.preQuant };
+  if (!Array.isArray(levels) || levels.length === 0) {
+    const stored = { ...(parts.includes("latent") && { latent: tokens.latent }), ...preQuant };
+    checkTokens(origin, stored, "SHAPE", continued);
+    return stored;
+  }
+  const indices = parts.includes("indices") ? tokens.indices : indicesFromCodes(tokens.codes, levels);
+  checkTokens(origin, { indices, ...preQuant }, "SHAPE", continued);
+  checkIndices("indices", indices, levels);
+  const main: TensorLike = codebookSize(levels) <= 65536
+    ? { dtype: "uint16", shape: indices.shape, data: new Uint16Array(indices.data) }
+    : indices;
+  return { indices: main, ...preQuant };
+}
+
+/** Tokens of what was stored, in new memory, in slices between which the caller may let others work. Throws `code`, and VALUE. */
+export function* tokensOf(
+  origin: Origin,
+  stored: Stored,
+  code: "SHAPE" | "TOKEN_FILE",
+  part?: Pick<TokenPart, "firstFrame" | "numFrames">,
+): Generator<void, Tokens> {
+  checkTokens(origin, stored, code, part && part.firstFrame > 0 && origin.video?.windows === undefined);
+  const parts: { [K in TokenKind]?: Tensor } = {};
+  for (const kind of ["indices", "latent", "preQuant"] as const) {
+    const tensor = stored[kind];
+    if (!tensor) continue;
+    parts[kind] = kind === "indices"
+      ? new Tensor("int32", tensor.shape, yield* indicesOf(kind, tensor, codebookSize(origin.levels)), { kind, origin })
+      : new Tensor("float32", tensor.shape, yield* floatsOf(tensor), { kind, origin });
+  }
+  return part ? new TokenPart(origin, parts, part.firstFrame, part.numFrames) : new Tokens(origin, parts);
+}
+
+/** Runs slices to their end. */
+export function finish<T>(slices: Generator<void, T>): T {
+  for (;;) {
+    const { done, value } = slices.next();
+    if (done) return value;
+  }
+}
+
+/** The TOKEN_FILE failure of reading something that a caller calls `name`. */
+export function unreadable(name: string, cause: unknown): TokenizerError {
+  const detail = cause instanceof TokenizerError ? cause.detail : undefined;
+  return new TokenizerError("TOKEN_FILE", `${name}: ${messageOf(cause)}`, { detail, cause });
+}
+
+const kinds: readonly TokenKind[] = ["indices", "codes", "latent", "preQuant"];
+
+/** The fields of a plain form of tokens: its tensors are of the kinds that are stored, `part` is what a TokenPart has besides. */
+function recordOf(name: string, value: unknown, code: "ARGUMENT" | "TOKEN_FILE") {
+  const { format, origin, tensors, firstFrame, numFrames } = Object(value);
+  const isRecord = (x: unknown): x is Record<string, unknown> => typeof x === "object" && x !== null;
+  if (!isRecord(origin) || !isRecord(tensors)) throw expected(name, "{ origin, tensors }", nameOf(value), code);
+  const unknown = Object.keys(tensors).find((kind) => !["indices", "latent", "preQuant"].includes(kind));
+  if (unknown !== undefined) throw expected("tensors", "indices, latent or preQuant", unknown, code);
+  const own = Object.freeze({ ...origin }) as unknown as Origin;
+  if (firstFrame === undefined) return { format, origin: own, tensors, part: undefined };
+  if (!Number.isSafeInteger(firstFrame) || firstFrame < 0 || numFrames !== own.video?.frames) {
+    throw expected("firstFrame, numFrames", "those of a part of a video", `${firstFrame}, ${numFrames}`, code);
+  }
+  return { format, origin: own, tensors, part: { firstFrame: firstFrame as number, numFrames: numFrames as number } };
+}
+
+function fromBase64(name: string, text: unknown): Uint8Array {
+  try {
+    return Uint8Array.fromBase64(text as string);
+  } catch (cause) {
+    throw new TokenizerError("TOKEN_FILE", `${name}: expected base64, found ${messageOf(cause)}`, { cause });
+  }
+}
