@@ -281,11 +281,14 @@ export const JobInfo = new Struct({
   num_outputs: "u32",
   reserved: "u32",
   run_us: "u64",
+  pad_before: "i64",
+  pad_top: "i64",
+  pad_left: "i64",
   outputs: { struct: Output, count: 4 },
 });
 
 // ---------------------------------------------------------------- the constants of ctok.h that TypeScript uses
-export const ABI_VERSION = 4;
+export const ABI_VERSION = 5;
 export const chunk = { none: 0, first: 1, later: 2 } as const;
 export const task = { encode: 1, decode: 2, autoencode: 3 } as const;
 export const kind = { pixelsU8: 1, pixelsF32: 2, indices: 4, codes: 8, latent: 16, preQuant: 32 } as const;

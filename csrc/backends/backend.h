@@ -42,6 +42,7 @@ typedef struct {
     size_t (*external_workspace_bytes)(const backend *b, size_t external_bytes);  // load, store; quantize, dequantize: of the indices
 
     // Ops. CTOK_OK; CTOK_E_CANCELLED when b->cancel turned true (the output is then undefined); or what `finish` then explains.
+    // codebook: of a quantizer that looks its codes up, one unit vector a row, in the backend's memory; else NULL.
     // No output may overlap an input unless it says so: norm in place; conv with out == residual (not an upsampled one).
     // An external tensor is the host's memory: read when load or dequantize returns, written when the next finish returns.
     ctok_status (*load)(backend *b, float *out, const void *external, void *workspace, const transfer_params *p);
@@ -54,8 +55,8 @@ typedef struct {
     ctok_status (*norm)(backend *b, void *out, const void *in, const float *scale, const float *offset, const norm_params *p);
     ctok_status (*attention)(backend *b, void *out, const void *q, const void *k, const void *v, void *workspace,
                              const attention_params *p);
-    ctok_status (*quantize)(backend *b, int32_t *indices /* or NULL */, float *codes, const float *in, void *workspace, const fsq_params *p);
-    ctok_status (*dequantize)(backend *b, float *codes, const int32_t *indices /* in range */, void *workspace, const fsq_params *p);
+    ctok_status (*quantize)(backend *b, int32_t *indices /* or NULL */, float *codes, const float *in, const float *codebook, void *workspace, const quantizer_params *p);
+    ctok_status (*dequantize)(backend *b, float *codes, const int32_t *indices /* in range */, const float *codebook, void *workspace, const quantizer_params *p);
 } backend_ops;
 
 // One part of a loop. thread: 0 .. num_threads - 1.

@@ -93,13 +93,21 @@ typedef struct {
     ctok_dtype dtype;     // of q, k, v and out
 } attention_params;
 
-// FSQ. in: [N,T,H,W,d]. bounded = tanh(z + shift) * half_width - offset; digit = rint(bounded) (ties to even);
-// code = digit / (level / 2); index = sum((digit + level / 2) * basis). All in float32; see network/quantizer.h for the tables.
+// How vectors become codes. in and codes: [N,T,H,W,d], indices: one a position.
+//   FSQ     finite scalar quantisation: bounded = tanh(z + shift) * half_width - offset; digit = rint(bounded) (ties to even);
+//           code = digit / (level / 2); index = sum((digit + level / 2) * basis). All in float32; network/quantizer.h has the tables.
+//   LOOKUP  the nearest of `size` unit vectors e, [size, d] float32 rows (quantizer_normalise): u = z / max(|z|, 1e-12), index = the first k of the
+//           least |u - e_k|^2, code = e_index. Ref: Codebook in reference/llamagen_reference.py.
+//   SIGN    code = z > 0 ? 1 : -1; bit c of the index is set where that is 1. Ref: reference/FAMILIES.md.
+// Limit: backends compute FSQ so far; of others they answer CTOK_E_INTERNAL.
+typedef enum { QUANTIZER_NONE, QUANTIZER_FSQ, QUANTIZER_LOOKUP, QUANTIZER_SIGN } quantizer_kind;
 typedef struct {
-    ctok_shape shape;     // c = number of levels
-    int32_t levels[8];
+    ctok_shape shape;     // c = d, the channels of a code
+    quantizer_kind kind;
+    int32_t size;         // number of codes
+    int32_t levels[8];    // of FSQ, like the rest
     int32_t basis[8];
     float shift[8], half_width[8], offset[8];
-} fsq_params;
+} quantizer_params;
 
 #endif

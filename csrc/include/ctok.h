@@ -30,7 +30,7 @@ extern "C" {
 #endif
 
 #define CTOK_API __attribute__((visibility("default")))
-#define CTOK_ABI_VERSION 4u
+#define CTOK_ABI_VERSION 5u
 
 /* ---------------------------------------------------------------- status: pinned numbers, grouped by who can mend it */
 typedef int32_t ctok_status;
@@ -320,6 +320,7 @@ typedef struct {
     uint32_t num_outputs;  /* once ended well */
     uint32_t reserved;
     uint64_t run_us;       /* time on the engine's thread, microseconds, once ended */
+    int64_t pad_before, pad_top, pad_left; /* of a request, once ended well: as in ctok_plan */
     ctok_output outputs[4];
 } ctok_job_info;
 

@@ -220,9 +220,9 @@ static int32_t unhaar(builder *b, int32_t x) {
     return node->output;
 }
 
-static fsq_params fsq_of(const variant *v, ctok_shape shape) {
-    fsq_params p = {.shape = shape};
-    fsq_tables(&p, v->fsq_levels, (int32_t)v->num_fsq_levels);
+static quantizer_params fsq_of(const variant *v, ctok_shape shape) {
+    quantizer_params p = {.shape = shape};
+    quantizer_set_levels(&p, v->fsq_levels, (int32_t)v->num_fsq_levels);
     return p;
 }
 
@@ -234,7 +234,7 @@ int32_t network_load_latent(graph *g, const variant *v, int64_t frames, int64_t 
 int32_t network_load_indices(graph *g, const variant *v, int64_t frames, int64_t height, int64_t width) {
     ctok_shape shape = {1, frames, height, width, v->latent_channels};
     graph_node *node = graph_add_node(g, OP_DEQUANTIZE, GRAPH_NONE, graph_add_value(g, shape, CTOK_F32));
-    node->fsq = fsq_of(v, shape);
+    node->quantizer = fsq_of(v, shape);
     return node->output;
 }
 
@@ -264,7 +264,7 @@ int32_t network_encode(graph *g, const variant *v, network_frame frame, external
     ctok_shape shape = shape_of(b, x);
     graph_node *node = graph_add_node(g, OP_QUANTIZE, x, graph_add_value(g, shape, CTOK_F32));
     node->external = outputs.indices;
-    node->fsq = fsq_of(v, shape);
+    node->quantizer = fsq_of(v, shape);
     int32_t codes = node->output;
     store_latent(b, codes, outputs.codes);
     return codes;

@@ -35,7 +35,7 @@ typedef struct {
         pool_params pool;
         norm_params norm;
         attention_params attention;
-        fsq_params fsq;
+        quantizer_params quantizer;
     };
 } graph_node;
 

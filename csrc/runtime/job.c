@@ -189,6 +189,8 @@ void job_query(job *j, ctok_job_info *info) {
     info->num_steps = atomic_load(&j->base.num_steps);
     if (info->state == CTOK_JOB_ENDED && info->status == CTOK_OK) {
         info->model = j->opened_model;
+        const network_frame *f = &j->program.frame;
+        info->pad_before = f->before, info->pad_top = f->top, info->pad_left = f->left;
         info->num_outputs = (uint32_t)j->program.num_outputs;
         memcpy(info->outputs, j->program.outputs, sizeof info->outputs);
     }

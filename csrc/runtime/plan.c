@@ -14,8 +14,8 @@ static size_t external_bytes(const graph_node *node) {
     const transfer_params *t = &node->transfer;
     switch (node->kind) {
         case OP_LOAD: case OP_STORE: return (size_t)(t->shape.n * t->frames * t->height * t->width * t->shape.c) * (t->format == EXTERNAL_PIXELS_U8 ? 1 : sizeof(float));
-        case OP_QUANTIZE: return node->external == GRAPH_NONE ? 0 : (size_t)shape_positions(node->fsq.shape) * sizeof(int32_t);
-        case OP_DEQUANTIZE: return (size_t)shape_positions(node->fsq.shape) * sizeof(int32_t);
+        case OP_QUANTIZE: return node->external == GRAPH_NONE ? 0 : (size_t)shape_positions(node->quantizer.shape) * sizeof(int32_t);
+        case OP_DEQUANTIZE: return (size_t)shape_positions(node->quantizer.shape) * sizeof(int32_t);
         default: return 0;
     }
 }

@@ -289,8 +289,8 @@ static ctok_status run_node(const execution *e, int32_t n) {
         case OP_ATTENTION:
             if (node->attention.is_temporal) return run_temporal_attention(e, node, workspace);
             return ops->attention(b, out, in, value(e, node->inputs[1]), value(e, node->inputs[2]), workspace, &node->attention);
-        case OP_QUANTIZE: return ops->quantize(b, external, out, in, workspace, &node->fsq);
-        case OP_DEQUANTIZE: return ops->dequantize(b, out, (const int32_t *)e->input, workspace, &node->fsq);
+        case OP_QUANTIZE: return ops->quantize(b, external, out, in, NULL, workspace, &node->quantizer);
+        case OP_DEQUANTIZE: return ops->dequantize(b, out, (const int32_t *)e->input, NULL, workspace, &node->quantizer);
     }
     return CTOK_E_INTERNAL;
 }

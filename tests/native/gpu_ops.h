@@ -293,7 +293,7 @@ static inline void test_gpu_transfer(gpu_tests *t) {
 static inline void test_gpu_fsq(gpu_tests *t) {
     backend *b = t->gpu, *r = t->reference;
     for (int s = 0; s < NUM_SHAPES(fsq_shapes); s++) {
-        fsq_params p = fsq_params_of(fsq_shapes[s]);
+        quantizer_params p = fsq_params_of(fsq_shapes[s]);
         int64_t d = p.shape.c, positions = shape_positions(p.shape), count = positions * d;
         random_seed((uint64_t)s + 600);
         float *z_values = new_random(count, 3, 0), *want = new_floats(count), *want_codes = new_floats(count);
@@ -302,15 +302,15 @@ static inline void test_gpu_fsq(gpu_tests *t) {
         int32_t *indices = new_bytes(index_bytes), *want_indices = new_bytes(index_bytes);
         void *z = put(b, z_values, count, CTOK_F32), *codes = b->alloc(b, (size_t)count * 4), *again = b->alloc(b, (size_t)count * 4);
         void *workspace = b->alloc(b, b->ops->external_workspace_bytes(b, index_bytes));
-        ctok_status status = b->ops->quantize(b, indices, codes, z, workspace, &p);
+        ctok_status status = b->ops->quantize(b, indices, codes, z, NULL, workspace, &p);
         if (status == CTOK_OK) status = b->finish(b, NULL);
         float *got = get(b, &status, codes, count, CTOK_F32);
-        r->ops->quantize(r, want_indices, want, z_values, NULL, &p);
-        if (status == CTOK_OK) status = b->ops->quantize(b, NULL, again, z, workspace, &p);
+        r->ops->quantize(r, want_indices, want, z_values, NULL, NULL, &p);
+        if (status == CTOK_OK) status = b->ops->quantize(b, NULL, again, z, NULL, workspace, &p);
         float *got_alone = get(b, &status, again, count, CTOK_F32);
-        if (status == CTOK_OK) status = b->ops->dequantize(b, again, want_indices, workspace, &p);
+        if (status == CTOK_OK) status = b->ops->dequantize(b, again, want_indices, NULL, workspace, &p);
         float *got_codes = get(b, &status, again, count, CTOK_F32);
-        r->ops->dequantize(r, want_codes, want_indices, NULL, &p);
+        r->ops->dequantize(r, want_codes, want_indices, NULL, NULL, &p);
         int64_t wrong = 0, first_nan = count > 3 ? 1 : 0;  // a NaN's bits are not compared
         for (int64_t i = first_nan; i < count; i++) wrong += !(got[i] == want[i]) + !(got_alone[i] == want[i]) + !(got_codes[i] == want_codes[i]);
         report(status == CTOK_OK && wrong == 0 && (!first_nan || isnan(got[0])) && memcmp(indices, want_indices, index_bytes) == 0,

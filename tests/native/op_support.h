@@ -179,9 +179,9 @@ static shape_name conv_time_name(conv_time_shape s) {
 
 static norm_params norm_params_of(norm_shape s) { return (norm_params){{s.n, 1, s.h, s.w, s.c}, s.groups, 1e-6f, s.has_silu, CTOK_F32}; }
 
-static fsq_params fsq_params_of(fsq_shape s) {
-    fsq_params p = {.shape = {s.n, 1, s.h, s.w, s.num_levels}};
-    fsq_tables(&p, s.levels, s.num_levels);
+static quantizer_params fsq_params_of(fsq_shape s) {
+    quantizer_params p = {.shape = {s.n, 1, s.h, s.w, s.num_levels}};
+    quantizer_set_levels(&p, s.levels, s.num_levels);
     return p;
 }
 

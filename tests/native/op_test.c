@@ -251,7 +251,7 @@ static void test_transfer(backend *b) {
 }
 
 static void test_fsq(backend *b) {
-    fsq_params p = fsq_params_of(fsq_shapes[1]);
+    quantizer_params p = fsq_params_of(fsq_shapes[1]);
     // (8 - 1) * 1.001 / 2, atanh(0.5 / 3.5035), (5 - 1) * 1.001 / 2.
     report(fabsf(p.half_width[0] - 3.5035f) <= 3e-7f && fabsf(p.shift[0] - 0.143695f) <= 1e-6f && p.offset[0] == 0.5f &&
                p.half_width[5] == 2.002f && p.shift[5] == 0 && p.offset[5] == 0 && p.basis[5] == 12800,
@@ -264,7 +264,7 @@ static void test_fsq(backend *b) {
         float *codes = new_floats(positions * d), *again = new_floats(positions * d), *z = new_floats(positions * d);
         int64_t step = codebook > positions ? codebook / positions : 1;
         for (int64_t i = 0; i < positions; i++) indices[i] = (int32_t)(i * step % codebook);
-        b->ops->dequantize(b, codes, indices, NULL, &p);
+        b->ops->dequantize(b, codes, indices, NULL, NULL, &p);
         for (int64_t i = 0; i < positions * d; i++) {  // the z that the code stands for; past the ends of tanh, a large one
             int64_t c = i % d;
             double t = ((double)codes[i] * (p.levels[c] / 2) + p.offset[c]) / p.half_width[c];
@@ -272,7 +272,7 @@ static void test_fsq(backend *b) {
             int32_t digit = indices[i / d] / p.basis[c] % p.levels[c];
             if (p.levels[c] > 1000) z[i] = digit < p.levels[c] / 2 ? -20.0f : 20.0f;
         }
-        b->ops->quantize(b, got, again, z, NULL, &p);
+        b->ops->quantize(b, got, again, z, NULL, NULL, &p);
         for (int64_t i = 0; i < positions; i++) {
             int32_t want = 0;
             for (int64_t c = 0; c < d; c++) {
@@ -289,17 +289,17 @@ static void test_fsq(backend *b) {
     }
 
     // tanh(z) = 0.5 exactly, times 1, 3, 5: a tie each time, which goes to the even digit.
-    fsq_params tie = {.shape = {1, 1, 1, 1, 3}, .levels = {9, 9, 9}, .basis = {1, 9, 81}, .half_width = {1, 3, 5}};
+    quantizer_params tie = {.shape = {1, 1, 1, 1, 3}, .kind = QUANTIZER_FSQ, .size = 729, .levels = {9, 9, 9}, .basis = {1, 9, 81}, .half_width = {1, 3, 5}};
     float half = 0.5493f, codes[3];
     while ((float)tanh((double)half) < 0.5f) half = nextafterf(half, 1);
     const float z[] = {half, half, -half};
-    b->ops->quantize(b, NULL, codes, z, NULL, &tie);
+    b->ops->quantize(b, NULL, codes, z, NULL, NULL, &tie);
     report((float)tanh((double)half) == 0.5f && codes[0] == 0 && codes[1] == 0.5f && codes[2] == -0.5f,
            "fsq ties go to even: 0.5 1.5 -2.5 are %g %g %g", codes[0] * 4, codes[1] * 4, codes[2] * 4);
 
     int32_t index = -1;
     const float special[] = {NAN, INFINITY, -INFINITY};
-    b->ops->quantize(b, &index, codes, special, NULL, &tie);
+    b->ops->quantize(b, &index, codes, special, NULL, NULL, &tie);
     report(isnan(codes[0]) && codes[1] == 0.75f && codes[2] == -1 && index == (3 + 4) * 9, "fsq of NaN, inf, -inf: %g %g %g, index %d",
            codes[0], codes[1], codes[2], index);
 }
@@ -633,8 +633,8 @@ static void test_cancel(backend *b) {
     haar_params haar = {s, {1, 1, 1, 1, 12}, 2, 1, true}, unhaar = {{1, 1, 1, 1, 12}, s, 2, 1, true};
     pool_params pool = {s, {1, 1, 1, 1, 3}, false, true, CTOK_F32};
     transfer_params transfer = {EXTERNAL_PIXELS_U8, s, 1, 2, 2, 0, 0, 0};
-    fsq_params fsq = {.shape = s};
-    fsq_tables(&fsq, (const uint32_t[]){8, 8, 8}, 3);
+    quantizer_params fsq = {.shape = s};
+    quantizer_set_levels(&fsq, (const uint32_t[]){8, 8, 8}, 3);
     float weight[81] = {0};
     ctok_shape wide = {1, 1, 20, 24, 64};  // by Winograd: two loops
     conv_params conv_wide = conv_of(wide, wide, 3, 1, 1, 1);
@@ -651,8 +651,8 @@ static void test_cancel(backend *b) {
                       (b->ops->unhaar(b, more, values, &unhaar) == CTOK_E_CANCELLED) +
                       (b->ops->load(b, more, bytes, NULL, &transfer) == CTOK_E_CANCELLED) +
                       (b->ops->store(b, bytes, values, NULL, &transfer) == CTOK_E_CANCELLED) +
-                      (b->ops->quantize(b, indices, more, values, NULL, &fsq) == CTOK_E_CANCELLED) +
-                      (b->ops->dequantize(b, more, indices, NULL, &fsq) == CTOK_E_CANCELLED);
+                      (b->ops->quantize(b, indices, more, values, NULL, NULL, &fsq) == CTOK_E_CANCELLED) +
+                      (b->ops->dequantize(b, more, indices, NULL, NULL, &fsq) == CTOK_E_CANCELLED);
     cancel = false;
     bool runs_again = run_conv(b, more, values, NULL, weight, weight, &conv) == CTOK_OK;
     b->cancel = NULL;

@@ -11,7 +11,7 @@ ctok_status ref_store(backend *b, void *external, const float *in, void *workspa
 ctok_status ref_haar(backend *b, float *out, const float *in, const haar_params *p);
 ctok_status ref_unhaar(backend *b, float *out, const float *in, const haar_params *p);
 ctok_status ref_pool(backend *b, void *out, const void *in, const pool_params *p);
-ctok_status ref_quantize(backend *b, int32_t *indices, float *codes, const float *in, void *workspace, const fsq_params *p);
-ctok_status ref_dequantize(backend *b, float *codes, const int32_t *indices, void *workspace, const fsq_params *p);
+ctok_status ref_quantize(backend *b, int32_t *indices, float *codes, const float *in, const float *codebook, void *workspace, const quantizer_params *p);
+ctok_status ref_dequantize(backend *b, float *codes, const int32_t *indices, const float *codebook, void *workspace, const quantizer_params *p);
 
 #endif

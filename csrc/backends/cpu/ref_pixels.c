@@ -264,7 +264,7 @@ enum { FSQ_POSITIONS = 1024 };
 static void quantize_block(void *context, int64_t task, int32_t thread) {
     (void)thread;
     const pixel_call *call = context;
-    const fsq_params *p = call->params;
+    const quantizer_params *p = call->params;
     int64_t d = p->shape.c, end = shape_positions(p->shape);
     if (end > (task + 1) * FSQ_POSITIONS) end = (task + 1) * FSQ_POSITIONS;
     for (int64_t i = task * FSQ_POSITIONS; i < end; i++) {
@@ -289,7 +289,7 @@ static void quantize_block(void *context, int64_t task, int32_t thread) {
 static void dequantize_block(void *context, int64_t task, int32_t thread) {
     (void)thread;
     const pixel_call *call = context;
-    const fsq_params *p = call->params;
+    const quantizer_params *p = call->params;
     int64_t d = p->shape.c, end = shape_positions(p->shape);
     if (end > (task + 1) * FSQ_POSITIONS) end = (task + 1) * FSQ_POSITIONS;
     for (int64_t i = task * FSQ_POSITIONS; i < end; i++)
@@ -299,16 +299,18 @@ static void dequantize_block(void *context, int64_t task, int32_t thread) {
         }
 }
 
-static int64_t fsq_blocks(const fsq_params *p) { return (shape_positions(p->shape) + FSQ_POSITIONS - 1) / FSQ_POSITIONS; }
+static int64_t fsq_blocks(const quantizer_params *p) { return (shape_positions(p->shape) + FSQ_POSITIONS - 1) / FSQ_POSITIONS; }
 
-ctok_status ref_quantize(backend *b, int32_t *indices, float *codes, const float *in, void *workspace, const fsq_params *p) {
-    (void)workspace;
+ctok_status ref_quantize(backend *b, int32_t *indices, float *codes, const float *in, const float *codebook, void *workspace, const quantizer_params *p) {
+    (void)workspace, (void)codebook;
+    if (p->kind != QUANTIZER_FSQ) return CTOK_E_INTERNAL;
     pixel_call call = {.out = codes, .in = in, .indices = indices, .params = p};
     return cpu_run(b, fsq_blocks(p), quantize_block, &call);
 }
 
-ctok_status ref_dequantize(backend *b, float *codes, const int32_t *indices, void *workspace, const fsq_params *p) {
-    (void)workspace;
+ctok_status ref_dequantize(backend *b, float *codes, const int32_t *indices, const float *codebook, void *workspace, const quantizer_params *p) {
+    (void)workspace, (void)codebook;
+    if (p->kind != QUANTIZER_FSQ) return CTOK_E_INTERNAL;
     pixel_call call = {.out = codes, .in = indices, .params = p};
     return cpu_run(b, fsq_blocks(p), dequantize_block, &call);
 }

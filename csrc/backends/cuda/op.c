@@ -68,8 +68,9 @@ int op_start(const op *ops, int32_t *i, int32_t end, int32_t num_ops, const op_d
             return smxx_norm(out, a[1], a[2], a[3], d->norm_workspace, parts, &o->norm, d->stream);
         }
         case CUDA_ATTENTION: return start_attention(o, d);
-        default: return smxx_quantize(out, (void *)a[1], a[2], &o->fsq, d->stream);
+        case CUDA_QUANTIZE: return smxx_quantize(out, (void *)a[1], a[2], &o->quantizer, d->stream);
     }
+    return 1;  // cudaErrorInvalidValue
 }
 
 // Field by field, as the bytes between fields are nobody's; at once where there are none.
@@ -87,10 +88,11 @@ bool op_is_same(const op *a, const op *b) {
         case CUDA_ATTENTION:
             return memcmp(&a->attention.shape, &b->attention.shape, sizeof(ctok_shape)) == 0 && a->attention.is_temporal == b->attention.is_temporal &&
                    a->attention.num_past == b->attention.num_past && a->attention.window == b->attention.window && a->attention.dtype == b->attention.dtype;
-        default:
-            _Static_assert(sizeof(fsq_params) == sizeof(ctok_shape) + 40 * sizeof(int32_t), "no gaps");
-            return memcmp(&a->fsq, &b->fsq, sizeof a->fsq) == 0;
+        case CUDA_QUANTIZE:
+            _Static_assert(sizeof(quantizer_params) == sizeof(ctok_shape) + 42 * sizeof(int32_t), "no gaps");
+            return memcmp(&a->quantizer, &b->quantizer, sizeof a->quantizer) == 0;
     }
+    return false;
 }
 
 int64_t op_products(const op *o) {

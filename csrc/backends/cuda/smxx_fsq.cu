@@ -6,7 +6,7 @@
 
 enum { THREADS = 128 };
 
-__global__ void quantize_positions(int32_t *indices, float *codes, const float *in, int64_t positions, fsq_params p) {
+__global__ void quantize_positions(int32_t *indices, float *codes, const float *in, int64_t positions, quantizer_params p) {
     int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     if (at >= positions) return;
     int32_t d = (int32_t)p.shape.c, index = 0;
@@ -23,7 +23,7 @@ __global__ void quantize_positions(int32_t *indices, float *codes, const float *
     if (indices) indices[at] = index;
 }
 
-__global__ void dequantize_positions(float *codes, const int32_t *indices, int64_t positions, fsq_params p) {
+__global__ void dequantize_positions(float *codes, const int32_t *indices, int64_t positions, quantizer_params p) {
     int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     if (at >= positions) return;
     int32_t d = (int32_t)p.shape.c;
@@ -35,12 +35,12 @@ __global__ void dequantize_positions(float *codes, const int32_t *indices, int64
 
 static dim3 blocks_of(int64_t positions) { return dim3((unsigned)((positions + THREADS - 1) / THREADS)); }
 
-extern "C" int smxx_quantize(int32_t *indices, float *codes, const float *in, const fsq_params *p, cudaStream_t stream) {
+extern "C" int smxx_quantize(int32_t *indices, float *codes, const float *in, const quantizer_params *p, cudaStream_t stream) {
     int64_t positions = shape_positions(p->shape);
     return LAUNCH(quantize_positions, blocks_of(positions), dim3(THREADS), 0, stream, indices, codes, in, positions, *p);
 }
 
-extern "C" int smxx_dequantize(float *codes, const int32_t *indices, const fsq_params *p, cudaStream_t stream) {
+extern "C" int smxx_dequantize(float *codes, const int32_t *indices, const quantizer_params *p, cudaStream_t stream) {
     int64_t positions = shape_positions(p->shape);
     return LAUNCH(dequantize_positions, blocks_of(positions), dim3(THREADS), 0, stream, codes, indices, positions, *p);
 }

@@ -398,12 +398,12 @@ static void test_fsq(backend *reference) {
     for (int s = 0; s < NUM_SHAPES(fsq_shapes); s++) {
         fsq_shape shape = fsq_shapes[s];
         next_mode();
-        fsq_params p = fsq_params_of(shape);
+        quantizer_params p = fsq_params_of(shape);
         int64_t positions = shape_positions(p.shape), count = positions * shape.num_levels;
         random_seed((uint64_t)s);
         float *z = new_random(count, 3, 0), *codes = new_floats(count);
         int32_t *indices = new_bytes((size_t)positions * 4);
-        reference->ops->quantize(reference, indices, codes, z, NULL, &p);
+        reference->ops->quantize(reference, indices, codes, z, NULL, NULL, &p);
         void *dz = to_device(z, count * 4), *out = emulator_allocate((size_t)count * 4), *found = emulator_allocate((size_t)positions * 4);
         char name[64];
         snprintf(name, sizeof name, "fsq of %d levels, %lld positions", shape.num_levels, (long long)positions);
@@ -413,7 +413,7 @@ static void test_fsq(backend *reference) {
         error = smxx_dequantize(out, found, &p, NULL);
         strcat(name, ", codes");
         report(is_same_codes, "smxx %s as the reference's", name);
-        reference->ops->dequantize(reference, codes, indices, NULL, &p);
+        reference->ops->dequantize(reference, codes, indices, NULL, NULL, &p);
         strcat(name, " of indices");
         report_exact(out, codes, (size_t)count * 4, error, name);
         free(z), free(codes), free(indices), emulator_free(dz), emulator_free(out), emulator_free(found);
