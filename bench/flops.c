@@ -22,13 +22,13 @@ static double flops_of(const graph *g) {
 }
 
 int main(int argc, char **argv) {
-    variant v;
-    if (argc != 5 || !find_spec(&v, argv[1], false)) {
+    description d;
+    if (argc != 5 || !find_spec(&d, argv[1], false)) {
         fprintf(stderr, "usage: flops MODEL FRAMES HEIGHT WIDTH\n");
         return 2;
     }
     graph encoder = {0}, decoder = {0};
-    spec_graphs(&encoder, &decoder, &v, atoll(argv[2]), atoll(argv[3]), atoll(argv[4]));
+    spec_graphs(&encoder, &decoder, &d, atoll(argv[2]), atoll(argv[3]), atoll(argv[4]));
     printf("{\"encode\": %.4e, \"decode\": %.4e}\n", flops_of(&encoder), flops_of(&decoder));
     return encoder.is_out_of_memory || decoder.is_out_of_memory;
 }

@@ -1,5 +1,5 @@
 /** ctok info: what a model is; without one, the models that there are. */
-import { embeddedModels, type HalfInfo, type ModelInfo, publicModels } from "../mod.ts";
+import { embeddedModels, type ModelInfo, publicModels } from "../mod.ts";
 import { type Command, usage } from "./args.ts";
 import { openModel } from "./run.ts";
 
@@ -37,32 +37,22 @@ function row(name: string, kind: string, ...rest: string[]): string {
 }
 
 function table(info: ModelInfo): string[] {
-  const { from, nonFinite, levels } = info;
-  const kind = `${info.isDiscrete ? "discrete" : "continuous"} ${info.isVideo ? "video" : "image"} (from ${from.kind})`;
-  const codebook = `${info.codebookSize} codes, levels ${levels.join(", ")} (from ${from.levels})`;
+  const { nonFinite, facts } = info;
   const first = nonFinite.first ? `, first in ${nonFinite.first}` : "";
-  return Object.entries({
-    name: info.name,
-    source: info.source,
-    kind,
-    codebook: info.isDiscrete ? codebook : undefined,
-    "pixels a token": `${info.spatialFactor}x${info.spatialFactor} (from ${from.factors}), Haar patch ${info.patch}`,
-    "frames a token": info.isVideo ? `${info.temporalFactor}, the first frame alone (from ${from.factors})` : undefined,
-    "latent channels": info.latentChannels,
-    encoder: half(info.encoder),
-    decoder: half(info.decoder),
-    parameters: info.parameters.toLocaleString("en"),
-    weights: `${info.storedDtype} in the file, ${(info.weightBytes / 1e6).toFixed(1)} MB in memory`,
-    sha256: info.sha256,
-    "not finite": nonFinite.weights ? `${nonFinite.weights} weights in ${nonFinite.tensors} tensors${first}` : "none",
-    computes: `${info.precision} on ${
-      info.deviceName ? `${info.device} (${info.deviceName})` : info.device
-    }, ${info.kernels} kernels${info.threads ? `, ${info.threads} threads` : ""}`,
-  }).filter(([, value]) => value !== undefined).map(([key, value]) => `${key.padEnd(16)} ${value}`);
-}
-
-function half(h: HalfInfo | undefined): string {
-  if (!h) return "none";
-  const parameters = h.parameters.toLocaleString("en");
-  return `widths ${h.widths.join(", ")}; blocks a level ${h.blocks}; z channels ${h.zChannels}; ${parameters} parameters`;
+  const computes = `${info.precision} on ${info.deviceName ? `${info.device} (${info.deviceName})` : info.device}`;
+  const rows: [string, string | undefined][] = [
+    ["name", info.name],
+    ["family", `${info.family}, ${info.isVideo ? "video" : "image"}`],
+    ["source", info.source],
+    ...facts.map(({ name, value, from }): [string, string] => [name, from ? `${value} (from ${from})` : value]),
+    ["codebook", info.isDiscrete ? `${info.codebookSize} codes` : undefined],
+    ["latent channels", String(info.latentChannels)],
+    ["halves", info.halves.join(", ")],
+    ["parameters", info.parameters.toLocaleString("en")],
+    ["weights", `${info.storedDtype} in the file, ${(info.weightBytes / 1e6).toFixed(1)} MB in memory`],
+    ["sha256", info.sha256],
+    ["not finite", nonFinite.weights ? `${nonFinite.weights} weights in ${nonFinite.tensors} tensors${first}` : "none"],
+    ["computes", `${computes}, ${info.kernels} kernels${info.threads ? `, ${info.threads} threads` : ""}`],
+  ];
+  return rows.filter(([, value]) => value !== undefined).map(([key, value]) => `${key.padEnd(22)} ${value}`);
 }

@@ -196,7 +196,7 @@ ctok_status ctok_plan_query(uint32_t id, ctok_plan *plan, const ctok_request *re
     model *m;
     CTOK_TRY(get_model(&m, id, error));
     program p;
-    ctok_status status = program_make(&p, m, request, 0, error);
+    ctok_status status = request_make(&p, m, request, 0, error);
     if (status == CTOK_OK) {
         *plan = (ctok_plan){.struct_size = sizeof *plan, .num_outputs = (uint32_t)p.num_outputs, .arena_bytes = p.plan.arena_bytes,
                             .weight_bytes = m->weight_bytes, .num_steps = (uint32_t)(p.graph.num_nodes * p.request.batch),
@@ -206,7 +206,7 @@ ctok_status ctok_plan_query(uint32_t id, ctok_plan *plan, const ctok_request *re
                             .state_bytes_per_frame = p.state_bytes_per_frame, .total_bytes = p.total_bytes};
         memcpy(plan->outputs, p.outputs, sizeof plan->outputs);
         for (int32_t i = 0; i < p.num_outputs; i++) plan->result_bytes += p.outputs[i].bytes;
-        program_free(&p);
+        request_free(&p);
     }
     object_release(&m->base);
     return status;

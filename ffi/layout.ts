@@ -179,43 +179,34 @@ export const ModelOptions = new Struct({
   max_memory_bytes: "u64",
 });
 
+export const Fact = new Struct({ name: { text: 32 }, value: { text: 92 }, from: "u32" });
+
 export const ModelInfo = new Struct({
   struct_size: "u32",
   halves: "u32",
-  is_discrete: "u32",
-  is_discrete_from: "u32",
   is_video: "u32",
   spatial_factor: "u32",
   temporal_factor: "u32",
-  factors_from: "u32",
-  patch: "u32",
   latent_channels: "u32",
-  num_fsq_levels: "u32",
-  fsq_levels_from: "u32",
-  fsq_levels: { row: "u32", count: 8 },
+  quantizer: "u32",
   codebook_size: "u32",
+  num_levels: "u32",
+  levels: { row: "u32", count: 8 },
   precision: "u32",
-  encoder_z_channels: "u32",
-  encoder_num_levels: "u32",
-  encoder_blocks: "u32",
-  encoder_base_channels: "u32",
-  encoder_widths: { row: "u32", count: 8 },
-  decoder_z_channels: "u32",
-  decoder_num_levels: "u32",
-  decoder_blocks: "u32",
-  decoder_base_channels: "u32",
-  decoder_widths: { row: "u32", count: 8 },
   stored_dtype: "i32",
   num_nonfinite_tensors: "u32",
   num_threads: "u32",
-  reserved: "u32",
+  num_facts: "u32",
   encoder_parameters: "i64",
   decoder_parameters: "i64",
+  codebook_parameters: "i64",
   num_nonfinite: "i64",
   weight_bytes: "u64",
   first_nonfinite: { text: 160 },
   name: { text: 64 },
+  family: { text: 16 },
   sha256: { text: 72 },
+  facts: { struct: Fact, count: 16 },
 });
 
 export const Request = new Struct({
@@ -292,6 +283,7 @@ export const ABI_VERSION = 5;
 export const chunk = { none: 0, first: 1, later: 2 } as const;
 export const task = { encode: 1, decode: 2, autoencode: 3 } as const;
 export const kind = { pixelsU8: 1, pixelsF32: 2, indices: 4, codes: 8, latent: 16, preQuant: 32 } as const;
+export const quantizer = { none: 0, fsq: 1, lookup: 2, sign: 3 } as const;
 export const half = { encoder: 1, decoder: 2 } as const;
 export const kernels = { auto: 0, reference: 1, generic: 2, avx2: 3, avx512: 4, avx512_bf16: 5 } as const;
 export const device = { auto: 0, cpu: 1, cuda: 2 } as const;

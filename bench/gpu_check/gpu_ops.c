@@ -158,12 +158,12 @@ static void time_half(backend *b, const graph *g, const char *half) {
 }
 
 int main(int argc, char **argv) {
-    variant v;
-    if (argc < 4 || !find_spec(&v, argv[1], false)) {
+    description d;
+    if (argc < 4 || !find_spec(&d, argv[1], false)) {
         fprintf(stderr, "usage: gpu_ops MODEL HEIGHT WIDTH [FRAMES] [bf16|f32] [cuda|cpu]\n");
         return 2;
     }
-    int64_t frames = argc > 4 && v.is_video ? atoll(argv[4]) : 1;
+    int64_t frames = argc > 4 && d.is_video ? atoll(argv[4]) : 1;
     bool is_half = argc <= 5 || strcmp(argv[5], "f32") != 0, is_cpu = argc > 6 && strcmp(argv[6], "cpu") == 0;
     backend *b = NULL;
     ctok_error error = {.struct_size = sizeof error};
@@ -177,8 +177,9 @@ int main(int argc, char **argv) {
     }
     atomic_store(&op_left_out, OP_GRAPHS | OP_MOMENTS | OP_TOGETHER);  // each op is started alone
     random_seed(1);
-    graph encoder = {.is_bf16 = is_half}, decoder = {.is_bf16 = is_half};
-    spec_graphs(&encoder, &decoder, &v, frames, atoll(argv[2]), atoll(argv[3]));
+    ctok_dtype dtype = is_half ? CTOK_BF16 : CTOK_F32;
+    graph encoder = {.dtype = dtype}, decoder = {.dtype = dtype};
+    spec_graphs(&encoder, &decoder, &d, frames, atoll(argv[2]), atoll(argv[3]));
     time_half(b, &encoder, "encode");
     time_half(b, &decoder, "decode");
     graph_free(&encoder), graph_free(&decoder);

@@ -187,7 +187,7 @@ static void golden(const char *path) {
     expect(checkpoint_open(&c, path, NULL, &error), &error);
     const checkpoint_tensor *pixels = wanted_tensor(c, "pixels");  // [B, (T,) H, W, 3]
     uint8_t *bytes = pixels_of(c);
-    int is_video = pixels->rank == 5, is_discrete = (int)model_info.is_discrete;
+    int is_video = pixels->rank == 5, is_discrete = model_info.quantizer != CTOK_QUANTIZER_NONE;
     ctok_request encode = {.struct_size = sizeof encode, .task = CTOK_TASK_ENCODE, .input = CTOK_PIXELS_U8, .batch = pixels->shape[0],
                            .frames = is_video ? pixels->shape[1] : 1, .height = pixels->shape[1 + is_video], .width = pixels->shape[2 + is_video],
                            .outputs = is_discrete ? CTOK_INDICES | CTOK_CODES | CTOK_PRE_QUANT : CTOK_LATENT};
@@ -257,7 +257,7 @@ static ctok_job_info time_half(const char *half, const ctok_request *request, co
 }
 
 static void time_model(int64_t height, int64_t width) {
-    int is_video = (int)model_info.is_video, is_discrete = (int)model_info.is_discrete;
+    int is_video = (int)model_info.is_video, is_discrete = model_info.quantizer != CTOK_QUANTIZER_NONE;
     size_t count = (size_t)(num_frames * height * width * 3);
     uint8_t *pixels = new_bytes(count);
     uint64_t state = 1;

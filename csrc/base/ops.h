@@ -100,7 +100,12 @@ typedef struct {
 //           least |u - e_k|^2, code = e_index. Ref: Codebook in reference/llamagen_reference.py.
 //   SIGN    code = z > 0 ? 1 : -1; bit c of the index is set where that is 1. Ref: reference/FAMILIES.md.
 // Limit: backends compute FSQ so far; of others they answer CTOK_E_INTERNAL.
-typedef enum { QUANTIZER_NONE, QUANTIZER_FSQ, QUANTIZER_LOOKUP, QUANTIZER_SIGN } quantizer_kind;
+typedef enum {
+    QUANTIZER_NONE = CTOK_QUANTIZER_NONE,
+    QUANTIZER_FSQ = CTOK_QUANTIZER_FSQ,
+    QUANTIZER_LOOKUP = CTOK_QUANTIZER_LOOKUP,
+    QUANTIZER_SIGN = CTOK_QUANTIZER_SIGN
+} quantizer_kind;
 typedef struct {
     ctok_shape shape;     // c = d, the channels of a code
     quantizer_kind kind;

@@ -166,35 +166,47 @@ typedef struct {
                                   before anything is allocated. 0: what the device has */
 } ctok_model_options;
 
+/* How a model makes codes of its latent vectors. */
+enum {
+    CTOK_QUANTIZER_NONE = 0, /* not: a continuous latent                                                             */
+    CTOK_QUANTIZER_FSQ,      /* finite scalar quantisation: a digit for each channel, in base levels[channel]        */
+    CTOK_QUANTIZER_LOOKUP,   /* the nearest of a learned codebook of unit vectors                                    */
+    CTOK_QUANTIZER_SIGN      /* the sign of each channel, a bit each                                                 */
+};
+
+/* One thing that is known of a model, for people. Texts end with NUL. */
+typedef struct {
+    char name[32];   /* "Haar patch"  */
+    char value[92];  /* "4"           */
+    uint32_t from;   /* CTOK_FROM_*   */
+} ctok_fact;
+
 typedef struct {
     uint32_t struct_size;
     uint32_t halves;             /* bits of CTOK_HALF_* */
-    uint32_t is_discrete;        /* 1: FSQ indices and codes; 0: a continuous latent */
-    uint32_t is_discrete_from;   /* CTOK_FROM_* */
     uint32_t is_video;
     uint32_t spatial_factor;     /* pixels to one token, each way */
     uint32_t temporal_factor;    /* frames to one token after the first frame; 1 for images */
-    uint32_t factors_from;
-    uint32_t patch;              /* Haar patch: 2 or 4 */
     uint32_t latent_channels;    /* of the latent or of the codes */
-    uint32_t num_fsq_levels;     /* 0 when continuous */
-    uint32_t fsq_levels_from;
-    uint32_t fsq_levels[8];      /* level 0 is the least significant digit of an index */
-    uint32_t codebook_size;      /* product of the levels; 0 when continuous */
+    uint32_t quantizer;          /* CTOK_QUANTIZER_* */
+    uint32_t codebook_size;      /* number of codes; 0 when continuous */
+    uint32_t num_levels;         /* of FSQ; otherwise 0 */
+    uint32_t levels[8];          /* level 0 is the least significant digit of an index */
     uint32_t precision;          /* CTOK_PRECISION_* in use */
-    uint32_t encoder_z_channels, encoder_num_levels, encoder_blocks, encoder_base_channels, encoder_widths[8];
-    uint32_t decoder_z_channels, decoder_num_levels, decoder_blocks, decoder_base_channels, decoder_widths[8];
     ctok_dtype stored_dtype;     /* of the weights in the file */
     uint32_t num_nonfinite_tensors;
     uint32_t num_threads;        /* that its jobs use */
-    uint32_t reserved;
+    uint32_t num_facts;
     int64_t encoder_parameters, decoder_parameters;
+    int64_t codebook_parameters; /* of a learned codebook, which serves both halves */
     int64_t num_nonfinite;       /* weights that are NaN or infinite: allowed, and told here */
     uint64_t weight_bytes;       /* memory that the packed weights take; models of one engine share those of the same files */
     char first_nonfinite[160];   /* name of the first tensor that has some, or "" */
     char name[64];
+    char family[16];             /* of networks: "cosmos" */
     char sha256[72];             /* of all parameters of the checkpoint, both halves, in lower-case hex: the same for any form
                                     that holds them (docs/token_formats.md says how it is made) */
+    ctok_fact facts[16];         /* what is known of the network besides, in words: its factors, levels, widths, and what told them */
 } ctok_model_info;
 
 /* Submits the opening of `path`: a TorchScript archive, a .safetensors file, or a folder with encoder.jit and/or decoder.jit,
@@ -220,7 +232,8 @@ CTOK_API ctok_status ctok_model_convert(uint32_t engine, const char *out_path, c
  *     pixels u8   [B, (T,) H, W, 3]       0 .. 255; 0 maps to -1.0, 255 to 1.0
  *     pixels f32  [B, 3, (T,) H, W]       -1 .. 1 (decoding does not clamp)
  *     indices i32 [B, (t,) h, w]          0 .. codebook_size - 1
- *     codes f32   [B, d, (t,) h, w]       quantised values, -1 .. 1
+ *     codes f32   [B, d, (t,) h, w]       quantised values, -1 .. 1; a discrete model's decode gives them too, of indices, and
+ *                                         asked for codes alone it runs no network: the way to a learned codebook
  *     latent f32  [B, C, (t,) h, w]       continuous models
  *     pre_quant   [B, d, (t,) h, w] f32   the vector before FSQ
  * Pixels of any H, W >= 1 are padded with black to multiples of 16 (and of spatial_factor), half on each side, the odd one

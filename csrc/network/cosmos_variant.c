@@ -8,14 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-// The first tensor whose name starts with `prefix`, or NULL.
-static const checkpoint_tensor *first_with_prefix(const checkpoint *c, const char *prefix) {
-    for (int32_t i = 0; i < c->num_tensors; i++) {
-        if (strncmp(c->tensors[i].name, prefix, strlen(prefix)) == 0) return &c->tensors[i];
-    }
-    return NULL;
-}
-
 // ---------------------------------------------------------------- names
 typedef struct {
     bool is_named, is_discrete, is_video, has_patch_2;
@@ -39,41 +31,6 @@ static named_kind kind_in_name(const char *name) {
         return (named_kind){true, p[0] == 'D', p[1] == 'V', strncmp(p + used, "-360p", 5) == 0, factors[count - 1], count == 3 ? factors[0] : 1};
     }
     return (named_kind){0};
-}
-
-// At most 63 bytes, cut between two characters.
-static void copy_name(char out[64], const char *name, size_t num_bytes) {
-    size_t n = num_bytes < 63 ? num_bytes : 63;
-    while (n > 0 && n < num_bytes && (name[n] & 0xC0) == 0x80) n--;
-    memcpy(out, name, n);
-    out[n] = 0;
-}
-
-// The option; else the metadata; else the part of the path that names the model: the folder of encoder.jit, the file's own
-// name otherwise.
-static void model_name(char out[64], const checkpoint *c, const char *path, const ctok_model_options *options) {
-    const char *recorded = checkpoint_metadata_find(c, "ctok.name");
-    if (options && options->name[0]) recorded = options->name;
-    if (recorded && recorded[0]) return copy_name(out, recorded, strlen(recorded));
-    static const char *const generic[] = {"encoder.jit", "decoder.jit", "autoencoder.jit", "encoder.safetensors", "decoder.safetensors",
-                                          "autoencoder.safetensors"};
-    size_t end = strlen(path);
-    for (;;) {
-        while (end > 0 && path[end - 1] == '/') end--;
-        size_t start = end;
-        while (start > 0 && path[start - 1] != '/') start--;
-        bool is_generic = false;
-        for (size_t i = 0; i < sizeof generic / sizeof *generic; i++) {
-            is_generic |= strlen(generic[i]) == end - start && strncmp(generic[i], path + start, end - start) == 0;
-        }
-        if (!is_generic || start == 0) {
-            copy_name(out, path + start, end - start);
-            break;
-        }
-        end = start;
-    }
-    if (variant_ends_with(out, ".safetensors")) out[strlen(out) - strlen(".safetensors")] = 0;
-    else if (variant_ends_with(out, ".jit")) out[strlen(out) - strlen(".jit")] = 0;
 }
 
 // ---------------------------------------------------------------- discrete or continuous, FSQ levels
@@ -106,7 +63,7 @@ static ctok_status set_levels(variant *v, const int64_t *levels, int64_t count, 
 static ctok_status levels_from_buffers(variant *v, const checkpoint *c, ctok_error *error) {
     for (int32_t i = 0; i < c->num_tensors; i++) {
         const checkpoint_tensor *t = &c->tensors[i];
-        if (!variant_ends_with(t->name, "quantizer._levels")) continue;
+        if (!family_ends_with(t->name, "quantizer._levels")) continue;
         int64_t levels[VARIANT_MOST_NUMBERS];
         CTOK_TRY(checkpoint_check_cancel(c, error));
         CTOK_TRY(variant_read_numbers(levels, t, 1, 8, "a row of up to 8 whole numbers", error));
@@ -132,7 +89,7 @@ static ctok_status levels_from_metadata(variant *v, const checkpoint *c, ctok_er
     return CTOK_OK;
 }
 
-static ctok_status find_levels_of_fsq(variant *v, const checkpoint *c, const ctok_model_options *options, named_kind named, ctok_error *error) {
+static ctok_status find_levels_of_fsq(variant *v, const description *d, const checkpoint *c, const ctok_model_options *options, named_kind named, ctok_error *error) {
     static const int64_t public_levels[] = {8, 8, 8, 5, 5, 5};
     if (options && options->num_fsq_levels) {
         int64_t levels[8];
@@ -143,7 +100,7 @@ static ctok_status find_levels_of_fsq(variant *v, const checkpoint *c, const cto
     CTOK_TRY(levels_from_metadata(v, c, error));
     bool has_spoken = v->is_discrete_from != CTOK_FROM_NOWHERE;
     if (named.is_named && has_spoken && named.is_discrete != v->is_discrete) {
-        return ctok_fail(error, CTOK_E_FILE_NETWORK, 0, "the name %s says %s, but the checkpoint is %s", v->name,
+        return ctok_fail(error, CTOK_E_FILE_NETWORK, 0, "the name %s says %s, but the checkpoint is %s", d->name,
                          named.is_discrete ? "discrete" : "continuous", v->is_discrete ? "discrete" : "continuous");
     }
     if (!has_spoken) {
@@ -157,7 +114,7 @@ static ctok_status find_levels_of_fsq(variant *v, const checkpoint *c, const cto
     }
     if (v->is_discrete && (int32_t)v->num_fsq_levels != v->latent_channels) {
         return ctok_fail(error, CTOK_E_FILE_NETWORK, v->latent_channels,
-                         "%s: expected one FSQ level for each of its %d code channels, found %u levels; the option fsqLevels sets them", v->name,
+                         "%s: expected one FSQ level for each of its %d code channels, found %u levels; the option fsqLevels sets them", d->name,
                          v->latent_channels, v->num_fsq_levels);
     }
     return CTOK_OK;
@@ -181,7 +138,7 @@ static told_factors find_told_factors(const checkpoint *c, const ctok_model_opti
     return (told_factors){named.spatial_factor, named.temporal_factor, named.is_named ? CTOK_FROM_NAME : CTOK_FROM_NOWHERE};
 }
 
-static ctok_status find_factors(variant *v, const checkpoint *c, const ctok_model_options *options, named_kind named, ctok_error *error) {
+static ctok_status find_factors(variant *v, const description *d, const checkpoint *c, const ctok_model_options *options, named_kind named, ctok_error *error) {
     variant_half *halves[2] = {&v->encoder, &v->decoder}, *sure = NULL;
     told_factors told = find_told_factors(c, options, named);
     for (int i = 0; i < 2; i++) {
@@ -192,10 +149,10 @@ static ctok_status find_factors(variant *v, const checkpoint *c, const ctok_mode
         if (!sure && (!told.spatial || !told.temporal)) {
             return ctok_fail(error, CTOK_E_FILE_NETWORK, 0,
                              "%s: its convolutions do not tell which of them are used; expected the options spatialFactor and temporalFactor, or a "
-                             "name such as CV8x8x8", v->name);
+                             "name such as CV8x8x8", d->name);
         }
         int32_t spatial = told.spatial ? told.spatial : sure->spatial_factor, temporal = told.temporal ? told.temporal : sure->temporal_factor;
-        CTOK_TRY(variant_resolve_half(halves[i], i == 0, spatial, temporal, v->name, error));
+        CTOK_TRY(variant_resolve_half(halves[i], i == 0, spatial, temporal, d->name, error));
     }
     const variant_half *one = sure ? sure : v->encoder.is_present ? &v->encoder : &v->decoder;
     v->factors_from = sure ? CTOK_FROM_KEYS : told.from;
@@ -208,7 +165,7 @@ static ctok_status find_factors(variant *v, const checkpoint *c, const ctok_mode
         if (!h->is_present || (h->spatial_factor == v->spatial_factor && h->temporal_factor == v->temporal_factor &&
                                h->latent_channels == v->latent_channels && h->patch == v->patch)) continue;
         return ctok_fail(error, CTOK_E_FILE_NETWORK, 0,
-                         "%s: the halves do not belong together: factors %dx%d and %dx%d (time x space), channels %d and %d, patch %d and %d", v->name,
+                         "%s: the halves do not belong together: factors %dx%d and %dx%d (time x space), channels %d and %d, patch %d and %d", d->name,
                          v->temporal_factor, v->spatial_factor, h->temporal_factor, h->spatial_factor, v->latent_channels, h->latent_channels,
                          v->patch, h->patch);
     }
@@ -216,32 +173,20 @@ static ctok_status find_factors(variant *v, const checkpoint *c, const ctok_mode
     if (is_told_wrong || (named.is_named && (named.is_video != v->is_video || (named.has_patch_2 && v->patch != 2)))) {
         static const char *const sources[] = {"nothing", "keys", "buffers", "metadata", "name", "options"};
         return ctok_fail(error, CTOK_E_FILE_NETWORK, v->spatial_factor,
-                         "%s: the %s does not fit its tensors, which make %s tokenizer of factor %d in space and %d in time with patch %d", v->name,
+                         "%s: the %s does not fit its tensors, which make %s tokenizer of factor %d in space and %d in time with patch %d", d->name,
                          is_told_wrong ? sources[told.from] : "name", v->is_video ? "a video" : "an image", v->spatial_factor, v->temporal_factor,
                          v->patch);
     }
     return CTOK_OK;
 }
 
-ctok_status variant_find(variant *out, const checkpoint *c, const char *path, const ctok_model_options *options, ctok_error *error) {
-    variant v = {0};
-    model_name(v.name, c, path, options);
-    uint32_t wanted = options ? options->halves : 0;
-    bool has_encoder = first_with_prefix(c, "encoder.") != NULL, has_decoder = first_with_prefix(c, "decoder.") != NULL;
-    if (!has_encoder && !has_decoder) {
-        return ctok_fail(error, CTOK_E_FILE_NETWORK, c->num_tensors, "%s: expected tensors named encoder.* or decoder.*, found %d others, such as %s",
-                         v.name, c->num_tensors, c->num_tensors ? c->tensors[0].name : "none");
-    }
-    if ((wanted & CTOK_HALF_ENCODER && !has_encoder) || (wanted & CTOK_HALF_DECODER && !has_decoder)) {
-        return ctok_fail(error, CTOK_E_FILE_TENSOR, 0, "%s: expected the %s half, found only the %s", v.name, has_encoder ? "decoder" : "encoder",
-                         has_encoder ? "encoder" : "decoder");
-    }
-    v.is_video = checkpoint_find(c, "encoder.conv_in.0.conv3d.weight") || checkpoint_find(c, "decoder.conv_in.0.conv3d.weight");
-    if (has_encoder && (!wanted || wanted & CTOK_HALF_ENCODER)) CTOK_TRY(variant_find_half(&v.encoder, c, true, v.is_video, error));
-    if (has_decoder && (!wanted || wanted & CTOK_HALF_DECODER)) CTOK_TRY(variant_find_half(&v.decoder, c, false, v.is_video, error));
-    named_kind named = kind_in_name(v.name);
-    CTOK_TRY(find_factors(&v, c, options, named, error));
-    CTOK_TRY(find_levels_of_fsq(&v, c, options, named, error));
+ctok_status variant_find(variant *out, const description *d, const checkpoint *c, const ctok_model_options *options, ctok_error *error) {
+    variant v = {.is_video = checkpoint_find(c, "encoder.conv_in.0.conv3d.weight") || checkpoint_find(c, "decoder.conv_in.0.conv3d.weight")};
+    if (d->has_encoder) CTOK_TRY(variant_find_half(&v.encoder, c, true, v.is_video, error));
+    if (d->has_decoder) CTOK_TRY(variant_find_half(&v.decoder, c, false, v.is_video, error));
+    named_kind named = kind_in_name(d->name);
+    CTOK_TRY(find_factors(&v, d, c, options, named, error));
+    CTOK_TRY(find_levels_of_fsq(&v, d, c, options, named, error));
     *out = v;
     return CTOK_OK;
 }

@@ -6,9 +6,7 @@
 #ifndef CTOK_NETWORK_COSMOS_VARIANT_H
 #define CTOK_NETWORK_COSMOS_VARIANT_H
 
-#include <string.h>
-
-#include "../checkpoint/checkpoint.h"
+#include "family.h"
 
 enum { VARIANT_MAX_LEVELS = 8 };
 
@@ -34,21 +32,15 @@ typedef struct {
     uint32_t num_fsq_levels, fsq_levels[8], codebook_size;
     uint32_t is_discrete_from, fsq_levels_from, factors_from;  // CTOK_FROM_*
     int32_t spatial_factor, temporal_factor, latent_channels, patch;
-    char name[64];
 } variant;
 
-// `path` names the model where options do not. options may be NULL.
+// The halves and the name are those of the description. options may be NULL.
 // Errors: CTOK_E_FILE_TENSOR, CTOK_E_FILE_NETWORK, CTOK_E_ARGUMENT (options).
-ctok_status variant_find(variant *out, const checkpoint *c, const char *path, const ctok_model_options *options, ctok_error *error);
+ctok_status variant_find(variant *out, const description *d, const checkpoint *c, const ctok_model_options *options, ctok_error *error);
 
 // The parts of it, in variant_half.c: one half from its keys; and, where they are ambiguous, its levels from the factors.
 ctok_status variant_find_half(variant_half *half, const checkpoint *c, bool is_encoder, bool is_video, ctok_error *error);
 ctok_status variant_resolve_half(variant_half *half, bool is_encoder, int32_t spatial, int32_t temporal, const char *name, ctok_error *error);
-
-static inline bool variant_ends_with(const char *text, const char *end) {
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
 
 // The rest in variant_buffers.c. From `least` to `most` whole numbers of a row, kept as integers or, by what casts a whole
 // checkpoint, as floats. `wanted` says what was expected where it is another thing. Errors: CTOK_E_FILE_TENSOR, CTOK_E_FILE_IO.

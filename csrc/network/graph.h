@@ -40,11 +40,14 @@ typedef struct {
 } graph_node;
 
 typedef struct {
-    op_kind kind;                  // OP_CONV: weight [c_out, c_in, (k_t,) k, k] and bias; OP_NORM: weight and bias [c_out]
+    op_kind kind;                  // OP_CONV: weight [c_out, c_in, (k_t,) k, k]; OP_NORM: weight [c_out]; both with bias [c_out];
+                                   // OP_QUANTIZE: a codebook, weight [c_out codes, c_in channels]
     char name[GRAPH_NAME_BYTES];   // "encoder.down.0.block.1.conv2"
     int64_t c_out, c_in;
     int32_t kernel_t, kernel;
     ctok_dtype in_dtype;           // of OP_CONV's input
+    int32_t groups;                // of OP_NORM
+    bool has_bias;
     bool is_video;                 // the weight has a time dimension
     bool is_unused;                // the checkpoint carries it and the network does nothing with it
 } graph_layer;
@@ -60,7 +63,7 @@ typedef struct {
     graph_layer *layers;
     int32_t num_nodes, num_values, num_layers, num_slots;
     int32_t node_capacity, value_capacity, layer_capacity;
-    bool is_bf16;           // set before building: activations between the ends are bfloat16
+    ctok_dtype dtype;       // of activations between the ends, set before building: CTOK_BF16; else float32
     bool is_out_of_memory;  // sticky: checked once, when the graph is complete
     graph_node spare;       // what graph_add_node gives when there is no memory for another
 } graph;

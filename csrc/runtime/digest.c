@@ -5,13 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../network/cosmos_variant.h"
-
 enum { STAGE_BYTES = 16 << 20 };  // a few large tensors, or one: enough for the threads, little beside the weights
 
-ctok_status digest_start(digest *d, const checkpoint *c, bool is_wanted, ctok_error *error) {
+ctok_status digest_start(digest *d, const checkpoint *c, bool (*is_buffer)(const char *tensor), bool is_wanted, ctok_error *error) {
     size_t count = (size_t)c->num_tensors + 1;
-    *d = (digest){.checkpoint = c, .is_wanted = is_wanted, .hashes = malloc(count * sizeof *d->hashes), .is_known = calloc(count, sizeof *d->is_known)};
+    *d = (digest){.checkpoint = c, .is_buffer = is_buffer, .is_wanted = is_wanted, .hashes = malloc(count * sizeof *d->hashes), .is_known = calloc(count, sizeof *d->is_known)};
     return d->hashes && d->is_known ? CTOK_OK : ctok_fail(error, CTOK_E_MEMORY, c->num_tensors, "no memory for %d hashes", c->num_tensors);
 }
 
@@ -128,7 +126,7 @@ ctok_status digest_end(digest *d, backend *b, char out[DIGEST_TEXT_BYTES], ctok_
     if (!left) return ctok_fail(error, CTOK_E_MEMORY, c->num_tensors, "no memory for %d names", c->num_tensors);
     int32_t count = 0;
     for (int32_t i = 0; i < c->num_tensors; i++)
-        if (!d->is_known[i] && !variant_is_buffer(c->tensors[i].name)) left[count++] = &c->tensors[i];
+        if (!d->is_known[i] && !d->is_buffer(c->tensors[i].name)) left[count++] = &c->tensors[i];
     read_call call = {.digest = d, .tensors = left};
     ctok_status status = read_all(&call, b, count, error);
     free(left);
@@ -138,7 +136,7 @@ ctok_status digest_end(digest *d, backend *b, char out[DIGEST_TEXT_BYTES], ctok_
     uint8_t hash[SHA256_BYTES];
     sha256_start(&whole, sha256_best());
     for (int32_t i = 0; i < c->num_tensors; i++)  // sorted by name
-        if (!variant_is_buffer(c->tensors[i].name)) add_line(&whole, &c->tensors[i], d->hashes[i]);
+        if (!d->is_buffer(c->tensors[i].name)) add_line(&whole, &c->tensors[i], d->hashes[i]);
     sha256_end(&whole, hash);
     sha256_hex(out, hash);
     return CTOK_OK;

@@ -15,6 +15,7 @@ enum { DIGEST_TEXT_BYTES = 2 * SHA256_BYTES + 1 };
 
 typedef struct {
     const checkpoint *checkpoint;
+    bool (*is_buffer)(const char *tensor);  // by its name: left out
     bool is_wanted;              // false: digest_read reads and hashes nothing
     uint8_t (*hashes)[SHA256_BYTES];  // of each tensor of the checkpoint
     bool *is_known;
@@ -22,7 +23,7 @@ typedef struct {
     size_t stage_bytes;
 } digest;
 
-ctok_status digest_start(digest *d, const checkpoint *c, bool is_wanted, ctok_error *error);
+ctok_status digest_start(digest *d, const checkpoint *c, bool (*is_buffer)(const char *tensor), bool is_wanted, ctok_error *error);
 void digest_free(digest *d);     // also one of zeros
 
 // Reads the first of `tensors` (of d's checkpoint), as many as fit a stage and at least one, on all threads: in_memory[i] is

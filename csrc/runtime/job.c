@@ -22,7 +22,7 @@ static void destroy(object *self) {
     free(j->out_path);
     free(j->input);
     for (int i = 0; i < 4; i++) free(j->outputs[i]);
-    program_free(&j->program);
+    request_free(&j->program);
     object_release(j->base.subject);
     if (j->stream) object_release(&j->stream->base);
     free(j);
@@ -117,7 +117,7 @@ static ctok_status run_request(engine_job *base, ctok_error *error) {
                                              (unsigned long long)p->outputs[i].bytes);
     }
     m->backend->cancel = &base->is_cancelled;
-    ctok_status status = program_run(p, m, m->backend, j->stream ? &j->stream->state : NULL, arena, j->input, j->outputs, &base->steps_done, error);
+    ctok_status status = execute_program(p, m, m->backend, j->stream ? &j->stream->state : NULL, arena, j->input, j->outputs, &base->steps_done, error);
     m->backend->cancel = NULL;
     if (j->stream && status == CTOK_OK) j->stream->num_run++;
     free(j->input);
@@ -138,7 +138,7 @@ static ctok_status submit_run(uint32_t *id, engine *e, model *m, stream *s, cons
         j->stream = s;
         j->chunk = s->num_submitted;
     }
-    ctok_status status = program_make(&j->program, m, request, s ? s->most_arena_bytes : 0, error);
+    ctok_status status = request_make(&j->program, m, request, s ? s->most_arena_bytes : 0, error);
     uint64_t wanted = status == CTOK_OK ? j->program.input_image_bytes * (uint64_t)j->program.request.batch : 0;
     if (status == CTOK_OK && input_bytes != wanted) {
         const ctok_request *r = &j->program.request;

@@ -4,7 +4,7 @@
 #define CTOK_RUNTIME_JOB_H
 
 #include "engine.h"
-#include "program.h"
+#include "execute.h"
 #include "stream.h"
 
 typedef struct job {

@@ -8,19 +8,32 @@
 
 // ---------------------------------------------------------------- which tensors
 typedef struct {
-    graph encoder, decoder;  // for their layers only
-    const checkpoint_tensor **tensors;  // weight and bias of each layer, encoder first
-    int32_t num_encoder_layers, num_layers;
+    graph parts[MODEL_PARTS];           // for their layers only
+    int32_t first[MODEL_PARTS + 1];     // layer of each part, and how many there are
+    const checkpoint_tensor **tensors;  // weight and bias of each layer; NULL where it has no bias
+    int32_t num_layers, num_tensors;    // num_tensors: leaving out the NULLs
 } inventory;
 
 static void inventory_free(inventory *i) {
-    graph_free(&i->encoder);
-    graph_free(&i->decoder);
+    for (int p = 0; p < MODEL_PARTS; p++) graph_free(&i->parts[p]);
     free(i->tensors);
 }
 
 static const graph_layer *layer_at(const inventory *i, int32_t n) {
-    return n < i->num_encoder_layers ? &i->encoder.layers[n] : &i->decoder.layers[n - i->num_encoder_layers];
+    int p = 0;
+    while (n >= i->first[p + 1]) p++;
+    return &i->parts[p].layers[n - i->first[p]];
+}
+
+// The sizes that a layer's tensor must have; gives its rank.
+static int32_t shape_of(int64_t out[5], const graph_layer *layer, bool is_bias) {
+    out[0] = layer->c_out, out[1] = layer->c_in;
+    if (is_bias || layer->kind == OP_NORM) return 1;
+    if (layer->kind != OP_CONV) return 2;
+    int32_t rank = 2;
+    if (layer->is_video) out[rank++] = layer->kernel_t;
+    out[rank++] = layer->kernel, out[rank++] = layer->kernel;
+    return rank;
 }
 
 static ctok_status find_parameter(const checkpoint_tensor **out, const checkpoint *c, const graph_layer *layer, bool is_bias, ctok_error *error) {
@@ -28,9 +41,8 @@ static ctok_status find_parameter(const checkpoint_tensor **out, const checkpoin
     snprintf(name, sizeof name, "%s.%s", layer->name, is_bias ? "bias" : "weight");
     const checkpoint_tensor *t = checkpoint_find(c, name);
     if (!t) return ctok_fail(error, CTOK_E_FILE_TENSOR, 0, "missing tensor %s", name);
-    int64_t wanted[5] = {layer->c_out, layer->c_in, layer->kernel, layer->kernel};
-    int32_t rank = is_bias || layer->kind == OP_NORM ? 1 : layer->is_video ? 5 : 4;
-    if (layer->is_video) wanted[2] = layer->kernel_t, wanted[4] = layer->kernel;
+    int64_t wanted[5];
+    int32_t rank = shape_of(wanted, layer, is_bias);
     bool fits = t->rank == rank;
     for (int32_t i = 0; fits && i < rank; i++) fits = t->shape[i] == wanted[i];
     if (!fits) {
@@ -46,66 +58,77 @@ static ctok_status find_parameter(const checkpoint_tensor **out, const checkpoin
 }
 
 // Names of a half that was not asked for are passed over, if they are such as a name can be: digest.h writes them into lines.
-static bool belongs_to_absent_half(const variant *v, const char *name) {
+static bool belongs_to_absent_half(const description *d, const char *name) {
     for (const char *c = name; *c; c++)
         if (*c >= 0 && *c <= ' ') return false;
-    bool is_encoder = strncmp(name, "encoder.", 8) == 0 || strncmp(name, "quant_conv.", 11) == 0;
-    bool is_decoder = strncmp(name, "decoder.", 8) == 0 || strncmp(name, "post_quant_conv.", 16) == 0;
-    return (is_encoder && !v->encoder.is_present) || (is_decoder && !v->decoder.is_present);
+    uint32_t halves = d->family->half_of(name), present = (d->has_encoder ? CTOK_HALF_ENCODER : 0) | (d->has_decoder ? CTOK_HALF_DECODER : 0);
+    return halves && !(halves & present);
 }
 
 static int by_name(const void *a, const void *b) {
     return strcmp((*(const checkpoint_tensor *const *)a)->name, (*(const checkpoint_tensor *const *)b)->name);
 }
 
-static ctok_status refuse_extra_tensors(const inventory *i, const variant *v, const checkpoint *c, ctok_error *error) {
-    size_t count = (size_t)i->num_layers * 2;
-    const checkpoint_tensor **known = malloc((count + 1) * sizeof *known);
-    if (!known) return ctok_fail(error, CTOK_E_MEMORY, 0, "no memory for %zu names", count);
-    memcpy(known, i->tensors, count * sizeof *known);
-    qsort(known, count, sizeof *known, by_name);
+// The tensors of all layers in the order of their names, NULL without memory: free.
+static const checkpoint_tensor **sorted_tensors(const inventory *i) {
+    const checkpoint_tensor **sorted = malloc(((size_t)i->num_tensors + 1) * sizeof *sorted);
+    int32_t count = 0;
+    for (int32_t n = 0; sorted && n < i->num_layers * 2; n++)
+        if (i->tensors[n]) sorted[count++] = i->tensors[n];
+    if (sorted) qsort(sorted, (size_t)count, sizeof *sorted, by_name);
+    return sorted;
+}
+
+static ctok_status refuse_extra_tensors(const inventory *i, const description *d, const checkpoint *c, ctok_error *error) {
+    const checkpoint_tensor **known = sorted_tensors(i);
+    if (!known) return ctok_fail(error, CTOK_E_MEMORY, 0, "no memory for %d names", i->num_tensors);
     ctok_status status = CTOK_OK;
     for (int32_t n = 0; n < c->num_tensors && status == CTOK_OK; n++) {
         const checkpoint_tensor *t = &c->tensors[n];
-        if (bsearch(&t, known, count, sizeof *known, by_name) || belongs_to_absent_half(v, t->name)) continue;
+        if (bsearch(&t, known, (size_t)i->num_tensors, sizeof *known, by_name) || belongs_to_absent_half(d, t->name)) continue;
         status = checkpoint_check_cancel(c, error);
-        if (status == CTOK_OK) status = variant_check_buffer(v, t, error);
+        if (status == CTOK_OK) status = d->family->check_buffer(d, t, error);
     }
     free(known);
     return status;
 }
 
-static ctok_status take_inventory(inventory *out, const variant *v, bool is_bf16, const checkpoint *c, ctok_error *error) {
-    inventory i = {.encoder.is_bf16 = is_bf16, .decoder.is_bf16 = is_bf16};
+static ctok_status take_inventory(inventory *out, const description *d, ctok_dtype dtype, const checkpoint *c, ctok_error *error) {
+    inventory i = {0};
+    graph *encoder = &i.parts[MODEL_ENCODER], *decoder = &i.parts[MODEL_DECODER];
     network_outputs none = {GRAPH_NONE, GRAPH_NONE, GRAPH_NONE, GRAPH_NONE, GRAPH_NONE};
-    int64_t side = v->spatial_factor;  // any size gives the same layers
+    int64_t side = d->spatial_factor;  // any size gives the same layers
     network_frame frame = {.padded_frames = 1, .padded_height = side, .padded_width = side, .frames = 1, .height = side, .width = side, .is_first = true};
-    if (v->encoder.is_present) network_encode(&i.encoder, v, frame, EXTERNAL_F32_NCTHW, none);
-    if (v->decoder.is_present) network_decode(&i.decoder, v, network_load_latent(&i.decoder, v, 1, 1, 1), frame, EXTERNAL_F32_NCTHW, none);
-    i.num_encoder_layers = i.encoder.num_layers;
-    i.num_layers = i.encoder.num_layers + i.decoder.num_layers;
-    i.tensors = calloc((size_t)i.num_layers * 2 + 1, sizeof *i.tensors);
+    encoder->dtype = decoder->dtype = dtype;
+    if (d->has_encoder) d->family->encode(encoder, d, frame, EXTERNAL_F32_NCTHW, none);
+    if (d->has_decoder) d->family->decode(decoder, d, family_load_latent(decoder, d, 1, 1, 1), frame, EXTERNAL_F32_NCTHW, none);
+    family_add_codebook(&i.parts[MODEL_CODEBOOK], d);
     ctok_status status = CTOK_OK;
-    if (!i.tensors || i.encoder.is_out_of_memory || i.decoder.is_out_of_memory) status = ctok_fail(error, CTOK_E_MEMORY, 0, "no memory for the graph");
+    for (int p = 0; p < MODEL_PARTS; p++) {
+        i.first[p + 1] = i.num_layers += i.parts[p].num_layers;
+        if (i.parts[p].is_out_of_memory) status = CTOK_E_MEMORY;
+    }
+    i.tensors = calloc((size_t)i.num_layers * 2 + 1, sizeof *i.tensors);
+    if (!i.tensors || status != CTOK_OK) status = ctok_fail(error, CTOK_E_MEMORY, 0, "no memory for the graph");
     for (int32_t n = 0; n < i.num_layers && status == CTOK_OK; n++) {
         const graph_layer *layer = layer_at(&i, n);
-        if (layer->kind == OP_NORM && !v->is_video && layer->c_out % 32 != 0) {
-            status = ctok_fail(error, CTOK_E_FILE_NETWORK, layer->c_out, "%s: expected channels in multiples of 32 (norm groups), found %lld",
-                               layer->name, (long long)layer->c_out);
+        if (layer->kind == OP_NORM && layer->c_out % layer->groups != 0) {
+            status = ctok_fail(error, CTOK_E_FILE_NETWORK, layer->c_out, "%s: expected channels in multiples of %d (norm groups), found %lld",
+                               layer->name, layer->groups, (long long)layer->c_out);
         }
-        for (int is_bias = 0; is_bias < 2 && status == CTOK_OK; is_bias++) {
+        for (int is_bias = 0; is_bias <= layer->has_bias && status == CTOK_OK; is_bias++, i.num_tensors++) {
             status = find_parameter(&i.tensors[n * 2 + is_bias], c, layer, is_bias, error);
         }
     }
-    if (status == CTOK_OK) status = refuse_extra_tensors(&i, v, c, error);
+    if (status == CTOK_OK) status = refuse_extra_tensors(&i, d, c, error);
     if (status != CTOK_OK) inventory_free(&i);
     else *out = i;
     return status;
 }
 
 // ---------------------------------------------------------------- weights
-// What comes with the weights of a half: how many, how large, and which are not finite.
-static void add_half(model *m, const weights *w, int64_t *parameters) {
+// What comes with the weights of a part: how many, how large, and which are not finite.
+static void add_part(model *m, const weights *w, int64_t *parameters) {
     *parameters = w->num_parameters;
     m->weight_bytes += w->num_bytes;
     if (w->num_nonfinite_tensors && !m->info.num_nonfinite_tensors) memcpy(m->info.first_nonfinite, w->first_nonfinite, sizeof w->first_nonfinite);
@@ -123,22 +146,23 @@ static ctok_status limit_memory(const model *m, uint64_t needed, const char *wha
                      (unsigned long long)limit);
 }
 
-static ctok_status take_half(model *m, const inventory *inv, bool is_decoder, digest *d, atomic_uint *steps_done, ctok_error *error) {
-    const graph *half = is_decoder ? &inv->decoder : &inv->encoder;
-    int32_t first = is_decoder ? inv->num_encoder_layers : 0;
-    weights **held = is_decoder ? &m->decoder : &m->encoder;
-    if (half->num_layers == 0) return CTOK_OK;
-    weights_source source = {.checkpoint = d->checkpoint, .layers = half->layers, .tensors = inv->tensors + first * 2, .num_layers = half->num_layers};
+static ctok_status take_part(model *m, const inventory *inv, int part, digest *d, atomic_uint *steps_done, ctok_error *error) {
+    const graph *g = &inv->parts[part];
+    int32_t first = inv->first[part];
+    int64_t *const parameters[MODEL_PARTS] = {&m->info.encoder_parameters, &m->info.decoder_parameters, &m->info.codebook_parameters};
+    weights **held = &m->parts[part];
+    if (g->num_layers == 0) return CTOK_OK;
+    weights_source source = {.checkpoint = d->checkpoint, .layers = g->layers, .tensors = inv->tensors + first * 2, .num_layers = g->num_layers};
     CTOK_TRY(limit_memory(m, m->weight_bytes + weights_bytes(m->backend, &source), "the weights take", error));
     CTOK_TRY(weights_get(held, m->shared, m->backend, &source, d, steps_done, error));
-    memcpy(m->layers + first, (*held)->layers, (size_t)half->num_layers * sizeof *m->layers);
-    add_half(m, *held, is_decoder ? &m->info.decoder_parameters : &m->info.encoder_parameters);
+    memcpy(m->layers + first, (*held)->layers, (size_t)g->num_layers * sizeof *m->layers);
+    add_part(m, *held, parameters[part]);
     return CTOK_OK;
 }
 
 // And the hash of the whole checkpoint, which is known where models of the same files are open.
 static ctok_status take_weights(model *m, const inventory *inv, const checkpoint *c, atomic_uint *steps_done, ctok_error *error) {
-    m->num_encoder_layers = inv->num_encoder_layers, m->num_layers = inv->num_layers;
+    m->first_decoder_layer = inv->first[MODEL_DECODER], m->num_layers = inv->num_layers;
     m->layers = calloc((size_t)inv->num_layers, sizeof *m->layers);
     if (!m->layers) return ctok_fail(error, CTOK_E_MEMORY, inv->num_layers, "no memory for %d layers", inv->num_layers);
     uint64_t most = 0;
@@ -149,21 +173,20 @@ static ctok_status take_weights(model *m, const inventory *inv, const checkpoint
     CTOK_TRY(limit_memory(m, most, "reading a tensor takes", error));
     digest d = {0};
     bool is_known = weights_find_sha256(m->info.sha256, m->shared, c);
-    ctok_status status = digest_start(&d, c, !is_known, error);
-    for (int is_decoder = 0; is_decoder < 2 && status == CTOK_OK; is_decoder++) status = take_half(m, inv, is_decoder, &d, steps_done, error);
+    ctok_status status = digest_start(&d, c, m->description.family->is_buffer, !is_known, error);
+    for (int p = 0; p < MODEL_PARTS && status == CTOK_OK; p++) status = take_part(m, inv, p, &d, steps_done, error);
     if (status == CTOK_OK && !is_known) status = digest_end(&d, m->backend, m->info.sha256, error);
     digest_free(&d);
-    weights *halves[] = {m->encoder, m->decoder};
-    for (int i = 0; i < 2 && status == CTOK_OK; i++)
-        if (halves[i]) memcpy(halves[i]->sha256, m->info.sha256, sizeof halves[i]->sha256);
+    for (int p = 0; p < MODEL_PARTS && status == CTOK_OK; p++)
+        if (m->parts[p]) memcpy(m->parts[p]->sha256, m->info.sha256, sizeof m->parts[p]->sha256);
+    if (m->parts[MODEL_CODEBOOK]) m->codebook = m->layers[inv->first[MODEL_CODEBOOK]].codebook;
     return status;
 }
 
 // ---------------------------------------------------------------- opening
 static void destroy(object *self) {
     model *m = (model *)self;
-    weights_release(m->encoder);
-    weights_release(m->decoder);
+    for (int p = 0; p < MODEL_PARTS; p++) weights_release(m->parts[p]);
     free(m->layers);
     if (m->backend && m->backend != m->shared->backend) m->backend->close(m->backend);
     free(m);
@@ -177,33 +200,28 @@ static ctok_status limit_threads(model *m, const ctok_model_options *options, ct
 }
 
 static void fill_info(ctok_model_info *info, const model *m, ctok_dtype stored) {
-    const variant *v = &m->variant;
-    const variant_half *e = &v->encoder, *d = &v->decoder;
+    const description *d = &m->description;
     info->struct_size = sizeof *info;
-    info->halves = (e->is_present ? CTOK_HALF_ENCODER : 0) | (d->is_present ? CTOK_HALF_DECODER : 0);
-    info->is_discrete = v->is_discrete, info->is_discrete_from = v->is_discrete_from;
-    info->is_video = v->is_video, info->spatial_factor = (uint32_t)v->spatial_factor, info->temporal_factor = (uint32_t)v->temporal_factor;
-    info->factors_from = v->factors_from;
-    info->patch = (uint32_t)v->patch, info->latent_channels = (uint32_t)v->latent_channels;
-    info->num_fsq_levels = v->num_fsq_levels, info->fsq_levels_from = v->fsq_levels_from, info->codebook_size = v->codebook_size;
-    memcpy(info->fsq_levels, v->fsq_levels, sizeof info->fsq_levels);
-    info->precision = m->is_bf16 ? CTOK_PRECISION_BF16 : CTOK_PRECISION_F32, info->stored_dtype = stored, info->weight_bytes = m->weight_bytes;
+    info->halves = (d->has_encoder ? CTOK_HALF_ENCODER : 0) | (d->has_decoder ? CTOK_HALF_DECODER : 0);
+    info->is_video = d->is_video, info->spatial_factor = (uint32_t)d->spatial_factor, info->temporal_factor = (uint32_t)d->temporal_factor;
+    info->latent_channels = (uint32_t)d->latent_channels;
+    info->quantizer = (uint32_t)d->quantizer.kind, info->codebook_size = d->quantizer.size;
+    info->num_levels = d->quantizer.num_levels;
+    memcpy(info->levels, d->quantizer.levels, sizeof info->levels);
+    info->precision = m->dtype == CTOK_BF16 ? CTOK_PRECISION_BF16 : CTOK_PRECISION_F32;
+    info->stored_dtype = stored, info->weight_bytes = m->weight_bytes;
     info->num_threads = (uint32_t)m->backend->num_threads;
-    info->encoder_z_channels = (uint32_t)e->z_channels, info->encoder_num_levels = (uint32_t)e->num_levels;
-    info->encoder_blocks = (uint32_t)e->blocks, info->encoder_base_channels = (uint32_t)e->base_channels;
-    info->decoder_z_channels = (uint32_t)d->z_channels, info->decoder_num_levels = (uint32_t)d->num_levels;
-    info->decoder_blocks = (uint32_t)d->blocks, info->decoder_base_channels = (uint32_t)d->base_channels;
-    for (int i = 0; i < VARIANT_MAX_LEVELS; i++) {
-        info->encoder_widths[i] = (uint32_t)e->widths[i];
-        info->decoder_widths[i] = (uint32_t)d->widths[i];
-    }
-    memcpy(info->name, v->name, sizeof info->name);
+    info->num_facts = (uint32_t)d->num_facts;
+    memcpy(info->facts, d->facts, sizeof info->facts);
+    memcpy(info->name, d->name, sizeof info->name);
+    snprintf(info->family, sizeof info->family, "%s", d->family->name);
 }
 
-static ctok_status choose_precision(bool *is_bf16, const backend *b, const ctok_model_options *options, ctok_error *error) {
+static ctok_status choose_precision(ctok_dtype *dtype, const backend *b, const ctok_model_options *options, ctok_error *error) {
     uint32_t precision = options ? options->precision : CTOK_PRECISION_AUTO;
-    *is_bf16 = precision == CTOK_PRECISION_BF16 || (precision == CTOK_PRECISION_AUTO && b->ops->is_bf16_faster);
-    if (!*is_bf16 || b->ops->has_bf16) return CTOK_OK;
+    bool is_bf16 = precision == CTOK_PRECISION_BF16 || (precision == CTOK_PRECISION_AUTO && b->ops->is_bf16_faster);
+    *dtype = is_bf16 ? CTOK_BF16 : CTOK_F32;
+    if (!is_bf16 || b->ops->has_bf16) return CTOK_OK;
     return ctok_fail(error, CTOK_E_DEVICE, precision, "precision bf16: expected %s, found %s, which compute in f32", b->bf16_needs, b->ops->name);
 }
 
@@ -218,10 +236,10 @@ ctok_status model_open(model **out, object *owner, weights_list *shared, const c
     checkpoint *c = NULL;
     inventory inv = {0};
     ctok_status status = limit_threads(m, options, error);
-    if (status == CTOK_OK) status = choose_precision(&m->is_bf16, m->backend, options, error);
+    if (status == CTOK_OK) status = choose_precision(&m->dtype, m->backend, options, error);
     if (status == CTOK_OK) status = checkpoint_open(&c, path, cancel, error);
-    if (status == CTOK_OK) status = variant_find(&m->variant, c, path, options, error);
-    if (status == CTOK_OK) status = take_inventory(&inv, &m->variant, m->is_bf16, c, error);
+    if (status == CTOK_OK) status = family_describe(&m->description, c, path, options, error);
+    if (status == CTOK_OK) status = take_inventory(&inv, &m->description, m->dtype, c, error);
     if (status == CTOK_OK) {
         atomic_store(num_steps, (unsigned)inv.num_layers);
         status = take_weights(m, &inv, c, steps_done, error);
@@ -235,33 +253,40 @@ ctok_status model_open(model **out, object *owner, weights_list *shared, const c
 }
 
 // ---------------------------------------------------------------- converting
+// Writes the tensors of the inventory, with what their keys cannot tell in the metadata.
+static ctok_status write_tensors(const char *out_path, const inventory *inv, const description *d, const checkpoint_watch *watch, ctok_error *error) {
+    int32_t count = inv->num_tensors;
+    const checkpoint_tensor **sorted = sorted_tensors(inv);
+    checkpoint_tensor *tensors = malloc((size_t)count * sizeof *tensors);
+    ctok_status status = CTOK_OK;
+    if (sorted && tensors) {
+        for (int32_t i = 0; i < count; i++) tensors[i] = *sorted[i];
+        char levels[96] = "", spatial[16], temporal[16];
+        for (uint32_t i = 0; i < d->quantizer.num_levels; i++) snprintf(levels + strlen(levels), 12, "%s%u", i ? "," : "", d->quantizer.levels[i]);
+        snprintf(spatial, sizeof spatial, "%d", d->spatial_factor);
+        snprintf(temporal, sizeof temporal, "%d", d->temporal_factor);
+        checkpoint_metadata metadata[] = {{"ctok.fsq_levels", levels}, {"ctok.name", d->name}, {"ctok.spatial_factor", spatial},
+                                          {"ctok.temporal_factor", temporal}};
+        status = safetensors_write(out_path, tensors, count, metadata, 4, watch, error);
+    } else {
+        status = ctok_fail(error, CTOK_E_MEMORY, count, "no memory for %d tensors", count);
+    }
+    free(tensors);
+    free(sorted);
+    return status;
+}
+
 ctok_status model_convert(const char *out_path, const char *path, const ctok_model_options *options, atomic_uint *steps_done,
                           atomic_uint *num_steps, const atomic_bool *cancel, ctok_error *error) {
     checkpoint *c = NULL;
-    variant v;
+    description d;
     inventory inv = {0};
     CTOK_TRY(checkpoint_open(&c, path, cancel, error));
-    ctok_status status = variant_find(&v, c, path, options, error);
-    if (status == CTOK_OK) status = take_inventory(&inv, &v, false, c, error);
+    ctok_status status = family_describe(&d, c, path, options, error);
+    if (status == CTOK_OK) status = take_inventory(&inv, &d, CTOK_F32, c, error);
     if (status == CTOK_OK) {
-        int32_t count = inv.num_layers * 2;
-        checkpoint_tensor *tensors = malloc((size_t)count * sizeof *tensors);
-        if (tensors) {
-            qsort(inv.tensors, (size_t)count, sizeof *inv.tensors, by_name);
-            for (int32_t i = 0; i < count; i++) tensors[i] = *inv.tensors[i];
-            char levels[96] = "", spatial[16], temporal[16];
-            for (uint32_t i = 0; i < v.num_fsq_levels; i++) snprintf(levels + strlen(levels), 12, "%s%u", i ? "," : "", v.fsq_levels[i]);
-            snprintf(spatial, sizeof spatial, "%d", v.spatial_factor);
-            snprintf(temporal, sizeof temporal, "%d", v.temporal_factor);
-            checkpoint_metadata metadata[] = {{"ctok.fsq_levels", levels}, {"ctok.name", v.name}, {"ctok.spatial_factor", spatial},
-                                              {"ctok.temporal_factor", temporal}};
-            checkpoint_watch watch = {cancel, steps_done};
-            atomic_store(num_steps, (unsigned)count);
-            status = safetensors_write(out_path, tensors, count, metadata, 4, &watch, error);
-        } else {
-            status = ctok_fail(error, CTOK_E_MEMORY, count, "no memory for %d tensors", count);
-        }
-        free(tensors);
+        atomic_store(num_steps, (unsigned)inv.num_tensors);
+        status = write_tensors(out_path, &inv, &d, &(checkpoint_watch){cancel, steps_done}, error);
     }
     inventory_free(&inv);
     checkpoint_close(c);

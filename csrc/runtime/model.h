@@ -1,24 +1,27 @@
-// An open tokenizer: its variant and the packed weights of its halves, which other models may share. Immutable once open, so jobs share it freely; counted like every
-// object, and freed when the id is closed and the last job has ended. Who calls it: runtime/job (open, convert), runtime/program.
+// An open tokenizer: its description and the packed weights of its parts, which other models may share. Immutable once open, so
+// jobs share it freely; counted like every object, and freed when the id is closed and the last job has ended. Who calls it: runtime/job (open, convert), runtime/program.
 #ifndef CTOK_RUNTIME_MODEL_H
 #define CTOK_RUNTIME_MODEL_H
 
 #include "ids.h"
-#include "../network/network.h"
-#include "../network/cosmos_variant.h"
+#include "../network/family.h"
 #include "weights.h"
+
+// The parts of a model, in the order of its layers. A codebook serves both halves.
+enum { MODEL_ENCODER, MODEL_DECODER, MODEL_CODEBOOK, MODEL_PARTS };
 
 typedef struct model {
     object base;
     backend *backend;            // the engine's, which outlives the model; or its own, limited to num_threads of the options
-    bool is_bf16;                // precision: activations and weights between the ends are bfloat16
-    variant variant;
+    ctok_dtype dtype;            // precision: of activations and weights between the ends, CTOK_F32 or CTOK_BF16
+    description description;
     ctok_model_info info;
     weights_list *shared;        // the engine's
-    weights *encoder, *decoder;  // held; NULL where absent
-    layer_weights *layers;       // the encoder's, then the decoder's, in graph order
-    int32_t num_encoder_layers, num_layers;
-    size_t weight_bytes;         // of both halves
+    weights *parts[MODEL_PARTS]; // held; NULL where absent
+    layer_weights *layers;       // of all parts, in graph order
+    int32_t first_decoder_layer, num_layers;
+    const float *codebook;       // of a quantizer that looks codes up; or NULL
+    size_t weight_bytes;         // of all parts
     uint64_t max_memory_bytes;   // of a job with the weights; 0: no limit but the device's
     atomic_bool is_closed;
 } model;

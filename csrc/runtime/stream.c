@@ -12,7 +12,7 @@ static void destroy(object *self) {
 }
 
 ctok_status stream_open(uint32_t *id, model *m, const ctok_stream_options *options, ctok_error *error) {
-    if (!m->variant.is_video) return ctok_fail(error, CTOK_E_UNSUPPORTED, 0, "%s is an image tokenizer: expected a video tokenizer for a stream", m->variant.name);
+    if (!m->description.is_video) return ctok_fail(error, CTOK_E_UNSUPPORTED, 0, "%s is an image tokenizer: expected a video tokenizer for a stream", m->description.name);
     stream *s = calloc(1, sizeof *s);
     if (!s) return ctok_fail(error, CTOK_E_MEMORY, sizeof *s, "no memory for a stream");
     object_init(&s->base, OBJECT_STREAM, &m->base, destroy);
@@ -31,7 +31,7 @@ ctok_status stream_open(uint32_t *id, model *m, const ctok_stream_options *optio
 static int64_t token_frames(const stream *s, const ctok_request *request) {
     int64_t frames = request->frames ? request->frames : 1, alone = request->chunk == CTOK_CHUNK_FIRST;
     if (frames < 0 || frames > UINT32_MAX) return 0;
-    return s->task == CTOK_TASK_DECODE ? frames : (frames - alone) / s->model->variant.temporal_factor + alone;
+    return s->task == CTOK_TASK_DECODE ? frames : (frames - alone) / s->model->description.temporal_factor + alone;
 }
 
 ctok_status stream_describe(stream *s, ctok_request *request, ctok_error *error) {

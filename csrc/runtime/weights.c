@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../network/quantizer.h"
+
 enum {
     TASK_ELEMENTS = 32 << 10  // that a thread reads at once: they stay in its second-level cache while they are looked through
 };
@@ -41,7 +43,7 @@ void weights_release(weights *w) {
 
 static bool is_same_layer(const graph_layer *a, const graph_layer *b) {
     return a->kind == b->kind && a->c_out == b->c_out && a->c_in == b->c_in && a->kernel_t == b->kernel_t && a->kernel == b->kernel &&
-           a->in_dtype == b->in_dtype && a->is_video == b->is_video && a->is_unused == b->is_unused && strcmp(a->name, b->name) == 0;
+           a->in_dtype == b->in_dtype && a->has_bias == b->has_bias && a->is_video == b->is_video && a->is_unused == b->is_unused && strcmp(a->name, b->name) == 0;
 }
 
 static bool is_of_files(const weights *w, const checkpoint *c) {
@@ -82,10 +84,13 @@ static void add(weights_list *list, weights *w) {
 
 // ---------------------------------------------------------------- packing
 static size_t main_bytes(const backend *b, const graph_layer *l) {
-    return backend_align(l->kind == OP_CONV ? b->ops->conv_weight_bytes(b, l->c_out, l->c_in, l->kernel_t, l->kernel, l->in_dtype) : (size_t)l->c_out * sizeof(float));
+    size_t vector_bytes = (size_t)l->c_out * sizeof(float);
+    if (l->kind == OP_QUANTIZE) return backend_align(vector_bytes * (size_t)l->c_in);
+    return backend_align(l->kind == OP_CONV ? b->ops->conv_weight_bytes(b, l->c_out, l->c_in, l->kernel_t, l->kernel, l->in_dtype) : vector_bytes);
 }
 
-static size_t bias_bytes(const graph_layer *l) { return backend_align((size_t)l->c_out * sizeof(float)); }
+// Of convolutions without a bias too: their outputs are given one of zeros.
+static size_t bias_bytes(const graph_layer *l) { return l->kind == OP_QUANTIZE ? 0 : backend_align((size_t)l->c_out * sizeof(float)); }
 
 typedef struct {
     const checkpoint_tensor *tensor;
@@ -113,19 +118,28 @@ static void convert_tensor(weights *w, backend *b, float *out, const checkpoint_
     w->num_nonfinite += call.num_nonfinite;
 }
 
-// Converts to `unpacked`, from where it goes to the layer's place in the backend's memory.
-static void pack_tensor(weights *w, backend *b, int32_t n, bool is_bias, const checkpoint_tensor *t, uint8_t *at, float *unpacked) {
+// From `unpacked` to the layer's place in the backend's memory.
+static void place_tensor(weights *w, backend *b, int32_t n, bool is_bias, uint8_t *at, float *unpacked) {
     const graph_layer *l = &w->described[n];
     float *second = (float *)(at + main_bytes(b, l));
     size_t vector_bytes = (size_t)l->c_out * sizeof(float);
-    convert_tensor(w, b, unpacked, t);
-    if (l->kind == OP_CONV) {
-        if (is_bias) b->upload(b, second, unpacked, vector_bytes);
-        else b->ops->conv_weight_pack(b, at, unpacked, l->c_out, l->c_in, l->kernel_t, l->kernel, l->in_dtype);
-        w->layers[n].conv = (conv_weights){at, second};
-    } else {
-        b->upload(b, is_bias ? second : (float *)at, unpacked, vector_bytes);
-        w->layers[n].scale = (float *)at, w->layers[n].offset = second;
+    if (is_bias) {
+        b->upload(b, second, unpacked, vector_bytes);
+        return;
+    }
+    switch (l->kind) {
+        case OP_CONV:
+            b->ops->conv_weight_pack(b, at, unpacked, l->c_out, l->c_in, l->kernel_t, l->kernel, l->in_dtype);
+            w->layers[n].conv = (conv_weights){at, second};
+            break;
+        case OP_QUANTIZE:
+            quantizer_normalise(unpacked, l->c_out, l->c_in);
+            b->upload(b, at, unpacked, vector_bytes * (size_t)l->c_in);
+            w->layers[n].codebook = (float *)at;
+            break;
+        default:
+            b->upload(b, at, unpacked, vector_bytes);
+            w->layers[n].scale = (float *)at, w->layers[n].offset = second;
     }
 }
 
@@ -136,21 +150,37 @@ uint64_t weights_bytes(const backend *b, const weights_source *source) {
     return sum;
 }
 
+// What packing goes through: every tensor that is there, with its layer and place.
+typedef struct {
+    const checkpoint_tensor **tensors;
+    checkpoint_tensor *in_memory;  // what is read of them at once
+    float *unpacked;               // one tensor in float32
+} packing;
+
 // Weight and bias of layer 0, of layer 1 and so on, as many as are read at once; those of unused layers are read for their hash.
-static ctok_status pack_layers(weights *w, backend *b, const weights_source *source, digest *d, float *unpacked, checkpoint_tensor *in_memory,
-                               atomic_uint *steps_done, ctok_error *error) {
+static ctok_status pack_layers(weights *w, backend *b, const weights_source *source, digest *d, packing *p, atomic_uint *steps_done, ctok_error *error) {
     uint8_t *at = w->block;
-    int32_t num_tensors = source->num_layers * 2;
+    int32_t num_tensors = 0, n = 0;
+    for (int32_t i = 0; i < source->num_layers * 2; i++)
+        if (source->tensors[i]) p->tensors[num_tensors++] = source->tensors[i];
     for (int32_t first = 0, count; first < num_tensors; first += count) {
-        CTOK_TRY(digest_read(d, b, in_memory, &count, source->tensors + first, num_tensors - first, error));
+        CTOK_TRY(digest_read(d, b, p->in_memory, &count, p->tensors + first, num_tensors - first, error));
         for (int32_t i = 0; i < count; i++) {
-            int32_t n = (first + i) / 2;
-            bool is_bias = (first + i) % 2 == 1;
             const graph_layer *l = &source->layers[n];
+            bool is_bias = p->tensors[first + i] == source->tensors[n * 2 + 1], is_last = is_bias || !l->has_bias;
             CTOK_TRY(checkpoint_check_cancel(d->checkpoint, error));
-            if (!l->is_unused) pack_tensor(w, b, n, is_bias, &in_memory[i], at, unpacked);
-            if (is_bias && !l->is_unused) at += main_bytes(b, l) + bias_bytes(l);
-            if (is_bias) atomic_fetch_add(steps_done, 1);
+            if (!l->is_unused) {
+                convert_tensor(w, b, p->unpacked, &p->in_memory[i]);
+                place_tensor(w, b, n, is_bias, at, p->unpacked);
+            }
+            if (!is_last) continue;
+            if (!l->is_unused && !l->has_bias && l->kind != OP_QUANTIZE) {
+                memset(p->unpacked, 0, (size_t)l->c_out * sizeof(float));
+                place_tensor(w, b, n, true, at, p->unpacked);
+            }
+            if (!l->is_unused) at += main_bytes(b, l) + bias_bytes(l);
+            atomic_fetch_add(steps_done, 1);
+            n++;
         }
     }
     return CTOK_OK;
@@ -161,17 +191,19 @@ static ctok_status pack(weights *w, backend *b, const weights_source *source, di
     for (int32_t n = 0; n < source->num_layers; n++) {
         const graph_layer *l = &source->layers[n];
         int64_t elements = checkpoint_elements(source->tensors[n * 2]);
-        w->num_parameters += elements + checkpoint_elements(source->tensors[n * 2 + 1]);
+        w->num_parameters += elements + (l->has_bias ? checkpoint_elements(source->tensors[n * 2 + 1]) : 0);
         if (l->is_unused) continue;
         w->num_bytes += main_bytes(b, l) + bias_bytes(l);
         if (elements > largest) largest = elements;
+        if (l->c_out > largest) largest = l->c_out;  // its bias
     }
-    float *unpacked = malloc((size_t)largest * sizeof *unpacked);
-    checkpoint_tensor *in_memory = malloc((size_t)source->num_layers * 2 * sizeof *in_memory);
+    packing p = {.tensors = malloc((size_t)source->num_layers * 2 * sizeof *p.tensors),
+                 .in_memory = malloc((size_t)source->num_layers * 2 * sizeof *p.in_memory),
+                 .unpacked = malloc((size_t)largest * sizeof *p.unpacked)};
     w->block = w->list->backend->alloc(w->list->backend, w->num_bytes);
     ctok_status status = CTOK_OK;
-    if (unpacked && in_memory && w->block) {
-        status = pack_layers(w, b, source, d, unpacked, in_memory, steps_done, error);
+    if (p.tensors && p.in_memory && p.unpacked && w->block) {
+        status = pack_layers(w, b, source, d, &p, steps_done, error);
         ctok_status finished = b->finish(b, status == CTOK_OK ? error : NULL);
         if (status == CTOK_OK) status = finished;
     } else {
@@ -179,8 +211,9 @@ static ctok_status pack(weights *w, backend *b, const weights_source *source, di
         if (status == CTOK_OK)
             status = ctok_fail(error, CTOK_E_MEMORY, (int64_t)w->num_bytes, "no memory for %zu bytes of weights on %s", w->num_bytes, b->device);
     }
-    free(in_memory);
-    free(unpacked);
+    free(p.tensors);
+    free(p.in_memory);
+    free(p.unpacked);
     return status;
 }
 

@@ -1,4 +1,4 @@
-// The packed weights of one half of a tokenizer. A block is packed once, is immutable from then on, and is shared by every
+// The packed weights of one part of a tokenizer: a half, or a codebook. A block is packed once, is immutable from then on, and is shared by every
 // model of the engine that asks for the same layers of the same files; it is freed with the last of them. The files are told
 // apart as in checkpoint_file, so one that was written again is packed again. Who calls it: runtime/model; the engine owns the list.
 #ifndef CTOK_RUNTIME_WEIGHTS_H
@@ -14,13 +14,14 @@
 typedef struct {
     conv_weights conv;           // OP_CONV
     const float *scale, *offset; // OP_NORM
+    const float *codebook;       // OP_QUANTIZE: unit vectors
 } layer_weights;
 
-// What is packed: the layers of a half in graph order, and the weight and bias of each, all of `checkpoint`.
+// What is packed: the layers of a part in graph order, and the weight and bias of each, all of `checkpoint`.
 typedef struct {
     const checkpoint *checkpoint;
     const graph_layer *layers;
-    const checkpoint_tensor *const *tensors;  // [num_layers][2]
+    const checkpoint_tensor *const *tensors;  // [num_layers][2]; NULL for a bias that a layer does not have
     int32_t num_layers;
 } weights_source;
 

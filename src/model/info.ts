@@ -7,6 +7,8 @@ export type FactSource = (typeof layout.sources)[number];
 /** What is known of an open model, and where each fact that was not asked for came from. */
 export interface ModelInfo {
   readonly name: string;
+  /** The networks that it is one of: "cosmos". */
+  readonly family: string;
   /** An embedded name or an absolute path. */
   readonly source: string;
   readonly isVideo: boolean;
@@ -15,14 +17,14 @@ export interface ModelInfo {
   readonly spatialFactor: number;
   /** Frames of one token after the first frame; 1 for images. */
   readonly temporalFactor: number;
-  /** Side of the Haar patch, 2 or 4. */
-  readonly patch: number;
   readonly latentChannels: number;
   /** FSQ levels, level 0 least significant; empty when continuous. */
   readonly levels: readonly number[];
+  /** Number of codes; 0 when continuous. */
   readonly codebookSize: number;
-  readonly encoder: HalfInfo | undefined;
-  readonly decoder: HalfInfo | undefined;
+  /** The halves that are open. */
+  readonly halves: readonly ("encoder" | "decoder")[];
+  /** Weights of the halves that are open. */
   readonly parameters: number;
   /** Type of the weights in the file. */
   readonly storedDtype: string;
@@ -43,43 +45,34 @@ export interface ModelInfo {
   readonly sha256: string;
   /** Weights that are NaN or infinite: allowed, and told. */
   readonly nonFinite: { readonly weights: number; readonly tensors: number; readonly first: string | undefined };
-  readonly from: { readonly kind: FactSource; readonly levels: FactSource; readonly factors: FactSource };
+  /** What is known of the network besides, in words: its factors, levels, widths, and where each is from. */
+  readonly facts: readonly Fact[];
 }
 
-export interface HalfInfo {
-  readonly widths: readonly number[];
-  readonly blocks: number;
-  readonly baseChannels: number;
-  readonly zChannels: number;
-  readonly parameters: number;
+/** One thing that is known of a model. */
+export interface Fact {
+  /** "Haar patch". */
+  readonly name: string;
+  /** "4". */
+  readonly value: string;
+  readonly from: FactSource;
 }
 
 export function describe(engine: Engine, n: NativeModelInfo, source: string): ModelInfo {
   const { kernels, device, device_name } = engine.info();
-  const half = (side: "encoder" | "decoder"): HalfInfo | undefined =>
-    n.halves & layout.half[side]
-      ? {
-        widths: n[`${side}_widths`].slice(0, n[`${side}_num_levels`]),
-        blocks: n[`${side}_blocks`],
-        baseChannels: n[`${side}_base_channels`],
-        zChannels: n[`${side}_z_channels`],
-        parameters: n[`${side}_parameters`],
-      }
-      : undefined;
   return {
     name: n.name,
+    family: n.family,
     source,
     isVideo: n.is_video === 1,
-    isDiscrete: n.is_discrete === 1,
+    isDiscrete: n.quantizer !== layout.quantizer.none,
     spatialFactor: n.spatial_factor,
     temporalFactor: n.temporal_factor,
-    patch: n.patch,
     latentChannels: n.latent_channels,
-    levels: n.fsq_levels.slice(0, n.num_fsq_levels),
+    levels: n.levels.slice(0, n.num_levels),
     codebookSize: n.codebook_size,
-    encoder: half("encoder"),
-    decoder: half("decoder"),
-    parameters: n.encoder_parameters + n.decoder_parameters,
+    halves: (["encoder", "decoder"] as const).filter((half) => n.halves & layout.half[half]),
+    parameters: n.encoder_parameters + n.decoder_parameters + n.codebook_parameters,
     storedDtype: layout.dtypes[n.stored_dtype] ?? "",
     precision: n.precision === layout.precision.bf16 ? "bf16" : "f32",
     device,
@@ -89,10 +82,6 @@ export function describe(engine: Engine, n: NativeModelInfo, source: string): Mo
     weightBytes: n.weight_bytes,
     sha256: n.sha256,
     nonFinite: { weights: n.num_nonfinite, tensors: n.num_nonfinite_tensors, first: n.first_nonfinite || undefined },
-    from: {
-      kind: layout.sources[n.is_discrete_from] ?? "",
-      levels: layout.sources[n.fsq_levels_from] ?? "",
-      factors: layout.sources[n.factors_from] ?? "",
-    },
+    facts: n.facts.slice(0, n.num_facts).map(({ name, value, from }) => ({ name, value, from: layout.sources[from] ?? "" })),
   };
 }

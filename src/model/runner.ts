@@ -11,6 +11,13 @@ import { type Origin, Tensor, type TokenKind, type VideoOrigin, viewAs } from ".
 
 export type OutputTensor = Tensor & { readonly kind: TokenKind | "pixels" };
 
+/** What a job gave, and how many pixels of padding lie above and left of the picture. */
+export interface Results {
+  readonly outputs: readonly OutputTensor[];
+  readonly top: number;
+  readonly left: number;
+}
+
 export class Runner {
   readonly info: ModelInfo;
   readonly #engine: Engine;
@@ -42,11 +49,11 @@ export class Runner {
     return promise;
   }
 
-  run(input: Uint8Array, request: RequestValues, options: JobOptions): Promise<OutputTensor[]> {
+  run(input: Uint8Array, request: RequestValues, options: JobOptions): Promise<Results> {
     return this.#job(() => this.#engine.run(this.#model, input, request), options);
   }
 
-  runChunk(stream: number, input: Uint8Array, request: RequestValues, options: JobOptions): Promise<OutputTensor[]> {
+  runChunk(stream: number, input: Uint8Array, request: RequestValues, options: JobOptions): Promise<Results> {
     return this.#job(() => this.#engine.runChunk(stream, input, request), options);
   }
 
@@ -99,10 +106,13 @@ export class Runner {
     await Promise.allSettled([...this.#pending, ...this.#jobs]);
   }
 
-  #job(submit: () => number, options: JobOptions): Promise<OutputTensor[]> {
+  #job(submit: () => number, options: JobOptions): Promise<Results> {
     this.checkOpen();
-    const take = (info: JobInfo, job: number) =>
-      info.outputs.slice(0, info.num_outputs).map((out, i) => toTensor(out, this.#engine.take(job, i, out.bytes)));
+    const take = (info: JobInfo, job: number) => {
+      const given = info.outputs.slice(0, info.num_outputs);
+      const outputs = given.map((out, i) => toTensor(out, this.#engine.take(job, i, out.bytes)));
+      return { outputs, top: info.pad_top, left: info.pad_left };
+    };
     return runJob(this.#engine, submit, take, options, { hold: (ended) => hold(this.#jobs, ended) });
   }
 }

@@ -150,7 +150,6 @@ export async function* encodeStream(
   }
   const stream = o.window ? undefined : runner.openStream(layout.task.encode, o.attentionFrames ?? 0);
   const outputs = runner.tokenOutputs(o.preQuant ?? false);
-  let padding = { pad_top: 0, pad_left: 0 }; // of every frame
   const requestOf = ({ count, firstFrame, height, width }: Omit<Clip, "bytes">): RequestValues => {
     const alone = firstFrame === 0 && !o.window ? 1 : 0;
     const fed = o.window ? count : Math.ceil((count - alone) / factor) * factor + alone;
@@ -159,13 +158,13 @@ export async function* encodeStream(
   };
   const admit = (clip: Omit<Clip, "bytes">) => {
     const chunkKind = clip.firstFrame === 0 ? layout.chunk.first : layout.chunk.later;
-    padding = locatedSync(() => runner.plan({ ...requestOf(clip), ...(stream && { chunk: chunkKind }) }), site);
+    locatedSync(() => runner.plan({ ...requestOf(clip), ...(stream && { chunk: chunkKind }) }), site);
   };
   const clips = gather(frames, (n) => n === 0 && !o.window ? 1 + chunk : chunk, admit, o.signal);
   try {
     yield* inOrder(clips, o, site, async (clip, options) => {
       const { height, width, count } = clip;
-      const request = requestOf(clip), bytes = filled(clip, request.frames!), { pad_top, pad_left } = padding;
+      const request = requestOf(clip), bytes = filled(clip, request.frames!);
       const result = stream
         ? await runner.runChunk(stream, bytes, request, options)
         : await runner.run(bytes, request, options);
@@ -176,8 +175,8 @@ export async function* encodeStream(
         ...(o.sampleAspect && { sampleAspect: o.sampleAspect }),
         ...(!stream && { windows: [windowOf(count, factor)] }),
       };
-      const origin = runner.origin(height, width, pad_top, pad_left, video);
-      return new TokenPart(origin, asTokenParts(result, origin), clip.firstFrame, count);
+      const origin = runner.origin(height, width, result.top, result.left, video);
+      return new TokenPart(origin, asTokenParts(result.outputs, origin), clip.firstFrame, count);
     });
   } finally {
     if (stream) runner.closeStream(stream);
@@ -251,7 +250,7 @@ export async function* decodeClips(
         if (!clip.isWindow) {
           stream ??= runner.openStream(layout.task.decode, o.attentionFrames ?? 0);
         }
-        const [pixels] = clip.isWindow
+        const { outputs: [pixels] } = clip.isWindow
           ? await runner.run(bytes, request, options)
           : await runner.runChunk(stream!, bytes, request, options);
         return pixels!;

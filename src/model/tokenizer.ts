@@ -214,7 +214,11 @@ export class Tokenizer implements AsyncDisposable {
       const parts: Tensor[] = [];
       for (const [i, { bytes, request }] of clips.entries()) {
         const limits = { num_held, ...limitOf(o) };
-        const [image] = await this.#runner.run(bytes, { ...request, ...task, ...limits }, partOf(o, i, clips.length));
+        const { outputs: [image] } = await this.#runner.run(
+          bytes,
+          { ...request, ...task, ...limits },
+          partOf(o, i, clips.length),
+        );
         parts.push(image!);
       }
       return asPixels(concatAxis(parts, 1)) as Tensor<"uint8">;
@@ -263,11 +267,7 @@ export class Tokenizer implements AsyncDisposable {
   plan(shape: options.PlanShape, planOptions: options.PlanOptions = {}): Plan {
     return locatedSync(() => {
       const s = parse(options.planShape, shape, "shape");
-      const { task, mode, window, chunkFrames, attentionFrames } = parse(
-        options.planOptions,
-        planOptions,
-        "options",
-      );
+      const { task, mode, window, chunkFrames, attentionFrames } = parse(options.planOptions, planOptions, "options");
       const { isDiscrete, isVideo, temporalFactor: factor } = this.info;
       const input = task !== "decode" ? layout.kind.pixelsU8 : isDiscrete ? layout.kind.indices : layout.kind.latent;
       const request: RequestValues = { ...s, task: layout.task[task], input };
@@ -322,13 +322,12 @@ export class Tokenizer implements AsyncDisposable {
     held: RequestValues,
     window?: { tokens: number; frames: number; before: number },
   ): Promise<Tokens> {
-    const outputs = this.#runner.tokenOutputs(o.preQuant);
-    const request = { ...pixels.request, task: layout.task.encode, outputs, ...held, ...limitOf(o) };
-    const plan = this.#runner.plan(request);
-    const { height, width } = pixels.request;
+    const task = { task: layout.task.encode, outputs: this.#runner.tokenOutputs(o.preQuant) };
+    const request = { ...pixels.request, ...task, ...held, ...limitOf(o) }, { height, width } = request;
     const video = window && { temporalFactor: this.info.temporalFactor, frames: window.frames, windows: [window] };
-    const origin = this.#runner.origin(height, width, plan.pad_top, plan.pad_left, video);
-    return new Tokens(origin, asTokenParts(await this.#runner.run(pixels.bytes, request, o), origin));
+    const { outputs: given, top, left } = await this.#runner.run(pixels.bytes, request, o);
+    const origin = this.#runner.origin(height, width, top, left, video);
+    return new Tokens(origin, asTokenParts(given, origin));
   }
 
   async #decodeOne(
@@ -337,11 +336,11 @@ export class Tokenizer implements AsyncDisposable {
     time: RequestValues,
   ): Promise<OutputTensor> {
     const { bytes, origin, ...size } = tokenInput(this.info, tensor);
-    const outputs = o.dtype === "uint8" ? layout.kind.pixelsU8 : layout.kind.pixelsF32;
+    const outputs = layout.kind[o.dtype === "uint8" ? "pixelsU8" : "pixelsF32"];
     const whole = { crop_height: size.height * this.info.spatialFactor, crop_width: size.width * this.info.spatialFactor };
     const crop = o.crop ? cropOf(this.info, origin, size.height, size.width) : {};
     const request = { task: layout.task.decode, outputs, ...size, ...whole, ...crop, ...time, ...limitOf(o) };
-    return (await this.#runner.run(bytes, request, o))[0]!;
+    return (await this.#runner.run(bytes, request, o)).outputs[0]!;
   }
 
   #checkPreQuant(isAsked: boolean): void {
@@ -352,10 +351,9 @@ export class Tokenizer implements AsyncDisposable {
 
   #checkVideo(): void {
     this.#runner.checkOpen();
-    const { isVideo, name } = this.info;
-    if (!isVideo) {
-      throw new TokenizerError("UNSUPPORTED", `${name}: expected a video tokenizer for a stream, found an image tokenizer`);
-    }
+    if (this.info.isVideo) return;
+    const message = `${this.info.name}: expected a video tokenizer for a stream, found an image tokenizer`;
+    throw new TokenizerError("UNSUPPORTED", message);
   }
 }
 

@@ -70,6 +70,7 @@ test("struct layouts equal the C compiler's", async () => {
     ctok_engine_options: layout.EngineOptions as layout.Struct,
     ctok_engine_info: layout.EngineInfo as layout.Struct,
     ctok_model_options: layout.ModelOptions as layout.Struct,
+    ctok_fact: layout.Fact as layout.Struct,
     ctok_model_info: layout.ModelInfo as layout.Struct,
     ctok_request: layout.Request as layout.Struct,
     ctok_output: layout.Output as layout.Struct,

@@ -52,13 +52,19 @@ function editPickle(edit: (pickle: Uint8Array) => Uint8Array): Uint8Array {
   return writeZip(readZip(jit).map((e) => e.name.endsWith("/data.pkl") ? { ...e, data: edit(e.data) } : e));
 }
 
+/** What a model says of itself under a name, and where it has that from. */
+function fact({ info }: Tokenizer, name: string): string | undefined {
+  const found = info.facts.find((f) => f.name === name);
+  return found && `${found.value} (${found.from})`;
+}
+
 describe("TorchScript archives", () => {
   test("rewritten without change, opens", () =>
     withFolder(async (temporary) => {
       writeFileSync(join(temporary, "encoder.jit"), writeZip(readZip(jit)));
       await using tok = await Tokenizer.open(join(temporary, "encoder.jit"));
-      assert.equal(tok.info.encoder?.widths.join(), "32,64,64");
-      assert.equal(tok.info.decoder, undefined);
+      assert.equal(fact(tok, "encoder widths"), "32 64 64 (keys)");
+      assert.deepEqual(tok.info.halves, ["encoder"]);
     }));
   test("truncated, at many lengths", async () => {
     for (const part of [0, 3, 100, jit.length >> 1, jit.length - 30, jit.length - 1]) {
@@ -210,7 +216,7 @@ describe("buffers", () => {
     await using plain = await Tokenizer.open("nano-DI8x8");
     const whole = addTensors(nano, {
       ...numbers("encoder.patcher._arange", [0, 1]),
-      ...numbers("decoder.unpatcher.patch_size_buffer", [plain.info.patch]),
+      ...numbers("decoder.unpatcher.patch_size_buffer", [4]),
       ...numbers("quantizer._levels", [8, 8, 8, 5, 5, 5]),
       ...numbers("quantizer._basis", [1, 8, 64, 512, 2560, 12800]),
     });
@@ -219,7 +225,7 @@ describe("buffers", () => {
       const [name, values, text] of [
         ["encoder.patcher._arange", [0, 2], /_arange: expected 0, 1, 2 and so on/],
         ["encoder.patcher._arange", [0, 0.5], /_arange: expected a row of whole numbers/],
-        ["decoder.unpatcher.patch_size_buffer", [plain.info.patch * 2], /patch_size_buffer: expected the side/],
+        ["decoder.unpatcher.patch_size_buffer", [8], /patch_size_buffer: expected the side/],
         ["quantizer._basis", [1, 8, 64, 512, 2560, NaN], /_basis: expected one whole number/],
       ] as const
     ) await refuses("DI8x8.safetensors", addTensors(nano, numbers(name, [...values])), "FILE_TENSOR", text);
@@ -415,7 +421,7 @@ describe("folders and options", () => {
       mkdirSync(model);
       copyFileSync(join(folder, "decoder.jit"), join(model, "decoder.jit"));
       await using tok = await Tokenizer.open(model);
-      assert.equal(tok.info.encoder, undefined);
+      assert.deepEqual(tok.info.halves, ["decoder"]);
       await rejects(() => tok.encode(pixels), "UNSUPPORTED", /only its decoder/);
       await rejects(() => Tokenizer.open(model, { half: "encoder" }), "FILE_TENSOR", /expected the encoder half/);
       const image = await tok.decode({ dtype: "float32", shape: [16, 2, 3], data: new Float32Array(96) });
@@ -455,9 +461,14 @@ describe("folders and options", () => {
   });
   test("where facts come from", async () => {
     await using tok = await Tokenizer.open("nano-DI8x8", { fsqLevels: [8, 8, 8, 5, 5, 5] });
-    assert.deepEqual(tok.info.from, { kind: "option", levels: "option", factors: "keys" });
+    assert.equal(tok.info.family, "cosmos");
+    assert.equal(fact(tok, "kind"), "discrete (option)");
+    assert.equal(fact(tok, "FSQ levels"), "8 8 8 5 5 5 (option)");
+    assert.equal(fact(tok, "pixels a token"), "8x8 (keys)");
     await using plain = await Tokenizer.open("nano-DI8x8");
-    assert.deepEqual(plain.info.from, { kind: "name", levels: "default", factors: "keys" });
+    assert.equal(fact(plain, "kind"), "discrete (name)");
+    assert.equal(fact(plain, "FSQ levels"), "8 8 8 5 5 5 (default)");
+    assert.equal(fact(plain, "Haar patch"), "4 (keys)");
     assert.equal(plain.info.codebookSize, 64000);
     assert.equal(plain.info.parameters, 3233686); // models/nano/README.md
   });
@@ -470,7 +481,7 @@ describe("convert", () => {
       await convert(folder, out);
       await using a = await Tokenizer.open(folder);
       await using b = await Tokenizer.open(out);
-      assert.equal(b.info.from.kind, "metadata");
+      assert.equal(fact(b, "kind"), "continuous (metadata)");
       assert.equal(countDifferent((await a.encode(pixels)).latent, (await b.encode(pixels)).latent), 0);
       assert.equal(a.info.parameters, b.info.parameters);
       await rejects(() => convert(folder, join(temporary, "missing/one.safetensors")), "FILE_IO", /missing/);
@@ -572,6 +583,6 @@ describe("convert", () => {
       await convert(path, out);
       await using tok = await Tokenizer.open(out);
       assert.deepEqual(tok.info.levels, [8, 8, 8, 5, 5, 5]);
-      assert.equal(tok.info.from.levels, "metadata");
+      assert.equal(fact(tok, "FSQ levels"), "8 8 8 5 5 5 (metadata)");
     }));
 });

@@ -112,6 +112,18 @@ static void test_request(void) {
     expect(CTOK_E_SHAPE, ctok_plan_query(model, &plan, &decode, fresh()), "a crop outside the picture");
     ctok_stream_options stream = {.struct_size = sizeof stream, .task = CTOK_TASK_ENCODE};
     expect(CTOK_E_UNSUPPORTED, ctok_stream_open(model, &stream, &count, fresh()), "a stream of an image tokenizer");
+    static float codes[6 * sizeof indices / sizeof *indices], again[sizeof codes / sizeof *codes];
+    ctok_job_take(job, codes, sizeof codes, 1, NULL);
+    ctok_job_release(job, NULL);
+    decode = (ctok_request){.struct_size = sizeof decode, .task = CTOK_TASK_DECODE, .input = CTOK_INDICES, .outputs = CTOK_CODES, .height = 6, .width = 6};
+    expect(CTOK_OK, ctok_job_submit(model, indices, sizeof indices, &decode, &job, fresh()), "a decode to codes alone");
+    ctok_job_wait(job, 60000000, NULL);
+    expect(CTOK_OK, ctok_job_take(job, again, sizeof again, 0, fresh()), "take its codes");
+    int num_equal = 0;
+    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) num_equal += codes[i] == again[i];  // 0 may have a sign there
+    report(num_equal == sizeof codes / sizeof *codes, "which are the encoder's");
+    ctok_plan_query(model, &plan, &decode, NULL);
+    report(plan.num_steps == 2, "no network runs for them");
     ctok_job_release(job, NULL);
     expect(CTOK_OK, ctok_model_close(model, fresh()), "model_close");
     expect(CTOK_E_HANDLE, ctok_job_submit(model, pixels, sizeof pixels, &request, &job, fresh()), "a closed model");

@@ -60,13 +60,13 @@ static int32_t add_tensors(checkpoint_tensor *tensors, int32_t count, const grap
 }
 
 int main(int argc, char **argv) {
-    variant v;
-    if (argc < 3 || !find_spec(&v, argv[2], argc > 3 && strcmp(argv[3], "--small") == 0)) {
+    description d;
+    if (argc < 3 || !find_spec(&d, argv[2], argc > 3 && strcmp(argv[3], "--small") == 0)) {
         fprintf(stderr, "usage: make_weights OUT.safetensors CI8x8|DI16x16-360p|CV4x8x8|DV8x16x16|... [--small]\n");
         return 2;
     }
     graph encoder = {0}, decoder = {0};
-    spec_graphs(&encoder, &decoder, &v, 1, v.spatial_factor, v.spatial_factor);
+    spec_graphs(&encoder, &decoder, &d, 1, d.spatial_factor, d.spatial_factor);
     checkpoint_tensor *tensors = calloc((size_t)(encoder.num_layers + decoder.num_layers) * 2, sizeof *tensors);
     if (!tensors) return 1;
     int32_t count = add_tensors(tensors, add_tensors(tensors, 0, &encoder), &decoder);

@@ -110,7 +110,7 @@ static void test_stream(const char *path, const char *name, uint32_t precision, 
     bool is_encode = task == CTOK_TASK_ENCODE;
     ctok_stream_options options = {.struct_size = sizeof options, .task = task, .attention_frames = attention_frames};
     int64_t unit = is_encode ? info.temporal_factor : 1, side = is_encode ? SIDE : SIDE / info.spatial_factor, past = NUM_CHUNKS * CHUNK_TOKENS;
-    uint32_t tokens = info.is_discrete ? CTOK_INDICES : CTOK_LATENT;
+    uint32_t tokens = info.quantizer ? CTOK_INDICES : CTOK_LATENT;
     ctok_request request = {.struct_size = sizeof request, .task = task, .input = is_encode ? CTOK_PIXELS_U8 : tokens,
                             .outputs = is_encode ? 0 : CTOK_PIXELS_U8, .frames = CHUNK_TOKENS * unit, .height = side, .width = side};
     if (attention_frames) past = attention_frames - 1 + CHUNK_TOKENS;

@@ -5,10 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../../csrc/network/network.h"
+#include "../../csrc/network/cosmos.h"
 
 // Ref: reference/cosmos_reference.py, spec(): CI8x8, DI16x16-360p, CV4x8x8, DV8x16x16, ...
-static bool find_spec(variant *v, const char *name, bool is_small) {
+static bool find_spec(description *d, const char *name, bool is_small) {
     char kind[3] = "";
     int factors[3] = {0}, numbers = sscanf(name, "%2[CDIV]%dx%dx%d", kind, &factors[0], &factors[1], &factors[2]) - 1;
     bool is_discrete = kind[0] == 'D', is_video = kind[1] == 'V', is_360p = strstr(name, "-360p") != NULL;
@@ -20,7 +20,7 @@ static bool find_spec(variant *v, const char *name, bool is_small) {
                          .z_channels = is_discrete && (!is_video || is_360p) ? 256 : 16, .latent_channels = is_discrete ? 6 : 16,
                          .spatial_factor = spatial, .temporal_factor = temporal};
     static const int small_mult[] = {1, 2, 2}, full_mult[] = {2, 4, 4};
-    *v = (variant){.encoder = half, .decoder = half, .is_discrete = is_discrete, .is_video = is_video, .spatial_factor = spatial,
+    variant *v = &(variant){.encoder = half, .decoder = half, .is_discrete = is_discrete, .is_video = is_video, .spatial_factor = spatial,
                    .temporal_factor = temporal, .latent_channels = half.latent_channels, .patch = patch};
     v->decoder.blocks = 3;
     int space = 0, time = 0;
@@ -35,18 +35,20 @@ static bool find_spec(variant *v, const char *name, bool is_small) {
         v->decoder.in_space[i] = is_video ? i > 0 && (v->decoder.in_time[i] || (r < space && space > time)) : i >= levels - space;
     }
     v->encoder.has_unused_convs = v->decoder.has_unused_convs = is_cv4 || strcmp(name, "CV8x8x8") == 0;
+    *d = (description){.family = &cosmos_family};
+    cosmos_set_variant(d, v);
     return true;
 }
 
 // Both halves of a clip (image: frames 1) whose sizes need no padding.
-static void spec_graphs(graph *encoder, graph *decoder, const variant *v, int64_t frames, int64_t height, int64_t width) {
+static void spec_graphs(graph *encoder, graph *decoder, const description *d, int64_t frames, int64_t height, int64_t width) {
     network_outputs none = {GRAPH_NONE, GRAPH_NONE, GRAPH_NONE, GRAPH_NONE, GRAPH_NONE};
     network_frame frame = {.padded_frames = frames, .padded_height = height, .padded_width = width, .frames = frames, .height = height,
                            .width = width, .is_first = true};
-    int64_t tokens = (frames - 1) / v->temporal_factor + 1;
-    network_encode(encoder, v, frame, EXTERNAL_F32_NCTHW, none);
-    int32_t latent = network_load_latent(decoder, v, tokens, height / v->spatial_factor, width / v->spatial_factor);
-    network_decode(decoder, v, latent, frame, EXTERNAL_F32_NCTHW, none);
+    int64_t tokens = (frames - 1) / d->temporal_factor + 1;
+    d->family->encode(encoder, d, frame, EXTERNAL_F32_NCTHW, none);
+    int32_t latent = family_load_latent(decoder, d, tokens, height / d->spatial_factor, width / d->spatial_factor);
+    d->family->decode(decoder, d, latent, frame, EXTERNAL_F32_NCTHW, none);
 }
 
 #endif

@@ -110,6 +110,14 @@ test("nothing goes round", () => {
   assert.equal(findCircle(c, (file) => file.replace(/\.\w+$/, "")), undefined);
 });
 
+test("what runs a network knows no family", () => {
+  const files = [
+    ...c.filter((file) => /^csrc\/(abi\.c|runtime\/|backends\/)/.test(file)),
+    ...typescript.filter((f) => f.startsWith("ffi/")),
+  ];
+  for (const file of files) assert.doesNotMatch(read(file).replace(/reference\/\w+\.\w+/g, ""), /cosmos|llamagen/i, file);
+});
+
 test("src/ names no runtime", () => {
   for (const file of files("src", /\.ts$/)) assert.doesNotMatch(read(file), /\b(Deno|Bun)\.|"bun:/, file);
 });

@@ -1,11 +1,10 @@
 // A request made concrete: the graph and plan for one image or clip, and the sizes of input and outputs. ctok_plan_query reports it,
 // a job runs it. Images of a batch run one after the other, so that memory does not grow with the batch.
 // Who calls it: runtime/job, abi.c. Errors are those of ctok_plan_query in ctok.h.
-#ifndef CTOK_RUNTIME_PROGRAM_H
-#define CTOK_RUNTIME_PROGRAM_H
+#ifndef CTOK_RUNTIME_REQUEST_H
+#define CTOK_RUNTIME_REQUEST_H
 
 #include "model.h"
-#include "../network/network.h"
 #include "plan.h"
 #include "stream_state.h"
 
@@ -23,14 +22,9 @@ typedef struct {
     uint64_t total_bytes;                         // with the arena and the model's weights
 } program;
 
-// The caller owns the program: program_free. `held_arena_bytes`: what earlier chunks of its stream have needed and the engine
+// The caller owns the program: request_free. `held_arena_bytes`: what earlier chunks of its stream have needed and the engine
 // still holds; limits look at that where it is more than this one's.
-ctok_status program_make(program *out, const model *m, const ctok_request *request, size_t held_arena_bytes, ctok_error *error);
-void program_free(program *p);
-
-// Runs the batch. `stream` is NULL for a whole clip or image. `outputs[i]` holds outputs[i].bytes. `steps_done` counts nodes over the whole batch, for progress.
-// CTOK_E_CANCELLED when the backend's cancel flag turned true.
-ctok_status program_run(const program *p, const model *m, backend *b, stream_state *stream, uint8_t *arena, const uint8_t *input,
-                        uint8_t *const outputs[4], atomic_uint *steps_done, ctok_error *error);
+ctok_status request_make(program *out, const model *m, const ctok_request *request, size_t held_arena_bytes, ctok_error *error);
+void request_free(program *p);
 
 #endif
