@@ -98,7 +98,7 @@ typedef struct {
 //           code = digit / (level / 2); index = sum((digit + level / 2) * basis). All in float32; network/quantizer.h has the tables.
 //   LOOKUP  the nearest of `size` unit vectors e, [size, d] float32 rows (quantizer_normalise): u = z / max(|z|, 1e-12), index = the first k of the
 //           least |u - e_k|^2, code = e_index. Ref: Codebook in reference/llamagen_reference.py.
-//   SIGN    code = z > 0 ? 1 : -1; bit c of the index is set where that is 1. Ref: reference/FAMILIES.md.
+//   SIGN    code = z > 0 ? 1 : -1; bit c of the index is set where that is 1. Ref: reference/families.md.
 // Limit: backends compute FSQ so far; of others they answer CTOK_E_INTERNAL.
 typedef enum {
     QUANTIZER_NONE = CTOK_QUANTIZER_NONE,
