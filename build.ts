@@ -231,7 +231,12 @@ async function buildEmulator(): Promise<void> {
   }
   const kernels = filesUnder("csrc/backends/cuda", ".cu"), parts = [...kernels, `${emulator}emulator.cpp`];
   const object = (source: string) => join(out, "objects", `emulated-${basename(source).replace(/\.c\w*$/, ".o")}`);
-  const own = [...filesUnder(emulator, ".h"), ...filesUnder("tests/native/ptx_layouts", ".cuh"), `${emulator}emulator.cpp`];
+  const own = [
+    ...filesUnder(emulator, ".h"),
+    "tests/native/tap.h",
+    ...filesUnder("tests/native/ptx_layouts", ".cuh"),
+    `${emulator}emulator.cpp`,
+  ];
   const seen = Math.max(newestKernelHeader, newest(own));
   await inParallel(
     parts.filter((s) => modified(object(s)) < Math.max(seen, modified(join(root, s)))).map((source) => () =>

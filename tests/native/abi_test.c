@@ -8,14 +8,9 @@
 #include <string.h>
 
 #include "../../csrc/runtime/ids.h"
+#include "tap.h"
 
-static int num_cases, num_failed;
 static ctok_error last;
-
-static void report(int ok, const char *name) {
-    printf("%sok %d - %s%s%s\n", ok ? "" : "not ", ++num_cases, name, ok ? "" : ": ", ok ? "" : last.message);
-    num_failed += !ok;
-}
 
 static ctok_error *fresh(void) {
     last = (ctok_error){.struct_size = sizeof last};
@@ -24,7 +19,8 @@ static ctok_error *fresh(void) {
 
 // A failure must give that status, in the return value and in the error, with a message.
 static void expect(ctok_status wanted, ctok_status found, const char *name) {
-    report(found == wanted && (wanted == CTOK_OK || (last.status == wanted && last.message[0])), name);
+    bool is_ok = found == wanted && (wanted == CTOK_OK || (last.status == wanted && last.message[0]));
+    report(is_ok, "%s%s%s", name, is_ok ? "" : ": ", is_ok ? "" : last.message);
 }
 
 // num_threads 0: all of the engine's.
@@ -180,6 +176,5 @@ int main(void) {
     test_request();
     test_queue();
     test_release();
-    printf("1..%d\n", num_cases);
-    return num_failed != 0;
+    return report_end();
 }

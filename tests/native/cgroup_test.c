@@ -10,8 +10,8 @@
 #include <unistd.h>
 
 #include "../../csrc/backends/cpu/cgroup.h"
+#include "tap.h"
 
-static int num_cases, num_failed;
 static char root[256];
 
 // A file under the root, with the folders above it.
@@ -39,10 +39,8 @@ static void expect(const char *name, uint64_t memory_bytes, int32_t num_processo
     cgroup_limits found = cgroup_read(root);
     uint64_t memory = memory_bytes ? memory_bytes : UINT64_MAX;
     int32_t processors = num_processors ? num_processors : INT32_MAX;
-    int ok = found.memory_bytes == memory && found.num_processors == processors;
-    num_failed += !ok;
-    printf("%sok %d - %s\n", ok ? "" : "not ", ++num_cases, name);
-    if (!ok) printf("# expected %llu bytes and %d processors, found %llu and %d\n", (unsigned long long)memory, processors, (unsigned long long)found.memory_bytes, found.num_processors);
+    bool ok = found.memory_bytes == memory && found.num_processors == processors;
+    if (!report(ok, "%s", name)) printf("# expected %llu bytes and %d processors, found %llu and %d\n", (unsigned long long)memory, processors, (unsigned long long)found.memory_bytes, found.num_processors);
     char command[320];
     snprintf(command, sizeof command, "rm -r '%s'", root);
     if (system(command)) exit(1);
@@ -145,6 +143,5 @@ int main(void) {
     test_v2();
     test_v1();
     test_none();
-    printf("1..%d\n", num_cases);
-    return num_failed != 0;
+    return report_end();
 }

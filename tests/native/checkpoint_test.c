@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <math.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,21 +15,11 @@
 
 #include "../../csrc/checkpoint/checkpoint.h"
 #include "../../csrc/checkpoint/output.h"
+#include "tap.h"
 
-/* ---------------------------------------------------------------- reporting */
-static int num_cases, num_failed;
+#define check report
+
 static char folder[64];  // this run's own, under /tmp
-
-__attribute__((format(printf, 2, 3))) static bool check(bool is_ok, const char *format, ...) {
-    va_list arguments;
-    va_start(arguments, format);
-    printf("%s %d - ", is_ok ? "ok" : "not ok", ++num_cases);
-    vprintf(format, arguments);
-    printf("\n");
-    va_end(arguments);
-    num_failed += !is_ok;
-    return is_ok;
-}
 
 static void stop(const char *what) {
     printf("Bail out! %s: %s\n", what, strerror(errno));
@@ -1176,6 +1165,5 @@ int main(void) {
     test_shrinking();
     test_fixtures();
     rmdir(folder);
-    printf("1..%d\n", num_cases);
-    return num_failed > 0;
+    return report_end();
 }

@@ -12,15 +12,9 @@
 #include <unistd.h>
 
 #include "../../csrc/include/ctok.h"
+#include "tap.h"
 
 enum { SIDE = 512, A_MINUTE = 60000000, NUM_JOBS = 3 };
-
-static int num_cases, num_failed;
-
-static void report(bool ok, const char *name) {
-    printf("%sok %d - %s\n", ok ? "" : "not ", ++num_cases, name);
-    num_failed += !ok;
-}
 
 // ThreadSanitizer takes a fork for the end of what it can follow, unless told otherwise.
 const char *__tsan_default_options(void);
@@ -240,6 +234,5 @@ int main(void) {
     test_others();
     test_wake();
     test_fork();
-    printf("1..%d\n", num_cases);
-    return num_failed != 0;
+    return report_end();
 }

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "../../csrc/include/ctok.h"
+#include "tap.h"
 
 static atomic_long num_allocations, refused = -1;  // the number of the one that is refused; -1: none
 
@@ -111,7 +112,7 @@ static bool live(const char *path, bool is_video, const char *copy) {
 }
 
 // Refuses each allocation in turn; the life after it must be well. Every 8th life is a whole one: twice the time is enough.
-static void sweep(int number, const char *name, const char *path, bool is_video, const char *copy) {
+static void sweep(const char *name, const char *path, bool is_video, const char *copy) {
     long n = 0;
     num_wrong = num_refusals = 0;
     for (bool is_past_end = false; !is_past_end; n++) {
@@ -123,8 +124,7 @@ static void sweep(int number, const char *name, const char *path, bool is_video,
         if (n % 8 == 0 && !live(path, is_video, copy)) num_wrong++;
     }
     bool is_ok = num_wrong == 0 && n > 80 && num_refusals > 80;  // a life has 85: opening and writing take a few for all tensors together
-    printf("%sok %d - %s: each of %ld allocations refused, %d ended in CTOK_E_MEMORY, %d wrong\n", is_ok ? "" : "not ", number, name, n - 1, num_refusals, num_wrong);
-    if (!is_ok) exit(1);
+    report(is_ok, "%s: each of %ld allocations refused, %d ended in CTOK_E_MEMORY, %d wrong", name, n - 1, num_refusals, num_wrong);
 }
 
 // An engine of 4 threads starts 3 workers and its own; the system gives 0 to 3 of these.
@@ -140,17 +140,15 @@ static void test_threads(void) {
         is_ok &= given == 4 ? status == CTOK_OK : status == CTOK_E_THREAD && error.status == CTOK_E_THREAD && error.message[0];
         if (status == CTOK_OK) ctok_engine_close(engine, NULL);
     }
-    printf("%sok 3 - an engine that the system refuses threads\n", is_ok ? "" : "not ");
-    if (!is_ok) exit(1);
+    report(is_ok, "an engine that the system refuses threads");
 }
 
 int main(void) {
     char copy[64];
     snprintf(copy, sizeof copy, "/tmp/ctok-memory-%d.safetensors", (int)getpid());
-    sweep(1, "an image tokenizer", "models/nano/DI8x8.safetensors", false, copy);
-    sweep(2, "a video tokenizer and a stream", "models/nano/DV4x8x8.safetensors", true, NULL);
+    sweep("an image tokenizer", "models/nano/DI8x8.safetensors", false, copy);
+    sweep("a video tokenizer and a stream", "models/nano/DV4x8x8.safetensors", true, NULL);
     unlink(copy);
     test_threads();
-    printf("1..3\n");
-    return 0;
+    return report_end();
 }

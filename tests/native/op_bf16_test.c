@@ -200,7 +200,7 @@ int main(void) {
     ctok_error error = {.struct_size = sizeof error};
     ctok_status status = cpu_backend_open(&b, 0, CTOK_KERNELS_AVX512_BF16, &error);
     if (status == CTOK_E_DEVICE) {
-        printf("ok %d - avx512_bf16 # SKIP %s\n", ++num_tests, error.message);
+        report_skip("avx512_bf16", error.message);
     } else {
         report(status == CTOK_OK && b->ops->has_bf16, "kernels avx512_bf16 open");
         test_conv(reference, b, conv_shapes, NUM_SHAPES(conv_shapes), CONV_BUDGET);
@@ -212,6 +212,5 @@ int main(void) {
         b->close(b);
     }
     reference->close(reference);
-    printf("1..%d\n", num_tests);
-    return num_failed ? 1 : 0;
+    return report_end();
 }

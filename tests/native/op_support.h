@@ -1,10 +1,9 @@
-// What the tests of ops share: TAP lines, random data, comparison, and running an op of any backend with its own packing and
+// What the tests of ops share: random data, comparison, and running an op of any backend with its own packing and
 // workspace on the shapes of op_shapes.h. Included once by each test program.
 #ifndef CTOK_TEST_OP_SUPPORT_H
 #define CTOK_TEST_OP_SUPPORT_H
 
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,21 +11,9 @@
 #include "../../csrc/backends/backend.h"
 #include "../../csrc/network/quantizer.h"
 #include "op_shapes.h"
+#include "tap.h"
 
 #pragma GCC diagnostic ignored "-Wunused-function"  // a program may do without some of these
-
-static int num_tests, num_failed;
-
-__attribute__((format(printf, 2, 3))) static void report(bool passed, const char *format, ...) {
-    char text[512];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    num_tests++;
-    if (!passed) num_failed++;
-    printf("%s %d - %s\n", passed ? "ok" : "not ok", num_tests, text);
-}
 
 // ---------------------------------------------------------------- data
 static uint64_t random_state;

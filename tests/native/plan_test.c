@@ -11,18 +11,13 @@
 #include <unistd.h>
 
 #include "../../csrc/include/ctok.h"
+#include "tap.h"
 
 enum { SLACK_BYTES = 384 << 10, SIDE = 128, FRAMES = 17, CHUNK_TOKENS = 2, NUM_CHUNKS = 6 };
 
-static int num_cases, num_failed;
 static uint8_t *input;  // zeros, in memory before anything is measured
 static const size_t INPUT_BYTES = (size_t)FRAMES * SIDE * SIDE * 3;
 static char found[200];
-
-static void report(int is_ok, const char *model, const char *precision, const char *what) {
-    printf("%sok %d - %s %s, %s: %s\n", is_ok ? "" : "not ", ++num_cases, model, precision, what, found);
-    num_failed += !is_ok;
-}
 
 // VmRSS or VmHWM of this process.
 static long long status_bytes(const char *field) {
@@ -77,7 +72,7 @@ static void test_request(const char *path, const char *name, uint32_t precision,
     ctok_status opened = open_model(&model, engine, path, precision);
     const char *bits = precision == CTOK_PRECISION_BF16 ? "bf16" : "f32";
     if (opened == CTOK_E_DEVICE) {
-        printf("ok %d - %s %s, %s # SKIP no bfloat16 here\n", ++num_cases, name, bits, what);
+        report(true, "%s %s, %s # SKIP no bfloat16 here", name, bits, what);
     } else {
         ctok_plan plan = {.struct_size = sizeof plan};
         request.struct_size = sizeof request;
@@ -89,7 +84,7 @@ static void test_request(const char *path, const char *name, uint32_t precision,
         ctok_engine_info info = {.struct_size = sizeof info};
         ctok_engine_query(engine, &info, NULL);
         is_well = is_near((double)grown, (double)(plan.total_bytes - plan.weight_bytes)) && is_well && info.arena_bytes == plan.arena_bytes;
-        report(is_well, name, bits, what);
+        report(is_well, "%s %s, %s: %s", name, bits, what, found);
     }
     ctok_engine_close(engine, NULL);
 }
@@ -102,7 +97,7 @@ static void test_stream(const char *path, const char *name, uint32_t precision, 
     char what[64];
     snprintf(what, sizeof what, "%s stream, attention %u", task == CTOK_TASK_ENCODE ? "encode" : "decode", attention_frames);
     if (open_model(&model, engine, path, precision) == CTOK_E_DEVICE) {
-        printf("ok %d - %s %s, %s # SKIP no bfloat16 here\n", ++num_cases, name, bits, what);
+        report(true, "%s %s, %s # SKIP no bfloat16 here", name, bits, what);
         ctok_engine_close(engine, NULL);
         return;
     }
@@ -132,13 +127,15 @@ static void test_stream(const char *path, const char *name, uint32_t precision, 
     is_well = is_near((double)grown, (double)(plan.total_bytes - plan.weight_bytes)) && is_well && engine_info.state_bytes == plan.state_bytes;
     if (engine_info.state_bytes != plan.state_bytes)
         snprintf(found, sizeof found, "state %llu, planned %llu", (unsigned long long)engine_info.state_bytes, (unsigned long long)plan.state_bytes);
-    report(is_well, name, bits, what);
+    report(is_well, "%s %s, %s: %s", name, bits, what, found);
     ctok_stream_close(stream, NULL);
     for (int i = 0; i < 60000 && engine_info.state_bytes != 0; i++) {  // the engine's thread lets go of the last job after its end
         usleep(1000);
         ctok_engine_query(engine, &engine_info, NULL);
     }
-    if (engine_info.state_bytes != 0) snprintf(found, sizeof found, "%llu bytes of state", (unsigned long long)engine_info.state_bytes), report(0, name, bits, what);
+    if (engine_info.state_bytes != 0) {
+        report(false, "%s %s, %s: %llu bytes of state", name, bits, what, (unsigned long long)engine_info.state_bytes);
+    }
     ctok_engine_close(engine, NULL);
 }
 
@@ -185,6 +182,5 @@ int main(void) {
         test_model("models/nano/DV4x8x8.safetensors", "nano-DV4x8x8", true, true, 8, 4, precision);
     }
     free(input);
-    printf("1..%d\n", num_cases);
-    return num_failed != 0;
+    return report_end();
 }

@@ -5,13 +5,7 @@
 #include <string.h>
 
 #include "../../csrc/base/sha256.h"
-
-static int num_cases, num_failed;
-
-static void check(int is_ok, const char *what) {
-    printf("%s %d - %s\n", is_ok ? "ok" : "not ok", ++num_cases, what);
-    num_failed += !is_ok;
-}
+#include "tap.h"
 
 static void hash(char hex[65], sha256_blocks blocks, const void *bytes, size_t num_bytes, size_t piece_bytes) {
     sha256 h;
@@ -37,7 +31,7 @@ static void test_known(const char *name, sha256_blocks blocks) {
         char hex[65], what[96];
         hash(hex, blocks, cases[i].bytes, cases[i].n, 1 << 20);
         snprintf(what, sizeof what, "%s: %s", name, cases[i].what);
-        check(strcmp(hex, cases[i].want) == 0, what);
+        report(strcmp(hex, cases[i].want) == 0, what);
     }
 }
 
@@ -54,7 +48,7 @@ int main(void) {
             are_pieces_equal &= strcmp(whole, pieces) == 0;
         }
     }
-    check(are_pieces_equal, "reference: 0 to 199 bytes in pieces of 1 to 129");
+    report(are_pieces_equal, "reference: 0 to 199 bytes in pieces of 1 to 129");
     sha256_blocks own = shani_sha256();
     if (own) {
         test_known("shani", own);
@@ -65,10 +59,9 @@ int main(void) {
             hash(got, own, bytes, n, 100 + n);
             are_equal &= strcmp(want, got) == 0;
         }
-        check(are_equal, "shani: 0 to 1023 bytes, as the reference");
+        report(are_equal, "shani: 0 to 1023 bytes, as the reference");
     } else {
-        check(1, "shani # SKIP this processor has no SHA extensions");
+        report_skip("shani", "this processor has no SHA extensions");
     }
-    printf("1..%d\n", num_cases);
-    return num_failed > 0;
+    return report_end();
 }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "../../csrc/runtime/ids.h"
+#include "tap.h"
 
 static const char nano[] = "models/nano/DI8x8.safetensors";
 static char folder[] = "/tmp/ctok-status-XXXXXX";
@@ -186,7 +187,7 @@ static const struct {
 enum { NUM_ROWS = sizeof rows / sizeof *rows };
 
 int main(void) {
-    int num_failed = 0, num_known = 0;
+    int num_known = 0;
     uint32_t job = 0;
     ctok_job_info info = {.struct_size = sizeof info};
     if (!mkdtemp(folder) || ctok_engine_open(NULL, NULL, &engine, fresh()) != CTOK_OK) return 2;
@@ -198,14 +199,12 @@ int main(void) {
         fresh();
         ctok_status status = rows[i].call();
         bool is_right = status == rows[i].status && (status == CTOK_OK || (error.status == status && error.message[0]));
-        if (!is_right) num_failed++;
-        printf("%sok %d - %s by %s%s%s\n", is_right ? "" : "not ", i + 1, ctok_status_name(rows[i].status), rows[i].about,
+        report(is_right, "%s by %s%s%s", ctok_status_name(rows[i].status), rows[i].about,
                status == CTOK_OK ? "" : ": ", status == CTOK_OK ? "" : error.message);
     }
     for (ctok_status status = 0; status < 1000; status++) num_known += ctok_status_name(status)[0] != '?';
-    printf("%sok %d - %d statuses have a name and %d a row\n1..%d\n", num_known == NUM_ROWS ? "" : "not ", NUM_ROWS + 1, num_known, NUM_ROWS,
-           NUM_ROWS + 1);
+    report(num_known == NUM_ROWS, "%d statuses have a name and %d a row", num_known, NUM_ROWS);
     remove(file_of("", 0));
     rmdir(folder);
-    return num_failed > 0 || num_known != NUM_ROWS;
+    return report_end();
 }

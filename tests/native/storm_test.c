@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "../../csrc/include/ctok.h"
+#include "tap.h"
 
 enum { NUM_THREADS = 4, NUM_ENGINES = 2, NUM_MODELS = 6, NUM_STREAMS = 3, NUM_JOBS = 48, NUM_KINDS = 6 };
 
@@ -250,7 +251,7 @@ int main(int argc, char **argv) {
     static hand hands[NUM_THREADS];
     pthread_t threads[NUM_THREADS];
     bool is_found = find_answers(&hands[0]);
-    printf("%sok 1 - the answers when nothing else runs\n", is_found ? "" : "not ");
+    report(is_found, "the answers when nothing else runs");
     for (int i = 0; i < NUM_ENGINES; i++) open_engine(&hands[0]);
     int64_t end = now_ms() + (int64_t)(seconds * 1000);
     for (unsigned i = 0; i < NUM_THREADS; i++) {
@@ -261,8 +262,8 @@ int main(int argc, char **argv) {
     atomic_store(&is_over, true);
     for (int i = 0; i < NUM_THREADS; i++) pthread_join(threads[i], NULL);
     bool is_empty = clear_up(&hands[0]), is_right = atomic_load(&num_wrong) == 0 && atomic_load(&num_answers) > 0;
-    printf("%sok 2 - %d threads, seed %u: %ld calls, %ld results, %d wrong\n", is_right ? "" : "not ", NUM_THREADS, seed,
+    report(is_right, "%d threads, seed %u: %ld calls, %ld results, %d wrong", NUM_THREADS, seed,
            atomic_load(&num_calls), atomic_load(&num_answers), atomic_load(&num_wrong));
-    printf("%sok 3 - no model and no job is left\n1..3\n", is_empty ? "" : "not ");
-    return !(is_found && is_right && is_empty);
+    report(is_empty, "no model and no job is left");
+    return report_end();
 }

@@ -9,15 +9,8 @@
 #include "../../../csrc/backends/cuda/ptx/cp_async.cuh"
 #include "../../../csrc/backends/cuda/ptx/ldmatrix.cuh"
 #include "../../../csrc/backends/cuda/ptx/mma.cuh"
+#include "../tap.h"
 #include "emulator.h"
-
-static int num_tests, num_failed;
-
-static void report(bool passed, const char *name, const char *detail) {
-    num_tests++;
-    if (!passed) num_failed++;
-    printf("%s %d - %s: %s\n", passed ? "ok" : "not ok", num_tests, name, detail);
-}
 
 enum { THREADS = 64, NUM_RUNS = 8 };
 
@@ -98,7 +91,7 @@ static void test_planted(void) {
             if (*failure && (!*detail || strstr(failure, c.want))) snprintf(detail, sizeof detail, "%s", failure);
             emulator_free(in), emulator_free(out);
         }
-        report(is_seen, c.name, detail);
+        report(is_seen, "%s: %s", c.name, detail);
     }
 }
 
@@ -164,7 +157,7 @@ static void test_copies(void) {
                 emulator_free(in), emulator_free(out);
             }
             snprintf(name, sizeof name, "%s, %s", c.name, is_late ? "late" : "early");
-            report(is_seen, name, detail);
+            report(is_seen, "%s: %s", name, detail);
         }
     emulator_settings.is_late = false;
 }
@@ -200,10 +193,10 @@ static void test_product(void) {
                 for (int k = 0; k < 16; k++) want += to_float(a[m * 16 + k]) * to_float(b[is_transposed ? k * 16 + n : n * 16 + k]);
                 wrong += out[m * 16 + n] != want;
             }
-        report(wrong == 0 && !*emulator_failure(), is_transposed ? "mma on ldmatrix.trans" : "mma on ldmatrix", emulator_failure());
+        report(wrong == 0 && !*emulator_failure(), "mma on ldmatrix%s: %s", is_transposed ? ".trans" : "", emulator_failure());
         emulator_free(a), emulator_free(b), emulator_free(out);
     }
-    report(low_float(pack_bf16(1, 2)) == 1 && high_float(pack_bf16(1, 2)) == 2, "a pair of bf16 has its first element low", "");
+    report(low_float(pack_bf16(1, 2)) == 1 && high_float(pack_bf16(1, 2)) == 2, "a pair of bf16 has its first element low");
 }
 
 __global__ void nothing() {}
@@ -212,7 +205,7 @@ static void test_limits(void) {
     emulator_settings.shared_limit = 101376;
     int too_much = LAUNCH(nothing, 1, 32, 101377, nullptr), too_many = LAUNCH(nothing, 1, 2048, 0, nullptr), fits = LAUNCH(nothing, 3, 32, 101376, nullptr);
     emulator_settings.shared_limit = 0;
-    report(too_much && too_many && !fits, "launches beyond a device's limits are refused", "");
+    report(too_much && too_many && !fits, "launches beyond a device's limits are refused");
 }
 
 int main() {
@@ -220,6 +213,5 @@ int main() {
     test_copies();
     test_product();
     test_limits();
-    printf("1..%d\n", num_tests);
-    return num_failed ? 1 : 0;
+    return report_end();
 }

@@ -7,17 +7,13 @@
 #include <string.h>
 
 #include "../../../csrc/include/ctok.h"
+#include "../tap.h"
 #include "cuda_runtime_api.h"
 
 enum { SIDE = 16, LATENTS = SIDE / 8 * (SIDE / 8) * 16, NUM_JOBS = 3 };
 static const char *const checkpoint = "tests/fixtures/Cosmos-Tokenizer-CI8x8";
-static int num_tests, num_failed, num_wrong;
+static int num_wrong;
 static ctok_error first;  // of the last life
-
-static void report(bool passed, const char *text) {
-    num_tests++, num_failed += !passed;
-    printf("%s %d - %s\n", passed ? "ok" : "not ok", num_tests, text);
-}
 
 typedef struct {
     uint32_t engine, model;
@@ -110,13 +106,10 @@ int main(void) {
             emulated_device = whole;
             has_come = live(failures[f].countdown, n, failures[f].status, failures[f].text);
         }
-        char text[1400];
-        snprintf(text, sizeof text, "%s in %d lives: %d wrong; at last: %s", failures[f].name, num_lives, num_wrong, first.message);
-        report(num_wrong == 0 && num_lives > 3, text);
+        report(num_wrong == 0 && num_lives > 3, "%s in %d lives: %d wrong; at last: %s", failures[f].name, num_lives, num_wrong, first.message);
         is_right = encode(&cpu, after, sizeof after) && memcmp(before, after, sizeof after) == 0;
         report(is_right, "the CPU goes on");
     }
     ctok_engine_close(cpu.engine, NULL);
-    printf("1..%d\n", num_tests);
-    return num_failed ? 1 : 0;
+    return report_end();
 }
