@@ -1,7 +1,8 @@
 // A checkpoint is a directory of named tensors over files: one .safetensors or TorchScript archive, or the
 // two halves of a model (encoder.jit + decoder.jit). Opening parses names, types, shapes and offsets, and checks that every
-// tensor lies inside its file; no weight is read, but where both files name one. Nothing in a file is executed. Who calls it: runtime/engine (to open a
-// model and to convert one). What it leaves out: any meaning of the names; network/cosmos_variant has that.
+// tensor lies inside its file; no weight is read, but where both files name one. Nothing in a file is executed.
+// Who calls it: runtime/model (to open and to convert), runtime/weights and runtime/digest (to read).
+// What it leaves out: any meaning of the names; network/ has that.
 #ifndef CTOK_CHECKPOINT_H
 #define CTOK_CHECKPOINT_H
 

@@ -1,7 +1,7 @@
 // Ids for what crosses the C interface. An id is a uint32_t that grows with each use and is never used twice; looking up a
 // stale one gives NULL. Every object starts with an `object` header and is counted: the table holds one reference, each
 // lookup another. A child of fork() has none of the threads that serve its parent's objects: its table starts empty.
-// Who calls it: abi.c, engine, job, lifetime.
+// Who calls it: abi.c, and here engine, job, lifetime, model and stream.
 #ifndef CTOK_RUNTIME_IDS_H
 #define CTOK_RUNTIME_IDS_H
 

@@ -1,5 +1,5 @@
 // Which tile a problem gets, and whether a convolution gathers what the norm after it needs: pure functions of its sizes and of the device's limits, so that they are tested without a device.
-// Who calls it: cuda_backend.c before sm80_conv and sm80_attention; tests/native/cuda_emulator/cuda_test.c.
+// Who calls it: op.c before sm80_conv and sm80_attention; tests/native/cuda_emulator/cuda_test.c.
 #ifndef CTOK_CUDA_HEURISTICS_H
 #define CTOK_CUDA_HEURISTICS_H
 

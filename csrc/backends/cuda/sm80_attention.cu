@@ -4,7 +4,7 @@
 // every 64 channels of the output it keeps those of 16 g (in registers). k and v stream through one ring of panels, 64 keys x
 // 64 channels of 128-byte rows whose 16-byte chunks are permuted by row; p passes between the warps in shared memory.
 //     shared: q [panels] | ring [STAGES][PER_STAGE panels] | p [1 panel] | row maxima of each g [4][64] float
-// Who calls it: cuda_backend.c, with the tile of attention_tile_choose.
+// Who calls it: op.c, with the tile of attention_tile_choose.
 #include "device.cuh"
 #include "kernels.h"
 #include "ptx/convert.cuh"

@@ -5,7 +5,7 @@
 // by cp.async (whose zero fill is the padding); warps read them with ldmatrix, 16-byte chunks permuted so that 8 rows of a
 // chunk lie in different banks. At the end the ring holds the float32 tile once, so that rows leave in whole lines, and the
 // moments of a norm that follows are gathered on the way.
-// Who calls it: cuda_backend.c, with the tile of conv_tile_choose.
+// Who calls it: op.c, with the tile of conv_tile_choose.
 #include "conv.cuh"
 #include "kernels.h"
 #include "ptx/cp_async.cuh"

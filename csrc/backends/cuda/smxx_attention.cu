@@ -1,7 +1,7 @@
 // Attention over the positions of a frame in float32, one head of any width up to 512: softmax(q k^T C^-0.5) v with a running
 // maximum and sum. Plain FMAs, made for exactness: bf16 goes to sm80_attention. A block makes 32 queries; eight threads share
 // one, each with every eighth of 32 keys and of the output's channels (in registers). q, k and v pass through shared memory
-// in pieces of 32 channels. Who calls it: cuda_backend.c.
+// in pieces of 32 channels. Who calls it: op.c.
 #include "device.cuh"
 #include "kernels.h"
 

@@ -1,7 +1,7 @@
 // Causal attention over time at each position, one head of any width up to 512, float32 or bf16: frame t of q sees the frames of
 // k and v up to num_past + t, of which the last `window` (0: all). A warp makes one query, a lane has every 32nd channel, and
 // the sequences are short (frames of a clip), so keys pass one by one under a running maximum and sum, in float32.
-// Who calls it: cuda_backend.c.
+// Who calls it: op.c.
 #include "device.cuh"
 #include "kernels.h"
 
