@@ -5,7 +5,8 @@
 // float32, and a result is rounded once, to nearest even.
 // Backend memory is a device's: the host neither reads nor writes it but through upload, copy, conv_weight_pack and the ops
 // with an external tensor, which is the host's. Work may still be under way when a function returns; `finish` waits for it.
-// Who calls it: runtime (program the ops, engine and weights the memory). Who implements it: backends/cpu, backends/cuda.
+// Who calls it: runtime (program the ops, engine and weights the memory). Who implements it: backends/cpu,
+// backends/cuda.
 #ifndef CTOK_BACKEND_H
 #define CTOK_BACKEND_H
 

@@ -30,8 +30,9 @@ extern "C" {
 #endif
 
 #define CTOK_API __attribute__((visibility("default")))
-/* One more whenever a program built against the header before would read or write wrongly, or meet another meaning: a field, a
- * number or a function that is new, gone or moved. A caller compares it with ctok_abi_version before anything else. */
+/* One more whenever a program built against the header before would read or write wrongly, or meet another
+ * meaning: a field, a number or a function that is new, gone or moved. A caller compares it with
+ * ctok_abi_version before anything else. */
 #define CTOK_ABI_VERSION 5u
 
 /* ---------------------------------------------------------------- status: pinned numbers, grouped by who can mend it */
@@ -220,8 +221,8 @@ typedef struct {
 CTOK_API ctok_status ctok_model_open(uint32_t engine, const char *path, const ctok_model_options *options, uint32_t *job,
                                      ctok_error *error);
 
-/* Instant. Fills in *info, which stays the same while the model is open; nothing in it belongs to the model. CTOK_E_STRUCT_SIZE,
- * CTOK_E_HANDLE. */
+/* Instant. Fills in *info, which stays the same while the model is open; nothing in it belongs to the model.
+ * CTOK_E_STRUCT_SIZE, CTOK_E_HANDLE. */
 CTOK_API ctok_status ctok_model_query(uint32_t model, ctok_model_info *info, ctok_error *error);
 
 /* Queued jobs of the model end with CTOK_E_CLOSED, a running one is cancelled; memory goes back when the last has ended. */
@@ -303,11 +304,12 @@ CTOK_API ctok_status ctok_plan_query(uint32_t model, ctok_plan *plan, const ctok
 
 /* ---------------------------------------------------------------- jobs */
 
-/* Submits a request: `input` holds input_bytes, as ctok_plan.input_bytes says, and is copied before the function returns. The
- * caller owns the id in *job: ctok_job_wait or ctok_engine_wait, ctok_job_take for each output, ctok_job_release.
- * Refused at once, without a job: CTOK_E_ARGUMENT, CTOK_E_STRUCT_SIZE, CTOK_E_HANDLE, CTOK_E_SHAPE, CTOK_E_UNSUPPORTED (a half that
- * is not open, a tensor that the model does not have), CTOK_E_MEMORY (also a limit), CTOK_E_CLOSED (the engine).
- * The job itself may end with CTOK_E_VALUE, CTOK_E_MEMORY, CTOK_E_DEVICE, CTOK_E_CANCELLED, CTOK_E_CLOSED. */
+/* Submits a request: `input` holds input_bytes, as ctok_plan.input_bytes says, and is copied before the
+ * function returns. The caller owns the id in *job: ctok_job_wait or ctok_engine_wait, ctok_job_take for each
+ * output, ctok_job_release. Refused at once, without a job: CTOK_E_ARGUMENT, CTOK_E_STRUCT_SIZE,
+ * CTOK_E_HANDLE, CTOK_E_SHAPE, CTOK_E_UNSUPPORTED (a half that is not open, a tensor that the model does not
+ * have), CTOK_E_MEMORY (also a limit), CTOK_E_CLOSED (the engine). The job itself may end with CTOK_E_VALUE,
+ * CTOK_E_MEMORY, CTOK_E_DEVICE, CTOK_E_CANCELLED, CTOK_E_CLOSED. */
 CTOK_API ctok_status ctok_job_submit(uint32_t model, const void *input, uint64_t input_bytes, const ctok_request *request, uint32_t *job,
                                      ctok_error *error);
 
@@ -325,9 +327,9 @@ typedef struct {
     uint32_t reserved;
 } ctok_stream_options;
 
-/* Instant: the memory of the state is taken by the chunks. The caller owns the id in *stream: ctok_stream_close. options must be
- * there, as it has the task. CTOK_E_ARGUMENT, CTOK_E_STRUCT_SIZE, CTOK_E_HANDLE, CTOK_E_UNSUPPORTED (a model of images),
- * CTOK_E_MEMORY. */
+/* Instant: the memory of the state is taken by the chunks. The caller owns the id in *stream:
+ * ctok_stream_close. options must be there, as it has the task. CTOK_E_ARGUMENT, CTOK_E_STRUCT_SIZE,
+ * CTOK_E_HANDLE, CTOK_E_UNSUPPORTED (a model of images), CTOK_E_MEMORY. */
 CTOK_API ctok_status ctok_stream_open(uint32_t model, const ctok_stream_options *options, uint32_t *stream, ctok_error *error);
 
 /* Submits the next chunk: a job as any other. The chunks of a stream run in the order submitted. A chunk that fails or is
@@ -353,8 +355,9 @@ typedef struct {
     ctok_output outputs[4];
 } ctok_job_info;
 
-/* Instant, at any time of the job's life. Fills in *info; the results themselves are had by ctok_job_take. A job that failed is no
- * failure of this function: info->status is the job's. CTOK_E_STRUCT_SIZE, CTOK_E_HANDLE. */
+/* Instant, at any time of the job's life. Fills in *info; the results themselves are had by ctok_job_take. A
+ * job that failed is no failure of this function: info->status is the job's. CTOK_E_STRUCT_SIZE,
+ * CTOK_E_HANDLE. */
 CTOK_API ctok_status ctok_job_query(uint32_t job, ctok_job_info *info, ctok_error *error);
 
 /* The job's own status and, when it failed, its error; CTOK_E_NOT_READY if it has not ended within timeout_us (0: at once). */

@@ -1,5 +1,6 @@
 // The three kinds of job (open a model, convert a checkpoint, run a request) and the life of each: submit, query, wait,
-// take, cancel, release. A job owns a copy of its input and its results until it is released. Who calls it: abi.c, runtime/lifetime.
+// take, cancel, release. A job owns a copy of its input and its results until it is released. Who calls it:
+// abi.c, runtime/lifetime.
 #ifndef CTOK_RUNTIME_JOB_H
 #define CTOK_RUNTIME_JOB_H
 

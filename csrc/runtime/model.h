@@ -1,5 +1,6 @@
-// An open tokenizer: its description and the packed weights of its parts, which other models may share. Immutable once open, so
-// jobs share it freely; counted like every object, and freed when the id is closed and the last job has ended. Who calls it: runtime/job (open, convert), runtime/program.
+// An open tokenizer: its description and the packed weights of its parts, which other models may share.
+// Immutable once open, so jobs share it freely; counted like every object, and freed when the id is closed and
+// the last job has ended. Who calls it: runtime/job (open, convert).
 #ifndef CTOK_RUNTIME_MODEL_H
 #define CTOK_RUNTIME_MODEL_H
 

@@ -40,7 +40,9 @@ static void expect(const char *name, uint64_t memory_bytes, int32_t num_processo
     uint64_t memory = memory_bytes ? memory_bytes : UINT64_MAX;
     int32_t processors = num_processors ? num_processors : INT32_MAX;
     bool ok = found.memory_bytes == memory && found.num_processors == processors;
-    if (!report(ok, "%s", name)) printf("# expected %llu bytes and %d processors, found %llu and %d\n", (unsigned long long)memory, processors, (unsigned long long)found.memory_bytes, found.num_processors);
+    if (!report(ok, "%s", name))
+        printf("# expected %llu bytes and %d processors, found %llu and %d\n", (unsigned long long)memory,
+               processors, (unsigned long long)found.memory_bytes, found.num_processors);
     char command[320];
     snprintf(command, sizeof command, "rm -r '%s'", root);
     if (system(command)) exit(1);

@@ -124,7 +124,8 @@ static void sweep(const char *name, const char *path, bool is_video, const char 
         if (n % 8 == 0 && !live(path, is_video, copy)) num_wrong++;
     }
     bool is_ok = num_wrong == 0 && n > 80 && num_refusals > 80;  // a life has 85: opening and writing take a few for all tensors together
-    report(is_ok, "%s: each of %ld allocations refused, %d ended in CTOK_E_MEMORY, %d wrong", name, n - 1, num_refusals, num_wrong);
+    report(is_ok, "%s: each of %ld allocations refused, %d ended in CTOK_E_MEMORY, %d wrong", name, n - 1,
+           num_refusals, num_wrong);
 }
 
 // An engine of 4 threads starts 3 workers and its own; the system gives 0 to 3 of these.

@@ -134,7 +134,8 @@ static void test_stream(const char *path, const char *name, uint32_t precision, 
         ctok_engine_query(engine, &engine_info, NULL);
     }
     if (engine_info.state_bytes != 0) {
-        report(false, "%s %s, %s: %llu bytes of state", name, bits, what, (unsigned long long)engine_info.state_bytes);
+        report(false, "%s %s, %s: %llu bytes of state", name, bits, what,
+               (unsigned long long)engine_info.state_bytes);
     }
     ctok_engine_close(engine, NULL);
 }

@@ -1,5 +1,6 @@
-// What the native programs print, as TAP (https://testanything.org): a line "ok N - what" or "not ok N - what" for each case, and
-// "1..N" at the end, which tests/run.ts counts. In C and, for the emulator's own test, in C++. Included once by each program.
+// What the native programs print, as TAP (https://testanything.org): a line "ok N - what" or "not ok N -
+// what" for each case, and "1..N" at the end, which tests/run.ts counts. In C and, for the emulator's own
+// test, in C++. Included once by each program.
 #ifndef CTOK_TEST_TAP_H
 #define CTOK_TEST_TAP_H
 

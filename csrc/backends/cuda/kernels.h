@@ -1,6 +1,7 @@
 // The kernels as the backend calls them: one function for each kernel file, named after it. They take device pointers, the
 // op's parameters and a stream, start the kernel and return 0 or the CUDA error of the start (a cudaError_t); nothing waits.
-// Which of two a shape gets is decided in heuristics.c. Who calls them: op.c, cuda_backend.c (load, store, dequantize), tests/native/cuda_emulator/cuda_test.c.
+// Which of two a shape gets is decided in heuristics.c. Who calls them: op.c, cuda_backend.c (load, store,
+// dequantize), tests/native/cuda_emulator/cuda_test.c.
 #ifndef CTOK_CUDA_KERNELS_H
 #define CTOK_CUDA_KERNELS_H
 

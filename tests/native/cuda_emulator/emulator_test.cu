@@ -193,10 +193,12 @@ static void test_product(void) {
                 for (int k = 0; k < 16; k++) want += to_float(a[m * 16 + k]) * to_float(b[is_transposed ? k * 16 + n : n * 16 + k]);
                 wrong += out[m * 16 + n] != want;
             }
-        report(wrong == 0 && !*emulator_failure(), "mma on ldmatrix%s: %s", is_transposed ? ".trans" : "", emulator_failure());
+        report(wrong == 0 && !*emulator_failure(), "mma on ldmatrix%s: %s", is_transposed ? ".trans" : "",
+               emulator_failure());
         emulator_free(a), emulator_free(b), emulator_free(out);
     }
-    report(low_float(pack_bf16(1, 2)) == 1 && high_float(pack_bf16(1, 2)) == 2, "a pair of bf16 has its first element low");
+    report(low_float(pack_bf16(1, 2)) == 1 && high_float(pack_bf16(1, 2)) == 2,
+           "a pair of bf16 has its first element low");
 }
 
 __global__ void nothing() {}

@@ -106,7 +106,8 @@ int main(void) {
             emulated_device = whole;
             has_come = live(failures[f].countdown, n, failures[f].status, failures[f].text);
         }
-        report(num_wrong == 0 && num_lives > 3, "%s in %d lives: %d wrong; at last: %s", failures[f].name, num_lives, num_wrong, first.message);
+        report(num_wrong == 0 && num_lives > 3, "%s in %d lives: %d wrong; at last: %s", failures[f].name, num_lives,
+               num_wrong, first.message);
         is_right = encode(&cpu, after, sizeof after) && memcmp(before, after, sizeof after) == 0;
         report(is_right, "the CPU goes on");
     }
