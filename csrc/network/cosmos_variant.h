@@ -2,7 +2,7 @@
 // Encoder and decoder are found each on their own. What names and shapes cannot tell (discrete or continuous, FSQ levels)
 // comes, first match wins, from the options, the checkpoint's buffers, its metadata, the model's name, the public default;
 // where two of them speak they must agree. A video's factors come from its keys, unless these hold convolutions at every
-// level, of which some may be unused: then from options, metadata or name. Who calls it: runtime/model. Ref: reference/cosmos_reference.py, Spec.
+// level, of which some may be unused: then from options, metadata or name. Who calls it: cosmos.c. Ref: reference/cosmos_reference.py, Spec.
 #ifndef CTOK_NETWORK_COSMOS_VARIANT_H
 #define CTOK_NETWORK_COSMOS_VARIANT_H
 

@@ -4,7 +4,7 @@
 //     | value 3 (nodes 2..9)        | value 4 (nodes 3..4) | workspace (node 3) |
 //     | value 3                     | value 7 (nodes 6..8)          |           |
 // norm runs in place and conv writes over its residual where those are read for the last time. Who calls it:
-// runtime/program.
+// runtime/request.
 #ifndef CTOK_RUNTIME_PLAN_H
 #define CTOK_RUNTIME_PLAN_H
 

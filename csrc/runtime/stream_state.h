@@ -1,5 +1,5 @@
 // What a stream keeps between its chunks: for each temporal convolution the last two frames that it read, for each temporal
-// attention the keys and values of the past. Memory comes from the backend. Who calls it: runtime/program (running), runtime/stream.
+// attention the keys and values of the past. Memory comes from the backend. Who calls it: runtime/execute, runtime/stream.
 #ifndef CTOK_RUNTIME_STREAM_STATE_H
 #define CTOK_RUNTIME_STREAM_STATE_H
 

@@ -19,9 +19,9 @@ export function sentenceOf(text: string): string | undefined {
   return /(?:Who calls (?:it|them):|Called by)((?:[^.\n]|\.(?=\w))*)/.exec(comment)?.[1];
 }
 
-/** Files that the sentence names: beside this one, from csrc/ or from the root, with or without an extension. */
+/** Files that the sentence names by a folder or an extension: beside this one, from csrc/ or from the root. */
 function filesOf(sentence: string, path: string): string[] {
-  const words = sentence.match(/[\w/.]+/g) ?? [];
+  const words = (sentence.match(/[\w/.]+/g) ?? []).filter((word) => /[/.]/.test(word));
   return words.flatMap((word) => {
     const places = [join(dirname(path), word), join(core, word), join(root, word)];
     return places.flatMap((place) => [place, `${place}.c`]).filter((place) => /\.\w+$/.test(place) && existsSync(place))
