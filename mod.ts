@@ -29,7 +29,8 @@ export type {
   PlanOptions,
   PlanShape,
 } from "./src/model/options.ts";
-export type { Frame, Frames, Parts } from "./src/model/stream.ts";
+export type { Frame, Frames } from "./src/model/clips.ts";
+export type { Parts } from "./src/model/stream.ts";
 export { joinTokens, windowsOf } from "./src/tokens/windows.ts";
 export type { JobOptions } from "./src/model/job.ts";
 export {

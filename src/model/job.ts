@@ -52,7 +52,7 @@ export function locatedSync<T>(work: () => T, site = new Error()): T {
 function relocate(thrown: unknown, site: Error): TokenizerError {
   const error = toTokenizerError(thrown);
   const frames = (site.stack ?? "").split("\n").filter((line) =>
-    /^\s+at |@/.test(line) && !/[/\\]src[/\\]job\.ts/.test(line)
+    /^\s+at |@/.test(line) && !/[/\\]src[/\\]model[/\\]job\.ts/.test(line)
   );
   error.stack = [`${error.name} [${error.code}]: ${error.message}`, ...frames].join("\n");
   return error;

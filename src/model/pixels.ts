@@ -21,7 +21,7 @@ export interface Pixels {
   readonly bytes: Uint8Array;
   readonly request: PixelSize;
 }
-interface PixelSize {
+export interface PixelSize {
   readonly input: number;
   readonly batch: number;
   readonly frames: number;

@@ -39,22 +39,38 @@ export class Runner {
     }
   }
 
-  /** Runs work that close() waits for; its errors carry the caller's stack. */
-  track<T>(work: () => Promise<T>): Promise<T> {
+  /** Runs work that close() waits for; its errors carry the caller's stack, which is that of `site`. */
+  track<T>(work: (site: Error) => Promise<T>): Promise<T> {
+    const site = new Error();
     const promise = located(async () => {
       this.checkOpen();
-      return await work();
-    });
+      return await work(site);
+    }, site);
     hold(this.#pending, promise);
     return promise;
   }
 
-  run(input: Uint8Array, request: RequestValues, options: JobOptions): Promise<Results> {
-    return this.#job(() => this.#engine.run(this.#model, input, request), options);
+  /** Does a request: alone, or as the next chunk of `stream`. */
+  run(input: Uint8Array, request: RequestValues, options: JobOptions, stream?: number): Promise<Results> {
+    this.checkOpen();
+    const submit = () => {
+      if (stream === undefined) return this.#engine.run(this.#model, input, request);
+      return this.#engine.runChunk(stream, input, request);
+    };
+    const take = (info: JobInfo, job: number) => ({
+      outputs: info.outputs.slice(0, info.num_outputs).map((out, i) => toTensor(out, this.#engine.take(job, i, out.bytes))),
+      top: info.pad_top,
+      left: info.pad_left,
+    });
+    return runJob(this.#engine, submit, take, options, { hold: (ended) => hold(this.#jobs, ended) });
   }
 
-  runChunk(stream: number, input: Uint8Array, request: RequestValues, options: JobOptions): Promise<Results> {
-    return this.#job(() => this.#engine.runChunk(stream, input, request), options);
+  /** The same for pixels to tokens, which know their origin. */
+  async encode(input: Uint8Array, request: RequestValues, options: JobOptions, video?: VideoOrigin, stream?: number) {
+    const { outputs, top, left } = await this.run(input, request, options, stream);
+    const origin = this.#origin(request.height!, request.width!, top, left, video);
+    const parts = outputs.map((t) => [t.kind, new Tensor(t.dtype, t.shape, t.data, { kind: t.kind, origin })]);
+    return { origin, parts: Object.fromEntries(parts) as { [K in TokenKind]?: Tensor } };
   }
 
   openStream(task: number, attentionFrames: number): number {
@@ -73,7 +89,7 @@ export class Runner {
   }
 
   /** Where tokens of pixels of this size come from. */
-  origin(height: number, width: number, top: number, left: number, video?: VideoOrigin): Origin {
+  #origin(height: number, width: number, top: number, left: number, video?: VideoOrigin): Origin {
     const { name: model, source, precision, sha256, spatialFactor, levels } = this.info;
     const version = this.#engine.version;
     return Object.freeze({
@@ -105,16 +121,6 @@ export class Runner {
     }
     await Promise.allSettled([...this.#pending, ...this.#jobs]);
   }
-
-  #job(submit: () => number, options: JobOptions): Promise<Results> {
-    this.checkOpen();
-    const take = (info: JobInfo, job: number) => {
-      const given = info.outputs.slice(0, info.num_outputs);
-      const outputs = given.map((out, i) => toTensor(out, this.#engine.take(job, i, out.bytes)));
-      return { outputs, top: info.pad_top, left: info.pad_left };
-    };
-    return runJob(this.#engine, submit, take, options, { hold: (ended) => hold(this.#jobs, ended) });
-  }
 }
 
 /** Keeps a promise in `all` until it settles. */
@@ -133,9 +139,4 @@ export function kindName(kind: number): TokenKind | "pixels" {
   if (kind === layout.kind.codes) return "codes";
   if (kind === layout.kind.latent) return "latent";
   return kind === layout.kind.preQuant ? "preQuant" : "pixels";
-}
-
-/** Outputs of encoding by name, each knowing its origin. */
-export function asTokenParts(outputs: readonly OutputTensor[], origin: Origin): { [K in TokenKind]?: Tensor } {
-  return Object.fromEntries(outputs.map((t) => [t.kind, new Tensor(t.dtype, t.shape, t.data, { kind: t.kind, origin })]));
 }

@@ -7,6 +7,7 @@ import * as layout from "../../ffi/layout.ts";
 import { engineFor } from "../../ffi/load.ts";
 import type { JobInfo, RequestValues } from "../../ffi/native.ts";
 import { parse } from "../checks.ts";
+import { type Frames, inOrder, windowClips } from "./clips.ts";
 import { expected, TokenizerError } from "../errors.ts";
 import { describe, type ModelInfo } from "./info.ts";
 import { pathOf } from "../inputs.ts";
@@ -14,22 +15,22 @@ import { type JobOptions, located, locatedSync, runJob } from "./job.ts";
 import { framesOf, type VideoFrame } from "../media/frames.ts";
 import { resolveModel } from "./catalogue.ts";
 import * as options from "./options.ts";
-import { type ImageInput, type PixelReading, type Pixels, readPixels, sliceFrames } from "./pixels.ts";
-import { asTokenParts, kindName, type OutputTensor, Runner } from "./runner.ts";
+import { type ImageInput, type PixelReading, type Pixels, readPixels } from "./pixels.ts";
+import { kindName, type OutputTensor, Runner } from "./runner.ts";
 import {
   checkIterable,
   decodeClips,
   decodeStream,
   defaultChunkTokens,
+  encodeClips,
   encodeStream,
-  type Frames,
   limitOf,
   type Parts,
   streamHeld,
 } from "./stream.ts";
 import { concatAxis, Tensor, type TensorLike, type TokenPart, Tokens } from "../tokens/tensor.ts";
 import { checkOrigin, cropOf, ownTokens, tokenInput } from "./tokeninput.ts";
-import { defaultWindow, joinTokens, sliceTime, windowsOf } from "../tokens/windows.ts";
+import { defaultWindow, joinTokens, timeAxisOf } from "../tokens/windows.ts";
 
 /** What a request needs, known before any work. Bytes, pixels and frames. */
 export interface Plan {
@@ -112,30 +113,26 @@ export class Tokenizer implements AsyncDisposable {
    * UNSUPPORTED, MEMORY, CANCELLED, CLOSED.
    */
   encode(input: ImageInput | readonly ImageInput[], encodeOptions: options.EncodeOptions = {}): Promise<Tokens> {
-    return this.#runner.track(async () => {
+    return this.#runner.track(async (site) => {
       const o = parse(options.encodeOptions, encodeOptions, "options");
-      const { isVideo } = this.info, window = o.window ?? defaultWindow;
-      this.#checkPreQuant(o.preQuant);
-      if (isVideo && (typeof input === "string" || input instanceof URL)) {
-        const parts: TokenPart[] = [];
-        const { limitPixels, preQuant, maxMemory, signal } = o;
+      const window = o.window ?? defaultWindow, { limitPixels, preQuant, maxMemory, signal } = o, parts: TokenPart[] = [];
+      this.#checkPreQuant(preQuant);
+      if (this.info.isVideo && (typeof input === "string" || input instanceof URL)) {
         const { frames, fps, sampleAspect } = await framesOf(pathOf("input", input), signal, { limitPixels });
         const streamOptions = { preQuant, maxMemory, signal, window, fps, sampleAspect };
-        for await (const part of encodeStream(this.#runner, frames, streamOptions, new Error())) parts.push(part);
+        for await (const part of encodeStream(this.#runner, frames, streamOptions, site)) parts.push(part);
         return joinTokens(parts);
       }
-      const task = { task: layout.task.encode, outputs: this.#runner.tokenOutputs(o.preQuant) };
+      const task = { task: layout.task.encode, outputs: this.#runner.tokenOutputs(preQuant) };
       const admit = this.#admission(task, window, o), taken = readPixels(input, this.#reading(o, admit));
       const pixels = taken instanceof Promise ? await taken : taken; // an await would let the caller change a view's memory
-      if (!isVideo) return await this.#encodeOne(pixels, o, {});
-      admit(pixels.request);
-      const windows = windowsOf(pixels.request.frames, window, this.info.temporalFactor);
-      const clips = windows.map(({ frames: count }, i) => sliceFrames(pixels, i * window, i * window + count));
-      const parts: Tokens[] = [];
-      for (const [i, clip] of clips.entries()) {
-        const held = { num_held: windows.length };
-        parts.push(await this.#encodeOne(clip, partOf(o, i, clips.length), held, windows[i]));
+      if (!this.info.isVideo) {
+        const { origin, parts } = await this.#runner.encode(pixels.bytes, { ...pixels.request, ...task, ...limitOf(o) }, o);
+        return new Tokens(origin, parts);
       }
+      admit(pixels.request);
+      const clips = windowClips(pixels, window), jobs = { ...o, numJobs: clips.length, numHeld: clips.length, site };
+      for await (const part of encodeClips(this.#runner, clips, jobs)) parts.push(part);
       return joinTokens(parts);
     });
   }
@@ -156,33 +153,22 @@ export class Tokenizer implements AsyncDisposable {
     tokens: Tokens | TensorLike,
     decodeOptions: options.DecodeOptions = {},
   ): Promise<Tensor<"float32"> | Tensor<"uint8">> {
-    return this.#runner.track(async () => {
+    return this.#runner.track(async (site) => {
       const o = parse(options.decodeOptions, decodeOptions, "options");
-      const { batch, frames, origin } = tokenInput(this.info, tokens);
-      const windows = origin?.video?.windows;
-      const timeAxis = o.dtype === "uint8" ? 1 : 2;
-      if (!windows && !(batch === 1 && frames > 1)) {
+      const { batch, frames, origin } = tokenInput(this.info, tokens), { video } = origin ?? {};
+      if (!video?.windows && !(batch === 1 && frames > 1)) {
         const tensor = tokens instanceof Tokens ? tokens.main : tokens;
         checkOrigin("tokens", tensor);
-        const time = origin?.video ? { crop_before: 0, crop_frames: origin.video.frames } : {};
+        const time = video ? { crop_before: 0, crop_frames: video.frames } : {};
         return asPixels(await this.#decodeOne(tensor, o, time)); // submitted in the caller's tick
       }
-      const tensor = ownTokens("tokens", tokens), parts: Tensor[] = [];
-      if (windows) {
-        let at = 0;
-        for (const [i, { tokens: count, before, frames: real }] of windows.entries()) {
-          const time = { crop_before: before, crop_frames: real, num_held: heldOf(windows.length) };
-          parts.push(await this.#decodeOne(sliceTime(tensor, at, at + count), partOf(o, i, windows.length), time));
-          at += count;
-        }
-      } else { // chunks of a stream: the whole clip's result in bounded memory
-        const whole = tensor.shape.length < (tensor.dtype === "float32" ? 5 : 4)
-          ? { ...tensor, shape: [1, ...tensor.shape] }
-          : tensor;
-        const clips = Math.ceil(frames / defaultChunkTokens);
-        for await (const clip of decodeClips(this.#runner, [whole], o, new Error(), heldOf(clips))) parts.push(clip);
-      }
-      return asPixels(parts.length === 1 ? parts[0]! : concatAxis(parts, timeAxis));
+      // Windows; or chunks of a stream: the whole clip's result in bounded memory.
+      const tensor = withBatch(ownTokens("tokens", tokens)), parts: Tensor[] = [], { temporalFactor } = this.info;
+      const real = video ? Math.min(frames, Math.ceil((video.frames - 1) / temporalFactor) + 1) : frames;
+      const numJobs = video?.windows?.length ?? Math.ceil(real / defaultChunkTokens);
+      const jobs = { ...o, numJobs, numHeld: heldOf(numJobs), isBatch: true, site };
+      for await (const clip of decodeClips(this.#runner, [tensor], jobs)) parts.push(clip);
+      return asPixels(parts.length === 1 ? parts[0]! : concatAxis(parts, timeAxisOf(parts[0]!)));
     });
   }
 
@@ -194,7 +180,7 @@ export class Tokenizer implements AsyncDisposable {
     input: ImageInput | readonly ImageInput[],
     autoencodeOptions: options.AutoencodeOptions = {},
   ): Promise<Tensor<"uint8">> {
-    return this.#runner.track(async () => {
+    return this.#runner.track(async (site) => {
       const o = parse(options.autoencodeOptions, autoencodeOptions, "options");
       const { isVideo } = this.info, window = o.window ?? defaultWindow;
       if (isVideo && (typeof input === "string" || input instanceof URL)) {
@@ -208,19 +194,13 @@ export class Tokenizer implements AsyncDisposable {
       const admit = this.#admission(task, window, o, heldOf), taken = readPixels(input, this.#reading(o, admit));
       const pixels = taken instanceof Promise ? await taken : taken; // as in encode
       admit(pixels.request);
-      const { frames } = pixels.request, count = Math.ceil(frames / window), num_held = heldOf(count);
-      const slice = (i: number) => sliceFrames(pixels, i * window, Math.min((i + 1) * window, frames));
-      const clips = isVideo ? Array.from({ length: count }, (_, i) => slice(i)) : [pixels];
-      const parts: Tensor[] = [];
-      for (const [i, { bytes, request }] of clips.entries()) {
-        const limits = { num_held, ...limitOf(o) };
-        const { outputs: [image] } = await this.#runner.run(
-          bytes,
-          { ...request, ...task, ...limits },
-          partOf(o, i, clips.length),
-        );
-        parts.push(image!);
-      }
+      const clips = isVideo ? windowClips(pixels, window) : [pixels], parts: Tensor[] = [];
+      const limits = { num_held: heldOf(clips.length), ...limitOf(o) };
+      const work = async ({ bytes, request }: Pixels, options: JobOptions) => {
+        return (await this.#runner.run(bytes, { ...request, ...task, ...limits }, options)).outputs[0]!;
+      };
+      if (!isVideo) return asPixels(await work(pixels, o)) as Tensor<"uint8">;
+      for await (const part of inOrder(clips, { ...o, numJobs: clips.length, site }, work)) parts.push(part);
       return asPixels(concatAxis(parts, 1)) as Tensor<"uint8">;
     });
   }
@@ -316,20 +296,6 @@ export class Tokenizer implements AsyncDisposable {
     };
   }
 
-  async #encodeOne(
-    pixels: Pixels,
-    o: { preQuant: boolean; maxMemory?: number | undefined } & JobOptions,
-    held: RequestValues,
-    window?: { tokens: number; frames: number; before: number },
-  ): Promise<Tokens> {
-    const task = { task: layout.task.encode, outputs: this.#runner.tokenOutputs(o.preQuant) };
-    const request = { ...pixels.request, ...task, ...held, ...limitOf(o) }, { height, width } = request;
-    const video = window && { temporalFactor: this.info.temporalFactor, frames: window.frames, windows: [window] };
-    const { outputs: given, top, left } = await this.#runner.run(pixels.bytes, request, o);
-    const origin = this.#runner.origin(height, width, top, left, video);
-    return new Tokens(origin, asTokenParts(given, origin));
-  }
-
   async #decodeOne(
     tensor: TensorLike,
     o: { dtype: "float32" | "uint8"; crop: boolean; maxMemory?: number | undefined } & JobOptions,
@@ -357,10 +323,10 @@ export class Tokenizer implements AsyncDisposable {
   }
 }
 
-/** The options of part `i` of `count`, whose progress is that part of the whole's. */
-function partOf<O extends JobOptions>(o: O, i: number, count: number): O {
-  const { onProgress } = o;
-  return onProgress && count > 1 ? { ...o, onProgress: (part: number) => onProgress((i + part) / count) } : o;
+/** Tokens of one video as a batch of it. */
+function withBatch(tokens: Tensor): Tensor {
+  const { dtype, shape, data } = tokens;
+  return shape.length === timeAxisOf(tokens) + 3 ? tokens : new Tensor(dtype, [1, ...shape], data, tokens);
 }
 
 function asPixels({ dtype, shape, data }: Tensor): Tensor<"float32"> | Tensor<"uint8"> {

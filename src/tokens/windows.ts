@@ -7,6 +7,7 @@ import { concatAxis, sliceAxis } from "./dense.ts";
 import { expected, nameOf } from "../errors.ts";
 import { checkTokens } from "./checktokens.ts";
 import {
+  type DType,
   isContinued,
   type Origin,
   Tensor,
@@ -40,9 +41,9 @@ export function windowsOf(frames: number, window: number, temporalFactor: number
   return Array.from({ length }, (_, i) => windowOf(Math.min(window, frames - i * window), temporalFactor));
 }
 
-/** The axis of time in tokens of a video. */
-export function timeAxis(kind: TokenKind): number {
-  return kind === "indices" ? 1 : 2;
+/** The axis of time in tokens or pixels of videos: behind the channels, which float32 tensors have in front. */
+export function timeAxisOf({ dtype }: { readonly dtype: DType }): 1 | 2 {
+  return dtype === "float32" ? 2 : 1;
 }
 
 /**
@@ -59,7 +60,7 @@ export function joinTokens(parts: readonly Tokens[]): Tokens {
   const origin: Origin = Object.freeze({ ...first.origin, video });
   const kinds = first.parts.filter((kind) => kind !== "codes" || !first.parts.includes("indices")); // which give the codes
   const joined = kinds.map((kind) => {
-    const { dtype, shape, data } = concatAxis(parts.map((p) => p[kind]), timeAxis(kind));
+    const { dtype, shape, data } = concatAxis(parts.map((p) => p[kind]), timeAxisOf(first[kind]));
     return [kind, new Tensor(dtype, shape, data, { kind, origin })];
   });
   const all: Partial<Record<TokenKind, Tensor>> = Object.fromEntries(joined);
@@ -85,7 +86,7 @@ function checkJoin(parts: readonly Tokens[]): VideoOrigin[] {
         throw expected(`parts[${i}].firstFrame`, `${next}, after parts[${i - 1}]`, part.firstFrame, "SHAPE");
       }
     }
-    const { video } = part.origin, { dtype, shape } = part.main, tokens = shape[dtype === "float32" ? 2 : 1]!;
+    const { video } = part.origin, tokens = part.main.shape[timeAxisOf(part.main)]!;
     const alone = i === 0 && !isContinued(part) ? video!.temporalFactor - 1 : 0;
     const full = tokens * video!.temporalFactor - alone;
     if (!video!.windows && i < parts.length - 1 && video!.frames !== full) {
@@ -120,7 +121,7 @@ function factsOf(part: Tokens, i: number) {
   const { height, width, top, left } = origin;
   const sizes = parts.filter((kind) => kind !== "codes" || !parts.includes("indices")).map((kind) => {
     const { dtype, shape } = part[kind];
-    return `${kind} ${dtype} [${shape.map((n, axis) => axis === timeAxis(kind) ? "t" : n).join(", ")}]`;
+    return `${kind} ${dtype} [${shape.map((n, axis) => axis === timeAxisOf(part[kind]) ? "t" : n).join(", ")}]`;
   });
   return {
     model: origin.model,
@@ -137,5 +138,5 @@ function factsOf(part: Tokens, i: number) {
 
 /** Token frames `from` to `to` of indices, codes or a latent. */
 export function sliceTime(tokens: Tensor, from: number, to: number): Tensor {
-  return sliceAxis(tokens, tokens.dtype === "float32" ? 2 : 1, from, to);
+  return sliceAxis(tokens, timeAxisOf(tokens), from, to);
 }

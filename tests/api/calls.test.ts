@@ -77,9 +77,18 @@ describe("onProgress", () => {
   test("of a clip goes from 0 to 1 over all windows", async () => {
     await using tok = await Tokenizer.open("nano-DV4x8x8");
     const clip = { dtype: "uint8" as const, shape: [50, 32, 32, 3], data: new Uint8Array(50 * 32 * 32 * 3) };
-    for (const call of [tok.encode.bind(tok), tok.autoencode.bind(tok)]) {
+    const inWindows = await tok.encode(clip, { window: 10 }), { dtype, shape, data } = inWindows.indices;
+    const bare = { dtype, shape, data }; // without an origin: one seamless sequence
+    type Call = (o: { onProgress: (part: number) => void }) => Promise<unknown>;
+    const calls: Call[] = [
+      (o) => tok.encode(clip, { window: 10, ...o }),
+      (o) => tok.autoencode(clip, { window: 10, ...o }),
+      (o) => tok.decode(inWindows, o),
+      (o) => tok.decode(bare, o),
+    ];
+    for (const call of calls) {
       const parts: number[] = [];
-      await call(clip, { window: 10, onProgress: (part) => void parts.push(part) });
+      await call({ onProgress: (part) => void parts.push(part) });
       assert.ok(parts.length >= 5, String(parts));
       assert.deepEqual(parts, parts.toSorted((a, b) => a - b));
       assert.equal(parts.at(-1), 1);

@@ -15,7 +15,7 @@ import {
   type TokenPart,
   Tokens,
 } from "mod.ts";
-import { sliceTime, timeAxis } from "../../src/tokens/windows.ts";
+import { sliceTime, timeAxisOf } from "../../src/tokens/windows.ts";
 import {
   carried,
   countDifferent,
@@ -101,7 +101,7 @@ for (
         assert.deepEqual(joined.origin.video, { temporalFactor: factor, frames: 25 });
       }
       // Decoding in pieces of any size, random ones too.
-      const t = whole.main.shape[timeAxis(isDiscrete ? "indices" : "latent")]!;
+      const t = whole.main.shape[timeAxisOf(whole.main)]!;
       const plans = [[t], Array(t).fill(1), [1, t - 1], [t - 1, 1], [2, 1, t - 3]];
       for (const sizes of plans) {
         for (const chunkTokens of [1, 2, 5]) {
@@ -186,6 +186,8 @@ describe("the embedded video model", () => {
           0,
         );
       }
+      const one = new Tensor("int32", windows.indices.shape.slice(1), windows.indices.data, windows.indices);
+      assert.equal(countDifferent(await tok.decode(one), await tok.decode(windows)), 0); // without the batch's axis
       await rejects(() => detokenize(windows), "UNSUPPORTED", /picture.*video/);
     }));
   test("a missing or repeated window is refused", () =>
