@@ -66,8 +66,9 @@ export {
 export { codebookSize, codesFromIndices, indicesFromCodes } from "./src/tokens/fsq.ts";
 export { readImage, type ReadImageOptions, writeImage, type WriteImageOptions } from "./src/media/image.ts";
 export { framesOf, VideoFrame, type VideoFrames } from "./src/media/frames.ts";
-export { createVideo, type Rate, type VideoInfo, type VideoOptions } from "./src/media/video.ts";
+export { createVideo, type VideoInfo, type VideoOptions } from "./src/media/video.ts";
 export type { VideoSink, VideoSinkOptions } from "./src/media/video.ts";
+export { parseRate, type Rate, rateText } from "./src/tokens/rate.ts";
 export { detectGraphics, drawPicture, type Graphics, graphicsKinds } from "./src/looking/terminal.ts";
 export { contactSheet, type ContactSheetOptions, latentTiles, sideBySide, tokenMap } from "./src/looking/pictures.ts";
 export { codebookUse, psnr, ssim } from "./src/looking/metrics.ts";

@@ -3,7 +3,15 @@
  * usage errors all come from that table.
  */
 import { parseArgs } from "node:util";
-import { defaultModel, defaultVideoModel, type OpenOptions, type Rate, type TokenFormat, tokenFormats } from "../mod.ts";
+import {
+  defaultModel,
+  defaultVideoModel,
+  type OpenOptions,
+  parseRate,
+  type Rate,
+  type TokenFormat,
+  tokenFormats,
+} from "../mod.ts";
 import { exitCodes, Failure, type Report } from "./report.ts";
 
 interface Option {
@@ -211,7 +219,7 @@ export function parseArguments(argv: readonly string[], accepts: readonly Option
   const { values, positionals } = parseArgs({ args: [...argv], options, allowPositionals: true });
   const numbers = Object.entries(values).filter(([name]) => (options[name as OptionName] as Option).range)
     .map(([name, value]) => [name, Number(value)]);
-  const fps = values.fps === undefined ? undefined : rateOf(values.fps);
+  const fps = values.fps === undefined ? undefined : fpsOf(values.fps);
   return { ...values, ...Object.fromEntries(numbers), fps, inputs: positionals.slice(1) } as Args; // all checked above
 }
 
@@ -222,13 +230,10 @@ function wantedOf({ choices, range, wanted }: Option): string {
 }
 
 /** A rate as it is written: "25", "29.97" or "30000/1001". */
-function rateOf(text: string): number | Rate {
-  const [, num, den] = /^(\d+)\/(\d+)$/.exec(text)?.map(Number) ?? [];
-  const rate = num === undefined ? Number(text) : num / den!;
-  if (!/^[\d./]+$/.test(text) || !(rate >= 0.001 && rate <= 1000)) {
-    throw usage(`--fps: expected frames a second from 0.001 to 1000, such as 25 or 30000/1001, found ${text}`);
-  }
-  return num === undefined ? rate : { num, den: den! };
+function fpsOf(text: string): number | Rate {
+  const { num, den } = parseRate(text), isFraction = /^\d+\/\d+$/.test(text), fps = isFraction ? num / den : Number(text);
+  if (/^[\d./]+$/.test(text) && fps >= 0.001 && fps <= 1000) return isFraction ? { num, den } : fps;
+  throw usage(`--fps: expected frames a second from 0.001 to 1000, such as 25 or 30000/1001, found ${text}`);
 }
 
 export function required(value: string | undefined, option: OptionName): string {

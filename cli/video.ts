@@ -82,12 +82,11 @@ export async function decodeVideo(
   more: object,
 ): Promise<void> {
   const { file, out, target } = io, start = performance.now(), { video } = tokens.origin!;
-  const [num = 25, den = 1] = video?.fps?.split("/").map(Number) ?? [];
-  const fps = args.fps ?? { num, den };
+  const fps = args.fps ?? ctok.parseRate(video?.fps ?? "25");
   const decoded = tokenizer.decodeStream([tokens], decodeOptions(tokenizer, args, job));
   const onFrame = (done: number) => showPace(job, start, done, video?.frames);
-  const [wide = 1, high = 1] = video?.sampleAspect?.split(":").map(Number) ?? [];
-  const options = { fps, sampleAspect: { num: wide, den: high } }, isTimed = args.fps === undefined;
+  const sampleAspect = ctok.parseRate(video?.sampleAspect ?? "1:1");
+  const options = { fps, sampleAspect }, isTimed = args.fps === undefined;
   const { frames, height, width, damage } = await writeVideo(target, decoded, options, args, job, onFrame, isTimed);
   const { name: model } = tokenizer.info, mode = video?.windows ? "window" : "stream";
   const size = { height, width, frames, fps: tellRate(fps), mode };
@@ -309,5 +308,5 @@ function showPace({ onProgress }: Job, start: number, done: number, total: numbe
 }
 
 function tellRate(fps: number | ctok.Rate): string {
-  return typeof fps === "number" ? String(fps) : `${fps.num}/${fps.den}`;
+  return typeof fps === "number" ? String(fps) : ctok.rateText(fps);
 }

@@ -190,8 +190,8 @@ export class Session implements AsyncDisposable {
 
   async #saveVideo(path: string, video: Video): Promise<void> {
     const [, , height = 0, width = 0] = video.shape;
-    const fps = video.origin?.video?.fps ?? 25;
-    await using sink = await ctok.createVideo(path, { height, width, fps: typeof fps === "string" ? rateOf(fps) : fps });
+    const fps = ctok.parseRate(video.origin?.video?.fps ?? "25");
+    await using sink = await ctok.createVideo(path, { height, width, fps });
     for (const frame of framesIn(video)) await sink.write(frame.data);
     await sink.close();
   }
@@ -246,9 +246,4 @@ function diff(a: Picture, b: Picture): Difference {
   const map = new Uint8Array(a.data.length).map((_, i) => Math.min(255, 4 * Math.abs(a.data[i]! - b.data[i]!)));
   const similar = Math.min(height, width) >= 7 ? ctok.ssim(a, b) : undefined; // whose windows are 7 x 7
   return { psnr: quality, ssim: similar, map: new ctok.Tensor("uint8", [1, height, width, 3], map, { kind: "pixels" }) };
-}
-
-function rateOf(fps: string): ctok.Rate {
-  const [num = 25, den = 1] = fps.split("/").map(Number);
-  return { num, den };
 }

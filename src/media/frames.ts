@@ -1,4 +1,5 @@
 /** A video's frames as tensors that know when they are shown, for encodeStream. */
+import { rateText } from "../tokens/rate.ts";
 import { Tensor } from "../tokens/tensor.ts";
 import { openVideo, type VideoInfo, type VideoOptions } from "./video.ts";
 
@@ -33,5 +34,5 @@ export async function framesOf(path: string, signal?: AbortSignal, options: Vide
     for await (const { data, seconds } of source.frames()) yield new VideoFrame(height, width, data, seconds);
   }
   const sampleAspect = num === den ? undefined : `${num}:${den}`;
-  return { frames: frames(), fps: `${fps.num}/${fps.den}`, sampleAspect, info: source.info };
+  return { frames: frames(), fps: rateText(fps), sampleAspect, info: source.info };
 }

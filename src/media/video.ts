@@ -13,7 +13,6 @@ import { isStill, openFolder, openImages } from "./stills.ts";
 import { openFile } from "./videofile.ts";
 
 export type { VideoInfo, VideoOptions, VideoSource } from "./clip.ts";
-export type { Rate } from "../tokens/rate.ts";
 export { createVideo, type VideoSink, type VideoSinkOptions } from "./videosink.ts";
 
 /**

@@ -10,14 +10,14 @@
  */
 import { throwIfAborted } from "../abort.ts";
 import { TokenizerError } from "../errors.ts";
-import { averageRate, rateOf, steadyRate } from "../tokens/times.ts";
+import { averageRate, steadyRate } from "../tokens/times.ts";
 import type { Options, TimedFrame, VideoInfo, VideoSource } from "./clip.ts";
 import { type Ending, type Ffmpeg, fileUrl, findFfmpeg, inputArgs, startFfmpeg, tellEnding } from "./ffmpeg.ts";
 import { FfmpegLog } from "./ffmpeglog.ts";
 import { findOtherSize, type MediaFacts, probeMedia, type VideoFacts } from "./ffprobe.ts";
 import { type NutHeader, NutReader } from "./nutreader.ts";
 import { tooLarge } from "./picture.ts";
-import { parseRate, type Rate, toRate } from "../tokens/rate.ts";
+import { parseRate, perSecond, type Rate, toRate } from "../tokens/rate.ts";
 import { openImages } from "./stills.ts";
 
 /** What is added to a file's timestamps, so that no frame's is negative; `aheadOf` says of which files. */
@@ -167,7 +167,7 @@ function ownRate(
   const isPlain = (rate: string) => /\/(1|2|1001)$/.test(rate); // not one that a rounding clock made
   const steady = steadyRate(seconds, declared.filter(isPlain), declared.filter((rate) => !isPlain(rate)));
   if (seconds.length < 2) { // one frame, whose container may declare its clock's ticks
-    return { rate: parseRate(declared.find((rate) => rateOf(rate) <= mostRate) ?? "25/1"), isVariable: false };
+    return { rate: parseRate(declared.find((rate) => perSecond(rate) <= mostRate) ?? "25/1"), isVariable: false };
   }
   if (steady?.fps !== undefined) return { rate: parseRate(steady.fps), isVariable: false };
   return { rate: parseRate(averageRate(seconds) ?? average ?? "25/1"), isVariable: true };

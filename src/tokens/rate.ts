@@ -1,4 +1,7 @@
-/** Frames per second as exact fractions: what videos are read and written at. */
+/**
+ * Frames per second, and the shapes of pixels, as exact fractions: what videos are read and written at, and the texts of
+ * fractions that token files and FFmpeg have. Called by all that handles a rate, the command line and the REPL too.
+ */
 import { z } from "zod";
 
 export interface Rate {
@@ -16,10 +19,21 @@ function greatestDivisor(a: number, b: number): number {
   return b === 0 ? a : greatestDivisor(b, a % b);
 }
 
-/** The rate of a text such as "30000/1001" or "25". */
+/** The fraction that a text is: "30000/1001" or "25" frames a second, or the shape of pixels "16:11". Checks nothing. */
 export function parseRate(text: string): Rate {
-  const [num = NaN, den = 1] = text.split("/").map(Number);
+  const [num = NaN, den = 1] = text.split(/[/:]/).map(Number);
   return { num, den };
+}
+
+/** Frames a second as a text such as "30000/1001". */
+export function rateText({ num, den }: Rate): string {
+  return `${num}/${den}`;
+}
+
+/** Frames a second of such a text, as a number. */
+export function perSecond(fps: string): number {
+  const { num, den } = parseRate(fps);
+  return num / den;
 }
 
 /** A rate as a fraction: whole numbers, the television rates n · 1000/1001 (29.97, 23.976), else thousandths. */

@@ -3,7 +3,7 @@
  * where one fits all frames, else every time. Called by the streams, by what joins tokens, and where a video is opened.
  * Nothing here reads a file.
  */
-import { parseRate, toRate } from "./rate.ts";
+import { perSecond, rateText, toRate } from "./rate.ts";
 
 /** The times of a clip's frames: frame i is shown at `times[i] ?? (start ?? 0) + i / fps`. */
 export interface FrameTimes {
@@ -32,7 +32,7 @@ export function timesOf(seconds: readonly number[], hint?: string): FrameTimes {
 
 /** When frame `n` is shown; undefined where no time is known. */
 export function secondsOf({ fps, start, times }: FrameTimes, n: number): number | undefined {
-  const rate = fps === undefined ? undefined : rateOf(fps);
+  const rate = fps === undefined ? undefined : perSecond(fps);
   return times?.[n] ?? (rate === undefined ? n === 0 ? start : undefined : (start ?? 0) + n / rate);
 }
 
@@ -51,10 +51,11 @@ export function steadyRate(
   const span = seconds.at(-1)! - seconds[0]!, intervals = seconds.length - 1;
   if (!(span > 0)) return undefined;
   const average = intervals / span;
-  const likely = [Math.round(average), Math.round(average * 1.001) * 1000 / 1001, Math.round(average * 2) / 2];
+  const round = [Math.round(average), Math.round(average * 1.001) * 1000 / 1001, Math.round(average * 2) / 2];
+  const likely = round.map((rate) => rateText(toRate(rate)));
   const near = simplest(intervals / (span + coarsestTick), intervals / Math.max(span - coarsestTick, span / 2));
-  for (const fps of [...hints, ...likely.map(toFraction), ...others, ...(near === undefined ? [] : [near])]) {
-    const rate = rateOf(fps);
+  for (const fps of [...hints, ...likely, ...others, ...(near === undefined ? [] : [near])]) {
+    const rate = perSecond(fps);
     if (!(rate > 0)) continue;
     let least = Infinity, most = -Infinity;
     for (const [n, time] of seconds.entries()) {
@@ -71,16 +72,6 @@ export function steadyRate(
 export function averageRate(seconds: readonly number[]): string | undefined {
   const span = (seconds.at(-1) ?? 0) - (seconds[0] ?? 0);
   return span > 0 ? simplest((seconds.length - 1) / span * (1 - 1e-4), (seconds.length - 1) / span * (1 + 1e-4)) : undefined;
-}
-
-export function rateOf(fps: string): number {
-  const { num, den } = parseRate(fps);
-  return num / den;
-}
-
-function toFraction(rate: number): string {
-  const { num, den } = toRate(rate);
-  return `${num}/${den}`;
 }
 
 /** The fraction of the smallest denominator between two numbers. Ref: the Stern-Brocot tree, by continued fractions. */
