@@ -148,7 +148,7 @@ const rounds: Record<string, () => Promise<unknown>> = {
   },
   async video() {
     if (!hasFfmpeg) return;
-    const { frames, info } = await framesOf(join(media, "cars.mp4"), undefined, { frames: 1 + any(5) });
+    const { frames, info } = await framesOf(join(media, "cars.mp4"), { frames: 1 + any(5) });
     await using sink = await createVideo(at("v.mp4"), { height: info.height, width: info.width, fps: 25 });
     for await (const frame of frames) await sink.write(frame.data as Uint8Array);
     if (any(3)) await sink.close();

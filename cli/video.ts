@@ -156,12 +156,13 @@ async function openSource(file: string, path: string, args: Args, { signal }: Jo
   const { start, frames: most, fps, "limit-frames": limitFrames } = args;
   const wanted = {
     ...limitsOf(args),
+    signal,
     ...(limitFrames !== undefined && { limitFrames }),
     ...(start !== undefined && { start }),
     ...(most !== undefined && { frames: most }),
     ...(fps !== undefined && { fps }),
   };
-  const video = await ctok.framesOf(path, signal, wanted);
+  const video = await ctok.framesOf(path, wanted);
   async function* frames() {
     let count = 0;
     try {

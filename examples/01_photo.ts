@@ -5,7 +5,7 @@
  */
 import { mkdir, stat } from "node:fs/promises";
 import process from "node:process";
-import { detokenize, saveTokens, Tensor, tokenize, tokenMap, writeImage } from "mod.ts";
+import { detokenize, saveTokens, tokenize, tokenMap, writeImage } from "mod.ts";
 
 const photo = process.argv[2] ?? "examples/media/astronaut.png", out = "out/01_photo";
 await mkdir(out, { recursive: true });
@@ -19,7 +19,7 @@ console.log(`the first eight: ${indices.data.subarray(0, 8).join(" ")}`);
 await saveTokens(`${out}/photo.safetensors`, tokens);
 console.log(`${out}/photo.safetensors: ${(await stat(`${out}/photo.safetensors`)).size} bytes`);
 
-const again = await detokenize(`${out}/photo.safetensors`); // { data, height, width }: 3 bytes a pixel
-await writeImage(`${out}/again.png`, new Tensor("uint8", [again.height, again.width, 3], again.data));
+const again = await detokenize(`${out}/photo.safetensors`); // uint8 [1, H, W, 3], with height and width
+await writeImage(`${out}/again.png`, again);
 await writeImage(`${out}/token_map.png`, tokenMap(indices)); // a colour for each code
 console.log(`${out}/again.png: the photo from its tokens; ${out}/token_map.png: the tokens as colours`);

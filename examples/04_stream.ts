@@ -12,7 +12,7 @@ const video = process.argv[2] ?? "examples/media/cars.mp4", numFrames = Number(p
 await mkdir(out, { recursive: true });
 
 await using tokenizer = await Tokenizer.open(defaultVideoModel);
-const { frames, fps, info } = await framesOf(video, undefined, { frames: numFrames });
+const { frames, fps, info } = await framesOf(video, { frames: numFrames });
 const plan = tokenizer.plan({ frames: numFrames, height: info.height, width: info.width }, { mode: "stream" });
 console.log(`${video}: ${info.height} x ${info.width} pixels, ${fps} frames a second`);
 console.log(`the plan for ${numFrames} frames: ${(plan.totalBytes / 2 ** 20).toFixed(0)} MiB to encode them`);

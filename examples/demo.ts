@@ -147,7 +147,7 @@ try {
 }
 
 async function showClip(): Promise<void> {
-  const source = await framesOf(clip, undefined, { frames: numFrames });
+  const source = await framesOf(clip, { frames: numFrames });
   const frames = await Array.fromAsync(source.frames);
   await using tokenizer = await Tokenizer.open(defaultVideoModel);
   const { height, width, fps } = source.info, { name, parameters, codebookSize } = tokenizer.info;

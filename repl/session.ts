@@ -159,7 +159,7 @@ export class Session implements AsyncDisposable {
     const kind = extname(path).toLowerCase() === ".gif" ? "video" : await ctok.fileKind(path);
     if (kind === "tokens") return await ctok.loadTokens(path);
     if (kind !== "video") return await ctok.readImage(path, limits);
-    const source = await ctok.framesOf(path, this.#abort.signal, { frames, ...limits });
+    const source = await ctok.framesOf(path, { frames, signal: this.#abort.signal, ...limits });
     return stackFrames(await Array.fromAsync(source.frames));
   };
 

@@ -27,8 +27,8 @@ export interface VideoFrames {
  * Opens a video file, a still image or a folder of images; frames are uint8 [H, W, 3], read as they are asked for. Errors: as
  * openVideo.
  */
-export async function framesOf(path: string, signal?: AbortSignal, options: VideoOptions = {}): Promise<VideoFrames> {
-  const source = await openVideo(path, { ...options, ...(signal && { signal }) });
+export async function framesOf(path: string, options: VideoOptions = {}): Promise<VideoFrames> {
+  const source = await openVideo(path, options);
   const { height, width, fps, sampleAspect: { num, den } } = source.info;
   async function* frames(): AsyncGenerator<VideoFrame> {
     for await (const { data, seconds } of source.frames()) yield new VideoFrame(height, width, data, seconds);

@@ -118,7 +118,7 @@ export class Tokenizer implements AsyncDisposable {
       const window = o.window ?? defaultWindow, { limitPixels, preQuant, maxMemory, signal } = o, parts: TokenPart[] = [];
       this.#checkPreQuant(preQuant);
       if (this.info.isVideo && (typeof input === "string" || input instanceof URL)) {
-        const { frames, fps, sampleAspect } = await framesOf(pathOf("input", input), signal, { limitPixels });
+        const { frames, fps, sampleAspect } = await framesOf(pathOf("input", input), { limitPixels, signal });
         const streamOptions = { preQuant, maxMemory, signal, window, fps, sampleAspect };
         for await (const part of encodeStream(this.#runner, frames, streamOptions, site)) parts.push(part);
         return joinTokens(parts);

@@ -486,7 +486,7 @@ for (const [command, extension] of [["encode", "safetensors"], ["autoencode", "m
       const { origin: { video }, indices } = await loadTokens(join(dir, out));
       assert.deepEqual([video?.frames, video?.windows?.length, indices.shape[1]], [frames, parts, 3 * parts]);
       await using tokenizer = await Tokenizer.open("nano-DV4x8x8");
-      const first = tokenizer.encodeStream((await framesOf(long, undefined, { frames: 5 })).frames, { window: 5 });
+      const first = tokenizer.encodeStream((await framesOf(long, { frames: 5 })).frames, { window: 5 });
       for await (const part of first) assert.deepEqual(indices.data.slice(0, part.indices.data.length), part.indices.data);
     } else {
       assert.equal((await read(join(dir, out))).frames.length, frames);

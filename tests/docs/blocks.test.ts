@@ -22,7 +22,7 @@ const isText = (language: string) => ["", "text", "toml"].includes(language);
 /** Twenty frames of 64 x 96 pixels cut out of the sample clip: every block is about names and calls, not about pictures. */
 async function writeClip(path: string): Promise<void> {
   const height = 64, width = 96;
-  const { frames, info } = await framesOf(join(root, "examples/media/cars.mp4"), undefined, { frames: 20 });
+  const { frames, info } = await framesOf(join(root, "examples/media/cars.mp4"), { frames: 20 });
   await using sink = await createVideo(path, { height, width, fps: info.fps });
   for await (const { data, shape } of frames) {
     const cut = new Uint8Array(height * width * 3), row = shape[1]! * 3;

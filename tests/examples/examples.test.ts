@@ -106,7 +106,7 @@ test("04_stream", async () => {
 
   // The same tokens from one chunk of all frames.
   await using tokenizer = await Tokenizer.open(defaultVideoModel);
-  const { frames } = await framesOf(media("cars.mp4"), undefined, { frames: 17 });
+  const { frames } = await framesOf(media("cars.mp4"), { frames: 17 });
   const parts: TokenPart[] = [];
   for await (const part of tokenizer.encodeStream(frames, { chunkFrames: 16 })) parts.push(part);
   const { indices, origin } = await loadTokens(out("04_stream/clip.safetensors"));

@@ -59,7 +59,7 @@ const descriptors = () => readdirSync("/proc/self/fd").length;
 /** Reads and writes a video; it is well. */
 async function isWell(): Promise<void> {
   setFault("");
-  const { frames } = await framesOf(cars, undefined, { frames: 2 });
+  const { frames } = await framesOf(cars, { frames: 2 });
   await using sink = await createVideo(join(out, "well.mp4"), { height: 432, width: 768, fps: 25 });
   for await (const frame of frames) await sink.write(frame.data);
   await sink.close();
@@ -105,7 +105,7 @@ test("FFmpeg that never ends is ended by an abort, and by a consumer that leaves
   const abort = new AbortController();
   const read = async () => {
     let count = 0;
-    for await (const _ of (await framesOf(cars, abort.signal)).frames) {
+    for await (const _ of (await framesOf(cars, { signal: abort.signal })).frames) {
       if (++count === 3) setTimeout(() => abort.abort(), 100);
     }
   };

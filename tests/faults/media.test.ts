@@ -173,7 +173,7 @@ const y4m = (height: number, width: number, rate: string, frames: number, frameB
 
 async function framesIn(path: string, options: VideoOptions = {}): Promise<number> {
   let count = 0;
-  for await (const _ of (await framesOf(path, undefined, options)).frames) count++;
+  for await (const _ of (await framesOf(path, options)).frames) count++;
   return count;
 }
 
@@ -188,7 +188,7 @@ testVideo("videos that claim 100,000 x 100,000 pixels are refused, and limitPixe
   }
   await rejects(() => tok.encode(at("huge.h264")), "VIDEO", tooMany);
   const { detail } = await rejects(
-    () => framesOf(cars, undefined, { limitPixels: 432 * 768 - 1 }),
+    () => framesOf(cars, { limitPixels: 432 * 768 - 1 }),
     "VIDEO",
     /found 432 by 768/,
   );
@@ -200,7 +200,7 @@ testVideo("videos that claim 100,000 x 100,000 pixels are refused, and limitPixe
   );
   assert.equal(await framesIn(cars, { limitPixels: 432 * 768, frames: 3 }), 3);
   await rejects(
-    () => framesOf(at("huge.h264"), undefined, { limitPixels: 1e12 }),
+    () => framesOf(at("huge.h264"), { limitPixels: 1e12 }),
     "VIDEO",
     /expected (a video that FFmpeg can read|at least one frame), found/,
   );
@@ -221,7 +221,7 @@ testVideo("a stream that becomes too large midway ends with the frames before", 
   };
   const path = file("grows.ts", Buffer.concat([part("small.ts", "64x48"), part("large.ts", "320x240")]));
   let count = 0;
-  const { frames } = await framesOf(path, undefined, { limitPixels: 10_000, allowDamage: true });
+  const { frames } = await framesOf(path, { limitPixels: 10_000, allowDamage: true });
   const work = async () => {
     for await (const _ of frames) count++;
   };
@@ -290,7 +290,7 @@ test("a folder of frames whose second claims too much", async () => {
       "IMAGE",
       tooMany,
     );
-    await rejects(() => framesOf(frames, undefined, { limitPixels: 1000 }), "IMAGE", /at most 1000 pixels/);
+    await rejects(() => framesOf(frames, { limitPixels: 1000 }), "IMAGE", /at most 1000 pixels/);
   });
 });
 
