@@ -29,6 +29,7 @@ export type {
   PlanOptions,
   PlanShape,
 } from "./src/model/options.ts";
+export { optionFacts } from "./src/model/options.ts";
 export type { Frame, Frames } from "./src/model/clips.ts";
 export type { Parts } from "./src/model/stream.ts";
 export { joinTokens, windowsOf } from "./src/tokens/windows.ts";

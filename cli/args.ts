@@ -7,6 +7,7 @@ import {
   defaultModel,
   defaultVideoModel,
   type OpenOptions,
+  optionFacts,
   parseRate,
   type Rate,
   type TokenFormat,
@@ -28,7 +29,9 @@ interface Option {
   readonly range?: readonly [least: number, most: number];
 }
 
-const most = 1 << 20, any = Number.MAX_SAFE_INTEGER;
+/** Frames that --start and --frames count up to. */
+const mostFrames = 1 << 20;
+const { threads, window, chunkFrames, limitPixels, limitFrames } = optionFacts;
 
 export const options = {
   model: {
@@ -73,7 +76,7 @@ export const options = {
     type: "string",
     value: "P",
     about: "arithmetic: bf16 where the processor has it, otherwise f32 (auto)",
-    choices: ["auto", "f32", "bf16"],
+    ...optionFacts.precision,
   },
   format: {
     type: "string",
@@ -85,30 +88,36 @@ export const options = {
   window: {
     type: "string",
     value: "N",
-    about: "cut a video into windows of N frames that do not see each other (17 unless given)",
-    range: [1, most],
+    about: `cut a video into windows of N frames that do not see each other (${window.default} unless given)`,
+    range: window.range,
   },
   stream: { type: "boolean", about: "make a video one seamless sequence of tokens instead, however long" },
   chunk: {
     type: "string",
     value: "N",
-    about: "frames computed at once in a seamless sequence: more is faster and takes more memory (8 unless given)",
-    range: [1, most],
+    about:
+      `frames computed at once in a seamless sequence: more is faster and takes more memory (${chunkFrames.default} unless given)`,
+    range: chunkFrames.range,
   },
   "attention-frames": {
     type: "string",
     value: "N",
     about: "token frames that a frame of a seamless sequence looks back on, itself included (all unless given)",
-    range: [1, most],
+    range: optionFacts.attentionFrames.range,
   },
-  start: { type: "string", value: "N", about: "the first frame of a video, counted from 0 (after --fps)", range: [0, most] },
-  frames: { type: "string", value: "N", about: "how many frames of a video at most", range: [1, most] },
+  start: {
+    type: "string",
+    value: "N",
+    about: "the first frame of a video, counted from 0 (after --fps)",
+    range: [0, mostFrames],
+  },
+  frames: { type: "string", value: "N", about: "how many frames of a video at most", range: [1, mostFrames] },
   "limit-pixels": {
     type: "string",
     value: "N",
     about:
-      "largest picture or frame read, height times width; a larger one is refused by its header (268402689 unless given)",
-    range: [1, any],
+      `largest picture or frame read, height times width; a larger one is refused by its header (${limitPixels.default} unless given)`,
+    range: limitPixels.range,
   },
   fps: {
     type: "string",
@@ -119,8 +128,8 @@ export const options = {
   "limit-frames": {
     type: "string",
     value: "N",
-    about: "most frames a video may have; at one more it ends with a failure (1048576 unless given)",
-    range: [1, any],
+    about: `most frames a video may have; at one more it ends with a failure (${limitFrames.default} unless given)`,
+    range: limitFrames.range,
   },
   name: { type: "string", value: "N", about: "the model's name, such as Cosmos-Tokenizer-DI8x8" },
   device: {
@@ -128,20 +137,20 @@ export const options = {
     value: "D",
     about:
       "where to compute: cpu, cuda, or cuda:1 for the second GPU; auto takes a GPU that can be used, otherwise the CPU (auto)",
-    pattern: /^(auto|cpu|cuda(:\d{1,3})?)$/,
+    pattern: optionFacts.device.pattern,
     wanted: "auto, cpu, cuda or cuda:1",
   },
   threads: {
     type: "string",
     value: "N",
-    about: "threads of the CPU that compute, 1 to 256 (one for each processor unless given)",
-    range: [1, 256],
+    about: `threads of the CPU that compute, ${threads.range.join(" to ")} (one for each processor unless given)`,
+    range: threads.range,
   },
   "max-memory": {
     type: "string",
     value: "BYTES",
     about: "weights and one job or video's stream together; what needs more is refused before any work (all there is)",
-    range: [1, any],
+    range: optionFacts.maxMemory.range,
   },
   json: { type: "boolean", about: "one JSON object a line on stdout, for each file; nothing else there" },
   quiet: { type: "boolean", about: "print failures only" },

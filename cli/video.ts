@@ -9,7 +9,7 @@ import { type InOut, standard } from "./paths.ts";
 import { exitCodes, Failure, type Report } from "./report.ts";
 import { deliver, type Job, limitsOf, secondsSince } from "./run.ts";
 
-const defaultWindow = 17, ssimEvery = 8;
+const ssimEvery = 8;
 
 /** Options of one mode given with the other are refused, before any work. */
 export function checkMode(args: Args): void {
@@ -201,7 +201,7 @@ async function finish(
 // ---------------------------------------------------------------- streams
 function encodeOptions(args: Args, { fps, sampleAspect }: Source, { signal }: Job): ctok.EncodeStreamOptions {
   const about = { fps, sampleAspect, signal };
-  if (!args.stream) return { window: args.window ?? defaultWindow, ...about };
+  if (!args.stream) return { window: args.window ?? ctok.optionFacts.window.default, ...about };
   const { chunk: chunkFrames, "attention-frames": attentionFrames } = args;
   return { ...about, ...(chunkFrames && { chunkFrames }), ...(attentionFrames && { attentionFrames }) };
 }
@@ -286,7 +286,7 @@ class Quality {
 
 // ---------------------------------------------------------------- telling
 function modeOf(args: Args): { mode: string; window?: number } {
-  return args.stream ? { mode: "stream" } : { mode: "window", window: args.window ?? defaultWindow };
+  return args.stream ? { mode: "stream" } : { mode: "window", window: args.window ?? ctok.optionFacts.window.default };
 }
 
 function pace(frames: number, start: number): { seconds: number; framesPerSecond: number } {

@@ -3,8 +3,9 @@
  * and beside it the zod schema that checks it (see checks.ts).
  */
 import { z } from "zod";
-import { type Fields, type PictureLimits, pictureLimits, signal } from "../checks.ts";
+import { type Fields, mostPixels, type PictureLimits, pictureLimits, signal } from "../checks.ts";
 import type { JobOptions } from "./job.ts";
+import { videoOptions } from "../media/clip.ts";
 import { isAspect, isFraction } from "../tokens/origin.ts";
 
 const onProgress = z.custom<(part: number) => void>((v) => typeof v === "function", "expected a function").optional();
@@ -18,8 +19,11 @@ export function readOptionsOf(
   return { limitPixels, limitSeconds, limitMemory, svg, signal };
 }
 
+/** Frames of a window unless given, as the public tokenizer; frames of a stream's chunk; token frames that it decodes at once. */
+export const defaultWindow = 17, defaultChunkFrames = 8, defaultChunkTokens = 2;
+
 export type Device = "auto" | "cpu" | "cuda" | `cuda:${number}`;
-const expectedDevice = 'expected "auto", "cpu", "cuda" or "cuda:1"';
+const devicePattern = /^(auto|cpu|cuda(:\d{1,3})?)$/, expectedDevice = 'expected "auto", "cpu", "cuda" or "cuda:1"';
 
 export interface OpenOptions extends JobOptions {
   /**
@@ -61,7 +65,7 @@ export interface OpenOptions extends JobOptions {
 }
 export const openOptions = z.strictObject(
   {
-    device: z.custom<Device>((v) => /^(auto|cpu|cuda(:\d{1,3})?)$/.test(v as string), expectedDevice).default("auto"),
+    device: z.custom<Device>((v) => devicePattern.test(v as string), expectedDevice).default("auto"),
     precision: z.enum(["auto", "f32", "bf16"]).default("auto"),
     half: z.enum(["encoder", "decoder"]).optional(),
     name: z.string().min(1).max(63).optional(),
@@ -215,8 +219,27 @@ export const planOptions = z.strictObject(
   {
     task: z.enum(["encode", "decode", "autoencode"]).default("encode"),
     mode: z.enum(["window", "stream", "whole"]).default("window"),
-    window: size.default(17),
-    chunkFrames: size.default(8),
+    window: size.default(defaultWindow),
+    chunkFrames: size.default(defaultChunkFrames),
     attentionFrames,
   } satisfies Fields<PlanOptions>,
 );
+
+/** The numbers that an option may be, as its schema says. */
+function rangeOf(schema: { unwrap(): z.ZodNumber }): readonly [least: number, most: number] {
+  const { minValue, maxValue } = schema.unwrap();
+  return [minValue!, maxValue!];
+}
+
+/** What the schemas above say, for those who ask people: ranges of whole numbers, choices, and what is taken unless given. */
+export const optionFacts = {
+  device: { pattern: devicePattern },
+  precision: { choices: openOptions.shape.precision.unwrap().options },
+  threads: { range: rangeOf(openOptions.shape.threads) },
+  maxMemory: { range: rangeOf(maxMemory) },
+  window: { range: rangeOf(window), default: defaultWindow },
+  chunkFrames: { range: rangeOf(encodeStreamOptions.shape.chunkFrames), default: defaultChunkFrames },
+  attentionFrames: { range: rangeOf(attentionFrames) },
+  limitPixels: { range: rangeOf(pictureLimits.limitPixels), default: mostPixels },
+  limitFrames: { range: rangeOf(videoOptions.shape.limitFrames), default: videoOptions.shape.limitFrames.def.defaultValue },
+} as const;

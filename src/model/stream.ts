@@ -10,7 +10,7 @@ import { abortable } from "../abort.ts";
 import { type Clip, filled, type Frames, gather, inOrder, type JobsOptions } from "./clips.ts";
 import { expected, nameOf } from "../errors.ts";
 import { locatedSync } from "./job.ts";
-import type { DecodeStreamOptions, EncodeStreamOptions } from "./options.ts";
+import { type DecodeStreamOptions, defaultChunkFrames, defaultChunkTokens, type EncodeStreamOptions } from "./options.ts";
 import type { PixelSize } from "./pixels.ts";
 import type { OutputTensor, Runner } from "./runner.ts";
 import { sliceAxis, Tensor, type TensorLike, TokenPart, type Tokens, type VideoOrigin } from "../tokens/tensor.ts";
@@ -21,8 +21,6 @@ import { sliceTime, timeAxisOf, windowOf } from "../tokens/windows.ts";
 
 export type Parts = AsyncIterable<Tokens | TensorLike> | Iterable<Tokens | TensorLike>;
 
-const defaultChunkFrames = 8;
-export const defaultChunkTokens = 2;
 /** Windows or chunks in flight: one gathered, one queued, one running. */
 export const streamHeld = 3;
 

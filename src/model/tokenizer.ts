@@ -21,7 +21,6 @@ import {
   checkIterable,
   decodeClips,
   decodeStream,
-  defaultChunkTokens,
   encodeClips,
   encodeStream,
   limitOf,
@@ -30,7 +29,7 @@ import {
 } from "./stream.ts";
 import { concatAxis, Tensor, type TensorLike, type TokenPart, Tokens } from "../tokens/tensor.ts";
 import { checkOrigin, cropOf, ownTokens, tokenInput } from "./tokeninput.ts";
-import { defaultWindow, joinTokens, timeAxisOf } from "../tokens/windows.ts";
+import { joinTokens, timeAxisOf } from "../tokens/windows.ts";
 
 /** What a request needs, known before any work. Bytes, pixels and frames. */
 export interface Plan {
@@ -115,7 +114,9 @@ export class Tokenizer implements AsyncDisposable {
   encode(input: ImageInput | readonly ImageInput[], encodeOptions: options.EncodeOptions = {}): Promise<Tokens> {
     return this.#runner.track(async (site) => {
       const o = parse(options.encodeOptions, encodeOptions, "options");
-      const window = o.window ?? defaultWindow, { limitPixels, preQuant, maxMemory, signal } = o, parts: TokenPart[] = [];
+      const window = o.window ?? options.defaultWindow,
+        { limitPixels, preQuant, maxMemory, signal } = o,
+        parts: TokenPart[] = [];
       this.#checkPreQuant(preQuant);
       if (this.info.isVideo && (typeof input === "string" || input instanceof URL)) {
         const { frames, fps, sampleAspect } = await framesOf(pathOf("input", input), { limitPixels, signal });
@@ -165,7 +166,7 @@ export class Tokenizer implements AsyncDisposable {
       // Windows; or chunks of a stream: the whole clip's result in bounded memory.
       const tensor = withBatch(ownTokens("tokens", tokens)), parts: Tensor[] = [], { temporalFactor } = this.info;
       const real = video ? Math.min(frames, Math.ceil((video.frames - 1) / temporalFactor) + 1) : frames;
-      const numJobs = video?.windows?.length ?? Math.ceil(real / defaultChunkTokens);
+      const numJobs = video?.windows?.length ?? Math.ceil(real / options.defaultChunkTokens);
       const jobs = { ...o, numJobs, numHeld: heldOf(numJobs), isBatch: true, site };
       for await (const clip of decodeClips(this.#runner, [tensor], jobs)) parts.push(clip);
       return asPixels(parts.length === 1 ? parts[0]! : concatAxis(parts, timeAxisOf(parts[0]!)));
@@ -182,7 +183,7 @@ export class Tokenizer implements AsyncDisposable {
   ): Promise<Tensor<"uint8">> {
     return this.#runner.track(async (site) => {
       const o = parse(options.autoencodeOptions, autoencodeOptions, "options");
-      const { isVideo } = this.info, window = o.window ?? defaultWindow;
+      const { isVideo } = this.info, window = o.window ?? options.defaultWindow;
       if (isVideo && (typeof input === "string" || input instanceof URL)) {
         throw expected(
           "input",

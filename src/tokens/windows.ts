@@ -20,7 +20,6 @@ import {
 import { coarsestTick, type FrameTimes, secondsOf, timesOf } from "./times.ts";
 
 const temporalAlign = 8;
-export const defaultWindow = 17;
 /** Of one clip. */
 const mostWindows = 1 << 24;
 
