@@ -1,6 +1,6 @@
-// A checkpoint is a directory of named tensors over files: one .safetensors or TorchScript archive, or the
-// two halves of a model (encoder.jit + decoder.jit). Opening parses names, types, shapes and offsets, and checks that every
-// tensor lies inside its file; no weight is read, but where both files name one. Nothing in a file is executed.
+// A checkpoint is a directory of named tensors over files: one .safetensors, one archive of PyTorch (torch.jit.save or
+// torch.save), or the two halves of a model (encoder.jit + decoder.jit). Opening parses names, types, shapes and offsets, and
+// checks that every tensor lies inside its file; no weight is read, but where both files name one. Nothing in a file is executed.
 // Who calls it: runtime/model (to open and to convert), runtime/weights and runtime/digest (to read).
 // What it leaves out: any meaning of the names; network/ has that.
 #ifndef CTOK_CHECKPOINT_H
@@ -62,7 +62,8 @@ typedef struct {
 
 // `path`: a file (by its content: safetensors or a zip archive), or a folder holding, first match wins,
 //   encoder.jit and/or decoder.jit; autoencoder.jit; encoder.safetensors and/or decoder.safetensors;
-//   autoencoder.safetensors; exactly one other *.safetensors.
+//   autoencoder.safetensors; exactly one other *.safetensors; no *.safetensors and exactly one *.pt, *.pth or *.ckpt.
+// Which dict of a torch.save archive holds the weights: state_dict.c.
 // The same name in both files of a folder is an error unless both tensors are equal in type, shape and bytes. Of a metadata
 // key in both files, the first file's value is kept. What wraps all names of a file alike ("module.encoder.conv_in.weight",
 // "_orig_mod.decoder...") is taken off. encoder.* must hold names of an encoder, decoder.* those of a decoder.

@@ -1,6 +1,6 @@
 // Opens a checkpoint: finds the files that a path stands for, gives each a range of memory that is filled piece by piece as
 // its reader asks, has the reader append the tensors, and sorts the names. Of these it knows the first word alone, which says
-// what half a tensor is of. What it leaves out: the file forms (safetensors.c, torchscript.c) and the values (values.c). Called by runtime/ and network/.
+// what half a tensor is of. What it leaves out: the file forms (safetensors.c, torch.c) and the values (values.c). Called by runtime/ and network/.
 #include "checkpoint.h"
 
 #include <dirent.h>
@@ -34,37 +34,8 @@ const char *checkpoint_metadata_find(const checkpoint *c, const char *key) {
     return entry ? entry->value : NULL;
 }
 
-// Room for one more: the capacity is the next power of two, at least 64, so it is known from `count` alone.
-static ctok_status grow(void **items, int32_t count, size_t item_bytes, const char *what, ctok_error *error) {
-    if (count == CHECKPOINT_MAX_ENTRIES) return ctok_fail(error, CTOK_E_FILE_FORMAT, count, "more than %d %s", CHECKPOINT_MAX_ENTRIES, what);
-    bool is_full = count == 0 || (count >= 64 && (count & (count - 1)) == 0);
-    if (!is_full) return CTOK_OK;
-    size_t capacity = count == 0 ? 64 : 2 * (size_t)count;
-    void *grown = capacity <= INT32_MAX ? realloc(*items, capacity * item_bytes) : NULL;
-    if (!grown) return ctok_fail(error, CTOK_E_MEMORY, (int64_t)(capacity * item_bytes), "no memory for %zu entries", capacity);
-    *items = grown;
-    return CTOK_OK;
-}
-
 ctok_status checkpoint_check_cancel(const checkpoint *c, ctok_error *error) {
     return checkpoint_is_cancelled(c) ? ctok_fail(error, CTOK_E_CANCELLED, 0, "cancelled while opening") : CTOK_OK;
-}
-
-ctok_status checkpoint_add_tensor(checkpoint *into, const checkpoint_tensor *tensor, ctok_error *error) {
-    CTOK_TRY(checkpoint_check_cancel(into, error));
-    void *items = into->tensors;
-    CTOK_TRY(grow(&items, into->num_tensors, sizeof *tensor, "tensors", error));
-    into->tensors = items;
-    into->tensors[into->num_tensors++] = *tensor;
-    return CTOK_OK;
-}
-
-ctok_status checkpoint_add_metadata(checkpoint *into, const char *key, const char *value, ctok_error *error) {
-    void *items = into->metadata;
-    CTOK_TRY(grow(&items, into->num_metadata, sizeof *into->metadata, "metadata entries", error));
-    into->metadata = items;
-    into->metadata[into->num_metadata++] = (checkpoint_metadata){key, value};
-    return CTOK_OK;
 }
 
 // Sorts the entries that one file has added, from number `first` on; a name that stands there twice is an error.
@@ -210,6 +181,15 @@ static ctok_status map_descriptor(checkpoint_map *out, checkpoint_file *file, in
     return CTOK_OK;
 }
 
+// A bare pickle (PyTorch 0.1.10 to 1.5) or a tar of pickles (before). A header of safetensors may begin with the
+// bytes of a pickle too, by its length, but has '{' as its 9th byte.
+static bool is_old_torch(checkpoint_map map) {
+    enum { TAR_MAGIC_AT = 257, LAST_PROTOCOL = 5 };
+    bool is_pickle = map.num_bytes > 8 && map.bytes[0] == 0x80 && map.bytes[1] <= LAST_PROTOCOL;
+    return (is_pickle && map.bytes[8] != '{') ||
+           (map.num_bytes >= 512 && memcmp(map.bytes + TAR_MAGIC_AT, "ustar", 5) == 0);
+}
+
 static ctok_status read_file(checkpoint *c, const char *path, ctok_error *error) {
     int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // nonblocking: a pipe's open would wait for a writer
     if (descriptor < 0) return fail_io(error, "cannot be opened");
@@ -225,15 +205,20 @@ static ctok_status read_file(checkpoint *c, const char *path, ctok_error *error)
         return status;
     }
     c->maps[c->num_maps++] = map;
-    CTOK_TRY(map_fetch(map, 0, map.num_bytes < 64 ? map.num_bytes : 64, error));
+    CTOK_TRY(map_fetch(map, 0, map.num_bytes < 512 ? map.num_bytes : 512, error));
 
     static const char lfs[] = "version https://git-lfs";
     if (map.num_bytes > sizeof lfs && memcmp(map.bytes, lfs, sizeof lfs - 1) == 0)
         return ctok_fail(error, CTOK_E_FILE_FORMAT, 0, "a git-lfs pointer, not the checkpoint itself (git lfs pull fetches it)");
-    if (map.num_bytes > 2 && memcmp(map.bytes, "PK", 2) == 0) return torchscript_read(c, map, error);
+    if (map.num_bytes > 2 && memcmp(map.bytes, "PK", 2) == 0) return torch_read(c, map, error);
+    if (is_old_torch(map))
+        return ctok_fail(error, CTOK_E_FILE_FORMAT, 0,
+                         "torch.save's form before PyTorch 1.6 or another pickle: expected its zip form "
+                         "(torch.save(torch.load(old, weights_only=True), new) of a later PyTorch writes it)");
     if (map.num_bytes > 8 && map.bytes[8] != '{')
-        return ctok_fail(error, CTOK_E_FILE_FORMAT, 0, "neither a TorchScript archive nor safetensors: begins with %02x %02x %02x %02x",
-                         map.bytes[0], map.bytes[1], map.bytes[2], map.bytes[3]);
+        return ctok_fail(error, CTOK_E_FILE_FORMAT, 0,
+                         "neither an archive of PyTorch nor safetensors: begins with %02x %02x %02x %02x", map.bytes[0],
+                         map.bytes[1], map.bytes[2], map.bytes[3]);
     return safetensors_read(c, map, error);
 }
 
@@ -294,10 +279,23 @@ static shown list_names(struct dirent **entries, int num_entries) {
 
 static int is_visible(const struct dirent *entry) { return entry->d_name[0] != '.'; }
 
-static bool is_safetensors(const char *name) {
-    static const char suffix[] = ".safetensors";
-    size_t num_bytes = strlen(name), suffix_bytes = sizeof suffix - 1;
+static bool ends_with(const char *name, const char *suffix) {
+    size_t num_bytes = strlen(name), suffix_bytes = strlen(suffix);
     return num_bytes > suffix_bytes && strcmp(name + num_bytes - suffix_bytes, suffix) == 0;
+}
+
+// How many of the entries end with one of the suffixes (NULL ends them); *name is the last of these.
+static int count_ending(const char **name, struct dirent **entries, int num_entries,
+                        const char *const *suffixes) {
+    int count = 0;
+    for (int i = 0; i < num_entries; i++) {
+        bool is_one = false;
+        for (const char *const *suffix = suffixes; *suffix; suffix++) is_one |= ends_with(entries[i]->d_name, *suffix);
+        if (!is_one) continue;
+        *name = entries[i]->d_name;
+        count++;
+    }
+    return count;
 }
 
 // Puts the names of the files to open, one or two, into `names`; they live as long as `entries`.
@@ -308,18 +306,18 @@ static ctok_status choose_files(const char *names[2], const char *path, struct d
             if (file_sets[set][i] && holds(entries, num_entries, file_sets[set][i])) names[count++] = file_sets[set][i];
         if (count > 0) return CTOK_OK;
     }
-    int num_safetensors = 0;
-    for (int i = 0; i < num_entries; i++) {
-        if (!is_safetensors(entries[i]->d_name)) continue;
-        names[0] = entries[i]->d_name;
-        num_safetensors++;
-    }
+    static const char *const safetensors[] = {".safetensors", NULL};
+    static const char *const torch[] = {".pt", ".pth", ".ckpt", NULL};
+    int num_safetensors = count_ending(&names[0], entries, num_entries, safetensors);
     if (num_safetensors == 1) return CTOK_OK;
+    int num_torch = count_ending(&names[0], entries, num_entries, torch);
+    if (num_safetensors == 0 && num_torch == 1) return CTOK_OK;
     names[0] = NULL;
     ctok_fail(error, CTOK_E_FILE_MISSING, num_safetensors,
-              "no checkpoint in this folder: looked for encoder.jit, decoder.jit, autoencoder.jit, the same names with .safetensors, "
-              "or one other .safetensors (there are %d); the folder holds %d files%s",
-              num_safetensors, num_entries, list_names(entries, num_entries).s);
+              "no checkpoint in this folder: looked for encoder.jit, decoder.jit, autoencoder.jit, the same names "
+              "with .safetensors, one other .safetensors (there are %d), or one .pt, .pth or .ckpt where there is "
+              "no .safetensors (%d); the folder holds %d files%s",
+              num_safetensors, num_torch, num_entries, list_names(entries, num_entries).s);
     name_file(error, path);
     return CTOK_E_FILE_MISSING;
 }

@@ -1,12 +1,16 @@
-// A stack machine over pickle protocol 2, closed to what torch's C++ Pickler writes. Ref: torch/csrc/jit/serialization/
-// pickler.cpp (opcodes, names and the shapes of their arguments); Lib/pickletools.py (operands of each opcode).
-// Nothing here recurses: values link to values, and every opcode makes at most one value and one link for each it pops.
-// What it leaves out: complex numbers, quantized and sparse tensors, every other opcode and name. Called by torchscript.c.
+// A stack machine over pickle protocol 2, closed to what torch's C++ Pickler and torch.save write. Nothing here
+// recurses: values link to values, and every opcode makes at most one value and one link for each it pops.
+// What it leaves out: complex numbers, quantized and sparse tensors, every other opcode and name, and the
+// protocols 3 to 5, which torch.save writes only where it is asked to. Called by torch.c.
+// Ref: torch/csrc/jit/serialization/pickler.cpp (opcodes, names and the shapes of their arguments);
+// torch/_utils.py (_rebuild_*); Lib/pickletools.py (operands of each opcode).
 #include "pickle.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+#include "pickle_names.h"
 
 typedef struct {
     const uint8_t *bytes;
@@ -15,6 +19,7 @@ typedef struct {
     size_t depth;
     pickle_value **memo;
     size_t memo_capacity;  // num_bytes: a writer numbers its entries from 0
+    const pickle_value *unknown;  // the first name that is none of ours
     struct checkpoint_strings **arena;
     ctok_error *error;
 } machine;
@@ -30,40 +35,12 @@ __attribute__((format(printf, 2, 3))) static ctok_status fail(const machine *m, 
 
 const char *pickle_kind_name(pickle_kind kind) {
     static const char *const names[] = {"None", "a bool", "an int", "a float", "a string", "a tuple", "a list", "a dict",
-                                        "a name", "an object", "a storage", "a tensor"};
+                                        "a name", "an object", "a storage", "a tensor", "a value of unknown kind"};
     return names[kind];
 }
 
 // What stands on top, for messages.
 static const char *found(const pickle_value *value) { return value ? pickle_kind_name(value->kind) : "nothing"; }
-
-/* ---------------------------------------------------------------- names */
-enum { ROLE_TENSOR, ROLE_STORAGE, ROLE_DICT, ROLE_FIRST_ARGUMENT, ROLE_CLASS };
-
-static const struct {
-    const char *module, *name;
-    uint16_t role;
-    ctok_dtype dtype;
-} globals[] = {
-    {"torch._utils", "_rebuild_tensor_v2", ROLE_TENSOR, 0},
-    {"torch", "FloatStorage", ROLE_STORAGE, CTOK_F32},
-    {"torch", "HalfStorage", ROLE_STORAGE, CTOK_F16},
-    {"torch", "BFloat16Storage", ROLE_STORAGE, CTOK_BF16},
-    {"torch", "DoubleStorage", ROLE_STORAGE, CTOK_F64},
-    {"torch", "LongStorage", ROLE_STORAGE, CTOK_I64},
-    {"torch", "IntStorage", ROLE_STORAGE, CTOK_I32},
-    {"torch", "ShortStorage", ROLE_STORAGE, CTOK_I16},
-    {"torch", "CharStorage", ROLE_STORAGE, CTOK_I8},
-    {"torch", "ByteStorage", ROLE_STORAGE, CTOK_U8},
-    {"torch", "BoolStorage", ROLE_STORAGE, CTOK_BOOL},
-    {"collections", "OrderedDict", ROLE_DICT, 0},
-    {"torch.jit._pickle", "build_intlist", ROLE_FIRST_ARGUMENT, 0},
-    {"torch.jit._pickle", "build_doublelist", ROLE_FIRST_ARGUMENT, 0},
-    {"torch.jit._pickle", "build_boollist", ROLE_FIRST_ARGUMENT, 0},
-    {"torch.jit._pickle", "build_tensorlist", ROLE_FIRST_ARGUMENT, 0},
-    {"torch.jit._pickle", "restore_type_tag", ROLE_FIRST_ARGUMENT, 0},
-    {"torch", "device", ROLE_FIRST_ARGUMENT, 0},
-};
 
 static bool is_text(text t, const char *s) { return t.num_bytes == strlen(s) && memcmp(t.bytes, s, t.num_bytes) == 0; }
 
@@ -144,6 +121,10 @@ static ctok_status run_fill(machine *m, pickle_kind kind, size_t count, bool has
     if (has_mark) CTOK_TRY(count_to_mark(m, &count));
     size_t needed = count + has_mark + 1;
     pickle_value *into = needed <= m->depth ? m->stack[m->depth - needed] : NULL;
+    if (into && into->kind == PICKLE_OPAQUE) {  // what it is given goes with it
+        m->depth -= count + has_mark;
+        return CTOK_OK;
+    }
     if (!into || into->kind != kind) return fail(m, "expected %s to fill, found %s", pickle_kind_name(kind), found(into));
     CTOK_TRY(collect(m, into, count));
     if (has_mark) m->depth--;
@@ -226,17 +207,33 @@ static ctok_status run_global(machine *m) {
         value->role = ROLE_CLASS;
         return push(m, value);
     }
-    for (size_t i = 0; i < sizeof globals / sizeof *globals; i++) {
-        if (!is_text(module, globals[i].module) || !is_text(name, globals[i].name)) continue;
-        value->role = globals[i].role;
-        value->dtype = globals[i].dtype;
+    for (size_t i = 0; i < sizeof pickle_names / sizeof *pickle_names; i++) {
+        if (!is_text(module, pickle_names[i].module) || !is_text(name, pickle_names[i].name)) continue;
+        value->role = pickle_names[i].role;
+        value->dtype = pickle_names[i].dtype;
         return push(m, value);
     }
-    return fail(m, "the name %s %s is not one that ctok knows", text_shown(module).s, text_shown(name).s);
+    value->kind = PICKLE_OPAQUE;
+    value->module = module;
+    value->integer = (int64_t)m->opcode_at;
+    if (!m->unknown) m->unknown = value;
+    return push(m, value);
+}
+
+// What an unknown name makes, and what a known one makes of it, is that opaque value itself. NULL where there is
+// none in the callee and the arguments; no known name takes more of them than are looked at.
+static pickle_value *opaque_of(pickle_value *callee, const pickle_value *arguments) {
+    enum { MOST_ARGUMENTS = 7 };
+    if (callee && callee->kind == PICKLE_OPAQUE) return callee;
+    if (!arguments || arguments->kind != PICKLE_TUPLE || arguments->num_items > MOST_ARGUMENTS) return NULL;
+    for (const pickle_item *item = arguments->first; item; item = item->next)
+        if (item->value->kind == PICKLE_OPAQUE) return (pickle_value *)item->value;
+    return NULL;
 }
 
 static ctok_status run_new_object(machine *m) {
     pickle_value *arguments = pop(m), *class = pop(m);
+    if (class && class->kind == PICKLE_OPAQUE) return push(m, class);
     if (!class || class->kind != PICKLE_GLOBAL || class->role != ROLE_CLASS)
         return fail(m, "expected a __torch__ class to make an object of, found %s", found(class));
     if (arguments->kind != PICKLE_TUPLE || arguments->num_items != 0)
@@ -246,8 +243,13 @@ static ctok_status run_new_object(machine *m) {
     return push(m, object);
 }
 
+// The state of an OrderedDict is dropped: torch gives a state dict the attribute _metadata, the versions of its
+// modules.
 static ctok_status run_build(machine *m) {
     pickle_value *state = pop(m), *object = top(m);
+    if (state && object && object->kind == PICKLE_OPAQUE) return CTOK_OK;
+    bool is_ordered = object && object->kind == PICKLE_DICT && object->role == ROLE_DICT;
+    if (is_ordered && state && state->kind == PICKLE_DICT) return CTOK_OK;
     if (!state || !object || object->kind != PICKLE_OBJECT || object->state)
         return fail(m, "expected a new object to give its state to, found %s", found(object));
     object->state = state;
@@ -281,16 +283,31 @@ static ctok_status rebuild_tensor(machine *m, const pickle_value *arguments) {
     return push(m, tensor);
 }
 
+// Arguments: a tensor, requires_grad, hooks (an empty dict). The parameter is its tensor.
+static ctok_status rebuild_parameter(machine *m, const pickle_value *arguments) {
+    static const pickle_kind kinds[] = {PICKLE_TENSOR, PICKLE_BOOL, PICKLE_DICT};
+    bool has_kinds = arguments->num_items == 3 && holds_kinds(arguments, kinds, 3);
+    if (!has_kinds || arguments->last->value->num_items != 0)
+        return fail(m, "_rebuild_parameter expects (tensor, requires_grad, no hooks)");
+    return push(m, (pickle_value *)arguments->first->value);
+}
+
+static ctok_status make_ordered_dict(machine *m) {
+    pickle_value *dict = make(m, PICKLE_DICT);
+    if (dict) dict->role = ROLE_DICT;
+    return push(m, dict);
+}
+
 static ctok_status run_reduce(machine *m) {
-    pickle_value *arguments = pop(m), *callee = pop(m);
+    pickle_value *arguments = pop(m), *callee = pop(m), *opaque = opaque_of(callee, arguments);
+    if (opaque) return push(m, opaque);
     if (!callee || callee->kind != PICKLE_GLOBAL || arguments->kind != PICKLE_TUPLE)
         return fail(m, "expected a name and a tuple of arguments, found %s and %s", found(callee), found(arguments));
     if (callee->role == ROLE_TENSOR) return rebuild_tensor(m, arguments);
-    if (callee->role == ROLE_DICT && arguments->num_items == 0) return push(m, make(m, PICKLE_DICT));
-    if (callee->role == ROLE_FIRST_ARGUMENT && arguments->num_items >= 1 && arguments->num_items <= 2) {
-        m->stack[m->depth++] = (pickle_value *)arguments->first->value;
-        return CTOK_OK;
-    }
+    if (callee->role == ROLE_PARAMETER) return rebuild_parameter(m, arguments);
+    if (callee->role == ROLE_DICT && arguments->num_items == 0) return make_ordered_dict(m);
+    if (callee->role == ROLE_FIRST_ARGUMENT && arguments->num_items >= 1 && arguments->num_items <= 2)
+        return push(m, (pickle_value *)arguments->first->value);
     return fail(m, "%s cannot be called with %lld arguments", text_shown(callee->text).s, (long long)arguments->num_items);
 }
 
@@ -298,6 +315,8 @@ static ctok_status run_reduce(machine *m) {
 static ctok_status run_persistent_id(machine *m) {
     static const pickle_kind kinds[] = {PICKLE_STRING, PICKLE_GLOBAL, PICKLE_STRING, PICKLE_STRING, PICKLE_INT};
     const pickle_value *id = pop(m);
+    pickle_value *opaque = opaque_of(NULL, id);  // a storage of a type that is none of ours
+    if (opaque) return push(m, opaque);
     if (!holds_kinds(id, kinds, 5) || id->num_items != 5 || !text_equal(id->first->value->text, TEXT("storage")) ||
         id->first->next->value->role != ROLE_STORAGE)
         return fail(m, "expected (\"storage\", type, key, location, elements), found %s", found(id));
@@ -319,7 +338,8 @@ static ctok_status step(machine *m) {
     switch (opcode) {
         case 0x80: /* PROTO */
             CTOK_TRY(take(m, &operand, 1));
-            return *operand == 2 ? CTOK_OK : fail(m, "pickle protocol %d: expected 2", *operand);
+            if (*operand == 2) return CTOK_OK;
+            return fail(m, "pickle protocol %d: expected 2, torch.save's default", *operand);
         case '(': m->stack[m->depth++] = NULL; return CTOK_OK;   /* MARK */
         case '}': return push(m, make(m, PICKLE_DICT));          /* EMPTY_DICT */
         case ']': return push(m, make(m, PICKLE_LIST));          /* EMPTY_LIST */
@@ -350,11 +370,11 @@ static ctok_status step(machine *m) {
         case 'R': return run_reduce(m);                          /* REDUCE */
         case 'b': return run_build(m);                           /* BUILD */
         case 'Q': return run_persistent_id(m);                   /* BINPERSID */
-        default: return fail(m, "opcode 0x%02x is not one that TorchScript writes", opcode);
+        default: return fail(m, "opcode 0x%02x is not one that PyTorch writes by default", opcode);
     }
 }
 
-ctok_status pickle_read(const pickle_value **out, struct checkpoint_strings **arena, const uint8_t *bytes, size_t num_bytes,
+ctok_status pickle_read(pickle_document *out, struct checkpoint_strings **arena, const uint8_t *bytes, size_t num_bytes,
                         ctok_error *error) {
     machine m = {.bytes = bytes, .num_bytes = num_bytes, .memo_capacity = num_bytes, .arena = arena, .error = error};
     if (num_bytes < 2 || bytes[0] != 0x80) return fail(&m, "expected a pickle of protocol 2, found %zu other bytes", num_bytes);
@@ -368,7 +388,7 @@ ctok_status pickle_read(const pickle_value **out, struct checkpoint_strings **ar
     m.opcode_at = m.at;
     if (status == CTOK_OK && (m.depth != 1 || !top(&m))) status = fail(&m, "STOP with %zu values on the stack, expected 1", m.depth);
     if (status == CTOK_OK && m.at + 1 != num_bytes) status = fail(&m, "%zu bytes follow STOP", num_bytes - m.at - 1);
-    if (status == CTOK_OK) *out = m.stack[0];
+    if (status == CTOK_OK) *out = (pickle_document){m.stack[0], m.unknown};
     free(m.stack);
     return status;
 }

@@ -1,5 +1,6 @@
-// Text and memory for the checkpoint readers: UTF-8 checks, text for error messages, and the arena that owns names and
-// pickle values. What it leaves out: any knowledge of a file form. Called by the .c files of this folder.
+// Text, memory and entries for the checkpoint readers: UTF-8 checks, text for error messages, the arena that owns names
+// and pickle values, and the lists of the checkpoint that is being built. What it leaves out: any knowledge of a file form.
+// Called by the .c files of this folder.
 #include "reader.h"
 
 #include <errno.h>
@@ -110,4 +111,34 @@ void arena_free(struct checkpoint_strings *arena) {
         free(arena);
         arena = next;
     }
+}
+
+/* ---------------------------------------------------------------- entries of the checkpoint that is being built */
+// Room for one more: the capacity is the next power of two, at least 64, so it is known from `count` alone.
+static ctok_status grow(void **items, int32_t count, size_t item_bytes, const char *what, ctok_error *error) {
+    if (count == CHECKPOINT_MAX_ENTRIES) return ctok_fail(error, CTOK_E_FILE_FORMAT, count, "more than %d %s", CHECKPOINT_MAX_ENTRIES, what);
+    bool is_full = count == 0 || (count >= 64 && (count & (count - 1)) == 0);
+    if (!is_full) return CTOK_OK;
+    size_t capacity = count == 0 ? 64 : 2 * (size_t)count;
+    void *grown = capacity <= INT32_MAX ? realloc(*items, capacity * item_bytes) : NULL;
+    if (!grown) return ctok_fail(error, CTOK_E_MEMORY, (int64_t)(capacity * item_bytes), "no memory for %zu entries", capacity);
+    *items = grown;
+    return CTOK_OK;
+}
+
+ctok_status checkpoint_add_tensor(checkpoint *into, const checkpoint_tensor *tensor, ctok_error *error) {
+    CTOK_TRY(checkpoint_check_cancel(into, error));
+    void *items = into->tensors;
+    CTOK_TRY(grow(&items, into->num_tensors, sizeof *tensor, "tensors", error));
+    into->tensors = items;
+    into->tensors[into->num_tensors++] = *tensor;
+    return CTOK_OK;
+}
+
+ctok_status checkpoint_add_metadata(checkpoint *into, const char *key, const char *value, ctok_error *error) {
+    void *items = into->metadata;
+    CTOK_TRY(grow(&items, into->num_metadata, sizeof *into->metadata, "metadata entries", error));
+    into->metadata = items;
+    into->metadata[into->num_metadata++] = (checkpoint_metadata){key, value};
+    return CTOK_OK;
 }

@@ -46,7 +46,7 @@ ctok_status checkpoint_add_metadata(checkpoint *into, const char *key, const cha
 
 // Each appends what the mapped file holds. On failure `into` may hold some of it: the caller closes it.
 ctok_status safetensors_read(checkpoint *into, checkpoint_map map, ctok_error *error);
-ctok_status torchscript_read(checkpoint *into, checkpoint_map map, ctok_error *error);
+ctok_status torch_read(checkpoint *into, checkpoint_map map, ctok_error *error);
 
 // Multiplies the shape. False where the product, leaving zeros out, passes 2^63 / 8: the bytes of any dtype fit in int64_t.
 bool tensor_count(int64_t *num_elements, const checkpoint_tensor *tensor);

@@ -1,197 +1,52 @@
-// Reads a TorchScript archive: a zip whose <root>/data.pkl pickles the module and whose <root>/data/N hold the storages.
-// A tensor's name is the path of attributes that leads to it, "encoder.down.0.block.0.conv1.weight"; a module shared by two
-// attributes gives both names. What it leaves out, and never opens: code/, constants.pkl, traced_inputs and the rest.
-// Ref: torch/csrc/jit/docs/serialization.md. Called by open.c.
-#include "pickle.h"
-#include "zip.h"
+// Reads the module that a TorchScript archive pickles. A tensor's name is the path of attributes that leads
+// to it, "encoder.down.0.block.0.conv1.weight"; a module shared by two attributes gives both names. What it
+// leaves out: attributes that are neither modules nor tensors. Called by torch.c.
+#include "torch.h"
 
-enum { MAX_DEPTH = 64, MAX_NAME_BYTES = 1023 };
+enum { MAX_DEPTH = 64 };
 
-typedef struct {
-    checkpoint *into;
-    zip_archive zip;
-    text root;                     // "encoder" in "encoder/data.pkl"
-    size_t budget;                 // bytes of names that the walk may still pass
-    char name[MAX_NAME_BYTES + 1];
-    ctok_error *error;
-} reader;
-
-#define FAIL(r, ...) ctok_fail((r)->error, CTOK_E_FILE_FORMAT, 0, __VA_ARGS__)
-
-// An archive has one root folder, of any name. Only <root>/data.pkl counts: <root>/extra/data.pkl is the user's own.
-static ctok_status find_root(reader *r) {
-    static const char suffix[] = "/data.pkl";
-    size_t num_found = 0, suffix_bytes = sizeof suffix - 1;
-    for (size_t i = 0; i < r->zip.num_entries; i++) {
-        text name = r->zip.entries[i].name;
-        if (name.num_bytes <= suffix_bytes) continue;
-        text root = {name.bytes, name.num_bytes - suffix_bytes};
-        if (memcmp(name.bytes + root.num_bytes, suffix, suffix_bytes) != 0 || memchr(root.bytes, '/', root.num_bytes)) continue;
-        r->root = root;
-        num_found++;
-    }
-    if (num_found == 1) return CTOK_OK;
-    return FAIL(r, "a zip archive with %zu records named <root>/data.pkl among %zu: expected 1 (is it a TorchScript archive?)",
-                num_found, r->zip.num_entries);
-}
-
-// entry: NULL, and CTOK_OK, where there is no such record.
-static ctok_status find_record(reader *r, const zip_entry **entry, const char *folder, text name) {
-    char path[512];
-    size_t folder_bytes = strlen(folder), num_bytes = r->root.num_bytes + folder_bytes + name.num_bytes;
-    if (num_bytes > sizeof path) return FAIL(r, "a record's path has %zu bytes: expected at most %zu", num_bytes, sizeof path);
-    memcpy(path, r->root.bytes, r->root.num_bytes);
-    memcpy(path + r->root.num_bytes, folder, folder_bytes);
-    memcpy(path + r->root.num_bytes + folder_bytes, name.bytes, name.num_bytes);
-    *entry = zip_find(&r->zip, (text){path, num_bytes});
-    return CTOK_OK;
-}
-
-static ctok_status check_byte_order(reader *r) {
-    const zip_entry *entry;
-    CTOK_TRY(find_record(r, &entry, "/", TEXT("byteorder")));
-    if (!entry) return CTOK_OK;
-    const uint8_t *data;
-    CTOK_TRY(zip_record(&data, &r->zip, entry, r->error));
-    CTOK_TRY(map_fetch(r->zip.map, (uint64_t)(data - r->zip.map.bytes), entry->num_bytes, r->error));
-    text order = {(const char *)data, entry->num_bytes};
-    if (!text_equal(order, TEXT("little")))
-        return FAIL(r, "the record byteorder says %s: expected little", text_shown(order).s);
-    return CTOK_OK;
-}
-
-/* ---------------------------------------------------------------- one tensor */
-static ctok_status copy_integers(reader *r, int64_t *out, const pickle_value *tuple, const char *what) {
-    for (const pickle_item *item = tuple->first; item; item = item->next) {
-        shown name = string_shown(r->name);
-        int64_t n = item->value->integer;
-        if (item->value->kind != PICKLE_INT)
-            return FAIL(r, "tensor %s: a %s is %s, expected an int", name.s, what, pickle_kind_name(item->value->kind));
-        if (n < 0) return FAIL(r, "tensor %s: a negative %s (%lld)", name.s, what, (long long)n);
-        *out++ = n;
-    }
-    return CTOK_OK;
-}
-
-// The highest element that the shape and strides reach, counted from the first; -1 for an empty tensor. False on overflow.
-static bool last_element(int64_t *last, const checkpoint_tensor *tensor) {
-    *last = 0;
-    for (int32_t i = 0; i < tensor->rank; i++) {
-        int64_t reach;
-        if (tensor->shape[i] == 0) return *last = -1, true;
-        if (__builtin_mul_overflow(tensor->shape[i] - 1, tensor->stride[i], &reach)) return false;
-        if (__builtin_add_overflow(*last, reach, last)) return false;
-    }
-    return true;
-}
-
-static ctok_status read_tensor(reader *r, const pickle_value *value) {
-    shown name = string_shown(r->name);
-    const pickle_value *storage = value->storage;
-    checkpoint_tensor tensor = {.dtype = storage->dtype, .rank = (int32_t)value->size->num_items};
-    if (value->size->num_items != value->stride->num_items || value->size->num_items > CHECKPOINT_MAX_RANK)
-        return FAIL(r, "tensor %s: %lld sizes and %lld strides, expected as many of both and at most %d", name.s,
-                    (long long)value->size->num_items, (long long)value->stride->num_items, CHECKPOINT_MAX_RANK);
-    CTOK_TRY(copy_integers(r, tensor.shape, value->size, "size"));
-    CTOK_TRY(copy_integers(r, tensor.stride, value->stride, "stride"));
-
-    const zip_entry *record;
-    const uint8_t *data;
-    shown key = text_shown(storage->text);
-    CTOK_TRY(find_record(r, &record, "/data/", storage->text));
-    if (!record) return FAIL(r, "tensor %s: the archive has no record %s/data/%s", name.s, text_shown(r->root).s, key.s);
-    CTOK_TRY(zip_record(&data, &r->zip, record, r->error));
-    size_t element_bytes = dtype_bytes(tensor.dtype);
-    int64_t num_stored = storage->integer, num_elements, last;
-    if (num_stored < 0 || record->num_bytes % element_bytes != 0 || record->num_bytes / element_bytes != (uint64_t)num_stored)
-        return FAIL(r, "tensor %s: record data/%s has %llu bytes, expected %lld elements of %zu bytes", name.s, key.s,
-                    (unsigned long long)record->num_bytes, (long long)num_stored, element_bytes);
-
-    // Limit: values may be repeated (stride 0), but a small file must not ask for endless memory.
-    const int64_t repeat_limit = 1 << 20;
-    if (!tensor_count(&num_elements, &tensor) || (num_elements > num_stored && num_elements > repeat_limit))
-        return FAIL(r, "tensor %s: its shape has more elements than its storage (%lld)", name.s, (long long)num_stored);
-    int64_t offset = value->integer;
-    if (offset < 0 || offset > num_stored || !last_element(&last, &tensor) || last >= num_stored - offset)
-        return FAIL(r, "tensor %s: offset %lld and strides reach past its storage of %lld elements", name.s, (long long)offset,
-                    (long long)num_stored);
-    tensor.data = data + (size_t)offset * element_bytes;
-    tensor.descriptor = r->zip.map.descriptor;
-    tensor.offset = (uint64_t)(tensor.data - r->zip.map.bytes);
-
-    text name_text = {r->name, strlen(r->name)};
-    tensor.name = arena_copy(&r->into->strings, name_text);
-    if (!tensor.name) return ctok_fail(r->error, CTOK_E_MEMORY, (int64_t)name_text.num_bytes, "no memory for a tensor's name");
-    return checkpoint_add_tensor(r->into, &tensor, r->error);
-}
-
-/* ---------------------------------------------------------------- all of them */
-// Note: objects may be shared, or hold themselves; depth and budget bound the walk, the budget by the size of the pickle.
-static ctok_status walk(reader *r, const pickle_value *object, size_t name_bytes, int depth) {
-    if (depth > MAX_DEPTH) return FAIL(r, "modules nest deeper than %d: %s", MAX_DEPTH, string_shown(r->name).s);
+// Note: objects may be shared, or hold themselves; depth and budget bound the walk, the budget by the size of
+// the pickle.
+static ctok_status walk(torch_archive *r, const pickle_value *object, size_t name_bytes, int depth) {
+    if (depth > MAX_DEPTH) return TORCH_FAIL(r, "modules nest deeper than %d: %s", MAX_DEPTH, string_shown(r->name).s);
     if (!object->state || object->state->kind != PICKLE_DICT) return CTOK_OK;  // packed parameters and other natives
     for (const pickle_item *item = object->state->first; item; item = item->next) {
         if (item->key->kind != PICKLE_STRING || !text_is_name(item->key->text))
-            return FAIL(r, "an attribute's name must be a string of UTF-8, found %s", pickle_kind_name(item->key->kind));
+            return TORCH_FAIL(r, "an attribute's name must be a string of UTF-8, found %s", pickle_kind_name(item->key->kind));
         text key = item->key->text;
         size_t longer = name_bytes + (depth > 0) + key.num_bytes;
         bool is_tensor = item->value->kind == PICKLE_TENSOR;
         size_t cost = 1 + key.num_bytes + (is_tensor ? longer : 0);
-        if (cost > r->budget) return FAIL(r, "the modules share each other so often that their names pass 16 times their bytes");
+        if (cost > r->budget)
+            return TORCH_FAIL(r, "the modules share each other so often that their names pass 16 times their bytes");
         r->budget -= cost;
         if (!is_tensor && item->value->kind != PICKLE_OBJECT) continue;
-        if (longer > MAX_NAME_BYTES) return FAIL(r, "an attribute's path has %zu bytes: expected at most %d", longer, MAX_NAME_BYTES);
+        if (longer > TORCH_NAME_BYTES)
+            return TORCH_FAIL(r, "an attribute's path has %zu bytes: expected at most %d", longer, TORCH_NAME_BYTES);
         if (depth > 0) r->name[name_bytes] = '.';
         memcpy(r->name + longer - key.num_bytes, key.bytes, key.num_bytes);
         r->name[longer] = 0;
-        CTOK_TRY(is_tensor ? read_tensor(r, item->value) : walk(r, item->value, longer, depth + 1));
+        CTOK_TRY(is_tensor ? torch_add_tensor(r, item->value) : walk(r, item->value, longer, depth + 1));
     }
     return CTOK_OK;
 }
 
-static ctok_status read_module(reader *r, struct checkpoint_strings **arena) {
-    CTOK_TRY(find_root(r));
-    CTOK_TRY(check_byte_order(r));
-    const zip_entry *entry;
-    const uint8_t *data;
-    CTOK_TRY(find_record(r, &entry, "/", TEXT("data.pkl")));
-    if (!entry) return FAIL(r, "no record data.pkl");
-    CTOK_TRY(zip_record(&data, &r->zip, entry, r->error));
-
-    if (entry->num_bytes <= PICKLE_MAX_BYTES)  // a longer one is refused unread
-        CTOK_TRY(map_fetch(r->zip.map, (uint64_t)(data - r->zip.map.bytes), entry->num_bytes, r->error));
-    const pickle_value *module;
-    ctok_status status = pickle_read(&module, arena, data, entry->num_bytes, r->error);
-    if (status == CTOK_E_FILE_FORMAT && r->error) r->error->detail += data - r->zip.map.bytes;
-    if (status != CTOK_OK) return status;
-    if (module->kind != PICKLE_OBJECT)
-        return FAIL(r, "data.pkl holds %s, expected a module%s", pickle_kind_name(module->kind),
-                    module->kind == PICKLE_DICT ? " (a state dict is not a TorchScript archive)" : "");
-    r->budget = 16 * entry->num_bytes;
-    return walk(r, module, 0, 0);
-}
-
-// torch.jit.freeze (and optimize_for_inference) makes constants of the parameters: they lie in constants/N, and only code, which
-// is never read, says which is which.
-static ctok_status refuse_without_tensors(reader *r) {
+// torch.jit.freeze (and optimize_for_inference) makes constants of the parameters: they lie in constants/N,
+// and only code, which is never read, says which is which.
+static ctok_status refuse_without_tensors(torch_archive *r) {
     size_t num_constants = 0;
     for (size_t i = 0; i < r->zip.num_entries; i++) {
         text name = r->zip.entries[i].name, folder = TEXT("/constants/");
         if (name.num_bytes <= r->root.num_bytes + folder.num_bytes) continue;
         num_constants += text_equal((text){name.bytes + r->root.num_bytes, folder.num_bytes}, folder);
     }
-    return FAIL(r, "an archive whose module has no parameters, and %zu constants: expected one that was not frozen (save the module without torch.jit.freeze)",
-                num_constants);
+    return TORCH_FAIL(r, "an archive whose module has no parameters, and %zu constants: expected one that was not frozen "
+                      "(save the module without torch.jit.freeze)", num_constants);
 }
 
-ctok_status torchscript_read(checkpoint *into, checkpoint_map map, ctok_error *error) {
-    reader r = {.into = into, .error = error};
-    struct checkpoint_strings *values = NULL;
-    CTOK_TRY(zip_open(&r.zip, map, error));
-    int32_t num_before = into->num_tensors;
-    ctok_status status = read_module(&r, &values);
-    if (status == CTOK_OK && into->num_tensors == num_before) status = refuse_without_tensors(&r);
-    arena_free(values);
-    zip_close(&r.zip);
-    return status;
+ctok_status torchscript_read(torch_archive *r, const pickle_document *document) {
+    if (document->unknown) return torch_fail_unknown(r, document->unknown);
+    int32_t num_before = r->into->num_tensors;
+    CTOK_TRY(walk(r, document->top, 0, 0));
+    return r->into->num_tensors > num_before ? CTOK_OK : refuse_without_tensors(r);
 }

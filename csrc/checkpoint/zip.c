@@ -1,6 +1,6 @@
 // Reads a zip archive's central directory. Ref: PKWARE APPNOTE.TXT 6.3.10, sections 4.3.7 (local header), 4.3.12 (central
 // header), 4.3.14 to 4.3.16 (zip64 end record, its locator, end record), 4.5.3 (zip64 extra field).
-// What it leaves out: see zip.h. Called by torchscript.c.
+// What it leaves out: see zip.h. Called by torch.c.
 #include "zip.h"
 
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 // The directory of a zip archive in memory: names, sizes and places of its records, zip64 included. Every number is checked
 // against the archive's size before it is used. What it leaves out: inflating, encryption, checksums, archives in several
-// parts or with bytes before the first record. Called by torchscript.c.
+// parts or with bytes before the first record. Called by torch.c.
 #ifndef CTOK_CHECKPOINT_ZIP_H
 #define CTOK_CHECKPOINT_ZIP_H
 

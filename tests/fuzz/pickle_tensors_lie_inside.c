@@ -48,7 +48,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t num_bytes) {
     ctok_error error = {.struct_size = sizeof error};
     checkpoint *c = calloc(1, sizeof *c);
     PROPERTY(c);
-    ctok_status status = torchscript_read(c, (checkpoint_map){.bytes = exact, .num_bytes = b.n}, &error);
+    ctok_status status = torch_read(c, (checkpoint_map){.bytes = exact, .num_bytes = b.n}, &error);
     if (status != CTOK_OK) expect_file_error(status, &error);
     else read_all(c);
     // The archive made here is good: were it not, no pickle would be read. Only beginnings: the rest may quote the input.

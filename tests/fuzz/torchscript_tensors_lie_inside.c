@@ -6,7 +6,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t num_bytes) {
     ctok_error error = {.struct_size = sizeof error};
     checkpoint *c = calloc(1, sizeof *c);
     PROPERTY(c);
-    ctok_status status = torchscript_read(c, (checkpoint_map){.bytes = bytes, .num_bytes = num_bytes}, &error);
+    ctok_status status = torch_read(c, (checkpoint_map){.bytes = bytes, .num_bytes = num_bytes}, &error);
     if (status != CTOK_OK) expect_file_error(status, &error);
     else read_all(c);
     checkpoint_close(c);
