@@ -70,7 +70,8 @@ export class Tokenizer implements AsyncDisposable {
   }
 
   /**
-   * Opens an embedded model ("nano-DI8x8"), a folder of a public checkpoint, or one file (.jit, .safetensors).
+   * Opens an embedded model ("nano-DI8x8"), a folder of a public checkpoint, or one file (.jit, .safetensors,
+   * .pt, .pth, .ckpt).
    * Errors: FILE_MISSING, FILE_FORMAT, FILE_TENSOR, FILE_NETWORK, ARGUMENT, DEVICE, UNSUPPORTED, MEMORY, CANCELLED.
    */
   static open(model: string, openOptions: options.OpenOptions = {}): Promise<Tokenizer> {

@@ -197,6 +197,74 @@ describe("modules that hold the tokenizer, or hold it no more", () => {
     }));
 });
 
+describe("state dicts of torch.save", () => {
+  const number = (value: number) => {
+    const out = new Uint8Array(5);
+    new DataView(out.buffer).setInt32(1, value, true);
+    out[0] = 0x4a; // BININT
+    return out;
+  };
+  const string = (text: string) => {
+    const out = new Uint8Array(5);
+    new DataView(out.buffer).setInt32(1, text.length, true);
+    out[0] = 0x58; // BINUNICODE
+    return concat([out, bytes(text)]);
+  };
+  const tuple = (...items: Uint8Array[]) => concat([bytes("("), ...items, bytes("t")]);
+  const dict = (entries: Record<string, Uint8Array>) =>
+    concat([bytes("}("), ...Object.entries(entries).flatMap(([key, value]) => [string(key), value]), bytes("u")]);
+  const storages: Record<string, string> = { F32: "Float", F16: "Half", BF16: "BFloat16", I64: "Long", I32: "Int" };
+  const tensors = tensorsOf(nano);
+  const stateDict = dict(Object.fromEntries(tensors.map(([name, { dtype, shape }], i) => {
+    const count = shape.reduce((product, size) => product * size, 1);
+    const strides = shape.map((_, axis) => shape.slice(axis + 1).reduce((product, size) => product * size, 1));
+    assert.ok(storages[dtype], dtype);
+    const type = bytes(`ctorch\n${storages[dtype]}Storage\n`);
+    const storage = tuple(string("storage"), type, string(String(i)), string("cuda:0"), number(count));
+    const [sizes, steps] = [shape, strides].map((values) => tuple(...values.map(number)));
+    const hooks = bytes("ccollections\nOrderedDict\n)R"), no = Uint8Array.of(0x89);
+    const all = tuple(concat([storage, bytes("Q")]), number(0), sizes!, steps!, no, hooks);
+    return [name, concat([bytes("ctorch._utils\n_rebuild_tensor_v2\n"), all, bytes("R")])];
+  })));
+  const archive = (pickle: Uint8Array) =>
+    writeZip([
+      { name: "DI8x8/data.pkl", data: concat([Uint8Array.of(0x80, 2), pickle, bytes(".")]) },
+      { name: "DI8x8/byteorder", data: bytes("little") },
+      ...tensors.map(([name], i) => ({ name: `DI8x8/data/${i}`, data: nano.slice(...tensorRange(nano, name)) })),
+    ]);
+  const args = concat([bytes("cargparse\nNamespace\n)"), Uint8Array.of(0x81), dict({ lr: number(1) }), bytes("b")]);
+  const trainer = archive(dict({ args, steps: number(7), model: stateDict }));
+
+  for (const [what, content] of [["bare", archive(stateDict)], ["of a trainer", trainer]] as const) {
+    test(`${what}: opens from its path and its folder, and is converted, with the same tokens`, () =>
+      withFolder(async (temporary) => {
+        const path = join(temporary, "DI8x8.pt"), out = join(temporary, "DI8x8.safetensors");
+        writeFileSync(path, content);
+        await using plain = await Tokenizer.open("nano-DI8x8");
+        const wanted = (await plain.encode(pixels)).indices;
+        const holdsTheSame = async (model: string) => {
+          await using tok = await Tokenizer.open(model);
+          assert.equal(tok.info.sha256, plain.info.sha256);
+          assert.equal(countDifferent((await tok.encode(pixels)).indices, wanted), 0);
+        };
+        await holdsTheSame(path);
+        await holdsTheSame(temporary);
+        await convert(path, out);
+        await holdsTheSame(out);
+      }));
+  }
+  test("an unknown name among the weights is never called", async () => {
+    const call = bytes("cos\nsystem\n(X\x04\0\0\0truetR");
+    await refuses("a.pt", archive(dict({ model: dict({ w: call }) })), "FILE_FORMAT", /a\.pt: .*the name os system/);
+    await refuses("a.pt", archive(call), "FILE_FORMAT", /the name os system/);
+  });
+  test("what is no state dict says so", async () => {
+    await refuses("a.pt", archive(dict({ epoch: number(1) })), "FILE_FORMAT", /epoch: expected a tensor, found an int/);
+    const old = concat([Uint8Array.of(0x80, 2, 0x8a, 10), bytes("l.........."), bytes(".")]);
+    await refuses("a.pt", old, "FILE_FORMAT", /before PyTorch 1\.6.*torch\.save\(torch\.load/);
+  });
+});
+
 describe("buffers", () => {
   const floats = (...numbers: number[]) => new Uint8Array(Float32Array.from(numbers).buffer);
   const numbers = (name: string, values: number[]) => ({
