@@ -83,6 +83,7 @@ struct bench_case {
     conv_params conv;
     norm_params norm;
     attention_params attention;
+    quantizer_params lookup;
     // Filled in by measure().
     void *in, *second, *third, *out, *packed, *workspace;
     float *weight, *bias;
@@ -95,6 +96,9 @@ static ctok_status run_norm_case(backend *b, bench_case *c) { return b->ops->nor
 static ctok_status run_attention_case(backend *b, bench_case *c) {
     return b->ops->attention(b, c->out, c->in, c->second, c->third, c->workspace, &c->attention);
 }
+
+// The codebook is in `second`.
+static ctok_status run_lookup_case(backend *b, bench_case *c) { return b->ops->quantize(b, NULL, c->out, c->in, c->second, NULL, &c->lookup); }
 
 static void *new_values(int64_t count, ctok_dtype dtype, float scale, float mean) {
     if (!count) return NULL;
@@ -234,6 +238,14 @@ int main(int argc, char **argv) {
         snprintf(c.op, sizeof c.op, "attention%s", is_temporal ? " over time" : "");
         snprintf(c.shape, sizeof c.shape, "%lldx%lldx%lldx%lld", (long long)p.shape.t, (long long)p.shape.h, (long long)p.shape.w, (long long)p.shape.c);
         measure_both(c, sets, num_sets);
+    }
+    for (int i = 0; i < NUM_SHAPES(large_lookup_shapes); i++) {
+        quantizer_params p = lookup_params_of(large_lookup_shapes[i]);
+        int64_t count = shape_elements(p.shape);
+        bench_case c = {.op = "lookup", .flops = 3.0 * (double)count * p.size, .num_inputs = count, .num_second = p.size * p.shape.c, .num_out = count,
+                        .dtype = CTOK_F32, .run = run_lookup_case, .lookup = p};
+        snprintf(c.shape, sizeof c.shape, "%lldx%lldx%lld in %d codes", (long long)p.shape.h, (long long)p.shape.w, (long long)p.shape.c, p.size);
+        measure(&c, sets, num_sets);
     }
     for (int i = 0; i < num_sets; i++) sets[i]->close(sets[i]);
     reference->close(reference);

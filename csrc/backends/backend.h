@@ -43,7 +43,7 @@ typedef struct {
     size_t (*external_workspace_bytes)(const backend *b, size_t external_bytes);  // load, store; quantize, dequantize: of the indices
 
     // Ops. CTOK_OK; CTOK_E_CANCELLED when b->cancel turned true (the output is then undefined); or what `finish` then explains.
-    // codebook: of a quantizer that looks its codes up, one unit vector a row, in the backend's memory; else NULL.
+    // codebook: of QUANTIZER_LOOKUP, a unit vector a row, in the backend's memory; else NULL.
     // No output may overlap an input unless it says so: norm in place; conv with out == residual (not an upsampled one).
     // An external tensor is the host's memory: read when load or dequantize returns, written when the next finish returns.
     ctok_status (*load)(backend *b, float *out, const void *external, void *workspace, const transfer_params *p);

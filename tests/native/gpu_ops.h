@@ -290,33 +290,51 @@ static inline void test_gpu_transfer(gpu_tests *t) {
     }
 }
 
-static inline void test_gpu_fsq(gpu_tests *t) {
+// Takes z_values and codebook (NULL where the kind has none).
+static inline void test_gpu_quantizer(gpu_tests *t, quantizer_params p, float *z_values, float *codebook, const char *kind) {
     backend *b = t->gpu, *r = t->reference;
+    int64_t d = p.shape.c, positions = shape_positions(p.shape), count = positions * d;
+    float *want = new_floats(count), *want_codes = new_floats(count);
+    size_t index_bytes = (size_t)positions * sizeof(int32_t);
+    int32_t *indices = new_bytes(index_bytes), *want_indices = new_bytes(index_bytes);
+    void *z = put(b, z_values, count, CTOK_F32), *codes = b->alloc(b, (size_t)count * 4), *again = b->alloc(b, (size_t)count * 4);
+    void *workspace = b->alloc(b, b->ops->external_workspace_bytes(b, index_bytes)), *rows = put(b, codebook, p.size * d, CTOK_F32);
+    ctok_status status = b->ops->quantize(b, indices, codes, z, rows, workspace, &p);
+    if (status == CTOK_OK) status = b->finish(b, NULL);
+    float *got = get(b, &status, codes, count, CTOK_F32);
+    r->ops->quantize(r, want_indices, want, z_values, codebook, NULL, &p);
+    if (status == CTOK_OK) status = b->ops->quantize(b, NULL, again, z, rows, workspace, &p);
+    float *got_alone = get(b, &status, again, count, CTOK_F32);
+    if (status == CTOK_OK) status = b->ops->dequantize(b, again, want_indices, rows, workspace, &p);
+    float *got_codes = get(b, &status, again, count, CTOK_F32);
+    r->ops->dequantize(r, want_codes, want_indices, codebook, NULL, &p);
+    int64_t wrong = count_different(got, want, count) + count_different(got_alone, want, count) + count_different(got_codes, want_codes, count);
+    report(status == CTOK_OK && wrong == 0 && memcmp(indices, want_indices, index_bytes) == 0,
+           "%s quantize and dequantize, %s of %d codes of %d channels: %lld wrong", b->ops->name, kind, p.size, (int)d, (long long)wrong);
+    drop(b, z), drop(b, codes), drop(b, again), drop(b, workspace);
+    if (rows) drop(b, rows);
+    free(z_values), free(codebook), free(want), free(want_codes), free(indices), free(want_indices), free(got), free(got_alone), free(got_codes);
+}
+
+static inline void test_gpu_quantizers(gpu_tests *t) {
     for (int s = 0; s < NUM_SHAPES(fsq_shapes); s++) {
         quantizer_params p = fsq_params_of(fsq_shapes[s]);
-        int64_t d = p.shape.c, positions = shape_positions(p.shape), count = positions * d;
+        int64_t count = shape_elements(p.shape);
         random_seed((uint64_t)s + 600);
-        float *z_values = new_random(count, 3, 0), *want = new_floats(count), *want_codes = new_floats(count);
-        if (count > 3) z_values[0] = NAN, z_values[1] = INFINITY, z_values[2] = -INFINITY;
-        size_t index_bytes = (size_t)positions * sizeof(int32_t);
-        int32_t *indices = new_bytes(index_bytes), *want_indices = new_bytes(index_bytes);
-        void *z = put(b, z_values, count, CTOK_F32), *codes = b->alloc(b, (size_t)count * 4), *again = b->alloc(b, (size_t)count * 4);
-        void *workspace = b->alloc(b, b->ops->external_workspace_bytes(b, index_bytes));
-        ctok_status status = b->ops->quantize(b, indices, codes, z, NULL, workspace, &p);
-        if (status == CTOK_OK) status = b->finish(b, NULL);
-        float *got = get(b, &status, codes, count, CTOK_F32);
-        r->ops->quantize(r, want_indices, want, z_values, NULL, NULL, &p);
-        if (status == CTOK_OK) status = b->ops->quantize(b, NULL, again, z, NULL, workspace, &p);
-        float *got_alone = get(b, &status, again, count, CTOK_F32);
-        if (status == CTOK_OK) status = b->ops->dequantize(b, again, want_indices, NULL, workspace, &p);
-        float *got_codes = get(b, &status, again, count, CTOK_F32);
-        r->ops->dequantize(r, want_codes, want_indices, NULL, NULL, &p);
-        int64_t wrong = 0, first_nan = count > 3 ? 1 : 0;  // a NaN's bits are not compared
-        for (int64_t i = first_nan; i < count; i++) wrong += !(got[i] == want[i]) + !(got_alone[i] == want[i]) + !(got_codes[i] == want_codes[i]);
-        report(status == CTOK_OK && wrong == 0 && (!first_nan || isnan(got[0])) && memcmp(indices, want_indices, index_bytes) == 0,
-               "%s quantize and dequantize, %d levels from %d: %lld wrong", b->ops->name, fsq_shapes[s].num_levels, p.levels[0], (long long)wrong);
-        drop(b, z), drop(b, codes), drop(b, again), drop(b, workspace);
-        free(z_values), free(want), free(want_codes), free(indices), free(want_indices), free(got), free(got_alone), free(got_codes);
+        float *z = new_random(count, 3, 0);
+        if (count > 3) z[0] = NAN, z[1] = INFINITY, z[2] = -INFINITY;
+        test_gpu_quantizer(t, p, z, NULL, "FSQ");
+    }
+    for (int s = 0; s < NUM_SHAPES(lookup_shapes); s++) {
+        quantizer_params p = lookup_params_of(lookup_shapes[s]);
+        random_seed((uint64_t)s + 700);
+        float *codebook = new_codebook(&p);
+        test_gpu_quantizer(t, p, new_lookup_vectors(&p, codebook), codebook, "lookup");
+    }
+    for (int s = 0; s < NUM_SHAPES(sign_shapes); s++) {
+        quantizer_params p = sign_params_of(sign_shapes[s]);
+        random_seed((uint64_t)s + 800);
+        test_gpu_quantizer(t, p, new_random(shape_elements(p.shape), 1, 0), NULL, "sign");
     }
 }
 
@@ -461,7 +479,7 @@ static inline void test_gpu_replay(gpu_tests *t) {
 
 static inline void test_gpu_ops(gpu_tests *t) {
     test_gpu_memory(t), test_gpu_replay(t);
-    test_gpu_transfer(t), test_gpu_haar(t), test_gpu_pool(t), test_gpu_fsq(t);
+    test_gpu_transfer(t), test_gpu_haar(t), test_gpu_pool(t), test_gpu_quantizers(t);
     test_gpu_norm(t), test_gpu_attention(t), test_gpu_conv(t);
 }
 

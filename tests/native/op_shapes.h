@@ -206,6 +206,21 @@ static const fsq_shape fsq_shapes[] = {
     {1, 41, 25, 2, {1025, 4096}},          // past the last digit unless held back
 };
 
+typedef struct {
+    int32_t n, h, w, c, size;
+} lookup_shape;
+
+static const lookup_shape lookup_shapes[] = {
+    {1, 1, 1, 1, 1},     {1, 3, 7, 1, 5},      {2, 5, 7, 8, 1000}, {1, 4, 4, 8, 3},    {1, 9, 13, 13, 77},
+    {1, 16, 17, 8, 257}, {3, 1, 11, 256, 130}, {1, 2, 9, 300, 50}, {1, 1, 33, 4, 2049},
+};
+
+typedef struct {
+    int32_t n, h, w, c;
+} sign_shape;
+
+static const sign_shape sign_shapes[] = {{1, 1, 1, 1}, {2, 33, 17, 18}, {1, 3, 5, 30}};
+
 // The sizes of the real networks, for bench/ops.c, which holds their results to the reference too.
 static const conv_shape large_conv_shapes[] = {
     {1, 64, 64, 256, 256, 3, 1, 1, 1, PLAIN},     // residual blocks, wide enough for Winograd
@@ -227,6 +242,7 @@ static const conv_time_shape large_conv_time_shapes[] = {
 static const norm_shape large_norm_shapes[] = {{1, 64, 64, 512, 32, true, 0.5f}, {1, 64, 64, 256, 1, true, 0.5f}};
 static const attention_shape large_attention_shapes[] = {{1, 32, 32, 512, 4.0f}, {1, 32, 64, 512, 4.0f}};
 static const attention_time_shape large_attention_time_shapes[] = {{5, 32, 32, 512, 0, 0, 4.0f}};
+static const lookup_shape large_lookup_shapes[] = {{1, 32, 32, 8, 16384}};  // LlamaGen VQ-8 at 256 x 256
 
 #define NUM_SHAPES(list) ((int)(sizeof(list) / sizeof(list)[0]))
 

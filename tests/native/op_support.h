@@ -172,4 +172,46 @@ static quantizer_params fsq_params_of(fsq_shape s) {
     return p;
 }
 
+static quantizer_params sign_params_of(sign_shape s) {
+    return (quantizer_params){.shape = {s.n, 1, s.h, s.w, s.c}, .kind = QUANTIZER_SIGN, .size = 1 << s.c};
+}
+
+static quantizer_params lookup_params_of(lookup_shape s) {
+    return (quantizer_params){.shape = {s.n, 1, s.h, s.w, s.c}, .kind = QUANTIZER_LOOKUP, .size = s.size};
+}
+
+// Unit rows, some of them equal to an earlier one, some the float beside it in one channel, the last of many zero.
+static float *new_codebook(const quantizer_params *p) {
+    int64_t d = p->shape.c, size = p->size;
+    float *rows = new_random(size * d, 1, 0);
+    quantizer_normalise(rows, size, d);
+    for (int64_t k = 3; k < size; k++) {
+        if (k % 7 == 3 || k % 7 == 5) memcpy(rows + k * d, rows + k / 2 * d, (size_t)d * sizeof(float));
+        if (k % 7 == 5) rows[k * d + k % d] = nextafterf(rows[k * d + k % d], k % 2 ? 1.0f : -1.0f);
+    }
+    if (size > 100) memset(rows + (size - 1) * d, 0, (size_t)d * sizeof(float));
+    return rows;
+}
+
+// Random vectors, codes of another length, points halfway between two codes; of many, a zero, a NaN and an infinity.
+static float *new_lookup_vectors(const quantizer_params *p, const float *codebook) {
+    int64_t d = p->shape.c, positions = shape_positions(p->shape);
+    float *z = new_random(positions * d, 3, 0);
+    for (int64_t i = 0; i < positions; i++) {
+        const float *a = codebook + i * 31 % p->size * d, *b = codebook + i * 17 % p->size * d;
+        for (int64_t c = 0; c < d && i % 3 > 0; c++) z[i * d + c] = i % 3 == 1 ? a[c] * 0.3f : a[c] + b[c];
+    }
+    if (positions < 16) return z;
+    memset(z + 6 * d, 0, (size_t)d * sizeof(float));
+    z[9 * d + d / 2] = NAN, z[13 * d] = -INFINITY;
+    return z;
+}
+
+// Bit for bit but for NaN, of which only the place counts.
+static int64_t count_different(const float *got, const float *want, int64_t count) {
+    int64_t wrong = 0;
+    for (int64_t i = 0; i < count; i++) wrong += isnan(want[i]) ? !isnan(got[i]) : !is_same(got + i, want + i, 1);
+    return wrong;
+}
+
 #endif

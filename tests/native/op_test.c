@@ -304,6 +304,100 @@ static void test_fsq(backend *b) {
            codes[0], codes[1], codes[2], index);
 }
 
+// ---------------------------------------------------------------- codes looked up, and signs
+static void test_known_lookup(backend *b) {
+    const float codebook[] = {0, 0, 0.6f, 0.8f, 1, 0, 0, 1, 1, 0, -1, 0};
+    const float z[] = {5, 0.1f, 3, 4, -1e-20f, 0, 0, 0, 1, 2, NAN, 1, 0, INFINITY, -2, 1e-9f};
+    quantizer_params p = {.shape = {1, 1, 1, 8, 2}, .kind = QUANTIZER_LOOKUP, .size = 6};
+    // 2 and 4 are equal; what is shorter than 1e-12, and zero, is nearest the zero row; (1, 2) makes 2.2 with
+    // (0.6, 0.8) and 2 with (0, 1).
+    const int32_t want[] = {2, 1, 0, 0, 1, 0, 0, 5};
+    int32_t indices[8];
+    float codes[16];
+    b->ops->quantize(b, indices, codes, z, codebook, NULL, &p);
+    bool has_nan = true, is_code = true;
+    for (int i = 0; i < 8; i++)
+        for (int c = 0; c < 2; c++) {
+            if (i == 5 || i == 6) has_nan &= isnan(codes[i * 2 + c]);
+            else is_code &= codes[i * 2 + c] == codebook[want[i] * 2 + c];
+        }
+    report(is_same(indices, want, 8) && has_nan && is_code, "%s lookup, by hand: %d %d %d %d %d %d %d %d", b->ops->name, indices[0], indices[1],
+           indices[2], indices[3], indices[4], indices[5], indices[6], indices[7]);
+    b->ops->dequantize(b, codes, want, codebook, NULL, &p);
+    for (int i = 0; i < 16; i++) is_code &= codes[i] == codebook[want[i / 2] * 2 + i % 2];
+    report(is_code, "%s codes of looked-up indices", b->ops->name);
+    p.kind = QUANTIZER_NONE;
+    report(b->ops->quantize(b, indices, codes, z, codebook, NULL, &p) == CTOK_E_INTERNAL, "%s no quantizer is refused", b->ops->name);
+}
+
+// The reference against distances summed here in long double, of vectors that are not rounded: no code is nearer than its, but by
+// what rounding the vector to float32 may change. Then each set against the reference, bit for bit.
+static void test_lookup(backend *reference, backend **sets, int num_sets) {
+    for (int s = 0; s < NUM_SHAPES(lookup_shapes); s++) {
+        quantizer_params p = lookup_params_of(lookup_shapes[s]);
+        int64_t d = p.shape.c, positions = shape_positions(p.shape), count = positions * d, wrong = 0;
+        random_seed((uint64_t)s + 700);
+        float *codebook = new_codebook(&p), *z = new_lookup_vectors(&p, codebook), *want = new_floats(count), *got = new_floats(count);
+        int32_t *want_indices = new_bytes((size_t)positions * 4), *indices = new_bytes((size_t)positions * 4);
+        ctok_status status = reference->ops->quantize(reference, want_indices, want, z, codebook, NULL, &p);
+        for (int64_t i = 0; i < positions; i++) {
+            long double square = 0, own = 0, least = INFINITY;
+            for (int64_t c = 0; c < d; c++) square += (long double)z[i * d + c] * z[i * d + c];
+            for (int64_t k = 0; k < p.size && isfinite((double)square); k++) {
+                long double distance = 0, length = fmaxl(sqrtl(square), 1e-12L);
+                for (int64_t c = 0; c < d; c++) {
+                    long double gap = z[i * d + c] / length - codebook[k * d + c];
+                    distance += gap * gap;
+                }
+                if (distance < least) least = distance;
+                if (k == want_indices[i]) own = distance;
+            }
+            if (!(own <= least + 5e-7L)) wrong++;
+            for (int32_t k = 0; k < want_indices[i]; k++) wrong += is_same(codebook + k * d, codebook + want_indices[i] * d, d);  // the first
+        }
+        report(status == CTOK_OK && wrong == 0, "reference lookup %lldx%lld of %d: %lld not the nearest", (long long)positions, (long long)d, p.size,
+               (long long)wrong);
+        for (int i = 0; i < num_sets; i++) {
+            status = sets[i]->ops->quantize(sets[i], indices, got, z, codebook, NULL, &p);
+            int64_t different = count_different(got, want, count), others = 0;
+            for (int64_t k = 0; k < positions; k++) others += indices[k] != want_indices[k];
+            bool is_ok = status == CTOK_OK && different == 0 && others == 0;
+            is_ok &= sets[i]->ops->quantize(sets[i], NULL, got, z, codebook, NULL, &p) == CTOK_OK && count_different(got, want, count) == 0;
+            report(is_ok, "%s lookup %lldx%lld of %d: %lld indices and %lld values are not the reference's", sets[i]->ops->name, (long long)positions,
+                   (long long)d, p.size, (long long)others, (long long)different);
+        }
+        free(codebook), free(z), free(want), free(got), free(want_indices), free(indices);
+    }
+}
+
+static void test_sign(backend *b) {
+    const float z[] = {0.5f, -0.5f, 0, NAN, INFINITY, -1e-30f, 1e-30f};
+    float codes[7];
+    int32_t index = -1;
+    quantizer_params p = {.shape = {1, 1, 1, 1, 7}, .kind = QUANTIZER_SIGN, .size = 128};
+    b->ops->quantize(b, &index, codes, z, NULL, NULL, &p);
+    report(index == 1 + 16 + 64 && codes[0] == 1 && codes[1] == -1 && codes[2] == -1 && isnan(codes[3]) && codes[4] == 1 && codes[5] == -1 && codes[6] == 1,
+           "sign of 0.5 -0.5 0 NaN inf -1e-30 1e-30: index %d", index);
+    for (int s = 0; s < NUM_SHAPES(sign_shapes); s++) {
+        p = sign_params_of(sign_shapes[s]);
+        int64_t positions = shape_positions(p.shape), d = p.shape.c, wrong = 0;
+        random_seed((uint64_t)s + 800);
+        float *values = new_random(positions * d, 1, 0), *got = new_floats(positions * d), *again = new_floats(positions * d);
+        int32_t *indices = new_bytes((size_t)positions * 4);
+        ctok_status status = b->ops->quantize(b, indices, got, values, NULL, NULL, &p);
+        if (status == CTOK_OK) status = b->ops->dequantize(b, again, indices, NULL, NULL, &p);
+        for (int64_t i = 0; i < positions; i++) {
+            int64_t want = 0;
+            for (int64_t c = d - 1; c >= 0; c--) want = want * 2 + (values[i * d + c] > 0);
+            wrong += indices[i] != want;
+            for (int64_t c = 0; c < d; c++) wrong += got[i * d + c] != (values[i * d + c] > 0 ? 1 : -1);
+        }
+        report(status == CTOK_OK && wrong == 0 && is_same(got, again, positions * d), "sign %lldx%lld: %lld wrong", (long long)positions, (long long)d,
+               (long long)wrong);
+        free(values), free(got), free(again), free(indices);
+    }
+}
+
 // ---------------------------------------------------------------- every kernel set against the reference
 
 static void test_conv(backend *reference, backend **sets, int num_sets, const conv_shape *shapes, int num_shapes, double budget) {
@@ -635,6 +729,7 @@ static void test_cancel(backend *b) {
     transfer_params transfer = {EXTERNAL_PIXELS_U8, s, 1, 2, 2, 0, 0, 0};
     quantizer_params fsq = {.shape = s};
     quantizer_set_levels(&fsq, (const uint32_t[]){8, 8, 8}, 3);
+    quantizer_params lookup = {.shape = s, .kind = QUANTIZER_LOOKUP, .size = 8};
     float weight[81] = {0};
     ctok_shape wide = {1, 1, 20, 24, 64};  // by Winograd: two loops
     conv_params conv_wide = conv_of(wide, wide, 3, 1, 1, 1);
@@ -652,12 +747,13 @@ static void test_cancel(backend *b) {
                       (b->ops->load(b, more, bytes, NULL, &transfer) == CTOK_E_CANCELLED) +
                       (b->ops->store(b, bytes, values, NULL, &transfer) == CTOK_E_CANCELLED) +
                       (b->ops->quantize(b, indices, more, values, NULL, NULL, &fsq) == CTOK_E_CANCELLED) +
-                      (b->ops->dequantize(b, more, indices, NULL, NULL, &fsq) == CTOK_E_CANCELLED);
+                      (b->ops->dequantize(b, more, indices, NULL, NULL, &fsq) == CTOK_E_CANCELLED) +
+                      (b->ops->quantize(b, indices, more, values, weight, NULL, &lookup) == CTOK_E_CANCELLED);
     cancel = false;
     bool runs_again = run_conv(b, more, values, NULL, weight, weight, &conv) == CTOK_OK;
     b->cancel = NULL;
     free(image), free(wide_out), free(wide_weight);
-    report(num_stopped == 12 && runs_again, "%s: %d of 12 ops stop when cancelled, and run again after", b->ops->name, num_stopped);
+    report(num_stopped == 13 && runs_again, "%s: %d of 13 ops stop when cancelled, and run again after", b->ops->name, num_stopped);
 }
 
 typedef struct {
@@ -746,6 +842,8 @@ int main(void) {
     test_haar(reference);
     test_transfer(reference);
     test_fsq(reference);
+    test_sign(reference);
+    test_known_lookup(reference);
     test_known_conv(reference);
     test_known_conv_time(reference);
     test_known_norm_attention(reference);
@@ -761,6 +859,7 @@ int main(void) {
         test_known_conv(sets[num_sets]);
         test_known_conv_time(sets[num_sets]);
         test_known_norm_attention(sets[num_sets]);
+        test_known_lookup(sets[num_sets]);
         test_cancel(sets[num_sets]);
         test_threads(kernels);
         test_time(sets[num_sets]);
@@ -775,6 +874,7 @@ int main(void) {
     test_norm(reference, sets, num_sets);
     test_attention(reference, sets, num_sets);
     test_attention_time(reference, sets, num_sets);
+    test_lookup(reference, sets, num_sets);
     test_special_values(reference, sets, num_sets);
     test_special_values_wide(sets, num_sets);
     for (int i = 0; i < num_sets; i++) sets[i]->close(sets[i]);

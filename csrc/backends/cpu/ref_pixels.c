@@ -1,7 +1,7 @@
-// The ops that move or halve values and touch each once or twice: load, store, haar, unhaar, pool, quantize, dequantize.
+// The ops that move or halve values and touch each once or twice: load, store, haar, unhaar, pool.
 // One implementation serves every table: plain loops over rows that the compiler turns into vectors, at the speed of
 // memory. They follow the float32 steps of the Python reference; a mean of neighbours is taken in float64.
-// Ref: reference/cosmos_reference.py (haar, avg_pool3d, FSQ), reference/pipeline_reference.py (pixels).
+// Ref: reference/cosmos_reference.py (haar, avg_pool3d), reference/pipeline_reference.py (pixels).
 #include <math.h>
 #include <string.h>
 
@@ -12,7 +12,6 @@
 typedef struct {
     void *out;
     const void *in, *params;
-    int32_t *indices;
 } pixel_call;
 
 // ---------------------------------------------------------------- load, store: a task is a row of a frame
@@ -257,61 +256,3 @@ ctok_status ref_pool(backend *b, void *out, const void *in, const pool_params *p
     pixel_call call = {.out = out, .in = in, .params = p};
     return cpu_run(b, p->out.n * p->out.t * p->out.h, pool_row, &call);
 }
-
-// ---------------------------------------------------------------- FSQ: a task is FSQ_POSITIONS positions
-enum { FSQ_POSITIONS = 1024 };
-
-static void quantize_block(void *context, int64_t task, int32_t thread) {
-    (void)thread;
-    const pixel_call *call = context;
-    const quantizer_params *p = call->params;
-    int64_t d = p->shape.c, end = shape_positions(p->shape);
-    if (end > (task + 1) * FSQ_POSITIONS) end = (task + 1) * FSQ_POSITIONS;
-    for (int64_t i = task * FSQ_POSITIONS; i < end; i++) {
-        int32_t index = 0;
-        for (int64_t c = 0; c < d; c++) {
-            float z = ((const float *)call->in)[i * d + c];
-            int32_t width = p->levels[c] / 2;
-            float lowest = (float)-width, highest = (float)(p->levels[c] - 1 - width);
-            // tanh in double, rounded once: a value next to a rounding boundary must fall on PyTorch's side of it.
-            float bounded = (float)tanh((double)(z + p->shift[c])) * p->half_width[c] - p->offset[c];
-            float digit = rintf(bounded);
-            // Only levels above 1000 reach past their last digit (bounded spans levels * 1.001); an index must not.
-            if (digit < lowest) digit = lowest;
-            if (digit > highest) digit = highest;
-            ((float *)call->out)[i * d + c] = digit / (float)width;
-            if (digit == digit) index += ((int32_t)digit + width) * p->basis[c];  // NaN: a NaN code, lowest digit in the index
-        }
-        if (call->indices) call->indices[i] = index;
-    }
-}
-
-static void dequantize_block(void *context, int64_t task, int32_t thread) {
-    (void)thread;
-    const pixel_call *call = context;
-    const quantizer_params *p = call->params;
-    int64_t d = p->shape.c, end = shape_positions(p->shape);
-    if (end > (task + 1) * FSQ_POSITIONS) end = (task + 1) * FSQ_POSITIONS;
-    for (int64_t i = task * FSQ_POSITIONS; i < end; i++)
-        for (int64_t c = 0; c < d; c++) {
-            int32_t width = p->levels[c] / 2, digit = ((const int32_t *)call->in)[i] / p->basis[c] % p->levels[c];
-            ((float *)call->out)[i * d + c] = (float)(digit - width) / (float)width;
-        }
-}
-
-static int64_t fsq_blocks(const quantizer_params *p) { return (shape_positions(p->shape) + FSQ_POSITIONS - 1) / FSQ_POSITIONS; }
-
-ctok_status ref_quantize(backend *b, int32_t *indices, float *codes, const float *in, const float *codebook, void *workspace, const quantizer_params *p) {
-    (void)workspace, (void)codebook;
-    if (p->kind != QUANTIZER_FSQ) return CTOK_E_INTERNAL;
-    pixel_call call = {.out = codes, .in = in, .indices = indices, .params = p};
-    return cpu_run(b, fsq_blocks(p), quantize_block, &call);
-}
-
-ctok_status ref_dequantize(backend *b, float *codes, const int32_t *indices, const float *codebook, void *workspace, const quantizer_params *p) {
-    (void)workspace, (void)codebook;
-    if (p->kind != QUANTIZER_FSQ) return CTOK_E_INTERNAL;
-    pixel_call call = {.out = codes, .in = indices, .params = p};
-    return cpu_run(b, fsq_blocks(p), dequantize_block, &call);
-}
-

@@ -311,23 +311,21 @@ static ctok_status cuda_attention(backend *b, void *out, const void *q, const vo
     return start(cuda_of(b), &(op){.kind = CUDA_ATTENTION, .pointers = {out, q, k, v}, .attention = *p});
 }
 
-static ctok_status cuda_quantize(backend *b, int32_t *indices, float *codes, const float *in, const float *codebook, void *workspace, const quantizer_params *p) {
+static ctok_status cuda_quantize(backend *b, int32_t *indices, float *codes, const float *in, const float *codebook,
+                                 void *workspace, const quantizer_params *p) {
     cuda_backend *c = cuda_of(b);
-    (void)codebook;
-    if (p->kind != QUANTIZER_FSQ) return CTOK_E_INTERNAL;
-    CTOK_TRY(start(c, &(op){.kind = CUDA_QUANTIZE, .pointers = {indices ? workspace : NULL, codes, in}, .quantizer = *p}));
+    CTOK_TRY(start(c, &(op){.kind = CUDA_QUANTIZE, .pointers = {indices ? workspace : NULL, codes, in, codebook}, .quantizer = *p}));
     if (!indices) return CTOK_OK;
     CTOK_TRY(start_held(c));
     return copy_out(c, indices, workspace, (size_t)shape_positions(p->shape) * sizeof(int32_t)) ? CTOK_OK : status_of(c);
 }
 
-static ctok_status cuda_dequantize(backend *b, float *codes, const int32_t *indices, const float *codebook, void *workspace, const quantizer_params *p) {
+static ctok_status cuda_dequantize(backend *b, float *codes, const int32_t *indices, const float *codebook,
+                                   void *workspace, const quantizer_params *p) {
     cuda_backend *c = cuda_of(b);
-    (void)codebook;
-    if (p->kind != QUANTIZER_FSQ) return CTOK_E_INTERNAL;
     CTOK_TRY(begin(c));
     if (!copy_in(c, workspace, indices, (size_t)shape_positions(p->shape) * sizeof(int32_t))) return status_of(c);
-    return end(c, smxx_dequantize(codes, workspace, p, c->own.stream));
+    return end(c, smxx_dequantize(codes, workspace, codebook, p, c->own.stream));
 }
 
 #define CUDA_OPS(kernels, bf16)                                                                                                \

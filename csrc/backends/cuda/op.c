@@ -68,7 +68,7 @@ int op_start(const op *ops, int32_t *i, int32_t end, int32_t num_ops, const op_d
             return smxx_norm(out, a[1], a[2], a[3], d->norm_workspace, parts, &o->norm, d->stream);
         }
         case CUDA_ATTENTION: return start_attention(o, d);
-        case CUDA_QUANTIZE: return smxx_quantize(out, (void *)a[1], a[2], &o->quantizer, d->stream);
+        case CUDA_QUANTIZE: return smxx_quantize(out, (void *)a[1], a[2], a[3], &o->quantizer, d->stream);
     }
     return 1;  // cudaErrorInvalidValue
 }

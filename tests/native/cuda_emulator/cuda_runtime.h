@@ -196,6 +196,8 @@ inline int __clz(int bits) { return bits ? __builtin_clz((unsigned)bits) : 32; }
 
 // Rounded alone: never joined into an fma (the emulated kernels are compiled with -ffp-contract=off).
 inline float __fadd_rn(float a, float b) { return a + b; }
+inline double __dadd_rn(double a, double b) { return a + b; }
+inline double __dmul_rn(double a, double b) { return a * b; }
 inline float __fsub_rn(float a, float b) { return a - b; }
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fdiv_rn(float a, float b) { return a / b; }

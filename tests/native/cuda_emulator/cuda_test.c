@@ -394,29 +394,50 @@ static void test_transfer(backend *reference) {
         }
 }
 
-static void test_fsq(backend *reference) {
+// Takes z and codebook (NULL where the kind has none).
+static void test_quantizer(backend *reference, quantizer_params p, float *z, float *codebook, const char *kind) {
+    int64_t positions = shape_positions(p.shape), count = shape_elements(p.shape);
+    size_t index_bytes = (size_t)positions * sizeof(int32_t);
+    float *codes = new_floats(count);
+    int32_t *indices = new_bytes(index_bytes);
+    next_mode();
+    reference->ops->quantize(reference, indices, codes, z, codebook, NULL, &p);
+    void *dz = to_device(z, count * 4), *out = emulator_allocate((size_t)count * 4), *found = emulator_allocate(index_bytes);
+    void *dcodebook = to_device(codebook, p.size * p.shape.c * 4);
+    char name[96];
+    snprintf(name, sizeof name, "%s of %d codes of %d channels, %lld positions", kind, p.size, (int)p.shape.c, (long long)positions);
+    int error = smxx_quantize(found, out, dz, dcodebook, &p, NULL);
+    int64_t wrong = count_different(out, codes, count);
+    report_exact(found, indices, index_bytes, error, name);
+    report(wrong == 0, "smxx %s, codes as the reference's: %lld wrong", name, (long long)wrong);
+    error = smxx_quantize(NULL, out, dz, dcodebook, &p, NULL);
+    report(!error && !*emulator_failure() && count_different(out, codes, count) == 0, "smxx %s, codes alone", name);
+    error = smxx_dequantize(out, found, dcodebook, &p, NULL);
+    reference->ops->dequantize(reference, codes, indices, codebook, NULL, &p);
+    strcat(name, ", codes of indices");
+    report_exact(out, codes, (size_t)count * 4, error, name);
+    free(z), free(codes), free(codebook), free(indices);
+    emulator_free(dz), emulator_free(out), emulator_free(found), emulator_free(dcodebook);
+}
+
+static void test_quantizers(backend *reference) {
     for (int s = 0; s < NUM_SHAPES(fsq_shapes); s++) {
-        fsq_shape shape = fsq_shapes[s];
-        next_mode();
-        quantizer_params p = fsq_params_of(shape);
-        int64_t positions = shape_positions(p.shape), count = positions * shape.num_levels;
+        quantizer_params p = fsq_params_of(fsq_shapes[s]);
         random_seed((uint64_t)s);
-        float *z = new_random(count, 3, 0), *codes = new_floats(count);
-        int32_t *indices = new_bytes((size_t)positions * 4);
-        reference->ops->quantize(reference, indices, codes, z, NULL, NULL, &p);
-        void *dz = to_device(z, count * 4), *out = emulator_allocate((size_t)count * 4), *found = emulator_allocate((size_t)positions * 4);
-        char name[64];
-        snprintf(name, sizeof name, "fsq of %d levels, %lld positions", shape.num_levels, (long long)positions);
-        int error = smxx_quantize(found, out, dz, &p, NULL);
-        bool is_same_codes = memcmp(out, codes, (size_t)count * 4) == 0;
-        report_exact(found, indices, (size_t)positions * 4, error, name);
-        error = smxx_dequantize(out, found, &p, NULL);
-        strcat(name, ", codes");
-        report(is_same_codes, "smxx %s as the reference's", name);
-        reference->ops->dequantize(reference, codes, indices, NULL, NULL, &p);
-        strcat(name, " of indices");
-        report_exact(out, codes, (size_t)count * 4, error, name);
-        free(z), free(codes), free(indices), emulator_free(dz), emulator_free(out), emulator_free(found);
+        test_quantizer(reference, p, new_random(shape_elements(p.shape), 3, 0), NULL, "fsq");
+    }
+    for (int s = 0; s < NUM_SHAPES(lookup_shapes); s++) {
+        quantizer_params p = lookup_params_of(lookup_shapes[s]);
+        random_seed((uint64_t)s + 700);
+        float *codebook = new_codebook(&p);
+        test_quantizer(reference, p, new_lookup_vectors(&p, codebook), codebook, "lookup");
+    }
+    for (int s = 0; s < NUM_SHAPES(sign_shapes); s++) {
+        quantizer_params p = sign_params_of(sign_shapes[s]);
+        random_seed((uint64_t)s + 800);
+        float *z = new_random(shape_elements(p.shape), 1, 0);
+        z[0] = NAN;
+        test_quantizer(reference, p, z, NULL, "sign");
     }
 }
 
@@ -510,7 +531,7 @@ int main(void) {
     test_transfer(reference);
     test_haar(reference);
     test_pool(reference);
-    test_fsq(reference);
+    test_quantizers(reference);
     test_norm(reference);
     test_conv_moments();
     test_conv_targets();
