@@ -98,7 +98,9 @@ static ctok_status run_attention_case(backend *b, bench_case *c) {
 }
 
 // The codebook is in `second`.
-static ctok_status run_lookup_case(backend *b, bench_case *c) { return b->ops->quantize(b, NULL, c->out, c->in, c->second, NULL, &c->lookup); }
+static ctok_status run_lookup_case(backend *b, bench_case *c) {
+    return b->ops->quantize(b, NULL, c->out, c->in, c->second, NULL, &c->lookup);
+}
 
 static void *new_values(int64_t count, ctok_dtype dtype, float scale, float mean) {
     if (!count) return NULL;
@@ -242,9 +244,11 @@ int main(int argc, char **argv) {
     for (int i = 0; i < NUM_SHAPES(large_lookup_shapes); i++) {
         quantizer_params p = lookup_params_of(large_lookup_shapes[i]);
         int64_t count = shape_elements(p.shape);
-        bench_case c = {.op = "lookup", .flops = 3.0 * (double)count * p.size, .num_inputs = count, .num_second = p.size * p.shape.c, .num_out = count,
-                        .dtype = CTOK_F32, .run = run_lookup_case, .lookup = p};
-        snprintf(c.shape, sizeof c.shape, "%lldx%lldx%lld in %d codes", (long long)p.shape.h, (long long)p.shape.w, (long long)p.shape.c, p.size);
+        bench_case c = {.op = "lookup", .flops = 3.0 * (double)count * p.size, .num_inputs = count,
+                        .num_second = p.size * p.shape.c, .num_out = count, .dtype = CTOK_F32,
+                        .run = run_lookup_case, .lookup = p};
+        snprintf(c.shape, sizeof c.shape, "%lldx%lldx%lld in %d codes", (long long)p.shape.h,
+                 (long long)p.shape.w, (long long)p.shape.c, p.size);
         measure(&c, sets, num_sets);
     }
     for (int i = 0; i < num_sets; i++) sets[i]->close(sets[i]);

@@ -291,14 +291,16 @@ static inline void test_gpu_transfer(gpu_tests *t) {
 }
 
 // Takes z_values and codebook (NULL where the kind has none).
-static inline void test_gpu_quantizer(gpu_tests *t, quantizer_params p, float *z_values, float *codebook, const char *kind) {
+static inline void test_gpu_quantizer(gpu_tests *t, quantizer_params p, float *z_values, float *codebook,
+                                      const char *kind) {
     backend *b = t->gpu, *r = t->reference;
     int64_t d = p.shape.c, positions = shape_positions(p.shape), count = positions * d;
     float *want = new_floats(count), *want_codes = new_floats(count);
     size_t index_bytes = (size_t)positions * sizeof(int32_t);
     int32_t *indices = new_bytes(index_bytes), *want_indices = new_bytes(index_bytes);
-    void *z = put(b, z_values, count, CTOK_F32), *codes = b->alloc(b, (size_t)count * 4), *again = b->alloc(b, (size_t)count * 4);
-    void *workspace = b->alloc(b, b->ops->external_workspace_bytes(b, index_bytes)), *rows = put(b, codebook, p.size * d, CTOK_F32);
+    void *z = put(b, z_values, count, CTOK_F32), *rows = put(b, codebook, p.size * d, CTOK_F32);
+    void *codes = b->alloc(b, (size_t)count * 4), *again = b->alloc(b, (size_t)count * 4);
+    void *workspace = b->alloc(b, b->ops->external_workspace_bytes(b, index_bytes));
     ctok_status status = b->ops->quantize(b, indices, codes, z, rows, workspace, &p);
     if (status == CTOK_OK) status = b->finish(b, NULL);
     float *got = get(b, &status, codes, count, CTOK_F32);
@@ -308,12 +310,15 @@ static inline void test_gpu_quantizer(gpu_tests *t, quantizer_params p, float *z
     if (status == CTOK_OK) status = b->ops->dequantize(b, again, want_indices, rows, workspace, &p);
     float *got_codes = get(b, &status, again, count, CTOK_F32);
     r->ops->dequantize(r, want_codes, want_indices, codebook, NULL, &p);
-    int64_t wrong = count_different(got, want, count) + count_different(got_alone, want, count) + count_different(got_codes, want_codes, count);
+    int64_t wrong = count_different(got, want, count) + count_different(got_alone, want, count);
+    wrong += count_different(got_codes, want_codes, count);
     report(status == CTOK_OK && wrong == 0 && memcmp(indices, want_indices, index_bytes) == 0,
-           "%s quantize and dequantize, %s of %d codes of %d channels: %lld wrong", b->ops->name, kind, p.size, (int)d, (long long)wrong);
+           "%s quantize and dequantize, %s of %d codes of %d channels: %lld wrong", b->ops->name, kind, p.size,
+           (int)d, (long long)wrong);
     drop(b, z), drop(b, codes), drop(b, again), drop(b, workspace);
     if (rows) drop(b, rows);
-    free(z_values), free(codebook), free(want), free(want_codes), free(indices), free(want_indices), free(got), free(got_alone), free(got_codes);
+    free(z_values), free(codebook), free(want), free(want_codes), free(indices), free(want_indices);
+    free(got), free(got_alone), free(got_codes);
 }
 
 static inline void test_gpu_quantizers(gpu_tests *t) {

@@ -180,7 +180,7 @@ static quantizer_params lookup_params_of(lookup_shape s) {
     return (quantizer_params){.shape = {s.n, 1, s.h, s.w, s.c}, .kind = QUANTIZER_LOOKUP, .size = s.size};
 }
 
-// Unit rows, some of them equal to an earlier one, some the float beside it in one channel, the last of many zero.
+// Unit rows, some of them equal to an earlier one, some the next float in one channel, the last of many zero.
 static float *new_codebook(const quantizer_params *p) {
     int64_t d = p->shape.c, size = p->size;
     float *rows = new_random(size * d, 1, 0);
@@ -193,7 +193,8 @@ static float *new_codebook(const quantizer_params *p) {
     return rows;
 }
 
-// Random vectors, codes of another length, points halfway between two codes; of many, a zero, a NaN and an infinity.
+// Random vectors, codes of another length, points halfway between two codes; among many a zero, a NaN and
+// an infinity.
 static float *new_lookup_vectors(const quantizer_params *p, const float *codebook) {
     int64_t d = p->shape.c, positions = shape_positions(p->shape);
     float *z = new_random(positions * d, 3, 0);
@@ -210,7 +211,8 @@ static float *new_lookup_vectors(const quantizer_params *p, const float *codeboo
 // Bit for bit but for NaN, of which only the place counts.
 static int64_t count_different(const float *got, const float *want, int64_t count) {
     int64_t wrong = 0;
-    for (int64_t i = 0; i < count; i++) wrong += isnan(want[i]) ? !isnan(got[i]) : !is_same(got + i, want + i, 1);
+    for (int64_t i = 0; i < count; i++)
+        wrong += isnan(want[i]) ? !isnan(got[i]) : !is_same(got + i, want + i, 1);
     return wrong;
 }
 

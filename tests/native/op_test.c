@@ -321,23 +321,27 @@ static void test_known_lookup(backend *b) {
             if (i == 5 || i == 6) has_nan &= isnan(codes[i * 2 + c]);
             else is_code &= codes[i * 2 + c] == codebook[want[i] * 2 + c];
         }
-    report(is_same(indices, want, 8) && has_nan && is_code, "%s lookup, by hand: %d %d %d %d %d %d %d %d", b->ops->name, indices[0], indices[1],
-           indices[2], indices[3], indices[4], indices[5], indices[6], indices[7]);
+    report(is_same(indices, want, 8) && has_nan && is_code, "%s lookup, by hand: %d %d %d %d %d %d %d %d",
+           b->ops->name, indices[0], indices[1], indices[2], indices[3], indices[4], indices[5], indices[6],
+           indices[7]);
     b->ops->dequantize(b, codes, want, codebook, NULL, &p);
     for (int i = 0; i < 16; i++) is_code &= codes[i] == codebook[want[i / 2] * 2 + i % 2];
     report(is_code, "%s codes of looked-up indices", b->ops->name);
     p.kind = QUANTIZER_NONE;
-    report(b->ops->quantize(b, indices, codes, z, codebook, NULL, &p) == CTOK_E_INTERNAL, "%s no quantizer is refused", b->ops->name);
+    ctok_status status = b->ops->quantize(b, indices, codes, z, codebook, NULL, &p);
+    report(status == CTOK_E_INTERNAL, "%s no quantizer is refused", b->ops->name);
 }
 
-// The reference against distances summed here in long double, of vectors that are not rounded: no code is nearer than its, but by
-// what rounding the vector to float32 may change. Then each set against the reference, bit for bit.
+// The reference against distances summed here in long double, of vectors that are not rounded: no code is
+// nearer than its, but by what rounding the vector to float32 may change; and none before it is equal. Then
+// each set against the reference, bit for bit.
 static void test_lookup(backend *reference, backend **sets, int num_sets) {
     for (int s = 0; s < NUM_SHAPES(lookup_shapes); s++) {
         quantizer_params p = lookup_params_of(lookup_shapes[s]);
         int64_t d = p.shape.c, positions = shape_positions(p.shape), count = positions * d, wrong = 0;
         random_seed((uint64_t)s + 700);
-        float *codebook = new_codebook(&p), *z = new_lookup_vectors(&p, codebook), *want = new_floats(count), *got = new_floats(count);
+        float *codebook = new_codebook(&p), *z = new_lookup_vectors(&p, codebook);
+        float *want = new_floats(count), *got = new_floats(count);
         int32_t *want_indices = new_bytes((size_t)positions * 4), *indices = new_bytes((size_t)positions * 4);
         ctok_status status = reference->ops->quantize(reference, want_indices, want, z, codebook, NULL, &p);
         for (int64_t i = 0; i < positions; i++) {
@@ -353,18 +357,21 @@ static void test_lookup(backend *reference, backend **sets, int num_sets) {
                 if (k == want_indices[i]) own = distance;
             }
             if (!(own <= least + 5e-7L)) wrong++;
-            for (int32_t k = 0; k < want_indices[i]; k++) wrong += is_same(codebook + k * d, codebook + want_indices[i] * d, d);  // the first
+            const float *code = codebook + want_indices[i] * d;
+            for (const float *row = codebook; row < code; row += d) wrong += is_same(row, code, d);
         }
-        report(status == CTOK_OK && wrong == 0, "reference lookup %lldx%lld of %d: %lld not the nearest", (long long)positions, (long long)d, p.size,
-               (long long)wrong);
+        report(status == CTOK_OK && wrong == 0, "reference lookup %lldx%lld of %d: %lld not the nearest",
+               (long long)positions, (long long)d, p.size, (long long)wrong);
         for (int i = 0; i < num_sets; i++) {
             status = sets[i]->ops->quantize(sets[i], indices, got, z, codebook, NULL, &p);
             int64_t different = count_different(got, want, count), others = 0;
             for (int64_t k = 0; k < positions; k++) others += indices[k] != want_indices[k];
             bool is_ok = status == CTOK_OK && different == 0 && others == 0;
-            is_ok &= sets[i]->ops->quantize(sets[i], NULL, got, z, codebook, NULL, &p) == CTOK_OK && count_different(got, want, count) == 0;
-            report(is_ok, "%s lookup %lldx%lld of %d: %lld indices and %lld values are not the reference's", sets[i]->ops->name, (long long)positions,
-                   (long long)d, p.size, (long long)others, (long long)different);
+            is_ok &= sets[i]->ops->quantize(sets[i], NULL, got, z, codebook, NULL, &p) == CTOK_OK;
+            is_ok &= count_different(got, want, count) == 0;
+            report(is_ok, "%s lookup %lldx%lld of %d: %lld indices and %lld values are not the reference's",
+                   sets[i]->ops->name, (long long)positions, (long long)d, p.size, (long long)others,
+                   (long long)different);
         }
         free(codebook), free(z), free(want), free(got), free(want_indices), free(indices);
     }
@@ -376,13 +383,15 @@ static void test_sign(backend *b) {
     int32_t index = -1;
     quantizer_params p = {.shape = {1, 1, 1, 1, 7}, .kind = QUANTIZER_SIGN, .size = 128};
     b->ops->quantize(b, &index, codes, z, NULL, NULL, &p);
-    report(index == 1 + 16 + 64 && codes[0] == 1 && codes[1] == -1 && codes[2] == -1 && isnan(codes[3]) && codes[4] == 1 && codes[5] == -1 && codes[6] == 1,
-           "sign of 0.5 -0.5 0 NaN inf -1e-30 1e-30: index %d", index);
+    bool is_ok = codes[0] == 1 && codes[1] == -1 && codes[2] == -1 && isnan(codes[3]);
+    is_ok &= codes[4] == 1 && codes[5] == -1 && codes[6] == 1;
+    report(index == 1 + 16 + 64 && is_ok, "sign of 0.5 -0.5 0 NaN inf -1e-30 1e-30: index %d", index);
     for (int s = 0; s < NUM_SHAPES(sign_shapes); s++) {
         p = sign_params_of(sign_shapes[s]);
         int64_t positions = shape_positions(p.shape), d = p.shape.c, wrong = 0;
         random_seed((uint64_t)s + 800);
-        float *values = new_random(positions * d, 1, 0), *got = new_floats(positions * d), *again = new_floats(positions * d);
+        float *values = new_random(positions * d, 1, 0);
+        float *got = new_floats(positions * d), *again = new_floats(positions * d);
         int32_t *indices = new_bytes((size_t)positions * 4);
         ctok_status status = b->ops->quantize(b, indices, got, values, NULL, NULL, &p);
         if (status == CTOK_OK) status = b->ops->dequantize(b, again, indices, NULL, NULL, &p);
@@ -392,8 +401,8 @@ static void test_sign(backend *b) {
             wrong += indices[i] != want;
             for (int64_t c = 0; c < d; c++) wrong += got[i * d + c] != (values[i * d + c] > 0 ? 1 : -1);
         }
-        report(status == CTOK_OK && wrong == 0 && is_same(got, again, positions * d), "sign %lldx%lld: %lld wrong", (long long)positions, (long long)d,
-               (long long)wrong);
+        report(status == CTOK_OK && wrong == 0 && is_same(got, again, positions * d), "sign %lldx%lld: %lld wrong",
+               (long long)positions, (long long)d, (long long)wrong);
         free(values), free(got), free(again), free(indices);
     }
 }

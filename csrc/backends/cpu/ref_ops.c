@@ -1,7 +1,7 @@
 // Plain scalar truth for the ops that compute: conv, norm, attention. No blocking, no vectors, threads only over whole rows.
 // They accumulate in float64 and round once, so that a faster kernel is judged against the answer and not against another
-// rounding. The ops that only move or halve values are in ref_pixels.c, the quantizers in ref_quantize.c: both serve
-// all tables.
+// rounding. The ops that only move or halve values are in ref_pixels.c, the quantizers in ref_quantize.c;
+// both serve all tables.
 // Ref: reference/cosmos_reference.py (CausalConv3d, conv, norm, Attention).
 #include "ref_ops.h"
 

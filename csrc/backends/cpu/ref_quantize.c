@@ -1,7 +1,8 @@
-// quantize and dequantize, of every kind (base/ops.h), for every table; the fast tables only look codes up faster
-// (blocked_lookup.inc), and leave it to the float64 steps here which of those that look nearest is. This file is compiled
-// without fused steps, so a value next to a boundary falls on the same side in every kernel set and on a GPU.
-// Ref: FSQ in reference/cosmos_reference.py, Codebook in reference/llamagen_reference.py.
+// quantize and dequantize, of every kind (base/ops.h), for every table; the fast tables only look codes up
+// faster (blocked_lookup.inc), and leave it to the float64 steps here which of those that look nearest is.
+// This file is compiled without fused steps, so a value next to a boundary falls on the same side in every
+// kernel set and on a GPU. Ref: FSQ in reference/cosmos_reference.py, Codebook in
+// reference/llamagen_reference.py.
 #include <math.h>
 #include <string.h>
 
@@ -27,7 +28,9 @@ static int64_t last_of(const quantize_call *call, int64_t task, int64_t block) {
     return end < positions ? end : positions;
 }
 
-static int64_t num_blocks(const quantizer_params *p, int64_t block) { return (shape_positions(p->shape) + block - 1) / block; }
+static int64_t num_blocks(const quantizer_params *p, int64_t block) {
+    return (shape_positions(p->shape) + block - 1) / block;
+}
 
 // ---------------------------------------------------------------- FSQ
 static void fsq_block(void *context, int64_t task, int32_t thread) {
@@ -41,14 +44,17 @@ static void fsq_block(void *context, int64_t task, int32_t thread) {
             float z = call->in[i * d + c];
             int32_t width = p->levels[c] / 2;
             float lowest = (float)-width, highest = (float)(p->levels[c] - 1 - width);
-            // tanh in double, rounded once: a value next to a rounding boundary must fall on PyTorch's side of it.
+            // tanh in double, rounded once: a value next to a rounding boundary must fall on PyTorch's side
+            // of it.
             float bounded = (float)tanh((double)(z + p->shift[c])) * p->half_width[c] - p->offset[c];
             float digit = rintf(bounded);
-            // Only levels above 1000 reach past their last digit (bounded spans levels * 1.001); an index must not.
+            // Only levels above 1000 reach past their last digit (bounded spans levels * 1.001); an index
+            // must not.
             if (digit < lowest) digit = lowest;
             if (digit > highest) digit = highest;
             call->codes[i * d + c] = digit / (float)width;
-            if (digit == digit) index += ((int32_t)digit + width) * p->basis[c];  // NaN: a NaN code, lowest digit in the index
+            // NaN: a NaN code, lowest digit in the index.
+            if (digit == digit) index += ((int32_t)digit + width) * p->basis[c];
         }
         if (call->indices) call->indices[i] = index;
     }
@@ -85,7 +91,8 @@ void ref_try_code(ref_nearest *nearest, const float *unit, const float *codebook
 
 void ref_put_code(int32_t *index, float *code, ref_nearest nearest, const float *codebook, int64_t d) {
     if (index) *index = nearest.index;
-    for (int64_t c = 0; c < d; c++) code[c] = nearest.distance < INFINITY ? codebook[nearest.index * d + c] : NAN;
+    bool is_found = nearest.distance < INFINITY;
+    for (int64_t c = 0; c < d; c++) code[c] = is_found ? codebook[nearest.index * d + c] : NAN;
 }
 
 static void lookup_block(void *context, int64_t task, int32_t thread) {
@@ -130,12 +137,15 @@ static void sign_codes_block(void *context, int64_t task, int32_t thread) {
     const quantize_call *call = context;
     int64_t d = call->p->shape.c, end = last_of(call, task, BLOCK_POSITIONS);
     for (int64_t i = task * BLOCK_POSITIONS; i < end; i++)
-        for (int64_t c = 0; c < d; c++) call->codes[i * d + c] = (uint32_t)call->from[i] >> c & 1 ? 1.0f : -1.0f;
+        for (int64_t c = 0; c < d; c++) {
+            bool is_set = (uint32_t)call->from[i] >> c & 1;
+            call->codes[i * d + c] = is_set ? 1.0f : -1.0f;
+        }
 }
 
 // ---------------------------------------------------------------- the ops
-ctok_status ref_quantize(backend *b, int32_t *indices, float *codes, const float *in, const float *codebook, void *workspace,
-                         const quantizer_params *p) {
+ctok_status ref_quantize(backend *b, int32_t *indices, float *codes, const float *in, const float *codebook,
+                         void *workspace, const quantizer_params *p) {
     (void)workspace;
     quantize_call call = {.indices = indices, .codes = codes, .in = in, .codebook = codebook, .p = p};
     switch (p->kind) {
@@ -147,8 +157,8 @@ ctok_status ref_quantize(backend *b, int32_t *indices, float *codes, const float
     return CTOK_E_INTERNAL;
 }
 
-ctok_status ref_dequantize(backend *b, float *codes, const int32_t *indices, const float *codebook, void *workspace,
-                           const quantizer_params *p) {
+ctok_status ref_dequantize(backend *b, float *codes, const int32_t *indices, const float *codebook,
+                           void *workspace, const quantizer_params *p) {
     (void)workspace;
     quantize_call call = {.codes = codes, .from = indices, .codebook = codebook, .p = p};
     int64_t blocks = num_blocks(p, BLOCK_POSITIONS);

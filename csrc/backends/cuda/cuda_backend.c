@@ -311,10 +311,12 @@ static ctok_status cuda_attention(backend *b, void *out, const void *q, const vo
     return start(cuda_of(b), &(op){.kind = CUDA_ATTENTION, .pointers = {out, q, k, v}, .attention = *p});
 }
 
-static ctok_status cuda_quantize(backend *b, int32_t *indices, float *codes, const float *in, const float *codebook,
-                                 void *workspace, const quantizer_params *p) {
+static ctok_status cuda_quantize(backend *b, int32_t *indices, float *codes, const float *in,
+                                 const float *codebook, void *workspace, const quantizer_params *p) {
     cuda_backend *c = cuda_of(b);
-    CTOK_TRY(start(c, &(op){.kind = CUDA_QUANTIZE, .pointers = {indices ? workspace : NULL, codes, in, codebook}, .quantizer = *p}));
+    op quantize = {.kind = CUDA_QUANTIZE, .pointers = {indices ? workspace : NULL, codes, in, codebook}};
+    quantize.quantizer = *p;
+    CTOK_TRY(start(c, &quantize));
     if (!indices) return CTOK_OK;
     CTOK_TRY(start_held(c));
     return copy_out(c, indices, workspace, (size_t)shape_positions(p->shape) * sizeof(int32_t)) ? CTOK_OK : status_of(c);

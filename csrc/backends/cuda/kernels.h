@@ -53,9 +53,10 @@ int smxx_unhaar(float *out, const float *in, const haar_params *p, cudaStream_t 
 int smxx_pool(void *out, const void *in, const pool_params *p, cudaStream_t stream);
 
 // codebook: device memory too, or NULL where the kind has none.
-int smxx_quantize(int32_t *indices /* or NULL */, float *codes, const float *in, const float *codebook, const quantizer_params *p,
-                  cudaStream_t stream);
-int smxx_dequantize(float *codes, const int32_t *indices, const float *codebook, const quantizer_params *p, cudaStream_t stream);
+int smxx_quantize(int32_t *indices /* or NULL */, float *codes, const float *in, const float *codebook,
+                  const quantizer_params *p, cudaStream_t stream);
+int smxx_dequantize(float *codes, const int32_t *indices, const float *codebook, const quantizer_params *p,
+                    cudaStream_t stream);
 
 #ifdef __cplusplus
 }

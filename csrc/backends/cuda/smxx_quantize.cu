@@ -1,14 +1,16 @@
-// quantize and dequantize, of every kind (base/ops.h). FSQ and SIGN take a thread a position; a warp looks up TOGETHER of
-// them at a time: first the least float32 distance to any code, then the float64 distance of those codes that could be
-// nearer than it tells, which decides. tanh, lengths and those distances are in float64 and no step is fused, as in
-// ref_quantize.c: a value next to a boundary must fall on the same side everywhere.
+// quantize and dequantize, of every kind (base/ops.h). FSQ and SIGN take a thread a position; a warp looks up
+// TOGETHER of them at a time: first the least float32 distance to any code, then the float64 distance of
+// those codes that could be nearer than it tells, which decides. tanh, lengths and those distances are in
+// float64 and no step is fused, as in ref_quantize.c: a value next to a boundary must fall on the same side
+// everywhere.
 #include "device.cuh"
 #include "kernels.h"
 
 enum { THREADS = 128, WARPS = THREADS / WARP, TOGETHER = 4 };
 
 // ---------------------------------------------------------------- FSQ, SIGN
-__global__ void fsq_positions(int32_t *indices, float *codes, const float *in, int64_t positions, quantizer_params p) {
+__global__ void fsq_positions(int32_t *indices, float *codes, const float *in, int64_t positions,
+                              quantizer_params p) {
     int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     if (at >= positions) return;
     int32_t d = (int32_t)p.shape.c, index = 0;
@@ -20,12 +22,14 @@ __global__ void fsq_positions(int32_t *indices, float *codes, const float *in, i
         if (digit < lowest) digit = lowest;  // only levels above 1000 reach past their last digit
         if (digit > highest) digit = highest;
         codes[at * d + c] = digit / (float)width;
-        if (digit == digit) index += ((int32_t)digit + width) * p.basis[c];  // NaN: a NaN code, lowest digit in the index
+        // NaN: a NaN code, lowest digit in the index.
+        if (digit == digit) index += ((int32_t)digit + width) * p.basis[c];
     }
     if (indices) indices[at] = index;
 }
 
-__global__ void sign_positions(int32_t *indices, float *codes, const float *in, int64_t positions, int32_t d) {
+__global__ void sign_positions(int32_t *indices, float *codes, const float *in, int64_t positions,
+                               int32_t d) {
     int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     if (at >= positions) return;
     uint32_t index = 0;
@@ -80,7 +84,8 @@ __global__ void __launch_bounds__(THREADS) lookup_positions(lookup_call call) {
     int count = call.positions - first < TOGETHER ? (int)(call.positions - first) : TOGETHER;
     shared<float> unit = shared_at<float>((uint32_t)(warp_id() * d * TOGETHER) * (uint32_t)sizeof(float));
     // Where there are fewer than TOGETHER, the last is looked up again.
-    if (lane < TOGETHER) put_unit_vector(unit + lane, call.in + (first + (lane < count ? lane : count - 1)) * d, d);
+    int64_t own = first + (lane < count ? lane : count - 1);
+    if (lane < TOGETHER) put_unit_vector(unit + lane, call.in + own * d, d);
     __syncwarp();
 
     float sums[TOGETHER], limits[TOGETHER];
@@ -89,9 +94,10 @@ __global__ void __launch_bounds__(THREADS) lookup_positions(lookup_call call) {
         square_distances(sums, unit, call.codebook + (int64_t)k * d, d);
         for (int i = 0; i < TOGETHER; i++) limits[i] = fminf(limits[i], sums[i]);  // NaN is never the least
     }
-    // A sum of squares is within (d + 2) 2^-24 of itself: four times that for either of two distances, and what the
-    // smallest numbers lose.
-    for (int i = 0; i < TOGETHER; i++) limits[i] = -warp_max(-limits[i]) * (1 + (float)(d + 4) * 0x1p-21f) + (float)d * 1e-37f;
+    // A sum of squares is within (d + 2) 2^-24 of itself: four times that for either of two distances, and
+    // what the smallest numbers lose.
+    float factor = 1 + (float)(d + 4) * 0x1p-21f, smallest = (float)d * 1e-37f;
+    for (int i = 0; i < TOGETHER; i++) limits[i] = -warp_max(-limits[i]) * factor + smallest;
 
     double least[TOGETHER];
     int nearest[TOGETHER];
@@ -111,17 +117,20 @@ __global__ void __launch_bounds__(THREADS) lookup_positions(lookup_call call) {
         for (int step = WARP / 2; step > 0; step /= 2) {
             double distance = __shfl_xor_sync(ALL_LANES, least[i], step);
             int k = __shfl_xor_sync(ALL_LANES, nearest[i], step);
-            if (distance < least[i] || (distance == least[i] && k < nearest[i])) least[i] = distance, nearest[i] = k;
+            bool is_nearer = distance < least[i] || (distance == least[i] && k < nearest[i]);
+            if (is_nearer) least[i] = distance, nearest[i] = k;
         }
         if (i >= count) continue;
         if (call.indices && lane == 0) call.indices[first + i] = nearest[i];
-        for (int32_t c = lane; c < d; c += WARP)  // NaN and infinity are near nothing
-            call.codes[(first + i) * d + c] = least[i] < INFINITY ? call.codebook[(int64_t)nearest[i] * d + c] : NAN;
+        const float *code = call.codebook + (int64_t)nearest[i] * d;
+        bool is_found = least[i] < INFINITY;  // NaN and infinity are near nothing
+        for (int32_t c = lane; c < d; c += WARP) call.codes[(first + i) * d + c] = is_found ? code[c] : NAN;
     }
 }
 
 // ---------------------------------------------------------------- codes of indices
-__global__ void dequantize_positions(float *codes, const int32_t *indices, const float *codebook, int64_t positions, quantizer_params p) {
+__global__ void dequantize_positions(float *codes, const int32_t *indices, const float *codebook,
+                                     int64_t positions, quantizer_params p) {
     int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     if (at >= positions) return;
     int32_t d = (int32_t)p.shape.c, index = indices[at];
@@ -139,28 +148,36 @@ __global__ void dequantize_positions(float *codes, const int32_t *indices, const
     }
 }
 
-static dim3 blocks_of(int64_t positions, int64_t block) { return dim3((unsigned)((positions + block - 1) / block)); }
+static dim3 blocks_of(int64_t positions, int64_t block) {
+    return dim3((unsigned)((positions + block - 1) / block));
+}
 
-extern "C" int smxx_quantize(int32_t *indices, float *codes, const float *in, const float *codebook, const quantizer_params *p,
-                             cudaStream_t stream) {
+extern "C" int smxx_quantize(int32_t *indices, float *codes, const float *in, const float *codebook,
+                             const quantizer_params *p, cudaStream_t stream) {
     int64_t positions = shape_positions(p->shape);
     int32_t d = (int32_t)p->shape.c;
     dim3 blocks = blocks_of(positions, THREADS), block(THREADS);
     switch (p->kind) {
-        case QUANTIZER_FSQ: return LAUNCH(fsq_positions, blocks, block, 0, stream, indices, codes, in, positions, *p);
-        case QUANTIZER_SIGN: return LAUNCH(sign_positions, blocks, block, 0, stream, indices, codes, in, positions, d);
+        case QUANTIZER_FSQ:
+            return LAUNCH(fsq_positions, blocks, block, 0, stream, indices, codes, in, positions, *p);
+        case QUANTIZER_SIGN:
+            return LAUNCH(sign_positions, blocks, block, 0, stream, indices, codes, in, positions, d);
         case QUANTIZER_LOOKUP: {
             lookup_call call = {indices, codes, in, codebook, positions, d, p->size};
-            size_t unit_bytes = (size_t)d * WARPS * TOGETHER * sizeof(float);  // Limit: 64 KB give 1024 channels
-            return LAUNCH(lookup_positions, blocks_of(positions, WARPS * TOGETHER), block, unit_bytes, stream, call);
+            // Limit: the 64 KB of a block on 7.5 hold unit vectors of 1024 channels.
+            size_t unit_bytes = (size_t)d * WARPS * TOGETHER * sizeof(float);
+            blocks = blocks_of(positions, WARPS * TOGETHER);
+            return LAUNCH(lookup_positions, blocks, block, unit_bytes, stream, call);
         }
         case QUANTIZER_NONE: break;
     }
     return 1;  // cudaErrorInvalidValue
 }
 
-extern "C" int smxx_dequantize(float *codes, const int32_t *indices, const float *codebook, const quantizer_params *p, cudaStream_t stream) {
+extern "C" int smxx_dequantize(float *codes, const int32_t *indices, const float *codebook,
+                               const quantizer_params *p, cudaStream_t stream) {
     int64_t positions = shape_positions(p->shape);
     dim3 blocks = blocks_of(positions, THREADS);
-    return LAUNCH(dequantize_positions, blocks, dim3(THREADS), 0, stream, codes, indices, codebook, positions, *p);
+    dim3 block(THREADS);
+    return LAUNCH(dequantize_positions, blocks, block, 0, stream, codes, indices, codebook, positions, *p);
 }

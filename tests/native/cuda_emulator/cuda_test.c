@@ -395,23 +395,26 @@ static void test_transfer(backend *reference) {
 }
 
 // Takes z and codebook (NULL where the kind has none).
-static void test_quantizer(backend *reference, quantizer_params p, float *z, float *codebook, const char *kind) {
+static void test_quantizer(backend *reference, quantizer_params p, float *z, float *codebook,
+                           const char *kind) {
     int64_t positions = shape_positions(p.shape), count = shape_elements(p.shape);
     size_t index_bytes = (size_t)positions * sizeof(int32_t);
     float *codes = new_floats(count);
     int32_t *indices = new_bytes(index_bytes);
     next_mode();
     reference->ops->quantize(reference, indices, codes, z, codebook, NULL, &p);
-    void *dz = to_device(z, count * 4), *out = emulator_allocate((size_t)count * 4), *found = emulator_allocate(index_bytes);
-    void *dcodebook = to_device(codebook, p.size * p.shape.c * 4);
+    void *dz = to_device(z, count * 4), *out = emulator_allocate((size_t)count * 4);
+    void *found = emulator_allocate(index_bytes), *dcodebook = to_device(codebook, p.size * p.shape.c * 4);
     char name[96];
-    snprintf(name, sizeof name, "%s of %d codes of %d channels, %lld positions", kind, p.size, (int)p.shape.c, (long long)positions);
+    snprintf(name, sizeof name, "%s of %d codes of %d channels, %lld positions", kind, p.size,
+             (int)p.shape.c, (long long)positions);
     int error = smxx_quantize(found, out, dz, dcodebook, &p, NULL);
     int64_t wrong = count_different(out, codes, count);
     report_exact(found, indices, index_bytes, error, name);
     report(wrong == 0, "smxx %s, codes as the reference's: %lld wrong", name, (long long)wrong);
     error = smxx_quantize(NULL, out, dz, dcodebook, &p, NULL);
-    report(!error && !*emulator_failure() && count_different(out, codes, count) == 0, "smxx %s, codes alone", name);
+    wrong = count_different(out, codes, count);
+    report(!error && !*emulator_failure() && wrong == 0, "smxx %s, codes alone", name);
     error = smxx_dequantize(out, found, dcodebook, &p, NULL);
     reference->ops->dequantize(reference, codes, indices, codebook, NULL, &p);
     strcat(name, ", codes of indices");
