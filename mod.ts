@@ -56,15 +56,24 @@ export {
   decodeTokens,
   encodeTokens,
   type FallbackOrigin,
-  type LoadOptions,
-  loadTokens,
-  type SaveOptions,
-  saveTokens,
   type StoreOptions,
   type TokenFormat,
   tokenFormats,
 } from "./src/tokens/tokenfile.ts";
-export { codebookSize, codesFromIndices, indicesFromCodes } from "./src/tokens/fsq.ts";
+export { type LoadOptions, loadTokens, type SaveOptions, saveTokens } from "./src/tokens/store.ts";
+export {
+  type Codebook,
+  codebookSize,
+  codeOf,
+  codesFromIndices,
+  fsq,
+  indicesFromCodes,
+  type Neighbour,
+  neighboursOf,
+  type Quantizer,
+  roundToCodes,
+  tellQuantizer,
+} from "./src/tokens/quantizer.ts";
 export { readImage, type ReadImageOptions, writeImage, type WriteImageOptions } from "./src/media/image.ts";
 export { framesOf, VideoFrame, type VideoFrames } from "./src/media/frames.ts";
 export { createVideo, type VideoInfo, type VideoOptions } from "./src/media/video.ts";
@@ -73,16 +82,4 @@ export { parseRate, type Rate, rateText } from "./src/tokens/rate.ts";
 export { detectGraphics, drawPicture, type Graphics, graphicsKinds } from "./src/looking/terminal.ts";
 export { contactSheet, type ContactSheetOptions, latentTiles, sideBySide, tokenMap } from "./src/looking/pictures.ts";
 export { codebookUse, psnr, ssim } from "./src/looking/metrics.ts";
-export {
-  type ChannelMoments,
-  codeOf,
-  edit,
-  mix,
-  type Neighbour,
-  neighbouringCodes,
-  noise,
-  type Region,
-  statsOf,
-  swap,
-  type TokenStats,
-} from "./src/looking/edit.ts";
+export { type ChannelMoments, edit, mix, noise, type Region, statsOf, swap, type TokenStats } from "./src/looking/edit.ts";

@@ -118,7 +118,7 @@ const rounds: Record<string, () => Promise<unknown>> = {
       model: info.name,
       source: info.source,
       spatialFactor: 8,
-      levels: info.levels,
+      ...(info.quantizer && { quantizer: info.quantizer }),
       version: "0",
     });
     assert.deepEqual([...back.indices.data], [...tokens.indices.data]);

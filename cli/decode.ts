@@ -78,8 +78,8 @@ function tellOther({ origin }: Tokens, { info }: Tokenizer): string {
 }
 
 /** What a bare array does not say. */
-function fallbackOf({ info: { name: model, source, spatialFactor, temporalFactor, levels } }: Tokenizer): FallbackOrigin {
-  return { model, source, spatialFactor, temporalFactor, levels, version: version() };
+function fallbackOf({ info: { name: model, source, spatialFactor, temporalFactor, quantizer } }: Tokenizer): FallbackOrigin {
+  return { model, source, spatialFactor, temporalFactor, ...(quantizer && { quantizer }), version: version() };
 }
 
 function checkKind(file: string, { origin, main }: Tokens, { info }: Tokenizer): void {

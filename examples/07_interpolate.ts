@@ -5,7 +5,16 @@
  * Run: bun examples/07_interpolate.ts, or deno run -A examples/07_interpolate.ts
  */
 import { mkdir } from "node:fs/promises";
-import { contactSheet, defaultModel, indicesFromCodes, readImage, Tensor, Tokenizer, writeImage } from "mod.ts";
+import {
+  contactSheet,
+  defaultModel,
+  indicesFromCodes,
+  readImage,
+  roundToCodes,
+  Tensor,
+  Tokenizer,
+  writeImage,
+} from "mod.ts";
 
 const out = "out/07_interpolate", side = 256, steps = 5;
 await mkdir(out, { recursive: true });
@@ -19,25 +28,21 @@ async function cornerOf(path: string): Promise<Tensor<"uint8">> {
 }
 
 await using tokenizer = await Tokenizer.open(defaultModel);
-const { levels } = tokenizer.info;
+const quantizer = tokenizer.info.quantizer!;
 const [a, b] = await Promise.all(["astronaut.png", "cat.png"].map(async (name) => {
   return (await tokenizer.encode(await cornerOf(`examples/media/${name}`))).codes; // float32 [1, 6, 32, 32]
 })) as [Tensor<"float32">, Tensor<"float32">];
-const positions = a.data.length / levels.length;
+const positions = a.data.length / tokenizer.info.latentChannels;
 
-/** Codes a part `t` of the way from `a` to `b`, each on its nearest level. */
+/** Codes a part `t` of the way from `a` to `b`, each the nearest to it. */
 function mix(t: number): Tensor<"float32"> {
-  const mixed = a.data.map((from, i) => {
-    const level = levels[Math.floor(i / positions)]!, half = Math.floor(level / 2);
-    const digit = Math.round((from + t * (b.data[i]! - from)) * half + half);
-    return (Math.min(digit, level - 1) - half) / half;
-  });
-  return new Tensor("float32", a.shape, mixed, { kind: "codes" });
+  const mixed = a.data.map((from, i) => from + t * (b.data[i]! - from));
+  return roundToCodes(new Tensor("float32", a.shape, mixed), quantizer);
 }
 
-const shown: Tensor<"uint8">[] = [], start = indicesFromCodes(a, levels), end = indicesFromCodes(b, levels);
+const shown: Tensor<"uint8">[] = [], start = indicesFromCodes(a, quantizer), end = indicesFromCodes(b, quantizer);
 for (let step = 0; step < steps; step++) {
-  const t = step / (steps - 1), indices = indicesFromCodes(mix(t), levels);
+  const t = step / (steps - 1), indices = indicesFromCodes(mix(t), quantizer);
   const shared = (other: Tensor<"int32">) => indices.data.filter((code, i) => code === other.data[i]).length;
   console.log(`t = ${t.toFixed(2)}: ${shared(start)} tokens of the first photo, ${shared(end)} of the second`);
   shown.push(await tokenizer.decode(indices, { dtype: "uint8" }));

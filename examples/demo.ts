@@ -23,6 +23,7 @@ import {
   saveTokens,
   sideBySide,
   ssim,
+  tellQuantizer,
   Tensor,
   Tokenizer,
   TokenizerError,
@@ -69,7 +70,7 @@ const again = decoded.result;
 // -------------------------------------------------------------- what it is
 const [, rows = 0, columns = 0] = indices.shape, tokens = rows * columns;
 show("model", `${info.name}, ${info.parameters.toLocaleString("en")} parameters`);
-show("codebook", `${info.codebookSize} codes, FSQ levels ${info.levels.join(", ")}`);
+show("codebook", `${info.codebookSize} codes, ${tellQuantizer(info.quantizer)}`);
 show("photo", `${relative(root, photo)}, ${height} x ${width} pixels`);
 show(
   "token grid",

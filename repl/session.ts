@@ -11,6 +11,7 @@ import {
   framesIn,
   isDifference,
   isPixels,
+  isTensor,
   isTokens,
   isVideo,
   type Picture,
@@ -50,6 +51,7 @@ const code: Check = {
 };
 const anything: Check = { wanted: "something to show", fits: (x) => x !== undefined };
 const optional = (check: Check): Check => ({ ...check, isOptional: true });
+const codebook = optional({ wanted: "a codebook, float32 [size, channels]", fits: isTensor });
 const settings = optional({ wanted: "options", fits: (x) => typeof x === "object" && x !== null });
 
 export class Session implements AsyncDisposable {
@@ -76,12 +78,32 @@ export class Session implements AsyncDisposable {
       verb("decode(tokens, options?)", "tokens to a picture or video", [tokens, settings], this.#decode),
       verb("show(x)", "draw a picture, video, tokens, latent, diff or neighbours here", [anything], this.#show),
       verb("diff(a, b)", "PSNR, SSIM and an error map of two pictures", [picture, picture], diff),
-      verb("stats(tokens)", "codebook use, entropy, digits of each level, channel moments", [tokens], ctok.statsOf),
-      verb("edit(tokens, region, code)", "tokens with one code all over a region", [tokens, region, code], ctok.edit),
-      verb("swap(a, b, region)", "a with the region taken from b", [tokens, tokens, region], ctok.swap),
-      verb("mix(a, b, t)", "between a (t = 0) and b (t = 1)", [tokens, tokens, number], ctok.mix),
-      verb("noise(tokens, sigma, seed?)", "tokens with Gaussian noise", [tokens, number, optional(number)], ctok.noise),
-      verb("neighbours(code)", "the codes one FSQ step away and what they decode to", [number], this.#neighbours),
+      verb(
+        "stats(tokens, codebook?)",
+        "codebook use, entropy, digits of each level, channel moments",
+        [tokens, codebook],
+        ctok.statsOf,
+      ),
+      verb("edit(tokens, region, code, codebook?)", "tokens with one code all over a region", [
+        tokens,
+        region,
+        code,
+        codebook,
+      ], ctok.edit),
+      verb("swap(a, b, region, codebook?)", "a with the region taken from b", [tokens, tokens, region, codebook], ctok.swap),
+      verb("mix(a, b, t, codebook?)", "between a (t = 0) and b (t = 1)", [tokens, tokens, number, codebook], ctok.mix),
+      verb("noise(tokens, sigma, seed?, codebook?)", "tokens with Gaussian noise", [
+        tokens,
+        number,
+        optional(number),
+        codebook,
+      ], ctok.noise),
+      verb(
+        "neighbours(code, codebook?)",
+        "the codes next to it and what they decode to",
+        [number, codebook],
+        this.#neighbours,
+      ),
       verb("save(path, x)", "write tokens, a picture or a video, by the path's extension", [path, anything], this.#save),
       verb("play(video, fps?)", "a video's frames in the terminal, one after the other", [{
         wanted: "a video, as load and decode give",
@@ -207,17 +229,17 @@ export class Session implements AsyncDisposable {
     await this.#screen.play(framesIn(video), fps, this.#abort.signal);
   };
 
-  readonly #neighbours = async (code: number): Promise<Seen[]> => {
-    const model = await this.#modelFor(false), { levels, name, source, spatialFactor } = model.info;
-    if (!model.info.isDiscrete) {
+  readonly #neighbours = async (code: number, codebook?: ctok.Codebook): Promise<Seen[]> => {
+    const model = await this.#modelFor(false), { quantizer, name, source, spatialFactor } = model.info;
+    if (!quantizer) {
       throw new ctok.TokenizerError("UNSUPPORTED", `neighbours(code): ${name} has no codes: its latent is continuous`);
     }
-    const side = 4, { neighbouringCodes } = ctok, pixels = side * spatialFactor;
+    const side = 4, pixels = side * spatialFactor;
     const origin = {
       model: name,
       source,
       spatialFactor,
-      levels,
+      quantizer,
       height: pixels,
       width: pixels,
       top: 0,
@@ -225,7 +247,7 @@ export class Session implements AsyncDisposable {
       version: "",
     };
     const seen: Seen[] = [];
-    for (const neighbour of neighbouringCodes(code, levels)) {
+    for (const neighbour of ctok.neighboursOf(code, quantizer, codebook)) {
       const indices = new ctok.Tensor("int32", [1, side, side], new Int32Array(side * side).fill(neighbour.index));
       seen.push({ ...neighbour, picture: await model.decode(new ctok.Tokens(origin, { indices }), { dtype: "uint8" }) });
     }

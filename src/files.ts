@@ -11,10 +11,9 @@ import { dirname, join, resolve } from "node:path";
 import process from "node:process";
 import { setImmediate, setTimeout } from "node:timers/promises";
 import { throwIfAborted } from "./abort.ts";
+import { wholeFileBytes } from "./checks.ts";
 import { expected, messageOf, TokenizerError } from "./errors.ts";
 
-/** Of a file that is read whole: no picture within `limitPixels` and no token file needs as much. */
-export const wholeFileBytes = 2 ** 31;
 const sliceBytes = 1 << 22, pipeBytes = 1 << 16;
 const longestWaitMs = 16;
 

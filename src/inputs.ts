@@ -5,8 +5,9 @@
  */
 import { fileURLToPath } from "node:url";
 import { throwIfAborted } from "./abort.ts";
+import { isBytes, wholeFileBytes } from "./checks.ts";
 import { expected, nameOf, TokenizerError } from "./errors.ts";
-import { ioError, readWholeFile, wholeFileBytes } from "./files.ts";
+import { ioError, readWholeFile } from "./files.ts";
 
 /**
  * A path, a `file:` URL, the bytes themselves, or a Blob: a File, what `response.blob()` and Bun's `file(path)` give. Addresses
@@ -26,11 +27,6 @@ export interface Taken {
 
 export function isBytesSource(value: unknown): value is BytesSource {
   return typeof value === "string" || value instanceof URL || isBytes(value) || value instanceof Blob;
-}
-
-export function isBytes(value: unknown): value is Uint8Array | ArrayBuffer {
-  return value instanceof Uint8Array || value instanceof ArrayBuffer ||
-    (typeof SharedArrayBuffer !== "undefined" && value instanceof SharedArrayBuffer);
 }
 
 /** Copies what may change, and says how to read the rest. `name` stands for it in error texts. Throws ARGUMENT. */

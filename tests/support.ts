@@ -10,7 +10,7 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
-import { type ErrorCode, type Origin, type TensorLike, TokenizerError } from "mod.ts";
+import { type ErrorCode, fsq, type Origin, type TensorLike, TokenizerError } from "mod.ts";
 import { decodeSafetensors } from "../src/tokens/formats/safetensors.ts";
 
 export const root = fileURLToPath(new URL("../", import.meta.url));
@@ -33,13 +33,17 @@ export const pictureOrigin = {
   precision: "bf16",
   sha256: "0123456789abcdef".repeat(4),
   spatialFactor: 8,
-  levels: [8, 8, 8, 5, 5, 5],
+  quantizer: fsq([8, 8, 8, 5, 5, 5]),
   height: 13,
   width: 29,
   top: 1,
   left: 1,
   version: "0.1.0",
 } as const satisfies Origin;
+
+const { quantizer: _quantizer, ...ofPicture } = pictureOrigin;
+/** The same of a continuous model. */
+export const latentOrigin: Origin = ofPicture;
 
 /** |a - b| / |b|, in float64. NaN where shapes differ, so that every comparison fails. */
 export function relativeError(a: TensorLike, b: TensorLike): number {

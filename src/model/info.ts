@@ -1,6 +1,7 @@
 /** What is known of an open model, in the words of the API. */
 import * as layout from "../../ffi/layout.ts";
 import type { Engine, NativeModelInfo } from "../../ffi/native.ts";
+import { fsq, type Quantizer } from "../tokens/quantizer.ts";
 
 export type FactSource = (typeof layout.sources)[number];
 
@@ -18,8 +19,8 @@ export interface ModelInfo {
   /** Frames of one token after the first frame; 1 for images. */
   readonly temporalFactor: number;
   readonly latentChannels: number;
-  /** FSQ levels, level 0 least significant; empty when continuous. */
-  readonly levels: readonly number[];
+  /** What the indices count in; undefined when continuous. */
+  readonly quantizer: Quantizer | undefined;
   /** Number of codes; 0 when continuous. */
   readonly codebookSize: number;
   /** The halves that are open. */
@@ -58,6 +59,13 @@ export interface Fact {
   readonly from: FactSource;
 }
 
+function quantizerOf(n: NativeModelInfo): Quantizer | undefined {
+  const { quantizer, codebook_size: size, latent_channels: channels } = n;
+  if (quantizer === layout.quantizer.fsq) return fsq(n.levels.slice(0, n.num_levels));
+  if (quantizer === layout.quantizer.lookup) return { kind: "lookup", size, channels };
+  return quantizer === layout.quantizer.sign ? { kind: "sign", channels } : undefined;
+}
+
 export function describe(engine: Engine, n: NativeModelInfo, source: string): ModelInfo {
   const { kernels, device, device_name } = engine.info();
   return {
@@ -69,7 +77,7 @@ export function describe(engine: Engine, n: NativeModelInfo, source: string): Mo
     spatialFactor: n.spatial_factor,
     temporalFactor: n.temporal_factor,
     latentChannels: n.latent_channels,
-    levels: n.levels.slice(0, n.num_levels),
+    quantizer: quantizerOf(n),
     codebookSize: n.codebook_size,
     halves: (["encoder", "decoder"] as const).filter((half) => n.halves & layout.half[half]),
     parameters: n.encoder_parameters + n.decoder_parameters + n.codebook_parameters,

@@ -90,7 +90,7 @@ export class Runner {
 
   /** Where tokens of pixels of this size come from. */
   #origin(height: number, width: number, top: number, left: number, video?: VideoOrigin): Origin {
-    const { name: model, source, precision, sha256, spatialFactor, levels } = this.info;
+    const { name: model, source, precision, sha256, spatialFactor, quantizer } = this.info;
     const version = this.#engine.version;
     return Object.freeze({
       model,
@@ -98,7 +98,7 @@ export class Runner {
       precision,
       sha256,
       spatialFactor,
-      levels,
+      ...(quantizer && { quantizer }),
       height,
       width,
       top,

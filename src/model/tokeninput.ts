@@ -5,6 +5,7 @@ import type { RequestValues } from "../../ffi/native.ts";
 import { expected, nameOf, TokenizerError } from "../errors.ts";
 import type { ModelInfo } from "./info.ts";
 import { bytesOf } from "./pixels.ts";
+import { codebookSize, tellQuantizer } from "../tokens/quantizer.ts";
 import { type Origin, Tensor, type TensorLike, Tokens } from "../tokens/tensor.ts";
 
 export interface TokenInput {
@@ -65,10 +66,10 @@ export function checkOrigin(name: string, { origin, dtype, shape }: TensorLike &
     if (Number.isInteger(value) && value as number >= least && value as number <= 0xffff_ffff) return;
     throw expected(`${name}.origin.${what}`, `a whole number from ${least} to ${0xffff_ffff}`, value);
   };
-  const { spatialFactor, levels, height, width, top, left, video } = origin;
+  const { spatialFactor, quantizer, height, width, top, left, video } = origin;
   for (const [what, value] of Object.entries({ spatialFactor, height, width })) check(what, 1, value);
   for (const [what, value] of Object.entries({ top, left })) check(what, 0, value);
-  if (!Array.isArray(levels)) throw expected(`${name}.origin.levels`, "a list of whole numbers", nameOf(levels));
+  if (quantizer !== undefined) codebookSize(quantizer);
   if (!video) return;
   check("video.temporalFactor", 1, video.temporalFactor);
   check("video.frames", 1, video.frames);
@@ -90,18 +91,16 @@ export function checkOrigin(name: string, { origin, dtype, shape }: TensorLike &
 /** The picture inside its padding, where the tokens remember one. Tokens cut to another size are decoded whole. */
 export function cropOf(info: ModelInfo, origin: Origin | undefined, height: number, width: number): RequestValues {
   if (!origin) return {};
-  const { name, spatialFactor, temporalFactor, levels } = info;
+  const { name, spatialFactor, temporalFactor, quantizer } = info;
   const other = {
     spatialFactor: origin.spatialFactor,
     temporalFactor: origin.video?.temporalFactor ?? 1,
-    levels: origin.levels,
+    quantizer: origin.quantizer,
   };
   const about = (o: typeof other) =>
-    `factor ${o.temporalFactor > 1 ? `${o.temporalFactor}x` : ""}${o.spatialFactor}, ${
-      o.levels.length ? `FSQ levels ${o.levels.join(" ")}` : "continuous"
-    }`;
-  if (about(other) !== about({ spatialFactor, temporalFactor, levels })) {
-    const wanted = `tokens of ${about({ spatialFactor, temporalFactor, levels })}`,
+    `factor ${o.temporalFactor > 1 ? `${o.temporalFactor}x` : ""}${o.spatialFactor}, ${tellQuantizer(o.quantizer)}`;
+  if (about(other) !== about({ spatialFactor, temporalFactor, quantizer })) {
+    const wanted = `tokens of ${about({ spatialFactor, temporalFactor, quantizer })}`,
       found = `tokens of ${origin.model} (${about(other)})`;
     throw new TokenizerError("UNSUPPORTED", `${name}: expected ${wanted}, found ${found}`);
   }

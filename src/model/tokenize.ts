@@ -8,13 +8,14 @@ import { tensorOf } from "../tokens/dense.ts";
 import { engineFor } from "../../ffi/load.ts";
 import { orAbort } from "../abort.ts";
 import { type ErrorCode, expected, nameOf, TokenizerError } from "../errors.ts";
-import { acceptedSources, type BytesSource, copyOf, isBytes, isBytesSource, pathOf } from "../inputs.ts";
+import { isBytes } from "../checks.ts";
+import { acceptedSources, type BytesSource, copyOf, isBytesSource, pathOf } from "../inputs.ts";
 import { type JobOptions, located, runJob } from "./job.ts";
 import { defaultModel, modelMissing, resolveModel } from "./catalogue.ts";
 import { type ConvertOptions, convertOptions, type EncodeOptions } from "./options.ts";
 import type { ImageInput } from "./pixels.ts";
 import { type Origin, type Tensor, Tokens } from "../tokens/tensor.ts";
-import { loadTokens } from "../tokens/tokenfile.ts";
+import { loadTokens } from "../tokens/store.ts";
 import { Tokenizer } from "./tokenizer.ts";
 import { ownTokens } from "./tokeninput.ts";
 

@@ -3,8 +3,8 @@
  * nothing is written that could not be read back. Called by tensor.ts for every form of tokens.
  */
 import { expected, type TokenizerError } from "../errors.ts";
-import { codebookSize } from "./fsq.ts";
 import { isAspect, isFraction, type Origin, type VideoOrigin, type VideoWindow } from "./origin.ts";
+import { channelsOf, tellQuantizer } from "./quantizer.ts";
 
 /** The most that a size may be. */
 const mostSize = 0xffff_ffff;
@@ -26,20 +26,20 @@ type Parts = { readonly [K in "indices" | "latent" | "preQuant"]?: About };
 export function checkTokens(origin: Origin, parts: Parts, code: "SHAPE" | "TOKEN_FILE", isContinued = false): void {
   const fail: Fail = (what, wanted, found) => expected(what, wanted, found, code);
   checkOrigin(origin, fail);
-  const { levels, spatialFactor, height, width, top, left, video } = origin;
+  const { quantizer, spatialFactor, height, width, top, left, video } = origin;
   const { indices, latent, preQuant } = parts;
   const about = (t: About | undefined) => t ? `${t.dtype} [${t.shape.join(", ")}]` : "none";
-  if (levels.length === 0) {
-    if (indices || preQuant) throw fail("levels", "those of the codebook that the indices count in", "none");
+  if (quantizer === undefined) {
+    if (indices || preQuant) throw fail("quantizer", "that which the indices count in", "none");
     if (!latent || !/float/.test(latent.dtype) || latent.shape.length !== (video ? 5 : 4)) {
       throw fail("latent", `floats [B, C, ${video ? "t, " : ""}h, w]`, about(latent));
     }
   } else {
-    if (latent) throw fail("levels", "none, as the tokens are a continuous latent", levels);
+    if (latent) throw fail("quantizer", "none, as the tokens are a continuous latent", tellQuantizer(quantizer));
     if (!indices || !/int/.test(indices.dtype) || indices.shape.length !== (video ? 4 : 3)) {
       throw fail("indices", `whole numbers [B, ${video ? "t, " : ""}h, w]`, about(indices));
     }
-    const [batch, ...grid] = indices.shape, wanted = [batch, levels.length, ...grid].join(", ");
+    const [batch, ...grid] = indices.shape, wanted = [batch, channelsOf(quantizer), ...grid].join(", ");
     if (preQuant && !(/float/.test(preQuant.dtype) && preQuant.shape.join(", ") === wanted)) {
       throw fail("preQuant", `floats [${wanted}]`, about(preQuant));
     }
@@ -54,7 +54,7 @@ export function checkTokens(origin: Origin, parts: Parts, code: "SHAPE" | "TOKEN
 
 function checkOrigin(o: Origin, fail: Fail): void {
   if (typeof o !== "object" || o === null) throw fail("origin", "where the tokens came from", o);
-  const { model, source, version, precision, sha256, levels } = o;
+  const { model, source, version, precision, sha256, quantizer } = o;
   for (const [name, text] of Object.entries({ model, source, version })) {
     if (typeof text !== "string" || !text.isWellFormed()) throw fail(name, "a text of whole characters", text);
   }
@@ -64,8 +64,8 @@ function checkOrigin(o: Origin, fail: Fail): void {
   if (sha256 !== undefined && !(typeof sha256 === "string" && /^[0-9a-f]{64}$/.test(sha256))) {
     throw fail("sha256", "64 hexadecimal digits", sha256);
   }
-  if (!Array.isArray(levels)) throw fail("levels", "a list of whole numbers", levels);
-  if (levels.length > 0) codebookSize(levels);
+  if ("levels" in o) throw fail("levels", "none: they stand in quantizer, as fsq(levels) gives it", o.levels);
+  if (quantizer !== undefined) channelsOf(quantizer);
   checkSizes(fail, 1, { spatialFactor: o.spatialFactor, height: o.height, width: o.width });
   checkSizes(fail, 0, { top: o.top, left: o.left });
   if (o.video !== undefined && (typeof o.video !== "object" || o.video === null)) {

@@ -4,6 +4,15 @@
  */
 import { expected } from "../errors.ts";
 
+/** What indices count in; quantizer.ts computes with it. */
+export type Quantizer =
+  /** Level 0 is the least significant digit. */
+  | { readonly kind: "fsq"; readonly levels: readonly number[] }
+  /** `size` codes of `channels` values each. */
+  | { readonly kind: "lookup"; readonly size: number; readonly channels: number }
+  /** 2^channels codes. */
+  | { readonly kind: "sign"; readonly channels: number };
+
 /** Where tokens came from: enough to decode them to the picture's own size with the model found again. */
 export interface Origin {
   /** Name of the model, such as "Cosmos-Tokenizer-DI8x8" or "nano-DI8x8". */
@@ -19,8 +28,8 @@ export interface Origin {
   readonly sha256?: string;
   /** Pixels of one token, each way. */
   readonly spatialFactor: number;
-  /** FSQ levels, level 0 least significant; empty for a continuous model. */
-  readonly levels: readonly number[];
+  /** What the indices count in; absent for a continuous model. */
+  readonly quantizer?: Quantizer;
   /** The picture before padding, and where it lies in the padded one. All in pixels. */
   readonly height: number;
   readonly width: number;

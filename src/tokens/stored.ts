@@ -5,7 +5,23 @@
  */
 import { type ArrayType, elementsOf, viewOf } from "./dense.ts";
 import { expected } from "../errors.ts";
-import { atPosition } from "./fsq.ts";
+import { atPosition } from "./quantizer.ts";
+
+/** What a file says and holds. `about`: its keys, undefined where it does not say what its arrays are. */
+export interface Contents {
+  readonly about: Readonly<Record<string, unknown>> | undefined;
+  readonly tensors: Readonly<Record<string, StoredTensor>>;
+}
+
+/** One form of token file: a file of formats/ and a row of the table in tokenfile.ts. */
+export interface TokenForm {
+  /** Whether bytes open such a file. */
+  readonly fits: (bytes: Uint8Array) => boolean;
+  /** Throws UNSUPPORTED for what would not be read. */
+  readonly encode: (contents: Required<Contents>) => Uint8Array;
+  /** Arrays that share memory with the bytes. Throws TOKEN_FILE saying what is wrong. */
+  readonly decode: (bytes: Uint8Array) => Contents;
+}
 
 /** The array of each type in memory. Of float16 and bfloat16, their bits. */
 export interface StoredArrays {

@@ -1,14 +1,14 @@
 /**
  * What an encoder returns, and the plain forms in which it travels: structuredClone, JSON. Layouts (B batch, t h w token grid,
- * d FSQ channels; T and t for videos): indices int32 [B, (t,) h, w]; codes float32 [B, d, (t,) h, w]; latent float32 [B, C,
+ * d channels of a code; T and t for videos): indices int32 [B, (t,) h, w]; codes float32 [B, d, (t,) h, w]; latent float32 [B, C,
  * (t,) h, w]; pixels uint8 [B, (T,) H, W, 3] or float32 [B, 3, (T,) H, W] in [-1, 1]. Nothing here calls native code. What
  * dense.ts and origin.ts have is given on, so that users of tensors look here alone.
  */
 import { type Arrays, checkTensor, type DType, inspect, Tensor, type TensorLike, type TokenKind } from "./dense.ts";
 import { expected, messageOf, nameOf, printable, TokenizerError } from "../errors.ts";
-import { checkIndices, codebookSize, codesFromIndices, indicesFromCodes } from "./fsq.ts";
 import { checkTokens } from "./checktokens.ts";
 import { type Origin, sourceOf } from "./origin.ts";
+import { checkIndices, codebookSize, codesFromIndices, fsq, indicesFromCodes, type Quantizer } from "./quantizer.ts";
 import { floatsOf, indicesOf, type StoredTensor, storedTensor } from "./stored.ts";
 
 export {
@@ -70,12 +70,14 @@ export class Tokens {
     return this.#get("indices") as Tensor<"int32">;
   }
   /**
-   * float32 [B, d, (t,) h, w], the quantised values in [-1, 1]. Discrete models. Made of the indices when first asked for, where
-   * the tokens came from a file or another place that has indices alone: 2 d times their bytes there.
+   * float32 [B, d, (t,) h, w], the quantised values. Discrete models. Made of the indices when first asked for, where the tokens
+   * came from a file or another place that has indices alone: 2 d times their bytes there. Those of a learned codebook have no
+   * codes there: `codesFromIndices(tokens.indices, tokens.origin.quantizer, await tokenizer.codebook())` gives them.
    */
   get codes(): Tensor<"float32"> {
-    if (this.#parts.indices && !this.#parts.codes) {
-      const { shape, data } = codesFromIndices(this.indices, this.origin.levels);
+    const { quantizer } = this.origin;
+    if (this.#parts.indices && !this.#parts.codes && quantizer) {
+      const { shape, data } = codesFromIndices(this.indices, quantizer);
       this.#parts.codes = new Tensor("float32", shape, data, { kind: "codes", origin: this.origin });
     }
     return this.#get("codes") as Tensor<"float32">;
@@ -84,17 +86,18 @@ export class Tokens {
   get latent(): Tensor<"float32"> {
     return this.#get("latent") as Tensor<"float32">;
   }
-  /** float32 [B, d, (t,) h, w], the vector before FSQ; only when encode was asked with `preQuant: true`. */
+  /** float32 [B, d, (t,) h, w], the vector before it is quantised; only when encode was asked with `preQuant: true`. */
   get preQuant(): Tensor<"float32"> {
     return this.#get("preQuant") as Tensor<"float32">;
   }
   get isDiscrete(): boolean {
-    return this.origin.levels.length > 0;
+    return this.origin.quantizer !== undefined;
   }
-  /** The names of what is here: the codes wherever the indices are. */
+  /** The names of what is here: the codes wherever the indices are, but for those of a learned codebook from a file. */
   get parts(): TokenKind[] {
     const { indices, codes, latent, preQuant } = this.#parts;
-    return kinds.filter((kind) => ({ indices, codes: codes ?? indices, latent, preQuant })[kind] !== undefined);
+    const made = this.origin.quantizer?.kind === "lookup" ? undefined : indices;
+    return kinds.filter((kind) => ({ indices, codes: codes ?? made, latent, preQuant })[kind] !== undefined);
   }
   /** What decode takes: indices (or codes) of a discrete model, the latent of a continuous one. */
   get main(): Tensor {
@@ -132,8 +135,9 @@ export class Tokens {
   /** Tokens of what JSON.parse gives of that text. Throws TOKEN_FILE for anything else. */
   static fromJSON(value: unknown): Tokens {
     try {
-      const { format, origin, tensors, part } = recordOf("value", value, "TOKEN_FILE");
-      if (format !== formatName) throw expected("format", formatName, format, "TOKEN_FILE");
+      const { format, origin: its, tensors, part } = recordOf("value", value, "TOKEN_FILE");
+      if (format !== formatName && format !== olderFormat) throw expected("format", formatName, format, "TOKEN_FILE");
+      const origin = format === olderFormat ? ofLevels(its) : its;
       const stored = Object.entries(tensors).map(([kind, tensor]) => {
         const { dtype, shape, data } = Object(tensor), name = `tensors.${kind}`;
         return [kind, storedTensor(name, dtype, shape, fromBase64(`${name}.data`, data))];
@@ -190,25 +194,38 @@ export function isContinued(tokens: Tokens): boolean {
 // ---------------------------------------------------------------------------------------------- what is stored and sent
 
 /** Of token files and of JSON. */
-export const formatName = "ctok-tokens-1";
+export const formatName = "ctok-tokens-2";
+/** Read as well. It knew FSQ alone: `levels`, which were empty for a continuous latent. */
+export const olderFormat = "ctok-tokens-1";
 
-/** What is kept of tokens: `indices` or `latent`, perhaps `preQuant`. Codes never: indices and levels give them back exactly. */
+/** The quantizer of an older file's levels. Throws VALUE. */
+export function quantizerOf(levels: readonly number[]): { readonly quantizer?: Quantizer } {
+  return Array.isArray(levels) && levels.length === 0 ? {} : { quantizer: fsq(levels) };
+}
+
+/** The origin of JSON of an older version. */
+function ofLevels(older: Origin): Origin {
+  const { levels, ...origin } = older as Origin & { readonly levels: readonly number[] };
+  return Object.freeze({ ...origin, ...quantizerOf(levels) });
+}
+
+/** What is kept of tokens: `indices` or `latent`, perhaps `preQuant`. Codes never: the indices give them back exactly. */
 export type Stored = { readonly [K in "indices" | "latent" | "preQuant"]?: StoredTensor };
 
 /** Throws VALUE for an index outside the codebook, SHAPE when the tensors and the origin contradict each other. */
 export function storedParts(tokens: Tokens, continued = false): { [K in keyof Stored]?: TensorLike } {
   if (!(tokens instanceof Tokens)) throw expected("tokens", "what encode or loadTokens gave", nameOf(tokens));
-  const { origin, parts } = tokens, { levels } = origin;
+  const { origin, parts } = tokens, { quantizer } = origin;
   const preQuant = parts.includes("preQuant") && { preQuant: tokens.preQuant };
-  if (!Array.isArray(levels) || levels.length === 0) {
+  if (quantizer === undefined) {
     const stored = { ...(parts.includes("latent") && { latent: tokens.latent }), ...preQuant };
     checkTokens(origin, stored, "SHAPE", continued);
     return stored;
   }
-  const indices = parts.includes("indices") ? tokens.indices : indicesFromCodes(tokens.codes, levels);
+  const indices = parts.includes("indices") ? tokens.indices : indicesFromCodes(tokens.codes, quantizer);
   checkTokens(origin, { indices, ...preQuant }, "SHAPE", continued);
-  checkIndices("indices", indices, levels);
-  const main: TensorLike = codebookSize(levels) <= 65536
+  checkIndices("indices", indices, quantizer);
+  const main: TensorLike = codebookSize(quantizer) <= 65536
     ? { dtype: "uint16", shape: indices.shape, data: new Uint16Array(indices.data) }
     : indices;
   return { indices: main, ...preQuant };
@@ -227,7 +244,7 @@ export function* tokensOf(
     const tensor = stored[kind];
     if (!tensor) continue;
     parts[kind] = kind === "indices"
-      ? new Tensor("int32", tensor.shape, yield* indicesOf(kind, tensor, codebookSize(origin.levels)), { kind, origin })
+      ? new Tensor("int32", tensor.shape, yield* indicesOf(kind, tensor, codebookSize(origin.quantizer!)), { kind, origin })
       : new Tensor("float32", tensor.shape, yield* floatsOf(tensor), { kind, origin });
   }
   return part ? new TokenPart(origin, parts, part.firstFrame, part.numFrames) : new Tokens(origin, parts);

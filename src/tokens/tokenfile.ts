@@ -1,28 +1,27 @@
 /**
- * Token files. One of three forms, told apart by content when read:
+ * The bytes of a token file and back. One of three forms, told apart by content when read:
  *   safetensors  `indices` U16 [B, (t,) h, w] (I32 above 65536 codes) or `latent` F32 [B, C, (t,) h, w], `preQuant` F32 and, of
  *                frames at a varying rate, `times` F64 where present, and the origin as metadata strings. The default.
  *   msgpack      the same arrays and origin as one self-describing record, for queues and databases.
  *   npy          only the main array, for NumPy; the reader must say which model made it.
- * Codes are never stored: indices and levels give them back exactly. Arrays of NumPy and PyTorch are read too, of any type that
- * holds what is needed. Nothing is written that would not be read. docs/token_formats.md has every byte.
+ * Codes are never stored: the indices give them back exactly. Arrays of NumPy and PyTorch are read too, of any type that holds
+ * what is needed. Nothing is written that would not be read. docs/token_formats.md has every byte; files are in store.ts.
  */
-import { extname } from "node:path";
-import { setImmediate } from "node:timers/promises";
 import { z } from "zod";
-import { throwIfAborted } from "../abort.ts";
+import { isBytes, wholeFileBytes } from "../checks.ts";
 import { expected, nameOf, TokenizerError } from "../errors.ts";
-import { wholeFileBytes, writeFileAtomic } from "../files.ts";
-import { type BytesSource, isBytes, takeBytes } from "../inputs.ts";
-import { decodeNpy, encodeNpy, isNpy } from "./formats/npy.ts";
+import { msgpack } from "./formats/msgpack.ts";
+import { npy } from "./formats/npy.ts";
+import { mostHeaderBytes, safetensors } from "./formats/safetensors.ts";
 import { type Origin, parseWindows, sourceOf, tellWindows, type VideoOrigin } from "./origin.ts";
-import { decodeRecord, encodeRecord, isRecord } from "./formats/record.ts";
-import { decodeSafetensors, encodeSafetensors, mostHeaderBytes, type Safetensors } from "./formats/safetensors.ts";
-import { isFloat, type StoredTensor, storedTensor } from "./stored.ts";
+import { channelsOf, codebookSize, type Quantizer } from "./quantizer.ts";
+import { isFloat, type StoredTensor, type TokenForm } from "./stored.ts";
 import {
   finish,
   formatName,
   isContinued,
+  olderFormat,
+  quantizerOf,
   type Stored,
   storedParts,
   type TokenPart,
@@ -31,8 +30,10 @@ import {
   unreadable,
 } from "./tensor.ts";
 
-export const tokenFormats = ["safetensors", "npy", "msgpack"] as const;
-export type TokenFormat = typeof tokenFormats[number];
+/** All forms; read as the first that fits. */
+const forms = { safetensors, npy, msgpack } satisfies Record<string, TokenForm>;
+export type TokenFormat = keyof typeof forms;
+export const tokenFormats: readonly TokenFormat[] = Object.freeze(Object.keys(forms) as TokenFormat[]);
 
 /** What a bare array lacks. Without the picture's size and place, the picture fills the whole token grid. */
 export type FallbackOrigin = Omit<Origin, "height" | "width" | "top" | "left"> & Partial<Origin> & {
@@ -43,16 +44,6 @@ export interface StoreOptions {
   /** Keep the path that the model was opened from, which tells of folders here. Default: only the model's name. */
   storePath?: boolean;
 }
-export interface SaveOptions extends StoreOptions {
-  /** Default: what the extension says; safetensors for any other. */
-  format?: TokenFormat;
-}
-
-export interface LoadOptions {
-  /** Ends the reading with code CANCELLED, also while a pipe gives nothing. */
-  signal?: AbortSignal | undefined;
-}
-
 /**
  * The bytes of a token file. Throws ARGUMENT for an unknown format, VALUE for an index outside the codebook, SHAPE when the
  * tensors and the origin contradict each other, UNSUPPORTED for what decodeTokens would refuse to read: over 2 GiB, or windows so
@@ -74,18 +65,7 @@ export function encodeTokens(tokens: Tokens, format: TokenFormat, options: Store
   if (bytes > wholeFileBytes) {
     throw expected("tokens", `at most ${wholeFileBytes} bytes, which are read`, bytes, "UNSUPPORTED");
   }
-  if (format === "npy") return encodeNpy(parts.indices ?? parts.latent!);
-  const about = aboutOf(origin, storePath);
-  if (format === "safetensors") {
-    const strings = Object.entries(about).map(([key, value]) => [key, String(value)]); // levels become "8,8,8,5,5,5"
-    return encodeSafetensors(stored, Object.fromEntries(strings));
-  }
-  const texts = JSON.stringify(about).length;
-  if (texts > mostHeaderBytes) throw expected("msgpack", `texts of at most ${mostHeaderBytes}`, texts, "UNSUPPORTED");
-  const tensors = Object.entries(stored).map(([key, { dtype, shape, data }]) => {
-    return [key, { dtype, shape, data: new Uint8Array(data.buffer, data.byteOffset, data.byteLength) }];
-  });
-  return encodeRecord({ ...about, tensors: Object.fromEntries(tensors) });
+  return forms[format].encode({ about: aboutOf(origin, storePath), tensors: stored });
 }
 
 /**
@@ -100,64 +80,35 @@ export function decodeTokens(bytes: Uint8Array | ArrayBuffer, name: string, fall
   return finish(decoding(bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes), name, fallback));
 }
 
-/**
- * Writes a token file, whole or not at all; the tokens may change once it has returned its promise. Throws what encodeTokens
- * throws, and FILE_IO.
- */
-export async function saveTokens(path: string, tokens: Tokens, options: SaveOptions = {}): Promise<void> {
-  if (typeof path !== "string") throw expected("path", "a path", path);
-  if (typeof options !== "object" || options === null) throw expected("options", "{ format, storePath }", options);
-  const { format = formatOf(path), ...store } = options;
-  await writeFileAtomic(path, encodeTokens(tokens, format, store));
-}
-
-/**
- * Reads a token file of any format: its path or that of a pipe that it comes through, its `file:` URL, bytes or Blob; see
- * decodeTokens. A large one in slices. Throws FILE_MISSING, FILE_IO, TOKEN_FILE, ARGUMENT; CANCELLED when `signal` fires.
- */
-export async function loadTokens(
-  source: BytesSource,
-  fallback?: FallbackOrigin,
-  { signal }: LoadOptions = {},
-): Promise<Tokens> {
-  const taken = takeBytes("tokens", source);
-  checkFallback(fallback);
-  const slices = decoding(await taken.read(signal), taken.name, fallback);
-  for (;;) {
-    const { done, value } = slices.next();
-    if (done) return value;
-    await setImmediate();
-    throwIfAborted(signal);
-  }
-}
-
 /** Options passed in its place are told as such. */
-function checkFallback(fallback: FallbackOrigin | undefined): void {
+export function checkFallback(fallback: FallbackOrigin | undefined): void {
   if (fallback === undefined) return;
-  const { model, source, spatialFactor, levels } = Object(fallback) as Partial<FallbackOrigin>;
-  const isOrigin = typeof model === "string" && typeof source === "string" && Number.isInteger(spatialFactor) &&
-    Array.isArray(levels);
-  if (isOrigin) return;
-  throw expected("fallback", "an origin { model, source, spatialFactor, levels, version, … }", nameOf(fallback));
+  const { model, source, spatialFactor, quantizer } = Object(fallback) as Partial<FallbackOrigin>;
+  if (typeof model !== "string" || typeof source !== "string" || !Number.isInteger(spatialFactor)) {
+    throw expected("fallback", "an origin { model, source, spatialFactor, quantizer, version, … }", nameOf(fallback));
+  }
+  if ("levels" in fallback) throw expected("fallback.levels", "none: quantizer, as fsq(levels) gives it", fallback.levels);
+  if (quantizer !== undefined) codebookSize(quantizer);
 }
 
-function formatOf(path: string): TokenFormat {
-  const extension = extname(path).slice(1).toLowerCase();
-  return tokenFormats.find((format) => format === extension) ?? "safetensors";
-}
-
-function* decoding(bytes: Uint8Array, name: string, fallback: FallbackOrigin | undefined): Generator<void, Tokens> {
+/** Tokens of the bytes of a file, in slices; see decodeTokens. */
+export function* decoding(
+  bytes: Uint8Array,
+  name: string,
+  fallback: FallbackOrigin | undefined,
+): Generator<void, Tokens> {
+  const format = tokenFormats.find((format) => forms[format].fits(bytes));
+  if (!format) {
+    const start = Array.from(bytes.subarray(0, 9), (byte) => byte.toString(16).padStart(2, "0")).join(" ");
+    const found = bytes.length === 0 ? "an empty file" : `${bytes.length} bytes that start with ${start}`;
+    throw bad(`${name}: expected a token file (${tokenFormats.join(", ")}), found ${found}`);
+  }
   try {
-    // Byte 8 of a safetensors file opens its JSON; in a ctok record it is a letter of "format", the first key.
-    if (isNpy(bytes)) return yield* bareTokens(decodeNpy(bytes), fallback);
-    if (bytes[8] === 0x7b) return yield* containerTokens(decodeSafetensors(bytes), fallback);
-    if (isRecord(bytes[0])) return yield* recordTokens(decodeRecord(bytes));
+    const { about, tensors } = forms[format].decode(bytes);
+    return yield* about ? describedTokens(parse(about), tensors) : bareTokens(tensors, fallback, format);
   } catch (cause) {
     throw unreadable(name, cause);
   }
-  const start = Array.from(bytes.subarray(0, 9), (byte) => byte.toString(16).padStart(2, "0")).join(" ");
-  const found = bytes.length === 0 ? "an empty file" : `${bytes.length} bytes that start with ${start}`;
-  throw bad(`${name}: expected a token file (${tokenFormats.join(", ")}), found ${found}`);
 }
 
 function bad(message: string): TokenizerError {
@@ -168,16 +119,19 @@ function bad(message: string): TokenizerError {
 
 /** Plain values: numbers, texts, and the levels as a list. */
 function aboutOf(origin: Origin, storePath: boolean): Record<string, unknown> {
-  const { precision, sha256, video } = origin;
+  const { precision, sha256, quantizer, video } = origin;
   return {
     format: formatName,
-    kind: origin.levels.length > 0 ? "indices" : "latent",
+    kind: quantizer ? "indices" : "latent",
     model: origin.model,
     source: sourceOf(origin, storePath),
     ...(precision && { precision }),
     ...(sha256 && { sha256 }),
     spatial_factor: origin.spatialFactor,
-    levels: origin.levels,
+    quantizer: quantizer?.kind ?? "none",
+    ...(quantizer?.kind === "fsq"
+      ? { levels: quantizer.levels }
+      : quantizer && { codebook_size: codebookSize(quantizer), code_channels: channelsOf(quantizer) }),
     height: origin.height,
     width: origin.width,
     top: origin.top,
@@ -213,15 +167,19 @@ const text = z.string({ error: unless("a text") });
 const numberList = z.string().regex(/^(\d{1,10}(,\d{1,10}){0,30})?$/).transform((s) =>
   s === "" ? [] : s.split(",").map(Number)
 );
-const originFields = {
-  format: z.literal(formatName, { error: unless(`"${formatName}"`) }),
+const aboutSchema = z.object({
+  format: z.enum([formatName, olderFormat], { error: unless(`"${formatName}"`) }),
   kind: z.enum(["indices", "latent"], { error: unless('"indices" or "latent"') }),
   model: text,
   source: text,
   precision: z.enum(["f32", "bf16"], { error: unless("f32 or bf16") }).optional(),
   sha256: text.optional(),
   spatial_factor: positive,
-  levels: z.union([z.array(z.number()).max(31), numberList], { error: unless("the levels, such as 8,8,8,5,5,5") }),
+  quantizer: z.enum(["none", "fsq", "lookup", "sign"], { error: unless('"none", "fsq", "lookup" or "sign"') }).optional(),
+  levels: z.union([z.array(z.number()).max(31), numberList], { error: unless("the levels, such as 8,8,8,5,5,5") })
+    .optional(),
+  codebook_size: positive.optional(),
+  code_channels: positive.optional(),
   height: positive,
   width: positive,
   top: offset,
@@ -233,30 +191,50 @@ const originFields = {
   start: real.optional(),
   sample_aspect: text.optional(),
   windows: text.optional(),
-};
-const originSchema = z.object(originFields);
-const recordSchema = z.object({
-  ...originFields,
-  tensors: z.record(
-    z.string(),
-    z.object({
-      dtype: z.unknown(),
-      shape: z.unknown(),
-      data: z.instanceof(Uint8Array, { error: unless("bytes") }),
-    }),
-  ),
 });
+type About = z.infer<typeof aboutSchema>;
 
-function parse<T>(schema: z.ZodType<T>, value: unknown): T {
-  const result = schema.safeParse(value);
+function parse(value: unknown): About {
+  const result = aboutSchema.safeParse(value);
   if (result.success) return result.data;
   const [first] = result.error.issues;
   throw bad(`${first?.path.join(".") || "the record"}: ${first?.message}`);
 }
 
+/** The keys that stand beside each kind of quantizer. */
+const quantizerKeys = {
+  none: [],
+  fsq: ["levels"],
+  lookup: ["codebook_size", "code_channels"],
+  sign: ["codebook_size", "code_channels"],
+} as const;
+
+/** The quantizer that a file's keys tell of; its numbers are looked at with the tensors. An older file has levels alone. */
+function quantizerIn(about: About): { readonly quantizer?: Quantizer } {
+  const { format, levels, codebook_size: size, code_channels: channels } = about;
+  const isOlder = format === olderFormat, kind = isOlder ? "fsq" : about.quantizer;
+  if (kind === undefined) throw bad('quantizer: expected "none", "fsq", "lookup" or "sign", found nothing');
+  for (const key of ["levels", "codebook_size", "code_channels"] as const) {
+    const isWanted = (quantizerKeys[kind] as readonly string[]).includes(key),
+      found = JSON.stringify(about[key]) ?? "nothing";
+    if (isWanted === (about[key] !== undefined)) continue;
+    throw bad(`${key}: expected ${isWanted ? "it" : "none"} beside quantizer ${kind}, found ${found}`);
+  }
+  if (isOlder) return quantizerOf(levels!);
+  if (kind === "none") return {};
+  const quantizer: Quantizer = kind === "fsq"
+    ? { kind, levels: levels! }
+    : kind === "lookup"
+    ? { kind, size: size!, channels: channels! }
+    : { kind, channels: channels! };
+  if (kind === "sign" && size !== codebookSize(quantizer)) {
+    throw expected("codebook_size", `${codebookSize(quantizer)}, as of ${channels} signs`, size, "TOKEN_FILE");
+  }
+  return { quantizer };
+}
 /** The tokens of a file's keys and tensors, which are called what they are in `about.kind`, "preQuant" and "times". */
 function* describedTokens(
-  about: z.infer<typeof originSchema>,
+  about: About,
   { times, ...stored }: Readonly<Record<string, StoredTensor>>,
 ): Generator<void, Tokens> {
   if (!Object.hasOwn(stored, about.kind)) {
@@ -271,7 +249,7 @@ function* describedTokens(
     ...(about.precision && { precision: about.precision }),
     ...(about.sha256 !== undefined && { sha256: about.sha256 }),
     spatialFactor: about.spatial_factor,
-    levels: about.levels,
+    ...quantizerIn(about),
     height: about.height,
     width: about.width,
     top: about.top,
@@ -283,7 +261,7 @@ function* describedTokens(
 }
 
 function videoOf(
-  about: z.infer<typeof originSchema>,
+  about: About,
   frames: number,
   { shape }: StoredTensor,
   times: StoredTensor | undefined,
@@ -302,39 +280,23 @@ function videoOf(
   };
 }
 
-// ---------------------------------------------------------------------------------------------------------- the three forms
-
-function* containerTokens({ tensors, metadata }: Safetensors, fallback?: FallbackOrigin): Generator<void, Tokens> {
-  // PyTorch's own metadata is {"format": "pt"}, or none.
-  if (metadata.format?.startsWith("ctok-")) {
-    return yield* describedTokens(parse(originSchema, metadata), Object.fromEntries(tensors));
-  }
-  if (!fallback) {
-    const found = JSON.stringify(metadata.format) ?? "nothing";
-    throw bad(`format: expected "${formatName}", found ${found}, in a file that does not name its model; ${asks}`);
-  }
-  const wanted = fallback.levels.length > 0 ? "indices" : "latent";
-  const main = tensors.get(wanted) ?? (tensors.size === 1 ? [...tensors.values()][0] : undefined);
-  if (!main) {
-    throw bad(`expected a tensor named ${wanted}, or one tensor alone, found ${[...tensors.keys()].join(", ") || "none"}`);
-  }
-  return yield* bareTokens(main, fallback);
-}
-
-function* recordTokens(value: unknown): Generator<void, Tokens> {
-  const { tensors, ...about } = parse(recordSchema, value);
-  const stored = Object.entries(tensors).map(([key, { dtype, shape, data }]) => {
-    return [key, storedTensor(`tensors.${key}`, dtype, shape, data)];
-  });
-  return yield* describedTokens(about, Object.fromEntries(stored));
-}
-
 const asks = "say which: --model, or decodeTokens' fallback";
 
-/** A missing batch is one. */
-function* bareTokens(array: StoredTensor, fallback: FallbackOrigin | undefined): Generator<void, Tokens> {
-  if (!fallback) throw bad(`expected a file that names its model, found a bare .npy array, which does not; ${asks}`);
-  const { temporalFactor = 1, ...known } = fallback;
+/** Arrays of a file that does not name its model: one called as the model's tokens are, or the only one. A missing batch is one. */
+function* bareTokens(
+  tensors: Readonly<Record<string, StoredTensor>>,
+  fallback: FallbackOrigin | undefined,
+  format: TokenFormat,
+): Generator<void, Tokens> {
+  if (!fallback) {
+    throw bad(`format: expected "${formatName}", of a file that names its model, found a bare ${format} array; ${asks}`);
+  }
+  const { temporalFactor = 1, ...known } = fallback, all = Object.values(tensors);
+  const wanted = known.quantizer ? "indices" : "latent";
+  const array = Object.hasOwn(tensors, wanted) ? tensors[wanted] : all.length === 1 ? all[0] : undefined;
+  if (!array) {
+    throw bad(`expected a tensor named ${wanted}, or one tensor alone, found ${Object.keys(tensors).join(", ") || "none"}`);
+  }
   const rank = (isFloat(array) ? 4 : 3) + (temporalFactor > 1 ? 1 : 0);
   const main: StoredTensor = array.shape.length === rank - 1 ? { ...array, shape: [1, ...array.shape] } : array;
   const isVideo = main.shape.length === (isFloat(main) ? 5 : 4);

@@ -6,6 +6,7 @@
 import { concatAxis, sliceAxis } from "./dense.ts";
 import { expected, nameOf } from "../errors.ts";
 import { checkTokens } from "./checktokens.ts";
+import { tellQuantizer } from "./quantizer.ts";
 import {
   type DType,
   isContinued,
@@ -126,7 +127,7 @@ function factsOf(part: Tokens, i: number) {
     model: origin.model,
     sha256: origin.sha256 ?? "unknown",
     precision: origin.precision ?? "unknown",
-    levels: origin.levels.join(" ") || "of a continuous model",
+    quantizer: tellQuantizer(origin.quantizer),
     factors: `${video.temporalFactor}x${origin.spatialFactor}`,
     sequence: video.windows ? "in windows" : "seamless",
     "pixels' shape": video.sampleAspect ?? "1:1",

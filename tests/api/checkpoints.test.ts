@@ -650,7 +650,7 @@ describe("convert", () => {
       const out = path.replace("DI8x8", "renamed");
       await convert(path, out);
       await using tok = await Tokenizer.open(out);
-      assert.deepEqual(tok.info.levels, [8, 8, 8, 5, 5, 5]);
+      assert.deepEqual(tok.info.quantizer, { kind: "fsq", levels: [8, 8, 8, 5, 5, 5] });
       assert.equal(fact(tok, "FSQ levels"), "8 8 8 5 5 5 (metadata)");
     }));
 });

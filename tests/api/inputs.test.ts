@@ -298,7 +298,7 @@ test("wrong values are told as the caller's, never as a fault of ctok or in the 
   for (const windows of [[], origin.video!.windows!.slice(1)]) {
     await rejects(() => decode({ video: { ...origin.video, windows } }), "SHAPE", /windows: expected \d+ frames of tokens/);
   }
-  await rejects(() => decode({ levels: undefined }), "ARGUMENT", /levels/);
+  await rejects(() => decode({ quantizer: [8, 8] }), "ARGUMENT", /quantizer/);
   const collect = async (stream: () => AsyncIterable<unknown>) => await Array.fromAsync(stream());
   for (const wrong of [undefined, null, 5, {}]) {
     await rejects(() => collect(() => video.encodeStream(wrong as never)), "ARGUMENT", /^frames: expected frames/);

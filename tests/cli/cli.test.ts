@@ -100,7 +100,7 @@ for (const format of ["safetensors", "npy", "msgpack"]) {
     assert.deepEqual(await readFile(join(dir, `sub/cat.${format}`)), await readFile(file));
     if (format === "npy") {
       const { stderr } = await ctokEnds(1, ["decode", file, "--out", again]);
-      assert.match(stderr, /a bare .*array, .* --model/);
+      assert.match(stderr, /a bare .*array; .* --model/);
     }
     await ctokEnds(0, ["decode", file, "--out", again, ...(format === "npy" ? ["--model", "nano-DI8x8"] : [])]);
     // 300×451 is padded by 4 and 45 to the grid of 38×58 tokens; a bare array knows only that grid.

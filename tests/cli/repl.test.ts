@@ -95,7 +95,10 @@ test("a session: open, load, encode, show, edit, decode, diff, errors, Ctrl-C, h
     {
       await using terminal = new Terminal(command, env);
       await terminal.waitFor(prompt);
-      assert.match(await terminal.line(".help"), /edit\(tokens, region, code\).*[\s\S]*neighbours\(code\)/);
+      assert.match(
+        await terminal.line(".help"),
+        /edit\(tokens, region, code, codebook\?\).*[\s\S]*neighbours\(code, codebook\?\)/,
+      );
       assert.match(await terminal.line(`await open("nano-DI8x8"); 1`), /1/);
       await terminal.line(`const photo = await load("${photo}")`);
 
@@ -125,7 +128,7 @@ test("a session: open, load, encode, show, edit, decode, diff, errors, Ctrl-C, h
       // A wrong call, a code outside the codebook, a wrong name; none of them ends the session.
       assert.match(
         await terminal.line("edit(tokens, 5)"),
-        /ARGUMENT: edit\(tokens, region, code\): expected a region.*found 5/,
+        /ARGUMENT: edit\(tokens, region, code, codebook\?\): expected a region.*found 5/,
       );
       assert.match(
         await terminal.line("edit(tokens, {}, 64000)"),
@@ -305,7 +308,7 @@ test("ctok run: a TypeScript file with the verbs in scope; its failure is exit c
     assert.equal(stdout, "2204\n");
     await writeFile(script, `${call}.mix(1, 2, 3);\n`);
     const failed = await ctokEnds(1, ["run", script]);
-    assert.match(failed.stderr, /mix\(a, b, t\): expected tokens, as encode gives, found 1/);
+    assert.match(failed.stderr, /mix\(a, b, t, codebook\?\): expected tokens, as encode gives, found 1/);
     assert.match((await ctokEnds(1, ["run", join(folder, "none.ts")])).stderr, /none\.ts: expected a script/);
   }));
 

@@ -3,7 +3,17 @@ import assert from "node:assert/strict";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
-import { saveTokens, Tensor, type TensorLike, tokenFormats, Tokenizer, Tokens, type VideoOrigin } from "mod.ts";
+import {
+  fsq,
+  type Quantizer,
+  saveTokens,
+  Tensor,
+  type TensorLike,
+  tokenFormats,
+  Tokenizer,
+  Tokens,
+  type VideoOrigin,
+} from "mod.ts";
 import { carried, runtime, withFolder } from "../support.ts";
 import { noPython, runs } from "../workplace.ts";
 import { blocksOf, read } from "./documents.ts";
@@ -21,6 +31,10 @@ const picture = (height: number, width: number, frames?: number): TensorLike<"ui
   const shape = [...(frames ? [frames] : []), height, width, 3], size = shape.reduce((a, b) => a * b);
   return { dtype: "uint8", shape, data: Uint8Array.from({ length: size }, (_, i) => (i * 37) & 255) };
 };
+/** What a file says of FSQ levels, and of none. */
+function keysOf(quantizer: Quantizer | undefined) {
+  return quantizer?.kind === "fsq" ? { quantizer: "fsq", levels: quantizer.levels } : { quantizer: "none" };
+}
 const stored = ({ shape, data }: TensorLike) => [shape, Array.from(data)];
 
 /** Tokens with another origin of their video. */
@@ -40,7 +54,7 @@ async function samples(): Promise<Record<string, Tokens>> {
       fps: "25/2",
     }),
   );
-  const levels = [300, 300], large = { ...discrete.origin, levels, height: 16, width: 16, top: 0, left: 0 };
+  const large = { ...discrete.origin, quantizer: fsq([300, 300]), height: 16, width: 16, top: 0, left: 0 };
   return {
     discrete,
     continuous: await latents.encode(picture(17, 16)),
@@ -64,11 +78,11 @@ test("the Python reader of token_formats.md gives what was saved", { skip }, () 
     const lines = stdout.trim().split("\n").map((line) => JSON.parse(line));
     const windows: Record<string, string> = { windows: "5/17/0 3/4/2", repeated: "3/7/1*3 1/1/0" };
     for (const [i, { name, file, tokens, format }] of all.entries()) {
-      const { model, precision, sha256, spatialFactor, levels, height, width, top, left, version, video } = tokens.origin;
+      const { model, precision, sha256, spatialFactor, quantizer, height, width, top, left, version, video } = tokens.origin;
       const kind = tokens.isDiscrete ? "indices" : "latent";
       const about = {
-        ...{ format: "ctok-tokens-1", kind, model, source: model, precision, ...(sha256 && { sha256 }) },
-        ...{ spatial_factor: spatialFactor, levels, height, width, top, left, ctok_version: version },
+        ...{ format: "ctok-tokens-2", kind, model, source: model, precision, ...(sha256 && { sha256 }) },
+        ...{ spatial_factor: spatialFactor, ...keysOf(quantizer), height, width, top, left, ctok_version: version },
         ...(video && { frames: video.frames, temporal_factor: video.temporalFactor }),
         ...(video?.fps && { fps: video.fps }),
         ...(video?.start && { start: video.start }),

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import { Packr } from "msgpackr/pack";
-import { decodeTokens, type ErrorCode, loadTokens, Tokenizer } from "mod.ts";
+import { decodeTokens, type ErrorCode, fsq, loadTokens, Tokenizer } from "mod.ts";
 import { concat, editSafetensors, type Entry, readZip, writeZip } from "../archive.ts";
 import { carried, rejects, residentBytes, root, withFolder } from "../support.ts";
 
@@ -191,7 +191,15 @@ const npy = (header: string, data = new Uint8Array(2)) =>
   ]);
 const packr = new Packr({ useRecords: false });
 const about = {
-  ...{ format: "ctok-tokens-1", kind: "indices", model: "m", source: "s", spatial_factor: 8, levels: [8, 8, 8, 5, 5, 5] },
+  ...{
+    format: "ctok-tokens-2",
+    kind: "indices",
+    model: "m",
+    source: "s",
+    spatial_factor: 8,
+    quantizer: "fsq",
+    levels: [8, 8, 8, 5, 5, 5],
+  },
   ...{ height: 8, width: 8, top: 0, left: 0, ctok_version: "1" },
 };
 const one = { dtype: "uint16", shape: [1, 1, 1], data: new Uint8Array(2) };
@@ -278,7 +286,7 @@ test("token files: shapes, types, names and nesting that lie", async () => {
     ["safetensors of a name of 1 MB", safetensors(`{"${"n".repeat(1e6)}":5}`), /tensor "nnn/],
     ["safetensors of a longer header", safetensors("{" + " ".repeat(5e6)), /at most 1048576 bytes, found 5000001/],
   ];
-  const fallback = { model: "m", source: "s", spatialFactor: 8, levels: [8, 8, 8, 5, 5, 5], version: "1" };
+  const fallback = { model: "m", source: "s", spatialFactor: 8, quantizer: fsq([8, 8, 8, 5, 5, 5]), version: "1" };
   for (const [what, bytes, pattern] of cases) {
     await refuses(what, () => decodeTokens(bytes, "x", fallback), "TOKEN_FILE", pattern);
   }

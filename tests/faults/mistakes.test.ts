@@ -31,7 +31,13 @@ const anything: unknown[] = [
   }],
 ];
 const origin: ctok.Origin = {
-  ...{ model: "nano-DI8x8", source: "nano-DI8x8", spatialFactor: 8, levels: [8, 8, 8, 5, 5, 5], version: "0.1.0" },
+  ...{
+    model: "nano-DI8x8",
+    source: "nano-DI8x8",
+    spatialFactor: 8,
+    quantizer: ctok.fsq([8, 8, 8, 5, 5, 5]),
+    version: "0.1.0",
+  },
   ...{ height: 8, width: 16, top: 0, left: 0 },
 };
 const indices = new ctok.Tensor("int32", [1, 1, 2], Int32Array.of(7, 9), { kind: "indices", origin });
@@ -43,7 +49,7 @@ const picture = new ctok.Tensor("uint8", [8, 8, 3], new Uint8Array(192));
 
 /** Right arguments of each function, so that one at a time can be wrong. */
 function calls(folder: string): [(...args: never[]) => unknown, unknown[]][] {
-  const path = join(folder, "t.safetensors"), { levels } = origin;
+  const path = join(folder, "t.safetensors"), quantizer = origin.quantizer!;
   return [
     [ctok.psnr, [picture, picture]],
     [ctok.ssim, [picture, picture]],
@@ -54,11 +60,13 @@ function calls(folder: string): [(...args: never[]) => unknown, unknown[]][] {
     [ctok.saveTokens, [path, tokens, { format: "npy" }]],
     [ctok.loadTokens, [path, origin]],
     [ctok.windowsOf, [18, 17, 4]],
-    [ctok.codebookSize, [levels]],
-    [ctok.codesFromIndices, [indices, levels]],
-    [ctok.indicesFromCodes, [tokens.codes, levels]],
-    [ctok.codeOf, [5, levels]],
-    [ctok.neighbouringCodes, [5, levels]],
+    [ctok.fsq, [[8, 8]]],
+    [ctok.codebookSize, [quantizer]],
+    [ctok.codesFromIndices, [indices, quantizer]],
+    [ctok.indicesFromCodes, [tokens.codes, quantizer]],
+    [ctok.roundToCodes, [tokens.codes, quantizer]],
+    [ctok.codeOf, [5, quantizer]],
+    [ctok.neighboursOf, [5, quantizer]],
     [ctok.statsOf, [tokens]],
     [ctok.edit, [tokens, { top: 0 }, 5]],
     [ctok.swap, [tokens, tokens, { left: 1 }]],
@@ -120,7 +128,7 @@ test("the log's own: codes and words", async () => {
     /^options: expected { format, storePath }, found "npy"/,
   );
   for (
-    const draw of [ctok.tokenMap, (t: never, s: number) => ctok.latentTiles(ctok.codesFromIndices(t, origin.levels), s)]
+    const draw of [ctok.tokenMap, (t: never, s: number) => ctok.latentTiles(ctok.codesFromIndices(t, origin.quantizer!), s)]
   ) {
     await rejects(() => draw(indices as never, 1e5), "ARGUMENT", /^scale: expected a result of at most 268402689 pixels/);
   }

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { saveTokens, Tensor, TokenizerError, Tokens } from "mod.ts";
 
-const about = { model: "m", source: "s", spatialFactor: 8, levels: [], top: 0, left: 0, version: "0" };
+const about = { model: "m", source: "s", spatialFactor: 8, top: 0, left: 0, version: "0" };
 for (const [name, side] of [["large", 32], ["small", 2]] as const) {
   const latent = new Tensor("float32", [1, 16, side, side], new Float32Array(16 * side * side), { kind: "latent" });
   const tokens = new Tokens({ ...about, height: side * 8, width: side * 8 }, { latent });

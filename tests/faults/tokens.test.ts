@@ -9,16 +9,16 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
-import { decodeTokens, encodeTokens, type FallbackOrigin, loadTokens, Tensor, Tokens } from "mod.ts";
+import { decodeTokens, encodeTokens, type FallbackOrigin, fsq, loadTokens, Tensor, Tokens } from "mod.ts";
 import { encodeSafetensors } from "../../src/tokens/formats/safetensors.ts";
 import { type StoredTensor, type StoredType, storedTypes } from "../../src/tokens/stored.ts";
 import { tokensOf } from "../../src/tokens/tensor.ts";
 import { carried, rejects, root, runtime, withFolder } from "../support.ts";
 
 const fallback: FallbackOrigin = {
-  ...{ model: "nano-DI8x8", source: "nano-DI8x8", spatialFactor: 8, levels: [8, 8, 8, 5, 5, 5], version: "0.1.0" },
+  ...{ model: "nano-DI8x8", source: "nano-DI8x8", spatialFactor: 8, quantizer: fsq([8, 8, 8, 5, 5, 5]), version: "0.1.0" },
 };
-const continuous = { ...fallback, levels: [] };
+const { quantizer: _quantizer, ...continuous } = fallback;
 
 test("indices of PyTorch and NumPy, int64 and int32, with the model said by the caller", async () => {
   const read = (name: string, from?: FallbackOrigin) => loadTokens(join(carried, "python", name), from);
@@ -29,7 +29,7 @@ test("indices of PyTorch and NumPy, int64 and int32, with the model said by the 
     model: "nano-DI8x8",
     source: "nano-DI8x8",
     spatialFactor: 8,
-    levels: [8, 8, 8, 5, 5, 5],
+    quantizer: fsq([8, 8, 8, 5, 5, 5]),
     version: "0.1.0",
   };
   for (const { indices, origin } of [npy!, int64!, int32!]) {
@@ -45,9 +45,9 @@ test("indices of PyTorch and NumPy, int64 and int32, with the model said by the 
   );
   assert.ok(new Set(npy!.indices.data).size > 50);
   for (const name of ["st_i64.safetensors", "i64.npy"]) await rejects(() => read(name), "TOKEN_FILE", /say which: --model/);
-  await rejects(() => read("i64.npy", continuous), "TOKEN_FILE", /levels: expected those of the codebook/);
+  await rejects(() => read("i64.npy", continuous), "TOKEN_FILE", /quantizer: expected that which the indices count in/);
   await rejects(
-    () => read("i64.npy", { ...fallback, levels: [8, 8] }),
+    () => read("i64.npy", { ...fallback, quantizer: fsq([8, 8]) }),
     "TOKEN_FILE",
     /indices\[0, 0, 0\]: expected an index from 0 to 63/,
   );
@@ -152,7 +152,7 @@ test("which tensor is meant: the one named so, or the only one", async () => {
     "nano-DI8x8",
   );
   await rejects(
-    () => decodeTokens(file({ indices: a }, { format: "ctok-tokens-2" }), "t", fallback),
+    () => decodeTokens(file({ indices: a }, { format: "ctok-tokens-3" }), "t", fallback),
     "TOKEN_FILE",
     /format: expected/,
   );
@@ -173,7 +173,10 @@ for (
       const kind = levels.length > 0 ? "indices" : "latent",
         shape = levels.length > 0 ? [1, 1, elements] : [1, 1, 1, elements];
       const tensor = stored(dtype, [1], [5]), data = new (storedTypes[dtype].array as typeof Uint16Array)(elements).fill(5);
-      const about = { format: "ctok-tokens-1", kind, model: "m", source: "m", ctok_version: "0.1.0", levels: levels.join() };
+      const counts: Record<string, string> = levels.length > 0
+        ? { quantizer: "fsq", levels: levels.join() }
+        : { quantizer: "none" };
+      const about = { format: "ctok-tokens-2", kind, model: "m", source: "m", ctok_version: "0.1.0", ...counts };
       const sizes = { spatial_factor: "8", height: "8", width: "8", top: "0", left: "0" };
       writeFileSync(
         join(folder, "t"),

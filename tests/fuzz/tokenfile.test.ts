@@ -34,9 +34,9 @@ function good(): Uint8Array[] {
     kind: "indices",
     origin,
   });
-  const codes = codesFromIndices(indices, origin.levels);
+  const codes = codesFromIndices(indices, origin.quantizer);
   const parts = { indices, codes: new Tensor("float32", codes.shape, codes.data, { kind: "codes", origin }) };
-  const about = { ...origin, levels: [] };
+  const { quantizer: _quantizer, ...about } = origin;
   const latent = new Tensor("float32", [1, 2, 2, 4], new Float32Array(16), { kind: "latent", origin: about });
   const windows = [{ tokens: 3, frames: 9, before: 0 }, { tokens: 3, frames: 7, before: 1 }];
   const times = Array.from({ length: 16 }, (_, i) => i / 3),
@@ -73,7 +73,7 @@ function holds(bytes: Uint8Array): boolean {
       model: "m",
       source: "s",
       spatialFactor: 8,
-      levels: origin.levels,
+      quantizer: origin.quantizer,
       version: "0",
     });
   } catch (error) {
@@ -81,9 +81,9 @@ function holds(bytes: Uint8Array): boolean {
     assert.equal(error.code, "TOKEN_FILE", error.message);
     return true;
   }
-  const { levels } = tokens.origin;
-  if (levels.length > 0) {
-    const size = codebookSize(levels);
+  const { quantizer } = tokens.origin;
+  if (quantizer) {
+    const size = codebookSize(quantizer);
     assert.ok(tokens.indices.data.every((i) => i >= 0 && i < size), "an index outside the codebook");
   }
   survives(tokens);
@@ -104,7 +104,10 @@ const changed = fc.tuple(
 /** A safetensors file whose header has the right form and any values. */
 const lying = fc.tuple(
   fc.record({
-    __metadata__: fc.dictionary(fc.constantFrom("format", "kind", "levels", "height", "windows", "frames"), fc.string()),
+    __metadata__: fc.dictionary(
+      fc.constantFrom("format", "kind", "quantizer", "levels", "codebook_size", "height", "windows", "frames"),
+      fc.string(),
+    ),
     indices: fc.record({
       dtype: fc.constantFrom("U16", "I32", "F32", "U8", "F16"),
       shape: fc.array(fc.oneof(fc.nat(9), fc.integer(), fc.double()), { maxLength: 6 }),
@@ -128,7 +131,16 @@ const anyOrigin = fc.record({
   model: fc.string({ unit: "binary" }),
   source: fc.string({ unit: "binary" }),
   version: mostly(fc.string(), fc.constant(5)),
-  levels: mostly(fc.constantFrom([8, 8, 8, 5, 5, 5], [300, 300], [2, 2]), fc.constantFrom([], [1], [2 ** 31], "8")),
+  quantizer: mostly(
+    fc.constantFrom(
+      ...[[8, 8, 8, 5, 5, 5], [300, 300], [2, 2]].map((levels) => ({ kind: "fsq", levels })),
+      ...[{ kind: "lookup", size: 16384, channels: 8 }, { kind: "sign", channels: 18 }],
+    ),
+    fc.constantFrom(
+      ...[[], [1], [2 ** 31], "8"].map((levels) => ({ kind: "fsq", levels })),
+      ...[{ kind: "lookup", size: 0, channels: 8 }, { kind: "sign", channels: 32 }, { kind: "none" }, [8, 8], 5, null],
+    ),
+  ),
   spatialFactor: within(8, 9),
   height: within(1, 12),
   width: within(1, 28),
@@ -148,7 +160,7 @@ const anyOrigin = fc.record({
     },
   }, { requiredKeys: ["temporalFactor", "frames"], noNullPrototype: true }),
 }, {
-  requiredKeys: ["model", "source", "version", "levels", "spatialFactor", "height", "width", "top", "left"],
+  requiredKeys: ["model", "source", "version", "quantizer", "spatialFactor", "height", "width", "top", "left"],
   noNullPrototype: true,
 });
 

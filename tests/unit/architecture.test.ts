@@ -122,6 +122,22 @@ test("src/ names no runtime", () => {
   for (const file of files("src", /\.ts$/)) assert.doesNotMatch(read(file), /\b(Deno|Bun)\.|"bun:/, file);
 });
 
+test("tokens but for their files, and the ground that they stand on, need no runtime: a page can bundle them", () => {
+  const reached = new Set<string>();
+  const visit = (file: string) => {
+    if (reached.has(file)) return;
+    reached.add(file);
+    for (const dependency of dependencies(file)) visit(dependency);
+  };
+  for (const file of files("src/tokens", /\.ts$/)) if (file !== "src/tokens/store.ts") visit(file);
+  assert.ok(reached.has("src/tokens/tokenfile.ts") && reached.has("src/errors.ts"));
+  for (const file of reached) {
+    assert.match(file, /^src\/(tokens\/.*|\w+)\.ts$/, `${file} is reached`);
+    assert.doesNotMatch(file, /^src\/(files|inputs|tokens\/store)\.ts$/, `${file} is reached`);
+    assert.doesNotMatch(read(file), /(from|import)\s*\(?\s*"node:/, `${file} imports of node:`);
+  }
+});
+
 test("budgets: abi.c, adapters, backend ops; long files say why", () => {
   const lines = (file: string) => read(file).split("\n").length;
   assert.ok(lines("csrc/abi.c") <= 500);

@@ -1,10 +1,23 @@
 /** src/looking/edit.ts: regions, mixing, noise, neighbours and counts, on tokens made by hand. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { codeOf, codesFromIndices, edit, mix, neighbouringCodes, noise, statsOf, swap, Tensor, Tokens } from "mod.ts";
+import {
+  codeOf,
+  codesFromIndices,
+  edit,
+  fsq,
+  mix,
+  neighboursOf,
+  noise,
+  type Quantizer,
+  statsOf,
+  swap,
+  Tensor,
+  Tokens,
+} from "mod.ts";
 import { rejects } from "../support.ts";
 
-const levels = [8, 8, 8, 5, 5, 5];
+const levels = [8, 8, 8, 5, 5, 5], quantizer = fsq(levels);
 const origin = { model: "m", source: "m", spatialFactor: 8, height: 16, width: 24, top: 0, left: 0, version: "0" };
 
 function discrete(
@@ -13,14 +26,14 @@ function discrete(
   video?: { temporalFactor: number; frames: number },
 ): Tokens {
   const tensor = new Tensor("int32", shape, Int32Array.from(indices), { kind: "indices" });
-  return new Tokens({ ...origin, levels, ...(video && { video }) }, {
+  return new Tokens({ ...origin, quantizer, ...(video && { video }) }, {
     indices: tensor,
-    codes: codesFromIndices(tensor, levels),
+    codes: codesFromIndices(tensor, quantizer),
   });
 }
 
 function continuous(values: readonly number[], shape = [1, 2, 2, 2]): Tokens {
-  return new Tokens({ ...origin, levels: [] }, {
+  return new Tokens(origin, {
     latent: new Tensor("float32", shape, Float32Array.from(values), { kind: "latent" }),
   });
 }
@@ -31,8 +44,8 @@ describe("edit and swap", () => {
   test("a region, a code by its index or by its values; codes follow; the source stays", () => {
     const edited = edit(a, { top: 1, left: 1, width: 2 }, 500);
     assert.deepEqual([...edited.indices.data], [0, 1, 2, 63999, 500, 500]);
-    assert.deepEqual(edited.codes.data, codesFromIndices(edited.indices, levels).data);
-    assert.deepEqual(edit(a, { top: 1, left: 1, width: 2 }, codeOf(500, levels)).indices.data, edited.indices.data);
+    assert.deepEqual(edited.codes.data, codesFromIndices(edited.indices, quantizer).data);
+    assert.deepEqual(edit(a, { top: 1, left: 1, width: 2 }, codeOf(500, quantizer)).indices.data, edited.indices.data);
     assert.deepEqual([...a.indices.data], [0, 1, 2, 63999, 31000, 7]);
     assert.equal(edited.origin, a.origin);
   });
@@ -90,12 +103,12 @@ describe("mix and noise", () => {
 
 describe("neighbours and counts", () => {
   test("a step of each level each way, one at a level's end", () => {
-    const next = neighbouringCodes(0, levels);
+    const next = neighboursOf(0, quantizer);
     assert.deepEqual(next.map((n) => n.index), [1, 8, 64, 512, 2560, 12800]);
-    const inside = neighbouringCodes(1 + 8 + 64 + 512 + 2560 + 12800, levels);
+    const inside = neighboursOf(1 + 8 + 64 + 512 + 2560 + 12800, quantizer);
     assert.equal(inside.length, 12);
     for (const { index, level, step } of inside) {
-      const gap = codeOf(index, levels).map((v, i) => v - codeOf(1 + 8 + 64 + 512 + 2560 + 12800, levels)[i]!);
+      const gap = codeOf(index, quantizer).map((v, i) => v - codeOf(1 + 8 + 64 + 512 + 2560 + 12800, quantizer)[i]!);
       assert.deepEqual(gap.map((g) => Math.sign(g)), levels.map((_, i) => i === level ? step : 0));
     }
   });
@@ -107,5 +120,41 @@ describe("neighbours and counts", () => {
       { mean: 2, deviation: 1, least: 1, greatest: 3 },
       { mean: 1, deviation: Math.sqrt(3), least: 0, greatest: 4 },
     ]);
+  });
+});
+
+describe("signs and learned codebooks", () => {
+  const codebook = new Tensor("float32", [50, 4], Float32Array.from({ length: 200 }, (_, i) => Math.sin(i * i + 1)));
+  const of = (quantizer: Quantizer, ...indices: number[]) => {
+    return new Tokens({ ...origin, quantizer }, { indices: new Tensor("int32", [1, 2, 3], Int32Array.from(indices)) });
+  };
+  const lookup: Quantizer = { kind: "lookup", size: 50, channels: 4 }, sign: Quantizer = { kind: "sign", channels: 6 };
+
+  for (const [quantizer, book] of [[lookup, codebook], [sign, undefined]] as const) {
+    test(`${quantizer.kind}: edited, swapped, mixed, noisy and counted`, () => {
+      const a = of(quantizer, 0, 1, 2, 3, 4, 5), b = of(quantizer, 10, 11, 12, 13, 14, 15);
+      assert.deepEqual([...edit(a, { top: 1 }, 31, book).indices.data], [0, 1, 2, 31, 31, 31]);
+      assert.deepEqual([...edit(a, { left: 2 }, codeOf(9, quantizer, book), book).indices.data], [0, 1, 9, 3, 4, 9]);
+      assert.deepEqual([...swap(a, b, { left: 1, width: 1 }, book).indices.data], [0, 11, 2, 3, 14, 5]);
+      assert.deepEqual(mix(a, b, 0, book).indices.data, a.indices.data);
+      assert.deepEqual(mix(a, b, 1, book).indices.data, b.indices.data);
+      assert.deepEqual(noise(a, 1e-3, 1, book).indices.data, a.indices.data);
+      const loud = noise(a, 3, 1, book);
+      assert.notDeepEqual(loud.indices.data, a.indices.data);
+      assert.deepEqual(loud.codes.data, codesFromIndices(loud.indices, quantizer, book).data);
+      const stats = statsOf(of(quantizer, 3, 3, 3, 3, 3, 0), book);
+      assert.deepEqual([stats.codebook!.distinct, stats.channels.length], [2, quantizer.channels]);
+      assert.deepEqual(stats.levels?.slice(0, 3), quantizer.kind === "sign" ? [[1, 5], [1, 5], [6, 0]] : undefined);
+    });
+  }
+
+  test("a learned codebook that is not passed is asked for", async () => {
+    const a = of(lookup, 0, 1, 2, 3, 4, 5);
+    for (
+      const work of [() => edit(a, {}, 3), () => swap(a, a, {}), () => mix(a, a, 0.5), () => noise(a, 1), () => statsOf(a)]
+    ) {
+      await rejects(work, "UNSUPPORTED", /codebook: expected .* tokenizer\.codebook\(\) gives them/);
+    }
+    await rejects(() => mix(a, of(sign, 0, 1, 2, 3, 4, 5), 0.5, codebook), "SHAPE", /of a codebook of 50.*of 6 signs/);
   });
 });

@@ -11,7 +11,8 @@ import {
   type TransferableTensor,
   type TransferableTokens,
 } from "../../src/tokens/tensor.ts";
-import { pictureOrigin, rejects } from "../support.ts";
+import { fsq } from "../../src/tokens/quantizer.ts";
+import { latentOrigin, pictureOrigin, rejects } from "../support.ts";
 
 const origin: Origin = { ...pictureOrigin, source: "/home/someone/nano é/DI8x8.safetensors" };
 const floats = (kind: TokenKind, shape: number[], at: Origin) => {
@@ -26,7 +27,7 @@ function samples(): Record<string, Tokens> {
       .subarray(5);
     return new Tensor("int32", shape, data, { kind: "indices", origin: at });
   };
-  const large = { ...origin, levels: [300, 300] }, continuous = { ...origin, levels: [] };
+  const large = { ...origin, quantizer: fsq([300, 300]) }, continuous = latentOrigin;
   const windows = [{ tokens: 3, frames: 9, before: 0 }, { tokens: 3, frames: 8, before: 0 }];
   const video = { temporalFactor: 4, frames: 17, times: Array.from({ length: 17 }, (_, i) => i / 3), windows };
   const clip = { ...origin, video }, later = { ...origin, video: { temporalFactor: 4, frames: 8, fps: "25/1", start: 0.6 } };
@@ -68,7 +69,7 @@ test("JSON.stringify and Tokens.fromJSON give the tokens back, without the path 
     isSame(Tokens.fromJSON(JSON.parse(text).tokens), tokens, { ...tokens.origin, source: tokens.origin.model }, name);
   }
   const { format, tensors } = JSON.parse(JSON.stringify(samples().discrete));
-  assert.deepEqual([format, tensors.indices.dtype, tensors.indices.shape], ["ctok-tokens-1", "uint16", [2, 2, 4]]);
+  assert.deepEqual([format, tensors.indices.dtype, tensors.indices.shape], ["ctok-tokens-2", "uint16", [2, 2, 4]]);
   const bytes = Uint8Array.from(atob(tensors.indices.data), (c) => c.charCodeAt(0));
   assert.deepEqual([...new Uint16Array(bytes.buffer)], [...samples().discrete!.indices.data]);
 });
@@ -117,7 +118,7 @@ test("anything else is refused, each by name", async () => {
   };
   // deno-lint-ignore no-explicit-any -- as above
   const json: [damage: (json: any) => void, text: RegExp][] = [
-    [(j) => j.format = "ctok-tokens-2", /tokens: format: expected "?ctok-tokens-1"?, found "ctok-tokens-2"/],
+    [(j) => j.format = "ctok-tokens-3", /tokens: format: expected "?ctok-tokens-2"?, found "ctok-tokens-3"/],
     [(j) => delete j.origin, /value: expected { origin, tensors }/],
     [(j) => j.tensors.codes = j.tensors.indices, /tensors: expected indices, latent or preQuant, found "codes"/],
     [(j) => j.tensors.indices.data += "!", /tensors\.indices\.data: expected base64/],
@@ -126,8 +127,15 @@ test("anything else is refused, each by name", async () => {
     [(j) => j.tensors.indices.shape = [1, 2, 2, -4], /tensors\.indices\.shape/],
     [(j) => j.tensors.indices.dtype = "__proto__", /tensors\.indices\.dtype: expected one of uint8, /],
     [(j) => j.tensors.indices = null, /tensors\.indices/],
-    [(j) => j.origin.levels = [8, 8], /indices\[0, 0, 0, 0\]: expected an index from 0 to 63, found/],
-    [(j) => j.origin.levels = "8,8", /levels: expected a list/],
+    [(j) => j.origin.quantizer = fsq([8, 8]), /indices\[0, 0, 0, 0\]: expected an index from 0 to 63, found/],
+    [(j) => j.origin.quantizer.levels = "8,8", /levels: expected whole numbers/],
+    [(j) => j.origin.quantizer = [8, 8], /quantizer: expected an object whose kind is .*fsq\(\[8,8\]\)/],
+    [(j) => j.origin.quantizer = { kind: "lookup", size: 16 }, /quantizer\.channels: expected a whole number/],
+    [
+      (j) => j.origin.quantizer = { kind: "sign", channels: 32 },
+      /quantizer\.channels: expected a whole number from 1 to 31/,
+    ],
+    [(j) => j.origin.levels = [8, 8], /levels: expected none: they stand in quantizer/],
     [(j) => j.origin.height = 63.5, /height: expected a positive whole number, found 63\.5/],
     [(j) => j.origin.top = null, /top: expected a whole number, found null/],
     [(j) => j.origin.sha256 = "A1", /sha256: expected 64 hexadecimal digits/],

@@ -6,34 +6,26 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { Packr } from "msgpackr";
 import { TokenizerError } from "../../src/errors.ts";
-import { codesFromIndices } from "../../src/tokens/fsq.ts";
+import { codebookSize, codesFromIndices, fsq, type Quantizer } from "../../src/tokens/quantizer.ts";
 import { decodeSafetensors, encodeSafetensors } from "../../src/tokens/formats/safetensors.ts";
 import { type Origin, Tensor, type TokenKind, TokenPart, Tokens } from "../../src/tokens/tensor.ts";
-import {
-  decodeTokens,
-  encodeTokens,
-  loadTokens,
-  saveTokens,
-  type TokenFormat,
-  tokenFormats,
-} from "../../src/tokens/tokenfile.ts";
-import { pictureOrigin } from "../support.ts";
+import { loadTokens, saveTokens } from "../../src/tokens/store.ts";
+import { decodeTokens, encodeTokens, type TokenFormat, tokenFormats } from "../../src/tokens/tokenfile.ts";
+import { carried, latentOrigin, pictureOrigin } from "../support.ts";
 
 const root = await mkdtemp(join(tmpdir(), "ctok-tokenfile-"));
 after(() => rm(root, { recursive: true }));
 
 const origin: Origin = pictureOrigin;
-const continuousOrigin: Origin = { ...origin, model: "é-CI8x8", source: "é-CI8x8", levels: [] };
+const continuousOrigin: Origin = { ...latentOrigin, model: "é-CI8x8", source: "é-CI8x8" };
 const whole = { height: 16, width: 32, top: 0, left: 0 };
 
 function discrete(at: Origin = origin, withPreQuant = false, batch = 2): Tokens {
-  const shape = [batch, 2, 4], size = at.levels.reduce((n, level) => n * level, 1);
+  const shape = [batch, 2, 4], quantizer = at.quantizer!, size = codebookSize(quantizer);
   const data = Int32Array.from({ length: batch * 8 }, (_, i) => i === 0 ? size - 1 : (i * 7919) % size);
   const indices = new Tensor("int32", shape, data, { kind: "indices", origin: at });
-  const codes = new Tensor("float32", [batch, at.levels.length, 2, 4], codesFromIndices(indices, at.levels).data, {
-    kind: "codes",
-    origin: at,
-  });
+  const { shape: wide, data: values } = codesFromIndices(indices, quantizer);
+  const codes = new Tensor("float32", wide, values, { kind: "codes", origin: at });
   const preQuant = new Tensor("float32", codes.shape, codes.data.map((code, i) => code * 1.5 + i / 64), {
     kind: "preQuant",
     origin: at,
@@ -85,7 +77,7 @@ const refuses = (bytes: Uint8Array, message: RegExp) => {
 
 for (const format of ["safetensors", "msgpack"] as const) {
   test(`${format}: what was saved comes back`, () => {
-    const large: Origin = { ...origin, levels: [512, 512] }; // more codes than uint16 counts
+    const large: Origin = { ...origin, quantizer: fsq([512, 512]) }; // more codes than uint16 counts
     for (const tokens of [discrete(), discrete(origin, true), discrete(large), continuous()]) {
       const bytes = encodeTokens(tokens, format);
       assert.equal(bytes.byteLength, bytes.buffer.byteLength);
@@ -103,7 +95,90 @@ test("npy: the main tensor comes back with what the caller says of it", () => {
   isSame(decodeTokens(encodeTokens(discrete(), "npy"), "a", origin), discrete());
   isSame(decodeTokens(encodeTokens(discrete(), "npy"), "a", model), discrete({ ...origin, ...whole }));
   isSame(decodeTokens(encodeTokens(continuous(), "npy"), "a", continuousOrigin), continuous());
-  refuses(encodeTokens(discrete(), "npy"), /expected a file that names its model, .* say which: --model/);
+  refuses(encodeTokens(discrete(), "npy"), /of a file that names its model, .* say which: --model/);
+});
+
+const lookup: Quantizer = { kind: "lookup", size: 16384, channels: 8 }, sign: Quantizer = { kind: "sign", channels: 18 };
+
+test("indices of a learned codebook and of signs come back, in every form", () => {
+  const codebook = new Tensor("float32", [16384, 8], Float32Array.from({ length: 16384 * 8 }, (_, i) => Math.sin(i)));
+  for (const quantizer of [lookup, sign]) {
+    const at: Origin = { ...origin, quantizer }, size = codebookSize(quantizer);
+    const data = Int32Array.from({ length: 8 }, (_, i) => size - 1 - i * 997);
+    const tokens = new Tokens(at, { indices: new Tensor("int32", [1, 2, 4], data, { kind: "indices", origin: at }) });
+    for (const format of tokenFormats) isSame(decodeTokens(encodeTokens(tokens, format), "a", at), tokens);
+    isSame(Tokens.fromJSON(JSON.parse(JSON.stringify(tokens))), tokens);
+    isSame(Tokens.fromTransferable(structuredClone(tokens.toTransferable())), tokens);
+    const { metadata } = decodeSafetensors(encodeTokens(tokens, "safetensors"));
+    const { quantizer: kind, levels, codebook_size, code_channels } = metadata;
+    assert.deepEqual([kind, levels, codebook_size, code_channels], [
+      ...[quantizer.kind, undefined, `${size}`],
+      quantizer.kind === "lookup" ? "8" : "18",
+    ]);
+    if (quantizer.kind === "sign") {
+      assert.deepEqual(tokens.codes.data, codesFromIndices(tokens.indices, sign).data);
+      continue;
+    }
+    assert.throws(() => tokens.codes, { code: "UNSUPPORTED", message: /tokenizer\.codebook\(\)/ });
+    const codes = codesFromIndices(tokens.indices, quantizer, codebook);
+    assert.throws(() => encodeTokens(new Tokens(at, { codes }), "npy"), { code: "UNSUPPORTED" });
+    isSame(decodeTokens(encodeTokens(new Tokens(at, { indices: tokens.indices, codes }), "msgpack"), "a"), tokens);
+  }
+});
+
+test("keys that are not the quantizer's are named", () => {
+  const at: Origin = { ...origin, quantizer: sign };
+  const tokens = new Tokens(at, { indices: new Tensor("int32", [1, 2, 4], new Int32Array(8)) });
+  const wrong: [tokens: Tokens, change: Record<string, string>, text: RegExp][] = [
+    [tokens, { codebook_size: "16384" }, /codebook_size: expected 262144, as of 18 signs, found 16384/],
+    [tokens, { code_channels: "32" }, /quantizer\.channels: expected a whole number from 1 to 31, found 32/],
+    [tokens, { levels: "8,8" }, /levels: expected none beside quantizer sign, found \[8,8\]/],
+    [tokens, { quantizer: "vq" }, /quantizer: expected "none", "fsq", "lookup" or "sign", found "vq"/],
+    [tokens, { quantizer: "lookup", codebook_size: "1" }, /quantizer\.size: expected a whole number from 2/],
+    [discrete(), { codebook_size: "64000" }, /codebook_size: expected none beside quantizer fsq/],
+    [discrete(), { quantizer: "sign" }, /levels: expected none beside quantizer sign/],
+    [continuous(), { quantizer: "fsq" }, /levels: expected it beside quantizer fsq, found nothing/],
+    [continuous(), { levels: "" }, /levels: expected none beside quantizer none/],
+  ];
+  for (const [tokens, change, text] of wrong) refuses(changed(tokens, (m) => Object.assign(m, change)), text);
+});
+
+test("files that ctok wrote before quantizers had names are read, in every form", async () => {
+  const about = { source: "nano-DV4x8x8", precision: "bf16", sha256: origin.sha256!, spatialFactor: 8 } as const;
+  const place = { height: 13, width: 29, top: 1, left: 1, version: "0.1.0" };
+  const video = { temporalFactor: 4, frames: 18, fps: "30000/1001", start: 0.6, sampleAspect: "16:11" };
+  const windows = [{ tokens: 5, frames: 17, before: 0 }, { tokens: 1, frames: 1, before: 0 }];
+  const clipOrigin: Origin = {
+    ...{ ...about, ...place, model: "nano-DV4x8x8", quantizer: fsq([8, 8, 8, 5, 5, 5]), video: { ...video, windows } },
+  };
+  const latentOrigin: Origin = { ...about, ...place, model: "CI8x8", source: "CI8x8" };
+  const indices = Int32Array.from({ length: 48 }, (_, i) => i * 1361);
+  const latent = Float32Array.from({ length: 24 }, (_, i) => i / 8 - 1);
+  const wanted = {
+    discrete: new Tokens(clipOrigin, {
+      indices: new Tensor("int32", [1, 6, 2, 4], indices, { kind: "indices", origin: clipOrigin }),
+    }),
+    continuous: new Tokens(latentOrigin, {
+      latent: new Tensor("float32", [1, 3, 2, 4], latent, { kind: "latent", origin: latentOrigin }),
+    }),
+  };
+  for (const [name, tokens] of Object.entries(wanted)) {
+    for (const format of tokenFormats) {
+      isSame(await loadTokens(join(carried, "tokens1", `${name}.${format}`), tokens.origin), tokens);
+    }
+    const json = JSON.parse(await readFile(join(carried, "tokens1", `${name}.json`), "utf8"));
+    assert.equal(json.format, "ctok-tokens-1");
+    isSame(Tokens.fromJSON(json), tokens);
+  }
+  const older = (change: Record<string, string>) => {
+    return changed(discrete(), (m) => {
+      delete m.quantizer;
+      Object.assign(m, { format: "ctok-tokens-1" }, change);
+    });
+  };
+  isSame(decodeTokens(older({}), "a"), discrete());
+  refuses(older({ code_channels: "6" }), /code_channels: expected none beside quantizer fsq, found 6/);
+  refuses(older({ levels: "" }), /quantizer: expected that which the indices count in, found "none"/);
 });
 
 test("codes alone are enough to save", () => {
@@ -118,13 +193,14 @@ test("the stored forms are what other tools expect", () => {
     "preQuant float32 2,6,2,4",
   ]);
   assert.deepEqual(metadata, {
-    format: "ctok-tokens-1",
+    format: "ctok-tokens-2",
     kind: "indices",
     model: "nano-DI8x8",
     source: "nano-DI8x8",
     precision: "bf16",
     sha256: "0123456789abcdef".repeat(4),
     spatial_factor: "8",
+    quantizer: "fsq",
     levels: "8,8,8,5,5,5",
     height: "13",
     width: "29",
@@ -176,10 +252,10 @@ test("tokens that contradict themselves are not saved", () => {
 test("what is no token file is refused", () => {
   refuses(new Uint8Array(0), /found an empty file/);
   refuses(new TextEncoder().encode("hello, this is text"), /expected a token file .* found 19 bytes that start with 68 65/);
-  refuses(Uint8Array.of(0x80), /format: expected "ctok-tokens-1", found nothing/);
+  refuses(Uint8Array.of(0x80), /format: expected "ctok-tokens-2", found nothing/);
   refuses(
     new Uint8Array(new Packr({ useRecords: false }).pack({ format: "other" })),
-    /format: expected "ctok-tokens-1", found "other"/,
+    /format: expected "ctok-tokens-2", found "other"/,
   );
 });
 
@@ -191,6 +267,7 @@ test("metadata that is missing or ill-typed is named", () => {
       "model",
       "source",
       "spatial_factor",
+      "quantizer",
       "levels",
       "height",
       "width",
@@ -199,7 +276,10 @@ test("metadata that is missing or ill-typed is named", () => {
       "ctok_version",
     ]
   ) {
-    refuses(changed(discrete(), (m) => delete m[key]), new RegExp(`${key}: expected .*, found nothing`));
+    refuses(
+      changed(discrete(), (m) => delete m[key]),
+      new RegExp(`${key}: expected .*, found (nothing|a bare safetensors array)`),
+    );
   }
   const numbers: [string, string, RegExp][] = [
     ["height", "0", /height: expected a positive whole number/],
@@ -210,11 +290,11 @@ test("metadata that is missing or ill-typed is named", () => {
     ["spatial_factor", "99999999999", /spatial_factor: /],
     ["levels", "8,,8", /levels: expected the levels, such as 8,8,8,5,5,5, found "8,,8"/],
     ["levels", "8,1", /levels: expected whole numbers of at least 2/],
-    ["levels", "", /levels: expected those of the codebook/],
+    ["levels", "", /levels: expected whole numbers/],
     ["levels", "8,8", /indices\[0, 0, 0\]: expected an index from 0 to 63, found 63999/],
     ["kind", "video", /kind: expected "indices" or "latent", found "video"/],
     ["kind", "latent", /expected a tensor named latent, found indices/],
-    ["format", "ctok-tokens-2", /format: expected "ctok-tokens-1", found "ctok-tokens-2"/],
+    ["format", "ctok-tokens-3", /format: expected "ctok-tokens-2", found "ctok-tokens-3"/],
     ["height", "16", /picture: expected to lie inside 16 by 32 pixels, found "16 by 29 at 1, 1"/],
   ];
   for (const [key, value, message] of numbers) refuses(changed(discrete(), (m) => m[key] = value), message);
@@ -234,8 +314,11 @@ test("tensors of a wrong name, type or shape are named", () => {
     /preQuant: expected floats \[2, 6, 2, 4\]/,
   );
   refuses(changed(continuous(), (_, t) => t.latent = real(3, 2, 4)), /latent: expected floats \[B, C, h, w\]/);
-  refuses(changed(continuous(), (_, t) => t.preQuant = real(1)), /levels: expected those of the codebook/);
-  refuses(changed(continuous(), (m) => m.levels = "8,8"), /levels: expected none, as the tokens are a continuous latent/);
+  refuses(changed(continuous(), (_, t) => t.preQuant = real(1)), /quantizer: expected that which the indices count in/);
+  refuses(
+    changed(continuous(), (m) => Object.assign(m, { quantizer: "fsq", levels: "8,8" })),
+    /quantizer: expected none, as the tokens are a continuous latent/,
+  );
 });
 
 test("a msgpack record of a wrong type or size is named", () => {
@@ -249,7 +332,8 @@ test("a msgpack record of a wrong type or size is named", () => {
   refuses(damaged((r) => r.height = "x"), /height: expected a positive whole number, found "x"/);
   refuses(damaged((r) => r.levels = [8, "8"]), /levels: expected the levels/);
   refuses(damaged((r) => r.levels = [8, 2.5]), /levels: expected whole numbers/);
-  refuses(damaged((r) => delete r.tensors), /tensors: /);
+  refuses(damaged((r) => delete r.tensors), /expected a tensor named indices, found none/);
+  refuses(damaged((r) => r.tensors = [1]), /tensors: expected a map/);
   refuses(
     damaged((r) => r.tensors.indices.dtype = "complex64"),
     /tensors\.indices\.dtype: expected one of uint8, .*, float64, found "complex64"/,

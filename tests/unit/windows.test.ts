@@ -4,6 +4,7 @@ import { test } from "node:test";
 import { type Origin, Tensor, TokenPart, Tokens, type VideoOrigin } from "../../src/tokens/tensor.ts";
 import { decodeTokens, encodeTokens } from "../../src/tokens/tokenfile.ts";
 import { joinTokens, windowsOf } from "../../src/tokens/windows.ts";
+import { fsq } from "../../src/tokens/quantizer.ts";
 import { rejects } from "../support.ts";
 
 const origin: Origin = {
@@ -12,7 +13,7 @@ const origin: Origin = {
   precision: "f32",
   sha256: "a1".repeat(32),
   spatialFactor: 8,
-  levels: [8, 8, 8, 5, 5, 5],
+  quantizer: fsq([8, 8, 8, 5, 5, 5]),
   height: 16,
   width: 24,
   top: 0,
@@ -64,6 +65,7 @@ test("what does not belong together is refused, whichever comes first", async ()
   const a = tokensOf(0), image = new Tokens(origin, { indices: new Tensor("int32", [1, 2, 3], new Int32Array(6)) });
   const other = (change: Change) => tokensOf(0, change);
   const latent = new Tensor("float32", [1, 16, 5, 2, 3], new Float32Array(480));
+  const { quantizer: _quantizer, ...ofLatent } = a.origin;
   const cases: [name: string, b: unknown, code: "SHAPE" | "ARGUMENT", text: RegExp][] = [
     [
       "a larger frame",
@@ -78,7 +80,7 @@ test("what does not belong together is refused, whichever comes first", async ()
     ["another model", other({ model: "m" }), "ARGUMENT", /model (nano-DV4x8x8|m)/],
     ["another model of that name", other({ sha256: "b2".repeat(32) }), "ARGUMENT", /sha256 (a1|b2)/],
     ["another precision", other({ precision: "bf16" }), "ARGUMENT", /precision b?f/],
-    ["other levels", other({ levels: [8, 8] }), "ARGUMENT", /levels 8 8/],
+    ["other levels", other({ quantizer: fsq([8, 8]) }), "ARGUMENT", /levels 8 8/],
     [
       "another factor",
       other({ video: { temporalFactor: 8, windows: [{ tokens: 5, frames: 17, before: 8 }] } }),
@@ -87,7 +89,7 @@ test("what does not belong together is refused, whichever comes first", async ()
     ],
     ["wider pixels", other({ video: { sampleAspect: "16:11" } }), "ARGUMENT", /pixels' shape (16:11|1:1)/],
     ["another rate", other({ video: { fps: "25/1" } }), "ARGUMENT", /parts: expected frames a second/],
-    ["a latent", new Tokens({ ...a.origin, levels: [] }, { latent }), "ARGUMENT", /levels/],
+    ["a latent", new Tokens(ofLatent, { latent }), "ARGUMENT", /quantizer/],
     ["no tokens", a.indices, "ARGUMENT", /expected tokens, found "Tensor"/],
     ["nothing", null, "ARGUMENT", /expected tokens, found/],
   ];
@@ -171,7 +173,7 @@ test("times: a rate goes on where the parts begin when it says, else each frame 
 test("a million windows of one frame: joined, written in a few bytes more than their tokens, read", () => {
   const count = 1 << 20, window = { tokens: 1, frames: 1, before: 0 };
   const video = { temporalFactor: 4, frames: count / 2, windows: new Array(count / 2).fill(window) };
-  const half = tokensOf(0, { tokens: count / 2, height: 8, width: 8, levels: [2048, 1024], video });
+  const half = tokensOf(0, { tokens: count / 2, height: 8, width: 8, quantizer: fsq([2048, 1024]), video });
   const joined = joinTokens([half, half]);
   for (const format of ["safetensors", "msgpack"] as const) {
     const bytes = encodeTokens(joined, format);

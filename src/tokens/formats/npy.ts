@@ -3,17 +3,19 @@
  * the data. Read strictly: three keys, each once (Python takes the last of two), rows first, little-endian.
  * Ref: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
  */
-import type { TensorLike } from "../dense.ts";
 import { expected, TokenizerError } from "../../errors.ts";
-import { isShape, namesIn, type StoredTensor, storedTensor, storedTypes, typeNamed } from "../stored.ts";
+import { isShape, namesIn, type StoredTensor, storedTensor, storedTypes, type TokenForm, typeNamed } from "../stored.ts";
 
 const magic = [0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59]; // \x93NUMPY
 
-export function isNpy(bytes: Uint8Array): boolean {
-  return magic.every((byte, i) => bytes[i] === byte);
-}
+/** The main array alone. */
+export const npy: TokenForm = {
+  fits: (bytes) => magic.every((byte, i) => bytes[i] === byte),
+  encode: ({ tensors: { indices, latent } }) => encodeNpy(indices ?? latent!),
+  decode: (bytes) => ({ about: undefined, tensors: { array: decodeNpy(bytes) } }),
+};
 
-export function encodeNpy({ dtype, shape, data }: TensorLike): Uint8Array {
+function encodeNpy({ dtype, shape, data }: StoredTensor): Uint8Array {
   const dict = `{'descr': '${storedTypes[dtype].npy}', 'fortran_order': False, 'shape': (${shape.join(", ")}), }`;
   const headerBytes = Math.ceil((10 + dict.length + 1) / 64) * 64;
   const out = new Uint8Array(headerBytes + data.byteLength);
@@ -24,7 +26,7 @@ export function encodeNpy({ dtype, shape, data }: TensorLike): Uint8Array {
 }
 
 /** A tensor that shares memory with `bytes`. Throws TOKEN_FILE saying what is wrong. */
-export function decodeNpy(bytes: Uint8Array): StoredTensor {
+function decodeNpy(bytes: Uint8Array): StoredTensor {
   const bad = (what: string, wanted: string, found: unknown) => expected(what, wanted, found, "TOKEN_FILE");
   if (bytes[6] !== 1 || bytes[7] !== 0) throw bad("NPY", "version 1.0", `${bytes[6]}.${bytes[7]}`);
   const dataStart = 10 + (bytes[8] ?? 0) + 256 * (bytes[9] ?? 0);

@@ -7,12 +7,37 @@
 import { z } from "zod";
 import type { TensorLike } from "../dense.ts";
 import { expected, messageOf, TokenizerError } from "../../errors.ts";
-import { bytesFor, isShape, namesIn, type StoredTensor, storedTensor, storedTypes, typeNamed } from "../stored.ts";
+import {
+  bytesFor,
+  isShape,
+  namesIn,
+  type StoredTensor,
+  storedTensor,
+  storedTypes,
+  type TokenForm,
+  typeNamed,
+} from "../stored.ts";
 
 export interface Safetensors {
   readonly tensors: ReadonlyMap<string, StoredTensor>;
   readonly metadata: Readonly<Record<string, string>>;
 }
+
+/** The keys are metadata, which is strings: a list becomes "8,8,8,5,5,5". */
+export const safetensors: TokenForm = {
+  fits: (bytes) => bytes[8] === 0x7b, // which opens its JSON. Note: an NPY header, filled up to 16 or 64, is never 123 bytes
+  encode: ({ about, tensors }) => {
+    return encodeSafetensors(
+      tensors,
+      Object.fromEntries(Object.entries(about!).map(([key, value]) => [key, String(value)])),
+    );
+  },
+  decode: (bytes) => {
+    const { tensors, metadata } = decodeSafetensors(bytes);
+    const isOurs = metadata.format?.startsWith("ctok-"); // PyTorch's own is {"format": "pt"}, or none
+    return { about: isOurs ? metadata : undefined, tensors: Object.fromEntries(tensors) };
+  },
+};
 
 /** Of a header, written and read: parsed, it takes many times its text. The windows of any video are a few bytes. */
 export const mostHeaderBytes = 1 << 20;

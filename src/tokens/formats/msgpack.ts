@@ -6,6 +6,7 @@
  */
 import { Packr } from "msgpackr/pack"; // the main entry also loads a native addon, about a sixth of the time of importing ctok
 import { expected, TokenizerError } from "../../errors.ts";
+import { storedTensor, type TokenForm } from "../stored.ts";
 
 type Value = number | string | Uint8Array | Value[] | { [key: string]: Value };
 
@@ -18,17 +19,36 @@ const mostTextBytes = 1 << 20;
 // Plain maps and byte strings: what any msgpack reader knows. No record or typed-array extension.
 const packr = new Packr({ useRecords: false });
 
-export function encodeRecord(record: object): Uint8Array {
-  return new Uint8Array(packr.pack(record));
-}
+/** The keys of a file, and `tensors`: a map of { dtype, shape, data }. */
+export const msgpack: TokenForm = {
+  fits: ([first = 0]) => (first & 0xf0) === 0x80 || first === 0xde || first === 0xdf, // a map; byte 8 is a letter of "format"
+  encode: ({ about, tensors }) => {
+    const texts = JSON.stringify(about).length;
+    if (texts > mostTextBytes) throw expected("msgpack", `texts of at most ${mostTextBytes}`, texts, "UNSUPPORTED");
+    const records = Object.entries(tensors).map(([key, { dtype, shape, data }]) => {
+      return [key, { dtype, shape, data: new Uint8Array(data.buffer, data.byteOffset, data.byteLength) }];
+    });
+    return new Uint8Array(packr.pack({ ...about, tensors: Object.fromEntries(records) }));
+  },
+  decode: (bytes) => {
+    const { tensors = {}, ...about } = decodeRecord(bytes) as Record<string, Value>;
+    if (!isMap(tensors)) throw expected("tensors", "a map", typeof tensors, "TOKEN_FILE");
+    const stored = Object.entries(tensors).map(([key, tensor]) => {
+      const { dtype, shape, data } = (isMap(tensor) ? tensor : {}) as Record<string, Value | undefined>,
+        name = `tensors.${key}`;
+      if (!(data instanceof Uint8Array)) throw expected(`${name}.data`, "bytes", typeof data, "TOKEN_FILE");
+      return [key, storedTensor(name, dtype, shape, data)];
+    });
+    return { about, tensors: Object.fromEntries(stored) };
+  },
+};
 
-/** Whether bytes open a map. */
-export function isRecord(byte = 0): boolean {
-  return (byte & 0xf0) === 0x80 || byte === 0xde || byte === 0xdf;
+function isMap(value: Value): boolean {
+  return typeof value === "object" && !Array.isArray(value) && !(value instanceof Uint8Array);
 }
 
 /** The map, whose byte strings share memory with `bytes`. Throws TOKEN_FILE for anything else, and for bytes after it. */
-export function decodeRecord(bytes: Uint8Array): Value {
+function decodeRecord(bytes: Uint8Array): Value {
   const reader = new Reader(bytes);
   const value = reader.value(0);
   if (reader.at !== bytes.length) throw expected("msgpack", `one map of ${reader.at} bytes`, bytes.length, "TOKEN_FILE");
