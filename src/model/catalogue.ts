@@ -1,12 +1,12 @@
 /**
  * The catalogue: the embedded models, and the public checkpoints by name with where they come from and their licence.
- * Resolves what a user calls a model to a path. No file is opened here.
+ * Resolves what a user calls a model: an embedded one, a file, or one of the hub. No file is opened here.
  */
 import { existsSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expected, TokenizerError } from "../errors.ts";
-import type { Origin } from "../tokens/origin.ts";
+import { type HubModel, hubModelOf, type Origin } from "../tokens/origin.ts";
 
 export interface EmbeddedModel {
   readonly name: string;
@@ -67,20 +67,25 @@ export const publicModels: readonly PublicModel[] = [
   ].map((name) => published("Cosmos-Tokenize1", name)),
 ];
 
-export interface ResolvedModel {
-  readonly path: string;
-  /** What finds the model again: the embedded name, or the absolute path. */
-  readonly source: string;
-  readonly name: string | undefined;
-}
+/** A model that is known, before anything is opened or fetched. `source` finds it again, and stands in the tokens' origin. */
+export type ResolvedModel =
+  | { readonly kind: "embedded"; readonly source: string; readonly name: string; readonly path: string }
+  | { readonly kind: "file"; readonly source: string; readonly name: undefined }
+  | ({ readonly kind: "hub"; readonly source: string; readonly name: string } & HubModel);
 
-/** An embedded name, or a file or folder. Throws FILE_MISSING that says what was looked for; ARGUMENT for no string. */
+/**
+ * An embedded name, a file or folder, or "hub:owner/name@revision". Throws FILE_MISSING that says what was looked for; ARGUMENT for
+ * no string, and for a hub's model without owner, name or revision.
+ */
 export function resolveModel(model: string): ResolvedModel {
-  if (typeof model !== "string") throw expected("model", "an embedded name or a path", model);
+  if (typeof model !== "string") throw expected("model", "an embedded name, a path or hub:owner/name@revision", model);
   const embedded = embeddedModels.find((m) => m.name === model);
-  if (embedded) return { path: embedded.path, source: embedded.name, name: embedded.name };
+  if (embedded) return { kind: "embedded", source: embedded.name, name: embedded.name, path: embedded.path };
+  const hub = hubModelOf(model);
+  if (hub) return { kind: "hub", source: model, name: basename(hub.repository), ...hub };
+  if (model.startsWith("hub:")) throw expected("model", "hub:owner/name@revision", model);
   const path = resolve(model);
-  if (existsSync(path)) return { path, source: path, name: undefined };
+  if (existsSync(path)) return { kind: "file", source: path, name: undefined };
   const known = publicModels.find((m) => m.name === basename(model) || m.repository.endsWith(`/${basename(model)}`));
   const hint = known
     ? `; ${known.name} is a public checkpoint (${known.repository}, ${known.licence}): download its folder and pass the path`
@@ -89,6 +94,20 @@ export function resolveModel(model: string): ResolvedModel {
   throw new TokenizerError(
     "FILE_MISSING",
     `model: expected an embedded name (${names}) or a file or folder, found "${model}"${hint}`,
+  );
+}
+
+/**
+ * Where a model's file or folder lies on this machine: a promise, so that a download can stand behind it. Throws FILE_MISSING for a
+ * model of the hub, as nothing is downloaded.
+ */
+export function fetchModel(found: ResolvedModel): Promise<string> {
+  if (found.kind === "embedded") return Promise.resolve(found.path);
+  if (found.kind === "file") return Promise.resolve(found.source);
+  const { source, repository, revision } = found;
+  const hint = `ctok downloads nothing: download ${repository} at ${revision} and pass its folder`;
+  return Promise.reject(
+    new TokenizerError("FILE_MISSING", `model: expected one that lies on this machine, found "${source}"; ${hint}`),
   );
 }
 

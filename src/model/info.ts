@@ -10,7 +10,7 @@ export interface ModelInfo {
   readonly name: string;
   /** The networks that it is one of: "cosmos". */
   readonly family: string;
-  /** An embedded name or an absolute path. */
+  /** An embedded name, "hub:owner/name@revision" or an absolute path. */
   readonly source: string;
   readonly isVideo: boolean;
   readonly isDiscrete: boolean;

@@ -11,7 +11,7 @@ import { type ErrorCode, expected, nameOf, TokenizerError } from "../errors.ts";
 import { isBytes } from "../checks.ts";
 import { acceptedSources, type BytesSource, copyOf, isBytesSource, pathOf } from "../inputs.ts";
 import { type JobOptions, located, runJob } from "./job.ts";
-import { defaultModel, modelMissing, resolveModel } from "./catalogue.ts";
+import { defaultModel, fetchModel, modelMissing, resolveModel } from "./catalogue.ts";
 import { type ConvertOptions, convertOptions, type EncodeOptions } from "./options.ts";
 import type { ImageInput } from "./pixels.ts";
 import { type Origin, type Tensor, Tokens } from "../tokens/tensor.ts";
@@ -188,10 +188,10 @@ function hidden(failure: unknown, origin: Origin): unknown {
 export function convert(model: string, outPath: string, options: ConvertOptions = {}): Promise<void> {
   return located(async () => {
     const o = parse(convertOptions, options, "options");
-    const found = resolveModel(model);
+    const found = resolveModel(model), path = await fetchModel(found);
     const engine = await engineFor();
     const submit = () =>
-      engine.convert(outPath, found.path, { name: o.name ?? found.name ?? "", precision: layout.precision.auto });
+      engine.convert(outPath, path, { name: o.name ?? found.name ?? "", precision: layout.precision.auto });
     await runJob(engine, submit, () => undefined, o, { isLasting: true });
   });
 }

@@ -18,8 +18,8 @@ export interface Origin {
   /** Name of the model, such as "Cosmos-Tokenizer-DI8x8" or "nano-DI8x8". */
   readonly model: string;
   /**
-   * What finds the model again: an embedded name, or the absolute path that it was opened from. Token files keep a path only
-   * when asked to; of others it is the model's name.
+   * What finds the model again: an embedded name, "hub:owner/name@revision", or the absolute path that it was opened from. Token
+   * files keep a path only when asked to; of others it is the model's name.
    */
   readonly source: string;
   /** Arithmetic that made the tokens; absent in files of older versions. */
@@ -121,7 +121,25 @@ export function parseWindows(text: string, gridFrames: number): VideoWindow[] {
   return runs.flatMap(({ count, window }) => new Array<VideoWindow>(count).fill(window));
 }
 
+/** A model of the hub: its repository, and a branch, tag or commit there. */
+export interface HubModel {
+  readonly repository: string;
+  readonly revision: string;
+}
+
+/** What "hub:owner/name@revision" names; undefined for any other text. */
+export function hubModelOf(source: string): HubModel | undefined {
+  const [, repository, revision] = /^hub:([A-Za-z0-9][\w.-]*\/[A-Za-z0-9][\w.-]*)@([A-Za-z0-9][\w.-]*)$/.exec(source) ?? [];
+  return repository && revision ? { repository, revision } : undefined;
+}
+
+/** Which of its three kinds a source is; a name is an embedded model's, or the model's own where its path was not kept. */
+export function kindOfSource(source: string): "name" | "hub" | "path" {
+  if (hubModelOf(source)) return "hub";
+  return source.includes("/") ? "path" : "name";
+}
+
 /** The source that leaves this machine: no path, unless asked for. */
 export function sourceOf({ source, model }: Origin, storePath: boolean): string {
-  return source.includes("/") && !storePath ? model : source;
+  return kindOfSource(source) === "path" && !storePath ? model : source;
 }
