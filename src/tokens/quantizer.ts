@@ -110,47 +110,97 @@ export function codesFromIndices(indices: Indices, quantizer: Quantizer, codeboo
  * float32 codes [B, d, ...] to int32 indices [B, ...]. Throws SHAPE for another d, VALUE for what is no code: a value
  * that is more than 1e-3 off, of FSQ and signs more than 1e-3 steps; UNSUPPORTED as codesFromIndices.
  */
-export function indicesFromCodes(codes: TensorLike<"float32">, quantizer: Quantizer, codebook?: Codebook): Tensor<"int32"> {
-  const indices = nearestIndices("codes", codes, quantizer, codebook);
-  const back = codesFromIndices(indices, quantizer, codebook).data, [, channels = 1, ...grid] = codes.shape;
-  const scales = quantizer.kind === "lookup" ? undefined : scalesOf(quantizer);
-  const positions = elementsOf(grid);
-  for (let i = 0; i < back.length; i++) {
-    const scale = scales?.[Math.floor(i / positions) % channels];
-    if (Math.abs(codes.data[i]! - back[i]!) * (scale?.half ?? 1) <= 1e-3) continue;
-    const wanted = scale
-      ? `(digit - ${scale.offset}) / ${scale.half} with a digit from 0 to ${scale.size - 1}`
-      : `${back[i]}, as of the nearest code`;
-    throw atPosition("codes", codes.shape, i, wanted, codes.data[i]!);
-  }
-  return indices;
+export function indicesFromCodes(
+  codes: TensorLike<"float32">,
+  quantizer: Quantizer,
+  codebook?: Codebook,
+): Tensor<"int32"> {
+  return nearestIndices("codes", codes, quantizer, codebook, mostOff);
 }
+const mostOff = 1e-3;
 
 /** float32 values [B, d, ...] to the nearest codes, of the same shape. Throws as indicesFromCodes, but for values between codes. */
 export function roundToCodes(values: TensorLike<"float32">, quantizer: Quantizer, codebook?: Codebook): Tensor<"float32"> {
-  return codesFromIndices(nearestIndices("values", values, quantizer, codebook), quantizer, codebook);
+  return codesFromIndices(nearestIndices("values", values, quantizer, codebook, Infinity), quantizer, codebook);
 }
 
 /**
  * The index [B, ...] of the code nearest to each vector of [B, d, ...]: each FSQ digit rounded and kept inside its level, the row
- * with the least squared distance (of equal ones the first), each sign (of 0: −1). NaN: the first code of all.
+ * with the least squared distance (of equal ones the first), each sign (of 0: −1). Throws VALUE at the first value that is more than
+ * `most` steps off; NaN passes only where `most` is infinite.
  */
 function nearestIndices(
   name: string,
   values: TensorLike<"float32">,
   quantizer: Quantizer,
   codebook: Codebook | undefined,
+  most: number,
 ): Tensor<"int32"> {
   checkTensor(name, values);
-  const [batch = 1, channels, ...grid] = values.shape, positions = elementsOf(grid), wanted = channelsOf(quantizer);
-  if (channels !== wanted) throw expected(`${name}.shape`, `[B, ${wanted}, ...]`, values.shape, "SHAPE");
-  const indices = new Int32Array(batch * positions), nearest = indexMaker(quantizer, codebook);
+  const { data, shape } = values, [batch = 1, channels = 1, ...grid] = shape, positions = elementsOf(grid);
+  const wanted = channelsOf(quantizer), indices = new Int32Array(batch * positions);
+  if (shape.length < 2 || channels !== wanted) throw expected(`${name}.shape`, `[B, ${wanted}, ...]`, shape, "SHAPE");
   for (let b = 0; b < batch; b++) {
-    for (let p = 0; p < positions; p++) {
-      indices[b * positions + p] = nearest(values.data, b * channels * positions + p, positions);
-    }
+    const from = b * channels * positions, own = indices.subarray(b * positions, (b + 1) * positions);
+    const off = quantizer.kind === "lookup"
+      ? nearestRows(data, from, own, rowsOf(quantizer, codebook), quantizer, most)
+      : nearestDigits(data, from, own, quantizer, most);
+    if (off) throw atPosition(name, shape, off.at, off.wanted, data[off.at]!);
   }
   return new Tensor("int32", [batch, ...grid], indices, { kind: "indices" });
+}
+
+/** A value that is too far from its code. */
+interface Off {
+  readonly at: number;
+  readonly wanted: string;
+}
+
+/** Of one batch entry, whose values begin at `from`. */
+function nearestDigits(
+  data: Float32Array,
+  from: number,
+  indices: Int32Array,
+  quantizer: Quantizer & { kind: "fsq" | "sign" },
+  most: number,
+): Off | undefined {
+  const isSign = quantizer.kind === "sign";
+  let basis = 1, at = from;
+  for (const { size, offset, half } of scalesOf(quantizer)) {
+    for (let p = 0; p < indices.length; p++, at++) {
+      const exact = data[at]! * half + offset, near = isSign ? Number(data[at]! > 0) : Math.round(data[at]! * half) + offset;
+      const digit = near > 0 ? Math.min(near, size - 1) : 0;
+      if (most < Infinity && !(Math.abs(exact - digit) <= most)) {
+        return { at, wanted: `(digit - ${offset}) / ${half} with a digit from 0 to ${size - 1}` };
+      }
+      indices[p]! += digit * basis;
+    }
+    basis *= size;
+  }
+  return undefined;
+}
+
+/** The same for the rows of a codebook. */
+function nearestRows(
+  data: Float32Array,
+  from: number,
+  indices: Int32Array,
+  rows: Float32Array,
+  { size, channels }: Quantizer & { kind: "lookup" },
+  most: number,
+): Off | undefined {
+  const vector = new Float64Array(channels), positions = indices.length;
+  for (let p = 0; p < positions; p++) {
+    for (let k = 0; k < channels; k++) vector[k] = data[from + k * positions + p]!;
+    const index = indices[p] = nearestRow(rows, size, vector);
+    for (let k = 0; k < channels && most < Infinity; k++) {
+      const code = rows[index * channels + k]!;
+      if (!(Math.abs(code - vector[k]!) <= most)) {
+        return { at: from + k * positions + p, wanted: `${code}, as of the nearest code` };
+      }
+    }
+  }
+  return undefined;
 }
 
 /** What a channel of FSQ or of signs counts: `size` digits, of which each stands for (digit − offset) / half. */
@@ -184,27 +234,6 @@ function codeMaker(quantizer: Quantizer, codebook: Codebook | undefined) {
       codes[at + k * step] = (digit - offset) / half;
       rest = (rest - digit) / size;
     }
-  };
-}
-
-/** Finds the index of the code nearest to the values whose channel k stands at `at + k * step`. */
-function indexMaker(quantizer: Quantizer, codebook: Codebook | undefined) {
-  if (quantizer.kind === "lookup") {
-    const rows = rowsOf(quantizer, codebook), { size, channels } = quantizer, vector = new Float64Array(channels);
-    return (values: Float32Array, at: number, step: number): number => {
-      for (let k = 0; k < channels; k++) vector[k] = values[at + k * step]!;
-      return nearestRow(rows, size, vector);
-    };
-  }
-  const scales = scalesOf(quantizer), isSign = quantizer.kind === "sign";
-  return (values: Float32Array, at: number, step: number): number => {
-    let index = 0;
-    for (let k = scales.length - 1; k >= 0; k--) {
-      const { size, offset, half } = scales[k]!, value = values[at + k * step]!;
-      const digit = isSign ? Number(value > 0) : Math.round(value * half) + offset;
-      index = index * size + (digit > 0 ? Math.min(digit, size - 1) : 0);
-    }
-    return index;
   };
 }
 
