@@ -215,8 +215,9 @@ typedef struct {
 } ctok_model_info;
 
 /* Submits the opening of `path`: a TorchScript archive, a state dict of torch.save, a .safetensors file, or a folder with
- * encoder.jit and/or decoder.jit, autoencoder.jit, .safetensors of the same names, or one file of these forms. Loading is strict: a missing, extra or misshapen tensor is an error;
- * what wraps all names of a file alike ("module.") is taken off.
+ * encoder.jit and/or decoder.jit, autoencoder.jit, .safetensors of the same names, or one file of these forms.
+ * Loading is strict: a missing, extra or misshapen tensor is an error; what wraps all names of a file alike ("module.")
+ * is taken off.
  * When the job has ended well, ctok_job_info.model is the id; the caller owns it: ctok_model_close. options may be NULL. */
 CTOK_API ctok_status ctok_model_open(uint32_t engine, const char *path, const ctok_model_options *options, uint32_t *job,
                                      ctok_error *error);

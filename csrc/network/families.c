@@ -99,7 +99,7 @@ void family_name(char out[64], const checkpoint *c, const char *path, const ctok
         }
         end = start;
     }
-    static const char *const endings[] = {".safetensors", ".jit"};
+    static const char *const endings[] = {".safetensors", ".jit", ".pt", ".pth", ".ckpt"};
     for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
         if (!family_ends_with(out, endings[i])) continue;
         out[strlen(out) - strlen(endings[i])] = 0;
