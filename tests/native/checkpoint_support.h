@@ -16,9 +16,6 @@
 
 #pragma GCC diagnostic ignored "-Wunused-function"  // a program may do without some of these
 
-/* ---------------------------------------------------------------- reporting */
-#define check report
-
 static char folder[64];  // this run's own, under /tmp
 
 static void stop(const char *what) {
@@ -78,7 +75,7 @@ static checkpoint *expect_open(const char *path, const char *what) {
     checkpoint *c = NULL;
     ctok_error error = {0};
     ctok_status status = checkpoint_open(&c, path, NULL, &error);
-    check(status == CTOK_OK, "%s%s%s", what, status == CTOK_OK ? "" : ": ", status == CTOK_OK ? "" : error.message);
+    report(status == CTOK_OK, "%s%s%s", what, status == CTOK_OK ? "" : ": ", status == CTOK_OK ? "" : error.message);
     return c;
 }
 
@@ -87,7 +84,7 @@ static void expect_failure(const char *path, ctok_status wanted, const char *par
     ctok_error error = {0};
     ctok_status status = checkpoint_open(&c, path, NULL, &error);
     bool is_ok = status == wanted && error.status == wanted && strstr(error.message, part) && !c;
-    check(is_ok, "%s", what);
+    report(is_ok, "%s", what);
     if (!is_ok) printf("# expected status %d and \"%s\", found %d and \"%s\"\n", wanted, part, status, error.message);
     checkpoint_close(c);
 }
@@ -130,7 +127,7 @@ static void expect_robust(const buffer *b, const char *name, const char *what) {
         are_all_clean &= open_any(path, &is_open);
         are_all_refused &= !is_open;
     }
-    check(are_all_refused && are_all_clean, "%s: cut at each of %zu bytes, refused", what, b->n);
+    report(are_all_refused && are_all_clean, "%s: cut at each of %zu bytes, refused", what, b->n);
     are_all_clean = true;
     static const uint8_t changes[] = {0x01, 0x20, 0x80, 0xFF};
     for (size_t i = 0; i < b->n * sizeof changes; i++) {
@@ -139,7 +136,7 @@ static void expect_robust(const buffer *b, const char *name, const char *what) {
         are_all_clean &= open_any(path, &is_open);
         b->bytes[i / sizeof changes] ^= changes[i % sizeof changes];
     }
-    check(are_all_clean, "%s: each byte changed in %zu ways, no crash", what, sizeof changes);
+    report(are_all_clean, "%s: each byte changed in %zu ways, no crash", what, sizeof changes);
     remove(path);
 }
 

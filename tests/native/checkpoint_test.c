@@ -94,13 +94,13 @@ static void test_safetensors_good(void) {
     if (c) {
         const checkpoint_tensor *a = checkpoint_find(c, "a"), *z = checkpoint_find(c, "z"), *e = checkpoint_find(c, "e");
         float values[2] = {0};
-        check(c->num_tensors == 3 && strcmp(c->tensors[0].name, "a") == 0 && strcmp(c->tensors[2].name, "z") == 0, "tensors are sorted");
-        check(a && a->rank == 0 && checkpoint_read_f32(a, values) == 0 && values[0] == 1, "a scalar is read");
-        check(z && z->stride[0] == 2 && z->stride[1] == 1 && checkpoint_read_f32(z, values) == 0 && values[1] == 3, "a row is read");
-        check(e && checkpoint_elements(e) == 0 && !checkpoint_find(c, "b"), "an empty tensor is found, an absent one is not");
+        report(c->num_tensors == 3 && strcmp(c->tensors[0].name, "a") == 0 && strcmp(c->tensors[2].name, "z") == 0, "tensors are sorted");
+        report(a && a->rank == 0 && checkpoint_read_f32(a, values) == 0 && values[0] == 1, "a scalar is read");
+        report(z && z->stride[0] == 2 && z->stride[1] == 1 && checkpoint_read_f32(z, values) == 0 && values[1] == 3, "a row is read");
+        report(e && checkpoint_elements(e) == 0 && !checkpoint_find(c, "b"), "an empty tensor is found, an absent one is not");
         const char *value = checkpoint_metadata_find(c, "k");
-        check(value && strcmp(value, "v \xC3\xA9\xF0\x9F\x98\x80\n") == 0 && !checkpoint_metadata_find(c, "x"), "metadata escapes");
-        check(z && checkpoint_read_f32(z, values) == 0 && values[0] == 2, "a tensor is read again");
+        report(value && strcmp(value, "v \xC3\xA9\xF0\x9F\x98\x80\n") == 0 && !checkpoint_metadata_find(c, "x"), "metadata escapes");
+        report(z && checkpoint_read_f32(z, values) == 0 && values[0] == 2, "a tensor is read again");
     }
     checkpoint_close(c);
     expect_robust(&b, "cut.safetensors", "safetensors");
@@ -195,7 +195,7 @@ static void test_archives(void) {
         const checkpoint_tensor *weight = c ? checkpoint_find(c, "layer.weight") : NULL, *bias = c ? checkpoint_find(c, "layer.bias") : NULL;
         float w[6] = {0}, v[2] = {0};
         if (weight && bias) checkpoint_read_f32(weight, w), checkpoint_read_f32(bias, v);
-        check(c && c->num_tensors == 2 && memcmp(w, six, sizeof six) == 0 && v[0] == 4 && v[1] == 5, "its two tensors share one storage");
+        report(c && c->num_tensors == 2 && memcmp(w, six, sizeof six) == 0 && v[0] == 4 && v[1] == 5, "its two tensors share one storage");
         checkpoint_close(c);
         snprintf(what, sizeof what, "TorchScript (%s)", names[form]);
         if (form < 2) expect_robust(&jit, "cut.jit", what);
@@ -338,7 +338,7 @@ static void test_conversions(void) {
         if (i & 0x8000) want = -want;
         num_wrong += isnan(want) ? !isnan(got[i]) : !((double)got[i] == want && !signbit(got[i]) == !signbit(want));
     }
-    check(num_wrong == 0 && num_nonfinite == 2048, "F16: all 65536 values (%d wrong, %d not finite)", num_wrong, (int)num_nonfinite);
+    report(num_wrong == 0 && num_nonfinite == 2048, "F16: all 65536 values (%d wrong, %d not finite)", num_wrong, (int)num_nonfinite);
     t.dtype = CTOK_BF16;
     num_nonfinite = checkpoint_read_f32(&t, got);
     num_wrong = 0;
@@ -347,14 +347,14 @@ static void test_conversions(void) {
         memcpy(&bits, &got[i], 4);
         num_wrong += bits != i << 16;
     }
-    check(num_wrong == 0 && num_nonfinite == 256, "BF16: all 65536 values (%d wrong, %d not finite)", num_wrong, (int)num_nonfinite);
+    report(num_wrong == 0 && num_nonfinite == 256, "BF16: all 65536 values (%d wrong, %d not finite)", num_wrong, (int)num_nonfinite);
 
     const double doubles[] = {1 + 0x1p-24, 1 + 0x1p-24 + 0x1p-50, 1 + 0x3p-24, 1e300, (double)-INFINITY, 0x1p-149, 0x1p-150, 0.1};
     const float wanted[] = {1, 1 + 0x1p-23f, 1 + 0x1p-22f, INFINITY, -INFINITY, 0x1p-149f, 0, 0.1f};
     const int64_t shape_8[] = {8};
     t = tensor_of("t", CTOK_F64, 1, shape_8, stride, doubles);
     num_nonfinite = checkpoint_read_f32(&t, got);
-    check(num_nonfinite == 2 && memcmp(got, wanted, sizeof wanted) == 0, "F64: ties to even, overflow, subnormals");
+    report(num_nonfinite == 2 && memcmp(got, wanted, sizeof wanted) == 0, "F64: ties to even, overflow, subnormals");
 
     static const uint8_t bytes[8] = {0xFF, 0xFE, 0xFD, 0xFC, 0xFB, 0xFA, 0xF9, 0x80};
     static const struct { ctok_dtype dtype; int64_t first; } integers[] = {
@@ -363,7 +363,7 @@ static void test_conversions(void) {
         int64_t value;
         t = tensor_of("t", integers[i].dtype, 0, shape_8, stride, bytes);
         checkpoint_read_i64(&t, &value);
-        check(value == integers[i].first, "integers of dtype %d: %lld, expected %lld", integers[i].dtype, (long long)value, (long long)integers[i].first);
+        report(value == integers[i].first, "integers of dtype %d: %lld, expected %lld", integers[i].dtype, (long long)value, (long long)integers[i].first);
     }
 }
 
@@ -389,7 +389,7 @@ static void test_strides(void) {
             }
             is_ok &= got[k] == data[at];
         }
-        check(is_ok, "strides: %s", cases[i].what);
+        report(is_ok, "strides: %s", cases[i].what);
     }
 }
 
@@ -404,7 +404,7 @@ static void test_writing(void) {
     const checkpoint_metadata metadata[] = {{"ctok.levels", "8,8,8,5,5,5"}, {"b", "\t\"\x01"}, {"n", "a\xff\xc3\xa9\xc3"}};
     ctok_error error = {0};
     ctok_status status = safetensors_write(path_of("out.safetensors"), tensors, 4, metadata, 3, NULL, &error);
-    check(status == CTOK_OK && count_files() == 1, "writing: one file and no other %s", error.message);
+    report(status == CTOK_OK && count_files() == 1, "writing: one file and no other %s", error.message);
     checkpoint *c = expect_open(path_of("out.safetensors"), "writing: the file opens again");
     if (c) {
         const checkpoint_tensor *z = checkpoint_find(c, tensors[0].name), *a = checkpoint_find(c, "a"), *m = checkpoint_find(c, "m");
@@ -412,17 +412,17 @@ static void test_writing(void) {
         int64_t value = 0;
         const float transposed[] = {1, 4, 2, 5, 3, 6};
         if (z) checkpoint_read_f32(z, got);
-        check(z && z->stride[0] == 2 && memcmp(got, transposed, sizeof transposed) == 0, "writing: a strided tensor becomes contiguous");
+        report(z && z->stride[0] == 2 && memcmp(got, transposed, sizeof transposed) == 0, "writing: a strided tensor becomes contiguous");
         if (a) checkpoint_read_i64(a, &value);
-        check(a && a->dtype == CTOK_I64 && a->rank == 0 && value == -5 && m && m->dtype == CTOK_BF16, "writing: dtypes are kept");
+        report(a && a->dtype == CTOK_I64 && a->rank == 0 && value == -5 && m && m->dtype == CTOK_BF16, "writing: dtypes are kept");
         const char *levels = checkpoint_metadata_find(c, "ctok.levels"), *b = checkpoint_metadata_find(c, "b");
-        check(levels && strcmp(levels, "8,8,8,5,5,5") == 0 && b && strcmp(b, "\t\"\x01") == 0, "writing: metadata comes back");
+        report(levels && strcmp(levels, "8,8,8,5,5,5") == 0 && b && strcmp(b, "\t\"\x01") == 0, "writing: metadata comes back");
         const char *name = checkpoint_metadata_find(c, "n");
-        check(name && strcmp(name, "a?\xc3\xa9?") == 0, "writing: what is no UTF-8 is written as what can be read");
-        check((a ? a->data - c->maps[0].bytes : 1) % 8 == 0, "writing: data begins at a multiple of 8");
+        report(name && strcmp(name, "a?\xc3\xa9?") == 0, "writing: what is no UTF-8 is written as what can be read");
+        report((a ? a->data - c->maps[0].bytes : 1) % 8 == 0, "writing: data begins at a multiple of 8");
     }
     checkpoint_close(c);
-    check(safetensors_write(path_of("none.safetensors"), NULL, 0, metadata, 1, NULL, &error) == CTOK_OK, "writing: metadata alone");
+    report(safetensors_write(path_of("none.safetensors"), NULL, 0, metadata, 1, NULL, &error) == CTOK_OK, "writing: metadata alone");
     checkpoint_close(expect_open(path_of("none.safetensors"), "writing: metadata alone opens again"));
     remove(path_of("none.safetensors"));
 
@@ -438,13 +438,13 @@ static void test_writing(void) {
     status = safetensors_write(path_of("out.safetensors"), &big, 1, NULL, 0, NULL, &error);
     ctok_status fresh = safetensors_write(path_of("new.safetensors"), &big, 1, NULL, 0, NULL, NULL);
     setrlimit(RLIMIT_FSIZE, &before);
-    check(status == CTOK_E_FILE_IO && error.detail == EFBIG && fresh == CTOK_E_FILE_IO && count_files() == 1, "writing: a full disk leaves nothing behind");
+    report(status == CTOK_E_FILE_IO && error.detail == EFBIG && fresh == CTOK_E_FILE_IO && count_files() == 1, "writing: a full disk leaves nothing behind");
     checkpoint_close(expect_open(path_of("out.safetensors"), "writing: a full disk leaves the old file whole"));
     status = safetensors_write(path_of("no/such/folder.safetensors"), &big, 1, NULL, 0, NULL, &error);
-    check(status == CTOK_E_FILE_IO && error.detail == ENOENT, "writing: into no folder");
+    report(status == CTOK_E_FILE_IO && error.detail == ENOENT, "writing: into no folder");
     mkdir(path_of("taken"), 0777);
     status = safetensors_write(path_of("taken"), &big, 1, NULL, 0, NULL, &error);
-    check(status == CTOK_E_FILE_IO && count_files() == 2, "writing: over a folder leaves nothing beside it");
+    report(status == CTOK_E_FILE_IO && count_files() == 2, "writing: over a folder leaves nothing beside it");
     rmdir(path_of("taken"));
     for (int i = 0; i < 2; i++) {
         pid_t child = fork();
@@ -456,11 +456,11 @@ static void test_writing(void) {
         }
         int ended = 0;
         waitpid(child, &ended, 0);
-        check(WIFSIGNALED(ended) && count_files() == 2, "writing: a process killed midway leaves a file of another name, and takes over that of an earlier one");
+        report(WIFSIGNALED(ended) && count_files() == 2, "writing: a process killed midway leaves a file of another name, and takes over that of an earlier one");
     }
     checkpoint_close(expect_open(path_of("out.safetensors"), "writing: and the old file whole"));
     status = safetensors_write(path_of("out.safetensors"), &big, 1, NULL, 0, NULL, &error);
-    check(status == CTOK_OK && count_files() == 1, "writing: the next writer of that file removes what they left");
+    report(status == CTOK_OK && count_files() == 1, "writing: the next writer of that file removes what they left");
     clear_folder();
 }
 
@@ -472,28 +472,28 @@ static void test_targets(void) {
     struct stat info;
     if (mkfifo(path_of("pipe"), 0666) != 0) stop("pipe");
     ctok_status status = safetensors_write(path_of("pipe"), &one, 1, NULL, 0, NULL, &error);
-    check(status == CTOK_E_FILE_IO && strstr(error.message, "expected a regular file or nothing there yet, found a device or pipe") && lstat(path_of("pipe"), &info) == 0 &&
+    report(status == CTOK_E_FILE_IO && strstr(error.message, "expected a regular file or nothing there yet, found a device or pipe") && lstat(path_of("pipe"), &info) == 0 &&
               S_ISFIFO(info.st_mode) && count_files() == 1, "target: a pipe stays");
     if (symlink("/dev/null", path_of("null")) != 0) stop("null");
     status = safetensors_write(path_of("null"), &one, 1, NULL, 0, NULL, &error);
-    check(status == CTOK_E_FILE_IO && strstr(error.message, "a device or pipe") && lstat(path_of("null"), &info) == 0 && S_ISLNK(info.st_mode),
+    report(status == CTOK_E_FILE_IO && strstr(error.message, "a device or pipe") && lstat(path_of("null"), &info) == 0 && S_ISLNK(info.st_mode),
           "target: a link to a device stays, and the device is not replaced");
     clear_folder();
 
     save("file", "older", 5);
     if (mkdir(path_of("sub"), 0777) != 0 || symlink("../file", path_of("sub/first")) != 0 || symlink("sub/first", path_of("second")) != 0) stop("second");
     status = safetensors_write(path_of("second"), &one, 1, NULL, 0, NULL, &error);
-    check(status == CTOK_OK && lstat(path_of("second"), &info) == 0 && S_ISLNK(info.st_mode) && lstat(path_of("sub/first"), &info) == 0 && S_ISLNK(info.st_mode),
+    report(status == CTOK_OK && lstat(path_of("second"), &info) == 0 && S_ISLNK(info.st_mode) && lstat(path_of("sub/first"), &info) == 0 && S_ISLNK(info.st_mode),
           "target: links stay links");
     checkpoint_close(expect_open(path_of("file"), "target: and the file that they lead to is written"));
     remove(path_of("file"));
     status = safetensors_write(path_of("second"), &one, 1, NULL, 0, NULL, &error);
     checkpoint_close(expect_open(path_of("file"), "target: a link to nothing leads to a new file"));
-    check(status == CTOK_OK && count_files() == 3, "target: and nothing else is left");
+    report(status == CTOK_OK && count_files() == 3, "target: and nothing else is left");
     remove(path_of("sub/first"));
     if (symlink("../second", path_of("sub/first")) != 0) stop("sub/first");
     status = safetensors_write(path_of("second"), &one, 1, NULL, 0, NULL, &error);
-    check(status == CTOK_E_FILE_IO && error.detail == ELOOP, "target: a loop of links is an error");
+    report(status == CTOK_E_FILE_IO && error.detail == ELOOP, "target: a loop of links is an error");
     remove(path_of("sub/first"));
     clear_folder();
 }
@@ -504,17 +504,17 @@ static void test_meeting(void) {
     output_file a = {0}, b = {0}, c = {0};
     char target[600];
     snprintf(target, sizeof target, "%s", path_of("out"));
-    check(output_open(&a, target, &error) == CTOK_OK && output_write(&a, "first", 5, &error) == CTOK_OK && output_open(&b, target, &error) == CTOK_OK &&
+    report(output_open(&a, target, &error) == CTOK_OK && output_write(&a, "first", 5, &error) == CTOK_OK && output_open(&b, target, &error) == CTOK_OK &&
               output_write(&b, "second", 6, &error) == CTOK_OK, "meeting: two writers of one target");
-    check(output_publish(&b, &error) == CTOK_OK && count_files() == 2, "meeting: one ends, and the other's file is not taken for abandoned");
+    report(output_publish(&b, &error) == CTOK_OK && count_files() == 2, "meeting: one ends, and the other's file is not taken for abandoned");
     output_close(&b);
-    check(output_open(&c, target, &error) == CTOK_OK && strcmp(c.temporary, a.temporary) != 0, "meeting: nor is its name taken anew");
-    check(output_publish(&a, &error) == CTOK_OK, "meeting: it ends later");
+    report(output_open(&c, target, &error) == CTOK_OK && strcmp(c.temporary, a.temporary) != 0, "meeting: nor is its name taken anew");
+    report(output_publish(&a, &error) == CTOK_OK, "meeting: it ends later");
     output_close(&a);
     output_close(&c);
     FILE *file = fopen(path_of("out"), "rb");
     char found[8] = "";
-    check(file && fread(found, 1, 7, file) == 5 && strcmp(found, "first") == 0 && count_files() == 1, "meeting: the target is all its own, and nothing else is left");
+    report(file && fread(found, 1, 7, file) == 5 && strcmp(found, "first") == 0 && count_files() == 1, "meeting: the target is all its own, and nothing else is left");
     if (file) fclose(file);
 
     if (output_open(&a, target, &error) != CTOK_OK || output_write(&a, "third", 5, &error) != CTOK_OK) stop(target);
@@ -522,9 +522,9 @@ static void test_meeting(void) {
     unlink(a.temporary);
     if (symlink("victim", a.temporary) != 0) stop(a.temporary);
     ctok_status status = output_publish(&a, &error);
-    check(status == CTOK_E_FILE_IO && strstr(error.message, "somebody has removed or replaced it"), "meeting: a temporary file that is another one by now is not published");
+    report(status == CTOK_E_FILE_IO && strstr(error.message, "somebody has removed or replaced it"), "meeting: a temporary file that is another one by now is not published");
     struct stat info;
-    check(lstat(path_of("out"), &info) == 0 && S_ISREG(info.st_mode) && info.st_size == 5, "meeting: and the target is untouched");
+    report(lstat(path_of("out"), &info) == 0 && S_ISREG(info.st_mode) && info.st_size == 5, "meeting: and the target is untouched");
     output_close(&a);
     clear_folder();
 
@@ -538,9 +538,9 @@ static void test_meeting(void) {
         if (!left || fclose(left) != 0) stop(name);
     }
     status = output_open(&a, target, &error);
-    check(status == CTOK_OK && output_publish(&a, &error) == CTOK_OK, "meeting: 101 leftovers do not close a target");
+    report(status == CTOK_OK && output_publish(&a, &error) == CTOK_OK, "meeting: 101 leftovers do not close a target");
     output_close(&a);
-    check(count_files() == 2, "meeting: and go, but for the one whose number no writer takes");
+    report(count_files() == 2, "meeting: and go, but for the one whose number no writer takes");
     clear_folder();
 }
 
@@ -579,8 +579,8 @@ static void test_storm(void) {
         num_false += n > 0 && !has_published[content[0] - 1];
         for (int i = 0; i < WRITERS; i++) num_false += !has_published[i] && round % WRITERS != i;
     }
-    check(num_torn == 0 && num_false == 0, "storm: %d rounds of %d writers, one killed in each: %d torn, %d not as reported", ROUNDS, WRITERS, num_torn, num_false);
-    check(count_files() <= 2, "storm: at most the last one's leftover stays");
+    report(num_torn == 0 && num_false == 0, "storm: %d rounds of %d writers, one killed in each: %d torn, %d not as reported", ROUNDS, WRITERS, num_torn, num_false);
+    report(count_files() <= 2, "storm: at most the last one's leftover stays");
     clear_folder();
 }
 
@@ -641,24 +641,24 @@ static void test_paths(void) {
     save("text.jit", "hello, world", 12);
     expect_failure(path_of("text.jit"), CTOK_E_FILE_FORMAT, "neither an archive of PyTorch nor safetensors: begins with 68 65", "path: some text");
     ctok_status status = checkpoint_open(&(checkpoint *){NULL}, path_of("text.jit"), NULL, NULL);
-    check(status == CTOK_E_FILE_FORMAT, "path: the error may be NULL");
+    report(status == CTOK_E_FILE_FORMAT, "path: the error may be NULL");
     clear_folder();
 
     write_one("other.safetensors", "o", 1, "other");
     checkpoint *c = expect_open(folder, "folder: one .safetensors of any name");
-    check(c && checkpoint_find(c, "o"), "folder: it is that one");
+    report(c && checkpoint_find(c, "o"), "folder: it is that one");
     checkpoint_close(c);
     write_one("another.safetensors", "o", 1, "other");
     expect_failure(folder, CTOK_E_FILE_MISSING, "(there are 2)", "folder: two .safetensors of any name");
     write_one("autoencoder.safetensors", "auto", 1, "auto");
     c = expect_open(folder, "folder: autoencoder.safetensors goes before others");
-    check(c && checkpoint_find(c, "auto"), "folder: it is that one");
+    report(c && checkpoint_find(c, "auto"), "folder: it is that one");
     checkpoint_close(c);
     write_one("encoder.safetensors", "encoder.e", 2, "first");
     write_one("decoder.safetensors", "decoder.d", 3, "second");
     c = expect_open(folder, "folder: encoder and decoder go before autoencoder");
-    check(c && c->num_tensors == 3 && checkpoint_find(c, "encoder.e") && checkpoint_find(c, "decoder.d") && checkpoint_find(c, "both"), "folder: equal tensors of both become one");
-    check(c && c->num_metadata == 1 && strcmp(checkpoint_metadata_find(c, "key"), "first") == 0, "folder: the first file's metadata stays");
+    report(c && c->num_tensors == 3 && checkpoint_find(c, "encoder.e") && checkpoint_find(c, "decoder.d") && checkpoint_find(c, "both"), "folder: equal tensors of both become one");
+    report(c && c->num_metadata == 1 && strcmp(checkpoint_metadata_find(c, "key"), "first") == 0, "folder: the first file's metadata stays");
     checkpoint_close(c);
     write_one("decoder.safetensors", "encoder.e", 3, "second");
     expect_failure(folder, CTOK_E_FILE_NETWORK, "decoder.safetensors: expected tensors named decoder.*, found 2 others, such as both", "folder: a decoder that holds none");
@@ -668,7 +668,7 @@ static void test_paths(void) {
     write_two("encoder.safetensors", "model.quant_conv.bias", "model.encoder.e", 2);
     write_two("decoder.safetensors", "module._orig_mod.decoder.d", "module._orig_mod.post_quant_conv.bias", 3);
     c = expect_open(folder, "folder: what wraps all names of a file is taken off");
-    check(c && c->num_tensors == 4 && checkpoint_find(c, "quant_conv.bias") && checkpoint_find(c, "decoder.d") && checkpoint_find(c, "post_quant_conv.bias"),
+    report(c && c->num_tensors == 4 && checkpoint_find(c, "quant_conv.bias") && checkpoint_find(c, "decoder.d") && checkpoint_find(c, "post_quant_conv.bias"),
           "folder: of each file what it has");
     checkpoint_close(c);
     write_two("encoder.safetensors", "model.encoder.e", "ema.encoder.e", 2);
@@ -677,7 +677,7 @@ static void test_paths(void) {
     buffer jit = module_bytes("decoder");
     save("decoder.jit", jit.bytes, jit.n);
     c = expect_open(folder, "folder: .jit goes before .safetensors, one half alone");
-    check(c && checkpoint_find(c, "decoder.weight") && c->num_maps == 1, "folder: it is that one");
+    report(c && checkpoint_find(c, "decoder.weight") && c->num_maps == 1, "folder: it is that one");
     checkpoint_close(c);
     buffer frozen = frozen_bytes();
     save("encoder.jit", frozen.bytes, frozen.n);
@@ -695,18 +695,18 @@ static void test_cancelling(void) {
     ctok_error error = {.struct_size = sizeof error};
     write_one("a.safetensors", "a", 1, "x");
     checkpoint *c = NULL;
-    check(checkpoint_open(&c, path_of("a.safetensors"), &cancel, &error) == CTOK_E_CANCELLED && !c, "cancelling: a checkpoint that opens");
+    report(checkpoint_open(&c, path_of("a.safetensors"), &cancel, &error) == CTOK_E_CANCELLED && !c, "cancelling: a checkpoint that opens");
     save("old", "older", 5);
     const checkpoint_tensor tensor = tensor_of("six", CTOK_F32, 1, shape_2, stride_1, six);
     const checkpoint_watch watch = {&cancel, &steps};
-    check(safetensors_write(path_of("old"), &tensor, 1, NULL, 0, &watch, &error) == CTOK_E_CANCELLED && count_files() == 2, "cancelling: a file that is written");
-    check(safetensors_write(path_of("old"), NULL, 0, NULL, 0, &watch, &error) == CTOK_E_CANCELLED, "cancelling: right before it gets its name");
+    report(safetensors_write(path_of("old"), &tensor, 1, NULL, 0, &watch, &error) == CTOK_E_CANCELLED && count_files() == 2, "cancelling: a file that is written");
+    report(safetensors_write(path_of("old"), NULL, 0, NULL, 0, &watch, &error) == CTOK_E_CANCELLED, "cancelling: right before it gets its name");
     FILE *file = fopen(path_of("old"), "rb");
     char found[8] = "";
-    check(file && fread(found, 1, 7, file) == 5 && strcmp(found, "older") == 0, "cancelling: the older file is untouched");
+    report(file && fread(found, 1, 7, file) == 5 && strcmp(found, "older") == 0, "cancelling: the older file is untouched");
     if (file) fclose(file);
     cancel = false;
-    check(safetensors_write(path_of("old"), &tensor, 1, NULL, 0, &watch, &error) == CTOK_OK && steps == 1, "cancelling: not cancelled, it is written, and the step counted");
+    report(safetensors_write(path_of("old"), &tensor, 1, NULL, 0, &watch, &error) == CTOK_OK && steps == 1, "cancelling: not cancelled, it is written, and the step counted");
     clear_folder();
 }
 
@@ -753,10 +753,10 @@ static void test_sharing(void) {
     bool is_right = c && c->num_tensors == 1000;
     int64_t values[2] = {0};
     for (int32_t i = 0; is_right && i < c->num_tensors; i++) is_right = checkpoint_read_i64(&c->tensors[i], values) && values[0] == 7 && values[1] == 9;
-    check(is_right, "sharing: their values");
+    report(is_right, "sharing: their values");
     uint64_t read = bytes_read() - before;
-    check(before == 0 || (read > 0 && read < STORED), "sharing: %llu bytes are read for all, where the storage has %d", (unsigned long long)read, STORED);
-    check(c && checkpoint_read_memory(&c->tensors[0]) == 0, "sharing: and none of them takes memory");
+    report(before == 0 || (read > 0 && read < STORED), "sharing: %llu bytes are read for all, where the storage has %d", (unsigned long long)read, STORED);
+    report(c && checkpoint_read_memory(&c->tensors[0]) == 0, "sharing: and none of them takes memory");
     checkpoint_close(c);
 
     save_sharing("strided.jit", 1, STORED, 2, few, rows);
@@ -766,20 +766,20 @@ static void test_sharing(void) {
     memset(bytes, 1, 2000);
     bool is_copied = c && checkpoint_copy(&c->tensors[0], bytes);
     for (int i = 1; i < 2000; i++) is_copied &= bytes[i] == 0;
-    check(is_copied && bytes[0] == 7, "sharing: their values");
+    report(is_copied && bytes[0] == 7, "sharing: their values");
     checkpoint_close(c);
     save_sharing("moved.jit", 1, STORED / 2, 2, grid, moved);
     c = expect_open(path_of("moved.jit"), "sharing: two axes that lie in the file the other way round");
     is_copied = c && checkpoint_copy(&c->tensors[0], bytes);
     for (int i = 1; i < STORED / 2 - 1; i++) is_copied &= bytes[i] == 0;
-    check(is_copied && bytes[0] == 7 && bytes[STORED / 2 - 1] == 9 && checkpoint_read_memory(&c->tensors[0]) == STORED, "sharing: are read whole, which takes memory");
+    report(is_copied && bytes[0] == 7 && bytes[STORED / 2 - 1] == 9 && checkpoint_read_memory(&c->tensors[0]) == STORED, "sharing: are read whole, which takes memory");
     checkpoint_close(c);
     free(bytes);
 
     save_sharing("often.jit", 400, STORED, 1, all, one);
     before = bytes_read();
     expect_failure(path_of("often.jit"), CTOK_E_FILE_FORMAT, "share their storages so often", "sharing: 400 times the whole storage");
-    check(before == 0 || bytes_read() - before < STORED, "sharing: and none is read to find that");
+    report(before == 0 || bytes_read() - before < STORED, "sharing: and none is read to find that");
     const int64_t much[] = {1 << 20}, none[] = {0};
     save_sharing("repeated.jit", 100, 64, 1, much, none);
     expect_failure(path_of("repeated.jit"), CTOK_E_FILE_FORMAT, "share their storages so often", "sharing: one value, a million times a tensor");
@@ -797,13 +797,13 @@ static void test_sharing(void) {
     if (link(path_of("encoder.safetensors"), path_of("decoder.safetensors")) != 0) stop("decoder.safetensors");
     before = bytes_read();
     c = expect_open(folder, "sharing: one file under two names");
-    check(c && c->num_tensors == 2, "sharing: its tensors are one each");
-    check(before == 0 || bytes_read() - before < STORED, "sharing: which nothing had to be read for");
+    report(c && c->num_tensors == 2, "sharing: its tensors are one each");
+    report(before == 0 || bytes_read() - before < STORED, "sharing: which nothing had to be read for");
     checkpoint_close(c);
     remove(path_of("decoder.safetensors"));
     save("decoder.safetensors", file.bytes, file.n);
     c = expect_open(folder, "sharing: a copy under the other name");
-    check(c && c->num_tensors == 2, "sharing: equal values are one each");
+    report(c && c->num_tensors == 2, "sharing: equal values are one each");
     checkpoint_close(c);
     free(data);
     release(&file);
@@ -840,12 +840,12 @@ static void test_fixtures(void) {
     struct dirent **folders;
     int num_folders = scandir(root, &folders, NULL, alphasort), num_variants = 0;
     if (num_folders < 0) {
-        check(true, "archives that PyTorch wrote # SKIP no ../shared/fixtures beside the checkout");
+        report(true, "archives that PyTorch wrote # SKIP no ../shared/fixtures beside the checkout");
         return;
     }
     checkpoint *plain = expect_open("../shared/fixtures/Cosmos-Tokenizer-DI8x8/encoder.jit", "fixtures: Cosmos-Tokenizer-DI8x8/encoder.jit");
     const checkpoint_tensor *weight = plain ? checkpoint_find(plain, "encoder.down.0.block.0.conv1.weight") : NULL;
-    check(weight && weight->rank == 4, "fixtures: encoder.down.0.block.0.conv1.weight is there");
+    report(weight && weight->rank == 4, "fixtures: encoder.down.0.block.0.conv1.weight is there");
     for (int i = 0; i < num_folders; i++) {
         struct dirent **files;
         char path[1024];
@@ -860,7 +860,7 @@ static void test_fixtures(void) {
                 if (c && plain && strcmp(folders[i]->d_name, "variants") == 0) {
                     num_variants++;
                     bool is_equal = are_equal(plain, c, &name);
-                    check(is_equal, "fixtures: %s holds the same values%s%s", files[k]->d_name, is_equal ? "" : ", not ", is_equal ? "" : name);
+                    report(is_equal, "fixtures: %s holds the same values%s%s", files[k]->d_name, is_equal ? "" : ", not ", is_equal ? "" : name);
                 }
                 checkpoint_close(c);
             }
@@ -870,10 +870,10 @@ static void test_fixtures(void) {
         free(folders[i]);
     }
     free(folders);
-    check(num_variants == 5, "fixtures: %d variants, expected 5", num_variants);
+    report(num_variants == 5, "fixtures: %d variants, expected 5", num_variants);
     checkpoint_close(plain);
     checkpoint *both = expect_open("../shared/fixtures/Cosmos-Tokenizer-DI8x8", "fixtures: a folder with both halves and an autoencoder");
-    check(both && both->num_maps == 2, "fixtures: the halves are taken");
+    report(both && both->num_maps == 2, "fixtures: the halves are taken");
     checkpoint_close(both);
 }
 
@@ -894,13 +894,13 @@ static void test_shrinking(void) {
     float *values = calloc(COUNT, sizeof *values);
     int64_t number = 0;
     if (!values || !row || !whole) stop("shrinks.safetensors");
-    check(checkpoint_read_f32(row, values) == 0 && values[COUNT - 1] == 1 && checkpoint_read_i64(whole, &number) && number == 7, "shrinking: it is read");
+    report(checkpoint_read_f32(row, values) == 0 && values[COUNT - 1] == 1 && checkpoint_read_i64(whole, &number) && number == 7, "shrinking: it is read");
     if (truncate(path_of("shrinks.safetensors"), 4096) != 0) stop("truncate");
     ctok_error error = {.struct_size = sizeof error};
-    check(checkpoint_read_f32(row, values) < 0 && !checkpoint_read_i64(whole, &number), "shrinking: cut, it cannot be read");
-    check(checkpoint_fail_read(row, &error) == CTOK_E_FILE_IO && strstr(error.message, "tensor row"), "shrinking: and the error names the tensor");
+    report(checkpoint_read_f32(row, values) < 0 && !checkpoint_read_i64(whole, &number), "shrinking: cut, it cannot be read");
+    report(checkpoint_fail_read(row, &error) == CTOK_E_FILE_IO && strstr(error.message, "tensor row"), "shrinking: and the error names the tensor");
     ctok_status status = safetensors_write(path_of("copy.safetensors"), row, 1, NULL, 0, NULL, &error);
-    check(status == CTOK_E_FILE_IO && count_files() == 1, "shrinking: writing it fails and leaves nothing");
+    report(status == CTOK_E_FILE_IO && count_files() == 1, "shrinking: writing it fails and leaves nothing");
     free(values);
     checkpoint_close(c);
     release(&b);

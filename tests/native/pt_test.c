@@ -50,7 +50,7 @@ static void expect_one(buffer *body, const char *name, const char *what) {
     const checkpoint_tensor *t = c ? checkpoint_find(c, name) : NULL;
     float values[6] = {0};
     bool is_read = t && t->rank == 2 && t->shape[1] == 3 && checkpoint_read_f32(t, values) == 0;
-    check(c && c->num_tensors == 1 && is_read && memcmp(values, six, sizeof six) == 0, "%s: its one tensor is %s",
+    report(c && c->num_tensors == 1 && is_read && memcmp(values, six, sizeof six) == 0, "%s: its one tensor is %s",
           what, name);
     checkpoint_close(c);
     release(&archive);
@@ -317,7 +317,7 @@ static void test_folders(void) {
     for (int i = 0; i < 3; i++) {
         save(names[i], archive.bytes, archive.n);
         checkpoint *c = expect_open(folder, names[i]);
-        check(c && checkpoint_find(c, "one"), "a folder with one %s", names[i]);
+        report(c && checkpoint_find(c, "one"), "a folder with one %s", names[i]);
         checkpoint_close(c);
         clear_folder();
     }
@@ -331,7 +331,7 @@ static void test_folders(void) {
     ctok_error error = {.struct_size = sizeof error};
     ctok_status status = safetensors_write(path_of("a.safetensors"), &other, 1, NULL, 0, NULL, &error);
     checkpoint *c = expect_open(folder, "a folder with a .safetensors beside a .pt");
-    check(status == CTOK_OK && c && checkpoint_find(c, "other") && !checkpoint_find(c, "one"),
+    report(status == CTOK_OK && c && checkpoint_find(c, "other") && !checkpoint_find(c, "one"),
           "the .safetensors is taken");
     checkpoint_close(c);
     release(&archive);
@@ -367,7 +367,7 @@ static void expect_contents(const char *path, int num_tensors, uint32_t wanted) 
         free(values);
     }
     bool is_equal = c && c->num_tensors == num_tensors && crc == wanted;
-    check(is_equal, "%s: names, types, shapes and values are those that PyTorch reads", path);
+    report(is_equal, "%s: names, types, shapes and values are those that PyTorch reads", path);
     if (c && !is_equal) printf("# %d tensors, %08x: expected %d, %08x\n", c->num_tensors, crc, num_tensors, wanted);
     checkpoint_close(c);
 }
@@ -379,7 +379,7 @@ static void test_fixtures(void) {
     if (c) {
         ctok_status status = safetensors_write(path_of("out.safetensors"), c->tensors, c->num_tensors, NULL, 0,
                                                NULL, &error);
-        check(status == CTOK_OK, "trainer.pt is written as safetensors %s", error.message);
+        report(status == CTOK_OK, "trainer.pt is written as safetensors %s", error.message);
         expect_contents(path_of("out.safetensors"), 21, 0x8fa67fc2);
     }
     checkpoint_close(c);
@@ -397,7 +397,7 @@ static void test_fixtures(void) {
     };
     static const char root[] = "../shared/fixtures/families";
     if (access(root, R_OK) != 0) {
-        check(true, "checkpoints of the families # SKIP no %s beside the checkout", root);
+        report(true, "checkpoints of the families # SKIP no %s beside the checkout", root);
         return;
     }
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
