@@ -17,7 +17,8 @@ export const infoCommand: Command = {
         report.result({ ...m, isEmbedded: true }, row(m.name, kindOf(m.name), "embedded", m.licence));
       }
       for (const m of publicModels) {
-        report.result({ ...m, isEmbedded: false }, row(m.name, kindOf(m.name), m.repository, m.licence));
+        const kind = `${m.kind} ${m.temporalFactor > 1 ? "video" : "image"}`;
+        report.result({ ...m, isEmbedded: false }, row(m.name, kind, m.repository, m.licence));
       }
       return;
     }
@@ -26,7 +27,7 @@ export const infoCommand: Command = {
   },
 };
 
-/** The names of the catalogue tell: C or D, then I or V. */
+/** The names of the embedded models tell: C or D, then I or V. */
 function kindOf(name: string): string {
   const [, codes, pixels] = /([CD])([IV])\d/.exec(name)!;
   return `${codes === "D" ? "discrete" : "continuous"} ${pixels === "V" ? "video" : "image"}`;
@@ -45,7 +46,7 @@ function table(info: ModelInfo): string[] {
     ["family", `${info.family}, ${info.isVideo ? "video" : "image"}`],
     ["source", info.source],
     ...facts.map(({ name, value, from }): [string, string] => [name, from ? `${value} (from ${from})` : value]),
-    ["codebook", info.isDiscrete ? `${info.codebookSize} codes` : undefined],
+    ["codes", info.isDiscrete ? String(info.codebookSize) : undefined],
     ["latent channels", String(info.latentChannels)],
     ["halves", info.halves.join(", ")],
     ["parameters", info.parameters.toLocaleString("en")],

@@ -23,7 +23,11 @@ export const runtime = process.versions.bun ? "bun" : "deno";
 
 export function readTensors(path: string): Record<string, TensorLike> {
   const { tensors } = decodeSafetensors(new Uint8Array(readFileSync(path)));
-  return Object.fromEntries(tensors) as Record<string, TensorLike>; // of the four types that tensors have
+  const all = [...tensors].map(([name, t]) => {
+    if (t.dtype !== "int64") return [name, t];
+    return [name, { dtype: "int32", shape: t.shape, data: Int32Array.from(t.data as BigInt64Array, Number) }];
+  });
+  return Object.fromEntries(all) as Record<string, TensorLike>; // of the four types that tensors have
 }
 
 /** Of tokens of a picture of 13 x 29 pixels, 2 x 4 tokens, as the embedded model gives them. */

@@ -4,9 +4,11 @@
 #include <string.h>
 
 #include "cosmos.h"
+#include "llamagen.h"
 #include "steps.h"
 
-const network_family *const network_families[] = {&cosmos_family, NULL};
+// The first that recognises a checkpoint has it: those with the narrower keys come first.
+const network_family *const network_families[] = {&llamagen_family, &cosmos_family, NULL};
 
 ctok_status family_describe(description *out, const checkpoint *c, const char *path, const ctok_model_options *options, ctok_error *error) {
     const network_family *const *family = network_families;

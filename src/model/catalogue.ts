@@ -26,15 +26,14 @@ export const defaultModel = "nano-DI8x8";
 export const defaultVideoModel = "nano-DV4x8x8";
 
 export interface PublicModel {
-  /** Short name and folder, such as "CI8x8". */
+  /** Short name, such as "CI8x8": of Cosmos the folder too. LlamaGen's VQ-8 is vq_ds8_c2i.pt, VQ-16 vq_ds16_c2i.pt and _t2i. */
   readonly name: string;
-  /** Repository on the Hugging Face hub. */
+  /** Repository on the Hugging Face hub; of LlamaGen on GitHub, whose page names the files. */
   readonly repository: string;
   readonly kind: "continuous" | "discrete";
   readonly spatialFactor: number;
   /** 1 for images. */
   readonly temporalFactor: number;
-  readonly patch: number;
   readonly licence: string;
   readonly licenceUrl: string;
 }
@@ -45,7 +44,6 @@ const published = (family: string, name: string): PublicModel => ({
   kind: name.startsWith("C") ? "continuous" : "discrete",
   spatialFactor: Number(/x(\d+)/.exec(name)![1]),
   temporalFactor: name[1] === "V" ? Number(/^..(\d+)/.exec(name)![1]) : 1,
-  patch: name.endsWith("-360p") ? 2 : 4,
   licence: "NVIDIA Open Model License",
   licenceUrl: "https://www.nvidia.com/en-us/agreements/enterprise-software/nvidia-open-model-license/",
 });
@@ -65,6 +63,15 @@ export const publicModels: readonly PublicModel[] = [
     "CV8x8x8-720p",
     "DV8x16x16-720p",
   ].map((name) => published("Cosmos-Tokenize1", name)),
+  ...[8, 16].map((factor): PublicModel => ({
+    name: `VQ-${factor}`,
+    repository: "FoundationVision/LlamaGen",
+    kind: "discrete",
+    spatialFactor: factor,
+    temporalFactor: 1,
+    licence: "MIT",
+    licenceUrl: "https://github.com/FoundationVision/LlamaGen/blob/main/LICENSE",
+  })),
 ];
 
 /** A model that is known, before anything is opened or fetched. `source` finds it again, and stands in the tokens' origin. */

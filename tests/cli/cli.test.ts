@@ -306,13 +306,17 @@ test("folders of outputs are made; where they cannot be, or a file is in their p
 // ---------------------------------------------------------------- models
 test("info: a table, JSON, and the list of models with licences", async () => {
   const { stdout } = await ctokEnds(0, ["info", "nano-DI8x8"]);
-  assert.match(stdout, /^name +nano-DI8x8\n(.*\n)*kind +discrete .*\ncodebook +64000 codes, levels 8, 8, 8, 5, 5, 5 /);
+  assert.match(
+    stdout,
+    /^name +nano-DI8x8\n(.*\n)*kind +discrete .*\nFSQ levels +8 8 8 5 5 5 \(from default\)\n(.*\n)*codes +64000\n/,
+  );
   await using tokenizer = await Tokenizer.open("nano-DI8x8");
   assert.deepEqual(lines((await ctokEnds(0, ["info", "nano-DI8x8", "--json"])).stdout), [
     JSON.parse(JSON.stringify(tokenizer.info)),
   ]);
   const list = (await ctokEnds(0, ["info"], { env: { CTOK_LIBRARY: "/nonexistent" } })).stdout;
   assert.match(list, /^nano-DI8x8 +discrete image +embedded +Apache-2\.0$/m);
+  assert.match(list, /^VQ-16 +discrete image +FoundationVision\/LlamaGen +MIT$/m);
   assert.match(list, /^DI16x16 +discrete image +nvidia\/Cosmos-Tokenizer-DI16x16 +NVIDIA Open Model License$/m);
 });
 

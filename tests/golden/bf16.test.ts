@@ -69,11 +69,11 @@ describe("carried fixtures in bfloat16", () => {
     const folder = join(carried, "Cosmos-Tokenizer-CI8x8");
     return check("CI8x8", "small", folder, join(folder, "golden.safetensors"));
   });
-  for (const model of ["DI8x8", "CV4x8x8"]) {
+  for (const model of ["DI8x8", "CV4x8x8", "VQ-8"]) {
     test(`${model} small, synthetic weights`, () =>
       withWeights(model, "small", (path) => check(model, "small", path, join(carried, `${model}-small.safetensors`))));
   }
-  for (const model of ["DI8x8", "DV8x16x16"]) {
+  for (const model of ["DI8x8", "DV8x16x16", "VQ-16"]) {
     test(
       `${model} full size, synthetic weights`,
       { skip: hasKernels ? false : "no bfloat16 kernels on this processor" },

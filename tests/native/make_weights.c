@@ -1,7 +1,7 @@
 // Writes a full-size (or small) tokenizer whose weights anyone can recompute from the parameters' names, so that networks
 // are tested and timed with nothing downloaded:   make_weights OUT.safetensors DI8x8 [--small]
 //     r = splitmix64(fnv1a64(name) + i * 0x9E3779B97F4A7C15), v = 2 * (r >> 40) * 2^-24 - 1, scaled by kind; bfloat16
-// Ref: reference/synthetic_weights.py (values), reference/cosmos_reference.py spec() (sizes).
+// Ref: reference/synthetic_weights.py (values), reference/cosmos_reference.py and llamagen_reference.py (sizes).
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,10 +41,10 @@ static int by_name(const void *a, const void *b) { return strcmp(((const checkpo
 static int32_t add_tensors(checkpoint_tensor *tensors, int32_t count, const graph *g) {
     for (int32_t i = 0; i < g->num_layers; i++) {
         const graph_layer *l = &g->layers[i];
-        for (int is_bias = 0; is_bias < 2; is_bias++) {
+        for (int is_bias = 0; is_bias <= l->has_bias; is_bias++) {
             char name[GRAPH_NAME_BYTES + 8];
             snprintf(name, sizeof name, "%s.%s", l->name, is_bias ? "bias" : "weight");
-            checkpoint_tensor t = {.name = strdup(name), .dtype = CTOK_BF16, .rank = is_bias || l->kind == OP_NORM ? 1 : l->is_video ? 5 : 4,
+            checkpoint_tensor t = {.name = strdup(name), .dtype = CTOK_BF16, .rank = is_bias || l->kind == OP_NORM ? 1 : l->kind == OP_QUANTIZE ? 2 : l->is_video ? 5 : 4,
                                    .shape = {l->c_out, l->c_in, l->kernel, l->kernel}};
             if (l->is_video) t.shape[2] = l->kernel_t, t.shape[4] = l->kernel;
             int64_t stride = 1;
@@ -62,14 +62,15 @@ static int32_t add_tensors(checkpoint_tensor *tensors, int32_t count, const grap
 int main(int argc, char **argv) {
     description d;
     if (argc < 3 || !find_spec(&d, argv[2], argc > 3 && strcmp(argv[3], "--small") == 0)) {
-        fprintf(stderr, "usage: make_weights OUT.safetensors CI8x8|DI16x16-360p|CV4x8x8|DV8x16x16|... [--small]\n");
+        fprintf(stderr, "usage: make_weights OUT.safetensors CI8x8|DI16x16-360p|CV4x8x8|DV8x16x16|VQ-8|... [--small]\n");
         return 2;
     }
-    graph encoder = {0}, decoder = {0};
+    graph encoder = {0}, decoder = {0}, codebook = {0};
     spec_graphs(&encoder, &decoder, &d, 1, d.spatial_factor, d.spatial_factor);
-    checkpoint_tensor *tensors = calloc((size_t)(encoder.num_layers + decoder.num_layers) * 2, sizeof *tensors);
+    family_add_codebook(&codebook, &d);
+    checkpoint_tensor *tensors = calloc((size_t)(encoder.num_layers + decoder.num_layers + codebook.num_layers) * 2, sizeof *tensors);
     if (!tensors) return 1;
-    int32_t count = add_tensors(tensors, add_tensors(tensors, 0, &encoder), &decoder);
+    int32_t count = add_tensors(tensors, add_tensors(tensors, add_tensors(tensors, 0, &encoder), &decoder), &codebook);
     qsort(tensors, (size_t)count, sizeof *tensors, by_name);
     ctok_error error = {.struct_size = sizeof error};
     if (safetensors_write(argv[1], tensors, count, NULL, 0, NULL, &error) != CTOK_OK) {

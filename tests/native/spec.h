@@ -6,9 +6,26 @@
 #include <string.h>
 
 #include "../../csrc/network/cosmos.h"
+#include "../../csrc/network/llamagen.h"
+
+// Ref: reference/llamagen_reference.py, Tokenizer: VQ-8, VQ-16.
+static bool find_vq_spec(description *d, const char *name, bool is_small) {
+    int factor = 0;
+    if (sscanf(name, "VQ-%d", &factor) != 1 || (factor != 8 && factor != 16)) return false;
+    static const int mults[2][5] = {{1, 2, 2, 4}, {1, 1, 2, 2, 4}};
+    llamagen_half half = {.num_levels = factor == 8 ? 4 : 5, .blocks = is_small ? 1 : 2, .base_channels = is_small ? 32 : 128,
+                          .z_channels = is_small ? 16 : 256};
+    for (int i = 0; i < half.num_levels; i++) half.widths[i] = half.base_channels * (is_small ? 1 : mults[factor == 16][i]);
+    llamagen_shape shape = {.encoder = half, .decoder = half, .codebook_size = 16384, .code_channels = 8};
+    shape.decoder.blocks++;
+    *d = (description){.family = &llamagen_family, .has_encoder = true, .has_decoder = true};
+    llamagen_set_shape(d, &shape);
+    return true;
+}
 
 // Ref: reference/cosmos_reference.py, spec(): CI8x8, DI16x16-360p, CV4x8x8, DV8x16x16, ...
 static bool find_spec(description *d, const char *name, bool is_small) {
+    if (find_vq_spec(d, name, is_small)) return true;
     char kind[3] = "";
     int factors[3] = {0}, numbers = sscanf(name, "%2[CDIV]%dx%dx%d", kind, &factors[0], &factors[1], &factors[2]) - 1;
     bool is_discrete = kind[0] == 'D', is_video = kind[1] == 'V', is_360p = strstr(name, "-360p") != NULL;
