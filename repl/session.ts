@@ -58,6 +58,8 @@ export class Session implements AsyncDisposable {
   readonly verbs: readonly Verb[];
   readonly #screen: Screen;
   readonly #open = new Map<string, ctok.Tokenizer>();
+  /** Of models with a learned codebook, by their sha256, so that verbs on their tokens find it at once. */
+  readonly #codebooks = new Map<string, ctok.Codebook>();
   #current: ctok.Tokenizer | undefined;
   #abort = new AbortController();
 
@@ -142,8 +144,15 @@ export class Session implements AsyncDisposable {
       if (wrong || args.length > accepts.length) {
         throw new ctok.TokenizerError("ARGUMENT", `${signature}: ${wrong ?? extra}`);
       }
+      const last = accepts.indexOf(codebook);
+      if (last >= 0 && isTokens(args[0])) args[last] ??= this.#codebookOf(args[0].origin);
       return run(...args);
     };
+  }
+
+  /** The codebook of an open model; undefined for models without a learned one. */
+  #codebookOf({ sha256 = "" }: { readonly sha256?: string | undefined }): ctok.Codebook | undefined {
+    return this.#codebooks.get(sha256);
   }
 
   // ---------------------------------------------------------------- models
@@ -152,9 +161,10 @@ export class Session implements AsyncDisposable {
     const opened = await this.#screen.during(`opening ${model}`, signal, (onProgress) => {
       return ctok.Tokenizer.open(model, { signal, onProgress, ...options });
     });
-    const { source } = opened.info;
+    const { source, sha256, quantizer } = opened.info;
     await this.#open.get(source)?.close();
     this.#open.set(source, opened);
+    if (quantizer?.kind === "lookup" && !this.#codebooks.has(sha256)) this.#codebooks.set(sha256, await opened.codebook());
     return this.#current = opened;
   };
 
@@ -231,6 +241,7 @@ export class Session implements AsyncDisposable {
 
   readonly #neighbours = async (code: number, codebook?: ctok.Codebook): Promise<Seen[]> => {
     const model = await this.#modelFor(false), { quantizer, name, source, spatialFactor } = model.info;
+    codebook ??= this.#codebookOf(model.info);
     if (!quantizer) {
       throw new ctok.TokenizerError("UNSUPPORTED", `neighbours(code): ${name} has no codes: its latent is continuous`);
     }

@@ -15,7 +15,7 @@ import { type JobOptions, located, locatedSync, runJob } from "./job.ts";
 import { framesOf, type VideoFrame } from "../media/frames.ts";
 import { fetchModel, resolveModel } from "./catalogue.ts";
 import * as options from "./options.ts";
-import { type ImageInput, type PixelReading, type Pixels, readPixels } from "./pixels.ts";
+import { allocate, type ImageInput, type PixelReading, type Pixels, readPixels } from "./pixels.ts";
 import { kindName, type OutputTensor, Runner } from "./runner.ts";
 import {
   checkIterable,
@@ -56,6 +56,9 @@ export interface Plan {
   readonly totalBytes: number;
   readonly outputs: readonly { readonly kind: string; readonly shape: readonly number[]; readonly bytes: number }[];
 }
+
+/** Indices of one request, so that none is too large. */
+const mostCodesAtOnce = 1 << 20;
 
 export class Tokenizer implements AsyncDisposable {
   readonly #runner: Runner;
@@ -267,6 +270,34 @@ export class Tokenizer implements AsyncDisposable {
       if (chunk + alone >= s.frames) return first;
       const later = plan({ ...held, frames: chunk, chunk: layout.chunk.later });
       return later.totalBytes > first.totalBytes ? later : first;
+    });
+  }
+
+  /**
+   * The codes of all indices: float32 [size, channels], row i the code of index i, as `encode` gives it and `decode` takes it (FSQ:
+   * in [-1, 1]). What `codesFromIndices`, `edit` and others need for a learned codebook. Runs no network, so either half will do.
+   * Errors: UNSUPPORTED for a continuous model, MEMORY, CLOSED.
+   */
+  codebook(): Promise<Tensor<"float32">> {
+    return this.#runner.track(async () => {
+      const { name, isDiscrete, codebookSize: size, latentChannels: channels } = this.info;
+      if (!isDiscrete) throw expected("codebook", "a discrete model", `${name}, whose latent is continuous`, "UNSUPPORTED");
+      const rows = new Float32Array(allocate("the codebook", size * channels * Float32Array.BYTES_PER_ELEMENT).buffer);
+      for (let first = 0; first < size; first += mostCodesAtOnce) {
+        const width = Math.min(mostCodesAtOnce, size - first), indices = new Int32Array(width).map((_, i) => first + i);
+        const request = {
+          task: layout.task.decode,
+          input: layout.kind.indices,
+          outputs: layout.kind.codes,
+          height: 1,
+          width,
+        };
+        const { data } = (await this.#runner.run(new Uint8Array(indices.buffer), request, {})).outputs[0]!; // [1, d, (1,) 1, width]
+        for (let i = 0; i < width; i++) {
+          for (let c = 0; c < channels; c++) rows[(first + i) * channels + c] = data[c * width + i]!;
+        }
+      }
+      return new Tensor("float32", [size, channels], rows);
     });
   }
 

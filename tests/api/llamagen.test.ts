@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
-import { convert, decodeTokens, encodeTokens, Tensor, tokenFormats, Tokenizer } from "mod.ts";
+import { codesFromIndices, convert, decodeTokens, encodeTokens, Tensor, tokenFormats, Tokenizer } from "mod.ts";
 import { decodeSafetensors, encodeSafetensors } from "../../src/tokens/formats/safetensors.ts";
 import { countDifferent, rejects, withWeights } from "../support.ts";
 
@@ -68,6 +68,10 @@ test("halves open alone, and what convert writes is the same", () =>
     assert.equal(copy.info.parameters, whole.info.parameters);
     assert.equal(countDifferent((await copy.encode(picture)).indices, tokens.indices), 0);
     assert.equal(countDifferent((await encoder.encode(picture)).indices, tokens.indices), 0);
+    for (const tok of [whole, copy, encoder, decoder]) {
+      const codes = codesFromIndices(tokens.indices, tok.info.quantizer!, await tok.codebook());
+      assert.equal(countDifferent(codes, tokens.codes), 0, "the codebook has the codes that encode gives");
+    }
     assert.equal(countDifferent(await decoder.decode(tokens), image), 0);
   }));
 

@@ -3,8 +3,19 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { detokenize, loadTokens, psnr, saveTokens, Tensor, type TensorLike, tokenize, Tokenizer, Tokens } from "mod.ts";
-import { carried, countDifferent, rejects, root, withFolder } from "../support.ts";
+import {
+  codesFromIndices,
+  detokenize,
+  loadTokens,
+  psnr,
+  saveTokens,
+  Tensor,
+  type TensorLike,
+  tokenize,
+  Tokenizer,
+  Tokens,
+} from "mod.ts";
+import { carried, countDifferent, rejects, root, withFolder, withWeights } from "../support.ts";
 
 const photo = join(root, "examples/media/cat.png"); // 451 x 300: neither a multiple of 16
 const noise = (height: number, width: number, batch = 1): TensorLike<"uint8"> => ({
@@ -184,5 +195,40 @@ describe("embedded model", () => {
       "SHAPE",
       /batch of 2/,
     );
+  });
+});
+
+describe("codebook", () => {
+  /** Row i of the codebook is the code of index i. */
+  async function checkCodebook(tok: Tokenizer): Promise<void> {
+    const { codebookSize: size, latentChannels: channels, quantizer } = tok.info, codebook = await tok.codebook();
+    assert.deepEqual([codebook.dtype, ...codebook.shape], ["float32", size, channels]);
+    // As a batch, a code's channels lie beside each other.
+    const all = new Tensor("int32", [size, 1], Int32Array.from({ length: size }, (_, i) => i));
+    const { data } = codesFromIndices(all, quantizer!);
+    assert.equal(countDifferent(codebook, new Tensor("float32", [size, channels], data)), 0);
+  }
+
+  for (const model of ["nano-DI8x8", "nano-DV4x8x8"]) {
+    test(`of ${model}: all 64000 codes, by either half`, async () => {
+      for (const half of [undefined, "encoder", "decoder"] as const) {
+        await using tok = await Tokenizer.open(model, half ? { half } : {});
+        assert.equal(tok.info.codebookSize, 64000);
+        await checkCodebook(tok);
+      }
+    });
+  }
+  test("what one request does not hold comes in several", () =>
+    withWeights("DI8x8", "small", async (path) => {
+      await using tok = await Tokenizer.open(path, { fsqLevels: [8, 8, 8, 8, 8, 33], half: "encoder" });
+      assert.equal(tok.info.codebookSize, 2 ** 20 + 2 ** 15);
+      await checkCodebook(tok);
+    }));
+  test("a continuous model has none, nor a closed one", async () => {
+    const tok = await Tokenizer.open(join(carried, "Cosmos-Tokenizer-CI8x8"));
+    const error = await rejects(() => tok.codebook(), "UNSUPPORTED", /codebook: expected a discrete model, found .*CI8x8/);
+    assert.match(error.stack!, /tokenizer\.test\.ts/, "the stack points at the caller");
+    await tok.close();
+    await rejects(() => tok.codebook(), "CLOSED", /./);
   });
 });
