@@ -241,7 +241,7 @@ CTOK_API ctok_status ctok_model_convert(uint32_t engine, const char *out_path, c
  *     pixels u8   [B, (T,) H, W, 3]       0 .. 255; 0 maps to -1.0, 255 to 1.0
  *     pixels f32  [B, 3, (T,) H, W]       -1 .. 1 (decoding does not clamp)
  *     indices i32 [B, (t,) h, w]          0 .. codebook_size - 1
- *     codes f32   [B, d, (t,) h, w]       quantised values, -1 .. 1; a discrete model's decode gives them too, of indices, and
+ *     codes f32   [B, d, (t,) h, w]       quantised values, -1 .. 1; a discrete model's decode (of no stream) gives them too, and
  *                                         asked for codes alone it runs no network: the way to a learned codebook
  *     latent f32  [B, C, (t,) h, w]       continuous models
  *     pre_quant   [B, d, (t,) h, w] f32   the vector before FSQ

@@ -19,6 +19,8 @@ static ctok_status check_request(const model *m, ctok_request *r, ctok_error *er
         case CTOK_TASK_AUTOENCODE: inputs = pixels, outputs = pixels, default_outputs = CTOK_PIXELS_U8; break;
         default: return ctok_fail(error, CTOK_E_ARGUMENT, r->task, "request.task: expected 1 (encode), 2 (decode) or 3 (autoencode), found %u", r->task);
     }
+    // Every chunk of a stream runs the network, whose layers have their past in it.
+    if (r->task == CTOK_TASK_DECODE && r->chunk) outputs &= ~(uint32_t)CTOK_CODES;
     if (!is_discrete(d)) outputs &= ~(uint32_t)CTOK_PRE_QUANT;  // the latent is all there is before decoding
     if (!r->outputs) r->outputs = default_outputs;
     if (!r->batch) r->batch = 1;

@@ -111,6 +111,11 @@ static void test_stream(const char *path, const char *name, uint32_t precision, 
     if (attention_frames) past = attention_frames - 1 + CHUNK_TOKENS;
     ctok_plan plan = {.struct_size = sizeof plan};
     bool is_well = ctok_stream_open(model, &options, &stream, NULL) == CTOK_OK;
+    if (!is_encode) {  // codes alone would run no layer, and leave a stream without the past of its layers
+        ctok_request codes = request;
+        codes.outputs = CTOK_CODES;
+        is_well = is_well && ctok_stream_submit(stream, input, 1, &codes, &job, NULL) == CTOK_E_UNSUPPORTED;
+    }
     forget_peak();
     long long before = status_bytes("VmRSS");
     for (int i = 0; i < NUM_CHUNKS && is_well; i++) {
