@@ -48,7 +48,9 @@ class JobInfo(Structure):
     _fields_ = (
         [("struct_size", c_uint32), ("state", c_uint32), ("status", c_int32)]
         + [(name, c_uint32) for name in "model steps_done num_steps num_outputs reserved".split()]
-        + [("run_us", c_uint64), ("outputs", Output * 4)]
+        + [("run_us", c_uint64)]
+        + [(name, c_int64) for name in "pad_before pad_top pad_left".split()]
+        + [("outputs", Output * 4)]
     )
 
 
