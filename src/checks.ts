@@ -11,14 +11,6 @@ export type Fields<T> = { readonly [K in keyof Required<T>]: z.ZodType<unknown, 
 
 export const signal = z.custom<AbortSignal>((v) => v instanceof AbortSignal, "expected an AbortSignal").optional();
 
-/** Of a file that is read whole: no picture within `limitPixels` and no token file needs as much. */
-export const wholeFileBytes = 2 ** 31;
-
-export function isBytes(value: unknown): value is Uint8Array | ArrayBuffer {
-  return value instanceof Uint8Array || value instanceof ArrayBuffer ||
-    (typeof SharedArrayBuffer !== "undefined" && value instanceof SharedArrayBuffer);
-}
-
 /** What `limitPixels` is unless given. */
 export const mostPixels = 16383 ** 2;
 /** Of every `limitPixels`. A larger picture is refused by what its header says, before memory is taken. */

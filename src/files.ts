@@ -11,7 +11,7 @@ import { dirname, join, resolve } from "node:path";
 import process from "node:process";
 import { setImmediate, setTimeout } from "node:timers/promises";
 import { throwIfAborted } from "./abort.ts";
-import { wholeFileBytes } from "./checks.ts";
+import { wholeFileBytes } from "./bytes.ts";
 import { expected, messageOf, TokenizerError } from "./errors.ts";
 
 const sliceBytes = 1 << 22, pipeBytes = 1 << 16;

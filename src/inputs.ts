@@ -5,7 +5,7 @@
  */
 import { fileURLToPath } from "node:url";
 import { throwIfAborted } from "./abort.ts";
-import { isBytes, wholeFileBytes } from "./checks.ts";
+import { isBytes, wholeFileBytes } from "./bytes.ts";
 import { expected, nameOf, TokenizerError } from "./errors.ts";
 import { ioError, readWholeFile } from "./files.ts";
 

@@ -6,7 +6,7 @@ import * as layout from "../../ffi/layout.ts";
 import { throwIfAborted } from "../abort.ts";
 import { expected, nameOf, TokenizerError } from "../errors.ts";
 import { atPosition } from "../tokens/quantizer.ts";
-import { isBytes } from "../checks.ts";
+import { isBytes } from "../bytes.ts";
 import { acceptedSources, type BytesSource, isBytesSource, takeBytes } from "../inputs.ts";
 import { decodeImage, type PictureOptions } from "../media/image.ts";
 import { sliceAxis, type TensorLike, tensorOf } from "../tokens/dense.ts";

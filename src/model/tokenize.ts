@@ -8,7 +8,7 @@ import { tensorOf } from "../tokens/dense.ts";
 import { engineFor } from "../../ffi/load.ts";
 import { orAbort } from "../abort.ts";
 import { type ErrorCode, expected, nameOf, TokenizerError } from "../errors.ts";
-import { isBytes } from "../checks.ts";
+import { isBytes } from "../bytes.ts";
 import { acceptedSources, type BytesSource, copyOf, isBytesSource, pathOf } from "../inputs.ts";
 import { type JobOptions, located, runJob } from "./job.ts";
 import { defaultModel, fetchModel, modelMissing, resolveModel } from "./catalogue.ts";

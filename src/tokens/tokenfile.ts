@@ -8,7 +8,7 @@
  * what is needed. Nothing is written that would not be read. docs/token_formats.md has every byte; files are in store.ts.
  */
 import { z } from "zod";
-import { isBytes, wholeFileBytes } from "../checks.ts";
+import { isBytes, wholeFileBytes } from "../bytes.ts";
 import { expected, nameOf, TokenizerError } from "../errors.ts";
 import { msgpack } from "./formats/msgpack.ts";
 import { npy } from "./formats/npy.ts";
