@@ -116,18 +116,6 @@ void cosmos_set_variant(description *d, const variant *v) {
     memcpy(d->quantizer.levels, v->fsq_levels, sizeof v->fsq_levels);
 }
 
-static void add_half_facts(description *d, const variant_half *half, const char *name) {
-    if (!half->is_present) return;
-    char widths[64] = "", fact[32];
-    for (int32_t i = 0; i < half->num_levels; i++) snprintf(widths + strlen(widths), 8, "%s%d", i ? " " : "", half->widths[i]);
-    snprintf(fact, sizeof fact, "%s widths", name);
-    family_add_fact(d, fact, CTOK_FROM_KEYS, "%s", widths);
-    snprintf(fact, sizeof fact, "%s blocks a level", name);
-    family_add_fact(d, fact, CTOK_FROM_KEYS, "%d", half->blocks);
-    snprintf(fact, sizeof fact, "%s z channels", name);
-    family_add_fact(d, fact, CTOK_FROM_KEYS, "%d", half->z_channels);
-}
-
 static ctok_status describe(description *d, const checkpoint *c, const char *path, const ctok_model_options *options, ctok_error *error) {
     variant v;
     family_name(d->name, c, path, options);
@@ -143,17 +131,15 @@ static ctok_status describe(description *d, const checkpoint *c, const char *pat
     family_add_fact(d, "pixels a token", v.factors_from, "%dx%d", v.spatial_factor, v.spatial_factor);
     if (v.is_video) family_add_fact(d, "frames a token", v.factors_from, "%d, the first frame alone", v.temporal_factor);
     family_add_fact(d, "Haar patch", CTOK_FROM_KEYS, "%d", v.patch);
-    add_half_facts(d, &v.encoder, "encoder");
-    add_half_facts(d, &v.decoder, "decoder");
+    const variant_half *halves[] = {&v.encoder, &v.decoder};
+    for (int i = 0; i < 2; i++) {
+        const variant_half *h = halves[i];
+        if (h->is_present) family_add_half(d, i ? "decoder" : "encoder", h->widths, h->num_levels, h->blocks, h->z_channels);
+    }
     return CTOK_OK;
 }
 
 static bool recognises(const checkpoint *c) { return family_has_prefix(c, "encoder.") || family_has_prefix(c, "decoder."); }
-
-static uint32_t half_of(const char *tensor) {
-    if (strncmp(tensor, "encoder.", 8) == 0 || strncmp(tensor, "quant_conv.", 11) == 0) return CTOK_HALF_ENCODER;
-    return strncmp(tensor, "decoder.", 8) == 0 || strncmp(tensor, "post_quant_conv.", 16) == 0 ? CTOK_HALF_DECODER : 0;
-}
 
 static ctok_status check_buffer(const description *d, const checkpoint_tensor *tensor, ctok_error *error) {
     return variant_check_buffer(variant_of(d), tensor, error);
@@ -164,7 +150,7 @@ const network_family cosmos_family = {
     .keys = "tensors named encoder.* or decoder.*",
     .recognises = recognises,
     .describe = describe,
-    .half_of = half_of,
+    .half_of = family_half_of,
     .is_buffer = variant_is_buffer,
     .check_buffer = check_buffer,
     .encode = encode,

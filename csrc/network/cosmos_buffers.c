@@ -106,5 +106,5 @@ bool variant_is_buffer(const char *name) { return find_buffer(name) < NUM_BUFFER
 ctok_status variant_check_buffer(const variant *v, const checkpoint_tensor *t, ctok_error *error) {
     int32_t i = find_buffer(t->name);
     if (i < NUM_BUFFERS) return buffers[i].check(v, t, error);
-    return ctok_fail(error, CTOK_E_FILE_TENSOR, 0, "unexpected tensor %s: neither a parameter of this network nor a known buffer", t->name);
+    return family_unexpected_tensor(t, error);
 }

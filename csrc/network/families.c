@@ -123,3 +123,25 @@ ctok_status family_find_halves(description *d, bool has_encoder, bool has_decode
 ctok_status family_wrong_buffer(const checkpoint_tensor *t, const char *wanted, ctok_error *error) {
     return ctok_fail(error, CTOK_E_FILE_TENSOR, 0, "buffer %s: expected %s; it belongs to another network", t->name, wanted);
 }
+
+ctok_status family_unexpected_tensor(const checkpoint_tensor *t, ctok_error *error) {
+    return ctok_fail(error, CTOK_E_FILE_TENSOR, 0, "unexpected tensor %s: neither a parameter of this network nor a known buffer", t->name);
+}
+
+void family_add_half(description *d, const char *half, const int32_t *widths, int32_t num_levels, int32_t blocks, int32_t z_channels) {
+    char all[64] = "", fact[32];
+    for (int32_t i = 0; i < num_levels; i++) snprintf(all + strlen(all), 8, "%s%d", i ? " " : "", widths[i]);
+    snprintf(fact, sizeof fact, "%s widths", half);
+    family_add_fact(d, fact, CTOK_FROM_KEYS, "%s", all);
+    snprintf(fact, sizeof fact, "%s blocks a level", half);
+    family_add_fact(d, fact, CTOK_FROM_KEYS, "%d", blocks);
+    snprintf(fact, sizeof fact, "%s z channels", half);
+    family_add_fact(d, fact, CTOK_FROM_KEYS, "%d", z_channels);
+}
+
+static bool starts_with(const char *text, const char *prefix) { return strncmp(text, prefix, strlen(prefix)) == 0; }
+
+uint32_t family_half_of(const char *tensor) {
+    if (starts_with(tensor, "encoder.") || starts_with(tensor, "quant_conv.")) return CTOK_HALF_ENCODER;
+    return starts_with(tensor, "decoder.") || starts_with(tensor, "post_quant_conv.") ? CTOK_HALF_DECODER : 0;
+}

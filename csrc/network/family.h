@@ -91,5 +91,10 @@ __attribute__((format(printf, 4, 5))) void family_add_fact(description *d, const
 // Which halves to read: those that the options want, or all that are there. CTOK_E_FILE_TENSOR where one that is wanted is not.
 ctok_status family_find_halves(description *d, bool has_encoder, bool has_decoder, const ctok_model_options *options, ctok_error *error);
 ctok_status family_wrong_buffer(const checkpoint_tensor *t, const char *wanted, ctok_error *error);
+ctok_status family_unexpected_tensor(const checkpoint_tensor *t, ctok_error *error);
+// The facts of a half ("encoder") that its keys tell; widths of the finest level first.
+void family_add_half(description *d, const char *half, const int32_t *widths, int32_t num_levels, int32_t blocks, int32_t z_channels);
+// half_of for names that begin with encoder., quant_conv., decoder. and post_quant_conv.
+uint32_t family_half_of(const char *tensor);
 
 #endif

@@ -105,17 +105,6 @@ static ctok_status find_half(llamagen_half *h, const checkpoint *c, bool is_enco
     return CTOK_OK;
 }
 
-static void add_half_facts(description *d, const llamagen_half *h, const char *name) {
-    char widths[64] = "", fact[32];
-    for (int32_t i = 0; i < h->num_levels; i++) snprintf(widths + strlen(widths), 8, "%s%d", i ? " " : "", h->widths[i]);
-    snprintf(fact, sizeof fact, "%s widths", name);
-    family_add_fact(d, fact, CTOK_FROM_KEYS, "%s", widths);
-    snprintf(fact, sizeof fact, "%s blocks a level", name);
-    family_add_fact(d, fact, CTOK_FROM_KEYS, "%d", h->blocks);
-    snprintf(fact, sizeof fact, "%s z channels", name);
-    family_add_fact(d, fact, CTOK_FROM_KEYS, "%d", h->z_channels);
-}
-
 void llamagen_set_shape(description *d, const llamagen_shape *s) {
     _Static_assert(sizeof *s <= FAMILY_OWN_BYTES, "a shape is kept in a description");
     memcpy(d->own, s, sizeof *s);
@@ -164,8 +153,9 @@ static ctok_status describe(description *d, const checkpoint *c, const char *pat
     family_add_fact(d, "kind", CTOK_FROM_KEYS, "discrete");
     family_add_fact(d, "codebook", CTOK_FROM_KEYS, "unit vectors of %d channels", s.code_channels);
     family_add_fact(d, "pixels a token", CTOK_FROM_KEYS, "%dx%d", d->spatial_factor, d->spatial_factor);
-    if (d->has_encoder) add_half_facts(d, &s.encoder, "encoder");
-    if (d->has_decoder) add_half_facts(d, &s.decoder, "decoder");
+    const llamagen_half *e = &s.encoder, *h = &s.decoder;
+    if (d->has_encoder) family_add_half(d, "encoder", e->widths, e->num_levels, e->blocks, e->z_channels);
+    if (d->has_decoder) family_add_half(d, "decoder", h->widths, h->num_levels, h->blocks, h->z_channels);
     return CTOK_OK;
 }
 
@@ -174,20 +164,13 @@ static bool recognises(const checkpoint *c) {
     return family_has_prefix(c, "encoder.conv_blocks.") || family_has_prefix(c, "decoder.conv_blocks.");
 }
 
-static bool starts_with(const char *text, const char *prefix) { return strncmp(text, prefix, strlen(prefix)) == 0; }
-
-static uint32_t half_of(const char *tensor) {
-    if (starts_with(tensor, "encoder.") || starts_with(tensor, "quant_conv.")) return CTOK_HALF_ENCODER;
-    return starts_with(tensor, "decoder.") || starts_with(tensor, "post_quant_conv.") ? CTOK_HALF_DECODER : 0;
-}
-
 // What training counted the use of codes in: it serves nothing here.
 static bool is_buffer(const char *tensor) { return strcmp(tensor, "quantize.codebook_used") == 0; }
 
 static ctok_status check_buffer(const description *d, const checkpoint_tensor *t, ctok_error *error) {
     (void)d;
     if (is_buffer(t->name)) return t->rank == 1 ? CTOK_OK : family_wrong_buffer(t, "a row of numbers", error);
-    return ctok_fail(error, CTOK_E_FILE_TENSOR, 0, "unexpected tensor %s: neither a parameter of this network nor a known buffer", t->name);
+    return family_unexpected_tensor(t, error);
 }
 
 const network_family llamagen_family = {
@@ -195,7 +178,7 @@ const network_family llamagen_family = {
     .keys = "encoder.conv_blocks.* or decoder.conv_blocks.*",
     .recognises = recognises,
     .describe = describe,
-    .half_of = half_of,
+    .half_of = family_half_of,
     .is_buffer = is_buffer,
     .check_buffer = check_buffer,
     .encode = encode,

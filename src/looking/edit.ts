@@ -12,8 +12,7 @@ import {
   codeOf,
   codesFromIndices,
   digitsOf,
-  indicesFromCodes,
-  roundToCodes,
+  indicesOfNearest,
   tellQuantizer,
 } from "../tokens/quantizer.ts";
 import { codebookUse } from "./metrics.ts";
@@ -60,10 +59,12 @@ function valuesOf(tokens: Tokens, codebook: Codebook | undefined): Tensor<"float
 function withValues({ origin }: Tokens, values: Float32Array, shape: readonly number[], codebook?: Codebook): Tokens {
   const { quantizer } = origin;
   if (!quantizer) return new Tokens(origin, { latent: new Tensor("float32", shape, values, { kind: "latent", origin }) });
-  const rounded = roundToCodes(new Tensor("float32", shape, values), quantizer, codebook);
-  const codes = new Tensor("float32", shape, rounded.data, { kind: "codes", origin });
-  const { shape: grid, data } = indicesFromCodes(codes, quantizer, codebook);
-  return new Tokens(origin, { indices: new Tensor("int32", grid, data, { kind: "indices", origin }), codes });
+  const nearest = indicesOfNearest(new Tensor("float32", shape, values), quantizer, codebook);
+  const codes = codesFromIndices(nearest, quantizer, codebook);
+  return new Tokens(origin, {
+    indices: new Tensor("int32", nearest.shape, nearest.data, { kind: "indices", origin }),
+    codes: new Tensor("float32", codes.shape, codes.data, { kind: "codes", origin }),
+  });
 }
 
 /** Calls `visit` with each position of the region, as an offset into one channel of one image. */

@@ -121,7 +121,12 @@ const mostOff = 1e-3;
 
 /** float32 values [B, d, ...] to the nearest codes, of the same shape. Throws as indicesFromCodes, but for values between codes. */
 export function roundToCodes(values: TensorLike<"float32">, quantizer: Quantizer, codebook?: Codebook): Tensor<"float32"> {
-  return codesFromIndices(nearestIndices("values", values, quantizer, codebook, Infinity), quantizer, codebook);
+  return codesFromIndices(indicesOfNearest(values, quantizer, codebook), quantizer, codebook);
+}
+
+/** The indices of those codes, int32 [B, ...]. Throws as roundToCodes. */
+export function indicesOfNearest(values: TensorLike<"float32">, quantizer: Quantizer, codebook?: Codebook): Tensor<"int32"> {
+  return nearestIndices("values", values, quantizer, codebook, Infinity);
 }
 
 /**
