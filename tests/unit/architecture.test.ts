@@ -66,14 +66,15 @@ const typescript = [
 ];
 const c = files("csrc", /\.(c|h|inc|cu|cuh)$/);
 
-test("TypeScript: programs → mod.ts → src/model → src/{media,looking} → src/tokens → the ground; src/model → ffi", () => {
+test("TypeScript: programs → mod.ts → src/{corpus → model} → src/{media,looking} → src/tokens → the ground; src/model → ffi", () => {
   const ground = "src/\\w+\\.ts", tokens = `${ground}|src/tokens/.*`;
   checkRules(typescript, [
     [/^(examples|plugin)\//, /^(mod\.ts|examples\/.*)$/],
     [/^cli\//, /^(mod\.ts|(cli|repl)\/.*)$/],
     [/^repl\//, /^(mod\.ts|repl\/.*)$/],
     [/^mod\.ts$/, /^src\//],
-    [/^src\/model\//, /^(src\/.*|ffi\/(native|layout|load)\.ts)$/],
+    [/^src\/corpus\//, /^src\//],
+    [/^src\/model\//, /^(src\/(?!corpus\/).*|ffi\/(native|layout|load)\.ts)$/],
     [/^src\/media\//, new RegExp(`^(${tokens}|src/media/.*)$`)],
     [/^src\/looking\//, new RegExp(`^(${tokens}|src/looking/.*)$`)],
     [/^src\/tokens\//, new RegExp(`^(${tokens})$`)],

@@ -1,0 +1,67 @@
+/**
+ * What a shard format is: a writer that takes samples one after the other, a reader that gives them back, and the files of the
+ * whole set. Formats know nothing of plans, leases or commits: they get files to write to, already pending, and return names.
+ */
+import type { Quantizer } from "../tokens/origin.ts";
+import type { Sample } from "./item.ts";
+
+/** What all shards of a corpus have in common. */
+export interface CorpusFacts {
+  /** Name of the model, and what finds it again; never a path of this machine. */
+  readonly model: string;
+  readonly source: string;
+  readonly sha256: string;
+  readonly isVideo: boolean;
+  /** Absent: continuous. */
+  readonly quantizer?: Quantizer;
+  readonly spatialFactor: number;
+  readonly temporalFactor: number;
+  /** "uint16" or "int32" for indices, "bf16", "f16" or "f32" for latents. */
+  readonly dtype: TokenDType;
+  readonly numShards: number;
+  readonly version: string;
+}
+export type TokenDType = "uint16" | "int32" | "bf16" | "f16" | "f32";
+
+/** A file that a writer fills. What is written is hashed and, when the shard is committed, fsynced and renamed with the rest. */
+export interface ShardFile {
+  /** Bytes so far. */
+  readonly offset: number;
+  write(bytes: Uint8Array): Promise<void>;
+}
+
+/** Makes the files of one shard, under the shard's stem: `create(".tar")` is "00017.tar". */
+export interface ShardFiles {
+  readonly stem: string;
+  create(suffix: string): Promise<ShardFile>;
+}
+
+export interface ShardWriter {
+  /** In the plan's order. Equal samples give equal bytes, on every machine. */
+  add(sample: Sample): Promise<void>;
+  /** Writes what follows the last sample. The shard may have no sample at all, where all its items were quarantined. */
+  finish(): Promise<void>;
+}
+
+/** A committed shard as its manifest tells it. */
+export interface CommittedShard {
+  readonly index: number;
+  readonly stem: string;
+  readonly numSamples: number;
+  readonly files: readonly { readonly name: string; readonly bytes: number; readonly sha256: string }[];
+}
+
+export interface ShardFormat {
+  /** As `--format` names it. */
+  readonly name: string;
+  readonly about: string;
+  /** Which dtypes it takes, the default first, for discrete and for continuous models; empty: none. */
+  readonly dtypes: { readonly discrete: readonly TokenDType[]; readonly continuous: readonly TokenDType[] };
+  /** Refuses what it cannot hold, before any work: throws ARGUMENT with what was expected and found. */
+  check(facts: CorpusFacts): void;
+  open(files: ShardFiles, facts: CorpusFacts): Promise<ShardWriter>;
+  /** Files of the whole set by path below its folder, made once all shards are committed; deterministic. */
+  setFiles(shards: readonly CommittedShard[], facts: CorpusFacts): ReadonlyMap<string, Uint8Array>;
+  /** The samples of a committed shard, in order, checked as if a stranger had written it. */
+  read(folder: string, shard: CommittedShard, facts: CorpusFacts): AsyncGenerator<Sample>;
+}
