@@ -34,7 +34,7 @@ export const megatron = defineFormat({
       },
     };
   },
-  async *read(open, shard, facts) {
+  async *read(open, _shard, facts) {
     await using bin = await open(".bin");
     await using index = await open(".idx");
     await using lines = await open(".jsonl");
