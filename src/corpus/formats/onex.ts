@@ -11,9 +11,8 @@ import { bytesFor, storedTensor } from "../../tokens/stored.ts";
 import { parseWindows } from "../../tokens/origin.ts";
 import type { CommittedShard, CorpusFacts } from "../format.ts";
 import { type RecordKeys, sampleOf } from "../records.ts";
-import { readLines, writeLine } from "./companion.ts";
+import { readLines, utf8Of, writeLine } from "./companion.ts";
 import { defineFormat } from "./define.ts";
-import { parseJSON } from "./part.ts";
 
 const windowFrames = 17, windowTokens = 3;
 
@@ -70,9 +69,10 @@ export const oneX = defineFormat({
     }
     if (at !== video.bytes) throw expected(video.name, `${at} bytes, as of all clips`, video.bytes, "TOKEN_FILE");
     if (4 * frames !== segments.bytes) throw expected(segments.name, `${frames} frames`, segments.bytes / 4, "TOKEN_FILE");
-    const found = JSON.stringify(parseJSON(metadata.name, await metadata.read(0, metadata.bytes)));
-    const wanted = JSON.stringify(parseJSON(metadata.name, metadataOf(n, frames, grid, facts)));
-    if (found !== wanted) throw expected(metadata.name, wanted, found, "TOKEN_FILE");
+    const wanted = metadataOf(n, frames, grid, facts), found = await metadata.read(0, metadata.bytes);
+    if (utf8Of(found) !== utf8Of(wanted)) {
+      throw expected(metadata.name, utf8Of(wanted)!.trim(), utf8Of(found) ?? "other bytes", "TOKEN_FILE");
+    }
   },
   setFiles: (shards, facts) => new Map([["metadata.json", setMetadata(shards, facts)]]),
 });

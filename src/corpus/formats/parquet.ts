@@ -185,10 +185,10 @@ function bufferOf(part: Part): AsyncBuffer {
 
 function sampleOfRow(name: string, row: Row, facts: CorpusFacts) {
   const key = String(row.id),
-    bad = (what: string, wanted: string, found: unknown) =>
-      expected(`${name}: ${key}: ${what}`, wanted, found, "TOKEN_FILE");
+    bad = (what: string, wanted: string | number, found: string | number) =>
+      new TokenizerError("TOKEN_FILE", `${name}: ${key}: ${what}: expected ${wanted}, found ${found}`);
   const fields = row.sidecar_fields as string[], contents = row.sidecar_contents as Uint8Array[];
-  if (fields.length !== contents.length) throw bad("sidecar_contents", `${fields.length} of them`, contents.length);
+  if (fields.length !== contents.length) throw bad("sidecar_contents", fields.length, contents.length);
   const sidecars = fields.map((field, i) => ({ field, bytes: new Uint8Array(contents[i]!) }));
   const record = parseJSON(`${name}: ${key}: ctok`, new TextEncoder().encode(String(row.ctok)));
   const sample = sampleOf(record as RecordKeys, tensorOfRow(name, row, facts), sidecars, facts);
@@ -196,7 +196,7 @@ function sampleOfRow(name: string, row: Row, facts: CorpusFacts) {
   for (const [column, cell] of Object.entries(again)) {
     if (column === "indices" || column === "ctok" || /_(bytes|contents)$/.test(column)) continue;
     const [wanted, found] = [cell, row[column]].map(tell);
-    if (wanted !== found) throw bad(column, wanted!, found);
+    if (wanted !== found) throw bad(column, wanted!, found!);
   }
   return sample;
 }
