@@ -158,7 +158,10 @@ function checkSame({ path, header }: Plan, o: Options, itemOptions: ItemOptions,
     return before === now ? [] : `${name}: planned ${before ?? "nothing"}, asked for ${now ?? "nothing"}`;
   });
   if (told.length === 0) return;
-  throw expected(resolve(path), "to be asked for what is planned there, or another folder", told.join("; "));
+  throw new TokenizerError(
+    "ARGUMENT",
+    `${resolve(path)}: expected what is planned there, or another folder, found ${told.join("; ")}`,
+  );
 }
 
 function differencesOf({ options }: PlanHeader, asked: ItemOptions): [string, unknown, unknown][] {

@@ -15,7 +15,7 @@ import { type Arithmetic, Plan } from "./plan.ts";
 import { formatOf } from "./planner.ts";
 import { ProgressTeller } from "./progress.ts";
 import { Pump, type Work } from "./pump.ts";
-import { Shard } from "./shard.ts";
+import { Shard, type ShardDone } from "./shard.ts";
 import { allEntries, type DatasetStatus, statusOf } from "./status.ts";
 import { type Attempt, type OnStep, Storage } from "./storage.ts";
 
@@ -83,7 +83,6 @@ class Worker {
     this.#teller.watch(pump);
     try {
       await pump.run((signal) => this.#works(signal));
-      await Promise.all(this.#open.values());
     } finally {
       for (const attempt of this.#open.keys()) await attempt.discard();
     }
@@ -107,20 +106,23 @@ class Worker {
 
   async #begin(index: number, stem: string, items: readonly Item[]): Promise<Shard> {
     const { plan, storage, format, o: { allowMissing, onEvent } } = this.#run;
-    const attempt = await storage.begin(stem, index);
-    this.#open.set(attempt, Promise.resolve());
+    while (this.#open.size >= mostOpen) await Promise.race(this.#open.values());
+    const attempt = await storage.begin(stem, index),
+      onDone = ({ quarantined, ...counts }: ShardDone) => {
+        this.#open.delete(attempt);
+        this.#leases.done(index);
+        this.#teller.remove(shard);
+        for (const one of quarantined) onEvent?.({ event: "quarantined", shard: index, ...one });
+        onEvent?.({ event: "shard", ...counts });
+      };
+    const opened = Promise.withResolvers<void>();
+    this.#open.set(attempt, opened.promise);
     const writer = await format.open(attempt, plan.facts), arithmetic = this.#arithmetic;
-    const shard = new Shard({ index, items, attempt, writer, plan: plan.id, arithmetic, allowMissing });
+    const shard = new Shard({ index, items, attempt, writer, plan: plan.id, arithmetic, allowMissing, onDone });
     this.#teller.add(shard);
-    const end = shard.done.then(({ quarantined, ...counts }) => {
-      this.#open.delete(attempt);
-      this.#leases.done(index);
-      this.#teller.remove(shard);
-      for (const one of quarantined) onEvent?.({ event: "quarantined", shard: index, ...one });
-      onEvent?.({ event: "shard", ...counts });
-    });
-    end.catch(() => {}); // the pump is told first
-    this.#open.set(attempt, end);
+    shard.done.then(opened.resolve, opened.resolve); // a failure is the pump's to tell
     return shard;
   }
 }
+/** Shards begun and not committed: the one that is fed, and those before it that are not done. */
+const mostOpen = 4;

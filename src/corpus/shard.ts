@@ -19,6 +19,8 @@ export interface ShardOptions {
   readonly plan: string;
   readonly arithmetic: Arithmetic;
   readonly allowMissing: boolean;
+  /** Called once the shard is committed. */
+  onDone(done: ShardDone): void;
 }
 
 export interface ShardDone {
@@ -35,7 +37,7 @@ export class Shard {
   readonly #o: ShardOptions;
   readonly #waiting = new Map<number, { outcome: Outcome; resolve(): void; reject(error: unknown): void }>();
   readonly #quarantined: Quarantined[] = [];
-  readonly #done = Promise.withResolvers<ShardDone>();
+  readonly #done = Promise.withResolvers<void>();
   #next = 0;
   #numSamples = 0;
   #numTokens = 0;
@@ -47,7 +49,7 @@ export class Shard {
   }
 
   /** Settles when the shard is committed, or cannot be. */
-  get done(): Promise<ShardDone> {
+  get done(): Promise<void> {
     return this.#done.promise;
   }
   get index(): number {
@@ -108,14 +110,15 @@ export class Shard {
   }
 
   async #finish(): Promise<void> {
-    const { index, items, attempt, writer, plan, arithmetic, allowMissing } = this.#o, numItems = items.length;
+    const { index, items, attempt, writer, plan, arithmetic, allowMissing, onDone } = this.#o, numItems = items.length;
     const missing = this.#quarantined.filter(({ code }) => code === "FILE_MISSING").length;
     if (!allowMissing) checkPresence(missing, numItems, this.#quarantined[0]?.key ?? "");
     await writer.finish();
     const counts = { numItems, numSamples: this.#numSamples, numTokens: this.#numTokens };
     const quarantined = this.#quarantined;
     const isOurs = await attempt.commit({ plan, arithmetic, ...counts, quarantined });
-    this.#done.resolve({ index, ...counts, quarantined, isTwice: !isOurs });
+    onDone({ index, ...counts, quarantined, isTwice: !isOurs });
+    this.#done.resolve();
   }
 }
 

@@ -46,8 +46,8 @@ export interface SetEntry {
   readonly files: CommittedShard["files"];
 }
 
-/** Called at each step of a commit; a test ends the process in it. */
-export type OnStep = (step: CommitStep, index: number) => void;
+/** Called at each step of a commit, which waits for it; a test ends the process in it, or lets others come first. */
+export type OnStep = (step: CommitStep, index: number) => void | Promise<void>;
 export type CommitStep =
   | "begun"
   | "written"
@@ -144,17 +144,17 @@ export class Storage {
   async begin(stem: string, index: number): Promise<Attempt> {
     const id = randomBytes(8).toString("hex"), folder = join(this.private, "pending", `${stem}-${writerName}-${id}`);
     await io(folder, "write", mkdir(folder, { recursive: true }));
-    this.#onStep("begun", index);
+    await this.#onStep("begun", index);
     return new Attempt(this, { stem, index, id, folder });
   }
 
   /** For Attempt: the winner's files get their names. False where another was first; the shard is committed in either case. */
   async decide({ stem, index, folder }: Try, entry: object): Promise<boolean> {
     const step = (name: CommitStep) => this.#onStep(name, index);
-    step("written");
+    await step("written");
     await writeSynced(join(folder, entryName), new TextEncoder().encode(JSON.stringify(entry)));
     await syncFolder(folder);
-    step("entered");
+    await step("entered");
     const decided = this.#decidedOf(stem);
     const isFirst = !this.isCommitted(stem) && await rename(folder, decided).then(() => true, (error) => {
       if (["ENOTEMPTY", "EEXIST"].includes(error.code)) return false;
@@ -162,14 +162,14 @@ export class Storage {
     });
     if (isFirst) {
       await syncFolder(dirname(decided));
-      step("decided");
+      await step("decided");
     } else await rm(folder, { recursive: true, force: true });
     await this.settle(stem, step);
     return isFirst;
   }
 
   /** Takes a decided shard to its commit. Several may do so at once; who comes late finds nothing to do. */
-  async settle(stem: string, step: (name: CommitStep) => void = () => {}): Promise<void> {
+  async settle(stem: string, step: Step = () => {}): Promise<void> {
     const decided = this.#decidedOf(stem);
     if (!existsSync(decided)) return;
     if (!this.isCommitted(stem)) {
@@ -181,11 +181,11 @@ export class Storage {
     // Late files of one who lost, after the winner had tidied up.
     for (const name of await readdir(decided).catch(() => [])) await rm(join(decided, name), { force: true });
     await rmdir(decided).catch(() => {});
-    step("tidied");
+    await step("tidied");
   }
 
   /** Note: names within a decided folder begin with the try's own id, so that nobody can take the file of another try for it. */
-  async #place(decided: string, { id, entry }: Decided, step: (name: CommitStep) => void): Promise<void> {
+  async #place(decided: string, { id, entry }: Decided, step: Step): Promise<void> {
     for (const { name, bytes } of entry.files) {
       const target = join(this.folder, name);
       await rename(join(decided, pendingName(id, name)), target).catch(async (error) => {
@@ -193,12 +193,12 @@ export class Storage {
         const found = await stat(target).catch(() => undefined); // placed before, by who was killed or is as far as we are
         if (found?.size !== bytes) throw expected(target, `a file of ${bytes} bytes`, found?.size ?? "none", "FILE_IO");
       });
-      step("placing");
+      await step("placing");
     }
     await syncFolder(this.folder);
-    step("placed");
+    await step("placed");
     await this.#writeManifest(`${entry.stem}.json`, entry);
-    step("committed");
+    await step("committed");
   }
 
   async #writeManifest(name: string, entry: ShardEntry | SetEntry): Promise<void> {
@@ -208,6 +208,7 @@ export class Storage {
   }
 }
 
+type Step = (name: CommitStep) => void | Promise<void>;
 interface Try {
   readonly stem: string;
   readonly index: number;
