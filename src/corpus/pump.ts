@@ -61,6 +61,7 @@ export class Pump {
   #preparing = 0;
   #bytes = 0;
   #jobs = 0;
+  #isAsking = false;
   #isFed = false;
   /** Milliseconds in which the encoder had a job, and since when it has one. */
   #busyMs = 0;
@@ -92,10 +93,13 @@ export class Pump {
   }
 
   async #feed(works: AsyncIterable<Work>): Promise<void> {
+    this.#isAsking = true; // as another work may wait for those that are here
     for await (const work of works) {
+      this.#isAsking = false;
       await this.#until(() => this.#failure !== undefined || this.#mayStart());
       if (this.#failure) return;
       this.#start(work);
+      this.#isAsking = true;
     }
     this.#isFed = true;
     this.#flush();
@@ -150,7 +154,7 @@ export class Pump {
   #flush(): void {
     if (this.#failure) return;
     if (this.#own && !this.#own.isEncoding) { // all first pictures are encoded with nothing beside
-      if (this.#preparing > 0 || !(this.#isOwnFull() || this.#isFed)) return;
+      if (this.#preparing > 0 || this.#groups.size === 0 || !(this.#isOwnFull() || this.#isAsking || this.#isFed)) return;
       this.#own.isEncoding = true;
       this.#own.pixels = 0;
       this.#own.started = performance.now();
