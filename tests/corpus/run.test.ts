@@ -321,17 +321,6 @@ const heavy: Parts["formats"][number]["open"] = async (files) => {
   return { add: () => file.write(new Uint8Array(1 << 20)), finish: () => Promise.resolve() };
 };
 
-test("a file that may not grow ends a run, too", () =>
-  withFolder(async (folder) => {
-    const out = join(folder, "out");
-    await madeCorpus(folder, out, { numItems: 60, shardSize: 60 });
-    const { code, stderr } = await runWorker(out, "", "ulimit -f 1;"); // 512 bytes
-    assert.notEqual(code, 0);
-    assert.match(stderr, /found|SIGXFSZ|File too large|FILE_IO/);
-    assert.equal((await datasetStatus(out)).committed.numShards, 0);
-    assert.ok((await runWith(plain, out)).isComplete);
-  }));
-
 test("memory does not grow with the items", () =>
   withFolder(async (folder) => {
     const input = await pictures(folder, 300);
