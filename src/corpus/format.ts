@@ -64,6 +64,11 @@ export interface ShardFormat {
   readonly about: string;
   /** Which dtypes it takes, the default first, for discrete and for continuous models; empty: none. */
   readonly dtypes: { readonly discrete: readonly TokenDType[]; readonly continuous: readonly TokenDType[] };
+  /**
+   * The dtype of a corpus of such a model (no quantizer: continuous): the one asked for, or the first that holds it. Throws
+   * ARGUMENT where the format holds no such tokens, or not in that dtype.
+   */
+  dtypeOf(quantizer: Quantizer | undefined, wanted?: TokenDType): TokenDType;
   /** Refuses what it cannot hold, before any work: throws ARGUMENT with what was expected and found. */
   check(facts: CorpusFacts): void;
   open(files: ShardFiles, facts: CorpusFacts): Promise<ShardWriter>;
