@@ -14,7 +14,7 @@ const illegal = /[.\\\p{Cc}\p{Cs}\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u20
 
 /** A path without its extension as a key: "a/b.c/photo.v2" is "a__b_c__photo_v2". Several paths may give one key. */
 export function keyOf(path: string): string {
-  const key = path.replace(/^(\.?\/)+/, "").replaceAll("/", "__").replace(illegal, "_") || "_";
+  const key = path.replace(/^(\.{0,2}\/)+/, "").replaceAll("/", "__").replace(illegal, "_") || "_";
   if (Buffer.byteLength(key) <= mostKeyBytes) return key;
   const tail = `-${hashOf(path).slice(0, 16)}`;
   let head = "", bytes = tail.length;
