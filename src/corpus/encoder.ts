@@ -39,11 +39,10 @@ export async function openEncoder(
         `${at} with ${info.sha256}`,
       );
     }
-    if (!allowOtherArithmetic && told(ours) !== told(arithmetic)) {
-      const wanted = `${
-        told(arithmetic)
-      }, as planned (unless the plan is made with allowOtherArithmetic, --allow-other-arithmetic)`;
-      throw expected("arithmetic", wanted, told(ours), "UNSUPPORTED");
+    const [here, planned] = differences(ours, arithmetic);
+    if (!allowOtherArithmetic && here) {
+      const wanted = `${planned}, as planned (unless the plan is made with allowOtherArithmetic, --allow-other-arithmetic)`;
+      throw expected("arithmetic", wanted, here, "UNSUPPORTED");
     }
     return { tokenizer, arithmetic: ours, [Symbol.asyncDispose]: () => tokenizer.close() };
   } catch (error) {
@@ -58,8 +57,15 @@ function kernelsFor(planned: string, device: string): NonNullable<OpenOptions["k
   return known && !device.startsWith("cuda") ? known : "auto";
 }
 
-/** "bf16 with kernels avx512_bf16 (ctok 0.1.0, sharp 0.35.5)". */
-function told({ precision, kernels, versions }: Arithmetic): string {
-  const all = Object.keys(versions).sort().map((name) => `${name} ${versions[name]}`);
-  return `${precision} with kernels ${kernels} (${all.join(", ")})`;
+/** What two differ in, as each has it: "kernels avx2, sharp 0.35.5"; of equal ones, nothing. */
+function differences(a: Arithmetic, b: Arithmetic): [string, string] {
+  const all = ({ precision, kernels, versions }: Arithmetic): Record<string, string> => ({
+    precision,
+    kernels,
+    ...versions,
+  });
+  const [ours, theirs] = [all(a), all(b)], names = [...new Set([...Object.keys(ours), ...Object.keys(theirs)])];
+  const different = names.filter((name) => ours[name] !== theirs[name]);
+  const told = (of: Record<string, string>) => different.map((name) => `${name} ${of[name] ?? "none"}`).join(", ");
+  return [told(ours), told(theirs)];
 }

@@ -1,29 +1,10 @@
 /**
- * Whose failure it is: an item's, which is quarantined and named in the manifest, or the machine's, which ends the run with nothing
- * committed, as another run will do better. Called by pump.ts and shard.ts.
+ * What goes with items fails with them; and items that are all gone are a disk that is gone. Whose failure an error is, the item's or
+ * the machine's, is in source.ts. Called by pump.ts and shard.ts.
  */
-import { type ErrorCode, expected, TokenizerError } from "../errors.ts";
+import { expected, TokenizerError } from "../errors.ts";
 import type { Item, Sample } from "./item.ts";
-import type { PlaceReader } from "./source.ts";
-
-/** Codes that blame an item. FILE_IO is both: see below. */
-const itemCodes: ReadonlySet<ErrorCode> = new Set([
-  "FILE_MISSING",
-  "FILE_FORMAT",
-  "FILE_IO",
-  "IMAGE",
-  "VIDEO",
-  "SHAPE",
-  "VALUE",
-  "UNSUPPORTED",
-]);
-/** What the system refuses for its own reasons: EIO, ENOMEM, EBUSY, ENFILE, EMFILE, ENOSPC, EROFS, ETIMEDOUT, ESTALE, EDQUOT. */
-const machineErrnos: ReadonlySet<number> = new Set([5, 12, 16, 23, 24, 28, 30, 110, 116, 122]);
-
-export function isOfItem(error: unknown): error is TokenizerError {
-  if (!(error instanceof TokenizerError) || !itemCodes.has(error.code)) return false;
-  return error.code !== "FILE_IO" || error.detail === undefined || !machineErrnos.has(error.detail);
-}
+import { isItemsFault, type PlaceReader } from "./source.ts";
 
 /** The bytes of what goes with an item; a failure is the item's, and says of which. */
 export async function readSidecars(item: Item, places: PlaceReader, signal: AbortSignal): Promise<Sample["sidecars"]> {
@@ -32,7 +13,7 @@ export async function readSidecars(item: Item, places: PlaceReader, signal: Abor
     try {
       all.push({ field, bytes: await places.read(place, identity, signal) });
     } catch (error) {
-      if (!isOfItem(error)) throw error;
+      if (!isItemsFault(error)) throw error;
       const { code, message, detail } = error;
       throw new TokenizerError(code, `${field} of ${item.key}: ${message}`, { detail, cause: error });
     }

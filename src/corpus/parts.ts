@@ -1,21 +1,12 @@
 /**
  * What planning and running a corpus are made of: where items are found, how they are prepared, which formats there are. Tests give
- * others of these. Used by planner.ts and run.ts.
+ * others of these. Used by planner.ts and run.ts; the real
+ * ones are standard.ts.
  */
-import type { Frames } from "../model/clips.ts";
-import type { Tensor } from "../tokens/tensor.ts";
 import type { ShardFormat } from "./format.ts";
-import type { Item, SampleFacts } from "./item.ts";
+import type { Item } from "./item.ts";
+import type { Prepared } from "./prepare.ts";
 import type { Found, PlaceReader } from "./source.ts";
-
-/** An item as it goes into the encoder: prepare.ts says more. */
-export type Prepared =
-  /** uint8 [1, H, W, 3]. */
-  | { readonly kind: "image"; readonly pixels: Tensor<"uint8">; readonly facts: SampleFacts }
-  /** uint8 [1, T, H, W, 3]. */
-  | { readonly kind: "clip"; readonly pixels: Tensor<"uint8">; readonly facts: SampleFacts }
-  /** uint8 [H, W, 3] each; how many there are is known at their end. */
-  | { readonly kind: "video"; readonly frames: Frames; readonly facts: SampleFacts };
 
 /** Prepares items, any number at a time. */
 export interface ItemPreparer extends AsyncDisposable {
@@ -32,8 +23,9 @@ export interface Parts {
   openPlaces(): PlaceReader;
   openPreparer(options: ItemOptions, places: PlaceReader): ItemPreparer;
   /** Of what decodes and resizes. */
-  versions(): Promise<Readonly<Record<string, string>>>;
-  readonly formats: readonly ShardFormat[];
+  versions(kind: Item["kind"]): Promise<Readonly<Record<string, string>>>;
+  /** By name, the default first. */
+  readonly formats: ReadonlyMap<string, ShardFormat>;
 }
 
 export interface FindContext {

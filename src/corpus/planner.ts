@@ -14,7 +14,7 @@ import { defaultWindow } from "../model/options.ts";
 import { Tokenizer } from "../model/tokenizer.ts";
 import { kindOfSource } from "../tokens/origin.ts";
 import type { DatasetEvent } from "./events.ts";
-import type { CorpusFacts, ShardFormat, TokenDType } from "./format.ts";
+import type { CorpusFacts, ShardFormat } from "./format.ts";
 import type { Item } from "./item.ts";
 import { defaultShardSize, type planDatasetOptions } from "./options.ts";
 import type { ItemOptions, Parts } from "./parts.ts";
@@ -29,12 +29,12 @@ export async function makePlan(o: Options, itemOptions: ItemOptions, parts: Part
     if (error instanceof TokenizerError && error.code === "FILE_MISSING") return undefined;
     throw error;
   });
-  const format = formatOf(o.format ?? parts.formats[0]!.name, parts.formats);
+  const format = formatOf(o.format ?? [...parts.formats.keys()][0]!, parts);
   if (there) {
     checkSame(there, o, parts.checkOptions(itemOptions, there.header.model.isVideo), format);
     return there;
   }
-  const { model, arithmetic } = await lookAtModel(o, await parts.versions());
+  const { model, arithmetic } = await lookAtModel(o, parts);
   const start: PlanStart = {
     model,
     arithmetic,
@@ -43,7 +43,7 @@ export async function makePlan(o: Options, itemOptions: ItemOptions, parts: Part
     options: parts.checkOptions(itemOptions, model.isVideo),
     ...windowOf(model, o),
     shardFormat: format.name,
-    dtype: dtypeOf(format, model, o.dtype),
+    dtype: format.dtypeOf(model.quantizer, o.dtype),
     shardSize: o.shardSize ?? defaultShardSize,
   };
   format.check(factsOf(start));
@@ -52,9 +52,9 @@ export async function makePlan(o: Options, itemOptions: ItemOptions, parts: Part
 }
 
 /** The format of that name. Throws ARGUMENT with all that there are. */
-export function formatOf(name: string, formats: readonly ShardFormat[]): ShardFormat {
-  const found = formats.find((one) => one.name === name);
-  if (!found) throw expected("format", `one of ${formats.map((one) => one.name).join(", ")}`, name);
+export function formatOf(name: string, { formats }: Parts): ShardFormat {
+  const found = formats.get(name);
+  if (!found) throw expected("format", `one of ${[...formats.keys()].join(", ")}`, name);
   return found;
 }
 
@@ -81,7 +81,7 @@ async function* itemsOf(start: PlanStart, o: Options, parts: Parts): AsyncGenera
 }
 const tellEvery = 1000;
 
-async function lookAtModel(o: Options, versions: Readonly<Record<string, string>>) {
+async function lookAtModel(o: Options, parts: Parts) {
   const { model = defaultModel, device, precision, kernels, name, threads, maxMemory, signal } = o;
   await using opened = await Tokenizer.open(model, {
     half: "encoder",
@@ -93,6 +93,7 @@ async function lookAtModel(o: Options, versions: Readonly<Record<string, string>
     ...(maxMemory && { maxMemory }),
     ...(signal && { signal }),
   });
+  const versions = await parts.versions(opened.info.isVideo ? "video" : "image");
   return { model: plannedModel(opened.info), arithmetic: arithmeticOf(opened.info, versions) };
 }
 
@@ -128,15 +129,6 @@ function windowOf({ isVideo, name }: PlannedModel, { window, stream }: Options):
   if (!isVideo && (window || stream)) throw expected(window ? "window" : "stream", "a video model", name);
   if (window && stream) throw expected("window", "one of window and stream", "both");
   return isVideo && !stream ? { window: window ?? defaultWindow } : {};
-}
-
-function dtypeOf(format: ShardFormat, model: PlannedModel, asked: TokenDType | undefined): TokenDType {
-  const kind = model.quantizer ? "discrete" : "continuous", dtypes = format.dtypes[kind], dtype = asked ?? dtypes[0];
-  if (!dtype) throw expected("format", `one that holds ${kind} tokens, as ${model.name} gives`, format.name);
-  if (!dtypes.includes(dtype)) {
-    throw expected("dtype", `one of ${dtypes.join(", ")}, as ${format.name} holds of ${kind} tokens`, dtype);
-  }
-  return dtype;
 }
 
 /** Throws ARGUMENT, which names both, where a plan is not what is asked for now. What is not asked for is taken as planned. */

@@ -9,10 +9,11 @@ import type { Tokenizer } from "../model/tokenizer.ts";
 import type { Origin } from "../tokens/origin.ts";
 import { concatAxis, Tensor, type TokenPart, Tokens } from "../tokens/tensor.ts";
 import { joinTokens } from "../tokens/windows.ts";
-import { isOfItem, readSidecars } from "./failures.ts";
+import { readSidecars } from "./failures.ts";
 import type { Item, Sample, SampleFacts } from "./item.ts";
-import type { ItemPreparer, Prepared } from "./parts.ts";
-import type { PlaceReader } from "./source.ts";
+import type { ItemPreparer } from "./parts.ts";
+import type { Prepared } from "./prepare.ts";
+import { isItemsFault, type PlaceReader } from "./source.ts";
 
 /** Of an open model, what is needed here: `Tokenizer` has it. */
 export type Encoder = Pick<Tokenizer, "encode" | "encodeStream">;
@@ -145,7 +146,7 @@ export class Pump {
       this.#groups.set(size, group);
     } catch (error) {
       if (signal.aborted) return;
-      if (!isOfItem(error)) throw error;
+      if (!isItemsFault(error)) throw error;
       this.#deliver(work, { failed: error }, 0);
     }
   }
@@ -200,7 +201,7 @@ export class Pump {
     } catch (error) {
       if (signal.aborted) return;
       // The frames of a video come while it is encoded.
-      if (taken[0]!.prepared.kind !== "video" || !isOfItem(error)) {
+      if (taken[0]!.prepared.kind !== "video" || !isItemsFault(error)) {
         throw beside(
           error,
           taken.map(({ work }) => work.item.key),

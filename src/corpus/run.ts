@@ -24,7 +24,7 @@ type Options = z.output<typeof runDatasetOptions>;
 /** Runs a plan; gives what `statusOf` says in the end. */
 export async function runPlan(folder: string, o: Options, parts: Parts, onStep?: OnStep): Promise<DatasetStatus> {
   const plan = await Plan.open(folder), storage = new Storage(folder, onStep);
-  const format = formatOf(plan.header.shardFormat, parts.formats);
+  const format = formatOf(plan.header.shardFormat, parts);
   await storage.prepare();
   await storage.recover();
   if ((await storage.committed()).size < plan.numShards) await workOn({ plan, storage, format, parts, o });
@@ -43,7 +43,7 @@ interface Run {
 
 async function workOn(run: Run): Promise<void> {
   const { plan, storage, parts, o } = run;
-  await using encoder = await openEncoder(plan, o, await parts.versions());
+  await using encoder = await openEncoder(plan, o, await parts.versions(plan.header.model.isVideo ? "video" : "image"));
   await using places = parts.openPlaces();
   await using preparer = parts.openPreparer(plan.header.options, places);
   await using leases = await Ledger.open(storage.private, {

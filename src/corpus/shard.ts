@@ -3,7 +3,7 @@
  * time. Called by run.ts.
  */
 import { TokenizerError } from "../errors.ts";
-import { checkPresence, isOfItem } from "./failures.ts";
+import { checkPresence } from "./failures.ts";
 import type { ShardWriter } from "./format.ts";
 import type { Item, Sample } from "./item.ts";
 import type { Arithmetic } from "./plan.ts";
@@ -97,7 +97,8 @@ export class Shard {
     try {
       await this.#o.writer.add(outcome);
     } catch (error) {
-      if (!isOfItem(error) || error.code === "FILE_IO") throw error; // the shard's own file
+      const isOfSample = error instanceof TokenizerError && ["SHAPE", "VALUE"].includes(error.code);
+      if (!isOfSample) throw error; // as for the shard's own file
       return this.#quarantine(item, error);
     }
     this.#numSamples++;

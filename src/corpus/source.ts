@@ -26,7 +26,7 @@ const errnosOfPaths = [1, 13, 21, 36, 40];
  * Whether an error is that of an item, which is then set aside, or else of the machine: a full disk, too many open files, no FFmpeg, no
  * memory. A run stops at those, as every item after it would fail, too. Note: an FFmpeg that ended early counts as the item's.
  */
-export function isItemsFault(error: unknown): boolean {
+export function isItemsFault(error: unknown): error is TokenizerError {
   if (!(error instanceof TokenizerError)) return false;
   const { code, detail } = error;
   if (code === "FILE_IO") return detail === undefined || errnosOfPaths.includes(detail);

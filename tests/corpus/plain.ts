@@ -29,10 +29,15 @@ const places: PlaceReader = {
   [Symbol.asyncDispose]: () => Promise.resolve(),
 };
 
-const lines: ShardFormat = {
+export const lines: ShardFormat = {
   name: "lines",
   about: "a line a sample",
   dtypes: { discrete: ["uint16"], continuous: [] },
+  dtypeOf: (quantizer, wanted = "uint16") => {
+    if (!quantizer) throw new TokenizerError("ARGUMENT", "format lines: expected a discrete model, found a continuous one");
+    if (wanted !== "uint16") throw new TokenizerError("ARGUMENT", `format lines: dtype: expected uint16, found "${wanted}"`);
+    return wanted;
+  },
   check() {},
   async open(files: ShardFiles, _facts: CorpusFacts) {
     const file = await files.create(".txt");
@@ -89,5 +94,5 @@ export const plain: Parts = {
     [Symbol.asyncDispose]: () => Promise.resolve(),
   }),
   versions: () => Promise.resolve({ plain: "1" }),
-  formats: [lines],
+  formats: new Map([[lines.name, lines]]),
 };

@@ -54,7 +54,7 @@ for (const atOnce of [1, 3, 16, 17, 40]) {
           if (n % 10 === 4) return Promise.reject(new TokenizerError("IMAGE", "no picture"));
           const height = 16 * (1 + n % 3),
             { data } = noise(height, 16, n),
-            pixels = new Tensor("uint8", [1, height, 16, 3], data);
+            pixels = new Tensor("uint8", [1, height, 16, 3], data, { kind: "pixels" });
           const facts = { fileName: item.key, height, width: 16, originalHeight: height, originalWidth: 16 };
           return Promise.resolve({ kind: "image" as const, pixels, facts });
         },
