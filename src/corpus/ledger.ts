@@ -8,7 +8,7 @@ import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
-import { expected, messageOf } from "../errors.ts";
+import { messageOf, TokenizerError } from "../errors.ts";
 import { isWriterGone, writerName } from "../files.ts";
 
 /** Hands out shards. */
@@ -55,13 +55,16 @@ export interface LedgerOptions {
 
 export class Ledger implements Leases {
   readonly #db: Database;
+  readonly #path: string;
   readonly #options: LedgerOptions;
   readonly #owner = `${writerName}-${randomBytes(4).toString("hex")}`;
   readonly #held = new Map<number, number>();
   readonly #timer: ReturnType<typeof setInterval>;
+  #numDone = 0;
 
-  private constructor(db: Database, options: LedgerOptions) {
+  private constructor(db: Database, path: string, options: LedgerOptions) {
     this.#db = db;
+    this.#path = path;
     this.#options = options;
     this.#timer = setInterval(() => this.#renew(), renewMs);
   }
@@ -74,10 +77,10 @@ export class Ledger implements Leases {
       try {
         db = await database(path);
         await setUp(db, options);
-        return new Ledger(db, options);
+        return new Ledger(db, path, options);
       } catch (cause) {
         db?.close();
-        if (!isFirst || isBusy(cause)) throw expected(path, "a ledger, or to make one", messageOf(cause), "FILE_IO");
+        if (!isFirst || /locked|busy|full/i.test(messageOf(cause))) throw refused(path, cause);
         for (const end of ["", "-journal", "-wal", "-shm"]) await rm(path + end, { force: true });
       }
     }
@@ -85,19 +88,26 @@ export class Ledger implements Leases {
 
   async next(signal?: AbortSignal): Promise<number | undefined> {
     for (;;) {
+      const { got, isLeft } = this.#take();
+      if (got !== undefined || !isLeft) return got;
+      await setTimeout(pollMs, undefined, signal ? { signal } : {});
+      markCommitted(this.#db, await this.#options.committed()); // by one whose ledger was another file
+    }
+  }
+
+  /** A shard that is free, else whether others are at some. */
+  #take(): { readonly got: number | undefined; readonly isLeft: boolean } {
+    try {
       this.#freeAbandoned();
       const got = this.#db.prepare(
         `UPDATE shards SET state = ${leased}, owner = ?, expires = ?, items = 0 WHERE number =
            (SELECT number FROM shards WHERE state = ${open} ORDER BY number LIMIT 1) RETURNING number`,
       ).get(this.#owner, Date.now() + leaseMs) as { number: number } | undefined;
-      if (got) {
-        this.#held.set(got.number, 0);
-        return got.number;
-      }
-      const left = this.#db.prepare(`SELECT count(*) n FROM shards WHERE state = ${leased} AND owner <> ?`).get(this.#owner);
-      if ((left as { n: number }).n === 0) return undefined;
-      await setTimeout(pollMs, undefined, signal ? { signal } : {});
-      markCommitted(this.#db, await this.#options.committed()); // by one whose ledger was another file
+      if (got) this.#held.set(got.number, 0);
+      const others = this.#db.prepare(`SELECT count(*) n FROM shards WHERE state = ${leased} AND owner <> ?`);
+      return { got: got?.number, isLeft: (others.get(this.#owner) as { n: number }).n > 0 };
+    } catch (cause) {
+      throw refused(this.#path, cause);
     }
   }
 
@@ -113,7 +123,12 @@ export class Ledger implements Leases {
   }
 
   numDone(): number {
-    return (this.#db.prepare(`SELECT count(*) n FROM shards WHERE state = ${done}`).get() as { n: number }).n;
+    try {
+      const { n } = this.#db.prepare(`SELECT count(*) n FROM shards WHERE state = ${done}`).get() as { n: number };
+      return this.#numDone = n;
+    } catch {
+      return this.#numDone; // asked for by a clock, on a full disk as well
+    }
   }
 
   tell(index: number, numItems: number): void {
@@ -204,8 +219,8 @@ function markCommitted(db: Database, committed: ReadonlySet<number>): void {
   for (const index of committed) mark.run(index);
 }
 
-function isBusy(error: unknown): boolean {
-  return /locked|busy/i.test(messageOf(error));
+function refused(path: string, cause: unknown): TokenizerError {
+  return new TokenizerError("FILE_IO", `${path}: expected a ledger, or to make one, found ${messageOf(cause)}`, { cause });
 }
 
 function closing(value: Database): { readonly value: Database } & Disposable {
