@@ -1,6 +1,7 @@
 /** ctok info: what a model is; without one, the models that there are. */
 import { embeddedModels, type ModelInfo, publicModels } from "../mod.ts";
 import { type Command, usage } from "./args.ts";
+import { downloadsTo } from "./pull.ts";
 import { openModel } from "./run.ts";
 
 export const infoCommand: Command = {
@@ -22,7 +23,7 @@ export const infoCommand: Command = {
       }
       return;
     }
-    await using tokenizer = await openModel(model, args, { signal });
+    await using tokenizer = await openModel(model, args, { signal, ...downloadsTo(report) });
     report.result(tokenizer.info, ...table(tokenizer.info));
   },
 };

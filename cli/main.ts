@@ -21,6 +21,8 @@ import { convertCommand } from "./convert.ts";
 import { decodeCommand } from "./decode.ts";
 import { encodeCommand } from "./encode.ts";
 import { infoCommand } from "./info.ts";
+import { modelsCommand } from "./models.ts";
+import { pullCommand } from "./pull.ts";
 import { replCommand, runCommand } from "./repl.ts";
 import { Failure, Report } from "./report.ts";
 import { version } from "./version.ts";
@@ -30,6 +32,8 @@ const commands: readonly Command[] = [
   decodeCommand,
   autoencodeCommand,
   infoCommand,
+  modelsCommand,
+  pullCommand,
   convertCommand,
   replCommand,
   runCommand,
