@@ -55,6 +55,7 @@ export async function download(
     const partial = await PartialFile.take(blob);
     if (partial) {
       try {
+        if (await isWhole(file, blob, false)) continue; // another has just ended
         const fetched = await fill(partial, file, client, options);
         if (await partial.publish(blob)) return fetched;
       } finally {
