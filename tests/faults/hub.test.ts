@@ -54,7 +54,6 @@ function assertWhole(cacheDir: string): void {
   assert.equal(sha256(new Uint8Array(readFileSync(linked))), hash);
 }
 
-type Misbehaviour = (response: ServerResponse, request: Request) => boolean | Promise<boolean>;
 /** Answers requests of a kind by itself; `times`: the first so many. */
 function misbehave(
   what: Request["what"],
