@@ -247,6 +247,7 @@ export const optionFacts = {
   maxMemory: { range: rangeOf(maxMemory) },
   window: { range: rangeOf(window), default: defaultWindow },
   chunkFrames: { range: rangeOf(encodeStreamOptions.shape.chunkFrames), default: defaultChunkFrames },
+  chunkTokens: { range: rangeOf(decodeStreamOptions.shape.chunkTokens), default: defaultChunkTokens },
   attentionFrames: { range: rangeOf(attentionFrames) },
   limitPixels: { range: rangeOf(pictureLimits.limitPixels), default: mostPixels },
   limitFrames: { range: rangeOf(videoOptions.shape.limitFrames), default: videoOptions.shape.limitFrames.def.defaultValue },
