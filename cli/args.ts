@@ -18,9 +18,11 @@ export interface Args extends OptionValues {
 }
 
 export interface Example {
-  /** As it is typed; it runs as it stands where the files are. */
+  /** As it is typed; it runs as it stands where the files are, which a test holds (tests/cli/help.test.ts has the files). */
   readonly line: string;
   readonly about: string;
+  /** Whether it needs the network, so that the test leaves it out. */
+  readonly isOnline?: boolean;
 }
 
 export interface Command {

@@ -68,11 +68,12 @@ export function commandHelp({ name, usage, about, details, examples, accepts, ta
   const names = Object.keys(options).filter((name) =>
     [...accepts, ...globalOptions].includes(name as OptionName)
   ) as OptionName[];
+  const width = widthOf(names.map(optionRow)); // of all groups, so that their columns are one
   for (const group of groups) {
     const rows = names.filter((name) => options[name].group === group).map(optionRow);
     if (rows.length === 0) continue;
     page.heading(group);
-    page.rows(rows);
+    page.rows(rows, width);
   }
   return page.print();
 }
@@ -82,10 +83,16 @@ type Row = readonly [term: string, about: string];
 function optionRow(name: OptionName): Row {
   const { short, value, about, choices, env }: Option = options[name];
   const term = `${short ? `-${short}, ` : "    "}--${name}${value ? ` ${value}` : ""}`;
-  const more = [choices && !about.includes(choices.at(-1)!) && choices.join(", "), env && `else ${env}`].filter(Boolean);
-  return [term, more.length > 0 ? `${about} (${more.join("; ")})` : about];
+  const isTold = choices?.every((choice) => about.includes(choice)) ?? true;
+  return [
+    term,
+    [about, !isTold && `one of ${choices!.join(", ")}`, env && `or set ${env}`].filter(Boolean).join("; "),
+  ];
 }
 
+const widthOf = (rows: readonly Row[]) => Math.min(Math.max(...rows.map(([term]) => term.length)), mostTerm);
+
+const mostTerm = 24;
 /** Wider, lines are hard to read. */
 const mostColumns = 100;
 /** The least width of the right column; a narrower one goes below the left. */
@@ -115,17 +122,15 @@ class Page {
 
   /** A command line as it is, so that it can be copied, and what it does below it. */
   example(line: string, about: string): void {
-    this.#lines.push(`  ${line}`);
-    this.#below(about);
+    this.#lines.push(`  ${line}`, ...this.#below(about).map((text) => styled("dim", text, this.#stream)));
   }
 
   /** Two columns, or one above the other where there is no room for both; a long term has a line of its own. */
-  rows(rows: readonly Row[]): void {
-    const width = Math.min(Math.max(...rows.map(([term]) => term.length)), 24), indent = 2 + width + 2;
+  rows(rows: readonly Row[], width = widthOf(rows)): void {
+    const indent = 2 + width + 2;
     for (const [term, about] of rows) {
       if (this.#columns - indent < leastColumn) {
-        this.#lines.push(`  ${term}`);
-        this.#below(about);
+        this.#lines.push(`  ${term}`, ...this.#below(about));
         continue;
       }
       const lines = wrap(about, this.#columns - indent).map((line) => " ".repeat(indent) + line);
@@ -134,8 +139,8 @@ class Page {
     }
   }
 
-  #below(about: string): void {
-    for (const line of wrap(about, this.#columns - 8)) this.#lines.push(`        ${styled("dim", line, this.#stream)}`);
+  #below(about: string): string[] {
+    return wrap(about, this.#columns - 8).map((line) => " ".repeat(8) + line);
   }
 
   print(): string {

@@ -5,6 +5,7 @@ import {
   embeddedModels,
   loadTokens,
   type ModelInfo,
+  parseRate,
   publicModels,
   tellQuantizer,
   type TokenFormat,
@@ -147,10 +148,16 @@ async function fallbackFor(file: string, args: Args, signal: AbortSignal): Promi
   return fallbackOf(tokenizer);
 }
 
+/** Of "30000/1001". */
+function perSecond(fps: string): number {
+  const { num, den } = parseRate(fps);
+  return num / den;
+}
+
 function ratesOf({ origin: { video } }: Tokens): string[] {
   const { fps, times, start, sampleAspect } = video!;
   return [
-    ...(fps === undefined ? [] : [`${fps} frames a second${times ? " on average" : ""}`]),
+    ...(fps === undefined ? [] : [`${Number(perSecond(fps).toPrecision(5))} frames a second${times ? " on average" : ""}`]),
     ...(start ? [`from ${start} s on`] : []),
     ...(sampleAspect === undefined ? [] : [`pixels of ${sampleAspect}`]),
   ];

@@ -104,7 +104,7 @@ export const options = {
   format: {
     group: "Input and output",
     value: "F",
-    about: "of token files; else by FILE's extension, or safetensors",
+    about: "of token files: safetensors, npy or msgpack; unless given by FILE's extension, else safetensors",
     ...oneOf<TokenFormat>(tokenFormats),
   },
   "pre-quant": {
@@ -185,7 +185,7 @@ export const options = {
   container: {
     group: "Videos",
     value: "C",
-    about: "of a video on standard output (mkv, lossless, unless given)",
+    about: "of a video on standard output: mkv (lossless, and the one unless given), mp4, mov or y4m",
     ...oneOf(["mkv", "mp4", "mov", "y4m"]),
   },
   "keep-partial": {
@@ -205,7 +205,7 @@ export const options = {
     group: "Model",
     value: "P",
     env: "CTOK_PRECISION",
-    about: "arithmetic: bf16 where the processor has it, otherwise f32 (auto)",
+    about: "arithmetic: f32, bf16, or auto: bf16 where the processor has it (auto unless given)",
     ...oneOf(optionFacts.precision.choices),
   },
   device: {
@@ -213,7 +213,7 @@ export const options = {
     value: "D",
     env: "CTOK_DEVICE",
     about:
-      "where to compute: cpu, cuda, or cuda:1 for the second GPU; auto takes a GPU that can be used, otherwise the CPU (auto)",
+      "where to compute: cpu, cuda, or cuda:1 for the second GPU; auto takes a GPU that can be used, otherwise the CPU (auto unless given)",
     choices: ["auto", "cpu", "cuda"],
     ...device,
   },

@@ -43,7 +43,7 @@ export function barLine({ unit, total }: Counted, moment: Moment, columns: numbe
     note ?? (speed > 0 && tellSpeed(unit, speed, total)),
     speed > 0 && part !== undefined && `${tellDuration((total! - done!) / speed)} left`,
   ].filter((fact) => typeof fact === "string" && fact !== "") as string[];
-  while (facts.length > 1 && facts.join("  ").length > most) facts.shift(); // the bar says the least
+  while (facts.length > 0 && facts.join("  ").length > most) facts.shift(); // the bar says the least
   const line = facts.join("  "), room = most - line.length - (line ? 2 : 0);
   const name = room >= leastLabel ? tail(printable(label), room) : "";
   return [line, name].filter(Boolean).join("  ");
@@ -72,19 +72,26 @@ export class Bar implements Disposable {
   readonly #counted: Counted;
   readonly #write: (text: string) => void;
   readonly #columns: () => number;
+  readonly #now: () => number;
   #isShown = false;
   #drawnAt = -Infinity;
   #start: { readonly at: number; readonly done: number } | undefined;
 
-  constructor(counted: Counted, write: (text: string) => void, columns: () => number) {
+  constructor(
+    counted: Counted,
+    write: (text: string) => void,
+    columns: () => number,
+    now: () => number = () => performance.now(),
+  ) {
     this.#counted = counted;
     this.#write = write;
     this.#columns = columns;
+    this.#now = now;
   }
 
   /** `done` in the bar's unit; undefined where that cannot be said. */
   update(done: number | undefined, label: string, note?: string): void {
-    const now = performance.now();
+    const now = this.#now();
     this.#start ??= { at: now, done: done ?? 0 };
     if (now - this.#drawnAt < leastPauseMs) return;
     const { at, done: first } = this.#start;
