@@ -165,7 +165,7 @@ export async function writeImage(
     try {
       return await sharp(data, { raw: { width, height, channels: 3 } }).toFormat(format, quality).toBuffer();
     } catch (cause) {
-      const message = `${path}: expected a picture that ${format} can hold, found ${height} by ${width} pixels: ${
+      const message = `${path}: expected a picture that ${format} can hold, found ${width}x${height} pixels: ${
         sayOf(cause)
       }`;
       throw new TokenizerError("UNSUPPORTED", message, { cause });

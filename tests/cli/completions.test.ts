@@ -101,31 +101,33 @@ test("fish: commands, options, choices, models and files", { skip: missing("fish
   assert.deepEqual(inFish("ctok completions "), ["bash", "fish", "zsh"]);
 });
 
-/** What zsh lists for a line, asked by a Tab in a terminal of its own (zpty). */
-function inZsh(line: string): string {
+/** What zsh lists for each line, asked by its list-choices (Ctrl-D) in a terminal of its own (zpty). */
+function inZsh(...typed: string[]): string[] {
+  const asked = typed.map((line) => `ask $'${line}'`).join("; ");
   const code = `
 zmodload zsh/zpty
 zpty shell 'zsh -f -i'
-say() { zpty -w shell "$1" }
-await() { local text=; while zpty -r shell piece; do text+=$piece; [[ $text == *$1* ]] && break; done; print -r -- "$text" }
-say "PS1='' PS2=''; unsetopt zle_bracketed_paste; autoload -Uz compinit; compinit -u -D; source $0; LISTMAX=999; setopt no_list_beep; print rea''dy"
-await ready >/dev/null
-zpty -w -n shell $'${line}\\C-d'
-zpty -w -n shell $'\\C-a\\C-k print do\\'\\'ne\\n'
-await done
+await() { zpty -r shell text "*$1*"; print -r -- "$text" }
+ask() {
+  zpty -w -n shell "$1"$'\\C-d'
+  zpty -w -n shell $'\\C-a\\C-k print do\\'\\'ne\\n'
+  await done
+  await 'ready> ' >/dev/null
+  print -r -- NEXT
+}
+zpty -w shell "autoload -Uz compinit; compinit -u -D; source $0; LISTMAX=999; setopt no_list_beep no_prompt_sp; PS1='rea'dy'> '"
+await 'ready> ' >/dev/null # the prompt: the line editor is there
+${asked}
 zpty -d shell`;
-  return execFileSync("zsh", ["-f", "-c", code, scripts.zsh!], {
-    cwd,
-    encoding: "utf8",
-    env: { ...process.env, HOME: place, TERM: "dumb", COLUMNS: "200" },
-    timeout: 60_000,
-  });
+  const env = { ...process.env, HOME: place, TERM: "dumb", COLUMNS: "200" };
+  const out = execFileSync("zsh", ["-f", "-c", code, scripts.zsh!], { cwd, encoding: "utf8", env });
+  return out.split("NEXT");
 }
 
 test("zsh: commands, options, choices and models", { skip: missing("zsh") }, () => {
-  const offered = inZsh("ctok ");
-  for (const { name } of commands) assert.match(offered, new RegExp(`^${name} +-- `, "m"));
-  assert.match(inZsh("ctok decode --con"), /--container/);
-  assert.match(inZsh("ctok encode --format "), /msgpack +npy +safetensors/);
-  assert.match(inZsh("ctok info nano-D"), /nano-DI8x8/);
+  const [first, flags, formats, models] = inZsh("ctok ", "ctok decode --con", "ctok encode --format ", "ctok info nano-D");
+  for (const { name } of commands) assert.match(first!, new RegExp(`^${name} +-- `, "m"));
+  assert.match(flags!, /--container/);
+  assert.match(formats!, /msgpack +npy +safetensors/);
+  assert.match(models!, /nano-DI8x8/);
 });

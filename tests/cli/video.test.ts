@@ -332,10 +332,10 @@ test("a folder whose images change size midway: the frames before, where they ar
   for (const [i, height] of [32, 32, 32, 40].entries()) await writeImage(join(images, `${i}.png`), flat(height));
   const args = ["encode", "frames/", "--video", "--out", "t"];
   const { stderr } = await ctokEnds(1, args, { cwd: dir });
-  assert.match(stderr, /expected every image to be 32 by 32 pixels, .* 40 by 32 in 3\.png\n$/);
+  assert.match(stderr, /expected every image to be 32x32 pixels, .* 32x40 in 3\.png\n$/);
   assert.ok(!existsSync(join(dir, "t")));
   const partial = await ctokEnds(1, [...args, "--keep-partial"], { cwd: dir });
-  assert.match(partial.stderr, /40 by 32 in 3\.png; t keeps the 3 frames in 1 part before that \(--keep-partial\)\n$/);
+  assert.match(partial.stderr, /32x40 in 3\.png; t keeps the 3 frames in 1 part before that \(--keep-partial\)\n$/);
   assert.equal((await loadTokens(join(dir, "t"))).origin.video?.frames, 3);
 });
 
