@@ -20,6 +20,7 @@ import {
   readImage,
   saveTokens,
   Tensor,
+  tokenFormatOf,
   tokenize,
   Tokenizer,
   Tokens,
@@ -293,6 +294,10 @@ test("ctok replaces token files and checkpoints of its own, everything with --ov
   assert.deepEqual([await writtenByCtok(join(dir, "m.safetensors")), await writtenByCtok(join(dir, "msgpack/a.msgpack"))], [
     "checkpoint",
     "tokens",
+  ]);
+  const names = ["m.safetensors", "safetensors/a.safetensors", "msgpack/a.msgpack", "npy/a.npy", "a.png", "gone"];
+  assert.deepEqual(await Promise.all(names.map((name) => tokenFormatOf(join(dir, name)))), [
+    ...[undefined, "safetensors", "msgpack", "npy", undefined, undefined],
   ]);
   // Neither takes the place of the other.
   const tokens = join(dir, "safetensors/a.safetensors"), bytes = await readFile(tokens);
