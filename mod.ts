@@ -59,7 +59,10 @@ export {
   writtenByCtok,
   writtenExtensions,
 } from "./src/media/kinds.ts";
-export { defaultModel, defaultVideoModel, embeddedModels, publicModels } from "./src/model/catalogue.ts";
+export { defaultModel, defaultVideoModel, type EmbeddedModel, embeddedModels } from "./src/model/catalogue.ts";
+export { type Claim, type PublicModel, publicModels } from "./src/model/publicmodels.ts";
+export { findPulled, type HubOptions, pullModel, type PullOptions } from "./src/model/fetch.ts";
+export type { DownloadProgress, FetchedModel } from "./src/model/hub.ts";
 export {
   decodeTokens,
   encodeTokens,

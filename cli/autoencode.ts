@@ -3,6 +3,7 @@ import { psnr, readImage, ssim, writeImage, writtenExtensions } from "../mod.ts"
 import { type Command, required } from "./args.ts";
 import { planPixels } from "./dryrun.ts";
 import { filesOfModel, findInputs, type Input, Outputs, planOutputs } from "./paths.ts";
+import { downloadsTo } from "./pull.ts";
 import { checkImage, deliver, eachFile, kindsFor, modelFor, ModelInUse, pictureOptionsOf, secondsSince } from "./run.ts";
 import { framesOptions, openingOptions } from "./options.ts";
 import { Spool } from "./spool.ts";
@@ -29,7 +30,7 @@ export const autoencodeCommand: Command = {
     checkMode(args);
     checkContainer(args);
     await using spool = new Spool();
-    await using models = new ModelInUse(args, { signal });
+    await using models = new ModelInUse(args, { signal, ...downloadsTo(report) });
     const asked = args.model === undefined ? undefined : await models.of(args.model);
     const inputs = await findInputs(args, { kinds: kindsFor(asked), spool, signal });
     const isVideo = ({ kind }: Input) => asked ? asked.info.isVideo : kind === "video";

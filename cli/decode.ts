@@ -12,6 +12,7 @@ import {
 import { type Args, type Command, required } from "./args.ts";
 import { planTokens } from "./dryrun.ts";
 import { filesOfModel, findInputs, type InOut, Outputs, planOutputs, standard } from "./paths.ts";
+import { downloadsTo } from "./pull.ts";
 import { Failure } from "./report.ts";
 import { deliver, eachFile, ModelInUse, secondsSince } from "./run.ts";
 import { openingOptions } from "./options.ts";
@@ -44,7 +45,7 @@ export const decodeCommand: Command = {
     const inputs = await findInputs(args, { kinds: ["tokens"], spool, signal });
     const extensions = [...writtenExtensions.picture, ...writtenExtensions.video];
     const files = planOutputs(inputs, out, { extensionOf: () => ".png", extensions, spool });
-    await using models = new ModelInUse(args, { half: "decoder", signal });
+    await using models = new ModelInUse(args, { half: "decoder", signal, ...downloadsTo(report) });
     const fallback = args.model === undefined ? undefined : fallbackOf(await models.of(args.model));
     const outputs = new Outputs(args, files, await filesOfModel(args.model));
     for (const io of files) if (!io.isNamed) outputs.reserve(withExtension(io.target, ".mp4"), io.file);

@@ -4,6 +4,7 @@ import { saveTokens, tokenFormats, writtenExtensions } from "../mod.ts";
 import { type Command, required, usage } from "./args.ts";
 import { planPixels } from "./dryrun.ts";
 import { filesOfModel, findInputs, Outputs, planOutputs } from "./paths.ts";
+import { downloadsTo } from "./pull.ts";
 import { checkImage, deliver, eachFile, kindsFor, modelFor, ModelInUse, pictureOptionsOf, secondsSince } from "./run.ts";
 import { framesOptions, openingOptions } from "./options.ts";
 import { Spool } from "./spool.ts";
@@ -32,7 +33,7 @@ export const encodeCommand: Command = {
     const { format: asked, "pre-quant": preQuant = false } = args, out = required(args.out, "out");
     checkMode(args);
     await using spool = new Spool();
-    await using models = new ModelInUse(args, { half: "encoder", signal });
+    await using models = new ModelInUse(args, { half: "encoder", signal, ...downloadsTo(report) });
     const model = args.model === undefined ? undefined : await models.of(args.model);
     const inputs = await findInputs(args, { kinds: kindsFor(model), spool, signal });
     const extensions = writtenExtensions.tokens, extensionOf = () => `.${asked ?? "safetensors"}`;

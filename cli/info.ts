@@ -16,6 +16,7 @@ import {
 import type { Args, Command } from "./args.ts";
 import { fallbackOf } from "./decode.ts";
 import { openingOptions } from "./options.ts";
+import { downloadsTo } from "./pull.ts";
 import type { Report } from "./report.ts";
 import { openModel } from "./run.ts";
 import { tellBytes, tellCount, tellSize } from "./tell.ts";
@@ -44,7 +45,7 @@ export const infoCommand: Command = {
           const { facts, rows } = await aboutTokens(input, format, args, signal);
           report.result(facts, ...space, ...table(rows));
         } else {
-          await using tokenizer = await openModel(input, args, { signal });
+          await using tokenizer = await openModel(input, args, { signal, ...downloadsTo(report) });
           report.result(tokenizer.info, ...space, ...table(modelRows(tokenizer.info)));
         }
       } catch (error) {

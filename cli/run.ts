@@ -52,7 +52,8 @@ export class ModelInUse implements AsyncDisposable {
   async of(model: string): Promise<Tokenizer> {
     if (this.#current?.model !== model) {
       await this[Symbol.asyncDispose]();
-      this.#current = { model, tokenizer: await openModel(model, this.#args, this.#options) };
+      const options = { ...this.#options, isFromTokens: model !== this.#args.model };
+      this.#current = { model, tokenizer: await openModel(model, this.#args, options) };
     }
     return this.#current.tokenizer;
   }

@@ -162,7 +162,8 @@ export class Session implements AsyncDisposable {
   readonly #openModel = async (model: string, options: ctok.OpenOptions = {}): Promise<ctok.Tokenizer> => {
     const { signal } = this.#abort;
     const opened = await this.#screen.during(`opening ${model}`, signal, (onProgress) => {
-      return ctok.Tokenizer.open(model, { ...this.#opening, signal, onProgress, ...options });
+      const onDownload = ({ bytes, totalBytes }: ctok.DownloadProgress) => onProgress(bytes / totalBytes);
+      return ctok.Tokenizer.open(model, { ...this.#opening, signal, onProgress, onDownload, ...options });
     });
     const { source, sha256, quantizer } = opened.info;
     await this.#open.get(source)?.close();
@@ -181,7 +182,7 @@ export class Session implements AsyncDisposable {
   async #opened(source: string): Promise<ctok.Tokenizer> {
     const found = this.#open.get(source), before = this.#current;
     if (found) return found;
-    const opened = await this.#openModel(source);
+    const opened = await this.#openModel(source, { isFromTokens: true });
     this.#current = before ?? opened;
     return opened;
   }
