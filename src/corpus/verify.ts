@@ -153,7 +153,12 @@ function spread(count: number, most: number): number[] {
   return Array.from({ length: n }, (_, i) => Math.floor((i + 0.5) * count / n));
 }
 
+/** Of what is decoded: of a longer clip only the tokens are looked at. */
+const mostPixels = 1 << 26;
+
 async function judged(shard: CommittedShard, { key, tokens }: Sample, judge: Judge): Promise<DecodedSample> {
+  const { height, width, video } = tokens.origin, size = height * width * (video?.frames ?? 1);
+  if (size > mostPixels) return { key, reason: `${size} pixels: more than the ${mostPixels} that are decoded` };
   const pixels = await judge.decode(tokens);
   let original: TensorLike<"uint8">;
   try {
