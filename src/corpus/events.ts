@@ -25,13 +25,16 @@ export interface DatasetProgress {
 }
 
 export type DatasetEvent =
+  /** The model is being opened, and it is open: a failure between the two is that of the model. */
+  | { readonly event: "opening"; readonly model: string }
+  | { readonly event: "opened"; readonly model: string }
   /** While items are found. */
   | { readonly event: "planning"; readonly numItems: number; readonly numRefused: number }
   | { readonly event: "refused"; readonly name: string; readonly reason: string }
   /** What was left out or should be known, in words. */
   | { readonly event: "note"; readonly text: string }
   | { readonly event: "planned"; readonly numItems: number; readonly numRefused: number; readonly numShards: number }
-  /** The model is open and work begins; of `items` that are there already. */
+  /** Work begins; `items` are done already. */
   | { readonly event: "started"; readonly items: number; readonly numItems: number; readonly numShards: number }
   | ({ readonly event: "progress" } & DatasetProgress)
   | ({ readonly event: "quarantined"; readonly shard: number } & Quarantined)

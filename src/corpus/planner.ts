@@ -83,6 +83,7 @@ const tellEvery = 1000;
 
 async function lookAtModel(o: Options, parts: Parts) {
   const { model = defaultModel, device, precision, kernels, name, threads, maxMemory, signal } = o;
+  o.onEvent?.({ event: "opening", model });
   await using opened = await Tokenizer.open(model, {
     half: "encoder",
     device,
@@ -93,6 +94,7 @@ async function lookAtModel(o: Options, parts: Parts) {
     ...(maxMemory && { maxMemory }),
     ...(signal && { signal }),
   });
+  o.onEvent?.({ event: "opened", model });
   const versions = await parts.versions(opened.info.isVideo ? "video" : "image");
   return { model: plannedModel(opened.info), arithmetic: arithmeticOf(opened.info, versions) };
 }

@@ -43,7 +43,10 @@ interface Run {
 
 async function workOn(run: Run): Promise<void> {
   const { plan, storage, parts, o } = run;
+  const model = o.model ?? plan.header.model.at;
+  o.onEvent?.({ event: "opening", model });
   await using encoder = await openEncoder(plan, o, await parts.versions(plan.header.model.isVideo ? "video" : "image"));
+  o.onEvent?.({ event: "opened", model });
   await using places = parts.openPlaces();
   await using preparer = parts.openPreparer(plan.header.options, places);
   await using leases = await Ledger.open(storage.private, {
