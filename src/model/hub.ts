@@ -4,7 +4,8 @@
  * that is here whole is opened without a question; a branch is asked about, and where the hub does not answer the copy of
  * before is taken. Called by fetch.ts.
  */
-import { existsSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
+import { join } from "node:path";
 import { throwIfAborted } from "../abort.ts";
 import { messageOf, TokenizerError } from "../errors.ts";
 import { suggestion } from "../nearest.ts";
@@ -204,17 +205,24 @@ async function bring(
   const snapshot = snapshotFolder(folder, commit), tell = new Teller(repository, files, onDownload);
   let bytes = 0;
   for (const file of files) {
-    const blob = blobPath(folder, file.hash), before = snapshotFiles(snapshot).find(({ name }) => name === file.name);
-    // Where there are no links the file is in the snapshot itself.
-    if (before?.bytes !== file.bytes || existsSync(blob)) {
+    const blob = blobPath(folder, file.hash), held = heldAs(snapshot, file, blob);
+    if (!held || (isVerified && held === "linked")) {
       bytes += await download(file, blob, client, { signal, isVerified, onBytes: (n) => tell.bytes(file, n) });
-      await linkBlob(snapshot, file.name, blob);
+      if (heldAs(snapshot, file, blob) !== "linked") await linkBlob(snapshot, file.name, blob);
     }
     tell.bytes(file, file.bytes);
   }
   tell.end();
   await rememberCommit(folder, revision, commit);
   return fetched(model, commit, snapshot, files.map(({ name, bytes }) => ({ name, bytes })), bytes);
+}
+
+/** How a snapshot has the whole file: as a link to its blob or, where there are no links, itself. */
+function heldAs(snapshot: string, { name, bytes }: RemoteFile, blob: string): "linked" | "itself" | undefined {
+  const [held, whole] = [join(snapshot, name), blob].map((path) => statSync(path, { throwIfNoEntry: false }));
+  if (held?.size !== bytes) return undefined;
+  if (!whole) return "itself";
+  return whole.ino === held.ino && whole.dev === held.dev ? "linked" : undefined;
 }
 
 /** Tells the caller's callback of all files together, now and then. */
@@ -270,6 +278,11 @@ function notHere({ repository, revision, name }: HubModelToFetch, { cacheDir }: 
 function noModel(model: HubModelToFetch, names: readonly string[], half: Half): TokenizerError {
   const wanted = filesOf(model)?.join(" and ") ??
     `${half ?? "encoder"}.jit${half ? "" : " and decoder.jit"} (or .safetensors), or one .safetensors, .pt, .pth or .ckpt`;
+  const rows = publicModels.filter((m) => m.repository === model.repository).map((m) => m.name);
+  const hint = rows.length > 0 && !model.known ? `; ${rows.join(" and ")} name models of it` : "";
   const some = names.slice(0, 8).join(", "), found = names.length === 0 ? "no file" : names.length > 8 ? `${some}, …` : some;
-  return new TokenizerError("FILE_MISSING", `${model.repository} at ${model.revision}: expected ${wanted}, found ${found}`);
+  return new TokenizerError(
+    "FILE_MISSING",
+    `${model.repository} at ${model.revision}: expected ${wanted}, found ${found}${hint}`,
+  );
 }

@@ -1,6 +1,6 @@
 /** ctok pull and ctok models, and --model with a model of the hub, against a server that plays it. */
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { publicModels } from "mod.ts";
@@ -81,6 +81,13 @@ test("--model takes a model of the hub; tokens are decoded with the one that the
     assert.deepEqual([refused.code, failure.code], [3, "HUB"]);
     assert.match(failure.message, /only public models are downloaded for them unasked: `ctok pull mallory\/evil@/);
     assert.equal(hub.requests.length, asked);
+  }));
+
+test("a model of the hub is converted to a file of its name", () =>
+  withFolder(async (cache) => {
+    const env = within(cache);
+    await ctokEnds(0, ["convert", `${name}@main`, "--out", "out/"], { env, cwd: cache });
+    assert.deepEqual(readdirSync(join(cache, "out")), ["Cosmos-0.1-Tokenizer-CI8x8.safetensors"]);
   }));
 
 test("the rate counts from what was here at the beginning", () => {
