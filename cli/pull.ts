@@ -18,9 +18,10 @@ export const pullCommand: Command = {
       try {
         const pulled = await pullModel(model, { signal, ...downloadsTo(report) });
         const { path, files, fetchedBytes, ...facts } = pulled, bytes = files.reduce((sum, file) => sum + file.bytes, 0);
-        const did = fetchedBytes === 0
-          ? "was here already, checked"
-          : `fetched ${megabytes(fetchedBytes)} of ${megabytes(bytes)}`;
+        const here = `was here already, ${
+          facts.isVerified ? "checked" : "not checked: the hub was not asked or did not answer"
+        }`;
+        const did = fetchedBytes === 0 ? here : `fetched ${megabytes(fetchedBytes)} of ${megabytes(bytes)}`;
         report.result(
           { model, ok: true, path, ...facts, files, bytes, fetchedBytes, seconds: secondsSince(start) },
           `${model} -> ${path}: ${did}, ${secondsSince(start)} s`,

@@ -56,6 +56,8 @@ export interface FetchedModel {
   readonly files: readonly { readonly name: string; readonly bytes: number }[];
   /** What was fetched for this call; 0 where all was here. */
   readonly fetchedBytes: number;
+  /** Whether all of it was held against the hub's hashes now; not so where the hub did not answer, or was not asked. */
+  readonly isVerified: boolean;
 }
 
 export interface FetchOptions extends SettingsOptions {
@@ -113,7 +115,7 @@ function copyIn(settings: HubSettings, model: HubModelToFetch, half: Half): Fetc
     if (commit === undefined) continue;
     const snapshot = snapshotFolder(folder, commit), held = snapshotFiles(snapshot);
     const needed = neededFiles(held.map(({ name }) => name), half, filesOf(model));
-    if (needed) return fetched(model, commit, snapshot, held.filter(({ name }) => needed.includes(name)), 0);
+    if (needed) return fetched(model, commit, snapshot, held.filter(({ name }) => needed.includes(name)));
   }
   return undefined;
 }
@@ -125,19 +127,13 @@ function fetched(
   commit: string,
   snapshot: string,
   files: FetchedModel["files"],
-  fetchedBytes: number,
+  fetchedBytes = 0,
+  isVerified = false,
 ): FetchedModel {
   const path = pathToOpen(snapshot, files.map(({ name }) => name)), { repository, name } = model;
   const file = path === snapshot ? {} : { file: files[0]!.name };
-  return {
-    path,
-    source: tellHubModel({ repository, revision: commit, ...file }),
-    name,
-    repository,
-    commit,
-    files,
-    fetchedBytes,
-  };
+  const source = tellHubModel({ repository, revision: commit, ...file });
+  return { path, source, name, repository, commit, files, fetchedBytes, isVerified };
 }
 
 interface Asked {
@@ -214,7 +210,7 @@ async function bring(
   }
   tell.end();
   await rememberCommit(folder, revision, commit);
-  return fetched(model, commit, snapshot, files.map(({ name, bytes }) => ({ name, bytes })), bytes);
+  return fetched(model, commit, snapshot, files.map(({ name, bytes }) => ({ name, bytes })), bytes, isVerified);
 }
 
 /** How a snapshot has the whole file: as a link to its blob or, where there are no links, itself. */

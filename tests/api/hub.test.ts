@@ -29,6 +29,7 @@ import {
   Tokens,
 } from "mod.ts";
 import { commitOf, gitHash, HubServer, noise, sha256 } from "../hubserver.ts";
+import { goOffline } from "../offline.ts";
 import { carried, pictureOrigin, rejects, root, withFolder, withWeights } from "../support.ts";
 
 const name = "nvidia/Cosmos-0.1-Tokenizer-CI8x8", commit = commitOf(1), other = commitOf(2);
@@ -37,7 +38,10 @@ const halves = { "encoder.jit": file("encoder.jit"), "decoder.jit": file("decode
 const more = { "autoencoder.jit": noise(2000), "README.md": noise(90), "config.json": noise(54) };
 const hub = await HubServer.start({ [name]: { commit, files: { ...halves, ...more } } });
 hub.renamed.set("nvidia/Cosmos-Tokenizer-CI8x8", name);
-after(() => hub[Symbol.asyncDispose]());
+after(async () => {
+  goOffline();
+  await hub[Symbol.asyncDispose]();
+});
 process.env.HF_ENDPOINT = hub.url;
 process.env.HF_HUB_DISABLE_IMPLICIT_TOKEN = "1";
 delete process.env.HF_HUB_OFFLINE;

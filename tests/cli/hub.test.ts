@@ -16,7 +16,12 @@ const bytes = files["encoder.jit"].length + files["decoder.jit"].length;
 const hub = await HubServer.start({ [name]: { commit, files } });
 after(() => hub[Symbol.asyncDispose]());
 const cat = join(root, "examples/media/cat.png");
-const within = (cache: string) => ({ HF_ENDPOINT: hub.url, HF_HUB_CACHE: cache, HF_HUB_DISABLE_IMPLICIT_TOKEN: "1" });
+const within = (cache: string) => ({
+  HF_ENDPOINT: hub.url,
+  HF_HUB_CACHE: cache,
+  HF_HUB_DISABLE_IMPLICIT_TOKEN: "1",
+  HF_HUB_OFFLINE: "",
+});
 
 test("pull says what it fetched and where it lies; again, that it was here; a wrong one fails and the others are done", () =>
   withFolder(async (cache) => {
@@ -27,6 +32,9 @@ test("pull says what it fetched and where it lies; again, that it was here; a wr
       RegExp(`^CI8x8 -> ${cache}/models--nvidia--.*/snapshots/${commit}: fetched 2\\.6 MB of 2\\.6 MB, `),
     );
     assert.equal(first.stderr, "");
+    assert.match((await ctokEnds(0, ["pull", "CI8x8"], { env })).stdout, /was here already, checked, /);
+    const offline = await ctokEnds(0, ["pull", "CI8x8"], { env: { ...env, HF_HUB_OFFLINE: "1" } });
+    assert.match(offline.stdout, /was here already, not checked: the hub was not asked/);
     const again = await ctok(["pull", "CI8x9", "CI8x8", "--json"], { env });
     const [wrong, right] = lines(again.stdout);
     assert.equal(again.code, 3);
