@@ -4,7 +4,7 @@
  * that is here whole is opened without a question; a branch is asked about, and where the hub does not answer the copy of
  * before is taken. Called by fetch.ts.
  */
-import { existsSync, statSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { throwIfAborted } from "../abort.ts";
 import { messageOf, TokenizerError } from "../errors.ts";
@@ -14,6 +14,7 @@ import type { HubModelToFetch } from "./catalogue.ts";
 import { download, type RemoteFile } from "./download.ts";
 import {
   blobPath,
+  factsOf,
   type Half,
   type HubSettings,
   hubSettings,
@@ -215,7 +216,7 @@ async function bring(
 
 /** How a snapshot has the whole file: as a link to its blob or, where there are no links, itself. */
 function heldAs(snapshot: string, { name, bytes }: RemoteFile, blob: string): "linked" | "itself" | undefined {
-  const [held, whole] = [join(snapshot, name), blob].map((path) => statSync(path, { throwIfNoEntry: false }));
+  const [held, whole] = [factsOf(join(snapshot, name)), factsOf(blob)];
   if (held?.size !== bytes) return undefined;
   if (!whole) return "itself";
   return whole.ino === held.ino && whole.dev === held.dev ? "linked" : undefined;
