@@ -27,8 +27,9 @@ export const pullCommand: Command = {
       try {
         const pulled = await pullModel(model, { signal, ...downloadsTo(report) });
         const { path, files, fetchedBytes, ...facts } = pulled, bytes = files.reduce((sum, file) => sum + file.bytes, 0);
+        const looked = facts.isVerified ? "checked" : "not checked: the hub was not asked or did not answer";
         const did = fetchedBytes === 0
-          ? "was here already, checked"
+          ? `was here already, ${looked}`
           : `fetched ${tellBytes(fetchedBytes)} of ${tellBytes(bytes)}`;
         report.result(
           { model, ok: true, path, ...facts, files, bytes, fetchedBytes, seconds: secondsSince(start) },

@@ -1,6 +1,6 @@
 /** ctok pull and ctok models, and --model with a model of the hub, against a server that plays it. */
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { publicModels } from "mod.ts";
@@ -15,7 +15,12 @@ const bytes = files["encoder.jit"].length + files["decoder.jit"].length;
 const hub = await HubServer.start({ [name]: { commit, files } });
 after(() => hub[Symbol.asyncDispose]());
 const cat = join(root, "examples/media/cat.png");
-const within = (cache: string) => ({ HF_ENDPOINT: hub.url, HF_HUB_CACHE: cache, HF_HUB_DISABLE_IMPLICIT_TOKEN: "1" });
+const within = (cache: string) => ({
+  HF_ENDPOINT: hub.url,
+  HF_HUB_CACHE: cache,
+  HF_HUB_DISABLE_IMPLICIT_TOKEN: "1",
+  HF_HUB_OFFLINE: "",
+});
 
 test("pull says what it fetched and where it lies; again, that it was here; a wrong one fails and the others are done", () =>
   withFolder(async (cache) => {
@@ -26,6 +31,9 @@ test("pull says what it fetched and where it lies; again, that it was here; a wr
       RegExp(`^CI8x8 -> ${cache}/models--nvidia--.*/snapshots/${commit}: fetched 2\\.6\\d MB of 2\\.6\\d MB, `),
     );
     assert.equal(first.stderr, "");
+    assert.match((await ctokEnds(0, ["pull", "CI8x8"], { env })).stdout, /was here already, checked, /);
+    const offline = await ctokEnds(0, ["pull", "CI8x8"], { env: { ...env, HF_HUB_OFFLINE: "1" } });
+    assert.match(offline.stdout, /was here already, not checked: the hub was not asked/);
     const again = await ctok(["pull", "CI8x9", "CI8x8", "--json"], { env });
     const [wrong, right] = lines(again.stdout);
     assert.equal(again.code, 3);
@@ -83,4 +91,11 @@ test("--model takes a model of the hub; tokens are decoded with the one that the
     assert.deepEqual([refused.code, failure.code], [3, "HUB"]);
     assert.match(failure.message, /only public models are downloaded for them unasked: `ctok pull mallory\/evil@/);
     assert.equal(hub.requests.length, asked);
+  }));
+
+test("a model of the hub is converted to a file of its name", () =>
+  withFolder(async (cache) => {
+    const env = within(cache);
+    await ctokEnds(0, ["convert", `${name}@main`, "--out", "out/"], { env, cwd: cache });
+    assert.deepEqual(readdirSync(join(cache, "out")), ["Cosmos-0.1-Tokenizer-CI8x8.safetensors"]);
   }));

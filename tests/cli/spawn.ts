@@ -6,6 +6,7 @@ import { readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
+import "../offline.ts";
 
 export const top = join(import.meta.dirname!, "../..");
 const main = join(top, "cli/main.ts");
