@@ -17,7 +17,9 @@ export const noPython = spawnSync(python, ["--version"]).status === 0 ? false : 
 /** Why Python cannot run a script, or false: it is not there, or a library that the script imports. */
 export function whatPythonLacks(script: string): string | false {
   if (noPython) return noPython;
-  const imports = [...script.matchAll(/^(?:import|from) (\w+)/gm)].map(([, name]) => name!);
+  const imports = [...script.matchAll(/^(?:from (\w+)|import (.+))/gm)].flatMap(([, one, all]) =>
+    one ?? all!.split(",").map((name) => /\w+/.exec(name)![0])
+  );
   const missing = imports.filter((name) => spawnSync(python, ["-c", `import ${name}`]).status !== 0);
   return missing.length > 0 && `${python} has no ${missing.join(", ")} (PYTHON names another)`;
 }

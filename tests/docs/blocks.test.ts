@@ -18,7 +18,7 @@ import { type Block, blocksOf, documents, read } from "./documents.ts";
 
 /** Commands that other tests run (the packed package, the container's steps, a hub that is played), or that need a person. */
 const elsewhere =
-  /^(bun add \S*ctok|deno add npm:ctok|docker (build|run) |git clone |cd \w+$|ctok (pull|.* --model) nvidia\/)/;
+  /^(bun add \S*ctok|deno add npm:ctok|docker (build|run) |git clone |cd \w+$|ctok (pull|.* (-m|--model)) nvidia\/)/;
 const isText = (language: string) => ["", "text", "toml"].includes(language);
 
 /** Twenty frames of 64 x 96 pixels cut out of the sample clip: every block is about names and calls, not about pictures. */
