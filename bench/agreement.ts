@@ -1,7 +1,8 @@
 /**
  * How far ctok's answers are from those of the public networks, as tables in Markdown: of each network's stored cases the tokens
- * and pictures in float32 and in bfloat16, beside PyTorch's own on the same cases (tests/fixtures/pytorch_errors.json). The truth is
- * computed in float64 by reference/, which was checked against the public code; weights are synthetic. No times: bench/cpu.ts.
+ * and pictures in float32 and in bfloat16, beside PyTorch's own on the same cases (bench/pytorch/errors.json for those in tests/fixtures,
+ * tests/fixtures/pytorch_errors.json for the others). The truth is computed in float64 by reference/, which was checked against the
+ * public code; weights are synthetic. No times: bench/cpu.ts.
  *
  *     bun bench/agreement.ts       (or deno run -A; after npm run setup)
  *
@@ -12,7 +13,16 @@ import { existsSync, readFileSync } from "node:fs";
 import { cpus } from "node:os";
 import { join } from "node:path";
 import { embeddedModels, type TensorLike, Tokenizer, TokenizerError } from "mod.ts";
-import { carried, countDifferent, hasShared, readTensors, relativeError, shared, withWeights } from "../tests/support.ts";
+import {
+  carried,
+  countDifferent,
+  hasShared,
+  readTensors,
+  relativeError,
+  root,
+  shared,
+  withWeights,
+} from "../tests/support.ts";
 
 type Size = "small" | "full";
 type Precision = "f32" | "bf16";
@@ -21,7 +31,10 @@ interface Errors {
   readonly reconstruction: number;
   readonly index_agreement?: number;
 }
-type Peers = Record<string, Record<Size, { readonly float32: Errors; readonly bfloat16: Errors }>>;
+interface Peer {
+  readonly float32: Errors;
+  readonly bfloat16: Errors;
+}
 
 /** Of one case, ours and PyTorch's: relative L2 errors of the latent (before FSQ) and the picture, and equal indices. */
 interface Row {
@@ -46,31 +59,42 @@ interface Case {
   readonly model: string;
   readonly size: Size;
   readonly golden: string;
+  readonly peer: Peer;
   /** A checkpoint; without one the weights follow from the tensors' names. */
   readonly path?: string;
   /** Pixels in, pixels out, of the whole uint8 pipeline. */
   readonly pipeline?: string;
 }
 
-const peers = JSON.parse(readFileSync(join(carried, "pytorch_errors.json"), "utf8")) as Peers;
+const read = (path: string) => JSON.parse(readFileSync(path, "utf8")) as Record<string, Record<Size, Peer>>;
+const peersOfCarried = read(join(root, "bench/pytorch/errors.json")),
+  peersOfAll = read(join(carried, "pytorch_errors.json"));
 
 /** Every network that PyTorch's errors are known of, in the cases that are there. */
 function findCases(): Case[] {
   const cases: Case[] = [];
-  for (const model of Object.keys(peers)) {
+  for (const [model, all] of Object.entries(peersOfAll)) {
     const folder = join(shared, `${/-\d+p$/.test(model) ? "Cosmos-Tokenize1" : "Cosmos-Tokenizer"}-${model}`);
-    const inFolder = join(carried, `Cosmos-Tokenizer-${model}`), small = join(carried, `${model}-small.safetensors`);
-    if (existsSync(folder)) {
-      const pipeline = join(folder, "pipeline.safetensors");
-      cases.push({ model, size: "small", golden: join(folder, "golden.safetensors"), path: folder, pipeline });
-    } else if (existsSync(inFolder)) {
-      cases.push({ model, size: "small", golden: join(inFolder, "golden.safetensors"), path: inFolder });
-    } else if (existsSync(small)) cases.push({ model, size: "small", golden: small });
-    const golden = [join(shared, "full"), carried].flatMap((at) =>
-      [`${model}.safetensors`, `${model}-full.safetensors`].map((n) => join(at, n))
+    const own = join(carried, `Cosmos-Tokenizer-${model}`), golden = "golden.safetensors";
+    const first = (...found: Omit<Case, "model">[]) => {
+      const one = found.find((c) => existsSync(c.golden));
+      if (one) cases.push({ model, ...one });
+    };
+    first(
+      {
+        size: "small",
+        golden: join(folder, golden),
+        peer: all.small,
+        path: folder,
+        pipeline: join(folder, "pipeline.safetensors"),
+      },
+      { size: "small", golden: join(own, golden), peer: peersOfCarried[model]?.small!, path: own },
+      { size: "small", golden: join(carried, `${model}-small.safetensors`), peer: peersOfCarried[model]?.small! },
     );
-    const full = golden.find((path) => existsSync(path));
-    if (full) cases.push({ model, size: "full", golden: full });
+    first(
+      { size: "full", golden: join(carried, `${model}-full.safetensors`), peer: peersOfCarried[model]?.full! },
+      { size: "full", golden: join(shared, "full", `${model}.safetensors`), peer: all.full },
+    );
   }
   return cases;
 }
@@ -85,8 +109,8 @@ const hasBf16 = await (async () => {
   }
 })();
 
-async function measure({ model, size, golden: path }: Case, weights: string, precision: Precision): Promise<Row> {
-  const golden = readTensors(path), peer = peers[model]![size][precision === "f32" ? "float32" : "bfloat16"];
+async function measure({ model, golden: path, peer: peers }: Case, weights: string, precision: Precision): Promise<Row> {
+  const golden = readTensors(path), peer = peers[precision === "f32" ? "float32" : "bfloat16"];
   const kernels = precision === "bf16" && !hasBf16 ? "reference" : "auto";
   await using tok = await Tokenizer.open(weights, { precision, kernels });
   const { isDiscrete } = tok.info, numTokens = isDiscrete ? golden.indices!.data.length : 0;

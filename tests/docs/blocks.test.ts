@@ -66,7 +66,7 @@ async function runCommand(folder: string, command: string): Promise<void> {
     const script = /^npm (?:run (?:-s )?)?([\w:-]+)$/.exec(command)?.[1] ?? "";
     return assert.ok(scripts[script], `${command}: no such script in package.json`);
   }
-  const measuring = /^(?:bun|sh) (bench\/\S+)/.exec(command)?.[1];
+  const measuring = /^(?:bun|sh|build\/pytorch\/bin\/python) (bench\/\S+)/.exec(command)?.[1];
   if (measuring) return assert.ok(existsSync(join(root, measuring)), `${command}: no such file`);
   if (elsewhere.test(command)) return;
   assert.match(
