@@ -37,8 +37,6 @@ const photo = process.argv[2] ?? join(root, "examples/media/astronaut.png");
 const folder = join(root, "out/demo");
 const show = (name: string, value: string | number) => console.log(`${name.padEnd(16)} ${value}`);
 const here = (path: string) => relative(process.cwd(), path);
-/** "768x432": width by height, as people write it. */
-const size = (height: number, width: number) => `${width}x${height}`;
 
 /** What lies in out/demo/, for the terminal now and for README.txt. */
 const left: string[] = [];
@@ -81,10 +79,10 @@ const again = decoded.result;
 const [, rows = 0, columns = 0] = indices.shape, tokens = rows * columns;
 show("model", `${info.name}, ${info.parameters.toLocaleString("en")} parameters`);
 show("codebook", `${info.codebookSize} codes, ${tellQuantizer(info.quantizer)}`);
-show("photo", `${relative(root, photo)}, ${size(height, width)} pixels`);
+show("photo", `${relative(root, photo)}, ${width}x${height} pixels`);
 show(
   "token grid",
-  `${size(rows, columns)} = ${tokens} tokens of ${size(info.spatialFactor, info.spatialFactor)} pixels; its head:`,
+  `${columns}x${rows} = ${tokens} tokens of ${info.spatialFactor}x${info.spatialFactor} pixels; its head:`,
 );
 for (let y = 0; y < Math.min(rows, 4); y++) {
   const row = indices.data.subarray(y * columns, y * columns + 8);
@@ -176,7 +174,7 @@ async function showClip(): Promise<void> {
   const { height, width, fps } = source.info, { name, parameters, codebookSize } = tokenizer.info;
   const pixels = frames.length * height * width, tokenBits = Math.log2(codebookSize);
   show("video model", `${name}, ${parameters.toLocaleString("en")} parameters`);
-  show("clip", `${relative(root, clip)}, the first ${frames.length} frames of ${size(height, width)} pixels`);
+  show("clip", `${relative(root, clip)}, the first ${frames.length} frames of ${width}x${height} pixels`);
 
   let again: Tensor<"uint8">[] = [];
   for (const [mode, options] of [["seamless", {}], ["windows of 17", { window: 17 }]] as const) {
@@ -188,7 +186,8 @@ async function showClip(): Promise<void> {
     const { shape, data } = joinTokens(parts).indices, bits = data.length * tokenBits;
     const error = frames.reduce((sum, frame, i) => sum + 10 ** (-psnr(frame, again[i]!) / 10), 0) / frames.length;
     const pace = (ms: number) => (frames.length / ms * 1000).toFixed(1);
-    const [, t, h = 0, w = 0] = shape, grid = `${t} grids of ${size(h, w)} tokens, ${(bits / 8000).toFixed(0)} kB`;
+    const [, times, rows, columns] = shape;
+    const grid = `${times} frames of ${columns}x${rows} tokens, ${(bits / 8000).toFixed(0)} kB`;
     show(mode, `${grid}, ${(bits / pixels).toFixed(3)} bits a pixel; PSNR ${(-10 * Math.log10(error)).toFixed(2)} dB`);
     show("", `encode ${pace(between - start)}, decode ${pace(end - between)} frames a second (one run)`);
   }

@@ -271,7 +271,7 @@ export function tooLarge(
   height: number,
   width: number,
 ): TokenizerError {
-  const message = `${name}: expected at most ${limitPixels} pixels (limitPixels), found ${height} by ${width}`;
+  const message = `${name}: expected at most ${limitPixels} pixels (limitPixels), found ${width}x${height}`;
   return new TokenizerError(code, message, { detail: height * width });
 }
 
