@@ -363,6 +363,14 @@ test(
         /me\/model/,
       );
     }
+    const pageOf = JSON.stringify(
+      Array.from({ length: 4000 }, (_, i) => ({ type: "file", path: `${i}.txt`, size: 1, oid: "x" })),
+    );
+    misbehave("tree", (response, { path }) => {
+      response.writeHead(200, { "content-type": "application/json", link: `<${hub.url}${path}>; rel="next"` }).end(pageOf);
+      return true;
+    });
+    await rejects(() => pullModel(model), "HUB", /expected at most 10000 files and folders at its top, found more/);
     misbehave("info", (response) => {
       response.writeHead(200, { "content-type": "text/html" }).end("<p>log in");
       return true;
