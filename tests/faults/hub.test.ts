@@ -12,7 +12,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { after, test } from "node:test";
-import { setImmediate, setTimeout } from "node:timers/promises";
+import { setImmediate } from "node:timers/promises";
 import { findPulled, pullModel, Tokenizer } from "mod.ts";
 import { ctok, ctokEnds, lines } from "../cli/spawn.ts";
 import { commitOf, gitHash, HubServer, json, noise, redirect, refuse, type Request, send, sha256 } from "../hubserver.ts";
@@ -550,10 +550,9 @@ test(
     const { spawn } = await import("node:child_process");
     const python = spawn("flock", [lock, "sh", "-c", "echo held; cat"], { stdio: ["pipe", "pipe", "inherit"] });
     await new Promise((resolve) => python.stdout.once("data", resolve));
-    let isDone = false;
-    const waiting = pullModel(model).finally(() => isDone = true);
-    while (!hub.requests.some(({ what }) => what === "tree")) await setImmediate();
-    await setTimeout(300); // it would have begun by then, and if not the test says less
+    let isDone = false, looked = 0;
+    const waiting = pullModel(model, { onDownload: () => void looked++ }).finally(() => isDone = true);
+    while (looked < 3 && !isDone) await setImmediate(); // it has looked that often, and waited on
     assert.deepEqual([isDone, hub.content().length, heldIn(cacheDir)], [false, 0, [`${hash}.incomplete`]]);
     writeFileSync(join(blobsOf(cacheDir), hash), bytes); // as Python ends
     rmSync(join(blobsOf(cacheDir), `${hash}.incomplete`));
