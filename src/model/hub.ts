@@ -4,6 +4,7 @@
  * that is here whole is opened without a question; a branch is asked about, and where the hub does not answer the copy of
  * before is taken. Called by fetch.ts.
  */
+import type { ListFileEntry } from "@huggingface/hub";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { throwIfAborted } from "../abort.ts";
@@ -73,6 +74,7 @@ export interface FetchOptions extends SettingsOptions {
 
 /** Of a model that tokens name: they may not make a machine fetch more. */
 const mostBytesForTokens = 1 << 30;
+const mostEntries = 10_000;
 const progressEveryMs = 100;
 
 /** Brings what is needed of a model. Throws HUB, FILE_MISSING where the repository holds no model, FILE_IO, ARGUMENT, CANCELLED. */
@@ -157,10 +159,15 @@ async function ask(
   if (typeof commit !== "string" || !isCommit(commit)) {
     throw client.wrong(revision, "a commit of 40 hexadecimal digits", shown(commit));
   }
-  const listed = await answered(client, () => {
-    return Array.fromAsync(listFiles({ repo: { type: "model", name: repository }, revision: commit, hubUrl, fetch }));
+  const held = await answered(client, async () => {
+    const files: ListFileEntry[] = [];
+    let count = 0; // page may follow page for ever
+    for await (const entry of listFiles({ repo: { type: "model", name: repository }, revision: commit, hubUrl, fetch })) {
+      if (++count > mostEntries) throw client.wrong(commit, `at most ${mostEntries} files and folders at its top`, "more");
+      if (entry?.type === "file" && typeof entry.path === "string") files.push(entry);
+    }
+    return files;
   });
-  const held = listed.filter((entry) => entry?.type === "file" && typeof entry.path === "string");
   const names = held.map(({ path }) => path), needed = neededFiles(names, half, filesOf(model));
   if (!needed) throw noModel(model, names, half);
   const files = needed.map((name): RemoteFile => {
