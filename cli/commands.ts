@@ -8,6 +8,8 @@ import { decodeCommand } from "./decode.ts";
 import { encodeCommand } from "./encode.ts";
 import { helpCommand } from "./help.ts";
 import { infoCommand } from "./info.ts";
+import { modelsCommand } from "./models.ts";
+import { pullCommand } from "./pull.ts";
 import { replCommand, runCommand } from "./repl.ts";
 
 export const commands: readonly Command[] = [
@@ -16,6 +18,8 @@ export const commands: readonly Command[] = [
   autoencodeCommand,
   datasetCommand,
   infoCommand,
+  modelsCommand,
+  pullCommand,
   convertCommand,
   replCommand,
   runCommand,

@@ -12,15 +12,19 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { after, test } from "node:test";
-import { setImmediate, setTimeout } from "node:timers/promises";
+import { setImmediate } from "node:timers/promises";
 import { findPulled, pullModel, Tokenizer } from "mod.ts";
 import { ctok, ctokEnds, lines } from "../cli/spawn.ts";
 import { commitOf, gitHash, HubServer, json, noise, redirect, refuse, type Request, send, sha256 } from "../hubserver.ts";
+import { goOffline } from "../offline.ts";
 import { rejects, root, withFolder } from "../support.ts";
 
 const model = "me/model", commit = commitOf(7), bytes = noise(300_000), file = "model.safetensors", hash = sha256(bytes);
 const hub = await HubServer.start();
-after(() => hub[Symbol.asyncDispose]());
+after(async () => {
+  goOffline();
+  await hub[Symbol.asyncDispose]();
+});
 process.env.HF_ENDPOINT = hub.url;
 process.env.HF_HUB_DISABLE_IMPLICIT_TOKEN = "1";
 delete process.env.HF_HUB_OFFLINE;
@@ -229,7 +233,8 @@ test(
       process.env.HF_ENDPOINT = before;
       await pullModel(model);
       process.env.HF_ENDPOINT = `http://127.0.0.1:${closed}`;
-      assert.equal((await pullModel(model)).fetchedBytes, 0);
+      const { fetchedBytes, isVerified } = await pullModel(model);
+      assert.deepEqual([fetchedBytes, isVerified], [0, false]);
       await rejects(() => pullModel(model, { revision: "v2" }), "HUB", /expected an answer/);
     } finally {
       process.env.HF_ENDPOINT = before;
@@ -358,6 +363,14 @@ test(
         /me\/model/,
       );
     }
+    const pageOf = JSON.stringify(
+      Array.from({ length: 4000 }, (_, i) => ({ type: "file", path: `${i}.txt`, size: 1, oid: "x" })),
+    );
+    misbehave("tree", (response, { path }) => {
+      response.writeHead(200, { "content-type": "application/json", link: `<${hub.url}${path}>; rel="next"` }).end(pageOf);
+      return true;
+    });
+    await rejects(() => pullModel(model), "HUB", /expected at most 10000 files and folders at its top, found more/);
     misbehave("info", (response) => {
       response.writeHead(200, { "content-type": "text/html" }).end("<p>log in");
       return true;
@@ -390,7 +403,8 @@ test(
     const blob = join(blobsOf(cacheDir), hash);
     for (const damaged of [noise(bytes.length, 4), bytes.subarray(0, 1000)]) {
       writeFileSync(blob, damaged);
-      assert.equal((await pullModel(model)).fetchedBytes, bytes.length);
+      const { fetchedBytes, isVerified } = await pullModel(model);
+      assert.deepEqual([fetchedBytes, isVerified], [bytes.length, true]);
       assertWhole(cacheDir);
     }
   }),
@@ -536,10 +550,9 @@ test(
     const { spawn } = await import("node:child_process");
     const python = spawn("flock", [lock, "sh", "-c", "echo held; cat"], { stdio: ["pipe", "pipe", "inherit"] });
     await new Promise((resolve) => python.stdout.once("data", resolve));
-    let isDone = false;
-    const waiting = pullModel(model).finally(() => isDone = true);
-    while (!hub.requests.some(({ what }) => what === "tree")) await setImmediate();
-    await setTimeout(300); // it would have begun by then, and if not the test says less
+    let isDone = false, looked = 0;
+    const waiting = pullModel(model, { onDownload: () => void looked++ }).finally(() => isDone = true);
+    while (looked < 3 && !isDone) await setImmediate(); // it has looked that often, and waited on
     assert.deepEqual([isDone, hub.content().length, heldIn(cacheDir)], [false, 0, [`${hash}.incomplete`]]);
     writeFileSync(join(blobsOf(cacheDir), hash), bytes); // as Python ends
     rmSync(join(blobsOf(cacheDir), `${hash}.incomplete`));
