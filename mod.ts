@@ -104,3 +104,15 @@ export type { LeasedShard } from "./src/corpus/ledger.ts";
 export type { Arithmetic, PlanHeader, PlannedModel } from "./src/corpus/plan.ts";
 export type { Quarantined } from "./src/corpus/storage.ts";
 export { shardFormats } from "./src/corpus/formats/table.ts";
+export type { CommittedShard, CorpusFacts, ShardFormat, TokenDType } from "./src/corpus/format.ts";
+export type { Sample, SampleFacts } from "./src/corpus/item.ts";
+export {
+  datasetSample,
+  datasetStats,
+  type DatasetVerification,
+  readDataset,
+  verifyDataset,
+  type VerifyDatasetOptions,
+} from "./src/corpus/readback.ts";
+export type { CorpusStats } from "./src/corpus/stats.ts";
+export type { DecodedSample, VerifiedShard } from "./src/corpus/verify.ts";

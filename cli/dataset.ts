@@ -13,6 +13,7 @@ import {
   TokenizerError,
 } from "../mod.ts";
 import { type Args, type Command, required, usage } from "./args.ts";
+import { readVerbs } from "./datasetread.ts";
 import { openingOptions, type OptionName } from "./options.ts";
 import type { Bar } from "./progress.ts";
 import { exitCodes, Failure, type Report } from "./report.ts";
@@ -40,30 +41,38 @@ const ofPlan = [
 const ofRun = ["batch", "readers", "allow-missing"] as const satisfies readonly OptionName[];
 const ofBoth = ["model", "device", "threads", "max-memory"] as const satisfies readonly OptionName[];
 
+/** Of what reads a corpus alone. */
+const ofReading = ["samples", "format", "overwrite"] as const satisfies readonly OptionName[];
+
 const verbs = {
   plan: { takes: [...ofPlan, ...ofBoth] as readonly OptionName[], run: plan },
   run: { takes: [...ofRun, ...ofBoth] as readonly OptionName[], run: work },
   status: { takes: [] as readonly OptionName[], run: status },
+  ...readVerbs,
 };
 
 export const datasetCommand: Command = {
   name: "dataset",
-  usage: "[plan|run|status] INPUT…|DIR",
+  usage: "[plan|run|status|verify|stats|head|cat] INPUT…|DIR",
   about: "a corpus of pictures or videos to shards of tokens for training",
   details:
     "`dataset INPUT… --out DIR` plans and runs, and run again it goes on where it was. `dataset plan INPUT… --out DIR` freezes which " +
     "items go into which shards; `dataset run DIR` works on a plan, also several at once, one for each GPU; `dataset status DIR` says how " +
-    "far it is. INPUT is a folder, a pattern, a webdataset .tar, a .parquet, a file, @LIST or - for a list. Whatever happens, shards are " +
-    "whole or not there. Items that cannot be tokenised are set aside and named; the exit code is 1 then.",
+    "far it is. `dataset verify DIR` looks at every hash and sample and decodes some, `dataset stats DIR` at the use of the codebook, " +
+    "`dataset head DIR` shows the first samples, `dataset cat DIR KEY` one with its tokens, or with --out as a token file. INPUT is a " +
+    "folder, a pattern, a webdataset .tar, a .parquet, a file, @LIST or - for a list. Whatever happens, shards are whole or not there. " +
+    "Items that cannot be tokenised are set aside and named; the exit code is 1 then.",
   examples: [
     { line: "ctok dataset photos -o tokens --size 256", about: "a folder to webdataset shards" },
     { line: "ctok dataset plan photos -o planned --shards megatron --shard-size 500", about: "freeze the work" },
+    { line: "ctok dataset verify tokens", about: "look at every hash and sample, and decode some" },
     { line: "ctok dataset clip.mp4 -o clips -m nano-DV4x8x8 --clip-frames 17 --size 128", about: "clips of a video" },
   ],
   accepts: [
     ...ofPlan,
     ...ofRun,
     ...ofBoth,
+    ...ofReading,
     ...openingOptions.filter((name) => !(ofBoth as readonly string[]).includes(name) && name !== "precision"),
   ],
 
@@ -72,6 +81,8 @@ export const datasetCommand: Command = {
     const inputs = verb ? rest : args.inputs;
     if (verb) checkOptions(args, verb);
     if (verb) return await verbs[verb].run(inputs, args, report, signal);
+    const odd = ofReading.find((name) => args[name] !== undefined);
+    if (odd) throw usage(`--${odd}: expected an option of what plans and runs, found one of what reads a corpus`);
     await plan(inputs, args, report, signal);
     await work([required(args.out, "out")], args, report, signal);
   },
@@ -79,7 +90,8 @@ export const datasetCommand: Command = {
 
 /** Throws a usage failure for an option that was given and is none of the verb's. */
 function checkOptions(args: Args, verb: keyof typeof verbs): void {
-  const { takes } = verbs[verb], all: readonly OptionName[] = [...ofPlan, ...ofRun, ...ofBoth];
+  const takes: readonly OptionName[] = verbs[verb].takes;
+  const all: readonly OptionName[] = [...ofPlan, ...ofRun, ...ofBoth, ...ofReading];
   const wrong = all.find((name) => args[name] !== undefined && !args.fromEnvironment[name] && !takes.includes(name));
   if (wrong) throw usage(`--${wrong}: expected an option of dataset ${verb}, found one of another`);
 }

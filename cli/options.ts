@@ -223,6 +223,13 @@ export const options = {
     about: `items read and prepared at once (${datasetFacts.readers.default} unless given)`,
     ...whole(datasetFacts.readers.range),
   },
+  samples: {
+    group: "Datasets",
+    value: "N",
+    about:
+      "of verify: samples of each shard that are decoded (1 unless given); of head: those that are shown (10 unless given)",
+    ...whole([0, 1 << 20]),
+  },
   "allow-missing": {
     group: "Datasets",
     about: "go on where nothing of a shard is there any more; otherwise that is taken for a missing disk",

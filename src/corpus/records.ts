@@ -186,12 +186,11 @@ function checkNames({ key, sidecars }: Pick<Sample, "key" | "sidecars">): void {
   }
 }
 
-/** Facts that stand in the origin too are written once, from there. */
+/** Facts that stand in the origin too are written once, from there; the rate, which its frames' times tell better, unasked. */
 function checkFacts({ key, tokens, facts }: Sample): void {
   const { height, width, video } = tokens.origin;
   const pairs: [string, unknown, unknown][] = [["height", height, facts.height], ["width", width, facts.width]];
   if (facts.numFrames !== undefined) pairs.push(["numFrames", video?.frames, facts.numFrames]);
-  if (facts.fps !== undefined) pairs.push(["fps", video?.fps, facts.fps]);
   for (const [name, wanted, found] of pairs) {
     if (wanted !== found) throw expected(`${key}: ${name}`, `${wanted}, as of its tokens`, found, "SHAPE");
   }

@@ -19,10 +19,10 @@ export function narrowed(name: string, tensor: TensorLike, to: NarrowType): Stor
   const { dtype, shape, data } = tensor, isFloat = dtype === "float32";
   if (isFloat !== /float/.test(to)) throw expected(`${name}.dtype`, isFloat ? "a float type" : "uint16 or int32", to);
   if (to === "uint16") return { dtype: to, shape, data: toUint16(name, tensor) };
-  if (to === "int32") return { dtype: to, shape, data: Int32Array.from(data) };
+  if (to === "int32") return { dtype: to, shape, data: new Int32Array(data) };
   const values = data as Float32Array;
   if (to === "float32") return { dtype: to, shape, data: values.slice() };
-  const bits = to === "bfloat16" ? toBfloat16(values) : new Uint16Array(Float16Array.from(values).buffer);
+  const bits = to === "bfloat16" ? toBfloat16(values) : new Uint16Array(new Float16Array(values).buffer);
   const infinity = to === "bfloat16" ? 0x7f80 : 0x7c00;
   for (let i = 0; i < bits.length; i++) {
     if ((bits[i]! & 0x7fff) === infinity && Number.isFinite(values[i])) {
@@ -36,7 +36,7 @@ function toUint16(name: string, { data, shape }: TensorLike): Uint16Array {
   for (let i = 0; i < data.length; i++) {
     if (!(data[i]! >= 0 && data[i]! < 65536)) throw atPosition(name, shape, i, "an index from 0 to 65535", data[i]!);
   }
-  return Uint16Array.from(data);
+  return new Uint16Array(data);
 }
 
 /** The upper half of each float32, rounded by the lower one. */

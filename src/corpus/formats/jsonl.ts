@@ -19,7 +19,7 @@ export const jsonl = defineFormat({
     return {
       async add(sample) {
         const { data, shape } = sample.tensor;
-        const tokens = { ...classOf(sample), tokens: Array.from(data, Number), shape: shape.slice(1) };
+        const tokens = { ...classOf(sample), tokens: Array.from(data as Int32Array), shape: shape.slice(1) };
         await writeLine(file, { ...sample, record: { ...sample.record, ...common } }, tokens);
       },
       async finish() {},

@@ -34,7 +34,7 @@ export const parquet = defineFormat({
     const flush = async () => {
       if (rows.length > 0) {
         const columnData = columns.map(({ name, type }) => {
-          return { name, data: rows.map((row) => row[name]), ...(type === "bytes" && { encoding: "PLAIN" as const }) };
+          return { name, data: rows.map((row) => row[name]), ...(type !== "text" && { encoding: "PLAIN" as const }) };
         });
         await writer.write({ columnData, rowGroupSize: rows.length });
       }
@@ -136,7 +136,7 @@ function rowOf({ key, tensor, record, sidecars }: StoredSample): Row {
     id: key,
     ...(isFloat(tensor)
       ? { ...tensorCells("vae_latent", data, shape.slice(1)), ...embeddingCells(key, sidecars) }
-      : { indices: Array.from(data, Number), indices_shape: shape.slice(1).map(BigInt) }),
+      : { indices: Array.from(data as Int32Array), indices_shape: shape.slice(1).map(BigInt) }),
     file_name: record.file_name,
     caption: (txt && utf8Of(txt.bytes)) ?? "",
     media_type: record.frames === undefined ? "image" : "video",
@@ -211,6 +211,6 @@ function tensorOfRow(name: string, row: Row, { quantizer, dtype }: CorpusFacts):
   const stored = storedNames[dtype];
   const bytes = !quantizer
     ? row.vae_latent_bytes as Uint8Array
-    : new Uint8Array((dtype === "uint16" ? Uint16Array : Int32Array).from(row.indices as number[]).buffer);
+    : new Uint8Array(new (dtype === "uint16" ? Uint16Array : Int32Array)(row.indices as number[]).buffer);
   return storedTensor(`${name}: ${row.id}`, stored, shape, bytes);
 }
