@@ -7,10 +7,9 @@
  */
 import { writeSync } from "node:fs";
 import process from "node:process";
-import type { Metadata } from "sharp";
 import { messageOf, TokenizerError } from "../errors.ts";
 import { message, type Order } from "./apart.ts";
-import { decode, defaultLimits, loadSharp, lookAt } from "./picture.ts";
+import { type About, decode, defaultLimits, loadSharp, lookAt } from "./picture.ts";
 
 const idleMs = 10_000, watchMs = 5;
 /** A helper that holds so much more than at its start is not used again. */
@@ -26,7 +25,7 @@ for (const part of message({ isReady: true })) process.stdout.write(part);
 
 async function answer(bytes: Uint8Array, { name, limitPixels, ...limits }: Order): Promise<void> {
   let limitSeconds = 0, limitMemory = 0;
-  const set = (about?: Metadata) => {
+  const set = (about?: About) => {
     const { seconds, bytes } = defaultLimits(about);
     limitSeconds = limits.limitSeconds ?? seconds, limitMemory = limits.limitMemory ?? bytes;
   };
