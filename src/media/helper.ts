@@ -7,9 +7,10 @@
  */
 import { writeSync } from "node:fs";
 import process from "node:process";
+import type { Metadata } from "sharp";
 import { messageOf, TokenizerError } from "../errors.ts";
 import { message, type Order } from "./apart.ts";
-import { type About, decode, defaultLimits, loadSharp, lookAt } from "./picture.ts";
+import { decode, defaultLimits, loadSharp, lookAt } from "./picture.ts";
 
 const idleMs = 10_000, watchMs = 5;
 /** A helper that holds so much more than at its start is not used again. */
@@ -25,7 +26,7 @@ for (const part of message({ isReady: true })) process.stdout.write(part);
 
 async function answer(bytes: Uint8Array, { name, limitPixels, ...limits }: Order): Promise<void> {
   let limitSeconds = 0, limitMemory = 0;
-  const set = (about?: About) => {
+  const set = (about?: Metadata) => {
     const { seconds, bytes } = defaultLimits(about);
     limitSeconds = limits.limitSeconds ?? seconds, limitMemory = limits.limitMemory ?? bytes;
   };

@@ -1,5 +1,5 @@
 /**
- * One encoded picture to uint8 RGB by sharp: what its header says (`lookAt`), then its pixels (`decode`). Upright, sRGB, 8 bits,
+ * One encoded picture to uint8 RGB by sharp: what its header says (`lookAt`, `glanceAt`), then its pixels (`decode`). Upright, sRGB, 8 bits,
  * three channels, the first page of many. Called by image.ts, in this process or in a helper's (apart.ts).
  *
  * sharp (libvips) does all that it does right. Not right, and done here: a profile of more than 8 bits (it converts RGB to
@@ -59,18 +59,29 @@ export function formatOf(bytes: Uint8Array): Format | undefined {
 }
 
 /** What the header says. Throws IMAGE for what is no picture, and for one above `limitPixels` or `mostScans`. */
-export async function lookAt(bytes: Uint8Array, name: string, limitPixels: number): Promise<About> {
-  const about = aboutJpeg(bytes) ?? await read(name, async () => {
-    return await (await loadSharp())(bytes, { limitInputPixels: false }).metadata();
-  });
-  if (about.height * about.width > limitPixels) throw tooLarge("IMAGE", name, limitPixels, about.height, about.width);
-  if (about.format === "jpeg" && scansOf(bytes) > mostScans) {
-    throw expected(name, `a JPEG of at most ${mostScans} scans`, "more", "IMAGE");
-  }
+export async function lookAt(bytes: Uint8Array, name: string, limitPixels: number): Promise<Metadata> {
+  const sharp = await loadSharp();
+  const about = await read(name, () => sharp(bytes, { limitInputPixels: false }).metadata());
+  checkCost(bytes, name, about, limitPixels);
   return about;
 }
 
-/** The pixels of a picture that `lookAt` has seen. Note: a GIF's `bytes` are changed. Throws IMAGE. */
+/** The same as far as `decode` needs it, of plain JPEGs without asking sharp. */
+export async function glanceAt(bytes: Uint8Array, name: string, limitPixels: number): Promise<About> {
+  const about = aboutJpeg(bytes);
+  if (!about) return await lookAt(bytes, name, limitPixels);
+  checkCost(bytes, name, about, limitPixels);
+  return about;
+}
+
+function checkCost(bytes: Uint8Array, name: string, { format, height, width }: About, limitPixels: number): void {
+  if (height * width > limitPixels) throw tooLarge("IMAGE", name, limitPixels, height, width);
+  if (format === "jpeg" && scansOf(bytes) > mostScans) {
+    throw expected(name, `a JPEG of at most ${mostScans} scans`, "more", "IMAGE");
+  }
+}
+
+/** The pixels of a picture that `lookAt` or `glanceAt` has seen. Note: a GIF's `bytes` are changed. Throws IMAGE. */
 export function decode(bytes: Uint8Array, name: string, about: About): Promise<Decoded> {
   const { space, depth } = about;
   return read(name, async () => {

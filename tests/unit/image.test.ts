@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import sharp from "sharp";
 import { readImage, writeImage } from "../../src/media/image.ts";
-import { lookAt } from "../../src/media/picture.ts";
+import { glanceAt } from "../../src/media/picture.ts";
 import { psnr } from "../../src/looking/metrics.ts";
 import { Tensor } from "../../src/tokens/tensor.ts";
 
@@ -200,11 +200,14 @@ test("what a JPEG's header says is what sharp says of it", async () => {
     const segment = Buffer.from([0xff, 0xe2, length >> 8, length & 255, ...thumbnail]); // a picture in what programs keep
     const bytes = Buffer.concat([plain.subarray(0, 2), segment, Buffer.from([0xff, 0xfe, 0, 2]), plain.subarray(2)]);
     for (const one of [plain, bytes]) {
-      const about = await lookAt(new Uint8Array(one), name, 40 * 56), wanted = await sharp(one).metadata();
+      const about = await glanceAt(new Uint8Array(one), name, 40 * 56), wanted = await sharp(one).metadata();
       for (const key of ["format", "height", "width", "channels", "space", "depth"] as const) {
         assert.equal(about[key], wanted[key], `${name}: ${key}`);
       }
-      await assert.rejects(lookAt(new Uint8Array(one), name, 40 * 56 - 1), /expected at most 2239 pixels .*found 40 by 56/);
+      await assert.rejects(
+        glanceAt(new Uint8Array(one), name, 40 * 56 - 1),
+        /expected at most 2239 pixels .*found 40 by 56/,
+      );
     }
   }
 });
