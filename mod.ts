@@ -50,8 +50,19 @@ export {
 } from "./src/tokens/tensor.ts";
 export { type ErrorCode, messageOf, printable, TokenizerError } from "./src/errors.ts";
 export { readChunks, type ReadOptions } from "./src/files.ts";
-export { type FileKind, fileKind, kindOfName, readExtensions, writtenByCtok, writtenExtensions } from "./src/media/kinds.ts";
-export { defaultModel, defaultVideoModel, embeddedModels, publicModels } from "./src/model/catalogue.ts";
+export {
+  type FileKind,
+  fileKind,
+  kindOfName,
+  readExtensions,
+  tokenFormatOf,
+  writtenByCtok,
+  writtenExtensions,
+} from "./src/media/kinds.ts";
+export { defaultModel, defaultVideoModel, type EmbeddedModel, embeddedModels } from "./src/model/catalogue.ts";
+export { type Claim, type PublicModel, publicModels } from "./src/model/publicmodels.ts";
+export { findPulled, type HubOptions, pullModel, type PullOptions } from "./src/model/fetch.ts";
+export type { DownloadProgress, FetchedModel } from "./src/model/hub.ts";
 export {
   decodeTokens,
   encodeTokens,
@@ -74,7 +85,7 @@ export {
   roundToCodes,
   tellQuantizer,
 } from "./src/tokens/quantizer.ts";
-export { readImage, type ReadImageOptions, writeImage, type WriteImageOptions } from "./src/media/image.ts";
+export { readImage, type ReadImageOptions, readImageSize, writeImage, type WriteImageOptions } from "./src/media/image.ts";
 export { framesOf, VideoFrame, type VideoFrames } from "./src/media/frames.ts";
 export { createVideo, type VideoInfo, type VideoOptions } from "./src/media/video.ts";
 export type { VideoSink, VideoSinkOptions } from "./src/media/video.ts";

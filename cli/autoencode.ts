@@ -1,29 +1,28 @@
 /** ctok autoencode: images and videos to tokens and back, and how near the result is. */
 import { psnr, readImage, ssim, writeImage, writtenExtensions } from "../mod.ts";
 import { type Command, required } from "./args.ts";
+import { planPixels } from "./dryrun.ts";
 import { filesOfModel, findInputs, type Input, Outputs, planOutputs } from "./paths.ts";
+import { downloadsTo } from "./pull.ts";
 import { checkImage, deliver, eachFile, kindsFor, modelFor, ModelInUse, pictureOptionsOf, secondsSince } from "./run.ts";
+import { framesOptions, openingOptions } from "./options.ts";
 import { Spool } from "./spool.ts";
+import { tellSize } from "./tell.ts";
 import { autoencodeVideo, checkContainer, checkMode, checkVideoOptions, videoExtension } from "./video.ts";
 
 export const autoencodeCommand: Command = {
   name: "autoencode",
   usage: "FILE… --out FILE|DIR",
   about: "images and videos to tokens and back, with PSNR and SSIM",
+  details: "Tokens are not kept: this is to see what a model makes of a picture or a video.",
+  examples: [
+    { line: "ctok autoencode photo.jpg -o again.png", about: "a picture, with PSNR and SSIM" },
+    { line: "ctok autoencode photos -o again/", about: "all in a folder" },
+    { line: "ctok autoencode clip.mp4 -o again.mp4 --frames 17", about: "the first 17 frames of a video" },
+  ],
   accepts: [
-    ...["model", "out", "overwrite", "video", "keep-partial", "container", "precision", "svg"] as const,
-    ...[
-      "limit-pixels",
-      "limit-frames",
-      "window",
-      "stream",
-      "chunk",
-      "attention-frames",
-      "start",
-      "frames",
-      "fps",
-      "audio",
-    ] as const,
+    ...["model", "out", "overwrite", "dry-run", "svg", "keep-partial", "container", "audio", "limit-pixels"] as const,
+    ...[...framesOptions, ...openingOptions],
   ],
 
   async run(args, report, signal) {
@@ -31,7 +30,7 @@ export const autoencodeCommand: Command = {
     checkMode(args);
     checkContainer(args);
     await using spool = new Spool();
-    await using models = new ModelInUse(args, { signal });
+    await using models = new ModelInUse(args, { signal, ...downloadsTo(report) });
     const asked = args.model === undefined ? undefined : await models.of(args.model);
     const inputs = await findInputs(args, { kinds: kindsFor(asked), spool, signal });
     const isVideo = ({ kind }: Input) => asked ? asked.info.isVideo : kind === "video";
@@ -40,12 +39,13 @@ export const autoencodeCommand: Command = {
     const files = planOutputs(inputs, out, { extensionOf, extensions, spool });
     const outputs = new Outputs(args, files, await filesOfModel(args.model));
     checkVideoOptions(args, files, await models.of(modelFor(files[0]!, args)));
-    await eachFile(files, report, signal, async (io, job) => {
+    await eachFile(files, args, report, signal, async (io, job) => {
       const { file, path, out, target } = io;
       await outputs.admit(target, file);
       const tokenizer = await models.of(modelFor(io, args));
+      if (!tokenizer.info.isVideo) checkImage(io, tokenizer.info.name);
+      if (args["dry-run"]) return await planPixels(tokenizer, io, args, job, report, "autoencode");
       if (tokenizer.info.isVideo) return await autoencodeVideo(tokenizer, io, args, job, report);
-      checkImage(io, tokenizer.info.name);
       const start = performance.now();
       const picture = await readImage(path, { ...pictureOptionsOf(args), signal });
       const again = await tokenizer.autoencode(picture, job);
@@ -66,7 +66,7 @@ export const autoencodeCommand: Command = {
         seconds,
       };
       const quality = `PSNR ${decibels.toFixed(2)} dB, SSIM ${similarity?.toFixed(4) ?? "undefined under 7x7"}`;
-      report.result(facts, `${file} -> ${out}: ${height}x${width} pixels, ${quality}, ${seconds} s`);
+      report.done(facts, `${tellSize(height, width)} pixels, ${quality}, ${seconds} s`);
     });
   },
 };

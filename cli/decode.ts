@@ -10,19 +10,32 @@ import {
   writtenExtensions,
 } from "../mod.ts";
 import { type Args, type Command, required } from "./args.ts";
+import { planTokens } from "./dryrun.ts";
 import { filesOfModel, findInputs, type InOut, Outputs, planOutputs, standard } from "./paths.ts";
+import { downloadsTo } from "./pull.ts";
 import { Failure } from "./report.ts";
 import { deliver, eachFile, ModelInUse, secondsSince } from "./run.ts";
+import { openingOptions } from "./options.ts";
 import { Spool } from "./spool.ts";
+import { tellSize } from "./tell.ts";
 import { version } from "./version.ts";
 import { checkContainer, decodeVideo, videoExtension } from "./video.ts";
 
 export const decodeCommand: Command = {
   name: "decode",
   usage: "TOKENS… --out FILE|DIR",
-  about: "token files, or all in a folder, to images (PNG) and videos (MP4), or by FILE's extension; a file names its model",
+  about: "token files, or all in a folder, to images and videos",
+  details:
+    "A token file names its model, which is opened; --model names another, and has to be there for bare arrays (.npy). " +
+    "Pictures become PNG and videos MP4, or what FILE's extension says; a batch becomes numbered pictures.",
+  examples: [
+    { line: "ctok decode photo.safetensors -o photo.png", about: "a picture" },
+    { line: "ctok decode tokens -o pictures", about: "all token files in a folder" },
+    { line: "ctok decode clip.safetensors -o clip_again.mp4", about: "a video" },
+  ],
   accepts: [
-    ...["model", "out", "overwrite", "keep-partial", "container", "precision", "chunk", "attention-frames", "fps"] as const,
+    ...["model", "out", "overwrite", "dry-run", "keep-partial", "container", "chunk", "attention-frames", "fps"] as const,
+    ...openingOptions,
   ],
 
   async run(args, report, signal) {
@@ -32,11 +45,11 @@ export const decodeCommand: Command = {
     const inputs = await findInputs(args, { kinds: ["tokens"], spool, signal });
     const extensions = [...writtenExtensions.picture, ...writtenExtensions.video];
     const files = planOutputs(inputs, out, { extensionOf: () => ".png", extensions, spool });
-    await using models = new ModelInUse(args, { half: "decoder", signal });
+    await using models = new ModelInUse(args, { half: "decoder", signal, ...downloadsTo(report) });
     const fallback = args.model === undefined ? undefined : fallbackOf(await models.of(args.model));
     const outputs = new Outputs(args, files, await filesOfModel(args.model));
     for (const io of files) if (!io.isNamed) outputs.reserve(withExtension(io.target, ".mp4"), io.file);
-    await eachFile(files, report, signal, async (io, job) => {
+    await eachFile(files, args, report, signal, async (io, job) => {
       const start = performance.now();
       const tokens = await loadTokens(io.path, fallback, { signal });
       const tokenizer = await models.of(args.model ?? tokens.origin.source).catch((error: Failure) => {
@@ -50,6 +63,7 @@ export const decodeCommand: Command = {
       if (isOtherModel) report.warning(`${io.file}: ${tellOther(tokens, tokenizer)}`);
       const more = isOtherModel ? { isOtherModel } : {};
       for (const { target } of results) await outputs.admit(target, io.file);
+      if (args["dry-run"]) return planTokens(tokenizer, tokens, results, args, report, more);
       if (tokens.origin.video) {
         for (const [n, result] of results.entries()) {
           await decodeVideo(tokenizer, tokens.main.at(n), result, args, job, report, more);
@@ -64,7 +78,7 @@ export const decodeCommand: Command = {
         await deliver(result);
         const seconds = secondsSince(start);
         const facts = { file, out, ok: true, model, height, width, ...more, seconds };
-        report.result(facts, `${file} -> ${out}: ${height}x${width} pixels, ${seconds} s`);
+        report.done(facts, `${tellSize(height!, width!)} pixels, ${seconds} s`);
       }
     });
   },
@@ -78,7 +92,9 @@ function tellOther({ origin }: Tokens, { info }: Tokenizer): string {
 }
 
 /** What a bare array does not say. */
-function fallbackOf({ info: { name: model, source, spatialFactor, temporalFactor, quantizer } }: Tokenizer): FallbackOrigin {
+export function fallbackOf(
+  { info: { name: model, source, spatialFactor, temporalFactor, quantizer } }: Tokenizer,
+): FallbackOrigin {
   return { model, source, spatialFactor, temporalFactor, ...(quantizer && { quantizer }), version: version() };
 }
 

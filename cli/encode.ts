@@ -2,26 +2,38 @@
 import { extname } from "node:path";
 import { saveTokens, tokenFormats, writtenExtensions } from "../mod.ts";
 import { type Command, required, usage } from "./args.ts";
+import { planPixels } from "./dryrun.ts";
 import { filesOfModel, findInputs, Outputs, planOutputs } from "./paths.ts";
+import { downloadsTo } from "./pull.ts";
 import { checkImage, deliver, eachFile, kindsFor, modelFor, ModelInUse, pictureOptionsOf, secondsSince } from "./run.ts";
+import { framesOptions, openingOptions } from "./options.ts";
 import { Spool } from "./spool.ts";
+import { tellSize } from "./tell.ts";
 import { checkMode, checkVideoOptions, encodeVideo } from "./video.ts";
 
 export const encodeCommand: Command = {
   name: "encode",
   usage: "FILE… --out FILE|DIR",
   about: "images and videos, or all in a folder, to token files",
+  details:
+    "Each file's tokens go to a file of its own. Without --model pictures take nano-DI8x8 and videos nano-DV4x8x8, both " +
+    "built in. Of a folder the pictures and videos are taken, or with --model those that it takes, and the tree is kept.",
+  examples: [
+    { line: "ctok encode photo.jpg -o photo.safetensors", about: "a picture" },
+    { line: "ctok encode photos -o tokens", about: "all pictures and videos in a folder" },
+    { line: "ctok encode clip.mp4 -o clip.msgpack --stream", about: "a video as one seamless sequence" },
+    { line: "ctok encode photos clip.mp4 -o tokens --dry-run", about: "what that would do" },
+  ],
   accepts: [
-    ...["model", "out", "overwrite", "video", "keep-partial", "precision", "format", "pre-quant"] as const,
-    ...["svg", "store-path"] as const,
-    ...["limit-pixels", "limit-frames", "window", "stream", "chunk", "attention-frames", "start", "frames", "fps"] as const,
+    ...["model", "out", "overwrite", "dry-run", "format", "pre-quant", "store-path", "svg"] as const,
+    ...["keep-partial", "limit-pixels", ...framesOptions, ...openingOptions] as const,
   ],
 
   async run(args, report, signal) {
     const { format: asked, "pre-quant": preQuant = false } = args, out = required(args.out, "out");
     checkMode(args);
     await using spool = new Spool();
-    await using models = new ModelInUse(args, { half: "encoder", signal });
+    await using models = new ModelInUse(args, { half: "encoder", signal, ...downloadsTo(report) });
     const model = args.model === undefined ? undefined : await models.of(args.model);
     const inputs = await findInputs(args, { kinds: kindsFor(model), spool, signal });
     const extensions = writtenExtensions.tokens, extensionOf = () => `.${asked ?? "safetensors"}`;
@@ -36,12 +48,13 @@ export const encodeCommand: Command = {
     }
     const outputs = new Outputs(args, files, await filesOfModel(args.model), "tokens");
     checkVideoOptions(args, files, await models.of(modelFor(files[0]!, args)));
-    await eachFile(files, report, signal, async (io, job) => {
+    await eachFile(files, args, report, signal, async (io, job) => {
       const { file, path, out, target } = io;
       await outputs.admit(target, file);
       const tokenizer = await models.of(modelFor(io, args));
+      if (!tokenizer.info.isVideo) checkImage(io, tokenizer.info.name);
+      if (args["dry-run"]) return await planPixels(tokenizer, io, args, job, report, "encode");
       if (tokenizer.info.isVideo) return await encodeVideo(tokenizer, io, format, args, job, report);
-      checkImage(io, tokenizer.info.name);
       const start = performance.now();
       const tokens = await tokenizer.encode(path, { ...job, ...pictureOptionsOf(args), preQuant });
       await saveTokens(target, tokens, { format, storePath: args["store-path"] ?? false });
@@ -49,7 +62,7 @@ export const encodeCommand: Command = {
       const { main, origin: { model, height, width } } = tokens;
       const [rows, columns] = main.shape.slice(-2), seconds = secondsSince(start);
       const facts = { file, out, ok: true, model, format, kind: main.kind, shape: main.shape, height, width, seconds };
-      report.result(facts, `${file} -> ${out}: ${height}x${width} pixels, ${rows}x${columns} tokens, ${seconds} s`);
+      report.done(facts, `${tellSize(height, width)} pixels, ${tellSize(rows!, columns!)} tokens, ${seconds} s`);
     });
   },
 };

@@ -1,31 +1,71 @@
-/** ctok info: what a model is; without one, the models that there are. */
-import { embeddedModels, type ModelInfo, publicModels } from "../mod.ts";
-import { type Command, usage } from "./args.ts";
+/** ctok info: what a model or a token file is, told by its content; without one, the models that there are. */
+import { stat } from "node:fs/promises";
+import {
+  codebookSize,
+  embeddedModels,
+  loadTokens,
+  type ModelInfo,
+  parseRate,
+  publicModels,
+  tellQuantizer,
+  type TokenFormat,
+  tokenFormatOf,
+  type Tokens,
+  writtenByCtok,
+} from "../mod.ts";
+import type { Args, Command } from "./args.ts";
+import { fallbackOf } from "./decode.ts";
+import { openingOptions } from "./options.ts";
+import { downloadsTo } from "./pull.ts";
+import type { Report } from "./report.ts";
 import { openModel } from "./run.ts";
+import { tellBytes, tellCount, tellSize } from "./tell.ts";
+import { tellTokens } from "./video.ts";
 
 export const infoCommand: Command = {
   name: "info",
-  usage: "[M]",
-  about: "what a model is; without M, the embedded and the public models and their licences",
-  accepts: [],
+  usage: "[M|TOKENS]…",
+  about: "what a model or a token file is; without one, the embedded and the public models and their licences",
+  details: "A token file is told from a checkpoint by its content. Of a bare array (.npy) --model says which model made it.",
+  examples: [
+    { line: "ctok info nano-DI8x8", about: "a model, and where each fact is from" },
+    { line: "ctok info photo.safetensors", about: "a token file: its shape, its model, the picture" },
+    { line: "ctok info", about: "the models that there are" },
+  ],
+  accepts: ["model", ...openingOptions],
+  takes: "models",
 
   async run(args, report, signal) {
-    const [model, ...more] = args.inputs;
-    if (more.length > 0) throw usage(`expected at most one model, found ${args.inputs.length}`);
-    if (model === undefined) {
-      for (const m of embeddedModels) {
-        report.result({ ...m, isEmbedded: true }, row(m.name, kindOf(m.name), "embedded", m.licence));
+    if (args.inputs.length === 0) return listModels(report);
+    for (const [i, input] of args.inputs.entries()) {
+      const space = i > 0 ? [""] : [];
+      try {
+        const format = embeddedModels.some(({ name }) => name === input) ? undefined : await tokenFormatOf(input);
+        if (format) {
+          const { facts, rows } = await aboutTokens(input, format, args, signal);
+          report.result(facts, ...space, ...table(rows));
+        } else {
+          await using tokenizer = await openModel(input, args, { signal, ...downloadsTo(report) });
+          report.result(tokenizer.info, ...space, ...table(modelRows(tokenizer.info)));
+        }
+      } catch (error) {
+        if (signal.aborted) throw error;
+        report.failure(error);
       }
-      for (const m of publicModels) {
-        const kind = `${m.kind} ${m.temporalFactor > 1 ? "video" : "image"}`;
-        report.result({ ...m, isEmbedded: false }, row(m.name, kind, m.repository, m.licence));
-      }
-      return;
     }
-    await using tokenizer = await openModel(model, args, { signal });
-    report.result(tokenizer.info, ...table(tokenizer.info));
   },
 };
+
+/** The embedded and the public models. */
+function listModels(report: Report): void {
+  for (const m of embeddedModels) {
+    report.result({ ...m, isEmbedded: true }, modelRow(m.name, kindOf(m.name), "embedded", m.licence));
+  }
+  for (const m of publicModels) {
+    const kind = `${m.kind} ${m.temporalFactor > 1 ? "video" : "image"}`;
+    report.result({ ...m, isEmbedded: false }, modelRow(m.name, kind, m.repository, m.licence));
+  }
+}
 
 /** The names of the embedded models tell: C or D, then I or V. */
 function kindOf(name: string): string {
@@ -33,15 +73,21 @@ function kindOf(name: string): string {
   return `${codes === "D" ? "discrete" : "continuous"} ${pixels === "V" ? "video" : "image"}`;
 }
 
-function row(name: string, kind: string, ...rest: string[]): string {
+function modelRow(name: string, kind: string, ...rest: string[]): string {
   return [name.padEnd(14), kind.padEnd(16), ...rest.map((text) => text.padEnd(36))].join(" ").trimEnd();
 }
 
-function table(info: ModelInfo): string[] {
+type Rows = readonly (readonly [name: string, value: string | undefined])[];
+
+function table(rows: Rows): string[] {
+  return rows.filter(([, value]) => value !== undefined).map(([key, value]) => `${key.padEnd(22)} ${value}`);
+}
+
+function modelRows(info: ModelInfo): Rows {
   const { nonFinite, facts } = info;
   const first = nonFinite.first ? `, first in ${nonFinite.first}` : "";
   const computes = `${info.precision} on ${info.deviceName ? `${info.device} (${info.deviceName})` : info.device}`;
-  const rows: [string, string | undefined][] = [
+  return [
     ["name", info.name],
     ["family", `${info.family}, ${info.isVideo ? "video" : "image"}`],
     ["source", info.source],
@@ -50,10 +96,76 @@ function table(info: ModelInfo): string[] {
     ["latent channels", String(info.latentChannels)],
     ["halves", info.halves.join(", ")],
     ["parameters", info.parameters.toLocaleString("en")],
-    ["weights", `${info.storedDtype} in the file, ${(info.weightBytes / 1e6).toFixed(1)} MB in memory`],
+    ["weights", `${info.storedDtype} in the file, ${tellBytes(info.weightBytes)} in memory`],
     ["sha256", info.sha256],
     ["not finite", nonFinite.weights ? `${nonFinite.weights} weights in ${nonFinite.tensors} tensors${first}` : "none"],
     ["computes", `${computes}, ${info.kernels} kernels${info.threads ? `, ${info.threads} threads` : ""}`],
   ];
-  return rows.filter(([, value]) => value !== undefined).map(([key, value]) => `${key.padEnd(22)} ${value}`);
+}
+
+async function aboutTokens(
+  file: string,
+  format: TokenFormat,
+  args: Args,
+  signal: AbortSignal,
+): Promise<{ facts: object; rows: Rows }> {
+  const tokens = await loadTokens(file, await fallbackFor(file, args, signal), { signal });
+  const { main, origin, parts } = tokens, { size: bytes } = await stat(file);
+  const { kind, dtype, shape } = main, { quantizer, video } = origin, bits = bitsOf(tokens, bytes);
+  const facts = { file, holds: "tokens", format, bytes, kind, dtype, shape, parts, ...bits, origin };
+  const [batch = 1] = shape, [rows = 0, columns = 0] = shape.slice(-2), windows = video?.windows?.length;
+  const grid = video ? tellTokens(shape) : `${tellSize(rows, columns)} tokens`, many = batch === 1 ? "" : `${batch} times `;
+  const padded = tellSize(rows * origin.spatialFactor, columns * origin.spatialFactor);
+  const place = `${origin.left} from the left, ${origin.top} from the top`;
+  return {
+    facts,
+    rows: [
+      ["file", file],
+      ["format", `${format}, ${tellBytes(bytes)}`],
+      ["tokens", `${many}${grid}`],
+      ["stored", `${kind} ${dtype} [${shape.join(", ")}]${parts.includes("preQuant") ? ", and preQuant" : ""}`],
+      ["model", origin.model],
+      ["source", origin.source === origin.model ? undefined : origin.source],
+      ["sha256", origin.sha256],
+      ["quantizer", quantizer ? `${tellQuantizer(quantizer)}, ${codebookSize(quantizer)} codes` : tellQuantizer(undefined)],
+      ["precision", origin.precision],
+      [
+        video ? "frame" : "picture",
+        `${tellSize(origin.height, origin.width)} pixels, in ${padded} with its padding: ${place}`,
+      ],
+      ["video", video && [tellCount(video.frames, "frame"), ...ratesOf(tokens)].join(", ")],
+      ["windows", video && (windows === undefined ? "none: one seamless sequence" : String(windows))],
+      ["bits a pixel", `${bits.bitsPerPixel.toPrecision(3)}; ${bits.fileBitsPerPixel.toPrecision(3)} in the file`],
+      ["made by", origin.version ? `ctok ${origin.version}` : undefined],
+    ],
+  };
+}
+
+/** What a bare array does not say comes from --model; a file that says it needs no model to be opened. */
+async function fallbackFor(file: string, args: Args, signal: AbortSignal): Promise<Parameters<typeof loadTokens>[1]> {
+  if (args.model === undefined || await writtenByCtok(file) === "tokens") return undefined;
+  await using tokenizer = await openModel(args.model, args, { half: "decoder", signal });
+  return fallbackOf(tokenizer);
+}
+
+/** Of "30000/1001". */
+function perSecond(fps: string): number {
+  const { num, den } = parseRate(fps);
+  return num / den;
+}
+
+function ratesOf({ origin: { video } }: Tokens): string[] {
+  const { fps, times, start, sampleAspect } = video!;
+  return [
+    ...(fps === undefined ? [] : [`${Number(perSecond(fps).toPrecision(5))} frames a second${times ? " on average" : ""}`]),
+    ...(start ? [`from ${start} s on`] : []),
+    ...(sampleAspect === undefined ? [] : [`pixels of ${sampleAspect}`]),
+  ];
+}
+
+/** Of the tokens themselves, an index counted as log2 of the codes, and of the file as it is. */
+function bitsOf({ main, origin: { height, width, quantizer, video } }: Tokens, bytes: number) {
+  const pixels = main.shape[0]! * height * width * (video?.frames ?? 1);
+  const bits = quantizer ? Math.log2(codebookSize(quantizer)) : 8 * main.data.BYTES_PER_ELEMENT;
+  return { bitsPerPixel: main.data.length * bits / pixels, fileBitsPerPixel: 8 * bytes / pixels };
 }

@@ -1,42 +1,20 @@
 #!/usr/bin/env bun
 /**
- * ctok, the command line: finds the command, prints help, turns Ctrl-C into an AbortSignal and failures into exit codes.
+ * ctok, the command line: finds the command, turns Ctrl-C into an AbortSignal and failures into exit codes.
  * Runs on Bun as it is and on Deno by `deno run -A cli/main.ts`. Nothing opens the native library before a model is needed.
  */
 import { readFileSync } from "node:fs";
 import { constants } from "node:os";
 import process from "node:process";
-import {
-  type Command,
-  commandName,
-  globalOptions,
-  type OptionName,
-  options,
-  parseArguments,
-  suggestion,
-  usage,
-} from "./args.ts";
-import { autoencodeCommand } from "./autoencode.ts";
-import { convertCommand } from "./convert.ts";
-import { decodeCommand } from "./decode.ts";
-import { encodeCommand } from "./encode.ts";
-import { infoCommand } from "./info.ts";
-import { replCommand, runCommand } from "./repl.ts";
+import { parseArguments, splitWords, suggestion, usage } from "./args.ts";
+import { commands } from "./commands.ts";
+import { commandHelp, help } from "./help.ts";
 import { Failure, Report } from "./report.ts";
 import { version } from "./version.ts";
 
-const commands: readonly Command[] = [
-  encodeCommand,
-  decodeCommand,
-  autoencodeCommand,
-  infoCommand,
-  convertCommand,
-  replCommand,
-  runCommand,
-];
-
 async function main(argv: readonly string[]): Promise<number> {
-  let report = new Report({ json: argv.includes("--json"), stack: argv.includes("--stack") }); // until the arguments are known
+  const words = splitWords(argv, commands), { own, name } = words;
+  let report = new Report({ json: own.includes("--json"), stack: own.includes("--stack") }); // until the arguments are known
   const abort = new AbortController();
   let interruption = 0;
   const isIgnored = isHangupIgnored(); // Note: before the first handler, with which Deno takes SIGHUP, too
@@ -51,16 +29,19 @@ async function main(argv: readonly string[]): Promise<number> {
   }
   process.stdout.on("error", (error) => report.unwritable(error));
   try {
-    const name = commandName(argv), command = commands.find((c) => c.name === name);
+    const command = commands.find((c) => c.name === name);
     if (name !== undefined && !command) {
       throw usage(`unknown command ${name}${suggestion(name, commands.map((c) => c.name))}`);
     }
-    const args = parseArguments(argv, command?.accepts ?? []);
+    const args = parseArguments(words, command?.accepts ?? []);
     report = new Report(args);
     if (args.version) report.print(version() + "\n");
-    else if (args.help) report.print(command ? commandHelp(command) : help());
+    else if (args.help) report.print(command ? commandHelp(command, "stdout") : help(commands, "stdout"));
     else if (command) await command.run(args, report, abort.signal);
-    else throw usage("expected a command, found none");
+    else {
+      if (!args.json) process.stderr.write(`${help(commands, "stderr")}\n`);
+      throw usage("expected a command, found none");
+    }
   } catch (error) {
     // With --keep-partial the error says what was kept.
     const kept = error instanceof Failure && "isPartial" in error.facts ? error : undefined;
@@ -78,44 +59,6 @@ function isHangupIgnored(): boolean {
   } catch { // not Linux, or not allowed to look
     return false;
   }
-}
-
-function help(): string {
-  const width = Math.max(...commands.map((c) => `${c.name} ${c.usage}`.length));
-  return `ctok ${version()}: images and videos to Cosmos tokens and back
-
-${commands.map((c) => `  ctok ${`${c.name} ${c.usage}`.padEnd(width)}  ${c.about}`).join("\n")}
-
-Options of the commands (ctok COMMAND --help lists those of one)
-${optionLines((Object.keys(options) as OptionName[]).filter((name) => !(globalOptions as readonly string[]).includes(name)))}
-
-Options everywhere
-${optionLines(globalOptions)}
-
-A bad file is reported and the others are still done. Files appear whole or not at all.
-
-Exit codes
-  0    all done
-  1    some files failed
-  2    wrong usage; nothing was done
-  3    a model or the native library could not be opened
-  129, 130, 143
-       interrupted by SIGHUP, Ctrl-C or SIGTERM; what was finished stays
-`;
-}
-
-function commandHelp({ name, usage, about, accepts }: Command): string {
-  return `ctok ${name} ${usage}: ${about}\n\n${optionLines([...accepts, ...globalOptions])}\n`;
-}
-
-function optionLines(names: readonly OptionName[]): string {
-  const rows = names.map((name) => {
-    const option: { value?: string; about: string; choices?: readonly string[] } = options[name];
-    const choices = option.choices ? ` (${option.choices.join(", ")})` : "";
-    return [`--${name}${option.value ? ` ${option.value}` : ""}`, option.about + choices] as const;
-  });
-  const width = Math.max(...rows.map(([option]) => option.length));
-  return rows.map(([option, about]) => `  ${option.padEnd(width)}  ${about}`).join("\n");
 }
 
 const code = process.exitCode = await main(process.argv.slice(2));

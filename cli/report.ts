@@ -5,6 +5,8 @@
  */
 import process from "node:process";
 import { messageOf, printable, TokenizerError } from "../mod.ts";
+import { Bar, type Counted } from "./progress.ts";
+import { columnsOf, styled } from "./screen.ts";
 
 /** An interruption ends with 128 and the signal's number: 129 SIGHUP, 130 SIGINT, 143 SIGTERM. */
 export const exitCodes = { done: 0, failed: 1, usage: 2, model: 3 } as const;
@@ -24,9 +26,6 @@ export class Failure extends Error {
   }
 }
 
-/** How far a file is: the part that is done, 0 to 1, undefined where the whole is not known; and what else to show. */
-export type Progress = (part: number | undefined, note?: string) => void;
-
 export interface ReportOptions {
   readonly json?: boolean | undefined;
   readonly quiet?: boolean | undefined;
@@ -35,27 +34,35 @@ export interface ReportOptions {
   readonly out?: string | undefined;
 }
 
-const barWidth = 24;
-
 export class Report {
   exitCode: number = exitCodes.done;
   readonly #options: ReportOptions;
-  #isBarShown = false;
+  #bar: Bar | undefined;
 
   constructor(options: ReportOptions) {
     this.#options = options;
   }
 
-  /** A result: `facts` for machines, `text` for people, of one line or more. */
+  /** A file that is done, or would be: `facts` for machines; for people its names, and `details` of it. */
+  done(facts: { readonly file: string; readonly out: string; readonly [fact: string]: unknown }, details: string): void {
+    const { file, out } = facts, stream = this.#options.out === "-" ? "stderr" : "stdout";
+    this.#result(facts, [`${printable(`${file} -> ${out}:`)} ${styled("dim", printable(details), stream)}`]);
+  }
+
+  /** Another result: `facts` for machines, `text` for people, of one line or more. */
   result(facts: object, ...text: string[]): void {
-    this.#clearBar();
+    this.#result(facts, text.map(printable));
+  }
+
+  #result(facts: object, safe: readonly string[]): void {
+    this.#bar?.clear();
     if (this.#options.json) this.#line(jsonOf(facts));
-    else if (!this.#options.quiet) { for (const line of text) this.#line(printable(line)); }
+    else if (!this.#options.quiet) { for (const line of safe) this.#line(line); }
   }
 
   /** A failure, of one file or (without one) of everything. The highest exit code stays. */
   failure(error: unknown, io?: { file: string; path: string; out: string; target: string }): void {
-    this.#clearBar();
+    this.#bar?.clear();
     const code = error instanceof Failure || error instanceof TokenizerError ? error.code : "INTERNAL";
     // What came through a pipe was read, and what goes to one was made, elsewhere.
     const called = (text: string) => io ? text.replaceAll(io.path, io.file).replaceAll(io.target, io.out) : text;
@@ -64,7 +71,7 @@ export class Report {
     this.exitCode = Math.max(this.exitCode, error instanceof Failure ? error.exitCode : exitCodes.failed);
     const facts = error instanceof Failure ? error.facts : {};
     if (this.#options.json) this.#line(jsonOf({ ...facts, ...(file !== undefined && { file }), ok: false, code, message }));
-    else this.#say(message);
+    else this.#say(message, "red");
     const origin = error instanceof Failure && error.cause ? error.cause : error;
     if (!this.#options.stack || !(origin instanceof Error)) return;
     for (const line of (origin.stack ?? "").replace(origin.message, printable(origin.message)).split("\n")) {
@@ -74,12 +81,12 @@ export class Report {
 
   /** What people should know of a file that is done. */
   warning(text: string): void {
-    this.#clearBar();
-    if (!this.#options.json && !this.#options.quiet) this.#say(text);
+    this.#bar?.clear();
+    if (!this.#options.json && !this.#options.quiet) this.#say(text, "yellow");
   }
 
-  #say(text: string): void {
-    process.stderr.write(`ctok: ${printable(text)}\n`);
+  #say(text: string, colour: "red" | "yellow"): void {
+    process.stderr.write(`${styled(colour, "ctok:", "stderr")} ${printable(text)}\n`);
   }
 
   #line(safe: string): void {
@@ -99,31 +106,20 @@ export class Report {
   /** stdout takes no more, which can be told on stderr only. A reader that left (`| head`) is no failure: the work goes on. */
   unwritable(error: unknown): void {
     if ((error as { code?: string }).code === "EPIPE") return;
-    process.stderr.write(`ctok: stdout: ${messageOf(error)}\n`);
+    this.#say(`stdout: ${messageOf(error)}`, "red");
     process.exitCode = this.exitCode = Math.max(this.exitCode, exitCodes.failed);
   }
 
   /** What was done in all, for people who watch. */
   summary(text: string): void {
-    this.#clearBar();
+    this.#bar?.clear();
     if (!this.#options.json && !this.#options.quiet) process.stderr.write(text + "\n");
   }
 
-  /** A callback that draws the bar. Undefined when nobody watches. */
-  progress(label: string): Progress | undefined {
+  /** The bar of what is counted, to be told how far it is and disposed of at the end. Undefined when nobody watches. */
+  progress(counted: Counted): Bar | undefined {
     if (!process.stderr.isTTY || this.#options.quiet) return undefined;
-    return (part, note) => {
-      const full = Math.round((part ?? 0) * barWidth);
-      const bar = `[${"#".repeat(full)}${".".repeat(barWidth - full)}] ${String(Math.round(part! * 100)).padStart(3)}%`;
-      const line = printable([...(part === undefined ? [] : [bar]), ...(note ? [note] : []), label].join(" "));
-      process.stderr.write(`\r\x1b[K${line.slice(0, (process.stderr.columns || 80) - 1)}`);
-      this.#isBarShown = true;
-    };
-  }
-
-  #clearBar(): void {
-    if (this.#isBarShown) process.stderr.write("\r\x1b[K");
-    this.#isBarShown = false;
+    return this.#bar = new Bar(counted, (text) => process.stderr.write(text), () => columnsOf("stderr"));
   }
 }
 

@@ -1,6 +1,6 @@
 /** What the commands that work through files share: opening models, and one file after the other. */
 import { existsSync } from "node:fs";
-import { mkdir, rmdir } from "node:fs/promises";
+import { access, constants, mkdir, rmdir, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import {
   defaultModel,
@@ -12,8 +12,9 @@ import {
   TokenizerError,
 } from "../mod.ts";
 import type { Args } from "./args.ts";
+import type { OptionName } from "./options.ts";
 import { type InOut, type Input, standard } from "./paths.ts";
-import { exitCodes, Failure, type Progress, type Report } from "./report.ts";
+import { exitCodes, Failure, type Report } from "./report.ts";
 import { sendOut } from "./spool.ts";
 
 /** Opens a model by the options of the command line; a failure carries the exit code for that. */
@@ -23,7 +24,7 @@ export async function openModel(model: string, args: Args, options: OpenOptions)
     const limits = { ...(threads && { threads }), ...(maxMemory && { maxMemory }) };
     return await Tokenizer.open(model, { ...options, device, precision, ...limits });
   } catch (error) {
-    throw modelFailure(error);
+    throw modelFailure(error, args);
   }
 }
 
@@ -51,7 +52,8 @@ export class ModelInUse implements AsyncDisposable {
   async of(model: string): Promise<Tokenizer> {
     if (this.#current?.model !== model) {
       await this[Symbol.asyncDispose]();
-      this.#current = { model, tokenizer: await openModel(model, this.#args, this.#options) };
+      const options = { ...this.#options, isFromTokens: model !== this.#args.model };
+      this.#current = { model, tokenizer: await openModel(model, this.#args, options) };
     }
     return this.#current.tokenizer;
   }
@@ -81,13 +83,18 @@ export function checkImage({ file, kind }: Input, model: string): void {
   throw new TokenizerError("IMAGE", `${file}: expected an image, as ${model} takes, found ${found}`);
 }
 
-export function modelFailure(error: unknown): Failure {
-  return new Failure(exitCodes.model, error instanceof TokenizerError ? error.code : "INTERNAL", messageOf(error), error);
+/** `args`: those by which it was opened; what of them the environment said is told, as nobody has it before his eyes. */
+export function modelFailure(error: unknown, args?: Args): Failure {
+  const values = Object.entries(args?.fromEnvironment ?? {}).map(([name, env]) => `${env}=${args![name as OptionName]}`);
+  const told = values.length > 0 ? ` (${values.join(", ")})` : "";
+  const code = error instanceof TokenizerError ? error.code : "INTERNAL";
+  return new Failure(exitCodes.model, code, messageOf(error) + told, error);
 }
 
 export interface Job {
   readonly signal: AbortSignal;
-  readonly onProgress?: Progress;
+  /** How far the file is: the part that is done, 0 to 1, undefined where the whole is not known; and its rate. */
+  readonly onProgress?: (part: number | undefined, note?: string) => void;
 }
 
 /**
@@ -97,29 +104,26 @@ export interface Job {
  */
 export async function eachFile(
   files: readonly InOut[],
+  args: Args,
   report: Report,
   signal: AbortSignal,
   work: (io: InOut, job: Job) => Promise<void>,
 ): Promise<void> {
-  const made: string[] = [];
+  const made: string[] = [], isDry = args["dry-run"] === true;
   for (const folder of new Set(files.filter(({ failure }) => !failure).map(({ target }) => dirname(target)))) {
-    const missing: string[] = [];
-    for (let at = folder; !existsSync(at) && dirname(at) !== at; at = dirname(at)) missing.push(at);
-    await mkdir(folder, { recursive: true }).catch((error) => {
-      throw new TokenizerError("FILE_IO", `${folder}: expected a folder, or to make one, found ${messageOf(error)}`, {
-        cause: error,
-      });
-    });
-    made.unshift(...missing); // those within others first
+    made.unshift(...await (isDry ? checkFolder(folder) : makeFolder(folder))); // those within others first
   }
   const start = performance.now();
   let failed = 0;
+  using bar = report.progress({ unit: "files", total: files.length });
   try {
     for (const [i, io] of files.entries()) {
       try {
         signal.throwIfAborted();
         if (io.failure) throw io.failure;
-        const onProgress = report.progress(files.length > 1 ? `${i + 1}/${files.length} ${io.file}` : io.file);
+        const onProgress: Job["onProgress"] = bar && ((part, note) => {
+          bar.update(part === undefined && files.length === 1 ? undefined : i + (part ?? 0), io.file, note);
+        });
         onProgress?.(0);
         await io.fill?.();
         await work(io, { signal, ...(onProgress && { onProgress }) });
@@ -134,10 +138,42 @@ export async function eachFile(
   }
   if (files.length > 1) {
     const seconds = secondsSince(start);
+    const done = `${files.length - failed} of ${files.length} files`, others = failed ? `, ${failed} ` : "";
     report.summary(
-      `${files.length - failed} of ${files.length} files done in ${seconds} s${failed ? `, ${failed} failed` : ""}`,
+      isDry
+        ? `${done} would be done${others && `${others}would fail`}; nothing was written`
+        : `${done} done in ${seconds} s${others && `${others}failed`}`,
     );
   }
+}
+
+/** Makes a folder; gives those that were not there, itself first. */
+async function makeFolder(folder: string): Promise<string[]> {
+  const missing = missingOf(folder);
+  await mkdir(folder, { recursive: true }).catch((error) => {
+    throw noFolder(folder, error);
+  });
+  return missing;
+}
+
+/** Fails where that would, as far as can be seen. */
+async function checkFolder(folder: string): Promise<string[]> {
+  const highest = missingOf(folder).at(-1), there = highest === undefined ? folder : dirname(highest);
+  if (!(await stat(there)).isDirectory()) throw noFolder(folder, `the file ${there}`);
+  await access(there, constants.W_OK).catch((error) => {
+    throw noFolder(folder, error);
+  });
+  return [];
+}
+
+function missingOf(folder: string): string[] {
+  const missing: string[] = [];
+  for (let at = folder; !existsSync(at) && dirname(at) !== at; at = dirname(at)) missing.push(at);
+  return missing;
+}
+
+function noFolder(folder: string, cause: unknown): TokenizerError {
+  return new TokenizerError("FILE_IO", `${folder}: expected a folder, or to make one, found ${messageOf(cause)}`, { cause });
 }
 
 /** Sends a result that is on the disk to where it is to go, before a word of it is said. */

@@ -4,10 +4,12 @@
  * of it, and the failure says how much that is.
  */
 import * as ctok from "../mod.ts";
-import { type Args, type OptionName, usage } from "./args.ts";
+import { type Args, usage } from "./args.ts";
+import type { OptionName } from "./options.ts";
 import { type InOut, standard } from "./paths.ts";
 import { exitCodes, Failure, type Report } from "./report.ts";
 import { deliver, type Job, limitsOf, secondsSince } from "./run.ts";
+import { tellCount, tellSize } from "./tell.ts";
 
 const ssimEvery = 8;
 
@@ -64,9 +66,8 @@ export async function encodeVideo(
     ...{ file, out, ok: true, model, format, kind: main.kind, shape: main.shape, height, width },
     ...{ frames, fps: source.fps, ...modeOf(args), ...pace(frames, start) },
   };
-  const grid = main.shape.slice(-3).join("x"), windows = video!.windows?.length;
-  const mode = windows === undefined ? "seamless" : `in ${windows} window${windows === 1 ? "" : "s"}`;
-  const text = `${tellFrames(frames)} of ${height}x${width} pixels, ${grid} tokens ${mode}, ${tellPace(frames, start)}`;
+  const windows = video!.windows?.length, mode = windows === undefined ? "seamless" : `in ${tellCount(windows, "window")}`;
+  const text = `${tellClip(frames, height, width)}, ${tellTokens(main.shape)} ${mode}, ${tellPace(frames, start)}`;
   const left = source.info.hasAudio ? "; audio left out" : "";
   await finish(report, job, io, source.damage, facts, text + left, parts.length);
 }
@@ -91,14 +92,7 @@ export async function decodeVideo(
   const { name: model } = tokenizer.info, mode = video?.windows ? "window" : "stream";
   const size = { height, width, frames, fps: tellRate(fps), mode };
   const facts = { file, out, ok: true, model, ...size, ...more, ...pace(frames, start) };
-  await finish(
-    report,
-    job,
-    io,
-    damage,
-    facts,
-    `${tellFrames(frames)} of ${height}x${width} pixels, ${tellPace(frames, start)}`,
-  );
+  await finish(report, job, io, damage, facts, `${tellClip(frames, height, width)}, ${tellPace(frames, start)}`);
 }
 
 export async function autoencodeVideo(
@@ -137,7 +131,7 @@ export async function autoencodeVideo(
   const similarity = `SSIM ${ssim?.toFixed(4) ?? "undefined under 7x7"} (every ${ssimEvery}th frame)`;
   const left = info.hasAudio ? "; audio left out (--audio takes it along)" : args.audio ? "; it has no audio" : "";
   const note = isAudioKept ? "; audio taken along" : left;
-  const text = `${tellFrames(frames)} of ${height}x${width} pixels, PSNR ${psnr.toFixed(2)} dB, ${similarity}`;
+  const text = `${tellClip(frames, height, width)}, PSNR ${psnr.toFixed(2)} dB, ${similarity}`;
   await finish(report, job, io, source.damage ?? damage, facts, `${text}, ${tellPace(frames, start)}${note}`);
 }
 
@@ -152,17 +146,21 @@ interface Source {
   damage: unknown;
 }
 
-async function openSource(file: string, path: string, args: Args, { signal }: Job): Promise<Source> {
-  const { start, frames: most, fps, "limit-frames": limitFrames } = args;
-  const wanted = {
+/** Which frames of a video are wanted. */
+export function framesWanted(args: Args, { signal }: Job): ctok.VideoOptions {
+  const { start, frames, fps, "limit-frames": limitFrames } = args;
+  return {
     ...limitsOf(args),
     signal,
     ...(limitFrames !== undefined && { limitFrames }),
     ...(start !== undefined && { start }),
-    ...(most !== undefined && { frames: most }),
+    ...(frames !== undefined && { frames }),
     ...(fps !== undefined && { fps }),
   };
-  const video = await ctok.framesOf(path, wanted);
+}
+
+async function openSource(file: string, path: string, args: Args, job: Job): Promise<Source> {
+  const { signal } = job, video = await ctok.framesOf(path, framesWanted(args, job));
   async function* frames() {
     let count = 0;
     try {
@@ -190,10 +188,10 @@ async function finish(
   parts?: number,
 ): Promise<void> {
   await deliver(io);
-  if (damage === undefined) return report.result(facts, `${facts.file} -> ${facts.out}: ${text}`);
+  if (damage === undefined) return report.done(facts, text);
   const code = signal.aborted ? "CANCELLED" : damage instanceof ctok.TokenizerError ? damage.code : "INTERNAL";
   const said = signal.aborted ? "interrupted" : ctok.messageOf(damage);
-  const kept = `${tellFrames(facts.frames)}${parts ? ` in ${parts} part${parts === 1 ? "" : "s"}` : ""}`;
+  const kept = `${tellFrames(facts.frames)}${parts ? ` in ${tellCount(parts, "part")}` : ""}`;
   const message = `${said}; ${facts.out} keeps the ${kept} before that (--keep-partial)`;
   throw new Failure(exitCodes.failed, code, message, damage, { ...facts, isPartial: true, ...(parts && { parts }) });
 }
@@ -285,7 +283,7 @@ class Quality {
 }
 
 // ---------------------------------------------------------------- telling
-function modeOf(args: Args): { mode: string; window?: number } {
+export function modeOf(args: Args): { mode: string; window?: number } {
   return args.stream ? { mode: "stream" } : { mode: "window", window: args.window ?? ctok.optionFacts.window.default };
 }
 
@@ -294,8 +292,17 @@ function pace(frames: number, start: number): { seconds: number; framesPerSecond
   return { seconds, framesPerSecond: Number((frames / seconds).toPrecision(3)) };
 }
 
-function tellFrames(frames: number): string {
-  return `${frames} frame${frames === 1 ? "" : "s"}`;
+const tellFrames = (frames: number) => tellCount(frames, "frame");
+
+/** "17 frames of 768x432 pixels". */
+export function tellClip(frames: number, height: number, width: number): string {
+  return `${tellFrames(frames)} of ${tellSize(height, width)} pixels`;
+}
+
+/** "5 frames of 96x54 tokens", of a shape [B, …, t, h, w]. */
+export function tellTokens(shape: readonly number[]): string {
+  const [frames = 0, rows = 0, columns = 0] = shape.slice(-3);
+  return `${tellFrames(frames)} of ${tellSize(rows, columns)} tokens`;
 }
 
 function tellPace(frames: number, start: number): string {
@@ -305,7 +312,8 @@ function tellPace(frames: number, start: number): string {
 
 /** Note: a header's number of frames may be a little wrong. */
 function showPace({ onProgress }: Job, start: number, done: number, total: number | undefined): void {
-  onProgress?.(total && Math.min(1, done / total), `${tellFrames(done)}, ${pace(done, start).framesPerSecond} frames/s`);
+  const { framesPerSecond } = pace(done, start), count = total ? "" : `${tellFrames(done)}, `;
+  onProgress?.(total && Math.min(1, done / total), `${count}${framesPerSecond} frames/s`);
 }
 
 function tellRate(fps: number | ctok.Rate): string {

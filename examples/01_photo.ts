@@ -13,7 +13,7 @@ await mkdir(out, { recursive: true });
 const tokens = await tokenize(photo); // with the embedded model, nano-DI8x8
 const { indices, origin } = tokens; // int32 [1, h, w], each 0 .. 63999
 const [, rows, columns] = indices.shape;
-console.log(`${photo}: ${origin.height} x ${origin.width} pixels -> ${rows} x ${columns} tokens of ${origin.model}`);
+console.log(`${photo}: ${origin.width}x${origin.height} pixels -> ${columns}x${rows} tokens of ${origin.model}`);
 console.log(`the first eight: ${indices.data.subarray(0, 8).join(" ")}`);
 
 await saveTokens(`${out}/photo.safetensors`, tokens);

@@ -26,8 +26,8 @@ for (const photo of photos) {
   const { distinct, entropyBits } = codebookUse(indices, codebookSize);
   console.log(
     basename(photo).padEnd(16),
-    `${height}x${width}`.padEnd(11),
-    `${rows}x${columns}`.padEnd(9),
+    `${width}x${height}`.padEnd(11),
+    `${columns}x${rows}`.padEnd(9),
     bits.toFixed(3).padEnd(11),
     String(distinct).padEnd(6),
     entropyBits.toFixed(2).padEnd(8),

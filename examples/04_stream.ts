@@ -14,7 +14,7 @@ await mkdir(out, { recursive: true });
 await using tokenizer = await Tokenizer.open(defaultVideoModel);
 const { frames, fps, info } = await framesOf(video, { frames: numFrames });
 const plan = tokenizer.plan({ frames: numFrames, height: info.height, width: info.width }, { mode: "stream" });
-console.log(`${video}: ${info.height} x ${info.width} pixels, ${fps} frames a second`);
+console.log(`${video}: ${info.width}x${info.height} pixels, ${fps} frames a second`);
 console.log(`the plan for ${numFrames} frames: ${(plan.totalBytes / 2 ** 20).toFixed(0)} MiB to encode them`);
 
 // Each part is made when it is asked for: the loop that takes frames from `decodeStream` drives everything before it.

@@ -83,8 +83,8 @@ int main(int argc, char **argv) {
     };
     ctok_plan plan = {.struct_size = sizeof plan};
     check(ctok_plan_query(model, &plan, &encode, &error), "plan");
-    printf("ctok %s; %s: %d x %d pixels, padded to %d x %d\n", ctok_version(), in, height, width, (int)plan.padded_height,
-           (int)plan.padded_width);
+    printf("ctok %s; %s: %dx%d pixels, padded to %dx%d\n", ctok_version(), in, width, height, (int)plan.padded_width,
+           (int)plan.padded_height);
 
     /* submit copies the pixels: they are free again at once */
     check(ctok_job_submit(model, pixels, plan.input_bytes, &encode, &job, &error), "encode");

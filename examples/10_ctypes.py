@@ -132,7 +132,7 @@ pixels, height, width = read_ppm(source)
 encode = Request(sizeof(Request), ENCODE, PIXELS_U8, INDICES, height=height, width=width)
 plan = Plan(sizeof(Plan))
 call("plan_query", model, byref(plan), byref(encode))
-print(f"ctok {ctok.ctok_version().decode()}; {source}: {height} x {width} pixels, padded to {plan.padded_height} x {plan.padded_width}")
+print(f"ctok {ctok.ctok_version().decode()}; {source}: {width}x{height} pixels, padded to {plan.padded_width}x{plan.padded_height}")
 
 encoded, data = finish(new_id("job_submit", model, pixels, len(pixels), byref(encode)))
 _, rows, columns = encoded.outputs[0].shape[:3]

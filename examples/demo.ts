@@ -71,10 +71,10 @@ const again = decoded.result;
 const [, rows = 0, columns = 0] = indices.shape, tokens = rows * columns;
 show("model", `${info.name}, ${info.parameters.toLocaleString("en")} parameters`);
 show("codebook", `${info.codebookSize} codes, ${tellQuantizer(info.quantizer)}`);
-show("photo", `${relative(root, photo)}, ${height} x ${width} pixels`);
+show("photo", `${relative(root, photo)}, ${width}x${height} pixels`);
 show(
   "token grid",
-  `${rows} x ${columns} = ${tokens} tokens of ${info.spatialFactor} x ${info.spatialFactor} pixels; its head:`,
+  `${columns}x${rows} = ${tokens} tokens of ${info.spatialFactor}x${info.spatialFactor} pixels; its head:`,
 );
 for (let y = 0; y < Math.min(rows, 4); y++) {
   const row = indices.data.subarray(y * columns, y * columns + 8);
@@ -154,7 +154,7 @@ async function showClip(): Promise<void> {
   const { height, width, fps } = source.info, { name, parameters, codebookSize } = tokenizer.info;
   const pixels = frames.length * height * width, tokenBits = Math.log2(codebookSize);
   show("video model", `${name}, ${parameters.toLocaleString("en")} parameters`);
-  show("clip", `${relative(root, clip)}, the first ${frames.length} frames of ${height} x ${width} pixels`);
+  show("clip", `${relative(root, clip)}, the first ${frames.length} frames of ${width}x${height} pixels`);
 
   let again: Tensor<"uint8">[] = [];
   for (const [mode, options] of [["seamless", {}], ["windows of 17", { window: 17 }]] as const) {
@@ -166,7 +166,8 @@ async function showClip(): Promise<void> {
     const { shape, data } = joinTokens(parts).indices, bits = data.length * tokenBits;
     const error = frames.reduce((sum, frame, i) => sum + 10 ** (-psnr(frame, again[i]!) / 10), 0) / frames.length;
     const pace = (ms: number) => (frames.length / ms * 1000).toFixed(1);
-    const grid = `${shape.slice(1).join(" x ")} tokens, ${(bits / 8000).toFixed(0)} kB`;
+    const [, times, rows, columns] = shape;
+    const grid = `${times} frames of ${columns}x${rows} tokens, ${(bits / 8000).toFixed(0)} kB`;
     show(mode, `${grid}, ${(bits / pixels).toFixed(3)} bits a pixel; PSNR ${(-10 * Math.log10(error)).toFixed(2)} dB`);
     show("", `encode ${pace(between - start)}, decode ${pace(end - between)} frames a second (one run)`);
   }

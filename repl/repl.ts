@@ -10,7 +10,7 @@ import { dirname, join } from "node:path";
 import process from "node:process";
 import repl from "node:repl";
 import { pathToFileURL } from "node:url";
-import { printable, TokenizerError } from "../mod.ts";
+import { type OpenOptions, printable, TokenizerError } from "../mod.ts";
 import { complete } from "./complete.ts";
 import { importName, Incomplete, rewrite } from "./rewrite.ts";
 import { sayFailure, Screen } from "./screen.ts";
@@ -34,9 +34,10 @@ async function evaluate(source: string): Promise<unknown> {
 }
 
 // ---------------------------------------------------------------- without a terminal
-/** Runs what is piped in; gives whether all of it went well. */
-export async function runPiped(input: AsyncIterable<Uint8Array | string>, screen = new Screen()): Promise<boolean> {
-  await using session = new Session(screen);
+/** Runs what is piped in; gives whether all of it went well. `opening`: how models are opened unless told. */
+export async function runPiped(input: AsyncIterable<Uint8Array | string>, opening: OpenOptions = {}): Promise<boolean> {
+  const screen = new Screen();
+  await using session = new Session(screen, opening);
   enterScope(session);
   const interrupt = () => session.interrupt();
   process.on("SIGINT", interrupt);
@@ -98,10 +99,10 @@ function writeHistory(lines: readonly string[]): void {
 // ---------------------------------------------------------------- in a terminal
 type Server = repl.REPLServer & { history: string[] };
 
-/** Runs until .exit or the end of input. */
-export async function runRepl(model: string | undefined): Promise<void> {
+/** Runs until .exit or the end of input. `opening` as for runPiped. */
+export async function runRepl(model: string | undefined, opening: OpenOptions = {}): Promise<void> {
   const screen = new Screen();
-  await using session = new Session(screen);
+  await using session = new Session(screen, opening);
   enterScope(session);
   let stop: ((reason: Error) => void) | undefined; // while a line runs
 

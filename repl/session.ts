@@ -57,14 +57,17 @@ const settings = optional({ wanted: "options", fits: (x) => typeof x === "object
 export class Session implements AsyncDisposable {
   readonly verbs: readonly Verb[];
   readonly #screen: Screen;
+  readonly #opening: ctok.OpenOptions;
   readonly #open = new Map<string, ctok.Tokenizer>();
   /** Of models with a learned codebook, by their sha256, so that verbs on their tokens find it at once. */
   readonly #codebooks = new Map<string, ctok.Codebook>();
   #current: ctok.Tokenizer | undefined;
   #abort = new AbortController();
 
-  constructor(screen: Screen) {
+  /** `opening`: how models are opened where a call does not say. */
+  constructor(screen: Screen, opening: ctok.OpenOptions = {}) {
     this.#screen = screen;
+    this.#opening = opening;
     const verb = (signature: string, about: string, accepts: readonly Check[], run: Verb["run"]): Verb => {
       return { name: signature.slice(0, signature.indexOf("(")), signature, about, accepts, run };
     };
@@ -159,7 +162,8 @@ export class Session implements AsyncDisposable {
   readonly #openModel = async (model: string, options: ctok.OpenOptions = {}): Promise<ctok.Tokenizer> => {
     const { signal } = this.#abort;
     const opened = await this.#screen.during(`opening ${model}`, signal, (onProgress) => {
-      return ctok.Tokenizer.open(model, { signal, onProgress, ...options });
+      const onDownload = ({ bytes, totalBytes }: ctok.DownloadProgress) => onProgress(bytes / totalBytes);
+      return ctok.Tokenizer.open(model, { ...this.#opening, signal, onProgress, onDownload, ...options });
     });
     const { source, sha256, quantizer } = opened.info;
     await this.#open.get(source)?.close();
@@ -178,7 +182,7 @@ export class Session implements AsyncDisposable {
   async #opened(source: string): Promise<ctok.Tokenizer> {
     const found = this.#open.get(source), before = this.#current;
     if (found) return found;
-    const opened = await this.#openModel(source);
+    const opened = await this.#openModel(source, { isFromTokens: true });
     this.#current = before ?? opened;
     return opened;
   }

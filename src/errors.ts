@@ -21,6 +21,7 @@ export type ErrorCode =
   | "TOKEN_FILE" // not a token file, or a damaged one
   | "VIDEO" // not a video that can be read, or a damaged one
   | "FFMPEG" // not found, or it failed
+  | "HUB" // refused, or not to be reached; detail: the HTTP status
   | "MEMORY"
   | "DEVICE"
   | "THREAD"

@@ -218,7 +218,8 @@ function isSameFile(a: BigIntStats, b: BigIntStats): boolean {
 const temporaryPattern = /^\.ctok-([0-9a-f]+)-(\d+)(?:-[0-9a-f]+)?\.tmp$/;
 /** After a day without a write the writer is taken for gone where its process cannot be looked up. */
 const abandonedMs = 86_400_000;
-const place = placeOf();
+/** Of this process: others of the same place can be looked up by their number. */
+export const place = placeOf();
 /** The folders that this process has looked through. */
 const swept = new Set<string>();
 
@@ -251,7 +252,8 @@ async function removeAbandoned(folder: string): Promise<void> {
   }
 }
 
-function isGone(pid: number): boolean {
+/** Whether no process of this place has that number. */
+export function isGone(pid: number): boolean {
   try {
     process.kill(pid, 0);
     return false;

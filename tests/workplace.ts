@@ -8,6 +8,7 @@ import { mkdtemp, rm, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
+import { createVideo, framesOf } from "mod.ts";
 import { root, runtime } from "./support.ts";
 
 /** Why a test that needs Python cannot run, or false. */
@@ -52,4 +53,17 @@ export function runs(
 /** A TypeScript program on the runtime that runs the tests. */
 export function runsScript(cwd: string, path: string, args: readonly string[] = []): Promise<Output> {
   return runs(cwd, process.execPath, [...(runtime === "deno" ? ["run", "-A", "--no-check"] : []), path, ...args]);
+}
+
+/** Twenty frames of 64 x 96 pixels cut out of the sample clip. */
+export async function writeClip(path: string): Promise<void> {
+  const height = 64, width = 96;
+  const { frames, info } = await framesOf(join(root, "examples/media/cars.mp4"), { frames: 20 });
+  await using sink = await createVideo(path, { height, width, fps: info.fps });
+  for await (const { data, shape } of frames) {
+    const cut = new Uint8Array(height * width * 3), row = shape[1]! * 3;
+    for (let y = 0; y < height; y++) cut.set(data.subarray((y + 200) * row, (y + 200) * row + width * 3), y * width * 3);
+    await sink.write(cut);
+  }
+  await sink.close();
 }

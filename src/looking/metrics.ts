@@ -21,7 +21,7 @@ const side = 7, windowPixels = side * side;
 export function ssim(a: TensorLike<"uint8">, b: TensorLike<"uint8">): number {
   const { height, width } = sameSize(a, b);
   if (height < side || width < side) {
-    throw expected("a", `at least ${side} by ${side} pixels`, `${height} by ${width}`, "SHAPE");
+    throw expected("a", `at least ${side}x${side} pixels`, `${width}x${height}`, "SHAPE");
   }
   const c1 = (0.01 * 255) ** 2, c2 = (0.03 * 255) ** 2, sample = windowPixels / (windowPixels - 1);
   let total = 0;
@@ -81,7 +81,7 @@ export function codebookUse(
 function sameSize(a: TensorLike<"uint8">, b: TensorLike<"uint8">): { height: number; width: number } {
   const size = pictureSize("a", a), other = pictureSize("b", b);
   if (size.height !== other.height || size.width !== other.width) {
-    throw expected("b", `${size.height} by ${size.width} pixels, as a has`, `${other.height} by ${other.width}`, "SHAPE");
+    throw expected("b", `${size.width}x${size.height} pixels, as a has`, `${other.width}x${other.height}`, "SHAPE");
   }
   return size;
 }

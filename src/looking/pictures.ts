@@ -11,7 +11,7 @@ const white = 255;
 /** White pixels of a picture, as many as readImage takes. Throws ARGUMENT at `name`, which made it so large. */
 function blank(name: string, height: number, width: number): Uint8Array {
   if (!(height * width <= mostPixels)) {
-    throw expected(name, `a result of at most ${mostPixels} pixels`, `one of ${height} by ${width}`);
+    throw expected(name, `a result of at most ${mostPixels} pixels`, `one of ${width}x${height}`);
   }
   return new Uint8Array(height * width * 3).fill(white);
 }
@@ -60,8 +60,8 @@ export function contactSheet(
     for (const [c, picture] of row.entries()) {
       const size = pictureSize(`rows[${r}][${c}]`, picture);
       if (size.height !== first.height || size.width !== first.width) {
-        const wanted = `${first.height} by ${first.width} pixels, as the first`;
-        throw expected(`rows[${r}][${c}]`, wanted, `${size.height} by ${size.width}`, "SHAPE");
+        const wanted = `${first.width}x${first.height} pixels, as the first`;
+        throw expected(`rows[${r}][${c}]`, wanted, `${size.width}x${size.height}`, "SHAPE");
       }
       for (let y = 0; y < height; y++) {
         const at = ((r * (height + gap) + y) * sheetWidth + c * (width + gap)) * 3;

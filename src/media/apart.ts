@@ -24,6 +24,8 @@ export interface Order {
   /** Seconds of processor time, and bytes of memory beyond what the helper has before; helper.ts has the defaults. */
   readonly limitSeconds?: number | undefined;
   readonly limitMemory?: number | undefined;
+  /** Whether its size is all that is wanted: no pixels then. */
+  readonly isSizeOnly?: boolean | undefined;
 }
 
 /** What a helper says: that it is ready, a picture, or why there is none. */
@@ -160,7 +162,7 @@ class Helper {
       throw new TokenizerError(code, message, detail === undefined ? {} : { detail });
     }
     const { height, width } = answer;
-    if (!height || !width || body?.length !== height * width * 3) {
+    if (!height || !width || body?.length !== (order.isSizeOnly ? 0 : height * width * 3)) {
       this.#kill();
       throw lost(order.name, "its answer makes no sense");
     }

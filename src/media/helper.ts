@@ -24,7 +24,7 @@ sharp.cache(false);
 const ownBytes = residentBytes();
 for (const part of message({ isReady: true })) process.stdout.write(part);
 
-async function answer(bytes: Uint8Array, { name, limitPixels, ...limits }: Order): Promise<void> {
+async function answer(bytes: Uint8Array, { name, limitPixels, isSizeOnly, ...limits }: Order): Promise<void> {
   let limitSeconds = 0, limitMemory = 0;
   const set = (about?: Metadata) => {
     const { seconds, bytes } = defaultLimits(about);
@@ -47,7 +47,9 @@ async function answer(bytes: Uint8Array, { name, limitPixels, ...limits }: Order
   try {
     const about = await lookAt(bytes, name, limitPixels);
     set(about);
-    const { height, width, data } = await decode(bytes, name, about);
+    const { height, width, data } = isSizeOnly
+      ? { ...about.autoOrient, data: new Uint8Array() }
+      : await decode(bytes, name, about);
     clearInterval(watch);
     const isFull = residentBytes() - ownBytes - bytes.length - data.length > fullBytes;
     for (const part of message({ height, width, isFull }, data)) process.stdout.write(part);

@@ -17,7 +17,7 @@ import { type BytesSource, takeBytes, type Taken } from "../inputs.ts";
 import { type Fields, parse, type PictureLimits, pictureLimits, signal } from "../checks.ts";
 import { Tensor, type TensorLike } from "../tokens/tensor.ts";
 import { decodeApart, NoHelper } from "./apart.ts";
-import { decode, type Decoded, type Format, formatOf, glanceAt, loadSharp, sayOf } from "./picture.ts";
+import { decode, type Decoded, type Format, formatOf, glanceAt, loadSharp, lookAt, sayOf } from "./picture.ts";
 
 export interface ReadImageOptions extends PictureLimits {
   /** Ends the reading at once, with code CANCELLED. */
@@ -66,6 +66,34 @@ export async function readImage(input: BytesSource, options: ReadImageOptions = 
 
 /** The same of bytes that have been taken already. */
 export async function decodeImage(taken: Taken, o: PictureOptions): Promise<Tensor<"uint8">> {
+  const { bytes, format } = await encodedImage(taken, o);
+  const { height, width, data } = await decodeSomewhere(bytes, format, taken.name, o);
+  return new Tensor("uint8", [1, height, width, 3], data, { kind: "pixels" });
+}
+
+/**
+ * The height and width that `readImage` would give a picture, in pixels, by its header alone; the pixels may turn out to be damaged
+ * all the same. Takes and throws what `readImage` does.
+ */
+export async function readImageSize(
+  input: BytesSource,
+  options: ReadImageOptions = {},
+): Promise<{ readonly height: number; readonly width: number }> {
+  const taken = takeBytes("image", input), o = parse(readImageOptions, options, "options");
+  const { bytes, format } = await encodedImage(taken, o), { name } = taken;
+  const { limitPixels, limitSeconds, limitMemory, signal } = o;
+  const ofHeader = async () => (await orAbort(lookAt(bytes, name, limitPixels), signal)).autoOrient;
+  const order = { name, limitPixels, limitSeconds, limitMemory, isSizeOnly: true };
+  const { height, width } = here.includes(format) ? await ofHeader() : await decodeApart(bytes, order, signal)
+    .catch((error) => {
+      if (error instanceof NoHelper && format !== "text") return ofHeader();
+      throw error instanceof NoHelper ? noHelper(name, error) : error;
+    });
+  return { height, width };
+}
+
+/** The bytes of a picture that sharp may read. */
+async function encodedImage(taken: Taken, o: PictureOptions): Promise<{ bytes: Uint8Array; format: Format }> {
   const { name } = taken;
   throwIfAborted(o.signal);
   const bytes = await taken.read(o.signal);
@@ -81,8 +109,7 @@ export async function decodeImage(taken: Taken, o: PictureOptions): Promise<Tens
     const message = `${name}: expected pixels, found what may be SVG, which is drawn only when asked for (svg: true, --svg)`;
     throw new TokenizerError("IMAGE", message);
   }
-  const { height, width, data } = await decodeSomewhere(bytes, format, name, o);
-  return new Tensor("uint8", [1, height, width, 3], data, { kind: "pixels" });
+  return { bytes, format };
 }
 
 async function decodeSomewhere(
@@ -105,9 +132,13 @@ async function decodeSomewhere(
     if (!(error instanceof NoHelper)) throw error;
     const again = format === "text" ? undefined : await inProcess();
     if (again) return again;
-    const message = `${name}: expected a process to decode it in, which such a picture needs, found: ${error.message}`;
-    throw new TokenizerError("THREAD", message, { cause: error });
+    throw noHelper(name, error);
   }
+}
+
+function noHelper(name: string, cause: NoHelper): TokenizerError {
+  const message = `${name}: expected a process to decode it in, which such a picture needs, found: ${cause.message}`;
+  return new TokenizerError("THREAD", message, { cause });
 }
 
 /**
@@ -134,7 +165,7 @@ export async function writeImage(
     try {
       return await sharp(data, { raw: { width, height, channels: 3 } }).toFormat(format, quality).toBuffer();
     } catch (cause) {
-      const message = `${path}: expected a picture that ${format} can hold, found ${height} by ${width} pixels: ${
+      const message = `${path}: expected a picture that ${format} can hold, found ${width}x${height} pixels: ${
         sayOf(cause)
       }`;
       throw new TokenizerError("UNSUPPORTED", message, { cause });

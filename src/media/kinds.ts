@@ -9,7 +9,7 @@ import { open } from "node:fs/promises";
 import { extname } from "node:path";
 import { pictureExtensions } from "./image.ts";
 import { videoExtensions } from "./videosink.ts";
-import { tokenFormats } from "../tokens/tokenfile.ts";
+import { type TokenFormat, tokenFormats } from "../tokens/tokenfile.ts";
 
 export type FileKind = "picture" | "video" | "tokens";
 
@@ -88,16 +88,42 @@ const mostHeaderBytes = 32 << 20; // as checkpoints may have
  * Pictures, videos and .npy arrays bear no mark.
  */
 export async function writtenByCtok(path: string): Promise<"tokens" | "checkpoint" | undefined> {
-  const head = await headOf(path, 0, 64), text = String.fromCharCode(...head);
-  if (/^(.|\xde..|\xdf....)\xa6format.{1,2}ctok-tokens-/s.test(text)) return "tokens"; // the first entry of a msgpack map
+  const head = await headOf(path, 0, 64);
+  if (isMsgpackTokens(head)) return "tokens";
+  const metadata = (await safetensorsHeader(path, head))?.metadata ?? {};
+  if (String(metadata.format).startsWith("ctok-tokens-")) return "tokens";
+  return Object.hasOwn(metadata, "ctok.name") ? "checkpoint" : undefined;
+}
+
+/**
+ * Which form of token file a file is, by its content alone; undefined for anything else, a checkpoint too. A safetensors file that
+ * ctok did not write is one of tokens where it has a tensor `indices` or `latent`.
+ */
+export async function tokenFormatOf(path: string): Promise<TokenFormat | undefined> {
+  const head = await headOf(path, 0, 64);
+  if (String.fromCharCode(...head.subarray(0, 6)) === "\x93NUMPY") return "npy";
+  if (isMsgpackTokens(head)) return "msgpack";
+  const { names = [], metadata = {} } = await safetensorsHeader(path, head) ?? {};
+  const isMarked = String(metadata.format).startsWith("ctok-tokens-");
+  return isMarked || names.includes("indices") || names.includes("latent") ? "safetensors" : undefined;
+}
+
+/** By the first entry of the map. */
+function isMsgpackTokens(head: Uint8Array): boolean {
+  return /^(.|\xde..|\xdf....)\xa6format.{1,2}ctok-tokens-/s.test(String.fromCharCode(...head));
+}
+
+/** The tensors' names and the metadata of a safetensors file; undefined for any other. */
+async function safetensorsHeader(
+  path: string,
+  head: Uint8Array,
+): Promise<{ readonly names: readonly string[]; readonly metadata: Record<string, unknown> } | undefined> {
   if (head.length < 10 || head[8] !== 0x7b) return undefined;
-  const length = new DataView(head.buffer).getBigUint64(0, true);
+  const length = new DataView(head.buffer, head.byteOffset).getBigUint64(0, true);
   if (length > BigInt(mostHeaderBytes)) return undefined;
   try {
-    const header = JSON.parse(new TextDecoder().decode(await headOf(path, 8, Number(length))));
-    const metadata: Record<string, unknown> = header.__metadata__ ?? {};
-    if (String(metadata.format).startsWith("ctok-tokens-")) return "tokens";
-    return Object.hasOwn(metadata, "ctok.name") ? "checkpoint" : undefined;
+    const { __metadata__, ...tensors } = JSON.parse(new TextDecoder().decode(await headOf(path, 8, Number(length))));
+    return { names: Object.keys(tensors), metadata: Object(__metadata__) };
   } catch { // no JSON
     return undefined;
   }

@@ -1,6 +1,6 @@
 /**
- * One encoded picture to uint8 RGB by sharp: what its header says (`lookAt`, `glanceAt`), then its pixels (`decode`). Upright, sRGB, 8 bits,
- * three channels, the first page of many. Called by image.ts, in this process or in a helper's (apart.ts).
+ * One encoded picture to uint8 RGB by sharp: what its header says (`lookAt`, `glanceAt`), then its pixels (`decode`). Upright, sRGB,
+ * 8 bits, three channels, the first page of many. Called by image.ts, in this process or in a helper's (apart.ts).
  *
  * sharp (libvips) does all that it does right. Not right, and done here: a profile of more than 8 bits (it converts RGB to
  * Display P3 and leaves grey alone), floats (it takes 0..1 as linear light in RGB, as 0..255 in grey), what lies under a GIF's
@@ -311,7 +311,7 @@ export function tooLarge(
   height: number,
   width: number,
 ): TokenizerError {
-  const message = `${name}: expected at most ${limitPixels} pixels (limitPixels), found ${height} by ${width}`;
+  const message = `${name}: expected at most ${limitPixels} pixels (limitPixels), found ${width}x${height}`;
   return new TokenizerError(code, message, { detail: height * width });
 }
 

@@ -103,8 +103,8 @@ export async function openImages(
         throwIfAborted(signal);
         const image = await readFrame(name, limitPixels, signal);
         if (image.shape[1] !== height || image.shape[2] !== width) {
-          const found = `${image.shape[1]} by ${image.shape[2]} in ${basename(name)}`;
-          const wantedSize = `every image to be ${height} by ${width} pixels, as ${basename(wanted[0]!)} is`;
+          const found = `${image.shape[2]}x${image.shape[1]} in ${basename(name)}`;
+          const wantedSize = `every image to be ${width}x${height} pixels, as ${basename(wanted[0]!)} is`;
           throw new TokenizerError("VIDEO", `${path}: expected ${wantedSize}, found ${found}`, { detail });
         }
         yield { data: image.data, seconds: (start + detail) * den / num };

@@ -263,8 +263,8 @@ async function checkEnd(
   const size = ending.code === 0 ? undefined : await findOtherSize(path, limitPixels, signal);
   if (size) {
     const isTurned = Math.round(facts.video.rotation / 90) % 2 !== 0;
-    const found = isTurned ? `${size.width} by ${size.height}` : `${size.height} by ${size.width}`;
-    fail(`every frame to be ${height} by ${width} pixels`, `${found} after ${numFrames} frames`);
+    const found = isTurned ? `${size.height}x${size.width}` : `${size.width}x${size.height}`;
+    fail(`every frame to be ${width}x${height} pixels`, `${found} after ${numFrames} frames`);
   }
   const damage = log.damage(facts.format);
   if (damage !== undefined && (ending.code !== 0 || !allowDamage)) {

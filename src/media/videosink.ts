@@ -241,7 +241,7 @@ export class VideoSink {
     if (this.#state !== "open") throw expected(this.path, "a video that is open", this.#state, "CLOSED");
     if (!(frame instanceof Uint8Array)) throw expected("frame", "a Uint8Array of RGB pixels", typeof frame);
     if (frame.length !== height * width * 3) {
-      throw expected("frame", `${height * width * 3} bytes (${height} by ${width} pixels)`, frame.length, "SHAPE");
+      throw expected("frame", `${height * width * 3} bytes (${width}x${height} pixels)`, frame.length, "SHAPE");
     }
     const tick = this.#place(seconds), isFirst = this.#numGiven++ === 0;
     if (isFirst) this.#run.stdin.write(nutHeader({ height, width, ...clock, sampleAspect }));

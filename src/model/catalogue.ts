@@ -1,12 +1,15 @@
 /**
- * The catalogue: the embedded models, and the public checkpoints by name with where they come from and their licence.
- * Resolves what a user calls a model: an embedded one, a file, or one of the hub. No file is opened here.
+ * The catalogue: the embedded models, and how what a user calls a model is understood: an embedded name, a file or folder, a
+ * public model's name, or a repository of the hub. No file is opened here and nothing is downloaded: hub.ts does that.
  */
-import { existsSync } from "node:fs";
-import { basename, resolve } from "node:path";
+import { existsSync, statSync } from "node:fs";
+import { basename, dirname, extname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expected, TokenizerError } from "../errors.ts";
-import { type HubModel, hubModelOf, type Origin } from "../tokens/origin.ts";
+import { suggestion } from "../nearest.ts";
+import { type HubModel, hubModelOf, type Origin, tellHubModel } from "../tokens/origin.ts";
+import { cachePathOf } from "./hubcache.ts";
+import { type PublicModel, publicModels } from "./publicmodels.ts";
 
 export interface EmbeddedModel {
   readonly name: string;
@@ -25,97 +28,97 @@ export const embeddedModels: readonly EmbeddedModel[] = [nano("DI8x8"), nano("DV
 export const defaultModel = "nano-DI8x8";
 export const defaultVideoModel = "nano-DV4x8x8";
 
-export interface PublicModel {
-  /** Short name, such as "CI8x8": of Cosmos the folder too. LlamaGen's VQ-8 is vq_ds8_c2i.pt, VQ-16 vq_ds16_c2i.pt and _t2i. */
-  readonly name: string;
-  /** Repository on the Hugging Face hub; of LlamaGen on GitHub, whose page names the files. */
-  readonly repository: string;
-  readonly kind: "continuous" | "discrete";
-  readonly spatialFactor: number;
-  /** 1 for images. */
-  readonly temporalFactor: number;
-  readonly licence: string;
-  readonly licenceUrl: string;
-}
-
-const published = (family: string, name: string): PublicModel => ({
-  name,
-  repository: `nvidia/${family}-${name}`,
-  kind: name.startsWith("C") ? "continuous" : "discrete",
-  spatialFactor: Number(/x(\d+)/.exec(name)![1]),
-  temporalFactor: name[1] === "V" ? Number(/^..(\d+)/.exec(name)![1]) : 1,
-  licence: "NVIDIA Open Model License",
-  licenceUrl: "https://www.nvidia.com/en-us/agreements/enterprise-software/nvidia-open-model-license/",
-});
-
-/** Tokenizers that ctok reads. Their weights are not part of ctok: fetch them, accept their licence, pass the folder. */
-export const publicModels: readonly PublicModel[] = [
-  ...["CI8x8", "CI16x16", "DI8x8", "DI16x16", "CV4x8x8", "CV8x8x8", "CV8x16x16", "DV4x8x8", "DV8x8x8", "DV8x16x16"].map((
-    name,
-  ) => published("Cosmos-Tokenizer", name)),
-  ...[
-    "CI8x8-360p",
-    "CI16x16-360p",
-    "DI8x8-360p",
-    "DI16x16-360p",
-    "CV4x8x8-360p",
-    "DV4x8x8-360p",
-    "CV8x8x8-720p",
-    "DV8x16x16-720p",
-  ].map((name) => published("Cosmos-Tokenize1", name)),
-  ...[8, 16].map((factor): PublicModel => ({
-    name: `VQ-${factor}`,
-    repository: "FoundationVision/LlamaGen",
-    kind: "discrete",
-    spatialFactor: factor,
-    temporalFactor: 1,
-    licence: "MIT",
-    licenceUrl: "https://github.com/FoundationVision/LlamaGen/blob/main/LICENSE",
-  })),
-];
-
 /** A model that is known, before anything is opened or fetched. `source` finds it again, and stands in the tokens' origin. */
 export type ResolvedModel =
   | { readonly kind: "embedded"; readonly source: string; readonly name: string; readonly path: string }
-  | { readonly kind: "file"; readonly source: string; readonly name: undefined }
-  | ({ readonly kind: "hub"; readonly source: string; readonly name: string } & HubModel);
+  /** The name is the path's own unless it is told: in a cache of the hub a path ends in a commit. */
+  | { readonly kind: "file"; readonly source: string; readonly name: string | undefined; readonly path: string }
+  | HubModelToFetch;
 
-/**
- * An embedded name, a file or folder, or "hub:owner/name@revision". Throws FILE_MISSING that says what was looked for; ARGUMENT for
- * no string, and for a hub's model without owner, name or revision.
- */
-export function resolveModel(model: string): ResolvedModel {
-  if (typeof model !== "string") throw expected("model", "an embedded name, a path or hub:owner/name@revision", model);
-  const embedded = embeddedModels.find((m) => m.name === model);
-  if (embedded) return { kind: "embedded", source: embedded.name, name: embedded.name, path: embedded.path };
-  const hub = hubModelOf(model);
-  if (hub) return { kind: "hub", source: model, name: basename(hub.repository), ...hub };
-  if (model.startsWith("hub:")) throw expected("model", "hub:owner/name@revision", model);
-  const path = resolve(model);
-  if (existsSync(path)) return { kind: "file", source: path, name: undefined };
-  const known = publicModels.find((m) => m.name === basename(model) || m.repository.endsWith(`/${basename(model)}`));
-  const hint = known
-    ? `; ${known.name} is a public checkpoint (${known.repository}, ${known.licence}): download its folder and pass the path`
-    : "";
-  const names = embeddedModels.map((m) => m.name).join(", ");
-  throw new TokenizerError(
-    "FILE_MISSING",
-    `model: expected an embedded name (${names}) or a file or folder, found "${model}"${hint}`,
-  );
+/** One of the hub. Its source names the commit only once it is fetched, unless that was asked for. */
+export interface HubModelToFetch extends HubModel {
+  readonly kind: "hub";
+  readonly source: string;
+  readonly name: string;
+  /** Its row in the catalogue; undefined for a repository that is not there. */
+  readonly known: PublicModel | undefined;
 }
 
 /**
- * Where a model's file or folder lies on this machine: a promise, so that a download can stand behind it. Throws FILE_MISSING for a
- * model of the hub, as nothing is downloaded.
+ * An embedded name; a file or folder that is there; a public model's name or repository; another repository of the hub, as
+ * "owner/name"; any of the last two with "@revision", or a `revision` beside it; or a source, "hub:owner/name@revision". Throws FILE_MISSING
+ * that says what was looked for and what name is near; ARGUMENT for no string, two revisions, one of what is not of the
+ * hub, and a source without owner, name or revision.
  */
-export function fetchModel(found: ResolvedModel): Promise<string> {
-  if (found.kind === "embedded") return Promise.resolve(found.path);
-  if (found.kind === "file") return Promise.resolve(found.source);
-  const { source, repository, revision } = found;
-  const hint = `ctok downloads nothing: download ${repository} at ${revision} and pass its folder`;
-  return Promise.reject(
-    new TokenizerError("FILE_MISSING", `model: expected one that lies on this machine, found "${source}"; ${hint}`),
-  );
+export function resolveModel(model: string, revision?: string): ResolvedModel {
+  if (typeof model !== "string") throw expected("model", "an embedded name, a path, or a model of the hub", model);
+  const embedded = embeddedModels.find((m) => m.name === model), path = resolve(model);
+  if (embedded || (model !== "" && !model.startsWith("hub:") && existsSync(path))) {
+    if (revision !== undefined) throw expected("options.revision", "a model of the hub beside it", model);
+    return embedded ? { kind: "embedded", source: model, name: model, path: embedded.path } : fileModel(path);
+  }
+  const [, before, asked] = /^([^@]+)@([^@]+)$/.exec(model) ?? [];
+  if (asked !== undefined && revision !== undefined) {
+    throw expected("options.revision", `none beside ${JSON.stringify(model)}`, revision);
+  }
+  if (model.startsWith("hub:")) {
+    const hub = hubModelOf(revision === undefined ? model : `${model}@${revision}`);
+    if (!hub) throw expected("model", "hub:owner/name@revision", model);
+    return hubModel(hub);
+  }
+  const name = before ?? model, known = publicModels.find((m) => namesOf(m).includes(name));
+  const repository = isRepository(name) ? name : known?.repository;
+  if (repository === undefined) throw missing(name);
+  const wanted = asked ?? revision ?? "main";
+  if (!/^\w[\w.-]*(\/\w[\w.-]*)*$/.test(wanted)) throw expected("revision", "a branch, tag or commit", wanted);
+  return hubModel({ repository, revision: wanted }, known);
+}
+
+function hubModel(hub: HubModel, named?: PublicModel): HubModelToFetch {
+  const rows = publicModels.filter((m) => [m.repository, ...m.otherRepositories].includes(hub.repository));
+  const known = named ?? rows.find(({ files }) => hub.file === undefined ? rows.length === 1 : files[0] === hub.file);
+  const file = hub.file ?? (known?.files.length === 1 ? known.files[0] : undefined);
+  const model = { repository: hub.repository, revision: hub.revision, ...(file !== undefined && { file }) };
+  const name = (file === undefined ? basename(hub.repository) : basename(file, extname(file))).slice(0, mostNameCharacters);
+  return { kind: "hub", source: tellHubModel(model), name, known, ...model };
+}
+
+/** Of a model's name in C. */
+const mostNameCharacters = 63;
+
+function fileModel(path: string): ResolvedModel {
+  const cached = cachePathOf(path);
+  if (!cached) return { kind: "file", source: path, name: undefined, path };
+  const { repository, commit: revision, file } = cached,
+    { source, name } = hubModel({ repository, revision, ...(file && { file }) });
+  return { kind: "file", source, name, path: cached.path };
+}
+
+/** What a public model may be called. Repositories of several models are no names of one. */
+function namesOf({ name, repository, otherRepositories, files }: PublicModel): string[] {
+  const repositories = files.length === 1 ? [] : [repository, ...otherRepositories];
+  const stems = files.length === 1 ? files.map((file) => basename(file, extname(file))) : [];
+  return [name, ...stems, ...repositories.flatMap((full) => [full, basename(full)])];
+}
+
+const checkpoint = /\.(jit|safetensors|pt|pth|ckpt)$/i;
+
+/** "owner/name", but neither a file's name nor something in a folder that is here. */
+function isRepository(name: string): boolean {
+  if (!/^[A-Za-z0-9][\w.-]*\/[A-Za-z0-9][\w.-]*$/.test(name) || checkpoint.test(name)) return false;
+  return !statSync(dirname(name), { throwIfNoEntry: false })?.isDirectory();
+}
+
+function missing(model: string): TokenizerError {
+  const names = embeddedModels.map((m) => m.name), last = basename(model);
+  const known = publicModels.find((m) => namesOf(m).includes(last));
+  const hint = known
+    ? `; ${known.name} is a public model (${known.repository}, ${known.licence}): ctok pull ${known.name} downloads it`
+    : suggestion(last, [...names, ...publicModels.flatMap(namesOf)]);
+  const wanted = `an embedded name (${
+    names.join(", ")
+  }), a public model's (ctok models lists them), a file or folder, or owner/name`;
+  return new TokenizerError("FILE_MISSING", `model: expected ${wanted}, found ${JSON.stringify(model)}${hint}`);
 }
 
 /** The failure of opening the model that tokens name: which it is, and nothing of what lies at its path, as a stranger may name any. */

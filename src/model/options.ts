@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { type Fields, mostPixels, type PictureLimits, pictureLimits, signal } from "../checks.ts";
+import { type HubOptions, hubOptions } from "./fetch.ts";
 import type { JobOptions } from "./job.ts";
 import { videoOptions } from "../media/clip.ts";
 import { isAspect, isFraction } from "../tokens/origin.ts";
@@ -25,7 +26,7 @@ export const defaultWindow = 17, defaultChunkFrames = 8, defaultChunkTokens = 2;
 export type Device = "auto" | "cpu" | "cuda" | `cuda:${number}`;
 const devicePattern = /^(auto|cpu|cuda(:\d{1,3})?)$/, expectedDevice = 'expected "auto", "cpu", "cuda" or "cuda:1"';
 
-export interface OpenOptions extends JobOptions {
+export interface OpenOptions extends JobOptions, HubOptions {
   /**
    * Where to compute. "cuda" is the first GPU and "cuda:1" the second; "auto", the default, takes the first GPU that can be
    * used, otherwise the CPU (also where `kernels` names some of the CPU's).
@@ -39,7 +40,7 @@ export interface OpenOptions extends JobOptions {
   precision?: "auto" | "f32" | "bf16" | undefined;
   /** Opens one half alone, which takes half of the memory. Default: every half that the checkpoint holds. */
   half?: "encoder" | "decoder" | undefined;
-  /** The model's name, 1 to 63 characters, checked against its tensors. Default: the last part of the path. */
+  /** The model's name, 1 to 63 characters, checked against its tensors. Default: the last part of the path, or of the repository. */
   name?: string | undefined;
   /** FSQ levels, level 0 least significant, where a checkpoint does not say: 1 to 8 of them, each 2 to 65535. */
   fsqLevels?: number[] | undefined;
@@ -62,6 +63,11 @@ export interface OpenOptions extends JobOptions {
   maxMemory?: number | undefined;
   /** Kernels of the CPU to use; "auto", the default, takes the best that the processor has. */
   kernels?: "auto" | "reference" | "generic" | "avx2" | "avx512" | "avx512_bf16" | undefined;
+  /**
+   * Whether tokens, which may be a stranger's, named the model, and not you. Then of the hub only what is here already is opened, and
+   * the public models are downloaded, of at most 1 GiB. Default false.
+   */
+  isFromTokens?: boolean | undefined;
 }
 export const openOptions = z.strictObject(
   {
@@ -75,6 +81,8 @@ export const openOptions = z.strictObject(
     threads: z.int().min(1).max(256).optional(),
     maxMemory,
     kernels: z.enum(["auto", "reference", "generic", "avx2", "avx512", "avx512_bf16"]).default("auto"),
+    isFromTokens: z.boolean().default(false),
+    ...hubOptions,
     signal,
     onProgress,
   } satisfies Fields<OpenOptions>,
@@ -239,6 +247,7 @@ export const optionFacts = {
   maxMemory: { range: rangeOf(maxMemory) },
   window: { range: rangeOf(window), default: defaultWindow },
   chunkFrames: { range: rangeOf(encodeStreamOptions.shape.chunkFrames), default: defaultChunkFrames },
+  chunkTokens: { range: rangeOf(decodeStreamOptions.shape.chunkTokens), default: defaultChunkTokens },
   attentionFrames: { range: rangeOf(attentionFrames) },
   limitPixels: { range: rangeOf(pictureLimits.limitPixels), default: mostPixels },
   limitFrames: { range: rangeOf(videoOptions.shape.limitFrames), default: videoOptions.shape.limitFrames.def.defaultValue },

@@ -11,7 +11,8 @@ import { type ErrorCode, expected, nameOf, TokenizerError } from "../errors.ts";
 import { isBytes } from "../bytes.ts";
 import { acceptedSources, type BytesSource, copyOf, isBytesSource, pathOf } from "../inputs.ts";
 import { type JobOptions, located, runJob } from "./job.ts";
-import { defaultModel, fetchModel, modelMissing, resolveModel } from "./catalogue.ts";
+import { defaultModel, modelMissing, resolveModel } from "./catalogue.ts";
+import { fetchModel } from "./fetch.ts";
 import { type ConvertOptions, convertOptions, type EncodeOptions } from "./options.ts";
 import type { ImageInput } from "./pixels.ts";
 import { type Origin, type Tensor, Tokens } from "../tokens/tensor.ts";
@@ -23,6 +24,7 @@ import { ownTokens } from "./tokeninput.ts";
 const mostModels = 4;
 
 interface Shared {
+  readonly key: string;
   readonly tokenizer: Promise<Tokenizer>;
   /** Once it is open. */
   now: Tokenizer | undefined;
@@ -33,14 +35,14 @@ const opened = new Map<string, Shared>();
 let wake: (() => void)[] = []; // calls that wait until a model is idle
 
 /**
- * Runs `work` with the tokenizer of a model with default options: in this tick where that is open. What opening it throws is
- * thrown as `told` tells it.
+ * Runs `work` with the tokenizer of a model with default options: in this tick where that is open. Of a model that tokens name, whose
+ * origin is `from`, a failure to open it is told without what its path holds.
  */
 async function withModel<T>(
   model: string,
   signal: AbortSignal | undefined,
   work: (tokenizer: Tokenizer) => Promise<T>,
-  told: (failure: unknown) => unknown = (failure) => failure,
+  from?: Origin,
 ): Promise<T> {
   const ends = signal instanceof AbortSignal ? signal : undefined; // another thing is told when all options are looked at
   let shared: Shared | undefined;
@@ -48,18 +50,18 @@ async function withModel<T>(
     let tokenizer: Tokenizer;
     try {
       const { source } = resolveModel(model);
-      while (!opened.has(source) && opened.size >= mostModels && !closeIdle()) {
+      while (!opened.has(source) && !openedFrom(source) && opened.size >= mostModels && !closeIdle()) {
         const { promise, resolve } = Promise.withResolvers<void>();
         wake.push(resolve);
         await orAbort(promise, ends);
       }
-      shared = opened.get(source) ?? open(model, source);
-      opened.delete(source);
-      opened.set(source, shared);
+      shared = opened.get(source) ?? openedFrom(source) ?? open(model, source, from !== undefined);
+      opened.delete(shared.key);
+      opened.set(shared.key, shared);
       shared.users++;
       tokenizer = shared.now ?? await orAbort(shared.tokenizer, ends);
     } catch (failure) {
-      throw told(failure);
+      throw from ? hidden(failure, from) : failure;
     }
     return await work(tokenizer);
   } finally {
@@ -74,8 +76,14 @@ function isOpen(model: string): boolean {
   return opened.get(resolveModel(model).source)?.now !== undefined;
 }
 
-function open(model: string, source: string): Shared {
-  const tokenizer = Tokenizer.open(model), shared: Shared = { tokenizer, now: undefined, users: 0 };
+/** Tokens name a commit of the hub, where the caller named a branch. */
+function openedFrom(source: string): Shared | undefined {
+  return opened.values().find(({ now }) => now?.info.source === source);
+}
+
+function open(model: string, source: string, isFromTokens: boolean): Shared {
+  const tokenizer = Tokenizer.open(model, { isFromTokens });
+  const shared: Shared = { key: source, tokenizer, now: undefined, users: 0 };
   tokenizer.then((now) => shared.now = now, () => opened.get(source) === shared && opened.delete(source));
   return shared;
 }
@@ -92,7 +100,7 @@ function closeIdle(): boolean {
 }
 
 export interface TokenizeOptions extends EncodeOptions {
-  /** An embedded model's name, or a model's path. Default: nano-DI8x8. */
+  /** An embedded or public model's name, a path, or "owner/name" of the hub. Default: nano-DI8x8. */
   model?: string | undefined;
 }
 
@@ -131,14 +139,15 @@ export interface Image extends Tensor<"uint8"> {
 }
 
 export interface DetokenizeOptions extends JobOptions {
-  /** An embedded model's name, or a model's path. Default: the model that the tokens name. */
+  /** An embedded or public model's name, a path, or "owner/name" of the hub. Default: the model that the tokens name. */
   model?: string | undefined;
 }
 
 /**
  * Tokens of one picture back to pixels, with the model that they name (or `model`). Takes what tokenize or encode returned, or
  * a token file: its path, `file:` URL, bytes or Blob. What it gives writeImage, psnr and encode take.
- * A file names its model and no path: unless it is an embedded one, or a file or folder of that name is here, say where by `model`.
+ * A file names its model and no path: unless it is an embedded one, one of the hub, or a file or folder of that name is here, say where
+ * by `model`. Of the hub a public model is downloaded; another, as a stranger's tokens may name any, is opened if it is here already.
  * Nothing checks that it is the model that made the tokens; its hash tells: `tokens.origin.sha256` is `info.sha256` of that model.
  * Errors: as Tokenizer.open and decode; TOKEN_FILE; SHAPE for a batch. Where the tokens name a model that cannot be opened the
  * error is FILE_MISSING whatever the reason, as a stranger's file may name any path of this machine: pass `model` to be told.
@@ -164,7 +173,7 @@ export function detokenize(
     const own = ownTokens("tokens", read);
     const work = (tokenizer: Tokenizer) => tokenizer.decode(own, { ...decode, dtype: "uint8" });
     const pixels = model === undefined
-      ? await withModel(read.origin.source, decode.signal, work, (failure) => hidden(failure, read.origin))
+      ? await withModel(read.origin.source, decode.signal, work, read.origin)
       : await withModel(model, decode.signal, work);
     const [, height = 0, width = 0] = pixels.shape;
     return Object.assign(pixels, { height, width });
@@ -172,7 +181,16 @@ export function detokenize(
 }
 
 /** Failures that say nothing of what lies at a path. */
-const ofTheMachine: readonly ErrorCode[] = ["LIBRARY", "MEMORY", "DEVICE", "THREAD", "CANCELLED", "CLOSED", "INTERNAL"];
+const ofTheMachine: readonly ErrorCode[] = [
+  "HUB",
+  "LIBRARY",
+  "MEMORY",
+  "DEVICE",
+  "THREAD",
+  "CANCELLED",
+  "CLOSED",
+  "INTERNAL",
+];
 
 /** Why a model that tokens name was not opened, without what its path holds: the tokens may be a stranger's. */
 function hidden(failure: unknown, origin: Origin): unknown {
@@ -188,10 +206,9 @@ function hidden(failure: unknown, origin: Origin): unknown {
 export function convert(model: string, outPath: string, options: ConvertOptions = {}): Promise<void> {
   return located(async () => {
     const o = parse(convertOptions, options, "options");
-    const found = resolveModel(model), path = await fetchModel(found);
+    const { path, name = "" } = await fetchModel(model, o);
     const engine = await engineFor();
-    const submit = () =>
-      engine.convert(outPath, path, { name: o.name ?? found.name ?? "", precision: layout.precision.auto });
+    const submit = () => engine.convert(outPath, path, { name: o.name ?? name, precision: layout.precision.auto });
     await runJob(engine, submit, () => undefined, o, { isLasting: true });
   });
 }

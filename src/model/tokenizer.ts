@@ -13,7 +13,7 @@ import { describe, type ModelInfo } from "./info.ts";
 import { pathOf } from "../inputs.ts";
 import { type JobOptions, located, locatedSync, runJob } from "./job.ts";
 import { framesOf, type VideoFrame } from "../media/frames.ts";
-import { fetchModel, resolveModel } from "./catalogue.ts";
+import { fetchModel } from "./fetch.ts";
 import * as options from "./options.ts";
 import { allocate, type ImageInput, type PixelReading, type Pixels, readPixels } from "./pixels.ts";
 import { kindName, type OutputTensor, Runner } from "./runner.ts";
@@ -73,14 +73,15 @@ export class Tokenizer implements AsyncDisposable {
   }
 
   /**
-   * Opens an embedded model ("nano-DI8x8"), a folder of a public checkpoint, or one file (.jit, .safetensors, .pt, .pth, .ckpt).
-   * A model of the hub ("hub:owner/name@revision") is not downloaded: FILE_MISSING says what to do.
-   * Errors: FILE_MISSING, FILE_FORMAT, FILE_TENSOR, FILE_NETWORK, ARGUMENT, DEVICE, UNSUPPORTED, MEMORY, CANCELLED.
+   * Opens an embedded model ("nano-DI8x8"), a folder of a checkpoint, one file (.jit, .safetensors, .pt, .pth, .ckpt), a public model by
+   * its name ("DI8x8"), or another repository of the hub ("owner/name"), these with "@revision" as wanted. A path that is there goes first.
+   * What is not here of a model of the hub is downloaded into the cache that Python's huggingface_hub uses, by the same variables.
+   * Errors: FILE_MISSING, FILE_FORMAT, FILE_TENSOR, FILE_NETWORK, FILE_IO, HUB, ARGUMENT, DEVICE, UNSUPPORTED, MEMORY, CANCELLED.
    */
   static open(model: string, openOptions: options.OpenOptions = {}): Promise<Tokenizer> {
     return located(async () => {
       const o = parse(options.openOptions, openOptions, "options");
-      const found = resolveModel(model), path = await fetchModel(found);
+      const { path, source, name = "" } = await fetchModel(model, o);
       const [device, deviceIndex = 0] = o.device.split(":") as [keyof typeof layout.device, number?];
       const engine = await engineFor({
         kernels: layout.kernels[o.kernels],
@@ -96,12 +97,12 @@ export class Tokenizer implements AsyncDisposable {
         temporal_factor: o.temporalFactor ?? 0,
         num_threads: o.threads ?? 0,
         max_memory_bytes: o.maxMemory ?? 0,
-        name: o.name ?? found.name ?? "",
+        name: o.name ?? name,
       };
       const open = () => engine.openModel(path, native);
       const close = (info: JobInfo) => engine.closeModel(info.model);
       const id = await runJob(engine, open, (info) => info.model, o, { undo: close });
-      return new Tokenizer(new Runner(engine, id, describe(engine, engine.modelInfo(id), found.source)));
+      return new Tokenizer(new Runner(engine, id, describe(engine, engine.modelInfo(id), source)));
     });
   }
 

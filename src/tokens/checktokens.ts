@@ -47,8 +47,8 @@ export function checkTokens(origin: Origin, parts: Parts, code: "SHAPE" | "TOKEN
   const [gridFrames = 0, gridHeight = 0, gridWidth = 0] = (indices ?? latent!).shape.slice(-3);
   if (video) checkVideo(video, gridFrames, isContinued, fail);
   if (top + height > gridHeight * spatialFactor || left + width > gridWidth * spatialFactor) {
-    const found = `${height} by ${width} at ${top}, ${left}`;
-    throw fail("picture", `to lie inside ${gridHeight * spatialFactor} by ${gridWidth * spatialFactor} pixels`, found);
+    const found = `${width}x${height} at ${left}, ${top}`;
+    throw fail("picture", `to lie inside ${gridWidth * spatialFactor}x${gridHeight * spatialFactor} pixels`, found);
   }
 }
 

@@ -18,8 +18,9 @@ export interface Origin {
   /** Name of the model, such as "Cosmos-Tokenizer-DI8x8" or "nano-DI8x8". */
   readonly model: string;
   /**
-   * What finds the model again: an embedded name, "hub:owner/name@revision", or the absolute path that it was opened from. Token
-   * files keep a path only when asked to; of others it is the model's name.
+   * What finds the model again: an embedded name, "hub:owner/name@commit" (with "/file" where the repository holds several
+   * models), or the absolute path that it was opened from. Token files keep a path only when asked to; of others it is the
+   * model's name.
    */
   readonly source: string;
   /** Arithmetic that made the tokens; absent in files of older versions. */
@@ -121,16 +122,24 @@ export function parseWindows(text: string, gridFrames: number): VideoWindow[] {
   return runs.flatMap(({ count, window }) => new Array<VideoWindow>(count).fill(window));
 }
 
-/** A model of the hub: its repository, and a branch, tag or commit there. */
+/** A model of the hub: its repository, a branch, tag or commit there, and the file where the repository holds several models. */
 export interface HubModel {
   readonly repository: string;
   readonly revision: string;
+  readonly file?: string;
 }
 
-/** What "hub:owner/name@revision" names; undefined for any other text. */
+const hubPattern = /^hub:([A-Za-z0-9][\w.-]*\/[A-Za-z0-9][\w.-]*)@([A-Za-z0-9][\w.-]*)(?:\/([A-Za-z0-9][\w.-]*))?$/;
+
+/** What "hub:owner/name@revision" or "hub:owner/name@revision/file" names; undefined for any other text. */
 export function hubModelOf(source: string): HubModel | undefined {
-  const [, repository, revision] = /^hub:([A-Za-z0-9][\w.-]*\/[A-Za-z0-9][\w.-]*)@([A-Za-z0-9][\w.-]*)$/.exec(source) ?? [];
-  return repository && revision ? { repository, revision } : undefined;
+  const [, repository, revision, file] = hubPattern.exec(source) ?? [];
+  return repository && revision ? { repository, revision, ...(file !== undefined && { file }) } : undefined;
+}
+
+/** The text that names it. */
+export function tellHubModel({ repository, revision, file }: HubModel): string {
+  return `hub:${repository}@${revision}${file === undefined ? "" : `/${file}`}`;
 }
 
 /** Which of its three kinds a source is; a name is an embedded model's, or the model's own where its path was not kept. */

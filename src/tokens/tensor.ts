@@ -153,7 +153,7 @@ export class Tokens {
     const { model, height, width, video } = this.origin;
     const parts = Object.entries(this.#parts).map(([kind, t]) => `${kind} ${t.dtype} [${t.shape.join(", ")}]`);
     const frames = video ? `${video.frames} frames of ` : "";
-    return `Tokens { ${printable(model)}: ${parts.join(", ")}; of ${frames}${height} x ${width} pixels }`;
+    return `Tokens { ${printable(model)}: ${parts.join(", ")}; of ${frames}${width}x${height} pixels }`;
   }
 
   #get(kind: TokenKind): Tensor {

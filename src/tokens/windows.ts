@@ -131,7 +131,7 @@ function factsOf(part: Tokens, i: number) {
     factors: `${video.temporalFactor}x${origin.spatialFactor}`,
     sequence: video.windows ? "in windows" : "seamless",
     "pixels' shape": video.sampleAspect ?? "1:1",
-    pixels: `${height} by ${width} at ${top}, ${left}`,
+    pixels: `${width}x${height} at ${left}, ${top}`,
     tensors: sizes.join(", "),
   };
 }

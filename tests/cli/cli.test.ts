@@ -26,26 +26,13 @@ async function picture(path: string, height = 48, width = 64): Promise<string> {
   return path;
 }
 
-// ---------------------------------------------------------------- help and usage
-test("help lists commands and exit codes, without the native library", async () => {
-  const { stdout, stderr } = await ctokEnds(0, ["--help"], { env: { CTOK_LIBRARY: "/nonexistent" } });
-  for (const word of ["encode", "decode", "autoencode", "info", "convert"]) {
-    assert.match(stdout, new RegExp(`ctok ${word} `));
-  }
-  assert.match(stdout, /Exit codes\n +0 .*\n +1 .*\n +2 .*\n +3 .*\n +129, 130, 143\n/);
-  assert.equal(stderr, "");
-  const { stdout: ofCommand } = await ctokEnds(0, ["decode", "-h"], { env: { CTOK_LIBRARY: "/nonexistent" } });
-  assert.match(ofCommand, /^ctok decode TOKENS… .*\n\n +--model M /);
-  assert.doesNotMatch(ofCommand, /--format/);
-});
-
+// ---------------------------------------------------------------- usage; help is in help.test.ts
 test("--version is the package's", async () => {
   const { version } = JSON.parse(await readFile(join(top, "package.json"), "utf8"));
   assert.equal((await ctokEnds(0, ["--version"], { env: { CTOK_LIBRARY: "/nonexistent" } })).stdout, `${version}\n`);
 });
 
 const wrongUsages: [args: string[], said: RegExp][] = [
-  [[], /expected a command, found none/],
   [["encdoe", "x"], /unknown command encdoe \(did you mean encode\?\)/],
   [["encode", cat, "--out", "x", "--modle", "M"], /unknown option --modle \(did you mean --model\?\)/],
   [["decode", "x", "--out", "x", "--format", "npy"], /unknown option --format/],
@@ -57,6 +44,17 @@ const wrongUsages: [args: string[], said: RegExp][] = [
   [["encode", cat, "--out", "x.npy", "--format", "msgpack"], /expected the extension \.msgpack, .* found \.npy/],
   [["encode", cat, "--out", "x.npy", "--pre-quant"], /--pre-quant: expected safetensors or msgpack, found npy/],
   [["encode", cat, "--out", "x", "--precision", "f64"], /--precision: expected one of auto, f32, bf16, found f64/],
+  [["encode", cat, "-o", "x", "-m"], /-m: expected a value, found none/],
+  [["encode", cat, "-o=x"], /-o: expected a value after a space, or --out=x, found -o=x/],
+  [["encode", cat, "-o", "x", "--out", "y"], /--out: expected it once, found it twice/],
+  [["encode", cat, "-o", "x", "-y"], /unknown option -y/],
+  [["encode", cat, "-o", "x", "--max-memory", "2XB"], /--max-memory: expected bytes, such as 2GB, 512MiB .*, found 2XB/],
+  [["encode", cat, "-o", "x", "--max-memory", "0.1"], /--max-memory: expected bytes, .*, found 0\.1/],
+  [["encode", cat, "-o", "x", "--limit-pixels", "0x9"], /--limit-pixels: expected pixels from 1 to \d+, .*, found 0x9/],
+  [["convert", "nano-DI8x8", "-o", "x", "--device", "cpu"], /unknown option --device, which other commands have/],
+  [["help", "encdoe"], /unknown command encdoe \(did you mean encode\?\)/],
+  [["completions", "tcsh"], /expected one of bash, zsh, fish, found tcsh/],
+  [["run"], /expected a script, found none/],
   [["encode", cat, "--out", "x", "--threads", "0"], /--threads: expected a whole number from 1 to 256, found 0/],
   [["encode", cat, "--out", "x", "--out=y"], /--out: expected it once, found it twice/],
   [["encode", cat, "--out", "x", "--quiet", "--quiet"], /--quiet: expected it once, found it twice/],
@@ -77,7 +75,6 @@ const wrongUsages: [args: string[], said: RegExp][] = [
     ["autoencode", "x", "--out", "x.mp4", "--container", "mp4"],
     /--container: expected --out - beside it, found --out x\.mp4/,
   ],
-  [["info", "a", "b"], /expected at most one model, found 2/],
   [["convert", "a", "b", "--out", "x", "--name", "n"], /--name: expected one model, found 2/],
 ];
 for (const [args, said] of wrongUsages) {
@@ -189,7 +186,7 @@ test("autoencode gives the picture again, and says how near", async () => {
   assert.deepEqual((await readImage(join(dir, "out/cat.png"))).shape, [1, 300, 451, 3]);
   assert.match(
     (await ctokEnds(0, ["autoencode", cat, "--out", dir + "/"])).stdout,
-    /cat\.png: 300x451 pixels, PSNR \d\d\.\d\d dB, SSIM 0\.\d{4}, /,
+    /cat\.png: 451x300 pixels, PSNR \d\d\.\d\d dB, SSIM 0\.\d{4}, /,
   );
 });
 

@@ -20,6 +20,7 @@ import {
   readImage,
   saveTokens,
   Tensor,
+  tokenFormatOf,
   tokenize,
   Tokenizer,
   Tokens,
@@ -27,7 +28,7 @@ import {
   writtenByCtok,
   writtenExtensions,
 } from "mod.ts";
-import { parseArguments } from "../../cli/args.ts";
+import { parseArguments, splitWords } from "../../cli/args.ts";
 import { type InOut, Outputs } from "../../cli/paths.ts";
 import { findFfmpeg } from "../../src/media/ffmpeg.ts";
 import { rejects } from "../support.ts";
@@ -294,6 +295,10 @@ test("ctok replaces token files and checkpoints of its own, everything with --ov
     "checkpoint",
     "tokens",
   ]);
+  const names = ["m.safetensors", "safetensors/a.safetensors", "msgpack/a.msgpack", "npy/a.npy", "a.png", "gone"];
+  assert.deepEqual(await Promise.all(names.map((name) => tokenFormatOf(join(dir, name)))), [
+    ...[undefined, "safetensors", "msgpack", "npy", undefined, undefined],
+  ]);
   // Neither takes the place of the other.
   const tokens = join(dir, "safetensors/a.safetensors"), bytes = await readFile(tokens);
   await ctokEnds(1, ["convert", "nano-DI8x8", "--out", tokens], { cwd: dir });
@@ -378,7 +383,7 @@ test("another run that replaces results meanwhile makes no two of them one: numb
   });
   const [a, b] = planned as [InOut, InOut];
   for (const { target } of planned) await saveTokens(target, tokens);
-  const args = parseArguments(["encode", a.path, b.path, "--out", dir], ["out"]);
+  const args = parseArguments(splitWords(["encode", a.path, b.path, "--out", dir], []), ["out"]);
   const outputs = new Outputs(args, planned, [], "tokens");
   await rename(a.target, b.target);
   await outputs.admit(b.target, b.file);
@@ -418,7 +423,7 @@ test("- is standard input and output: a picture to tokens and back in one line o
   assert.equal(code, 0, stderr);
   assert.match(
     stderr,
-    /^- -> -: 16x24 pixels, 2x4 tokens, [\d.]+ s\n- -> -: 16x24 pixels, [\d.]+ s\n$/,
+    /^- -> -: 24x16 pixels, 4x2 tokens, [\d.]+ s\n- -> -: 24x16 pixels, [\d.]+ s\n$/,
     "reports go to stderr",
   );
   await ctokEnds(0, ["autoencode", "p.png", "--out", "again.png"], { cwd: dir });

@@ -109,7 +109,7 @@ test("a session: open, load, encode, show, edit, decode, diff, errors, Ctrl-C, h
 
       await terminal.line("const tokens = await encode(photo)");
       const summary = await terminal.line("tokens");
-      assert.match(summary, /Tokens \{ nano-DI8x8: indices int32 \[1, 38, 58\].*300 x 451 pixels/);
+      assert.match(summary, /Tokens \{ nano-DI8x8: indices int32 \[1, 38, 58\].*451x300 pixels/);
       await using tok = await Tokenizer.open("nano-DI8x8");
       const tokens = await tok.encode(photo), map = pictureIn(await terminal.line("await show(tokens)"));
       assert.ok(Buffer.from(tokenMap(tokens.indices).data).equals(Buffer.from(map.data)), "the map of the same codes");

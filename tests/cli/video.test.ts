@@ -107,7 +107,7 @@ test("--start, --frames and --fps choose the frames; a folder of outputs gives .
   ]);
   assert.match(
     stdout,
-    /: 10 frames of 64x96 pixels, 5x8x12 tokens in 1 window, [\d.]+ s \([\d.]+ frames\/s\); audio left out\n$/,
+    /: 10 frames of 96x64 pixels, 5 frames of 12x8 tokens in 1 window, [\d.]+ s \([\d.]+ frames\/s\); audio left out\n$/,
   );
   const { origin: { video } } = await loadTokens(join(dir, "small.safetensors"));
   assert.deepEqual(video, {
@@ -153,7 +153,7 @@ test("1080p with audio, a few frames: there and back", needs, async () => {
   await withWeights("DV8x16x16", "small", async (model) => { // 16x16: the embedded model has four times the tokens to attend to
     const args = ["autoencode", file, "--model", model, "--frames", "9", "--start", "3", "--stream", "--audio"];
     const { stdout } = await ctokEnds(0, [...args, "--out", "again.mp4"], { cwd: dir });
-    assert.match(stdout, /: 9 frames of 1080x1920 pixels, PSNR [\d.]+ dB, .*; audio taken along\n$/);
+    assert.match(stdout, /: 9 frames of 1920x1080 pixels, PSNR [\d.]+ dB, .*; audio taken along\n$/);
   });
   const { info, frames } = await read(join(dir, "again.mp4"));
   assert.deepEqual([info.height, info.width, frames.length, info.audioCodec], [1080, 1920, 9, "aac"]);
@@ -332,10 +332,10 @@ test("a folder whose images change size midway: the frames before, where they ar
   for (const [i, height] of [32, 32, 32, 40].entries()) await writeImage(join(images, `${i}.png`), flat(height));
   const args = ["encode", "frames/", "--video", "--out", "t"];
   const { stderr } = await ctokEnds(1, args, { cwd: dir });
-  assert.match(stderr, /expected every image to be 32 by 32 pixels, .* 40 by 32 in 3\.png\n$/);
+  assert.match(stderr, /expected every image to be 32x32 pixels, .* 32x40 in 3\.png\n$/);
   assert.ok(!existsSync(join(dir, "t")));
   const partial = await ctokEnds(1, [...args, "--keep-partial"], { cwd: dir });
-  assert.match(partial.stderr, /40 by 32 in 3\.png; t keeps the 3 frames in 1 part before that \(--keep-partial\)\n$/);
+  assert.match(partial.stderr, /32x40 in 3\.png; t keeps the 3 frames in 1 part before that \(--keep-partial\)\n$/);
   assert.equal((await loadTokens(join(dir, "t"))).origin.video?.frames, 3);
 });
 

@@ -10,27 +10,13 @@ import { chmod, copyFile, mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
-import { createVideo, framesOf } from "mod.ts";
 import { root, runtime } from "../support.ts";
-import { makeWorkplace, noPython, runs, runsScript } from "../workplace.ts";
+import { makeWorkplace, noPython, runs, runsScript, writeClip } from "../workplace.ts";
 import { type Block, blocksOf, documents, read } from "./documents.ts";
 
 /** Commands that other tests run (the packed package, the container's steps), or that need a person. */
 const elsewhere = /^(bun add \S*ctok|deno add npm:ctok|docker (build|run) |git clone |cd \w+$)/;
 const isText = (language: string) => ["", "text", "toml"].includes(language);
-
-/** Twenty frames of 64 x 96 pixels cut out of the sample clip: every block is about names and calls, not about pictures. */
-async function writeClip(path: string): Promise<void> {
-  const height = 64, width = 96;
-  const { frames, info } = await framesOf(join(root, "examples/media/cars.mp4"), { frames: 20 });
-  await using sink = await createVideo(path, { height, width, fps: info.fps });
-  for await (const { data, shape } of frames) {
-    const cut = new Uint8Array(height * width * 3), row = shape[1]! * 3;
-    for (let y = 0; y < height; y++) cut.set(data.subarray((y + 200) * row, (y + 200) * row + width * 3), y * width * 3);
-    await sink.write(cut);
-  }
-  await sink.close();
-}
 
 /** What the document's text asks for by name. */
 async function furnish(folder: string, text: string): Promise<void> {

@@ -55,7 +55,7 @@ test("each example is tested here and listed in examples/README.md and in the RE
 test("01_photo", async () => {
   const stdout = await example("01_photo");
   const want = await tokenize(media("astronaut.png"));
-  assert.match(stdout, /512 x 512 pixels -> 64 x 64 tokens of nano-DI8x8/);
+  assert.match(stdout, /512x512 pixels -> 64x64 tokens of nano-DI8x8/);
   assert.match(stdout, new RegExp(`^the first eight: ${want.indices.data.subarray(0, 8).join(" ")}$`, "m"));
   assert.deepEqual((await loadTokens(out("01_photo/photo.safetensors"))).indices.data, want.indices.data);
   assert.deepEqual((await readImage(out("01_photo/again.png"))).data, (await detokenize(want)).data);
@@ -84,7 +84,7 @@ test("03_round_trip", async () => {
   assert.equal(rows.length, 3);
   for (const row of rows) {
     const [name, size, grid, bits, distinct, entropy, db, similarity] = row.split(/ +/) as string[];
-    const [, width] = size!.split("x").map(Number) as [number, number];
+    const [width] = size!.split("x").map(Number) as [number, number];
     const pair = await readImage(out("03_round_trip", `${name!.split(".")[0]}.png`));
     const original = columnsOf(pair, 0, width), again = columnsOf(pair, width + 8, 2 * width + 8);
     assert.deepEqual(original.data, (await readImage(media(name!))).data);
@@ -177,7 +177,7 @@ for (const [name, skip] of Object.entries(skips)) {
       : /Run: (python3 \S+)/.exec(source)![1]!;
     const { stdout, stderr } = await runs(folder, "sh", ["-c", run]);
     const want = await wantedOfPpm();
-    assert.match(stdout, /150 x 225 pixels, padded to 160 x 240\ntokens \[1, 20, 30\]: (.*) \.\.$/m);
+    assert.match(stdout, /225x150 pixels, padded to 240x160\ntokens \[1, 20, 30\]: (.*) \.\.$/m);
     assert.ok(stdout.includes(`: ${want.tokens} ..`), `${want.tokens}\n${stdout}`);
     assert.match(stdout, /CTOK_E_VALUE.*indices\[0, 0, 5\]: expected 0 to 63999, found 64000/);
     assert.match(stdout, /detail 5/);

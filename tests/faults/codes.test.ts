@@ -28,6 +28,7 @@ const added: Record<Exclude<ErrorCode, keyof typeof layout.status>, () => unknow
   IMAGE: () => readImage(new TextEncoder().encode("no picture")),
   TOKEN_FILE: () => decodeTokens(new TextEncoder().encode("no tokens"), "text"),
   VIDEO: () => framesOf(join(root, "csrc")), // a folder without pictures
+  HUB: () => codeOf(["pull", "DI8x8"], { HF_HUB_OFFLINE: "1", HF_HUB_CACHE: "/nonexistent" }),
   FFMPEG: () => codeOf(["encode", cars, "--out", "/tmp/"], { CTOK_FFMPEG: "/nonexistent" }),
   LIBRARY: () => codeOf(["info", "nano-DI8x8"], { CTOK_LIBRARY: "/nonexistent" }),
 };

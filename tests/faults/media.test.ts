@@ -74,7 +74,7 @@ async function claiming(format: "png" | "jpeg" | "gif" | "tiff" | "avif"): Promi
   }
   return bytes;
 }
-const tooMany = /expected at most 268402689 pixels \(limitPixels\), found (100000 by 100000|65500 by 65500|65535 by 65535)/;
+const tooMany = /expected at most 268402689 pixels \(limitPixels\), found (100000x100000|65500x65500|65535x65535)/;
 const huge: Record<string, Uint8Array> = {};
 for (const format of ["png", "jpeg", "gif", "tiff", "avif"] as const) huge[format] = await claiming(format);
 huge.svg = new TextEncoder().encode('<svg xmlns="http://www.w3.org/2000/svg" width="100000" height="100000"/>');
@@ -95,7 +95,7 @@ test("pictures that claim 100,000 x 100,000 pixels, or as many as their format c
     }
     assert.ok(residentBytes() - before < 64e6, `${format}: ${residentBytes() - before} bytes`);
   }
-  const limit = { limitPixels: 300 * 451 - 1 }, found = /at most 135299 pixels \(limitPixels\), found 300 by 451/;
+  const limit = { limitPixels: 300 * 451 - 1 }, found = /at most 135299 pixels \(limitPixels\), found 451x300/;
   await rejects(() => tok.encode(cat, limit), "IMAGE", found);
   await rejects(() => tok.autoencode(cat, limit), "IMAGE", found);
   await rejects(() => tokenize(cat, limit), "IMAGE", found);
@@ -134,7 +134,7 @@ test("a folder run reports such a file and finishes the rest; so do the other co
   assert.match(results[1].message, tooMany);
   assert.ok(existsSync(at("tokens/coffee.safetensors")) && !existsSync(at("tokens/huge.safetensors")));
   const { stderr } = await ctokEnds(1, ["autoencode", cat, "--out", at("again.png"), "--limit-pixels", "1000"]);
-  assert.match(stderr, /at most 1000 pixels \(limitPixels\), found 300 by 451/);
+  assert.match(stderr, /at most 1000 pixels \(limitPixels\), found 451x300/);
   await using tok = await Tokenizer.open("nano-DI8x8", { half: "encoder" });
   const most = tok.plan({ height: 300, width: 451 }).totalBytes - 1;
   const memory = await ctokEnds(1, ["encode", cat, "--out", at("cat.npy"), "--max-memory", String(most)]);
@@ -190,13 +190,13 @@ testVideo("videos that claim 100,000 x 100,000 pixels are refused, and limitPixe
   const { detail } = await rejects(
     () => framesOf(cars, { limitPixels: 432 * 768 - 1 }),
     "VIDEO",
-    /found 432 by 768/,
+    /found 768x432/,
   );
   assert.equal(detail, 432 * 768);
   await rejects(
     () => tok.encode(cars, { limitPixels: 1000 }),
     "VIDEO",
-    /at most 1000 pixels \(limitPixels\), found 432 by 768/,
+    /at most 1000 pixels \(limitPixels\), found 768x432/,
   );
   assert.equal(await framesIn(cars, { limitPixels: 432 * 768, frames: 3 }), 3);
   await rejects(
@@ -225,7 +225,7 @@ testVideo("a stream that becomes too large midway ends with the frames before", 
   const work = async () => {
     for await (const _ of frames) count++;
   };
-  await rejects(work, "VIDEO", /at most 10000 pixels \(limitPixels\), found 240 by 320/);
+  await rejects(work, "VIDEO", /at most 10000 pixels \(limitPixels\), found 320x240/);
   assert.ok(count >= 28 && count <= 30, `${count} frames`);
 });
 

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import sharp from "sharp";
-import { readImage, writeImage } from "../../src/media/image.ts";
+import { readImage, readImageSize, writeImage } from "../../src/media/image.ts";
 import { glanceAt } from "../../src/media/picture.ts";
 import { psnr } from "../../src/looking/metrics.ts";
 import { Tensor } from "../../src/tokens/tensor.ts";
@@ -45,6 +45,7 @@ for (const [format, least] of Object.entries(formats)) {
     isWhole(image, [1, 40, 56, 3]);
     assert.ok(psnr(image, picture) >= least, `expected at least ${least} dB, found ${psnr(image, picture)}`);
     assert.deepEqual((await readImage(new Uint8Array(await readFile(path)))).data, image.data);
+    assert.deepEqual(await readImageSize(path), { height: 40, width: 56 });
   });
 
   test(`refuses ${format} cut in half`, async () => {
@@ -136,10 +137,34 @@ test("limitPixels is kept", async () => {
   isWhole(await readImage(png, { limitPixels: 110 }), [1, 10, 11, 3]);
   await assert.rejects(readImage(png, { limitPixels: 109 }), {
     code: "IMAGE",
-    message: /expected at most 109 pixels \(limitPixels\), found 10 by 11/,
+    message: /expected at most 109 pixels \(limitPixels\), found 11x10/,
     detail: 110,
   });
   await assert.rejects(readImage(png, { limitPixels: 0 }), { code: "ARGUMENT", message: /^options\.limitPixels: / });
+});
+
+test("readImageSize: upright, drawn if asked, by the header alone, and refused as readImage refuses", async () => {
+  const { data } = gradient(120, 160);
+  for (const format of ["jpeg", "tiff", "webp"] as const) { // decoded here, in a helper, and here again
+    for (let orientation = 1; orientation <= 8; orientation++) {
+      const bytes = await raw(data, 160, 120, 3).withMetadata({ orientation }).toFormat(format).toBuffer();
+      const [, height, width] = (await readImage(bytes)).shape;
+      assert.deepEqual(await readImageSize(bytes), { height, width }, `${format}, ${orientation}`);
+      assert.equal(width, orientation <= 4 ? 160 : 120);
+    }
+  }
+  const noise = Uint8Array.from({ length: 160 * 120 * 3 }, (_, i) => (i * 2654435761) >>> 24);
+  const whole = await raw(noise, 160, 120, 3).png().toBuffer();
+  assert.deepEqual(await readImageSize(whole.subarray(0, whole.length / 2)), { height: 120, width: 160 });
+  const svg = new TextEncoder().encode(`<svg xmlns="http://www.w3.org/2000/svg" width="24" height="16"/>`);
+  assert.deepEqual(await readImageSize(svg, { svg: true }), { height: 16, width: 24 });
+  await assert.rejects(readImageSize(svg), { code: "IMAGE", message: /what may be SVG/ });
+  const tiff = await raw(data, 160, 120, 3).tiff().toBuffer();
+  for (const bytes of [whole, tiff]) {
+    await assert.rejects(readImageSize(bytes, { limitPixels: 19199 }), { code: "IMAGE", detail: 19200 });
+  }
+  await assert.rejects(readImageSize(new Uint8Array()), { code: "IMAGE", message: /found no bytes at all/ });
+  await assert.rejects(readImageSize(whole, { signal: AbortSignal.abort() }), { code: "CANCELLED" });
 });
 
 test("a file that changed is read anew", async () => {
@@ -178,7 +203,7 @@ test("writeImage refuses what it cannot write and leaves nothing", async () => {
   });
   await assert.rejects(writeImage(join(dir, "a.webp"), gradient(1, 20000)), {
     code: "UNSUPPORTED",
-    message: /a\.webp: expected a picture that webp can hold, found 1 by 20000 pixels/,
+    message: /a\.webp: expected a picture that webp can hold, found 20000x1 pixels/,
   });
   await assert.rejects(writeImage(join(dir, "no", "a.png"), gradient(2, 2)), { code: "FILE_IO" });
   assert.deepEqual(await readdir(dir), []);
@@ -206,7 +231,7 @@ test("what a JPEG's header says is what sharp says of it", async () => {
       }
       await assert.rejects(
         glanceAt(new Uint8Array(one), name, 40 * 56 - 1),
-        /expected at most 2239 pixels .*found 40 by 56/,
+        /expected at most 2239 pixels .*found 56x40/,
       );
     }
   }

@@ -69,7 +69,7 @@ test("sizes that cannot be compared are refused", () => {
   const a = picture(8, 9, smooth);
   assert.throws(() => psnr(a, picture(9, 8, smooth)), {
     code: "SHAPE",
-    message: 'b: expected 8 by 9 pixels, as a has, found "9 by 8"',
+    message: 'b: expected 9x8 pixels, as a has, found "8x9"',
   });
   assert.throws(() => ssim(picture(6, 9, smooth), picture(6, 9, smooth)), { code: "SHAPE" });
   assert.throws(() => psnr(a, new Tensor("uint8", [2, 4, 9, 3], a.data)), TokenizerError);

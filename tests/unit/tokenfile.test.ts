@@ -240,7 +240,7 @@ test("tokens that contradict themselves are not saved", () => {
   });
   assert.throws(() => encodeTokens(discrete({ ...origin, height: 16 }), "safetensors"), {
     code: "SHAPE",
-    message: 'picture: expected to lie inside 16 by 32 pixels, found "16 by 29 at 1, 1"',
+    message: 'picture: expected to lie inside 32x16 pixels, found "29x16 at 1, 1"',
   });
   assert.throws(() => encodeTokens(discrete({ ...origin, top: NaN }), "msgpack"), { code: "SHAPE" });
   assert.throws(() => encodeTokens(discrete(), "gguf" as TokenFormat), {
@@ -295,7 +295,7 @@ test("metadata that is missing or ill-typed is named", () => {
     ["kind", "video", /kind: expected "indices" or "latent", found "video"/],
     ["kind", "latent", /expected a tensor named latent, found indices/],
     ["format", "ctok-tokens-3", /format: expected "ctok-tokens-2", found "ctok-tokens-3"/],
-    ["height", "16", /picture: expected to lie inside 16 by 32 pixels, found "16 by 29 at 1, 1"/],
+    ["height", "16", /picture: expected to lie inside 32x16 pixels, found "29x16 at 1, 1"/],
   ];
   for (const [key, value, message] of numbers) refuses(changed(discrete(), (m) => m[key] = value), message);
 });

@@ -248,7 +248,7 @@ test("a folder of images, in natural order", needs, async () => {
 
   await rejects(() => openVideo(path, { start: 4 }), "VIDEO", /expected an image 4 \(counted from 0\), found 4 images/);
   await writeImage(join(path, "frame 11.png"), image(11, 5));
-  const other = /expected every image to be 4 by 6 pixels, as frame 1\.png is, found 5 by 6 in frame 11\.png/;
+  const other = /expected every image to be 6x4 pixels, as frame 1\.png is, found 6x5 in frame 11\.png/;
   const { error, numFrames } = await readUntilError(path, "VIDEO", other);
   assert.deepEqual([error.detail, numFrames], [4, 4]);
   writeFileSync(join(path, "frame 3.png"), "damaged");
@@ -317,8 +317,8 @@ test("a size that changes midway is an error, not a picture scaled in silence", 
   const [small, large] = [part("small.ts", "64x48"), part("large.ts", "96x80")];
   for (
     const [name, parts, before, after] of [
-      ["grows.ts", [small, large], "48 by 64", "80 by 96"],
-      ["shrinks.ts", [large, small], "80 by 96", "48 by 64"],
+      ["grows.ts", [small, large], "64x48", "96x80"],
+      ["shrinks.ts", [large, small], "96x80", "64x48"],
     ] as const
   ) {
     writeFileSync(at(name), Buffer.concat(parts));
@@ -593,7 +593,7 @@ test("a sink leaves a whole file or none", needs, async () => {
 
   {
     await using dropped = await createVideo(path, options);
-    await rejects(() => dropped.write(frame.subarray(1)), "SHAPE", /expected 9216 bytes \(48 by 64 pixels\), found 9215/);
+    await rejects(() => dropped.write(frame.subarray(1)), "SHAPE", /expected 9216 bytes \(64x48 pixels\), found 9215/);
   }
   isEmpty();
 

@@ -73,7 +73,7 @@ test("what does not belong together is refused, whichever comes first", async ()
       "SHAPE",
       /parts\[1\]: expected pixels .*, as of parts\[0\], found/,
     ],
-    ["a frame on an equal grid", other({ width: 23 }), "SHAPE", /pixels 16 by 2\d at 0, 0/],
+    ["a frame on an equal grid", other({ width: 23 }), "SHAPE", /pixels 2\dx16 at 0, 0/],
     ["a batch of two", other({ batch: 2 }), "SHAPE", /tensors indices int32 \[\d, t, 2, 3\]/],
     ["a seamless part", withoutWindows(a), "ARGUMENT", /sequence (seamless|in windows)/],
     ["a picture", image, "ARGUMENT", /expected tokens of a video, found "those of a picture"/],

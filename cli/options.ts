@@ -1,0 +1,286 @@
+/**
+ * The options of the command line, each declared once: its place in help, its short form, what its value must be and becomes,
+ * and the environment variable that stands in for it. Commands name those that they take (a row's name in `accepts`). Parsing is
+ * args.ts, help is help.ts, completion is completions.ts: all three read this table alone.
+ */
+import {
+  defaultModel,
+  defaultVideoModel,
+  type OpenOptions,
+  optionFacts,
+  parseRate,
+  type Rate,
+  type TokenFormat,
+  tokenFormats,
+} from "../mod.ts";
+
+/** The sections of a command's help, in their order. */
+export const groups = ["Input and output", "Videos", "Model", "Limits", "Everywhere"] as const;
+
+export interface Option {
+  readonly group: (typeof groups)[number];
+  readonly short?: string;
+  /** What stands for the value in help; an option without is a switch. */
+  readonly value?: string;
+  readonly about: string;
+  /** The environment variable that counts where the option is not given. */
+  readonly env?: string;
+  /** What completion offers, where the values are few. */
+  readonly choices?: readonly string[];
+  /** What completion offers else; nothing unless given. */
+  readonly completes?: "files" | "models";
+  /** The value of a text, undefined where it is none; `wanted` then says what was expected. A text as it is unless given. */
+  readonly read?: (text: string) => unknown;
+  readonly wanted?: string;
+}
+
+// ---------------------------------------------------------------- values
+type Range = readonly [least: number, most: number];
+
+function oneOf<T extends string>(choices: readonly T[]) {
+  const read = (text: string) => choices.find((choice) => choice === text);
+  return { choices, read, wanted: `one of ${choices.join(", ")}` };
+}
+
+function whole([least, most]: Range) {
+  const read = (text: string) => inRange(/^\d+$/.test(text) ? Number(text) : NaN, [least, most]);
+  return { read, wanted: `a whole number from ${least} to ${most}` };
+}
+
+function inRange(n: number, [least, most]: Range): number | undefined {
+  return n >= least && n <= most ? n : undefined;
+}
+
+const powers = ["", "k", "m", "g", "t"];
+
+/** "2GB" is 2e9 bytes, "512MiB" 512 * 2^20; a bare number is bytes, and the B may be left out. */
+function bytes(range: Range) {
+  const read = (text: string) => {
+    const [, number, power = "", isBinary] = /^(\d+(?:\.\d+)?) ?([kmgt]?)(i?)b?$/i.exec(text) ?? [];
+    if (number === undefined || (isBinary && !power)) return undefined;
+    return inRange(Math.round(Number(number) * (isBinary ? 1024 : 1000) ** powers.indexOf(power.toLowerCase())), range);
+  };
+  return { read, wanted: "bytes, such as 2GB, 512MiB or 1500000" };
+}
+
+/** "8192x8192" is as many pixels as such a picture has. */
+function pixels(range: Range) {
+  const read = (text: string) => {
+    const [, width, height = 1] = /^(\d+)(?:x(\d+))?$/i.exec(text) ?? [];
+    return inRange(Number(width ?? NaN) * Number(height), range);
+  };
+  return { read, wanted: `pixels from ${range[0]} to ${range[1]}, as a number or such as 8192x8192` };
+}
+
+/** "25", "29.97" or "30000/1001" frames a second. */
+const rate = {
+  read: (text: string): number | Rate | undefined => {
+    const { num, den } = parseRate(text), isFraction = /^\d+\/\d+$/.test(text), fps = isFraction ? num / den : Number(text);
+    if (!/^[\d./]+$/.test(text) || inRange(fps, [0.001, 1000]) === undefined) return undefined;
+    return isFraction ? { num, den } : fps;
+  },
+  wanted: "frames a second from 0.001 to 1000, such as 25 or 30000/1001",
+};
+
+const device = {
+  read: (text: string) => optionFacts.device.pattern.test(text) ? text as NonNullable<OpenOptions["device"]> : undefined,
+  wanted: "auto, cpu, cuda or cuda:1",
+};
+
+// ---------------------------------------------------------------- the table
+/** Frames that --start and --frames count up to. */
+const mostFrames = 1 << 20;
+const { threads, window, chunkFrames, limitPixels, limitFrames } = optionFacts;
+
+export const options = {
+  out: {
+    group: "Input and output",
+    short: "o",
+    value: "FILE|DIR",
+    completes: "files",
+    about:
+      "where results go: a folder when it ends in /, is one, or there are many inputs; made as needed; - is standard output, for one input",
+  },
+  format: {
+    group: "Input and output",
+    value: "F",
+    about: "of token files: safetensors, npy or msgpack; unless given by FILE's extension, else safetensors",
+    ...oneOf<TokenFormat>(tokenFormats),
+  },
+  "pre-quant": {
+    group: "Input and output",
+    about: "also store the vector before quantising (discrete models)",
+  },
+  "store-path": {
+    group: "Input and output",
+    about: "keep the path of the model in token files, which tells of folders here; unless given its name alone",
+  },
+  svg: {
+    group: "Input and output",
+    about: "draw SVG pictures, which are programs; within limits of time and memory",
+  },
+  name: {
+    group: "Input and output",
+    value: "N",
+    about: "the model's name, such as Cosmos-Tokenizer-DI8x8",
+  },
+  overwrite: {
+    group: "Input and output",
+    about: "replace files that ctok cannot tell for its own: token files and checkpoints of its own it replaces unasked",
+  },
+  "dry-run": {
+    group: "Input and output",
+    short: "n",
+    about: "say what would be read, computed and written, and the memory for it; write nothing",
+  },
+  video: {
+    group: "Videos",
+    about: "take a folder as one video, its pictures in natural order as the frames; otherwise each file in it counts",
+  },
+  window: {
+    group: "Videos",
+    value: "N",
+    about: `cut a video into windows of N frames that do not see each other (${window.default} unless given)`,
+    ...whole(window.range),
+  },
+  stream: {
+    group: "Videos",
+    about: "make a video one seamless sequence of tokens instead, however long",
+  },
+  chunk: {
+    group: "Videos",
+    value: "N",
+    about:
+      `frames computed at once in a seamless sequence: more is faster and takes more memory (${chunkFrames.default} unless given)`,
+    ...whole(chunkFrames.range),
+  },
+  "attention-frames": {
+    group: "Videos",
+    value: "N",
+    about: "token frames that a frame of a seamless sequence looks back on, itself included (all unless given)",
+    ...whole(optionFacts.attentionFrames.range),
+  },
+  start: {
+    group: "Videos",
+    value: "N",
+    about: "the first frame of a video, counted from 0 (after --fps)",
+    ...whole([0, mostFrames]),
+  },
+  frames: {
+    group: "Videos",
+    value: "N",
+    about: "how many frames of a video at most",
+    ...whole([1, mostFrames]),
+  },
+  fps: {
+    group: "Videos",
+    value: "R",
+    about: "frames a second, such as 25, 29.97 or 30000/1001: what a video is resampled to, a folder or a result has",
+    ...rate,
+  },
+  audio: {
+    group: "Videos",
+    about: "take the video's audio along",
+  },
+  container: {
+    group: "Videos",
+    value: "C",
+    about: "of a video on standard output: mkv (lossless, and the one unless given), mp4, mov or y4m",
+    ...oneOf(["mkv", "mp4", "mov", "y4m"]),
+  },
+  "keep-partial": {
+    group: "Videos",
+    about: "of a video that is cut short, fails midway or is interrupted, keep what was done of it under the result's name",
+  },
+  model: {
+    group: "Model",
+    short: "m",
+    value: "M",
+    env: "CTOK_MODEL",
+    completes: "models",
+    about:
+      `an embedded name, a folder or a file (unless given, ${defaultModel} for images and ${defaultVideoModel} for videos)`,
+  },
+  precision: {
+    group: "Model",
+    value: "P",
+    env: "CTOK_PRECISION",
+    about: "arithmetic: f32, bf16, or auto: bf16 where the processor has it (auto unless given)",
+    ...oneOf(optionFacts.precision.choices),
+  },
+  device: {
+    group: "Model",
+    value: "D",
+    env: "CTOK_DEVICE",
+    about:
+      "where to compute: cpu, cuda, or cuda:1 for the second GPU; auto takes a GPU that can be used, otherwise the CPU (auto unless given)",
+    choices: ["auto", "cpu", "cuda"],
+    ...device,
+  },
+  threads: {
+    group: "Model",
+    value: "N",
+    about: `threads of the CPU that compute, ${threads.range.join(" to ")} (one for each processor unless given)`,
+    ...whole(threads.range),
+  },
+  "max-memory": {
+    group: "Limits",
+    value: "BYTES",
+    about:
+      "weights and one job or video's stream together, such as 2GB (2e9 bytes) or 2GiB (2^31); what needs more is refused before any work (all there is)",
+    ...bytes(optionFacts.maxMemory.range),
+  },
+  "limit-pixels": {
+    group: "Limits",
+    value: "N|WxH",
+    about:
+      `largest picture or frame read, in pixels or such as 8192x8192; a larger one is refused by its header (${limitPixels.default} unless given)`,
+    ...pixels(limitPixels.range),
+  },
+  "limit-frames": {
+    group: "Limits",
+    value: "N",
+    about: `most frames a video may have; at one more it ends with a failure (${limitFrames.default} unless given)`,
+    ...whole(limitFrames.range),
+  },
+  json: {
+    group: "Everywhere",
+    about: "one JSON object a line on stdout, for each file; nothing else there",
+  },
+  quiet: {
+    group: "Everywhere",
+    short: "q",
+    about: "print failures only",
+  },
+  stack: {
+    group: "Everywhere",
+    about: "print the stack of a failure",
+  },
+  help: {
+    group: "Everywhere",
+    short: "h",
+    about: "print this; after a command, that command's options",
+  },
+  version: {
+    group: "Everywhere",
+    short: "V",
+    about: "print the version",
+  },
+} as const satisfies Record<string, Option>;
+
+export type OptionName = keyof typeof options;
+
+/** What every command takes. */
+export const globalOptions = ["json", "quiet", "stack", "help", "version"] as const satisfies readonly OptionName[];
+/** What a command takes that opens a model. */
+export const openingOptions = ["precision", "device", "threads", "max-memory"] as const satisfies readonly OptionName[];
+/** How the frames of a video are read and cut. */
+export const framesOptions = [
+  ...["video", "window", "stream", "chunk", "attention-frames", "start", "frames", "fps", "limit-frames"] as const,
+] as const satisfies readonly OptionName[];
+
+type ValueOf<O> = O extends { read: (text: string) => infer T } ? Exclude<T, undefined>
+  : O extends { value: string } ? string
+  : boolean;
+/** The values of the options that were given, by their names. */
+export type OptionValues = { readonly [K in OptionName]?: ValueOf<(typeof options)[K]> | undefined };
