@@ -2,7 +2,7 @@
  * The CPU beside PyTorch: every model and size of the list below, in one run, round by round in turn, as tables in
  * build/bench/cpu.md (text for bench/results/). Ratios are of medians over all rounds, theirs over ours.
  *
- *     bun bench/cpu.ts [--rounds 3] [--only 256x256] [--no-peer]
+ *     bun bench/cpu.ts [--rounds 3] [--only 256x256] [--no-peer]     (PyTorch: PYTHON, or sh bench/pytorch/setup.sh)
  *
  * The roof is that of build/bench/ops' multiply-adds in registers, measured before each round; "of the roof" counts the
  * products of the direct form (build/bench/flops), so Winograd may pass 100 %.
@@ -14,7 +14,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { median, runPeer } from "./peer.ts";
+import { findPython, median, runPeer } from "./peer.ts";
 
 const root = fileURLToPath(new URL("../", import.meta.url));
 const { values } = parseArgs({
@@ -91,12 +91,14 @@ function runOurs(c: (typeof cases)[number], precision: string, kernels: string, 
   }
 }
 
+const python = values.peer ? findPython() : undefined;
+
 /** A process for each mode and dtype, so that the peak of each is its own. */
-function notePeer(c: (typeof cases)[number]): void {
+function notePeer(python: string, c: (typeof cases)[number]): void {
   const size = [c.model, ...c.size.split("x"), "--frames", String(c.frames), "--runs", String(c.peerRuns)];
   for (const mode of c.modes.split(",")) {
     for (const dtype of c.dtypes.split(",")) {
-      for (const row of runPeer([...size, "--modes", mode, "--dtypes", dtype])) {
+      for (const row of runPeer(python, [...size, "--modes", mode, "--dtypes", dtype])) {
         note(keyOf(c, row.half, `${mode} ${dtype}`), row.ms, row.mib);
       }
     }
@@ -112,7 +114,7 @@ for (let round = 0; round < Number(values.rounds); round++) {
   for (const c of cases) {
     measureRoof();
     runOurs(c, "bf16", "auto", "ours bf16");
-    if (values.peer) notePeer(c);
+    if (python) notePeer(python, c);
     if (!c.f32) continue;
     runOurs(c, "f32", "auto", "ours f32");
     runOurs(c, "f32", "avx2", "ours f32 avx2");

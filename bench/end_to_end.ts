@@ -5,8 +5,9 @@
  *                             [--kernels auto] [--weights FILE|DIR] [--peer] [--json]
  *
  * Without --weights: synthetic weights, made once by build/tests/make_weights into build/weights/. Each half runs in a process
- * of its own (so its peak memory is its own): one warm-up, then `runs` timed calls. --peer runs ../shared/tools/peer_bench.py
- * (PyTorch as users run it, and tuned) in turn with ours, round by round, and prints ratios of medians: theirs over ours.
+ * of its own (so its peak memory is its own): one warm-up, then `runs` timed calls. --peer runs bench/pytorch/network_times.py
+ * (PyTorch as users run it, and tuned) in turn with ours, round by round, and prints ratios of medians: theirs over ours. Its
+ * Python is PYTHON, or what sh bench/pytorch/setup.sh has made.
  */
 import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
@@ -15,7 +16,7 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { type TensorLike, Tokenizer } from "mod.ts";
-import { median, type PeerRow, runPeer } from "./peer.ts";
+import { findPython, median, type PeerRow, runPeer } from "./peer.ts";
 
 const root = fileURLToPath(new URL("../", import.meta.url));
 const { values } = parseArgs({
@@ -122,6 +123,7 @@ function runChild(half: string): Row {
 if (values.half) {
   console.log(JSON.stringify(await measure(values.half as "encode")));
 } else {
+  const python = values.peer ? findPython() : undefined; // before ours take minutes
   const ours: Row[] = [], theirs: PeerRow[] = [];
   const peerSize = [
     values.model,
@@ -143,7 +145,7 @@ if (values.half) {
       const text = `${row.model} ${row.frames}x${row.height}x${row.width} ${half} ${row.precision} ${row.kernels}: ${times}`;
       console.log(values.json ? JSON.stringify(row) : text);
     }
-    if (values.peer) theirs.push(...runPeer(peerSize));
+    if (python) theirs.push(...runPeer(python, peerSize));
   }
   const kinds = new Set(theirs.map((row) => `${row.mode} ${row.dtype}`));
   for (const half of values.peer ? ["encode", "decode"] : []) {

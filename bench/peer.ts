@@ -1,11 +1,15 @@
-/** PyTorch's times, by ../shared/tools/peer_bench.py, and the median that every table takes. */
-import { execFileSync } from "node:child_process";
-import { join } from "node:path";
+/**
+ * PyTorch's times, by bench/pytorch/network_times.py, and the median that every table takes. Its Python is PYTHON, or else
+ * build/pytorch, which bench/pytorch/setup.sh makes; nothing is installed from here.
+ */
+import { execFileSync, spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import process from "node:process";
 import { fileURLToPath } from "node:url";
 
 export interface PeerRow {
   readonly half: "encode" | "decode";
-  /** "jit": traced, contiguous, as users run it; "tuned": channels-last. */
+  /** "jit": traced, contiguous, as users run it; "tuned": channels-last; "both": traced and channels-last. */
   readonly mode: string;
   readonly dtype: string;
   readonly ms: number;
@@ -13,16 +17,22 @@ export interface PeerRow {
   readonly mib: number;
 }
 
-const tools = fileURLToPath(new URL("../../shared/tools/", import.meta.url));
+const path = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 
-/** One process; `args` as peer_bench.py takes them: model, height, width, options. */
-export function runPeer(args: readonly string[]): PeerRow[] {
-  const python = execFileSync(join(tools, "peer_env.sh"), { encoding: "utf8" }).trim();
-  const out = execFileSync(python, [join(tools, "peer_bench.py"), ...args], { encoding: "utf8" });
-  return out.trim().split("\n").map((line) => { // "DI8x8 1x512x512 enc jit float32 123.4 ms 800 MiB"
-    const [, , half, mode, dtype, ms, , mib] = line.split(" ") as string[];
-    return { half: half === "enc" ? "encode" : "decode", mode: mode!, dtype: dtype!, ms: Number(ms), mib: Number(mib) };
-  });
+/** A Python that imports PyTorch. Throws with the command that makes one. */
+export function findPython(): string {
+  const made = path("../build/pytorch/bin/python"), python = process.env.PYTHON || (existsSync(made) ? made : undefined);
+  const wanted = "expected a Python with torch and numpy in PYTHON or in build/pytorch (sh bench/pytorch/setup.sh)";
+  if (python === undefined) throw new Error(`${wanted}, found neither`);
+  const tried = spawnSync(python, ["-c", "import numpy, torch"], { encoding: "utf8" });
+  if (tried.status === 0) return python;
+  throw new Error(`${wanted}, found ${python}: ${tried.error?.message ?? tried.stderr.trim().split("\n").at(-1)}`);
+}
+
+/** One process; `args` as network_times.py takes them: model, height, width, options. */
+export function runPeer(python: string, args: readonly string[]): PeerRow[] {
+  const out = execFileSync(python, [path("pytorch/network_times.py"), ...args], { encoding: "utf8" });
+  return out.trim().split("\n").map((line) => JSON.parse(line) as PeerRow);
 }
 
 /** NaN of none. */

@@ -5,6 +5,7 @@
  */
 import process from "node:process";
 import { parseArgs } from "node:util";
+import { suggestion } from "../mod.ts";
 import { globalOptions, type Option, type OptionName, options, type OptionValues } from "./options.ts";
 import { exitCodes, Failure, type Report } from "./report.ts";
 
@@ -21,8 +22,6 @@ export interface Example {
   /** As it is typed; it runs as it stands where the files are, which a test holds (tests/cli/help.test.ts has the files). */
   readonly line: string;
   readonly about: string;
-  /** Whether it needs the network, so that the test leaves it out. */
-  readonly isOnline?: boolean;
 }
 
 export interface Command {
@@ -127,24 +126,4 @@ export function required(value: string | undefined, option: OptionName): string 
 
 export function usage(message: string): Failure {
   return new Failure(exitCodes.usage, "USAGE", `${message}; see ctok --help`);
-}
-
-/** " (did you mean NAME?)" for a name that is two edits away, or a third of its letters; else nothing. */
-export function suggestion(name: string, known: readonly string[], prefix = ""): string {
-  const ranked = known.map((to) => ({ to, edits: editDistance(name, to) })).sort((a, b) => a.edits - b.edits);
-  const best = ranked[0];
-  return best && best.edits <= Math.max(2, best.to.length / 3) ? ` (did you mean ${prefix}${best.to}?)` : "";
-}
-
-/** Levenshtein's distance, one row of the table at a time. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      next[j] = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1));
-    }
-    row = next;
-  }
-  return row[b.length]!;
 }

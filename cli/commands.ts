@@ -7,6 +7,8 @@ import { decodeCommand } from "./decode.ts";
 import { encodeCommand } from "./encode.ts";
 import { helpCommand } from "./help.ts";
 import { infoCommand } from "./info.ts";
+import { modelsCommand } from "./models.ts";
+import { pullCommand } from "./pull.ts";
 import { replCommand, runCommand } from "./repl.ts";
 
 export const commands: readonly Command[] = [
@@ -14,6 +16,8 @@ export const commands: readonly Command[] = [
   decodeCommand,
   autoencodeCommand,
   infoCommand,
+  modelsCommand,
+  pullCommand,
   convertCommand,
   replCommand,
   runCommand,

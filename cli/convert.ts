@@ -28,9 +28,10 @@ export const convertCommand: Command = {
     if (out === standard) throw usage("--out: expected a file or folder, found standard output, which takes no checkpoint");
     await using spool = new Spool();
     const inputs = models.map((file) => {
-      // A folder's whole name: "Cosmos-0.1-Tokenizer-DI8x8" has no extension.
-      const isFolder = statSync(file, { throwIfNoEntry: false })?.isDirectory();
-      const stem = isFolder ? basename(resolve(file)) : parse(file).name;
+      // A folder's or repository's whole name: "Cosmos-0.1-Tokenizer-DI8x8" has no extension.
+      const found = statSync(file, { throwIfNoEntry: false }), isFolder = found?.isDirectory();
+      const isHub = !found && !/\.(jit|safetensors|pt|pth|ckpt)$/i.test(file);
+      const stem = isFolder ? basename(resolve(file)) : isHub ? basename(file.replace(/@.*$/, "")) : parse(file).name;
       return { file, path: file, kind: undefined, stem, isFound: false };
     });
     const files = planOutputs(inputs, out, { extensionOf: () => ".safetensors", extensions: [".safetensors"], spool });

@@ -2,7 +2,8 @@
  * Help: the short one of all commands, and a command's own, from the tables of commands and options, in the width of the terminal
  * (80 columns where there is none). `ctok help`, `ctok help COMMAND` and --help print it to stdout, `ctok` alone to stderr.
  */
-import { type Command, suggestion, usage } from "./args.ts";
+import { suggestion } from "../mod.ts";
+import { type Command, usage } from "./args.ts";
 import { globalOptions, groups, type Option, type OptionName, options } from "./options.ts";
 import { columnsOf, type Stream, styled, wrap } from "./screen.ts";
 import { version } from "./version.ts";

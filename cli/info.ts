@@ -1,4 +1,4 @@
-/** ctok info: what a model or a token file is, told by its content; without one, the models that there are. */
+/** ctok info: what a model or a token file is, told by its content. */
 import { stat } from "node:fs/promises";
 import {
   codebookSize,
@@ -6,37 +6,34 @@ import {
   loadTokens,
   type ModelInfo,
   parseRate,
-  publicModels,
   tellQuantizer,
   type TokenFormat,
   tokenFormatOf,
   type Tokens,
   writtenByCtok,
 } from "../mod.ts";
-import type { Args, Command } from "./args.ts";
+import { type Args, type Command, usage } from "./args.ts";
 import { fallbackOf } from "./decode.ts";
 import { openingOptions } from "./options.ts";
 import { downloadsTo } from "./pull.ts";
-import type { Report } from "./report.ts";
 import { openModel } from "./run.ts";
 import { tellBytes, tellCount, tellSize } from "./tell.ts";
 import { tellTokens } from "./video.ts";
 
 export const infoCommand: Command = {
   name: "info",
-  usage: "[M|TOKENS]…",
-  about: "what a model or a token file is; without one, the embedded and the public models and their licences",
+  usage: "M|TOKENS…",
+  about: "what a model or a token file is, and where each fact is from",
   details: "A token file is told from a checkpoint by its content. Of a bare array (.npy) --model says which model made it.",
   examples: [
     { line: "ctok info nano-DI8x8", about: "a model, and where each fact is from" },
     { line: "ctok info photo.safetensors", about: "a token file: its shape, its model, the picture" },
-    { line: "ctok info", about: "the models that there are" },
   ],
   accepts: ["model", ...openingOptions],
   takes: "models",
 
   async run(args, report, signal) {
-    if (args.inputs.length === 0) return listModels(report);
+    if (args.inputs.length === 0) throw usage("expected a model or token files, found none (ctok models lists the models)");
     for (const [i, input] of args.inputs.entries()) {
       const space = i > 0 ? [""] : [];
       try {
@@ -57,26 +54,6 @@ export const infoCommand: Command = {
 };
 
 /** The embedded and the public models. */
-function listModels(report: Report): void {
-  for (const m of embeddedModels) {
-    report.result({ ...m, isEmbedded: true }, modelRow(m.name, kindOf(m.name), "embedded", m.licence));
-  }
-  for (const m of publicModels) {
-    const kind = `${m.kind} ${m.temporalFactor > 1 ? "video" : "image"}`;
-    report.result({ ...m, isEmbedded: false }, modelRow(m.name, kind, m.repository, m.licence));
-  }
-}
-
-/** The names of the embedded models tell: C or D, then I or V. */
-function kindOf(name: string): string {
-  const [, codes, pixels] = /([CD])([IV])\d/.exec(name)!;
-  return `${codes === "D" ? "discrete" : "continuous"} ${pixels === "V" ? "video" : "image"}`;
-}
-
-function modelRow(name: string, kind: string, ...rest: string[]): string {
-  return [name.padEnd(14), kind.padEnd(16), ...rest.map((text) => text.padEnd(36))].join(" ").trimEnd();
-}
-
 type Rows = readonly (readonly [name: string, value: string | undefined])[];
 
 function table(rows: Rows): string[] {

@@ -6,7 +6,8 @@
 import { readFileSync } from "node:fs";
 import { constants } from "node:os";
 import process from "node:process";
-import { parseArguments, splitWords, suggestion, usage } from "./args.ts";
+import { suggestion } from "../mod.ts";
+import { parseArguments, splitWords, usage } from "./args.ts";
 import { commands } from "./commands.ts";
 import { commandHelp, help } from "./help.ts";
 import { Failure, Report } from "./report.ts";

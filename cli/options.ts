@@ -199,7 +199,7 @@ export const options = {
     env: "CTOK_MODEL",
     completes: "models",
     about:
-      `an embedded name, a folder or a file (unless given, ${defaultModel} for images and ${defaultVideoModel} for videos)`,
+      `a name (ctok models), owner/name of the hub, a folder or a file (unless given, ${defaultModel} for images and ${defaultVideoModel} for videos)`,
   },
   precision: {
     group: "Model",

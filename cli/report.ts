@@ -37,7 +37,8 @@ export interface ReportOptions {
 export class Report {
   exitCode: number = exitCodes.done;
   readonly #options: ReportOptions;
-  #bar: Bar | undefined;
+  /** Of the run, and of a download within it. */
+  readonly #bars = new Set<Bar>();
 
   constructor(options: ReportOptions) {
     this.#options = options;
@@ -55,14 +56,14 @@ export class Report {
   }
 
   #result(facts: object, safe: readonly string[]): void {
-    this.#bar?.clear();
+    this.#clearBars();
     if (this.#options.json) this.#line(jsonOf(facts));
     else if (!this.#options.quiet) { for (const line of safe) this.#line(line); }
   }
 
   /** A failure, of one file or (without one) of everything. The highest exit code stays. */
   failure(error: unknown, io?: { file: string; path: string; out: string; target: string }): void {
-    this.#bar?.clear();
+    this.#clearBars();
     const code = error instanceof Failure || error instanceof TokenizerError ? error.code : "INTERNAL";
     // What came through a pipe was read, and what goes to one was made, elsewhere.
     const called = (text: string) => io ? text.replaceAll(io.path, io.file).replaceAll(io.target, io.out) : text;
@@ -81,7 +82,7 @@ export class Report {
 
   /** What people should know of a file that is done. */
   warning(text: string): void {
-    this.#bar?.clear();
+    this.#clearBars();
     if (!this.#options.json && !this.#options.quiet) this.#say(text, "yellow");
   }
 
@@ -112,14 +113,20 @@ export class Report {
 
   /** What was done in all, for people who watch. */
   summary(text: string): void {
-    this.#bar?.clear();
+    this.#clearBars();
     if (!this.#options.json && !this.#options.quiet) process.stderr.write(text + "\n");
   }
 
   /** The bar of what is counted, to be told how far it is and disposed of at the end. Undefined when nobody watches. */
   progress(counted: Counted): Bar | undefined {
     if (!process.stderr.isTTY || this.#options.quiet) return undefined;
-    return this.#bar = new Bar(counted, (text) => process.stderr.write(text), () => columnsOf("stderr"));
+    const bar = new Bar(counted, (text) => process.stderr.write(text), () => columnsOf("stderr"));
+    this.#bars.add(bar);
+    return bar;
+  }
+
+  #clearBars(): void {
+    for (const bar of this.#bars) bar.clear();
   }
 }
 

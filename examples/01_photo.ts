@@ -5,7 +5,7 @@
  */
 import { mkdir, stat } from "node:fs/promises";
 import process from "node:process";
-import { detokenize, saveTokens, tokenize, tokenMap, writeImage } from "mod.ts";
+import { detokenize, saveTokens, tokenize, tokenMap, writeImage } from "ctok";
 
 const photo = process.argv[2] ?? "examples/media/astronaut.png", out = "out/01_photo";
 await mkdir(out, { recursive: true });

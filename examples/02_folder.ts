@@ -6,7 +6,7 @@
 import { mkdir, readdir } from "node:fs/promises";
 import { basename, extname, join } from "node:path";
 import process from "node:process";
-import { defaultModel, messageOf, saveTokens, Tokenizer } from "mod.ts";
+import { defaultModel, messageOf, saveTokens, Tokenizer } from "ctok";
 
 const folder = process.argv[2] ?? "examples/media", out = "out/02_folder";
 const extensions = [".png", ".jpg", ".jpeg", ".webp", ".avif"];

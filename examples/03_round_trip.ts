@@ -6,7 +6,7 @@
 import { mkdir } from "node:fs/promises";
 import { basename, extname } from "node:path";
 import process from "node:process";
-import { codebookUse, defaultModel, psnr, readImage, sideBySide, ssim, Tokenizer, writeImage } from "mod.ts";
+import { codebookUse, defaultModel, psnr, readImage, sideBySide, ssim, Tokenizer, writeImage } from "ctok";
 
 const samples = ["astronaut.png", "cat.png", "coffee.jpg"].map((name) => `examples/media/${name}`);
 const photos = process.argv.length > 2 ? process.argv.slice(2) : samples, out = "out/03_round_trip";

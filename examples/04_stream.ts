@@ -6,7 +6,7 @@
  */
 import { mkdir } from "node:fs/promises";
 import process from "node:process";
-import { createVideo, defaultVideoModel, framesOf, joinTokens, saveTokens, Tokenizer, type TokenPart } from "mod.ts";
+import { createVideo, defaultVideoModel, framesOf, joinTokens, saveTokens, Tokenizer, type TokenPart } from "ctok";
 
 const video = process.argv[2] ?? "examples/media/cars.mp4", numFrames = Number(process.argv[3] ?? 17), out = "out/04_stream";
 await mkdir(out, { recursive: true });

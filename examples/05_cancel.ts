@@ -4,7 +4,7 @@
  * platform's) and the signal's reason as its cause.
  * Run: bun examples/05_cancel.ts, or deno run -A examples/05_cancel.ts
  */
-import { defaultModel, readImage, sideBySide, Tokenizer, type TokenizerError } from "mod.ts";
+import { defaultModel, readImage, sideBySide, Tokenizer, type TokenizerError } from "ctok";
 
 await using tokenizer = await Tokenizer.open(defaultModel);
 const photo = await readImage("examples/media/astronaut.png");

@@ -4,7 +4,7 @@
  * Run: bun examples/06_batch.ts, or deno run -A examples/06_batch.ts
  */
 import { mkdir } from "node:fs/promises";
-import { contactSheet, defaultModel, readImage, saveTokens, Tensor, Tokenizer, writeImage } from "mod.ts";
+import { contactSheet, defaultModel, readImage, saveTokens, Tensor, Tokenizer, writeImage } from "ctok";
 
 const photos = ["astronaut.png", "cat.png", "coffee.jpg"].map((name) => `examples/media/${name}`);
 const side = 256, out = "out/06_batch";

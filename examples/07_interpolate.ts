@@ -5,16 +5,7 @@
  * Run: bun examples/07_interpolate.ts, or deno run -A examples/07_interpolate.ts
  */
 import { mkdir } from "node:fs/promises";
-import {
-  contactSheet,
-  defaultModel,
-  indicesFromCodes,
-  readImage,
-  roundToCodes,
-  Tensor,
-  Tokenizer,
-  writeImage,
-} from "mod.ts";
+import { contactSheet, defaultModel, indicesFromCodes, readImage, roundToCodes, Tensor, Tokenizer, writeImage } from "ctok";
 
 const out = "out/07_interpolate", side = 256, steps = 5;
 await mkdir(out, { recursive: true });

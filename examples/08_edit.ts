@@ -5,7 +5,7 @@
  * Run: bun examples/08_edit.ts, or deno run -A examples/08_edit.ts
  */
 import { mkdir } from "node:fs/promises";
-import { defaultModel, sideBySide, Tensor, Tokenizer, Tokens, writeImage } from "mod.ts";
+import { defaultModel, sideBySide, Tensor, Tokenizer, Tokens, writeImage } from "ctok";
 
 const out = "out/08_edit";
 await mkdir(out, { recursive: true });

@@ -1,10 +1,10 @@
 /**
- * A photo and a clip to tokens and back with the embedded models; what it costs and how good it is. Leaves pictures, the token
- * file and a video in out/demo/. Run: npm run demo, or with a photo of yours: bun examples/demo.ts IMAGE
- * (deno run -A examples/demo.ts IMAGE). Without FFmpeg the clip is left out.
+ * A photo and a clip to tokens and back with the embedded models; what it costs, how good it is, and which models are better.
+ * Leaves pictures, the token file and a video in out/demo/, and in its README.txt what each is. Run: npm run demo, or with a photo of
+ * yours: bun examples/demo.ts IMAGE (deno run -A examples/demo.ts IMAGE). Without FFmpeg the clip is left out.
  */
-import { mkdir, stat } from "node:fs/promises";
-import { dirname, join, relative } from "node:path";
+import { mkdir, stat, writeFile } from "node:fs/promises";
+import { basename, dirname, join, relative } from "node:path";
 import process from "node:process";
 import {
   codebookUse,
@@ -30,12 +30,20 @@ import {
   tokenMap,
   type TokenPart,
   writeImage,
-} from "mod.ts";
+} from "ctok";
 
 const root = dirname(import.meta.dirname!), runs = 5;
 const photo = process.argv[2] ?? join(root, "examples/media/astronaut.png");
 const folder = join(root, "out/demo");
 const show = (name: string, value: string | number) => console.log(`${name.padEnd(16)} ${value}`);
+const here = (path: string) => relative(process.cwd(), path);
+
+/** What lies in out/demo/, for the terminal now and for README.txt. */
+const left: string[] = [];
+function showFile(kind: string, path: string, about: string): void {
+  show(kind, `${here(path)}: ${about}`);
+  left.push(`${basename(path)}: ${about}`);
+}
 
 /** In the terminal too, where that is one. */
 async function drawHere(picture: Tensor<"uint8">): Promise<void> {
@@ -125,16 +133,15 @@ const pictures = {
   ],
 } as const;
 console.log();
-show(
+showFile(
   "tokens",
-  `${relative(process.cwd(), tokenFile)}: ${
-    (await stat(tokenFile)).size
-  } bytes; decoded from disk to the same picture, byte for byte`,
+  tokenFile,
+  `${(await stat(tokenFile)).size} bytes; decoded from disk to the same picture, byte for byte`,
 );
 for (const [name, [about, picture]] of Object.entries(pictures)) {
   await writeImage(join(folder, name), picture);
   await drawHere(picture);
-  show("picture", `${relative(process.cwd(), join(folder, name))}: ${about}`);
+  showFile("picture", join(folder, name), about);
 }
 
 // -------------------------------------------------------------- clip -> tokens -> clip
@@ -146,6 +153,19 @@ try {
   if (!(error instanceof TokenizerError && error.code === "FFMPEG")) throw error;
   show("clip", `left out: ${error.message}`);
 }
+
+// -------------------------------------------------------------- what drew these pictures, and what draws better ones
+const note =
+  `These pictures show what tokens are, not how good they can be. ctok carries small models so that it works with nothing
+downloaded: ${defaultModel} was trained for 45 minutes on two CPU cores, ${defaultVideoModel} for three hours. Fine texture, text and
+fast motion are lost. For quality take a public model, which is fetched from the Hugging Face hub when first asked for:
+
+  ctok encode photo.jpg --out photo.safetensors --model nvidia/Cosmos-0.1-Tokenizer-DI8x8
+  ctok encode clip.mp4 --out clip.safetensors --model nvidia/Cosmos-Tokenize1-DV8x16x16-720p
+
+\`ctok models\` lists them with their licences. Here ctok is: node_modules/.bin/bun cli/main.ts`;
+console.log(`\n${note}`);
+await writeFile(join(folder, "README.txt"), `${left.join("\n")}\n\n${note}\n`);
 
 async function showClip(): Promise<void> {
   const source = await framesOf(clip, { frames: numFrames });
@@ -176,13 +196,10 @@ async function showClip(): Promise<void> {
   await using sink = await createVideo(video, { height, width: 2 * width + 8, fps });
   for (const [i, frame] of frames.entries()) await sink.write(sideBySide(frame, again[i]!).data);
   await sink.close();
-  show("video", `${relative(process.cwd(), video)}: the original | its reconstruction, in windows of 17`);
+  showFile("video", video, "the original | its reconstruction, in windows of 17");
   const shown = Array.from({ length: columnsOfSheet }, (_, i) => Math.round(i * (frames.length - 1) / (columnsOfSheet - 1)));
   const rows = [frames, again].map((row) => shown.map((i) => row[i]!));
   await writeImage(sheet, contactSheet(rows, { shrink: 2 }));
   await drawHere(contactSheet(rows, { shrink: 2 }));
-  show(
-    "picture",
-    `${relative(process.cwd(), sheet)}: frames ${shown.join(", ")}, below each its reconstruction, in windows of 17`,
-  );
+  showFile("picture", sheet, `frames ${shown.join(", ")}, below each its reconstruction, in windows of 17`);
 }

@@ -11,6 +11,7 @@ import { fileURLToPath } from "node:url";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { type ErrorCode, fsq, type Origin, type TensorLike, TokenizerError } from "mod.ts";
+import "./offline.ts";
 import { decodeSafetensors } from "../src/tokens/formats/safetensors.ts";
 
 export const root = fileURLToPath(new URL("../", import.meta.url));

@@ -11,8 +11,19 @@ import process from "node:process";
 import { createVideo, framesOf } from "mod.ts";
 import { root, runtime } from "./support.ts";
 
+/** PYTHON where it is set: one that has PyTorch runs more of the documents. */
+export const python = process.env.PYTHON || "python3";
 /** Why a test that needs Python cannot run, or false. */
-export const noPython = spawnSync("python3", ["--version"]).status === 0 ? false : "no python3 on the PATH";
+export const noPython = spawnSync(python, ["--version"]).status === 0 ? false : `no ${python} on the PATH`;
+/** Why Python cannot run a script, or false: it is not there, or a library that the script imports. */
+export function whatPythonLacks(script: string): string | false {
+  if (noPython) return noPython;
+  const imports = [...script.matchAll(/^(?:from (\w+)|import (.+))/gm)].flatMap(([, one, all]) =>
+    one ?? all!.split(",").map((name) => /\w+/.exec(name)![0])
+  );
+  const missing = imports.filter((name) => spawnSync(python, ["-c", `import ${name}`]).status !== 0);
+  return missing.length > 0 && `${python} has no ${missing.join(", ")} (PYTHON names another)`;
+}
 
 // Note: Deno keeps a link's own path, so all that linked files import is linked too.
 const linked = [

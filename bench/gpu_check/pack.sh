@@ -2,11 +2,11 @@
 # Collects what a bare machine with an NVIDIA driver and PyTorch needs to check and time the CUDA backend into build/gpu/
 # (ignored by git, under 60 MB): the library and native programs built here, goldens, the Python reference, run.sh and check.py.
 # Run after build.ts, on a machine with nvcc:  bench/gpu_check/pack.sh   Then, there:  cd gpu && ./run.sh
-# The answers of all models and PyTorch's timer lie beside the checkout in ../shared; without it, what is carried.
+# The answers of all models lie beside the checkout in ../shared; without it, what is carried.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=build/gpu shared=../shared
-[ -d "$shared/tools" ] || shared=${CTOK_SHARED:-$shared}
+[ -d "$shared/fixtures" ] || shared=${CTOK_SHARED:-$shared}
 if build/tests/gpu_test | grep -q 'without CUDA'; then echo "pack.sh: expected a build with CUDA: nvcc, then build.ts" >&2; exit 1; fi
 
 rm -rf "$out"
@@ -23,10 +23,5 @@ else
   echo "pack.sh: no $shared/fixtures: two full-size models instead of all"
 fi
 cp reference/{cosmos_reference,synthetic_weights}.py "$out/reference/"
-if [ -d "$shared/tools" ]; then
-  cp "$shared/tools/peer_bench.py" "$out/reference/"
-else
-  echo "pack.sh: no $shared/tools: no peer_bench.py"
-fi
 git describe --always --dirty > "$out/commit" 2>/dev/null || echo unknown > "$out/commit"
 du -sh "$out"

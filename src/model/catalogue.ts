@@ -2,13 +2,13 @@
  * The catalogue: the embedded models, and how what a user calls a model is understood: an embedded name, a file or folder, a
  * public model's name, or a repository of the hub. No file is opened here and nothing is downloaded: hub.ts does that.
  */
-import { existsSync, statSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { basename, dirname, extname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expected, TokenizerError } from "../errors.ts";
 import { suggestion } from "../nearest.ts";
 import { type HubModel, hubModelOf, type Origin, tellHubModel } from "../tokens/origin.ts";
-import { cachePathOf } from "./hubcache.ts";
+import { cachePathOf, factsOf } from "./hubcache.ts";
 import { type PublicModel, publicModels } from "./publicmodels.ts";
 
 export interface EmbeddedModel {
@@ -106,7 +106,7 @@ const checkpoint = /\.(jit|safetensors|pt|pth|ckpt)$/i;
 /** "owner/name", but neither a file's name nor something in a folder that is here. */
 function isRepository(name: string): boolean {
   if (!/^[A-Za-z0-9][\w.-]*\/[A-Za-z0-9][\w.-]*$/.test(name) || checkpoint.test(name)) return false;
-  return !statSync(dirname(name), { throwIfNoEntry: false })?.isDirectory();
+  return !factsOf(dirname(name))?.isDirectory();
 }
 
 function missing(model: string): TokenizerError {

@@ -45,13 +45,13 @@ export async function download(
   options: DownloadOptions,
 ): Promise<number> {
   const { signal, onBytes } = options;
-  await io(blob, mkdir(dirname(blob), { recursive: true }));
   for (let isFirst = true;; isFirst = false) {
     throwIfAborted(signal);
-    if (await isWhole(file, blob, isFirst && options.isVerified)) {
+    if (await isWhole(file, blob, isFirst && options.isVerified, signal)) {
       onBytes(file.bytes);
       return 0;
     }
+    if (isFirst) await io(blob, mkdir(dirname(blob), { recursive: true }));
     const partial = await PartialFile.take(blob);
     if (partial) {
       try {
@@ -69,12 +69,17 @@ export async function download(
 }
 
 /** One of another size is damaged, as it got its name when it was whole. */
-async function isWhole({ bytes, hash }: RemoteFile, blob: string, isVerified: boolean): Promise<boolean> {
+async function isWhole(
+  { bytes, hash }: RemoteFile,
+  blob: string,
+  isVerified: boolean,
+  signal?: AbortSignal,
+): Promise<boolean> {
   const found = await stat(blob).catch(() => undefined);
   if (found?.size !== bytes) return false;
   if (!isVerified) return true;
   const hasher = hasherFor(hash, bytes);
-  for await (const chunk of readChunks(blob, { mostBytes: bytes })) hasher.update(chunk);
+  for await (const chunk of readChunks(blob, { mostBytes: bytes, signal })) hasher.update(chunk);
   if (hasher.digest("hex") === hash) return true;
   await io(blob, rm(blob, { force: true }));
   return false;
@@ -112,21 +117,23 @@ async function fill(partial: PartialFile, file: RemoteFile, client: HubClient, o
     try {
       const range = { range: `bytes=${at}-` };
       const { response, body, drop } = await client.open(file.url, new Headers(at > 0 ? range : {}));
-      const start = startOf(response), whole = totalOf(response);
-      if (start === undefined || (start !== at && start !== 0) || (whole !== undefined && whole !== bytes)) {
+      try {
+        const start = startOf(response), whole = totalOf(response);
+        if (start !== undefined && whole !== undefined && whole !== bytes) {
+          throw client.wrong(name, `a file of ${bytes} bytes`, `one of ${whole}`);
+        }
+        if (start !== at) await restart(); // the server knows no ranges
+        if (start !== at) throw new Interrupted(new Error("an answer for another range"));
+        for await (const chunk of body) {
+          if (at + chunk.length > bytes) throw client.wrong(name, `a file of ${bytes} bytes`, "a longer one");
+          await partial.write(chunk, at);
+          hasher.update(chunk);
+          at += chunk.length;
+          fetched += chunk.length;
+          onBytes(at);
+        }
+      } finally {
         await drop();
-        if (start !== undefined && whole !== bytes) throw client.wrong(name, `a file of ${bytes} bytes`, `one of ${whole}`);
-        await restart();
-        throw new Interrupted(new Error("an answer for another range"));
-      }
-      if (start !== at) await restart(); // the server knows no ranges
-      for await (const chunk of body) {
-        if (at + chunk.length > bytes) throw client.wrong(name, `a file of ${bytes} bytes`, "a longer one");
-        await partial.write(chunk, at);
-        hasher.update(chunk);
-        at += chunk.length;
-        fetched += chunk.length;
-        onBytes(at);
       }
       if (at < bytes) throw new Interrupted(new Error(`the end after ${at} of ${bytes} bytes`));
     } catch (error) {

@@ -5,6 +5,7 @@
  * before is taken. Called by fetch.ts.
  */
 import { existsSync } from "node:fs";
+import { join } from "node:path";
 import { throwIfAborted } from "../abort.ts";
 import { messageOf, TokenizerError } from "../errors.ts";
 import { suggestion } from "../nearest.ts";
@@ -13,6 +14,7 @@ import type { HubModelToFetch } from "./catalogue.ts";
 import { download, type RemoteFile } from "./download.ts";
 import {
   blobPath,
+  factsOf,
   type Half,
   type HubSettings,
   hubSettings,
@@ -55,6 +57,8 @@ export interface FetchedModel {
   readonly files: readonly { readonly name: string; readonly bytes: number }[];
   /** What was fetched for this call; 0 where all was here. */
   readonly fetchedBytes: number;
+  /** Whether all of it was held against the hub's hashes now; not so where the hub did not answer, or was not asked. */
+  readonly isVerified: boolean;
 }
 
 export interface FetchOptions extends SettingsOptions {
@@ -112,7 +116,7 @@ function copyIn(settings: HubSettings, model: HubModelToFetch, half: Half): Fetc
     if (commit === undefined) continue;
     const snapshot = snapshotFolder(folder, commit), held = snapshotFiles(snapshot);
     const needed = neededFiles(held.map(({ name }) => name), half, filesOf(model));
-    if (needed) return fetched(model, commit, snapshot, held.filter(({ name }) => needed.includes(name)), 0);
+    if (needed) return fetched(model, commit, snapshot, held.filter(({ name }) => needed.includes(name)));
   }
   return undefined;
 }
@@ -124,19 +128,13 @@ function fetched(
   commit: string,
   snapshot: string,
   files: FetchedModel["files"],
-  fetchedBytes: number,
+  fetchedBytes = 0,
+  isVerified = false,
 ): FetchedModel {
   const path = pathToOpen(snapshot, files.map(({ name }) => name)), { repository, name } = model;
   const file = path === snapshot ? {} : { file: files[0]!.name };
-  return {
-    path,
-    source: tellHubModel({ repository, revision: commit, ...file }),
-    name,
-    repository,
-    commit,
-    files,
-    fetchedBytes,
-  };
+  const source = tellHubModel({ repository, revision: commit, ...file });
+  return { path, source, name, repository, commit, files, fetchedBytes, isVerified };
 }
 
 interface Asked {
@@ -204,17 +202,24 @@ async function bring(
   const snapshot = snapshotFolder(folder, commit), tell = new Teller(repository, files, onDownload);
   let bytes = 0;
   for (const file of files) {
-    const blob = blobPath(folder, file.hash), before = snapshotFiles(snapshot).find(({ name }) => name === file.name);
-    // Where there are no links the file is in the snapshot itself.
-    if (before?.bytes !== file.bytes || existsSync(blob)) {
+    const blob = blobPath(folder, file.hash), held = heldAs(snapshot, file, blob);
+    if (!held || (isVerified && held === "linked")) {
       bytes += await download(file, blob, client, { signal, isVerified, onBytes: (n) => tell.bytes(file, n) });
-      await linkBlob(snapshot, file.name, blob);
+      if (heldAs(snapshot, file, blob) !== "linked") await linkBlob(snapshot, file.name, blob);
     }
     tell.bytes(file, file.bytes);
   }
   tell.end();
   await rememberCommit(folder, revision, commit);
-  return fetched(model, commit, snapshot, files.map(({ name, bytes }) => ({ name, bytes })), bytes);
+  return fetched(model, commit, snapshot, files.map(({ name, bytes }) => ({ name, bytes })), bytes, isVerified);
+}
+
+/** How a snapshot has the whole file: as a link to its blob or, where there are no links, itself. */
+function heldAs(snapshot: string, { name, bytes }: RemoteFile, blob: string): "linked" | "itself" | undefined {
+  const [held, whole] = [factsOf(join(snapshot, name)), factsOf(blob)];
+  if (held?.size !== bytes) return undefined;
+  if (!whole) return "itself";
+  return whole.ino === held.ino && whole.dev === held.dev ? "linked" : undefined;
 }
 
 /** Tells the caller's callback of all files together, now and then. */
@@ -270,6 +275,11 @@ function notHere({ repository, revision, name }: HubModelToFetch, { cacheDir }: 
 function noModel(model: HubModelToFetch, names: readonly string[], half: Half): TokenizerError {
   const wanted = filesOf(model)?.join(" and ") ??
     `${half ?? "encoder"}.jit${half ? "" : " and decoder.jit"} (or .safetensors), or one .safetensors, .pt, .pth or .ckpt`;
+  const rows = publicModels.filter((m) => m.repository === model.repository).map((m) => m.name);
+  const hint = rows.length > 0 && !model.known ? `; ${rows.join(" and ")} name models of it` : "";
   const some = names.slice(0, 8).join(", "), found = names.length === 0 ? "no file" : names.length > 8 ? `${some}, …` : some;
-  return new TokenizerError("FILE_MISSING", `${model.repository} at ${model.revision}: expected ${wanted}, found ${found}`);
+  return new TokenizerError(
+    "FILE_MISSING",
+    `${model.repository} at ${model.revision}: expected ${wanted}, found ${found}${hint}`,
+  );
 }

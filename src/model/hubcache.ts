@@ -4,7 +4,7 @@
  * else the environment says, read by the same variables; which files of a repository make a model. Nothing here reaches the
  * network. Called by catalogue.ts and hub.ts. Ref: https://huggingface.co/docs/hub/local-cache
  */
-import { readdirSync, readFileSync, statSync } from "node:fs";
+import { readdirSync, readFileSync, type Stats, statSync } from "node:fs";
 import { mkdir, readFile, rename, rm, symlink } from "node:fs/promises";
 import { homedir } from "node:os";
 import { basename, dirname, join, relative, resolve } from "node:path";
@@ -119,11 +119,20 @@ export async function rememberCommit(folder: string, revision: string, commit: s
   await writeFileAtomic(path, new TextEncoder().encode(commit));
 }
 
+/** What is at a path, through links; undefined where nothing is, or it may not be looked at. */
+export function factsOf(path: string): Stats | undefined {
+  try {
+    return statSync(path);
+  } catch {
+    return undefined;
+  }
+}
+
 /** The files of a snapshot, at its top, that are there whole: a link whose blob is gone is none. */
 export function snapshotFiles(snapshot: string): { readonly name: string; readonly bytes: number }[] {
   try {
     return readdirSync(snapshot).flatMap((name) => {
-      const found = statSync(join(snapshot, name), { throwIfNoEntry: false });
+      const found = factsOf(join(snapshot, name));
       return found?.isFile() ? [{ name, bytes: found.size }] : [];
     });
   } catch {

@@ -475,9 +475,10 @@ describe("folders and options", () => {
   test("nothing there", async () => {
     await rejects(() => Tokenizer.open("no/such/model"), "FILE_MISSING", /nano-DI8x8.*no\/such\/model/);
   });
-  test("a public name without its files says where they are", async () => {
-    const text = /nvidia\/Cosmos-Tokenizer-DI16x16.*NVIDIA Open Model License/;
-    await rejects(() => Tokenizer.open("DI16x16"), "FILE_MISSING", text);
+  test("a public name without its files and without a network says where they are", async () => {
+    const text =
+      /nvidia\/Cosmos-0\.1-Tokenizer-DI16x16 at main .*`ctok pull nvidia\/Cosmos-0\.1-Tokenizer-DI16x16@main` downloads it/;
+    await rejects(() => Tokenizer.open("DI16x16"), "HUB", text);
   });
   test("a folder without a checkpoint", () =>
     withFolder(async (temporary) => {

@@ -29,6 +29,7 @@ import {
   Tokens,
 } from "mod.ts";
 import { commitOf, gitHash, HubServer, noise, sha256 } from "../hubserver.ts";
+import { goOffline } from "../offline.ts";
 import { carried, pictureOrigin, rejects, root, withFolder, withWeights } from "../support.ts";
 
 const name = "nvidia/Cosmos-0.1-Tokenizer-CI8x8", commit = commitOf(1), other = commitOf(2);
@@ -37,7 +38,10 @@ const halves = { "encoder.jit": file("encoder.jit"), "decoder.jit": file("decode
 const more = { "autoencoder.jit": noise(2000), "README.md": noise(90), "config.json": noise(54) };
 const hub = await HubServer.start({ [name]: { commit, files: { ...halves, ...more } } });
 hub.renamed.set("nvidia/Cosmos-Tokenizer-CI8x8", name);
-after(() => hub[Symbol.asyncDispose]());
+after(async () => {
+  goOffline();
+  await hub[Symbol.asyncDispose]();
+});
 process.env.HF_ENDPOINT = hub.url;
 process.env.HF_HUB_DISABLE_IMPLICIT_TOKEN = "1";
 delete process.env.HF_HUB_OFFLINE;
@@ -174,6 +178,23 @@ for (const repository of [name, "nvidia/Cosmos-Tokenizer-CI8x8"]) {
 }
 
 test(
+  "a cache that is here and whole is not written to",
+  withCache(async (cacheDir) => {
+    const folder = asPython(cacheDir, name, halves), link = join(folder, "snapshots", commit, "encoder.jit");
+    const before = [link, join(folder, "refs/main"), join(folder, "blobs")].map((path) =>
+      lstatSync(path, { bigint: true }).ctimeNs
+    );
+    await (await Tokenizer.open("CI8x8")).close();
+    await pullModel("CI8x8");
+    const after = [link, join(folder, "refs/main"), join(folder, "blobs")].map((path) =>
+      lstatSync(path, { bigint: true }).ctimeNs
+    );
+    assert.deepEqual(after, before);
+    assert.deepEqual(hub.content(), []);
+  }),
+);
+
+test(
   "a folder of a cache that does not say which snapshot is meant is refused",
   withCache(async (cacheDir) => {
     const folder = join(cacheDir, "models--a--b");
@@ -255,6 +276,11 @@ test(
     hub.repositories.set("me/two", { commit, files: { "a.safetensors": noise(1000), "b.safetensors": noise(1000) } });
     const text = /me\/two at main: expected encoder\.jit and decoder\.jit .*, found a\.safetensors, b\.safetensors/;
     await rejects(() => pullModel("me/two"), "FILE_MISSING", text);
+    await rejects(
+      () => pullModel("FoundationVision/LlamaGen"),
+      "FILE_MISSING",
+      /found c2i_B_256\.pt, .*; VQ-8 and VQ-16 name models of it/,
+    );
     hub.repositories.set("me/none", { commit, files: {} });
     await rejects(() => pullModel("me/none"), "FILE_MISSING", /found no file/);
     hub.repositories.set("me/half", { commit, files: { "encoder.jit": halves["encoder.jit"] } });

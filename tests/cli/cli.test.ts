@@ -314,7 +314,7 @@ test("info: a table, JSON, and the list of models with licences", async () => {
   const list = (await ctokEnds(0, ["info"], { env: { CTOK_LIBRARY: "/nonexistent" } })).stdout;
   assert.match(list, /^nano-DI8x8 +discrete image +embedded +Apache-2\.0$/m);
   assert.match(list, /^VQ-16 +discrete image +FoundationVision\/LlamaGen +MIT$/m);
-  assert.match(list, /^DI16x16 +discrete image +nvidia\/Cosmos-Tokenizer-DI16x16 +NVIDIA Open Model License$/m);
+  assert.match(list, /^DI16x16 +discrete image +nvidia\/Cosmos-0\.1-Tokenizer-DI16x16 +NVIDIA Open Model License$/m);
 });
 
 test("a model or library that cannot be opened ends with 3", async () => {

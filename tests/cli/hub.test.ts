@@ -1,10 +1,9 @@
 /** ctok pull and ctok models, and --model with a model of the hub, against a server that plays it. */
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { publicModels } from "mod.ts";
-import { Rate } from "../../cli/pull.ts";
 import { commitOf, HubServer } from "../hubserver.ts";
 import { carried, root, withFolder } from "../support.ts";
 import { ctok, ctokEnds, lines } from "./spawn.ts";
@@ -16,7 +15,12 @@ const bytes = files["encoder.jit"].length + files["decoder.jit"].length;
 const hub = await HubServer.start({ [name]: { commit, files } });
 after(() => hub[Symbol.asyncDispose]());
 const cat = join(root, "examples/media/cat.png");
-const within = (cache: string) => ({ HF_ENDPOINT: hub.url, HF_HUB_CACHE: cache, HF_HUB_DISABLE_IMPLICIT_TOKEN: "1" });
+const within = (cache: string) => ({
+  HF_ENDPOINT: hub.url,
+  HF_HUB_CACHE: cache,
+  HF_HUB_DISABLE_IMPLICIT_TOKEN: "1",
+  HF_HUB_OFFLINE: "",
+});
 
 test("pull says what it fetched and where it lies; again, that it was here; a wrong one fails and the others are done", () =>
   withFolder(async (cache) => {
@@ -24,9 +28,12 @@ test("pull says what it fetched and where it lies; again, that it was here; a wr
     const first = await ctokEnds(0, ["pull", "CI8x8"], { env });
     assert.match(
       first.stdout,
-      RegExp(`^CI8x8 -> ${cache}/models--nvidia--.*/snapshots/${commit}: fetched 2\\.6 MB of 2\\.6 MB, `),
+      RegExp(`^CI8x8 -> ${cache}/models--nvidia--.*/snapshots/${commit}: fetched 2\\.6\\d MB of 2\\.6\\d MB, `),
     );
     assert.equal(first.stderr, "");
+    assert.match((await ctokEnds(0, ["pull", "CI8x8"], { env })).stdout, /was here already, checked, /);
+    const offline = await ctokEnds(0, ["pull", "CI8x8"], { env: { ...env, HF_HUB_OFFLINE: "1" } });
+    assert.match(offline.stdout, /was here already, not checked: the hub was not asked/);
     const again = await ctok(["pull", "CI8x9", "CI8x8", "--json"], { env });
     const [wrong, right] = lines(again.stdout);
     assert.equal(again.code, 3);
@@ -47,13 +54,16 @@ test("models lists what there is, and what is here", () =>
     const asked = hub.requests.length;
     const text = (await ctokEnds(0, ["models"], { env })).stdout;
     assert.equal(hub.requests.length, asked); // it asks nobody
-    assert.match(text, /^name +kind +factors +size +here +licence +repository\n/);
     assert.match(
       text,
-      /^CI8x8 +continuous image +8x8 +154 MB +yes +NVIDIA Open Model License +nvidia\/Cosmos-0\.1-Tokenizer-CI8x8$/m,
+      /^nvidia\/Cosmos-0\.1-Tokenizer-… \(NVIDIA Open Model License\)\n {2}CI8x8 +continuous image +8x8 +154 MB +here$/m,
     );
-    assert.match(text, /^1\.0-CV8x8x8 +continuous video +8x8x8 +no +NVIDIA Open Model License, gated +nvidia\//m);
-    assert.equal(text.trimEnd().split("\n").length, 3 + publicModels.length);
+    assert.match(
+      text,
+      /^nvidia\/Cosmos-1\.0-Tokenizer-… \(.*\)\n {2}1\.0-CV8x8x8 +continuous video +8x8x8 +gated$/m,
+    );
+    assert.equal(text.match(/^ {2}\S/gm)!.length, 2 + publicModels.length);
+    for (const line of text.split("\n")) assert.ok(line.length <= 80, line);
     assert.match((await ctok(["models", "x"], { env })).stderr, /expected no model, found 1/);
   }));
 
@@ -83,9 +93,9 @@ test("--model takes a model of the hub; tokens are decoded with the one that the
     assert.equal(hub.requests.length, asked);
   }));
 
-test("the rate counts from what was here at the beginning", () => {
-  const rate = new Rate();
-  assert.equal(rate.tell(50e6, 150e6, 1000), "");
-  assert.equal(rate.tell(60e6, 150e6, 2000), "10.0 MB/s, 9 s left");
-  assert.equal(rate.tell(50e6 + 1e6, 150e6, 3000), "0.5 MB/s, 3 min 18 s left");
-});
+test("a model of the hub is converted to a file of its name", () =>
+  withFolder(async (cache) => {
+    const env = within(cache);
+    await ctokEnds(0, ["convert", `${name}@main`, "--out", "out/"], { env, cwd: cache });
+    assert.deepEqual(readdirSync(join(cache, "out")), ["Cosmos-0.1-Tokenizer-CI8x8.safetensors"]);
+  }));

@@ -6,6 +6,7 @@ import { readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
+import "../offline.ts";
 
 export const top = join(import.meta.dirname!, "../..");
 const main = join(top, "cli/main.ts");
@@ -77,9 +78,17 @@ export async function ctokEnds(code: number, args: readonly string[], how?: How)
 export const lines = (text: string) => text.split("\n").filter(Boolean).map((line) => JSON.parse(line));
 
 /** A shell script in which `ctok` is the command line. */
-export function shell(script: string, cwd: string): Promise<{ code: number | null; stdout: Buffer; stderr: string }> {
+export function shell(
+  script: string,
+  cwd: string,
+  env: Record<string, string> = {},
+): Promise<{ code: number | null; stdout: Buffer; stderr: string }> {
   const quoted = runtimeCommand.map((word) => `'${word}'`).join(" ");
-  const child = spawn("bash", ["-c", `ctok() { ${quoted} "$@"; }\n${script}`], { cwd, stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawn("bash", ["-c", `ctok() { ${quoted} "$@"; }\n${script}`], {
+    cwd,
+    env: { ...process.env, ...env },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
   const stdout: Buffer[] = [];
   let stderr = "";
   child.stdout.on("data", (chunk: Buffer) => stdout.push(chunk));

@@ -55,4 +55,10 @@ test("the steps after system run in a fresh copy, and leave the demo's pictures"
     const { stdout } = await runs(folder, "sh", [steps, "demo"], { CTOK_FFMPEG: "/nonexistent" });
     assert.match(stdout, /^quality +PSNR \d\d\.\d\d dB/m);
     assert.deepEqual((await readImage(join(folder, "out/demo/token_map.png"))).shape, [1, 512, 512, 3]);
+    const note = await readFile(join(folder, "out/demo/README.txt"), "utf8");
+    assert.match(note, /^token_map\.png: [^]*two CPU cores[^]*--model nvidia\/Cosmos-0\.1-Tokenizer-DI8x8/m);
+    assert.ok(
+      stdout.endsWith(note.slice(note.indexOf("These pictures"))),
+      "what README.txt says stands under the pictures too",
+    );
   }));

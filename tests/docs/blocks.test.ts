@@ -1,21 +1,23 @@
 /**
  * Code in documents runs: JavaScript is piped into ctok repl, TypeScript on the runtime that runs the tests (type-checked beside Bun's), C compiled, Python saved
- * under its name, and each line of a sh block that calls ctok, cc, python3 or what was compiled. Blocks of one document share a
- * folder, in order, with the names that the documents use: photo.jpg, photos/, clip.mp4, path/to/ with checkpoints.
- * Other lines must be npm scripts that exist or in `elsewhere`, so that nothing stays untried unseen.
+ * under its name, and each line of a sh block that calls ctok, bun, deno, cc, python3 (PYTHON, where it is set) or what was compiled.
+ * Blocks of one document share a folder, in order, with the names that the documents use: photo.jpg, photos/, clip.mp4, path/to/
+ * with checkpoints. Other lines must be npm scripts that exist, scripts of bench/, or in `elsewhere`, so that nothing stays untried unseen.
  */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
 import { chmod, copyFile, mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import { root, runtime } from "../support.ts";
-import { makeWorkplace, noPython, runs, runsScript, writeClip } from "../workplace.ts";
+import { makeWorkplace, python, runs, runsScript, whatPythonLacks, writeClip } from "../workplace.ts";
 import { type Block, blocksOf, documents, read } from "./documents.ts";
 
-/** Commands that other tests run (the packed package, the container's steps), or that need a person. */
-const elsewhere = /^(bun add \S*ctok|deno add npm:ctok|docker (build|run) |git clone |cd \w+$)/;
+/** Commands that other tests run (the packed package, the container's steps, a hub that is played), or that need a person. */
+const elsewhere =
+  /^(bun add \S*ctok|deno add npm:ctok|docker (build|run) |git clone |cd \w+$|ctok (pull|.* (-m|--model)) nvidia\/)/;
 const isText = (language: string) => ["", "text", "toml"].includes(language);
 
 /** What the document's text asks for by name. */
@@ -50,14 +52,19 @@ async function runCommand(folder: string, command: string): Promise<void> {
     const script = /^npm (?:run (?:-s )?)?([\w:-]+)$/.exec(command)?.[1] ?? "";
     return assert.ok(scripts[script], `${command}: no such script in package.json`);
   }
+  const measuring = /^(?:bun|sh|build\/pytorch\/bin\/python) (bench\/\S+)/.exec(command)?.[1];
+  if (measuring) return assert.ok(existsSync(join(root, measuring)), `${command}: no such file`);
   if (elsewhere.test(command)) return;
   assert.match(
     command,
-    /^(cat \S+ \| )?(ctok|cc|python3|\.\/\w+)( |$)/,
+    /^(cat \S+ \| )?(ctok|cc|python3|node_modules\/\.bin\/(bun|deno)|\.\/\w+)( |$)/,
     `${command}: expected a command that the tests know, found another`,
   );
-  if (command.startsWith("python3") && noPython) return;
-  await runs(folder, "sh", ["-c", `{ ${command}\n} </dev/null`], { PATH: `${join(folder, "bin")}:${process.env.PATH}` });
+  const script = /^python3 (\S+)/.exec(command)?.[1];
+  const lacking = script && whatPythonLacks(readFileSync(join(folder, script), "utf8"));
+  if (lacking) return console.log(`skipped: ${command}: ${lacking}`);
+  const line = command.replace(/^python3(?= )/, python);
+  await runs(folder, "sh", ["-c", `{ ${line}\n} </dev/null`], { PATH: `${join(folder, "bin")}:${process.env.PATH}` });
 }
 
 /** All TypeScript blocks of a document, checked together. */

@@ -1,4 +1,7 @@
-/** The Python reader of docs/token_formats.md reads what ctok writes, in all three forms, to the last element. */
+/**
+ * The Python reader of docs/token_formats.md reads what ctok writes, in all three forms, to the last element; so do the README's
+ * lines with PyTorch and with NumPy, where Python has them.
+ */
 import assert from "node:assert/strict";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -15,7 +18,7 @@ import {
   type VideoOrigin,
 } from "mod.ts";
 import { carried, runtime, withFolder } from "../support.ts";
-import { noPython, runs } from "../workplace.ts";
+import { noPython, python, runs, whatPythonLacks } from "../workplace.ts";
 import { blocksOf, read } from "./documents.ts";
 
 const skip = runtime === "bun" ? noPython : "runs once, beside Bun's tests";
@@ -74,7 +77,7 @@ test("the Python reader of token_formats.md gives what was saved", { skip }, () 
       tokenFormats.map((format) => ({ name, file: `${name}.${format}`, tokens, format }))
     );
     for (const { file, tokens, format } of all) await saveTokens(join(folder, file), tokens, { format });
-    const { stdout } = await runs(folder, "python3", ["all.py", ...all.map(({ file }) => file)]);
+    const { stdout } = await runs(folder, python, ["all.py", ...all.map(({ file }) => file)]);
     const lines = stdout.trim().split("\n").map((line) => JSON.parse(line));
     const windows: Record<string, string> = { windows: "5/17/0 3/4/2", repeated: "3/7/1*3 1/1/0" };
     for (const [i, { name, file, tokens, format }] of all.entries()) {
@@ -96,3 +99,23 @@ test("the Python reader of token_formats.md gives what was saved", { skip }, () 
     }
     assert.equal(lines.length, 21);
   }));
+
+for (const [name, file] of [["load_torch.py", "photo.safetensors"], ["load_numpy.py", "photo.npy"]] as const) {
+  const lines = blocksOf(read("README.md")).find((block) => block.name === name)!.text;
+  test(
+    `the README's ${name} gives what was saved`,
+    { skip: skip || whatPythonLacks(lines) },
+    () =>
+      withFolder(async (folder) => {
+        await using tokenizer = await Tokenizer.open("nano-DI8x8");
+        const tokens = await tokenizer.encode(picture(30, 45)), { indices } = tokens;
+        await saveTokens(join(folder, file), tokens);
+        const print =
+          "import json\nprint(json.dumps([str(tokens.dtype), list(tokens.shape), tokens.reshape(-1).tolist()]))\n";
+        await writeFile(join(folder, name), lines + print);
+        const [dtype, shape, values] = JSON.parse((await runs(folder, python, [name])).stdout);
+        assert.match(dtype, /^(torch\.)?int64$/);
+        assert.deepEqual([shape, values], [indices.shape, Array.from(indices.data)]);
+      }),
+  );
+}

@@ -21,7 +21,7 @@ import {
   type TokenPart,
 } from "mod.ts";
 import { root, runtime } from "../support.ts";
-import { makeWorkplace, noPython, runs, runsScript } from "../workplace.ts";
+import { makeWorkplace, noPython, python, runs, runsScript } from "../workplace.ts";
 
 const { folder, remove } = await makeWorkplace("examples");
 after(remove);
@@ -197,5 +197,5 @@ test("the C program tells of wrong input", { skip: onlyBun }, async () => {
 
 test("the Python program tells of wrong input", { skip: onlyBun || noPython }, async () => {
   const args = ["examples/10_ctypes.py", "examples/media/cat.png"];
-  await assert.rejects(() => runs(folder, "python3", args), /cat\.png: expected a binary PPM/);
+  await assert.rejects(() => runs(folder, python, args), /cat\.png: expected a binary PPM/);
 });

@@ -16,11 +16,15 @@ import { setImmediate, setTimeout } from "node:timers/promises";
 import { findPulled, pullModel, Tokenizer } from "mod.ts";
 import { ctok, ctokEnds, lines } from "../cli/spawn.ts";
 import { commitOf, gitHash, HubServer, json, noise, redirect, refuse, type Request, send, sha256 } from "../hubserver.ts";
+import { goOffline } from "../offline.ts";
 import { rejects, root, withFolder } from "../support.ts";
 
 const model = "me/model", commit = commitOf(7), bytes = noise(300_000), file = "model.safetensors", hash = sha256(bytes);
 const hub = await HubServer.start();
-after(() => hub[Symbol.asyncDispose]());
+after(async () => {
+  goOffline();
+  await hub[Symbol.asyncDispose]();
+});
 process.env.HF_ENDPOINT = hub.url;
 process.env.HF_HUB_DISABLE_IMPLICIT_TOKEN = "1";
 delete process.env.HF_HUB_OFFLINE;
@@ -229,7 +233,8 @@ test(
       process.env.HF_ENDPOINT = before;
       await pullModel(model);
       process.env.HF_ENDPOINT = `http://127.0.0.1:${closed}`;
-      assert.equal((await pullModel(model)).fetchedBytes, 0);
+      const { fetchedBytes, isVerified } = await pullModel(model);
+      assert.deepEqual([fetchedBytes, isVerified], [0, false]);
       await rejects(() => pullModel(model, { revision: "v2" }), "HUB", /expected an answer/);
     } finally {
       process.env.HF_ENDPOINT = before;
@@ -390,7 +395,8 @@ test(
     const blob = join(blobsOf(cacheDir), hash);
     for (const damaged of [noise(bytes.length, 4), bytes.subarray(0, 1000)]) {
       writeFileSync(blob, damaged);
-      assert.equal((await pullModel(model)).fetchedBytes, bytes.length);
+      const { fetchedBytes, isVerified } = await pullModel(model);
+      assert.deepEqual([fetchedBytes, isVerified], [bytes.length, true]);
       assertWhole(cacheDir);
     }
   }),

@@ -14,10 +14,12 @@ const read = (file: string) => readFileSync(join(root, file), "utf8");
 
 /** Local files that a file imports or includes, relative to the root. */
 function dependencies(file: string): string[] {
-  const pattern = file.endsWith(".ts") ? /(?:from|import)\s*\(?\s*"((?:\.{1,2}\/)[^"]+|mod\.ts)"/g : /#include "([^"]+)"/g;
+  const pattern = file.endsWith(".ts")
+    ? /(?:from|import)\s*\(?\s*"((?:\.{1,2}\/)[^"]+|mod\.ts|ctok)"/g
+    : /#include "([^"]+)"/g;
   const code = read(file).replace(/\/\*[\s\S]*?\*\//g, "");
   return [...code.matchAll(pattern)].map(([, path]) =>
-    path === "mod.ts" ? "mod.ts" : relative(root, join(root, dirname(file), path!))
+    path === "mod.ts" || path === "ctok" ? "mod.ts" : relative(root, join(root, dirname(file), path!))
   );
 }
 

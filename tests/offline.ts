@@ -1,0 +1,15 @@
+/**
+ * No test asks the hub, or finds what it gave before. For support.ts and cli/spawn.ts; tests that play a hub take it off, and call
+ * goOffline when they end, as others may run in the same process.
+ */
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+
+export function goOffline(): void {
+  process.env.HF_HUB_OFFLINE = "1";
+  process.env.HF_HUB_CACHE = join(tmpdir(), "ctok-no-hub");
+  delete process.env.HF_ENDPOINT;
+}
+
+goOffline();
