@@ -111,7 +111,6 @@ export class Preparer implements AsyncDisposable {
     const { place, identity } = item, name = nameOfPlace(place);
     const { limitPixels, limitSeconds, limitMemory, svg } = this.#options;
     const read = (signal?: AbortSignal) => this.#places.read(place, identity, signal);
-    await withoutCache();
     const decoded = await decodeImage({ name, read }, { limitPixels, limitSeconds, limitMemory, svg, signal });
     const [, height = 0, width = 0] = decoded.shape, original = { height, width };
     checkSize(name, original, this.#options.minSize, "IMAGE");
@@ -184,13 +183,6 @@ export class Preparer implements AsyncDisposable {
   #lookOf({ key, variant }: Item, { height, width }: Size): Look {
     return lookAt(height, width, this.#options, key, variant);
   }
-}
-
-let isCacheOff = false;
-/** libvips keeps its latest results for whoever asks again, which nobody does here: a tenth to a third of a small picture's time. */
-async function withoutCache(): Promise<void> {
-  if (!isCacheOff) (await loadSharp()).cache(false);
-  isCacheOff = true;
 }
 
 interface Size {

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { dirname, join, relative } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import { brotliCompressSync, gzipSync, zstdCompressSync } from "node:zlib";
@@ -91,6 +91,8 @@ test("several inputs, patterns, files; none twice", async () => {
     assert.deepEqual(keys, ["1", "1_jpg"]);
     assert.deepEqual(items.map(fieldsOf), [["txt"], []]);
     assert.deepEqual((await find([at("y/**/*.jpg")])).keys, ["1", "1_jpg"]);
+    const near = await find([relative(process.cwd(), at("x"))]); // a worker may stand elsewhere
+    assert.deepEqual([near.items, near.keys], [(await find([at("x")])).items, ["1"]]);
     const twice = await find([at("x"), at("x/1.jpg"), at("x")]);
     assert.deepEqual(twice.keys, ["x__1"]);
     assert.deepEqual([twice.refused, twice.notes], [[], ["1 inputs lie in other inputs and are taken once"]]);

@@ -14,7 +14,7 @@ import { throwIfAborted } from "../../abort.ts";
 import { type Fields, limitPixels, parse, signal } from "../../checks.ts";
 import { expected, messageOf, TokenizerError } from "../../errors.ts";
 import { type Rate, rateOption } from "../../tokens/rate.ts";
-import type { Item } from "../item.ts";
+import type { Item, Place } from "../item.ts";
 import { hashOfFile, identityOf, Places } from "../places.ts";
 import { type Found, isItemsFault } from "../source.ts";
 import { byCodeUnits, type Candidate, type Search, type Seen } from "./candidate.ts";
@@ -240,13 +240,14 @@ async function lookInto(seen: Seen, o: Wanted, places: Places): Promise<Looked |
 }
 
 function* itemsOf(
-  { kind, place, identity, sidecars }: Candidate,
+  { kind, identity, ...found }: Candidate,
   key: string,
   clips: Clips | undefined,
   sha256: string | undefined,
   { numVariants }: Wanted,
 ): Generator<Item> {
   const own = { ...identity, ...(sha256 !== undefined && { sha256 }) }, all = clips?.clips ?? [undefined];
+  const place = rooted(found.place), sidecars = found.sidecars.map((one) => ({ ...one, place: rooted(one.place) }));
   for (const [i, clip] of all.entries()) {
     for (let variant = 0; variant < numVariants; variant++) {
       yield {
@@ -260,6 +261,11 @@ function* itemsOf(
       };
     }
   }
+}
+
+/** A worker may stand in another folder. */
+function rooted(place: Place): Place {
+  return place.kind === "text" ? place : { ...place, path: resolve(place.path) };
 }
 
 /** Each with what `work` makes of it, in order, a few at a time. */
