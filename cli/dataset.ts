@@ -98,6 +98,7 @@ function checkOptions(args: Args, verb: keyof typeof verbs): void {
 
 async function plan(inputs: readonly string[], args: Args, report: Report, signal: AbortSignal): Promise<void> {
   const out = required(args.out, "out");
+  if (out === "-") throw usage("--out: expected a folder, found standard output, which takes no shards");
   if (inputs.length === 0) throw usage("expected at least one input, found none");
   using teller = new Teller(report, args);
   const { status } = await teller.during(async (onEvent) => ({

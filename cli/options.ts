@@ -164,7 +164,6 @@ export const options = {
     group: "Datasets",
     value: "C",
     about: "of what was scaled: center, none, or random:SEED (center where there is a size)",
-    choices: ["center", "none", "random:0"],
     read: (text: string) => /^(center|none|random:\d{1,15})$/.test(text) ? text as ItemOptions["crop"] & string : undefined,
     wanted: "center, none or random:SEED",
   },

@@ -21,6 +21,9 @@ const mostChunks = 4;
 /** A column of a row group with more is read a few rows at a time, where the file says where its pages are. */
 const mostChunkBytes = 256 * 2 ** 20, rowsOfSlice = 16;
 
+/** A header that lies would else fill the plan. */
+const mostRows = 2 ** 31;
+
 const compressors: Compressors = {
   GZIP: (input, outputBytes) => gunzipSync(input, { maxOutputLength: outputBytes }),
   BROTLI: (input, outputBytes) => brotliDecompressSync(input, { maxOutputLength: outputBytes }),
@@ -28,6 +31,7 @@ const compressors: Compressors = {
 };
 
 interface Chunk {
+  readonly column: string;
   readonly rowStart: number;
   readonly rowEnd: number;
   readonly values: Promise<ArrayLike<unknown>>;
@@ -63,7 +67,10 @@ export class ParquetFile {
     return await read(path, async () => {
       if (bytes < 12) throw new Error(`${bytes} bytes`);
       const metadata = await parquetMetadataAsync(buffer, { geoparquet: false });
-      return new ParquetFile(path, buffer, metadata, parquetSchema(metadata));
+      const file = new ParquetFile(path, buffer, metadata, parquetSchema(metadata));
+      const isSane = metadata.row_groups.every(({ num_rows }) => num_rows >= 0) && file.numRows <= mostRows;
+      if (!isSane) throw new Error(`${file.numRows} rows`);
+      return file;
     });
   }
 
@@ -75,14 +82,14 @@ export class ParquetFile {
 
   async #chunkOf(row: number, column: string): Promise<{ rowStart: number; list: ArrayLike<unknown> }> {
     for (const [name, chunk] of this.#chunks) {
-      if (!name.endsWith(`:${column}`) || row < chunk.rowStart || row >= chunk.rowEnd) continue;
+      if (chunk.column !== column || row < chunk.rowStart || row >= chunk.rowEnd) continue;
       this.#chunks.delete(name), this.#chunks.set(name, chunk);
       return { rowStart: chunk.rowStart, list: await chunk.values };
     }
     const { rowStart, rowEnd } = this.#rangeOf(row, column);
     const name = `${rowStart}:${column}`;
     const values = read(this.path, () => this.#decode(rowStart, rowEnd, column));
-    this.#chunks.set(name, { rowStart, rowEnd, values });
+    this.#chunks.set(name, { column, rowStart, rowEnd, values });
     values.catch(() => this.#chunks.delete(name));
     for (const oldest of this.#chunks.keys()) if (this.#chunks.size > mostChunks) this.#chunks.delete(oldest);
     return { rowStart, list: await values };

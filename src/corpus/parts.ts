@@ -21,7 +21,7 @@ export interface Parts {
   checkOptions(options: ItemOptions, isVideo: boolean): ItemOptions;
   find(inputs: readonly string[], options: ItemOptions, about: FindContext): AsyncIterable<Found>;
   openPlaces(): PlaceReader;
-  openPreparer(options: ItemOptions, places: PlaceReader): ItemPreparer;
+  openPreparer(options: ItemOptions, places: PlaceReader): Promise<ItemPreparer>;
   /** Of what decodes and resizes. */
   versions(kind: Item["kind"]): Promise<Readonly<Record<string, string>>>;
   /** By name, the default first. */

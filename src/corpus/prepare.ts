@@ -14,7 +14,7 @@ import { expected } from "../errors.ts";
 import { findFfmpeg, startFfmpeg } from "../media/ffmpeg.ts";
 import { VideoFrame } from "../media/frames.ts";
 import { decodeImage } from "../media/image.ts";
-import { loadSharp } from "../media/picture.ts";
+import { alone, loadSharp } from "../media/picture.ts";
 import { openVideo } from "../media/video.ts";
 import { allocate } from "../model/pixels.ts";
 import { type Rate, rateOption, rateText } from "../tokens/rate.ts";
@@ -204,7 +204,7 @@ async function scale(frame: ScaledFrame, { scaledHeight: height, scaledWidth: wi
   const sharp = await loadSharp(), raw = { width: frame.width, height: frame.height, channels: 3 } as const;
   const data = await sharp(frame.data, { raw, limitInputPixels: false })
     .resize(width, height, { fit: "fill", kernel: "lanczos3" }).raw().toBuffer();
-  return { height, width, data };
+  return { height, width, data: alone(data) };
 }
 
 /** The part of a scaled picture that is looked at; the picture's own memory where that is all of it. */

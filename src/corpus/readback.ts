@@ -156,7 +156,7 @@ async function openJudge(
   const { sha256 } = decoder.info,
     wanted = `${header.model.name} with the weights that were planned (sha256 ${header.model.sha256})`;
   if (sha256 !== header.model.sha256) throw expected("model", wanted, `${at} with ${sha256}`);
-  const places = open.use(parts.openPlaces()), preparer = open.use(parts.openPreparer(header.options, places));
+  const places = open.use(parts.openPlaces()), preparer = open.use(await parts.openPreparer(header.options, places));
   const kept = open.move();
   return {
     decode: (tokens) => decoder.decode(tokens, { dtype: "uint8", signal }) as Promise<TensorLike<"uint8">>,

@@ -48,7 +48,7 @@ async function workOn(run: Run): Promise<void> {
   await using encoder = await openEncoder(plan, o, await parts.versions(plan.header.model.isVideo ? "video" : "image"));
   o.onEvent?.({ event: "opened", model });
   await using places = parts.openPlaces();
-  await using preparer = parts.openPreparer(plan.header.options, places);
+  await using preparer = await parts.openPreparer(plan.header.options, places);
   await using leases = await Ledger.open(storage.private, {
     plan: plan.id,
     numShards: plan.numShards,

@@ -83,16 +83,17 @@ export const plain: Parts = {
     }
   },
   openPlaces: () => places,
-  openPreparer: () => ({
-    async prepare(item: Item, signal?: AbortSignal) {
-      counts.prepared++;
-      const pixels = await readImage(await places.read(item.place, item.identity), { signal });
-      const [, height = 0, width = 0] = pixels.shape;
-      const facts = { fileName: `${item.key}.png`, height, width, originalHeight: height, originalWidth: width };
-      return { kind: "image" as const, pixels, facts };
-    },
-    [Symbol.asyncDispose]: () => Promise.resolve(),
-  }),
+  openPreparer: () =>
+    Promise.resolve({
+      async prepare(item: Item, signal?: AbortSignal) {
+        counts.prepared++;
+        const pixels = await readImage(await places.read(item.place, item.identity), { signal });
+        const [, height = 0, width = 0] = pixels.shape;
+        const facts = { fileName: `${item.key}.png`, height, width, originalHeight: height, originalWidth: width };
+        return { kind: "image" as const, pixels, facts };
+      },
+      [Symbol.asyncDispose]: () => Promise.resolve(),
+    }),
   versions: () => Promise.resolve({ plain: "1" }),
   formats: new Map([[lines.name, lines]]),
 };

@@ -93,9 +93,12 @@ test("scaled by Lanczos, then cut from the middle, as sharp does in one go", asy
     const wanted = sharp(join(folder, "wide.png")).resize(107, 64, { fit: "fill", kernel: "lanczos3" })
       .extract({ left: 21, top: 0, width: 64, height: 64 }).raw();
     assert.ok(Buffer.compare(pixels.data, await wanted.toBuffer()) === 0);
+    assert.equal(pixels.data.constructor, Uint8Array);
     const about = { height: 64, width: 64, originalHeight: 300, originalWidth: 500, cropTop: 0, cropLeft: 21 };
     assert.deepEqual(facts, { fileName: "wide.png", ...about });
-    assert.deepEqual((await prepare(item, { size: 64, crop: "none" })).pixels.shape, [1, 64, 107, 3]);
+    const whole = (await prepare(item, { size: 64, crop: "none" })).pixels;
+    assert.deepEqual(whole.shape, [1, 64, 107, 3]);
+    assert.equal(whole.data.byteLength, whole.data.buffer.byteLength, "no window into a pool");
     const bucket = await prepare(item, { size: 128, bucket: true, bucketStep: 16 });
     assert.equal(bucket.facts.bucket, "160x96");
     assert.deepEqual(bucket.pixels.shape, [1, 96, 160, 3]);

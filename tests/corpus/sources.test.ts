@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { dirname, join, relative } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import { brotliCompressSync, gzipSync, zstdCompressSync } from "node:zlib";
@@ -12,7 +12,7 @@ import type { Item } from "../../src/corpus/item.ts";
 import { Places } from "../../src/corpus/places.ts";
 import { findItems, type FindOptions } from "../../src/corpus/sources/find.ts";
 import type { Refused } from "../../src/corpus/source.ts";
-import { rejects, root, withFolder } from "../support.ts";
+import { rejects, root, runtime, withFolder } from "../support.ts";
 
 interface All {
   readonly items: Item[];
@@ -49,7 +49,7 @@ test("a folder: all in it by code units, sidecars with their item, the rest told
   await withFolder(async (folder) => {
     fill(folder, [
       ...["b/2.jpg", "b/10.JPG", "B/1.png", "a.webp", "photo.v2.jpg", "photo.v2.txt", "photo.v2.clip.npy", "photo.txt"],
-      ...[".hidden.jpg", ".git/x.jpg", "out/9.jpg", "clip.mp4", "draw.svg", "README", "é.gif", "b/2.pickle"],
+      ...[".hidden.jpg", ".git/x.jpg", "out/9.jpg", "clip.mp4", "draw.svg", "README", "a.t\nxt", "é.gif", "b/2.pickle"],
     ]);
     writeFileSync(join(folder, "empty.jpg"), "");
     symlinkSync(join(folder, "b"), join(folder, "link"));
@@ -62,7 +62,7 @@ test("a folder: all in it by code units, sidecars with their item, the rest told
     assert.deepEqual(found.refused.map(({ name }) => name), [join(folder, "empty.jpg")]);
     assert.match(found.refused[0]!.reason, /found 0 bytes/);
     assert.match(found.notes[0]!, /left out .*1 \.mp4.*1 \.svg \(drawn only when asked for\)/);
-    assert.match(found.notes[0]!, /1 \.txt.*1 links to folders.*1 without an extension/);
+    assert.match(found.notes[0]!, /1 \.txt.*1 links to folders.*1 with control characters.*1 without an extension/);
     assert.deepEqual((await find([folder], { kind: "video" })).keys, ["clip"]);
     assert.ok((await find([folder], { svg: true })).keys.includes("draw"));
   });
@@ -91,9 +91,13 @@ test("several inputs, patterns, files; none twice", async () => {
     assert.deepEqual(keys, ["1", "1_jpg"]);
     assert.deepEqual(items.map(fieldsOf), [["txt"], []]);
     assert.deepEqual((await find([at("y/**/*.jpg")])).keys, ["1", "1_jpg"]);
+    const near = await find([relative(process.cwd(), at("x"))]); // a worker may stand elsewhere
+    assert.deepEqual([near.items, near.keys], [(await find([at("x")])).items, ["1"]]);
     const twice = await find([at("x"), at("x/1.jpg"), at("x")]);
     assert.deepEqual(twice.keys, ["x__1"]);
-    assert.match(twice.refused[0]!.reason, /expected each file once, found that .*x, an input as well, has it/);
+    assert.deepEqual([twice.refused, twice.notes], [[], ["1 inputs lie in other inputs and are taken once"]]);
+    const all = await find([join(folder, "**")]); // folders, and what is in them
+    assert.deepEqual([all.items.length, all.refused], [3, []]);
     const wrong = await find([at("none.jpg"), at("x/*.webp"), at("noext"), join(root, "examples/media/cars.mp4")]);
     assert.deepEqual(wrong.keys, ["noext"], "its reader will tell");
     assert.deepEqual(wrong.refused.map(({ reason }) => reason), [
@@ -158,6 +162,17 @@ test("lists: paths, JSON lines with keys and captions, what is wrong in them", a
     ]);
     assert.equal(refused[3]!.name, `${list}, line 8`);
     await rejects(() => find([`@${join(folder, "none.txt")}`]), "FILE_MISSING", /none\.txt/);
+  });
+});
+
+test("a list on standard input, to the working folder", async () => {
+  await withFolder((folder) => {
+    fill(folder, ["p/1.jpg", "2.jpg"]);
+    const rights = runtime === "deno" ? ["run", "-A", "--no-check"] : [], script = join(root, "tests/corpus/stdin_items.ts");
+    const options = { cwd: folder, input: "p/1.jpg\nnone.jpg\n2.jpg", encoding: "utf8" } as const;
+    const { stdout, stderr } = spawnSync(process.execPath, [...rights, script], options);
+    assert.deepEqual(stdout.split("\n"), ["p__1", "none.jpg: expected a file, found none", "2", ""], stderr);
+    return Promise.resolve();
   });
 });
 

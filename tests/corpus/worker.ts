@@ -20,8 +20,8 @@ function happened(what: Readonly<Record<string, unknown>>): void {
 
 const parts: Parts = {
   ...plain,
-  openPreparer(options, places) {
-    const preparer = plain.openPreparer(options, places);
+  async openPreparer(options, places) {
+    const preparer = await plain.openPreparer(options, places);
     return {
       async prepare(item, signal) {
         const prepared = await preparer.prepare(item, signal);

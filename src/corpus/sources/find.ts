@@ -14,7 +14,7 @@ import { throwIfAborted } from "../../abort.ts";
 import { type Fields, limitPixels, parse, signal } from "../../checks.ts";
 import { expected, messageOf, TokenizerError } from "../../errors.ts";
 import { type Rate, rateOption } from "../../tokens/rate.ts";
-import type { Item } from "../item.ts";
+import type { Item, Place } from "../item.ts";
 import { hashOfFile, identityOf, Places } from "../places.ts";
 import { type Found, isItemsFault } from "../source.ts";
 import { byCodeUnits, type Candidate, type Search, type Seen } from "./candidate.ts";
@@ -136,6 +136,7 @@ async function* candidatesOf(inputs: readonly string[], search: Search, o: Wante
   const all = expand(inputs), folders: string[] = [];
   for (const input of all) if (await isFolder(input)) folders.push(resolve(input));
   const files = new SingleFiles(search);
+  let numWithin = 0;
   for (const input of all) {
     throwIfAborted(o.signal);
     const within = folders.find((folder) => resolve(input).startsWith(folder.endsWith(sep) ? folder : folder + sep));
@@ -148,7 +149,7 @@ async function* candidatesOf(inputs: readonly string[], search: Search, o: Wante
         throw error instanceof TokenizerError ? error : expected(list, "a list to read", messageOf(error), "FILE_IO");
       }
     } else if (within !== undefined && !o.foldersAreVideos) {
-      yield { refused: { name: input, reason: `expected each file once, found that ${within}, an input as well, has it` } };
+      numWithin++; // a pattern with ** gives folders and what is in them
     } else if (folders.includes(resolve(input))) {
       yield* o.foldersAreVideos
         ? videoOfFolder(input)
@@ -156,6 +157,7 @@ async function* candidatesOf(inputs: readonly string[], search: Search, o: Wante
     } else if (await kindOfArchive(input)) yield* archive(input, search);
     else yield await files.find(input);
   }
+  if (numWithin > 0) search.note(`${numWithin} inputs lie in other inputs and are taken once`);
 }
 
 function isList(input: string): boolean {
@@ -183,7 +185,7 @@ function expand(inputs: readonly string[]): string[] {
 /** A tar or parquet file, by its name, else by its first bytes. */
 async function kindOfArchive(path: string): Promise<"tar" | "parquet" | undefined> {
   if (isArchive(path)) return path.toLowerCase().endsWith(".tar") ? "tar" : "parquet";
-  if (/\.(tar\.\w+|tgz)$/i.test(path)) return "tar"; // which says why it is not read
+  if (/\.(tar\.(gz|bz2|xz|zst|lz4)|tgz)$/i.test(path)) return "tar"; // which says why it is not read
   const found = await stat(path).catch(() => undefined);
   if (!found?.isFile()) return undefined;
   const head = new Uint8Array(264), file = await open(path).catch(() => undefined);
@@ -238,13 +240,14 @@ async function lookInto(seen: Seen, o: Wanted, places: Places): Promise<Looked |
 }
 
 function* itemsOf(
-  { kind, place, identity, sidecars }: Candidate,
+  { kind, identity, ...found }: Candidate,
   key: string,
   clips: Clips | undefined,
   sha256: string | undefined,
   { numVariants }: Wanted,
 ): Generator<Item> {
   const own = { ...identity, ...(sha256 !== undefined && { sha256 }) }, all = clips?.clips ?? [undefined];
+  const place = rooted(found.place), sidecars = found.sidecars.map((one) => ({ ...one, place: rooted(one.place) }));
   for (const [i, clip] of all.entries()) {
     for (let variant = 0; variant < numVariants; variant++) {
       yield {
@@ -258,6 +261,11 @@ function* itemsOf(
       };
     }
   }
+}
+
+/** A worker may stand in another folder. */
+function rooted(place: Place): Place {
+  return place.kind === "text" ? place : { ...place, path: resolve(place.path) };
 }
 
 /** Each with what `work` makes of it, in order, a few at a time. */

@@ -29,6 +29,9 @@ interface Listing {
   readonly others: ReadonlyMap<string, number>;
 }
 
+/** In the name of what goes along: it becomes part of a member's. */
+const unnameable = /\p{Cc}/u;
+
 /** Whether what is called so is read by its content: tars of samples, parquet files. */
 export function isArchive(name: string): boolean {
   return [".tar", ".parquet"].includes(extname(name).toLowerCase());
@@ -94,7 +97,8 @@ async function list(folder: string, { kind, svg }: Search): Promise<Listing> {
     else if (kindOfName(name) === (kind === "image" ? "picture" : "video")) {
       if (extname(name).toLowerCase() === ".svg" && !svg) count(others, ".svg (drawn only when asked for)");
       else entries.push({ name, kind: "item" }), stems.add(stemOf(name));
-    } else if (["picture", "video"].includes(kindOfName(name)!)) count(others, `${extname(name).toLowerCase()}`);
+    } else if (unnameable.test(name)) count(others, "with control characters in their names");
+    else if (["picture", "video"].includes(kindOfName(name)!)) count(others, `${extname(name).toLowerCase()}`);
     else rest.push(name);
   }
   const companions = new Map<string, string[]>();

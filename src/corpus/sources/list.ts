@@ -36,7 +36,7 @@ export async function* itemsOfList(
     }
     let told: Line;
     try {
-      told = text.startsWith("{") ? parseLine(text) : { path: text, sidecars: [] };
+      told = text.trimStart().startsWith("{") ? parseLine(text) : { path: text, sidecars: [] };
     } catch (error) {
       yield refuse(messageOf(error));
       continue;

@@ -134,8 +134,8 @@ function numberOf(field: Uint8Array): number | undefined {
 /** The header's own sum, as unsigned bytes or, in old archives, signed ones. */
 function hasSum(block: Uint8Array): boolean {
   let unsigned = 0, signed = 0;
-  for (const [i, byte] of block.entries()) {
-    const value = i >= 148 && i < 156 ? 0x20 : byte;
+  for (let i = 0; i < block.length; i++) {
+    const value = i >= 148 && i < 156 ? 0x20 : block[i]!;
     unsigned += value, signed += value < 128 ? value : value - 256;
   }
   const sum = numberOf(block.subarray(148, 156));
