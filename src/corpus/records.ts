@@ -10,7 +10,7 @@ import { narrowed, type NarrowType } from "../tokens/narrow.ts";
 import type { Origin } from "../tokens/origin.ts";
 import { tellQuantizer } from "../tokens/quantizer.ts";
 import type { StoredTensor } from "../tokens/stored.ts";
-import { finish, type Tokens } from "../tokens/tensor.ts";
+import { finish, storedParts, type Tokens } from "../tokens/tensor.ts";
 import { aboutOf, describedTokens } from "../tokens/tokenfile.ts";
 import type { CorpusFacts, TokenDType } from "./format.ts";
 import type { Sample, SampleFacts } from "./item.ts";
@@ -77,13 +77,22 @@ export function storedSample(sample: Sample, facts: CorpusFacts): StoredSample {
   const { key, tokens, sidecars } = sample;
   checkNames(sample);
   checkOrigin(key, tokens.origin, facts);
-  const { main } = tokens;
+  const { indices, latent } = checkedParts(key, tokens), main = indices ?? latent!;
   if (main.shape[0] !== 1) throw expected(`${key}: tokens`, "one picture or clip, [1, ...]", main.shape, "SHAPE");
   const about = Object.entries(aboutOf(tokens.origin, false)).filter(([name]) => ownKeys.includes(name));
   const { times } = tokens.origin.video ?? {};
   const record = { ...factKeys(key, sample.facts), ...Object.fromEntries(about), ...(times && { times }) };
   checkFacts(sample);
   return { key, tensor: narrowed(`${key}: tokens`, main, storedNames[facts.dtype]), record, sidecars };
+}
+
+/** By the checks of token files, so that nothing is written that would not be read. */
+function checkedParts(key: string, tokens: Tokens): ReturnType<typeof storedParts> {
+  try {
+    return storedParts(tokens);
+  } catch (cause) {
+    throw cause instanceof TokenizerError ? new TokenizerError(cause.code, `${key}: ${cause.message}`, { cause }) : cause;
+  }
 }
 
 /** The sample of a record and a tensor that may lack the batch axis. Throws TOKEN_FILE and VALUE, naming the key. */

@@ -137,11 +137,11 @@ test("records that lie: each is refused in its own words", () =>
     const shard = await writeShard(folder, format, facts, samples);
     const whole = readFileSync(join(folder, "00002.jsonl"));
     const lies: [from: string | RegExp, to: string, text: RegExp][] = [
-      ['"height":13', '"height":130', /picture: expected to lie inside 16 by 32 pixels, found/],
+      ['"height":13', '"height":130', /picture: expected to lie inside 32x16 pixels, found/],
       ['"height":13,', "", /height: expected a positive whole number, found nothing/],
       ['"top":1', '"top":-1', /top: expected a whole number/],
       ['"shape":[2,4]', '"shape":[2,40]', /picture|bytes|expected/],
-      ['"shape":[2,4]', '"shape":[4,2]', /picture: expected to lie inside 32 by 16/],
+      ['"shape":[2,4]', '"shape":[4,2]', /picture: expected to lie inside 16x32/],
       ['"shape":[2,4]', '"shape":[0,4]', /shape: expected positive whole numbers/],
       ['"shape":[2,4],', "", /shape: expected that of its tokens/],
       ['"original_height":26', '"original_height":0', /original_height/],

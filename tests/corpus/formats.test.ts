@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import fc from "fast-check";
 import { shardFormat, shardFormats } from "../../src/corpus/formats/table.ts";
 import type { Sample } from "../../src/corpus/item.ts";
 import { fsq } from "../../src/tokens/quantizer.ts";
@@ -84,6 +85,7 @@ test("a sample that contradicts its corpus or itself, or whose names cannot stan
     const other = (more: object) => ({ ...good, ...more });
     const sidecar = (field: string) => other({ sidecars: [{ field, bytes: new Uint8Array(1) }] });
     const refused: [Sample, RegExp][] = [
+      [sampleOf("pictures", facts, { key: "tall", height: 16, grid: 8 }), /^tall: picture: expected to lie inside 8x8 pixels/],
       [other({ key: "a.b" }), /^key: expected characters with neither a dot/],
       [other({ key: "a/b" }), /^key: /],
       [other({ key: "" }), /^key: /],
@@ -131,3 +133,34 @@ test("samples of other sizes are an error of the options where a format holds on
     const text = /^short: expected windows of 17 frames, all of them full, found "9 frames in 1 windows, 2 token frames"$/;
     await rejects(() => writeShard(folder, shardFormat("1x"), facts, [short], 6), "SHAPE", text);
   }));
+
+test("whatever can be written is read back as it was: keys, fields, bytes, sizes", async () => {
+  const name = fc.string({ unit: "grapheme", minLength: 1, maxLength: 60 }).map((text) =>
+    text.replace(/[./\\\p{Cc}]/gu, "_")
+  );
+  const sidecar = fc.record({ field: name, bytes: fc.uint8Array({ maxLength: 40 }) });
+  const one = fc.record({
+    key: name,
+    size: fc.record({ height: fc.integer({ min: 1, max: 40 }), width: fc.integer({ min: 1, max: 40 }) }),
+    sidecars: fc.uniqueArray(sidecar, { maxLength: 4, selector: ({ field }) => field }),
+    more: fc.record({ fileName: fc.string(), firstFrame: fc.nat(), isFlipped: fc.boolean(), cropTop: fc.nat() }),
+  });
+  const samples = fc.uniqueArray(one, { maxLength: 5, selector: ({ key }) => key });
+  const formats = [...shardFormats.values()].filter(({ name }) => !needsEqual.has(name));
+  await fc.assert(
+    fc.asyncProperty(fc.constantFrom(...formats), samples, (format, all) =>
+      withFolder(async (folder) => {
+        const facts = factsOf("pictures", format.dtypes.discrete[0]!);
+        const wanted = all.map(({ key, size, sidecars, more }, seed) =>
+          sampleOf("pictures", facts, { key, ...size, sidecars, more, seed })
+        );
+        const shard = await writeShard(folder, format, facts, wanted);
+        const sorted = (sample: Sample) => {
+          const { sidecars, ...others } = plain(sample); // of JSON, fields that are whole numbers come first
+          return { ...others, sidecars: sidecars.toSorted(([a], [b]) => String(a) < String(b) ? -1 : 1) };
+        };
+        assert.deepEqual((await readShard(folder, format, shard, facts)).map(sorted), wanted.map(sorted));
+      })),
+    { numRuns: 150 },
+  );
+});

@@ -32,6 +32,8 @@ interface SampleOptions {
   readonly video?: Omit<VideoOrigin, "temporalFactor">;
   readonly sidecars?: Sample["sidecars"];
   readonly more?: Partial<SampleFacts>;
+  /** Side of a token grid that the picture does not fit into. */
+  readonly grid?: number;
   /** Another element at each place. */
   readonly seed?: number;
 }
@@ -39,15 +41,17 @@ interface SampleOptions {
 /** Of a picture in the middle of its grid; latents hold values that bf16 and f16 hold exactly. */
 export function sampleOf(kind: Kind, facts: CorpusFacts, options: SampleOptions): Sample {
   const { key, height = 13, width = 29, video, sidecars = [], more = {}, seed = 0 } = options;
-  const grid = [Math.ceil(height / 8), Math.ceil(width / 8)] as const;
+  const grid = options.grid
+    ? [options.grid / 8, options.grid / 8] as const
+    : [Math.ceil(height / 8), Math.ceil(width / 8)] as const;
   const frames = video && (video.windows?.reduce((sum, w) => sum + w.tokens, 0) ?? Math.ceil((video.frames - 1) / 8) + 1);
   const shape = [1, ...(isDiscrete(kind) ? [] : [16]), ...(frames ? [frames] : []), ...grid];
   const origin: Origin = {
     ...{ model: facts.model, source: facts.source, precision: "bf16", sha256: facts.sha256, spatialFactor: 8 },
     ...(facts.quantizer && { quantizer: facts.quantizer }),
     ...{ height, width, version: facts.version },
-    top: Math.floor((grid[0] * 8 - height) / 2),
-    left: Math.floor((grid[1] * 8 - width) / 2),
+    top: Math.max(0, Math.floor((grid[0] * 8 - height) / 2)),
+    left: Math.max(0, Math.floor((grid[1] * 8 - width) / 2)),
     ...(video && { video: { temporalFactor: 8, ...video } }),
   };
   const size = shape.reduce((a, b) => a * b), at = (i: number) => (i * 7919 + seed * 104729 + 63999) % 64000;

@@ -17,12 +17,17 @@ const storages = {
 type TorchType = keyof typeof storages;
 
 const alignment = 64;
+/** A zip without its 64-bit extension holds 4 GiB. */
+const mostBytes = 2 ** 31;
 const encoder = new TextEncoder();
 const pickleStart = 30 + "archive/data.pkl".length; // behind the first local header
 
-/** Throws ARGUMENT for a dtype that PyTorch 1.13 has not. */
+/** Throws ARGUMENT for a dtype that PyTorch 1.13 has not, SHAPE for more than 2 GiB. */
 export function encodePth({ dtype, shape, data }: StoredTensor): Uint8Array {
   if (!(dtype in storages)) throw expected("dtype of a .pth", Object.keys(storages).join(", "), dtype);
+  if (data.byteLength > mostBytes) {
+    throw expected("elements of a .pth", `at most ${mostBytes} bytes`, data.byteLength, "SHAPE");
+  }
   const elements = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
   return zip([
     ["archive/data.pkl", pickleOf(dtype as TorchType, shape)],
