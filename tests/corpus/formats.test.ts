@@ -85,7 +85,10 @@ test("a sample that contradicts its corpus or itself, or whose names cannot stan
     const other = (more: object) => ({ ...good, ...more });
     const sidecar = (field: string) => other({ sidecars: [{ field, bytes: new Uint8Array(1) }] });
     const refused: [Sample, RegExp][] = [
-      [sampleOf("pictures", facts, { key: "tall", height: 16, grid: 8 }), /^tall: picture: expected to lie inside 8x8 pixels/],
+      [
+        sampleOf("pictures", facts, { key: "tall", height: 16, grid: 8 }),
+        /^tall: picture: expected to lie inside 8x8 pixels/,
+      ],
       [other({ key: "a.b" }), /^key: expected characters with neither a dot/],
       [other({ key: "a/b" }), /^key: /],
       [other({ key: "" }), /^key: /],

@@ -16,7 +16,7 @@ import {
   writeImage,
 } from "mod.ts";
 import { findFfmpeg } from "../../src/media/ffmpeg.ts";
-import { rejects, root, withFolder } from "../support.ts";
+import { carried, rejects, root, withFolder, withWeights } from "../support.ts";
 import { noise } from "./support.ts";
 
 const noFfmpeg = await findFfmpeg().then(() => false as const, () => "no ffmpeg");
@@ -71,6 +71,54 @@ for (const { name, dtypes } of shardFormats.values()) {
       }),
   );
 }
+
+test("latents: what is stored is what the encoder gave, rounded to the dtype, and decodes nearly as well", () =>
+  withFolder(async (folder) => {
+    const inputs = [await photos(folder, 2)], model = join(carried, "Cosmos-Tokenizer-CI8x8");
+    await using tokenizer = await Tokenizer.open(model);
+    for (
+      const [format, dtype, bits] of [["webdataset-pth", "bf16", 8], ["safetensors", "f16", 11], [
+        "parquet",
+        "f32",
+        24,
+      ]] as const
+    ) {
+      const out = join(folder, format);
+      await planDataset({ inputs, out, format, dtype, model, shardSize: 3 });
+      await runDataset(out);
+      const { problems, decoded } = await verifyDataset(out, { samples: 9 });
+      assert.deepEqual(problems, [], format);
+      for (const [i, { key, psnr: found }] of decoded.entries()) {
+        const own = await tokenizer.encode(noise(24, 40, i)), { latent } = (await datasetSample(out, key)).tokens;
+        for (const [at, value] of own.latent.data.entries()) {
+          const off = Math.abs(latent.data[at]! - value);
+          assert.ok(
+            off <= Math.max(Math.abs(value), 2 ** -14) * 2 ** -bits,
+            `${format} ${key}: ${latent.data[at]} for ${value}`,
+          );
+        }
+        const wanted = psnr(await tokenizer.decode(own, { dtype: "uint8" }), noise(24, 40, i));
+        assert.ok(Math.abs(found! - wanted) < 0.1, `${format} ${key}: ${found} dB, ${wanted} dB before rounding`);
+      }
+    }
+  }));
+
+test(
+  "1x: clips of 17 frames of a model of temporal factor 8",
+  { skip: noFfmpeg },
+  () =>
+    withFolder((folder) =>
+      withWeights("DV8x8x8", "small", async (model) => {
+        const out = join(folder, "corpus"), inputs = [join(root, "examples/media/cars.mp4")];
+        await planDataset({ inputs, out, format: "1x", model, size: 16, clipFrames: 17, stride: 8, fps: 5 });
+        assert.ok((await runDataset(out)).isComplete);
+        const { problems, decoded, numSamples } = await verifyDataset(out, { samples: 1 });
+        assert.deepEqual([problems, decoded.length], [[], 1]);
+        assert.ok(numSamples > 1);
+        assert.equal(JSON.parse(readFileSync(join(out, "metadata.json"), "utf8")).num_images, 17 * numSamples);
+      })
+    ),
+);
 
 test("verify goes on after a problem, tells what is not there yet, and needs no model where nothing is decoded", () =>
   withFolder(async (folder) => {
