@@ -1,7 +1,7 @@
 /**
- * One tensor as torch.save leaves it and torch.load(weights_only=True) takes it, from PyTorch 1.13 on: a zip, nothing of it
- * compressed, of archive/data.pkl (a pickle, protocol 2, that names the storage, offset, shape and strides), archive/data/0
- * (the elements, at a multiple of 64 bytes), archive/byteorder and archive/version. int32 and not uint16, which old PyTorch
+ * One tensor as torch.save leaves it and torch.load(weights_only=True) takes it, with nothing newer than PyTorch 1.13: a zip of
+ * archive/data.pkl (a pickle, protocol 2, that names the storage, offset, shape and strides), archive/data/0 (the elements, at a
+ * multiple of 64 bytes), archive/byteorder and archive/version, nothing of it compressed. int32 and not uint16, which old PyTorch
  * does not know. What is read back is compared with what would be written: nothing of a pickle is ever executed.
  */
 import { crc32 } from "node:zlib";

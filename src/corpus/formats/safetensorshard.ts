@@ -10,8 +10,10 @@ import { commonKeys, sampleOf } from "../records.ts";
 import { readLines, writeLine } from "./companion.ts";
 import { defineFormat } from "./define.ts";
 
-/** The most that readers of the safetensors library take. */
+/** Of a header: the most that readers of the safetensors library take. */
 const mostBytes = 100_000_000;
+/** Of an entry beside its key, at most: dtype, shape and two offsets. */
+const entryBytes = 160;
 
 export const safetensorsShard = defineFormat({
   name: "safetensors",
@@ -19,10 +21,19 @@ export const safetensorsShard = defineFormat({
   dtypes: { discrete: ["uint16", "int32"], continuous: ["bf16", "f16", "f32"] },
   async write(files, facts) {
     const lines = await files.create(".jsonl"), all: [key: string, tensor: StoredTensor][] = [];
+    let headerBytes = JSON.stringify(metadataOf(facts)).length + entryBytes;
     return {
       async add(sample) {
         const { key, tensor } = sample;
         if (key === "__metadata__") throw expected("key", "another, as safetensors keeps this one", key, "SHAPE");
+        headerBytes += new TextEncoder().encode(JSON.stringify(key)).length + entryBytes;
+        if (headerBytes > mostBytes) {
+          throw expected(
+            "format safetensors",
+            `a header of at most ${mostBytes} bytes (--shard-size)`,
+            `${all.length} samples`,
+          );
+        }
         await writeLine(lines, sample);
         all.push([key, { ...tensor, shape: tensor.shape.slice(1) }]);
       },
