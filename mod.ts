@@ -95,3 +95,24 @@ export { detectGraphics, drawPicture, type Graphics, graphicsKinds } from "./src
 export { contactSheet, type ContactSheetOptions, latentTiles, sideBySide, tokenMap } from "./src/looking/pictures.ts";
 export { codebookUse, psnr, ssim } from "./src/looking/metrics.ts";
 export { type ChannelMoments, edit, mix, noise, type Region, statsOf, swap, type TokenStats } from "./src/looking/edit.ts";
+export { datasetStatus, planDataset, runDataset } from "./src/corpus/dataset.ts";
+export { datasetFacts, type PlanDatasetOptions, type RunDatasetOptions } from "./src/corpus/options.ts";
+export type { DatasetEvent, DatasetProgress } from "./src/corpus/events.ts";
+export type { DatasetStatus } from "./src/corpus/status.ts";
+export type { ItemOptions } from "./src/corpus/standard.ts";
+export type { LeasedShard } from "./src/corpus/ledger.ts";
+export type { Arithmetic, PlanHeader, PlannedModel } from "./src/corpus/plan.ts";
+export type { Quarantined } from "./src/corpus/storage.ts";
+export { shardFormats } from "./src/corpus/formats/table.ts";
+export type { CommittedShard, CorpusFacts, ShardFormat, TokenDType } from "./src/corpus/format.ts";
+export type { Sample, SampleFacts } from "./src/corpus/item.ts";
+export {
+  datasetSample,
+  datasetStats,
+  type DatasetVerification,
+  readDataset,
+  verifyDataset,
+  type VerifyDatasetOptions,
+} from "./src/corpus/readback.ts";
+export type { CorpusStats } from "./src/corpus/stats.ts";
+export type { DecodedSample, VerifiedShard } from "./src/corpus/verify.ts";

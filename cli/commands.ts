@@ -3,6 +3,7 @@ import type { Command } from "./args.ts";
 import { autoencodeCommand } from "./autoencode.ts";
 import { completionsCommand } from "./completions.ts";
 import { convertCommand } from "./convert.ts";
+import { datasetCommand } from "./dataset.ts";
 import { decodeCommand } from "./decode.ts";
 import { encodeCommand } from "./encode.ts";
 import { helpCommand } from "./help.ts";
@@ -15,6 +16,7 @@ export const commands: readonly Command[] = [
   encodeCommand,
   decodeCommand,
   autoencodeCommand,
+  datasetCommand,
   infoCommand,
   modelsCommand,
   pullCommand,

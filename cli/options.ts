@@ -4,18 +4,21 @@
  * args.ts, help is help.ts, completion is completions.ts: all three read this table alone.
  */
 import {
+  datasetFacts,
   defaultModel,
   defaultVideoModel,
+  type ItemOptions,
   type OpenOptions,
   optionFacts,
   parseRate,
   type Rate,
+  shardFormats,
   type TokenFormat,
   tokenFormats,
 } from "../mod.ts";
 
 /** The sections of a command's help, in their order. */
-export const groups = ["Input and output", "Videos", "Model", "Limits", "Everywhere"] as const;
+export const groups = ["Input and output", "Datasets", "Videos", "Model", "Limits", "Everywhere"] as const;
 
 export interface Option {
   readonly group: (typeof groups)[number];
@@ -132,6 +135,108 @@ export const options = {
     group: "Input and output",
     short: "n",
     about: "say what would be read, computed and written, and the memory for it; write nothing",
+  },
+  shards: {
+    group: "Datasets",
+    value: "F",
+    about: `what shards are: ${[...shardFormats.keys()].join(", ")} (${[...shardFormats.keys()][0]} unless given)`,
+    ...oneOf([...shardFormats.keys()]),
+  },
+  dtype: {
+    group: "Datasets",
+    value: "T",
+    about: "of what is stored: uint16 or int32 for codes, bf16, f16 or f32 for latents (the first that the format holds)",
+    ...oneOf(["uint16", "int32", "bf16", "f16", "f32"] as const),
+  },
+  "shard-size": {
+    group: "Datasets",
+    value: "N",
+    about: `items of a shard, the unit of work (${datasetFacts.shardSize.default} unless given)`,
+    ...whole(datasetFacts.shardSize.range),
+  },
+  size: {
+    group: "Datasets",
+    value: "N",
+    about: "scale the shorter side to N pixels; with --bucket the square root of a bucket's area (as it is unless given)",
+    ...whole([1, 16384]),
+  },
+  crop: {
+    group: "Datasets",
+    value: "C",
+    about: "of what was scaled: center, none, or random:SEED (center where there is a size)",
+    read: (text: string) => /^(center|none|random:\d{1,15})$/.test(text) ? text as ItemOptions["crop"] & string : undefined,
+    wanted: "center, none or random:SEED",
+  },
+  crops: { group: "Datasets", value: "N", about: "random crops of each picture (1 unless given)", ...whole([1, 1000]) },
+  flip: { group: "Datasets", about: "take each look mirrored, too" },
+  bucket: { group: "Datasets", about: "scale and crop each picture to the bucket of the nearest shape" },
+  "bucket-step": {
+    group: "Datasets",
+    value: "N",
+    about: "the sides of buckets are multiples of N pixels (64 unless given)",
+    ...whole([1, 1024]),
+  },
+  "min-size": {
+    group: "Datasets",
+    value: "N",
+    about: "set pictures aside whose shorter side has fewer pixels",
+    ...whole([1, 1 << 20]),
+  },
+  member: {
+    group: "Datasets",
+    value: "F",
+    about: "of tars: the field that is the item, such as jpg (the first picture or video)",
+  },
+  column: {
+    group: "Datasets",
+    value: "C",
+    about: "of parquet files: the column of pictures or videos (image and usual names)",
+  },
+  columns: {
+    group: "Datasets",
+    value: "A,B",
+    about: "of parquet files: the columns that go along (all others)",
+    read: (text: string) => text.split(","),
+  },
+  hash: { group: "Datasets", about: "read each item for its hash when planning, and look at it again when it is tokenised" },
+  "clip-frames": {
+    group: "Datasets",
+    value: "N",
+    about: "cut videos into items of N frames (a video is one item unless given)",
+    ...whole([1, mostFrames]),
+  },
+  stride: {
+    group: "Datasets",
+    value: "N",
+    about: "frames from one clip's first to the next one's (--clip-frames unless given)",
+    ...whole([1, mostFrames]),
+  },
+  batch: {
+    group: "Datasets",
+    value: "N",
+    about: `pictures encoded at once at most; tokens do not depend on it (${datasetFacts.batch.default} unless given)`,
+    ...whole(datasetFacts.batch.range),
+  },
+  readers: {
+    group: "Datasets",
+    value: "N",
+    about: `items read and prepared at once (${datasetFacts.readers.default} unless given)`,
+    ...whole(datasetFacts.readers.range),
+  },
+  samples: {
+    group: "Datasets",
+    value: "N",
+    about:
+      "of verify: samples of each shard that are decoded (1 unless given); of head: those that are shown (10 unless given)",
+    ...whole([0, 1 << 20]),
+  },
+  "allow-missing": {
+    group: "Datasets",
+    about: "go on where nothing of a shard is there any more; otherwise that is taken for a missing disk",
+  },
+  "allow-other-arithmetic": {
+    group: "Datasets",
+    about: "let workers with another precision, kernel set or versions take part: their tokens differ here and there",
   },
   video: {
     group: "Videos",

@@ -167,6 +167,13 @@ export class PendingFile {
     }
   }
 
+  /** Writes over what is at `position` already; what comes next still goes to the end. */
+  async overwrite(bytes: Uint8Array, position: number): Promise<void> {
+    for (let at = 0; at < bytes.length;) {
+      at += (await io(this.#path, "write", this.#file.write(bytes, at, bytes.length - at, position + at))).bytesWritten;
+    }
+  }
+
   /**
    * Throws FILE_IO unless the temporary name still stands for the file that was made: others with the folder at their hands
    * may have put another file or a link there. `publish` looks by itself.
@@ -208,6 +215,16 @@ export class PendingFile {
   }
 }
 
+/** Makes sure that the names in a folder are on the disk: a rename alone may be lost when the machine stops. */
+export async function syncFolder(path: string): Promise<void> {
+  const folder = await io(path, "write", open(path, "r"));
+  try {
+    await io(path, "write", folder.sync());
+  } finally {
+    await folder.close();
+  }
+}
+
 /** Whether two names or handles are one file. */
 function isSameFile(a: BigIntStats, b: BigIntStats): boolean {
   return a.dev === b.dev && a.ino === b.ino;
@@ -223,9 +240,18 @@ export const place = placeOf();
 /** The folders that this process has looked through. */
 const swept = new Set<string>();
 
+/** This process among all that may write here, in hexadecimal digits and a hyphen; `isWriterGone` reads it. */
+export const writerName = `${place}-${process.pid}`;
+
+/** Whether the process of that name is known to have ended; false where that cannot be told, as of another machine's. */
+export function isWriterGone(name: string): boolean {
+  const [at, pid] = name.split("-");
+  return at === place && isGone(Number(pid));
+}
+
 /** Note: not the target's name, which may be as long as a name can be. */
 function temporaryName(target: string): string {
-  return join(dirname(target), `.ctok-${place}-${process.pid}-${randomBytes(8).toString("hex")}.tmp`);
+  return join(dirname(target), `.ctok-${writerName}-${randomBytes(8).toString("hex")}.tmp`);
 }
 
 function placeOf(): string {
@@ -296,7 +322,8 @@ async function endOfLinks(path: string): Promise<string> {
   throw expected(path, `at most ${mostLinks} symbolic links, one after the other`, "more", "FILE_IO");
 }
 
-async function io<T>(path: string, doing: "read" | "write", work: Promise<T>): Promise<T> {
+/** What `work` gives; what the system refuses becomes a TokenizerError that names the path. */
+export async function io<T>(path: string, doing: "read" | "write", work: Promise<T>): Promise<T> {
   try {
     return await work;
   } catch (error) {

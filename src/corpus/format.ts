@@ -11,6 +11,8 @@ export interface CorpusFacts {
   readonly model: string;
   readonly source: string;
   readonly sha256: string;
+  /** Of the model's arithmetic; what is read back says it of its tokens. Absent: unknown. */
+  readonly precision?: "f32" | "bf16";
   readonly isVideo: boolean;
   /** Absent: continuous. */
   readonly quantizer?: Quantizer;
@@ -30,14 +32,19 @@ export interface ShardFile {
   write(bytes: Uint8Array): Promise<void>;
 }
 
-/** Makes the files of one shard, under the shard's stem: `create(".tar")` is "00017.tar". */
+/** Makes the files of one shard, under the shard's stem, which is its number: `create(".tar")` is "00017.tar". */
 export interface ShardFiles {
   readonly stem: string;
-  create(suffix: string): Promise<ShardFile>;
+  /** `name`: the whole name of the file, for readers that look for another; unique in the set ("video_17.bin"). */
+  create(suffix: string, name?: string): Promise<ShardFile>;
 }
 
 export interface ShardWriter {
-  /** In the plan's order. Equal samples give equal bytes, on every machine. */
+  /**
+   * In the plan's order. Equal samples give equal bytes, on every machine. Throws, before anything of the sample is written: SHAPE
+   * or VALUE where this sample cannot be held, and the shard can go on without it; ARGUMENT where the corpus needs other options,
+   * such as one size for all.
+   */
   add(sample: Sample): Promise<void>;
   /** Writes what follows the last sample. The shard may have no sample at all, where all its items were quarantined. */
   finish(): Promise<void>;
@@ -57,6 +64,11 @@ export interface ShardFormat {
   readonly about: string;
   /** Which dtypes it takes, the default first, for discrete and for continuous models; empty: none. */
   readonly dtypes: { readonly discrete: readonly TokenDType[]; readonly continuous: readonly TokenDType[] };
+  /**
+   * The dtype of a corpus of such a model (no quantizer: continuous): the one asked for, or the first that holds it. Throws
+   * ARGUMENT where the format holds no such tokens, or not in that dtype.
+   */
+  dtypeOf(quantizer: Quantizer | undefined, wanted?: TokenDType): TokenDType;
   /** Refuses what it cannot hold, before any work: throws ARGUMENT with what was expected and found. */
   check(facts: CorpusFacts): void;
   open(files: ShardFiles, facts: CorpusFacts): Promise<ShardWriter>;

@@ -10,16 +10,21 @@ export type Place =
   | { readonly kind: "file"; readonly path: string }
   /** A member of a tar: `bytes` of it from `offset` (of its content, not of its header). */
   | { readonly kind: "tar"; readonly path: string; readonly offset: number; readonly bytes: number; readonly member: string }
-  /** A cell of a parquet file. */
-  | { readonly kind: "parquet"; readonly path: string; readonly row: number; readonly column: string };
+  /** A cell of a parquet file: bytes, a string as UTF-8, or Hugging Face's { bytes, path }. */
+  | { readonly kind: "parquet"; readonly path: string; readonly row: number; readonly column: string }
+  /** Several cells of a row, as one JSON object. Of sidecars alone. */
+  | { readonly kind: "row"; readonly path: string; readonly row: number; readonly columns: readonly string[] }
+  /** No place at all: what a list says stands in the plan itself. Of sidecars alone. */
+  | { readonly kind: "text"; readonly text: string };
 
 /**
  * What tells that an item is still the one that was planned. Of a file: its size and time of change in nanoseconds; of a member
- * or cell, those of the file that holds it. `sha256` of the item's own bytes where the plan was asked to read them.
+ * or cell, those of the file that holds it; of a folder of frames, the sum of its pictures' sizes and the latest change.
+ * `sha256` of the item's own bytes where the plan was asked to read them.
  */
 export interface Identity {
   readonly bytes: number;
-  /** Decimal, as 64 bits are more than a number holds exactly. */
+  /** Decimal, as 64 bits are more than a number holds exactly. Whole milliseconds: Deno tells no more, and Bun the rest. */
   readonly mtimeNs: string;
   readonly sha256?: string;
 }
@@ -41,6 +46,8 @@ export interface Item {
   readonly sidecars: readonly Sidecar[];
   /** Which of several looks at one picture this is (flips and crops), from 0; absent where there is one. */
   readonly variant?: number;
+  /** Of a video that is cut into clips: which frames, counted after resampling to the wanted rate. Absent: all of them. */
+  readonly clip?: { readonly firstFrame: number; readonly numFrames: number };
 }
 
 /** An item once it is tokenised: what a format writes and reads back. */

@@ -1,4 +1,5 @@
 /** What a source of items is, and how an item's bytes come back: the border between sources/ and the rest of the corpus. */
+import { TokenizerError } from "../errors.ts";
 import type { Item, Place } from "./item.ts";
 
 /** What a source could not take: told in the plan's summary and kept in it, never silently left out. */
@@ -16,4 +17,19 @@ export interface PlaceReader extends AsyncDisposable {
    * was planned and what is there.
    */
   read(place: Place, identity: Item["identity"], signal?: AbortSignal): Promise<Uint8Array>;
+}
+
+/** Errors of the system about one path: no right to read it, a folder, a name too long, links that go round. */
+const errnosOfPaths = [1, 13, 21, 36, 40];
+
+/**
+ * Whether an error is that of an item, which is then set aside, or else of the machine: a full disk, too many open files, no FFmpeg, no
+ * memory. A run stops at those, as every item after it would fail, too. Note: an FFmpeg that ended early counts as the item's.
+ */
+export function isItemsFault(error: unknown): error is TokenizerError {
+  if (!(error instanceof TokenizerError)) return false;
+  const { code, detail } = error;
+  if (code === "FILE_IO") return detail === undefined || errnosOfPaths.includes(detail);
+  if (code === "FFMPEG") return detail !== undefined; // frames that it read
+  return ["FILE_MISSING", "FILE_FORMAT", "IMAGE", "VIDEO", "UNSUPPORTED"].includes(code);
 }

@@ -17,7 +17,7 @@ import { type BytesSource, takeBytes, type Taken } from "../inputs.ts";
 import { type Fields, parse, type PictureLimits, pictureLimits, signal } from "../checks.ts";
 import { Tensor, type TensorLike } from "../tokens/tensor.ts";
 import { decodeApart, NoHelper } from "./apart.ts";
-import { decode, type Decoded, type Format, formatOf, loadSharp, lookAt, sayOf } from "./picture.ts";
+import { decode, type Decoded, type Format, formatOf, glanceAt, loadSharp, lookAt, sayOf } from "./picture.ts";
 
 export interface ReadImageOptions extends PictureLimits {
   /** Ends the reading at once, with code CANCELLED. */
@@ -120,7 +120,7 @@ async function decodeSomewhere(
 ): Promise<Decoded> {
   const isSmall = (pixels: number) => pixels <= mostHere.pixels && bytes.length <= mostHere.bytes;
   const inProcess = async (mostPixels = Infinity) => {
-    const about = await orAbort(lookAt(bytes, name, limitPixels), signal);
+    const about = await orAbort(glanceAt(bytes, name, limitPixels), signal);
     if (!isSmall(about.height * about.width) || about.height * about.width > mostPixels) return undefined;
     return await orAbort(decode(bytes, name, about), signal);
   };

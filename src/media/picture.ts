@@ -1,6 +1,6 @@
 /**
- * One encoded picture to uint8 RGB by sharp: what its header says (`lookAt`), then its pixels (`decode`). Upright, sRGB, 8 bits,
- * three channels, the first page of many. Called by image.ts, in this process or in a helper's (apart.ts).
+ * One encoded picture to uint8 RGB by sharp: what its header says (`lookAt`, `glanceAt`), then its pixels (`decode`). Upright, sRGB,
+ * 8 bits, three channels, the first page of many. Called by image.ts, in this process or in a helper's (apart.ts).
  *
  * sharp (libvips) does all that it does right. Not right, and done here: a profile of more than 8 bits (it converts RGB to
  * Display P3 and leaves grey alone), floats (it takes 0..1 as linear light in RGB, as 0..255 in grey), what lies under a GIF's
@@ -17,6 +17,9 @@ export interface Decoded {
   readonly data: Uint8Array<ArrayBuffer>;
 }
 
+/** What a header says of a picture, as sharp tells it. */
+export type About = Pick<Metadata, "format" | "height" | "width" | "channels" | "space" | "depth" | "icc">;
+
 /** What libvips tells pictures apart by, and "frames" for a WebP of several; "text" is what may be SVG, plain or compressed. */
 export type Format = "jpeg" | "png" | "gif" | "webp" | "frames" | "tiff" | "heif" | "text";
 
@@ -24,7 +27,7 @@ export type Format = "jpeg" | "png" | "gif" | "webp" | "frames" | "tiff" | "heif
  * What decoding may take in a helper unless told: seconds of processor time, and bytes. SVG's time has nothing to do with its
  * pixels, and gets none for them. Of memory a pixel gets 2.5 times its samples (read, converted, handed on) and 8 bytes more.
  */
-export function defaultLimits(about?: Metadata): { readonly seconds: number; readonly bytes: number } {
+export function defaultLimits(about?: About): { readonly seconds: number; readonly bytes: number } {
   const bytes = 96 * 2 ** 20;
   if (!about) return { seconds: 1, bytes };
   const pixels = about.height * about.width, sampleBytes = depthBytes[about.depth] ?? 8;
@@ -59,15 +62,27 @@ export function formatOf(bytes: Uint8Array): Format | undefined {
 export async function lookAt(bytes: Uint8Array, name: string, limitPixels: number): Promise<Metadata> {
   const sharp = await loadSharp();
   const about = await read(name, () => sharp(bytes, { limitInputPixels: false }).metadata());
-  if (about.height * about.width > limitPixels) throw tooLarge("IMAGE", name, limitPixels, about.height, about.width);
-  if (about.format === "jpeg" && scansOf(bytes) > mostScans) {
-    throw expected(name, `a JPEG of at most ${mostScans} scans`, "more", "IMAGE");
-  }
+  checkCost(bytes, name, about, limitPixels);
   return about;
 }
 
-/** The pixels of a picture that `lookAt` has seen. Note: a GIF's `bytes` are changed. Throws IMAGE. */
-export function decode(bytes: Uint8Array, name: string, about: Metadata): Promise<Decoded> {
+/** The same as far as `decode` needs it, of plain JPEGs without asking sharp. */
+export async function glanceAt(bytes: Uint8Array, name: string, limitPixels: number): Promise<About> {
+  const about = aboutJpeg(bytes);
+  if (!about) return await lookAt(bytes, name, limitPixels);
+  checkCost(bytes, name, about, limitPixels);
+  return about;
+}
+
+function checkCost(bytes: Uint8Array, name: string, { format, height, width }: About, limitPixels: number): void {
+  if (height * width > limitPixels) throw tooLarge("IMAGE", name, limitPixels, height, width);
+  if (format === "jpeg" && scansOf(bytes) > mostScans) {
+    throw expected(name, `a JPEG of at most ${mostScans} scans`, "more", "IMAGE");
+  }
+}
+
+/** The pixels of a picture that `lookAt` or `glanceAt` has seen. Note: a GIF's `bytes` are changed. Throws IMAGE. */
+export function decode(bytes: Uint8Array, name: string, about: About): Promise<Decoded> {
   const { space, depth } = about;
   return read(name, async () => {
     const isPlain = depth === "uchar" || ["lab", "labs", "xyz"].includes(space) || depth === "ushort" && space === "cmyk";
@@ -92,7 +107,7 @@ async function decodePlain(bytes: Uint8Array): Promise<Decoded> {
 }
 
 /** Samples of 16 bits or more as they stand in the file, then the high byte, or the profile's sRGB of all 16 bits. */
-async function decodeWide(bytes: Uint8Array, name: string, { space, depth, icc }: Metadata): Promise<Decoded> {
+async function decodeWide(bytes: Uint8Array, name: string, { space, depth, icc }: About): Promise<Decoded> {
   const sharp = await loadSharp();
   const raw = depth === "ushort" || depth === "uint" ? depth : "float";
   const picture = sharp(bytes, { failOn: "error", limitInputPixels: false, ignoreIcc: true }).autoOrient().removeAlpha();
@@ -234,6 +249,31 @@ function paintOutside({ height, width, data }: Decoded, { screen, frame, around 
 }
 
 // ---------------------------------------------------------------- JPEG
+/**
+ * What the frame header of a plain JPEG says (8 bits, grey or three colours, Huffman); undefined for any other, which sharp is asked
+ * about. A quarter of the time that a picture of 256 by 256 pixels takes is that question's. Ref: ITU-T T.81, B.2.2.
+ */
+function aboutJpeg(bytes: Uint8Array): About | undefined {
+  if (bytes[0] !== 0xff || bytes[1] !== 0xd8) return undefined;
+  const word = (at: number) => bytes[at]! << 8 | bytes[at + 1]!;
+  for (let at = 2; at + 10 < bytes.length && bytes[at] === 0xff;) {
+    const marker = bytes[at + 1]!, length = word(at + 2);
+    if (marker < 0xc0 || marker >= 0xd0 && marker <= 0xda || length < 2) return undefined;
+    if (marker > 0xc2) { // a table, or what programs keep; the frames of other kinds are sharp's
+      if (marker < 0xd0 && marker !== 0xc4 && marker !== 0xcc) return undefined;
+      at += 2 + length;
+      continue;
+    }
+    const [precision, height, width, channels] = [bytes[at + 4], word(at + 5), word(at + 7), bytes[at + 9]];
+    const isPlain = precision === 8 && height > 0 && width > 0 && (channels === 1 || channels === 3) &&
+      length === 8 + 3 * channels;
+    return isPlain
+      ? { format: "jpeg", height, width, channels, space: channels === 1 ? "b-w" : "srgb", depth: "uchar" }
+      : undefined;
+  }
+  return undefined;
+}
+
 /** Scans of a JPEG, counted up to one more than `mostScans`. Ref: ITU-T T.81, B.1.1. */
 function scansOf(bytes: Uint8Array): number {
   let scans = 0;
@@ -285,13 +325,14 @@ async function read<T>(name: string, work: () => Promise<T>): Promise<T> {
   }
 }
 
-/** sharp's message on one line, without libheif's list of seeks. */
+/** sharp's message on one line, without libheif's list of seeks, and what libvips says several times once. */
 export function sayOf(error: unknown): string {
-  return messageOf(error).split("\n").filter((line) => line.trim() && !line.startsWith("source: bad seek")).join(" ").trim();
+  const lines = messageOf(error).split("\n").map((line) => line.trim().replace(/^Input \w+ has corrupt header: /, ""));
+  return [...new Set(lines.filter((line) => line && !line.startsWith("source: bad seek")))].join(" ");
 }
 
 /** An ArrayBuffer of exactly these bytes: a Buffer may be a window into a pool shared with strangers. */
-function alone(data: Uint8Array): Uint8Array<ArrayBuffer> {
+export function alone(data: Uint8Array): Uint8Array<ArrayBuffer> {
   const isAlone = data.byteLength === data.buffer.byteLength && data.buffer instanceof ArrayBuffer;
   return isAlone ? new Uint8Array(data.buffer as ArrayBuffer) : new Uint8Array(data);
 }

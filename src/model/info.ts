@@ -44,6 +44,8 @@ export interface ModelInfo {
    * .jit or what `convert` wrote. docs/token_formats.md says how it is made.
    */
   readonly sha256: string;
+  /** Of ctok's library that computes. */
+  readonly version: string;
   /** Weights that are NaN or infinite: allowed, and told. */
   readonly nonFinite: { readonly weights: number; readonly tensors: number; readonly first: string | undefined };
   /** What is known of the network besides, in words: its factors, levels, widths, and where each is from. */
@@ -89,6 +91,7 @@ export function describe(engine: Engine, n: NativeModelInfo, source: string): Mo
     threads: n.num_threads,
     weightBytes: n.weight_bytes,
     sha256: n.sha256,
+    version: engine.version,
     nonFinite: { weights: n.num_nonfinite, tensors: n.num_nonfinite_tensors, first: n.first_nonfinite || undefined },
     facts: n.facts.slice(0, n.num_facts).map(({ name, value, from }) => ({ name, value, from: layout.sources[from] ?? "" })),
   };

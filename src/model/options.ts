@@ -243,6 +243,7 @@ function rangeOf(schema: { unwrap(): z.ZodNumber }): readonly [least: number, mo
 export const optionFacts = {
   device: { pattern: devicePattern },
   precision: { choices: openOptions.shape.precision.unwrap().options },
+  kernels: { choices: openOptions.shape.kernels.unwrap().options },
   threads: { range: rangeOf(openOptions.shape.threads) },
   maxMemory: { range: rangeOf(maxMemory) },
   window: { range: rangeOf(window), default: defaultWindow },

@@ -105,7 +105,7 @@ export function* decoding(
   }
   try {
     const { about, tensors } = forms[format].decode(bytes);
-    return yield* about ? describedTokens(parse(about), tensors) : bareTokens(tensors, fallback, format);
+    return yield* about ? describedTokens(about, tensors) : bareTokens(tensors, fallback, format);
   } catch (cause) {
     throw unreadable(name, cause);
   }
@@ -118,7 +118,7 @@ function bad(message: string): TokenizerError {
 // ------------------------------------------------------------------------------------------- the origin as a file's keys
 
 /** Plain values: numbers, texts, and the levels as a list. */
-function aboutOf(origin: Origin, storePath: boolean): Record<string, unknown> {
+export function aboutOf(origin: Origin, storePath: boolean): Record<string, unknown> {
   const { precision, sha256, quantizer, video } = origin;
   return {
     format: formatName,
@@ -232,11 +232,15 @@ function quantizerIn(about: About): { readonly quantizer?: Quantizer } {
   }
   return { quantizer };
 }
-/** The tokens of a file's keys and tensors, which are called what they are in `about.kind`, "preQuant" and "times". */
-function* describedTokens(
-  about: About,
+/**
+ * The tokens of a file's keys and tensors, which are called what they are in the key `kind`, "preQuant" and "times". Throws
+ * TOKEN_FILE for keys that are none, or that do not fit the tensors; VALUE for an index outside the codebook.
+ */
+export function* describedTokens(
+  keys: Readonly<Record<string, unknown>>,
   { times, ...stored }: Readonly<Record<string, StoredTensor>>,
 ): Generator<void, Tokens> {
+  const about = parse(keys);
   if (!Object.hasOwn(stored, about.kind)) {
     throw bad(`expected a tensor named ${about.kind}, found ${Object.keys(stored).join(", ") || "none"}`);
   }

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import sharp from "sharp";
 import { readImage, readImageSize, writeImage } from "../../src/media/image.ts";
+import { glanceAt } from "../../src/media/picture.ts";
 import { psnr } from "../../src/looking/metrics.ts";
 import { Tensor } from "../../src/tokens/tensor.ts";
 
@@ -206,4 +207,32 @@ test("writeImage refuses what it cannot write and leaves nothing", async () => {
   });
   await assert.rejects(writeImage(join(dir, "no", "a.png"), gradient(2, 2)), { code: "FILE_IO" });
   assert.deepEqual(await readdir(dir), []);
+});
+
+test("what a JPEG's header says is what sharp says of it", async () => {
+  const { data } = gradient(40, 56), source = () => raw(data, 56, 40, 3);
+  const thumbnail = await source().resize(8).jpeg().toBuffer();
+  const jpegs = {
+    plain: source().jpeg(),
+    progressive: source().jpeg({ progressive: true }),
+    grey: source().greyscale().jpeg(),
+    cmyk: source().toColourspace("cmyk").jpeg(),
+    turned: source().withMetadata({ orientation: 6 }).jpeg(),
+    profiled: source().withIccProfile("p3").jpeg({ chromaSubsampling: "4:4:4" }),
+  };
+  for (const [name, jpeg] of Object.entries(jpegs)) {
+    const plain = await jpeg.toBuffer(), length = thumbnail.length + 2;
+    const segment = Buffer.from([0xff, 0xe2, length >> 8, length & 255, ...thumbnail]); // a picture in what programs keep
+    const bytes = Buffer.concat([plain.subarray(0, 2), segment, Buffer.from([0xff, 0xfe, 0, 2]), plain.subarray(2)]);
+    for (const one of [plain, bytes]) {
+      const about = await glanceAt(new Uint8Array(one), name, 40 * 56), wanted = await sharp(one).metadata();
+      for (const key of ["format", "height", "width", "channels", "space", "depth"] as const) {
+        assert.equal(about[key], wanted[key], `${name}: ${key}`);
+      }
+      await assert.rejects(
+        glanceAt(new Uint8Array(one), name, 40 * 56 - 1),
+        /expected at most 2239 pixels .*found 56x40/,
+      );
+    }
+  }
 });

@@ -4,7 +4,16 @@
  * Ref: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
  */
 import { expected, TokenizerError } from "../../errors.ts";
-import { isShape, namesIn, type StoredTensor, storedTensor, storedTypes, type TokenForm, typeNamed } from "../stored.ts";
+import {
+  isShape,
+  namesIn,
+  type StoredTensor,
+  storedTensor,
+  type StoredType,
+  storedTypes,
+  type TokenForm,
+  typeNamed,
+} from "../stored.ts";
 
 const magic = [0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59]; // \x93NUMPY
 
@@ -15,19 +24,31 @@ export const npy: TokenForm = {
   decode: (bytes) => ({ about: undefined, tensors: { array: decodeNpy(bytes) } }),
 };
 
-function encodeNpy({ dtype, shape, data }: StoredTensor): Uint8Array {
-  const dict = `{'descr': '${storedTypes[dtype].npy}', 'fortran_order': False, 'shape': (${shape.join(", ")}), }`;
+/** The header of an array: all that stands before its data. */
+export function npyHeader(dtype: StoredType, shape: readonly number[]): Uint8Array {
+  const { npy: descr } = storedTypes[dtype];
+  if (descr === undefined) throw expected("NPY dtype", `one of ${namesIn("npy").join(", ")}`, dtype, "UNSUPPORTED");
+  const tuple = `(${shape.join(", ")}${shape.length === 1 ? "," : ""})`;
+  const dict = `{'descr': '${descr}', 'fortran_order': False, 'shape': ${tuple}, }`;
   const headerBytes = Math.ceil((10 + dict.length + 1) / 64) * 64;
-  const out = new Uint8Array(headerBytes + data.byteLength);
+  const out = new Uint8Array(headerBytes);
   out.set([...magic, 1, 0, (headerBytes - 10) & 0xff, (headerBytes - 10) >> 8]);
   out.set(new TextEncoder().encode(dict.padEnd(headerBytes - 11) + "\n"), 10);
-  out.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), headerBytes);
+  return out;
+}
+
+/** Throws UNSUPPORTED for bfloat16, which NumPy does not know. */
+export function encodeNpy({ dtype, shape, data }: StoredTensor): Uint8Array {
+  const header = npyHeader(dtype, shape), out = new Uint8Array(header.length + data.byteLength);
+  out.set(header);
+  out.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), header.length);
   return out;
 }
 
 /** A tensor that shares memory with `bytes`. Throws TOKEN_FILE saying what is wrong. */
-function decodeNpy(bytes: Uint8Array): StoredTensor {
+export function decodeNpy(bytes: Uint8Array): StoredTensor {
   const bad = (what: string, wanted: string, found: unknown) => expected(what, wanted, found, "TOKEN_FILE");
+  if (!npy.fits(bytes)) throw bad("NPY", "\\x93NUMPY in front", `${bytes.length} bytes that do not start so`);
   if (bytes[6] !== 1 || bytes[7] !== 0) throw bad("NPY", "version 1.0", `${bytes[6]}.${bytes[7]}`);
   const dataStart = 10 + (bytes[8] ?? 0) + 256 * (bytes[9] ?? 0);
   const header = new TextDecoder().decode(bytes.subarray(10, dataStart)).trim();

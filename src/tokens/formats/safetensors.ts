@@ -13,6 +13,7 @@ import {
   namesIn,
   type StoredTensor,
   storedTensor,
+  type StoredType,
   storedTypes,
   type TokenForm,
   typeNamed,
@@ -49,28 +50,46 @@ const shapeSchema = z.custom<number[]>(isShape, "expected at most 8 positive who
 const entrySchema = z.object({ dtype: z.string(), shape: shapeSchema, data_offsets: z.tuple([whole, whole]) });
 const metadataSchema = z.record(z.string(), z.string());
 
+/** A tensor's place in the data, which begins behind the header. */
+export interface Entry {
+  readonly dtype: StoredType;
+  readonly shape: readonly number[];
+  readonly begin: number;
+  readonly end: number;
+}
+
 /**
- * The bytes of a file. Data starts at a multiple of 8, wider types first, so that every tensor is aligned. Throws UNSUPPORTED
- * for a header that would not be read.
+ * The length and the header of a file whose tensors' data follows in this order; data starts at a multiple of 8. Throws
+ * UNSUPPORTED for a header of more than `most` bytes.
  */
+export function safetensorsHeader(
+  tensors: readonly (readonly [name: string, tensor: Pick<Entry, "dtype" | "shape">])[],
+  metadata: Readonly<Record<string, string>>,
+  most = mostHeaderBytes,
+): Uint8Array {
+  let end = 0;
+  const entries = tensors.map(([name, { dtype, shape }]) => {
+    return [name, { dtype: storedTypes[dtype].safetensors, shape, data_offsets: [end, end += bytesFor(dtype, shape)] }];
+  });
+  const json = new TextEncoder().encode(JSON.stringify({ __metadata__: metadata, ...Object.fromEntries(entries) }));
+  const headerBytes = Math.ceil(json.length / 8) * 8;
+  if (headerBytes > most) throw expected("safetensors header", `at most ${most} bytes`, headerBytes, "UNSUPPORTED");
+  const out = new Uint8Array(8 + headerBytes).fill(0x20, 8);
+  new DataView(out.buffer).setBigUint64(0, BigInt(headerBytes), true);
+  out.set(json, 8);
+  return out;
+}
+
+/** The bytes of a file, wider types first, so that every tensor is aligned. Throws as safetensorsHeader. */
 export function encodeSafetensors(
   tensors: Readonly<Record<string, TensorLike | StoredTensor>>,
   metadata: Record<string, string>,
 ): Uint8Array {
   const sorted = Object.entries(tensors).sort((a, b) => b[1].data.BYTES_PER_ELEMENT - a[1].data.BYTES_PER_ELEMENT);
-  let end = 0;
-  const entries = sorted.map(([name, { dtype, shape, data }]) => {
-    return [name, { dtype: storedTypes[dtype].safetensors, shape, data_offsets: [end, end += data.byteLength] }];
-  });
-  const json = new TextEncoder().encode(JSON.stringify({ __metadata__: metadata, ...Object.fromEntries(entries) }));
-  const headerBytes = Math.ceil(json.length / 8) * 8;
-  if (headerBytes > mostHeaderBytes) {
-    throw expected("safetensors header", `at most ${mostHeaderBytes} bytes`, headerBytes, "UNSUPPORTED");
-  }
-  const out = new Uint8Array(8 + headerBytes + end).fill(0x20, 8, 8 + headerBytes);
-  new DataView(out.buffer).setBigUint64(0, BigInt(headerBytes), true);
-  out.set(json, 8);
-  let at = 8 + headerBytes;
+  const header = safetensorsHeader(sorted, metadata);
+  const out = new Uint8Array(sorted.reduce((sum, [, { data }]) => sum + data.byteLength, header.length));
+  out.set(header);
+  let at = header.length;
   for (const [, { data }] of sorted) {
     out.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), at);
     at += data.byteLength;
@@ -78,24 +97,29 @@ export function encodeSafetensors(
   return out;
 }
 
-/** Tensors that share memory with `bytes`, and the metadata. Throws TOKEN_FILE saying what is wrong. */
-export function decodeSafetensors(bytes: Uint8Array): Safetensors {
-  const bad = (what: string, wanted: string, found: string, cause?: unknown) =>
-    new TokenizerError("TOKEN_FILE", `${what}: expected ${wanted}, found ${found}`, { cause });
-  if (bytes.length < 8) throw bad("safetensors header", "8 bytes that give its length", `${bytes.length} bytes in all`);
-  const headerBytes = new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true);
-  const rest = bytes.length - 8;
+const bad = (what: string, wanted: string, found: string, cause?: unknown) =>
+  new TokenizerError("TOKEN_FILE", `${what}: expected ${wanted}, found ${found}`, { cause });
+
+/** Bytes of the header, said by the first 8 of a file of `fileBytes`. Throws TOKEN_FILE for more than `most`. */
+export function headerLength(start: Uint8Array, fileBytes: number, most = mostHeaderBytes): number {
+  if (fileBytes < 8) throw bad("safetensors header", "8 bytes that give its length", `${fileBytes} bytes in all`);
+  const headerBytes = new DataView(start.buffer, start.byteOffset, 8).getBigUint64(0, true);
+  const rest = fileBytes - 8;
   if (headerBytes > BigInt(rest)) {
     throw bad("safetensors header length", `at most the ${rest} bytes that follow`, `${headerBytes}`);
   }
-  if (headerBytes > mostHeaderBytes) {
-    throw bad("safetensors header length", `at most ${mostHeaderBytes} bytes`, `${headerBytes}`);
-  }
+  if (headerBytes > most) throw bad("safetensors header length", `at most ${most} bytes`, `${headerBytes}`);
+  return Number(headerBytes);
+}
 
-  const dataStart = 8 + Number(headerBytes);
+/** What a header of these bytes says of `dataBytes` bytes behind it. Throws TOKEN_FILE unless they are covered exactly. */
+export function parseHeader(
+  bytes: Uint8Array,
+  dataBytes: number,
+): { readonly entries: ReadonlyMap<string, Entry>; readonly metadata: Readonly<Record<string, string>> } {
   let header: unknown;
   try {
-    const json = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes.subarray(8, dataStart));
+    const json = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
     checkKeys(json);
     header = JSON.parse(json);
   } catch (cause) {
@@ -105,13 +129,12 @@ export function decodeSafetensors(bytes: Uint8Array): Safetensors {
   if (typeof header !== "object" || header === null || Array.isArray(header)) {
     throw bad("safetensors header", "a JSON object", Array.isArray(header) ? "an array" : String(header));
   }
-  const { __metadata__ = {}, ...entries } = header as Record<string, unknown>;
+  const { __metadata__ = {}, ...tensors } = header as Record<string, unknown>;
   const metadata = metadataSchema.safeParse(__metadata__);
   if (!metadata.success) throw bad("__metadata__", "strings only", explain(metadata.error));
 
-  const dataBytes = bytes.length - dataStart;
-  const tensors = new Map<string, StoredTensor>(), ranges: [number, number, string][] = [];
-  for (const [key, value] of Object.entries(entries)) {
+  const entries = new Map<string, Entry>();
+  for (const [key, value] of Object.entries(tensors)) {
     const entry = entrySchema.safeParse(value);
     if (!entry.success) throw bad(`tensor "${key}"`, "{dtype, shape, data_offsets}", explain(entry.error));
     const { dtype: stored, shape, data_offsets: [begin, end] } = entry.data;
@@ -122,19 +145,28 @@ export function decodeSafetensors(bytes: Uint8Array): Safetensors {
     }
     const wanted = bytesFor(type, shape);
     if (end - begin !== wanted) throw bad(`size of "${key}"`, `${wanted} bytes for ${stored} [${shape}]`, `${end - begin}`);
-    ranges.push([begin, end, key]);
-    tensors.set(key, storedTensor(key, type, shape, bytes.subarray(dataStart + begin, dataStart + end)));
+    entries.set(key, { dtype: type, shape, begin, end });
   }
 
   let covered = 0;
-  for (const [begin, end, key] of ranges.sort((a, b) => a[0] - b[0])) {
+  for (const [key, { begin, end }] of [...entries].sort((a, b) => a[1].begin - b[1].begin)) {
     if (begin !== covered) {
       throw bad(`offsets of "${key}"`, `to start at ${covered}, where the tensor before ends`, `${begin}`);
     }
     covered = end;
   }
   if (covered !== dataBytes) throw bad("data", `${covered} bytes, as the header says`, `${dataBytes}`);
-  return { tensors, metadata: metadata.data };
+  return { entries, metadata: metadata.data };
+}
+
+/** Tensors that share memory with `bytes`, and the metadata. Throws TOKEN_FILE saying what is wrong. */
+export function decodeSafetensors(bytes: Uint8Array): Safetensors {
+  const dataStart = 8 + headerLength(bytes, bytes.length);
+  const { entries, metadata } = parseHeader(bytes.subarray(8, dataStart), bytes.length - dataStart);
+  const tensors = [...entries].map(([key, { dtype, shape, begin, end }]) => {
+    return [key, storedTensor(key, dtype, shape, bytes.subarray(dataStart + begin, dataStart + end))] as const;
+  });
+  return { tensors: new Map(tensors), metadata };
 }
 
 /**

@@ -1,0 +1,273 @@
+/**
+ * ctok dataset: a corpus of pictures or videos to shards of tokens, in a folder that has its plan, its shards and their manifests. What
+ * is done is the library's (planDataset, runDataset, datasetStatus); here are its options, and what people and machines are told.
+ */
+import {
+  type DatasetEvent,
+  type DatasetProgress,
+  type DatasetStatus,
+  datasetStatus,
+  messageOf,
+  planDataset,
+  runDataset,
+  TokenizerError,
+} from "../mod.ts";
+import { type Args, type Command, required, usage } from "./args.ts";
+import { readVerbs } from "./datasetread.ts";
+import { openingOptions, type OptionName } from "./options.ts";
+import type { Bar } from "./progress.ts";
+import { exitCodes, Failure, type Report } from "./report.ts";
+import { tellBytes, tellCount } from "./tell.ts";
+
+/** Of the plan alone: what a run finds in it. */
+const ofPlan = [
+  ...["out", "shards", "dtype", "shard-size", "size", "crop", "crops", "flip", "bucket", "bucket-step", "min-size"] as const,
+  ...[
+    "member",
+    "column",
+    "columns",
+    "hash",
+    "clip-frames",
+    "stride",
+    "svg",
+    "video",
+    "window",
+    "stream",
+    "frames",
+    "fps",
+  ] as const,
+  ...["limit-pixels", "limit-frames", "name", "precision", "allow-other-arithmetic"] as const,
+] as const satisfies readonly OptionName[];
+const ofRun = ["batch", "readers", "allow-missing"] as const satisfies readonly OptionName[];
+const ofBoth = ["model", "device", "threads", "max-memory"] as const satisfies readonly OptionName[];
+
+/** Of what reads a corpus alone. */
+const ofReading = ["samples", "format", "overwrite"] as const satisfies readonly OptionName[];
+
+const verbs = {
+  plan: { takes: [...ofPlan, ...ofBoth] as readonly OptionName[], run: plan },
+  run: { takes: [...ofRun, ...ofBoth] as readonly OptionName[], run: work },
+  status: { takes: [] as readonly OptionName[], run: status },
+  ...readVerbs,
+};
+
+export const datasetCommand: Command = {
+  name: "dataset",
+  usage: "[plan|run|status|verify|stats|head|cat] INPUT…|DIR",
+  about: "a corpus of pictures or videos to shards of tokens for training",
+  details:
+    "`dataset INPUT… --out DIR` plans and runs, and run again it goes on where it was. `dataset plan INPUT… --out DIR` freezes which " +
+    "items go into which shards; `dataset run DIR` works on a plan, also several at once, one for each GPU; `dataset status DIR` says how " +
+    "far it is. `dataset verify DIR` looks at every hash and sample and decodes some, `dataset stats DIR` at the use of the codebook, " +
+    "`dataset head DIR` shows the first samples, `dataset cat DIR KEY` one with its tokens, or with --out as a token file. INPUT is a " +
+    "folder, a pattern, a webdataset .tar, a .parquet, a file, @LIST or - for a list. Whatever happens, shards are whole or not there. " +
+    "Items that cannot be tokenised are set aside and named; the exit code is 1 then.",
+  examples: [
+    { line: "ctok dataset photos -o tokens --size 256", about: "a folder to webdataset shards" },
+    { line: "ctok dataset plan photos -o planned --shards megatron --shard-size 500", about: "freeze the work" },
+    { line: "ctok dataset verify tokens", about: "look at every hash and sample, and decode some" },
+    { line: "ctok dataset clip.mp4 -o clips -m nano-DV4x8x8 --clip-frames 17 --size 128", about: "clips of a video" },
+  ],
+  accepts: [
+    ...ofPlan,
+    ...ofRun,
+    ...ofBoth,
+    ...ofReading,
+    ...openingOptions.filter((name) => !(ofBoth as readonly string[]).includes(name) && name !== "precision"),
+  ],
+
+  async run(args, report, signal) {
+    const [first, ...rest] = args.inputs, verb = Object.hasOwn(verbs, first ?? "") ? first as keyof typeof verbs : undefined;
+    const inputs = verb ? rest : args.inputs;
+    if (verb) checkOptions(args, verb);
+    if (verb) return await verbs[verb].run(inputs, args, report, signal);
+    const odd = ofReading.find((name) => args[name] !== undefined);
+    if (odd) throw usage(`--${odd}: expected an option of what plans and runs, found one of what reads a corpus`);
+    await plan(inputs, args, report, signal);
+    await work([required(args.out, "out")], args, report, signal);
+  },
+};
+
+/** Throws a usage failure for an option that was given and is none of the verb's. */
+function checkOptions(args: Args, verb: keyof typeof verbs): void {
+  const takes: readonly OptionName[] = verbs[verb].takes;
+  const all: readonly OptionName[] = [...ofPlan, ...ofRun, ...ofBoth, ...ofReading];
+  const wrong = all.find((name) => args[name] !== undefined && !args.fromEnvironment[name] && !takes.includes(name));
+  if (wrong) throw usage(`--${wrong}: expected an option of dataset ${verb}, found one of another`);
+}
+
+async function plan(inputs: readonly string[], args: Args, report: Report, signal: AbortSignal): Promise<void> {
+  const out = required(args.out, "out");
+  if (out === "-") throw usage("--out: expected a folder, found standard output, which takes no shards");
+  if (inputs.length === 0) throw usage("expected at least one input, found none");
+  using teller = new Teller(report, args);
+  const { status } = await teller.during(async (onEvent) => ({
+    status: await planDataset({
+      inputs,
+      out,
+      model: args.model,
+      format: args.shards,
+      dtype: args.dtype,
+      shardSize: args["shard-size"],
+      allowOtherArithmetic: args["allow-other-arithmetic"],
+      precision: args.precision,
+      device: args.device,
+      threads: args.threads,
+      maxMemory: args["max-memory"],
+      name: args.name,
+      window: args.window,
+      stream: args.stream,
+      size: args.size,
+      crop: args.crop,
+      crops: args.crops,
+      flip: args.flip,
+      bucket: args.bucket,
+      bucketStep: args["bucket-step"],
+      minSize: args["min-size"],
+      member: args.member,
+      column: args.column,
+      columns: args.columns,
+      hash: args.hash,
+      clipFrames: args["clip-frames"],
+      stride: args.stride,
+      svg: args.svg,
+      foldersAreVideos: args.video,
+      frames: args.frames,
+      fps: args.fps,
+      limitPixels: args["limit-pixels"],
+      limitFrames: args["limit-frames"],
+      onEvent,
+      signal,
+    }),
+  }));
+  const { numItems, numShards, numRefused, plan: { model, arithmetic, shardFormat, dtype } } = status;
+  const facts = {
+    event: "plan",
+    out,
+    numItems,
+    numShards,
+    numRefused,
+    model: model.name,
+    ...arithmetic,
+    shardFormat,
+    dtype,
+  };
+  const refused = numRefused > 0 ? `, ${numRefused} refused` : "";
+  report.result(
+    facts,
+    `${out}: ${tellCount(numItems, "item")} in ${
+      tellCount(numShards, "shard")
+    }${refused}; ${model.name}, ${arithmetic.precision}, ${shardFormat} of ${dtype}`,
+  );
+}
+
+async function work(folders: readonly string[], args: Args, report: Report, signal: AbortSignal): Promise<void> {
+  const folder = folderOf(folders);
+  using teller = new Teller(report, args);
+  const model = args.fromEnvironment.model || args.out !== undefined ? undefined : args.model; // the plan knows it
+  const { device, threads, "max-memory": maxMemory, batch, readers, "allow-missing": allowMissing } = args;
+  const done = await teller.during((onEvent) =>
+    runDataset(folder, { model, device, threads, maxMemory, batch, readers, allowMissing, onEvent, signal })
+  );
+  const { quarantined, numRefused } = done;
+  if (quarantined.length + numRefused > 0) report.exitCode = Math.max(report.exitCode, exitCodes.failed);
+  report.result({ event: "done", out: folder, ...countsOf(done) }, tellStatus(folder, done));
+}
+
+async function status(folders: readonly string[], _args: Args, report: Report): Promise<void> {
+  const folder = folderOf(folders), found = await datasetStatus(folder);
+  const inWork = found.inWork.map(({ index, numItems }) => `shard ${index}: ${tellCount(numItems, "item")} so far`);
+  const aside = found.quarantined.map(({ key, code, message }) => `set aside: ${key}: ${code}: ${message}`);
+  report.result(
+    { out: folder, ...countsOf(found), inWork: found.inWork, quarantined: found.quarantined, plan: found.plan },
+    tellStatus(folder, found),
+    ...inWork,
+    ...aside,
+  );
+}
+
+function folderOf([folder, ...more]: readonly string[]): string {
+  if (folder === undefined || more.length > 0) {
+    throw usage(`expected one folder with a plan, found ${more.length + (folder ? 1 : 0)}`);
+  }
+  return folder;
+}
+
+function countsOf({ committed, numShards, numItems, numRefused, quarantined, isComplete }: DatasetStatus) {
+  return { isComplete, numShards, numItems, numRefused, numQuarantined: quarantined.length, committed };
+}
+
+function tellStatus(
+  folder: string,
+  { committed, numShards, numItems, numRefused, quarantined, isComplete }: DatasetStatus,
+): string {
+  const { numSamples, numTokens, bytes } = committed;
+  const shards = isComplete
+    ? `complete, ${tellCount(numShards, "shard")}`
+    : `${committed.numShards} of ${tellCount(numShards, "shard")}`;
+  const aside = [
+    quarantined.length > 0 && `${quarantined.length} set aside`,
+    numRefused > 0 && `${numRefused} refused when planned`,
+  ].filter(Boolean).map((text) => `, ${text}`).join("");
+  return `${folder}: ${shards}; ${numSamples} of ${tellCount(numItems, "item")}, ${tellCount(numTokens, "token")}, ${
+    tellBytes(bytes)
+  }${aside}`;
+}
+
+/** Tells events as they come: as JSON all of them, to people what went wrong and a bar. */
+class Teller implements Disposable {
+  readonly #report: Report;
+  readonly #isJson: boolean;
+  #bar: Bar | undefined;
+  #isOpening = false;
+
+  constructor(report: Report, { json = false }: Args) {
+    this.#report = report;
+    this.#isJson = json;
+  }
+
+  /** Does work that has events; a failure of the model carries its exit code. */
+  async during<T>(work: (onEvent: (event: DatasetEvent) => void) => Promise<T>): Promise<T> {
+    try {
+      return await work((event) => this.#tell(event));
+    } catch (error) {
+      if (!this.#isOpening || !(error instanceof TokenizerError) || error.code === "CANCELLED") throw error;
+      throw new Failure(exitCodes.model, error.code, messageOf(error), error);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#bar?.[Symbol.dispose]();
+  }
+
+  #tell(event: DatasetEvent): void {
+    const report = this.#report;
+    if (event.event === "opening" || event.event === "opened") return void (this.#isOpening = event.event === "opening");
+    if (event.event === "quarantined" || event.event === "refused") {
+      report.exitCode = Math.max(report.exitCode, exitCodes.failed);
+    }
+    if (this.#isJson) return report.result(event);
+    if (event.event === "note") return report.warning(event.text);
+    if (event.event === "refused") return report.failure(new TokenizerError("ARGUMENT", `${event.name}: ${event.reason}`));
+    if (event.event === "quarantined") {
+      return report.failure(new TokenizerError("IMAGE", `${event.key}, set aside: ${event.message}`));
+    }
+    if (event.event !== "progress") return;
+    this.#bar ??= report.progress({ unit: "files", total: event.numItems });
+    this.#bar?.update(event.items, "", noteOf(event));
+  }
+}
+
+/** "142 items/s, 145k tokens/s, 96% of the encoder's rate, 3 set aside". */
+function noteOf({ itemsPerSecond, tokensPerSecond, ownRate, quarantined }: DatasetProgress): string {
+  return [
+    `${Number(itemsPerSecond.toPrecision(3))} items/s`,
+    `${tellThousands(tokensPerSecond)} tokens/s`,
+    ownRate !== undefined && `${Math.round(ownRate * 100)}% of the encoder's rate`,
+    quarantined > 0 && `${quarantined} set aside`,
+  ].filter(Boolean).join(", ");
+}
+
+function tellThousands(n: number): string {
+  return n < 10_000 ? String(Math.round(n)) : n < 10_000_000 ? `${Math.round(n / 1000)}k` : `${Math.round(n / 1e6)}M`;
+}

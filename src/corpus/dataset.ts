@@ -1,0 +1,58 @@
+/**
+ * The calls of a corpus as mod.ts has them: plan, run, status. What they do is in planner.ts, run.ts and status.ts; on what sources
+ * and formats, in standard.ts.
+ */
+import { parse } from "../checks.ts";
+import { located } from "../model/job.ts";
+import { type PlanDatasetOptions, planDatasetOptions, type RunDatasetOptions, runDatasetOptions } from "./options.ts";
+import type { ItemOptions as AnyOptions, Parts } from "./parts.ts";
+import { Plan } from "./plan.ts";
+import { makePlan } from "./planner.ts";
+import { runPlan } from "./run.ts";
+import { type ItemOptions, standard } from "./standard.ts";
+import { type DatasetStatus, statusOf } from "./status.ts";
+import { type OnStep, Storage } from "./storage.ts";
+
+/**
+ * Freezes what is to be tokenised: finds the items of `inputs`, puts them into shards, and writes `out`/plan.jsonl with the model's
+ * hash, the arithmetic and all options. A folder that has a plan keeps it: asked for the same, it is given back without a look at
+ * the inputs; asked for anything else, ARGUMENT names both. Gives what `datasetStatus` gives.
+ * Errors: ARGUMENT (also where there is no item), FILE_MISSING, FILE_IO, those of opening the model, CANCELLED.
+ */
+export function planDataset(options: PlanDatasetOptions & ItemOptions): Promise<DatasetStatus> {
+  const own = Object.entries(options ?? {}), isOwn = (name: string) => Object.hasOwn(planDatasetOptions.shape, name);
+  const plan = Object.fromEntries(own.filter(([name]) => isOwn(name))) as unknown as PlanDatasetOptions;
+  return planWith(standard, plan, Object.fromEntries(own.filter(([name]) => !isOwn(name))))
+    .then((made) => statusOf(made, new Storage(made.folder)));
+}
+
+/**
+ * Tokenises what is planned in a folder, shard by shard, until all are committed; run again it goes on where it was, and a finished
+ * corpus costs a look at its manifests. Items that cannot be tokenised are quarantined: the manifests and the result name them.
+ * Any number of processes may run on one folder, one for each GPU as a rule.
+ * Errors: FILE_MISSING without a plan; FILE_FORMAT for a damaged one; ARGUMENT where the model has other weights; UNSUPPORTED where
+ * this machine computes otherwise than planned; FILE_IO, as on a full disk; DEVICE, MEMORY, THREAD, FFMPEG; CANCELLED. Whatever
+ * ends a run, shards are whole or not there.
+ */
+export function runDataset(folder: string, options: RunDatasetOptions = {}): Promise<DatasetStatus> {
+  return runWith(standard, folder, options);
+}
+
+/** How far a corpus is. Opens no model and reads no item. Errors: FILE_MISSING, FILE_FORMAT, FILE_IO. */
+export function datasetStatus(folder: string): Promise<DatasetStatus> {
+  return located(async () => statusOf(await Plan.open(folder), new Storage(folder)));
+}
+
+/** The same on other sources and formats: for tests. */
+export function planWith(parts: Parts, options: PlanDatasetOptions, items: AnyOptions): Promise<Plan> {
+  return located(() => makePlan(parse(planDatasetOptions, options, "options"), items, parts));
+}
+
+export function runWith(
+  parts: Parts,
+  folder: string,
+  options: RunDatasetOptions = {},
+  onStep?: OnStep,
+): Promise<DatasetStatus> {
+  return located(() => runPlan(folder, parse(runDatasetOptions, options, "options"), parts, onStep));
+}

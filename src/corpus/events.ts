@@ -1,0 +1,51 @@
+/** What planning and running a corpus tell while they work: plain objects, which `ctok dataset --json` prints one a line. */
+import type { Quarantined } from "./storage.ts";
+
+/** How far a run is. Counts of items and tokens are those of the whole corpus and of this process, each as named. */
+export interface DatasetProgress {
+  /** Items of the whole corpus that are done, by any process; and all. */
+  readonly items: number;
+  readonly numItems: number;
+  /** Of this run: quarantined items and tokens, and seconds since its start. */
+  readonly quarantined: number;
+  readonly tokens: number;
+  readonly seconds: number;
+  /** Of this process over the last seconds. */
+  readonly itemsPerSecond: number;
+  readonly tokensPerSecond: number;
+  /**
+   * Pixels a second over those that the encoder did of this run's first pictures with nothing beside it; absent until that is known.
+   * Over 1 where the machine had less to do later.
+   */
+  readonly ownRate?: number;
+  /** Part of the time in which the encoder had something to do. */
+  readonly busy: number;
+  /** At the present rate; absent while there is none. */
+  readonly secondsLeft?: number;
+}
+
+export type DatasetEvent =
+  /** The model is being opened, and it is open: a failure between the two is that of the model. */
+  | { readonly event: "opening"; readonly model: string }
+  | { readonly event: "opened"; readonly model: string }
+  /** While items are found. */
+  | { readonly event: "planning"; readonly numItems: number; readonly numRefused: number }
+  | { readonly event: "refused"; readonly name: string; readonly reason: string }
+  /** What was left out or should be known, in words. */
+  | { readonly event: "note"; readonly text: string }
+  | { readonly event: "planned"; readonly numItems: number; readonly numRefused: number; readonly numShards: number }
+  /** Work begins; `items` are done already. */
+  | { readonly event: "started"; readonly items: number; readonly numItems: number; readonly numShards: number }
+  | ({ readonly event: "progress" } & DatasetProgress)
+  | ({ readonly event: "quarantined"; readonly shard: number } & Quarantined)
+  /** A shard is committed; `isTwice`: by another process, while this one made it, too. */
+  | {
+    readonly event: "shard";
+    readonly index: number;
+    readonly numItems: number;
+    readonly numSamples: number;
+    readonly numTokens: number;
+    readonly isTwice: boolean;
+  };
+
+export type OnEvent = (event: DatasetEvent) => void;

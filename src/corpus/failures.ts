@@ -1,0 +1,30 @@
+/**
+ * What goes with items fails with them; and items that are all gone are a disk that is gone. Whose failure an error is, the item's or
+ * the machine's, is in source.ts. Called by pump.ts and shard.ts.
+ */
+import { expected, TokenizerError } from "../errors.ts";
+import type { Item, Sample } from "./item.ts";
+import { isItemsFault, type PlaceReader } from "./source.ts";
+
+/** The bytes of what goes with an item; a failure is the item's, and says of which. */
+export async function readSidecars(item: Item, places: PlaceReader, signal: AbortSignal): Promise<Sample["sidecars"]> {
+  const all: { field: string; bytes: Uint8Array }[] = [];
+  for (const { field, place, identity } of item.sidecars) {
+    try {
+      all.push({ field, bytes: await places.read(place, identity, signal) });
+    } catch (error) {
+      if (!isItemsFault(error)) throw error;
+      const { code, message, detail } = error;
+      throw new TokenizerError(code, `${field} of ${item.key}: ${message}`, { detail, cause: error });
+    }
+  }
+  return all;
+}
+
+/** Fails where a shard has nothing left of what was planned: a disk that is not there, rather than that many removed items. */
+export function checkPresence(missing: number, planned: number, first: string): void {
+  if (missing < planned || planned < fewItems) return;
+  const message = "the items that were planned (allowMissing: true, --allow-missing where they were removed on purpose)";
+  throw expected(first, message, `none of the shard's ${planned}`, "FILE_MISSING");
+}
+const fewItems = 4;

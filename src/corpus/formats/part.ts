@@ -1,0 +1,110 @@
+/**
+ * A file of a committed shard, opened to be read as if a stranger had written it: what is asked for is there in full, or the
+ * failure says which file lacks what. Reads in windows, so that small reads cost no system call each. Called by formats that read.
+ */
+import { type FileHandle, open } from "node:fs/promises";
+import { join } from "node:path";
+import { expected, messageOf, TokenizerError } from "../../errors.ts";
+import { ioError } from "../../files.ts";
+import type { CommittedShard } from "../format.ts";
+
+const windowBytes = 1 << 20;
+
+export class Part implements AsyncDisposable {
+  readonly name: string;
+  readonly bytes: number;
+  readonly #path: string;
+  readonly #file: FileHandle;
+  #window = new Uint8Array(0);
+  #start = 0;
+
+  private constructor(name: string, bytes: number, path: string, file: FileHandle) {
+    this.name = name;
+    this.bytes = bytes;
+    this.#path = path;
+    this.#file = file;
+  }
+
+  /** Throws TOKEN_FILE unless the shard has such a file of the size that was committed; FILE_MISSING, FILE_IO. */
+  static async open(folder: string, shard: CommittedShard, name: string): Promise<Part> {
+    const committed = shard.files.find((file) => file.name === name);
+    if (!committed) {
+      const found = shard.files.map((file) => file.name).join(", ") || "none";
+      throw expected(`shard ${shard.stem}`, `a file ${name}`, found, "TOKEN_FILE");
+    }
+    const path = join(folder, name);
+    const file = await open(path, "r").catch((error) => {
+      throw ioError(path, "read", error);
+    });
+    try {
+      const { size } = await file.stat();
+      if (size !== committed.bytes) {
+        throw expected(name, `${committed.bytes} bytes, as were committed`, size, "TOKEN_FILE");
+      }
+      return new Part(name, size, path, file);
+    } catch (error) {
+      await file.close();
+      throw error instanceof TokenizerError ? error : ioError(path, "read", error);
+    }
+  }
+
+  /** These bytes, all of them; they stay what they are. Throws TOKEN_FILE where the file ends before. */
+  async read(offset: number, length: number): Promise<Uint8Array> {
+    if (offset + length > this.bytes) {
+      throw expected(this.name, `${length} bytes at ${offset}`, `its end at ${this.bytes}`, "TOKEN_FILE");
+    }
+    if (offset < this.#start || offset + length > this.#start + this.#window.length) {
+      const window = new Uint8Array(Math.min(Math.max(length, windowBytes), this.bytes - offset));
+      for (let at = 0; at < window.length;) {
+        const read = this.#file.read(window, at, Math.min(window.length - at, 1 << 30), offset + at);
+        const { bytesRead } = await read.catch((error) => {
+          throw ioError(this.#path, "read", error);
+        });
+        if (bytesRead === 0) throw expected(this.name, `${this.bytes} bytes`, `${offset + at}`, "TOKEN_FILE");
+        at += bytesRead;
+      }
+      this.#window = window;
+      this.#start = offset;
+    }
+    const from = offset - this.#start;
+    return this.#window.subarray(from, from + length);
+  }
+
+  /** The values of lines of JSON, each ended by a newline. */
+  async *lines(): AsyncGenerator<unknown> {
+    let rest = new Uint8Array(0);
+    for (let at = 0, count = 0; at < this.bytes;) {
+      const piece = await this.read(at, Math.min(windowBytes, this.bytes - at));
+      at += piece.length;
+      const text = new Uint8Array(rest.length + piece.length);
+      text.set(rest);
+      text.set(piece, rest.length);
+      let from = 0;
+      for (let end = text.indexOf(newline, rest.length); end >= 0; end = text.indexOf(newline, from)) {
+        yield this.#parse(text.subarray(from, end), ++count);
+        from = end + 1;
+      }
+      rest = text.subarray(from);
+    }
+    if (rest.length > 0) throw expected(this.name, "a newline at its end", "none", "TOKEN_FILE");
+  }
+
+  #parse(line: Uint8Array, number: number): unknown {
+    return parseJSON(`${this.name}: line ${number}`, line);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#file.close().catch(() => {}); // nothing was written
+  }
+}
+
+const newline = 10;
+
+/** Throws TOKEN_FILE for what is no JSON in UTF-8. */
+export function parseJSON(name: string, bytes: Uint8Array): unknown {
+  try {
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes));
+  } catch (cause) {
+    throw new TokenizerError("TOKEN_FILE", `${name}: expected JSON, found ${messageOf(cause)}`, { cause });
+  }
+}

@@ -1,0 +1,228 @@
+/**
+ * Who works on which shard: leases that end by themselves, in SQLite, for any number of processes on one machine. Nothing here is
+ * truth: manifests are. The file may be removed at any time, and two may then make one shard, of which one is committed.
+ * Another way to hand out shards (a number of a worker, a queue on another machine) is another `Leases`. Called by run.ts.
+ */
+import { randomBytes } from "node:crypto";
+import { existsSync } from "node:fs";
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout } from "node:timers/promises";
+import { messageOf, TokenizerError } from "../errors.ts";
+import { isWriterGone, writerName } from "../files.ts";
+
+/** Hands out shards. */
+export interface Leases extends AsyncDisposable {
+  /** A shard that nobody works on; waits while others work on all that are left. Undefined: all but the caller's own are done. */
+  next(signal?: AbortSignal): Promise<number | undefined>;
+  /** The shard is committed. */
+  done(index: number): void;
+  /** Gives a shard back. */
+  release(index: number): void;
+  /** How far a shard is, for those who ask. */
+  tell(index: number, numItems: number): void;
+  /** Shards that are committed, as far as is known here. */
+  numDone(): number;
+}
+
+/** A shard that a process works on. */
+export interface LeasedShard {
+  readonly index: number;
+  readonly owner: string;
+  readonly numItems: number;
+}
+
+/** A lease lasts so long after its last renewal. Its holder may be stopped for longer: the commit bears that. */
+const leaseMs = 60_000, renewMs = 5_000, pollMs = 500;
+const open = 0, leased = 1, done = 2;
+
+const schema = `
+  CREATE TABLE IF NOT EXISTS about (plan TEXT NOT NULL);
+  CREATE TABLE IF NOT EXISTS shards (
+    number INTEGER PRIMARY KEY, state INTEGER NOT NULL, owner TEXT, expires INTEGER NOT NULL DEFAULT 0, items INTEGER NOT NULL DEFAULT 0
+  );
+  CREATE INDEX IF NOT EXISTS by_state ON shards (state, number);`;
+
+type Database = import("node:sqlite").DatabaseSync;
+
+export interface LedgerOptions {
+  /** Of the plan: a ledger of another one is made anew. */
+  readonly plan: string;
+  readonly numShards: number;
+  /** Which shards are committed, asked at the opening and while waiting. */
+  committed(): Promise<ReadonlySet<number>>;
+}
+
+export class Ledger implements Leases {
+  readonly #db: Database;
+  readonly #path: string;
+  readonly #options: LedgerOptions;
+  readonly #owner = `${writerName}-${randomBytes(4).toString("hex")}`;
+  readonly #held = new Map<number, number>();
+  readonly #timer: ReturnType<typeof setInterval>;
+  #numDone = 0;
+
+  private constructor(db: Database, path: string, options: LedgerOptions) {
+    this.#db = db;
+    this.#path = path;
+    this.#options = options;
+    this.#timer = setInterval(() => this.#renew(), renewMs);
+  }
+
+  /** Opens the ledger of a folder, or makes one; one that cannot be read is replaced. Throws FILE_IO. */
+  static async open(folder: string, options: LedgerOptions): Promise<Ledger> {
+    const path = join(folder, "ledger.sqlite");
+    for (let isFirst = true;; isFirst = false) {
+      let db: Database | undefined;
+      try {
+        db = await database(path);
+        await setUp(db, options);
+        return new Ledger(db, path, options);
+      } catch (cause) {
+        db?.close();
+        if (!isFirst || /locked|busy|full/i.test(messageOf(cause))) throw refused(path, cause);
+        for (const end of ["", "-journal", "-wal", "-shm"]) await rm(path + end, { force: true });
+      }
+    }
+  }
+
+  async next(signal?: AbortSignal): Promise<number | undefined> {
+    for (;;) {
+      const { got, isLeft } = this.#take();
+      if (got !== undefined || !isLeft) return got;
+      await setTimeout(pollMs, undefined, signal ? { signal } : {});
+      markCommitted(this.#db, await this.#options.committed()); // by one whose ledger was another file
+    }
+  }
+
+  /** A shard that is free, else whether others are at some. */
+  #take(): { readonly got: number | undefined; readonly isLeft: boolean } {
+    try {
+      this.#freeAbandoned();
+      const got = this.#db.prepare(
+        `UPDATE shards SET state = ${leased}, owner = ?, expires = ?, items = 0 WHERE number =
+           (SELECT number FROM shards WHERE state = ${open} ORDER BY number LIMIT 1) RETURNING number`,
+      ).get(this.#owner, Date.now() + leaseMs) as { number: number } | undefined;
+      if (got) this.#held.set(got.number, 0);
+      const others = this.#db.prepare(`SELECT count(*) n FROM shards WHERE state = ${leased} AND owner <> ?`);
+      return { got: got?.number, isLeft: (others.get(this.#owner) as { n: number }).n > 0 };
+    } catch (cause) {
+      throw refused(this.#path, cause);
+    }
+  }
+
+  done(index: number): void {
+    this.#held.delete(index);
+    this.#try(`UPDATE shards SET state = ${done}, owner = NULL WHERE number = ?`, index);
+  }
+
+  release(index: number): void {
+    this.#held.delete(index);
+    const sql = `UPDATE shards SET state = ${open}, owner = NULL WHERE number = ? AND owner = ? AND state = ${leased}`;
+    this.#try(sql, index, this.#owner);
+  }
+
+  numDone(): number {
+    try {
+      const { n } = this.#db.prepare(`SELECT count(*) n FROM shards WHERE state = ${done}`).get() as { n: number };
+      return this.#numDone = n;
+    } catch {
+      return this.#numDone; // asked for by a clock, on a full disk as well
+    }
+  }
+
+  tell(index: number, numItems: number): void {
+    if (this.#held.has(index)) this.#held.set(index, numItems);
+  }
+
+  /** Leases whose time is over, or whose process is gone. */
+  #freeAbandoned(): void {
+    const owners = this.#db.prepare(`SELECT DISTINCT owner FROM shards WHERE state = ${leased}`).all() as {
+      owner: string;
+    }[];
+    const free = this.#db.prepare(
+      `UPDATE shards SET state = ${open}, owner = NULL WHERE state = ${leased} AND owner = ? AND (expires < ? OR ?)`,
+    );
+    for (const { owner } of owners) {
+      if (owner !== this.#owner) free.run(owner, Date.now(), isWriterGone(owner) ? 1 : 0);
+    }
+  }
+
+  #renew(): void {
+    const sql = "UPDATE shards SET expires = ?, items = ? WHERE number = ? AND owner = ?";
+    for (const [index, items] of this.#held) this.#try(sql, Date.now() + leaseMs, items, index, this.#owner);
+  }
+
+  /** What may fail, as on a full disk, without harm: the lease runs out, the manifest is there. */
+  #try(sql: string, ...values: (number | string)[]): void {
+    try {
+      this.#db.prepare(sql).run(...values);
+    } catch {
+      // as above
+    }
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#timer);
+    for (const index of [...this.#held.keys()]) this.release(index);
+    this.#db.close();
+    return Promise.resolve();
+  }
+}
+
+/** What the ledger of a folder knows of shards in work; nothing where there is none. */
+export async function leasedShards(folder: string, plan: string): Promise<LeasedShard[]> {
+  const path = join(folder, "ledger.sqlite");
+  if (!existsSync(path)) return [];
+  try {
+    using db = closing(await database(path));
+    if ((db.value.prepare("SELECT plan FROM about").get() as { plan: string } | undefined)?.plan !== plan) return [];
+    const rows = db.value.prepare(
+      `SELECT number AS "index", owner, items AS numItems FROM shards WHERE state = ${leased} AND expires >= ? ORDER BY number`,
+    ).all(Date.now()) as unknown as LeasedShard[];
+    return rows.filter(({ owner }) => !isWriterGone(owner)).map((row) => ({ ...row }));
+  } catch {
+    return []; // being made anew
+  }
+}
+
+/** Note: a rollback journal, not WAL: the file may be removed alone. Not synced: it may be lost. */
+async function database(path: string): Promise<Database> {
+  const { DatabaseSync } = await import("node:sqlite");
+  const db = new DatabaseSync(path);
+  db.exec("PRAGMA busy_timeout = 10000; PRAGMA journal_mode = DELETE; PRAGMA synchronous = OFF");
+  return db;
+}
+
+async function setUp(db: Database, { plan, numShards, committed }: LedgerOptions): Promise<void> {
+  const found = await committed();
+  db.exec("BEGIN IMMEDIATE");
+  db.exec(schema);
+  if ((db.prepare("SELECT plan FROM about").get() as { plan: string } | undefined)?.plan !== plan) {
+    db.exec("DELETE FROM about; DELETE FROM shards");
+    db.prepare("INSERT INTO about VALUES (?)").run(plan);
+    db.prepare(
+      `WITH RECURSIVE all_numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM all_numbers WHERE n + 1 < ?)
+         INSERT INTO shards (number, state) SELECT n, ${open} FROM all_numbers WHERE n < ?`,
+    ).run(numShards, numShards);
+  }
+  // A manifest that was removed asks for its shard again.
+  const said = db.prepare(`SELECT number FROM shards WHERE state = ${done}`).all() as { number: number }[];
+  const reopen = db.prepare(`UPDATE shards SET state = ${open} WHERE number = ?`);
+  for (const { number } of said) if (!found.has(number)) reopen.run(number);
+  markCommitted(db, found);
+  db.exec("COMMIT");
+}
+
+function markCommitted(db: Database, committed: ReadonlySet<number>): void {
+  const mark = db.prepare(`UPDATE shards SET state = ${done}, owner = NULL WHERE number = ? AND state <> ${done}`);
+  for (const index of committed) mark.run(index);
+}
+
+function refused(path: string, cause: unknown): TokenizerError {
+  return new TokenizerError("FILE_IO", `${path}: expected a ledger, or to make one, found ${messageOf(cause)}`, { cause });
+}
+
+function closing(value: Database): { readonly value: Database } & Disposable {
+  return { value, [Symbol.dispose]: () => value.close() };
+}

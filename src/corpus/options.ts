@@ -1,0 +1,95 @@
+/** What callers may ask of a corpus: each options type as an interface, and beside it the zod schema that checks it (see checks.ts). */
+import { z } from "zod";
+import { type Fields, signal } from "../checks.ts";
+import { encodeStreamOptions, type OpenOptions, openOptions } from "../model/options.ts";
+import type { OnEvent } from "./events.ts";
+import type { TokenDType } from "./format.ts";
+
+/** Items of a shard unless given. */
+export const defaultShardSize = 1000;
+
+const onEvent = z.custom<OnEvent>((v) => typeof v === "function", "expected a function").optional();
+const { device, precision, kernels, threads, maxMemory, name } = openOptions.shape;
+const text = z.string().min(1).optional();
+
+export interface PlanDatasetOptions
+  extends Pick<OpenOptions, "device" | "precision" | "kernels" | "threads" | "maxMemory" | "name"> {
+  /** What to tokenise, in this order: folders, patterns, lists, webdataset tars, parquet files, single files. */
+  inputs: readonly string[];
+  /** The corpus's folder; made as needed. One that has a plan keeps it, and is refused where it is another. */
+  out: string;
+  /** As for `Tokenizer.open`. Default: the embedded model of images. */
+  model?: string | undefined;
+  /** What shards are: a name of `shardFormats`. Default: its first. */
+  format?: string | undefined;
+  /** Of what is stored. Default: the format's first for the model's kind of tokens. */
+  dtype?: TokenDType | undefined;
+  /** Of a video model: frames of the windows that do not see each other, into which clips and videos are cut. Default 17. */
+  window?: number | undefined;
+  /** Of a video model: each clip or video is one seamless sequence instead. Default false. */
+  stream?: boolean | undefined;
+  /** Items of a shard, the unit of work and of what is lost by a crash; 1 to 2^20. Default 1000. */
+  shardSize?: number | undefined;
+  /** Whether workers with another precision, kernel set or versions may take part: their tokens differ here and there. Default false. */
+  allowOtherArithmetic?: boolean | undefined;
+  /** Called as things happen. What it throws ends the call. */
+  onEvent?: OnEvent | undefined;
+  /** Ends the planning; no plan is left. */
+  signal?: AbortSignal | undefined;
+}
+export const planDatasetOptions = z.strictObject(
+  {
+    inputs: z.array(z.string().min(1)).min(1).readonly(),
+    out: z.string().min(1),
+    model: text,
+    format: text,
+    dtype: z.enum(["uint16", "int32", "bf16", "f16", "f32"]).optional(),
+    window: encodeStreamOptions.shape.window,
+    stream: z.boolean().default(false),
+    shardSize: z.int().min(1).max(1 << 20).optional(),
+    allowOtherArithmetic: z.boolean().default(false),
+    device,
+    precision,
+    kernels,
+    threads,
+    maxMemory,
+    name,
+    onEvent,
+    signal,
+  } satisfies Fields<PlanDatasetOptions>,
+);
+
+export interface RunDatasetOptions extends Pick<OpenOptions, "device" | "threads" | "maxMemory"> {
+  /** Where the plan's model lies on this machine, where that is not where it was planned; its weights must be the same. */
+  model?: string | undefined;
+  /** Pictures encoded as one job at most, 1 to 256; fewer where they are large. Tokens do not depend on it. Default 16. */
+  batch?: number | undefined;
+  /** Items read and prepared at once, 1 to 64. Default 4. */
+  readers?: number | undefined;
+  /** Whether a shard of which no item is there any more is committed as it is, rather than taken for a missing disk. Default false. */
+  allowMissing?: boolean | undefined;
+  /** Called as things happen. What it throws ends the call. */
+  onEvent?: OnEvent | undefined;
+  /** Ends the run with code CANCELLED; shards that are committed stay. */
+  signal?: AbortSignal | undefined;
+}
+export const runDatasetOptions = z.strictObject(
+  {
+    model: text,
+    device,
+    threads,
+    maxMemory,
+    batch: z.int().min(1).max(256).default(16),
+    readers: z.int().min(1).max(64).default(4),
+    allowMissing: z.boolean().default(false),
+    onEvent,
+    signal,
+  } satisfies Fields<RunDatasetOptions>,
+);
+
+/** What the schemas above say, for those who ask people. */
+export const datasetFacts = {
+  shardSize: { range: [1, 1 << 20], default: defaultShardSize },
+  batch: { range: [1, 256], default: 16 },
+  readers: { range: [1, 64], default: 4 },
+} as const;

@@ -1,0 +1,128 @@
+/**
+ * One shard: takes what becomes of its items in any order, writes it in the plan's, and commits. Formats are asked one thing at a
+ * time. Called by run.ts.
+ */
+import { TokenizerError } from "../errors.ts";
+import { checkPresence } from "./failures.ts";
+import type { ShardWriter } from "./format.ts";
+import type { Item, Sample } from "./item.ts";
+import type { Arithmetic } from "./plan.ts";
+import type { Attempt, Quarantined } from "./storage.ts";
+
+export type Outcome = Sample | { readonly failed: TokenizerError };
+
+export interface ShardOptions {
+  readonly index: number;
+  readonly items: readonly Item[];
+  readonly attempt: Attempt;
+  readonly writer: ShardWriter;
+  readonly plan: string;
+  readonly arithmetic: Arithmetic;
+  readonly allowMissing: boolean;
+  /** Called once the shard is committed. */
+  onDone(done: ShardDone): void;
+}
+
+export interface ShardDone {
+  readonly index: number;
+  readonly numItems: number;
+  readonly numSamples: number;
+  readonly numTokens: number;
+  readonly quarantined: readonly Quarantined[];
+  /** Whether another had committed it meanwhile, so that this work was for nothing. */
+  readonly isTwice: boolean;
+}
+
+export class Shard {
+  readonly #o: ShardOptions;
+  readonly #waiting = new Map<number, { outcome: Outcome; resolve(): void; reject(error: unknown): void }>();
+  readonly #quarantined: Quarantined[] = [];
+  readonly #done = Promise.withResolvers<void>();
+  #next = 0;
+  #numSamples = 0;
+  #numTokens = 0;
+  #isWriting = false;
+
+  constructor(options: ShardOptions) {
+    this.#o = options;
+    this.#done.promise.catch(() => {}); // the writer of the last item is told as well
+  }
+
+  /** Settles when the shard is committed, or cannot be. */
+  get done(): Promise<void> {
+    return this.#done.promise;
+  }
+  get index(): number {
+    return this.#o.index;
+  }
+  get numItems(): number {
+    return this.#o.items.length;
+  }
+  /** Items written or quarantined so far, and tokens. */
+  get written(): { readonly items: number; readonly tokens: number; readonly quarantined: number } {
+    return { items: this.#next, tokens: this.#numTokens, quarantined: this.#quarantined.length };
+  }
+
+  /** What became of item `position`. Resolves when it is written; of the last one, when the shard is committed. */
+  put(position: number, outcome: Outcome): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(position, { outcome, resolve, reject });
+      if (!this.#isWriting) this.#write();
+    });
+  }
+
+  async #write(): Promise<void> {
+    this.#isWriting = true;
+    for (let one; (one = this.#waiting.get(this.#next));) {
+      const position = this.#next;
+      this.#waiting.delete(position);
+      try {
+        await this.#add(this.#o.items[position]!, one.outcome);
+        this.#next++;
+        if (this.#next === this.numItems) await this.#finish();
+        one.resolve();
+      } catch (error) {
+        this.#done.reject(error);
+        one.reject(error);
+        for (const { reject } of this.#waiting.values()) reject(error);
+        this.#waiting.clear();
+        return; // and `#isWriting` stays: nothing more is written
+      }
+    }
+    this.#isWriting = false;
+  }
+
+  async #add(item: Item, outcome: Outcome): Promise<void> {
+    if ("failed" in outcome) return this.#quarantine(item, outcome.failed);
+    try {
+      await this.#o.writer.add(outcome);
+    } catch (error) {
+      const isOfSample = error instanceof TokenizerError && ["SHAPE", "VALUE"].includes(error.code);
+      if (!isOfSample) throw error; // as for the shard's own file
+      return this.#quarantine(item, error);
+    }
+    this.#numSamples++;
+    const { shape } = outcome.tokens.main;
+    this.#numTokens += outcome.tokens.isDiscrete ? product(shape) : product(shape) / shape[1]!;
+  }
+
+  #quarantine({ key, place }: Item, { code, message }: TokenizerError): void {
+    this.#quarantined.push({ key, place, code, message });
+  }
+
+  async #finish(): Promise<void> {
+    const { index, items, attempt, writer, plan, arithmetic, allowMissing, onDone } = this.#o, numItems = items.length;
+    const missing = this.#quarantined.filter(({ code }) => code === "FILE_MISSING").length;
+    if (!allowMissing) checkPresence(missing, numItems, this.#quarantined[0]?.key ?? "");
+    await writer.finish();
+    const counts = { numItems, numSamples: this.#numSamples, numTokens: this.#numTokens };
+    const quarantined = this.#quarantined;
+    const isOurs = await attempt.commit({ plan, arithmetic, ...counts, quarantined });
+    onDone({ index, ...counts, quarantined, isTwice: !isOurs });
+    this.#done.resolve();
+  }
+}
+
+function product(shape: readonly number[]): number {
+  return shape.reduce((all, n) => all * n, 1);
+}

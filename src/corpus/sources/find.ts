@@ -1,0 +1,287 @@
+/**
+ * All items that the inputs of a plan name, in one order, the same on every machine that has the same files: folders, patterns,
+ * lists, webdataset tars, parquet files, single files. Each item has a key of its own; what cannot be taken comes as a refusal with
+ * its reason, and what is left out is told. Nothing is decoded, but for how many frames a video has. Called by the planner.
+ *
+ * Memory: the names in one folder at a time (and those above it), of a pattern its matches, and 16 to 32 bytes for each key.
+ */
+import { createHash } from "node:crypto";
+import { existsSync, globSync } from "node:fs";
+import { open, stat } from "node:fs/promises";
+import { basename, resolve, sep } from "node:path";
+import { z } from "zod";
+import { throwIfAborted } from "../../abort.ts";
+import { type Fields, limitPixels, parse, signal } from "../../checks.ts";
+import { expected, messageOf, TokenizerError } from "../../errors.ts";
+import { type Rate, rateOption } from "../../tokens/rate.ts";
+import type { Item, Place } from "../item.ts";
+import { hashOfFile, identityOf, Places } from "../places.ts";
+import { type Found, isItemsFault } from "../source.ts";
+import { byCodeUnits, type Candidate, type Search, type Seen } from "./candidate.ts";
+import { type Clips, clipsOf } from "./clips.ts";
+import { isArchive, itemsInFolder, SingleFiles } from "./folder.ts";
+import { KeyBook, keyOf } from "./keys.ts";
+import { itemsOfList, standard } from "./list.ts";
+import { itemsInParquet } from "./parquet.ts";
+import { itemsInTar } from "./webdataset.ts";
+
+export interface FindOptions {
+  /** What the model takes. */
+  kind: Item["kind"];
+  /** Whether each folder is one video, its pictures in natural order the frames. Default false: each file counts. */
+  foldersAreVideos?: boolean | undefined;
+  /** Where the corpus is written: no input. */
+  out?: string | undefined;
+  /** Whether SVG pictures are items. Default false. */
+  svg?: boolean | undefined;
+  /** Of tars: the field of the members that are the items ("jpg", "left.png"). Default: the first picture or video of a sample. */
+  member?: string | undefined;
+  /** Of parquet files: the column of pictures or videos. Default: "image" and other usual names, or the only one of bytes. */
+  column?: string | undefined;
+  /** Of parquet files: the columns that go along. Default: all others. */
+  columns?: readonly string[] | undefined;
+  /** Whether each item's bytes are read for their sha256, which is looked at again when it is tokenised. Default false. */
+  hash?: boolean | undefined;
+  /** How many looks at each picture become samples. Default 1; numVariantsOf (looks.ts) says how many the options make. */
+  numVariants?: number | undefined;
+  /** Cuts videos into clips of so many frames. Default: a video is one item. */
+  clipFrames?: number | undefined;
+  /** Frames from one clip's first to the next one's. Default: `clipFrames`. */
+  stride?: number | undefined;
+  /** Frames of a video at most, of which clips are made. Default: all. */
+  frames?: number | undefined;
+  /** The rate at which frames are counted. Default: the video's own. */
+  fps?: number | Rate | undefined;
+  limitPixels?: number | undefined;
+  /** Hears what the user should know beside items and refusals: what was left out, which keys had to be changed. */
+  onNote?: ((text: string) => void) | undefined;
+  signal?: AbortSignal | undefined;
+}
+export const findOptions = z.strictObject(
+  {
+    kind: z.enum(["image", "video"]),
+    foldersAreVideos: z.boolean().default(false),
+    out: z.string().optional(),
+    svg: z.boolean().default(false),
+    member: z.string().min(1).optional(),
+    column: z.string().min(1).optional(),
+    columns: z.array(z.string().min(1)).readonly().optional(),
+    hash: z.boolean().default(false),
+    numVariants: z.int().min(1).default(1),
+    clipFrames: z.int().min(1).optional(),
+    stride: z.int().min(1).optional(),
+    frames: z.int().min(1).optional(),
+    fps: rateOption.optional(),
+    limitPixels,
+    onNote: z.custom<(text: string) => void>((v) => typeof v === "function", "expected a function").optional(),
+    signal,
+  } satisfies Fields<FindOptions>,
+);
+type Wanted = z.output<typeof findOptions>;
+
+/** Candidates that are looked into at once: for their frames, or their hash. */
+const atOnce = 4;
+
+/**
+ * Items of `inputs`, in their order: a folder (all in it, recursively), a pattern (`*`, `?`, `[]`, `{}`, `**`), a webdataset tar, a
+ * parquet file, a picture or video; "@list.txt" is a list, "-" one on standard input. Throws ARGUMENT for no input, for one list
+ * read twice from standard input, and for options that do not go together; CANCELLED. All else that is wrong is refused, item by
+ * item.
+ */
+export async function* findItems(inputs: readonly string[], options: FindOptions): AsyncGenerator<Found> {
+  const o = parse(findOptions, options, "options");
+  checkTogether(inputs, o);
+  const note = o.onNote ?? (() => {}), book = new KeyBook();
+  await using places = new Places();
+  const search: Search = { ...o, out: o.out, places, note, signal: o.signal } as Search;
+  let numLeft = 0, numShort = 0;
+  for await (const [seen, looked] of ahead(candidatesOf(inputs, search, o), (one) => lookInto(one, o, places))) {
+    throwIfAborted(o.signal);
+    const refused = "refused" in seen
+      ? seen.refused
+      : looked && "reason" in looked
+      ? { name: seen.candidate.name, reason: looked.reason }
+      : undefined;
+    if (refused || !("candidate" in seen)) {
+      if (refused) yield { refused };
+      continue;
+    }
+    const { candidate } = seen, { clips, sha256 } = (looked ?? {}) as Looked;
+    if (candidate.isKeyGiven && !book.takeExactly(candidate.keys[0]!)) {
+      const reason = `expected a key of its own, found ${candidate.keys[0]}, which another item has`;
+      yield { refused: { name: candidate.name, reason } };
+      continue;
+    }
+    const key = candidate.isKeyGiven ? candidate.keys[0]! : book.take(candidate.keys, candidate.name);
+    if (clips && clips.numLeft > 0) numLeft += clips.numLeft, numShort++;
+    for (const item of itemsOf(candidate, key, clips, sha256, o)) yield { item };
+  }
+  if (book.numChanged > 0) note(`${book.numChanged} items have a longer key than their path makes, which another item has`);
+  if (numLeft > 0) {
+    note(`${numLeft} frames at the ends of ${numShort} videos are in no whole clip of ${o.clipFrames} frames`);
+  }
+}
+
+function checkTogether(inputs: readonly string[], o: Wanted): void {
+  if (inputs.length === 0) throw expected("inputs", "at least one", "none");
+  if (inputs.filter((input) => input === standard || input === `@${standard}`).length > 1) {
+    throw expected("inputs", "standard input once", "twice");
+  }
+  const ofVideos = (["foldersAreVideos", "clipFrames", "stride", "frames", "fps"] as const).find((name) => o[name]);
+  if (o.kind === "image" && ofVideos) throw expected(ofVideos, "a video model", "one of images");
+  if (o.stride !== undefined && o.clipFrames === undefined) throw expected("stride", "clipFrames beside it", "none");
+}
+
+async function* candidatesOf(inputs: readonly string[], search: Search, o: Wanted): AsyncGenerator<Seen> {
+  const all = expand(inputs), folders: string[] = [];
+  for (const input of all) if (await isFolder(input)) folders.push(resolve(input));
+  const files = new SingleFiles(search);
+  let numWithin = 0;
+  for (const input of all) {
+    throwIfAborted(o.signal);
+    const within = folders.find((folder) => resolve(input).startsWith(folder.endsWith(sep) ? folder : folder + sep));
+    if (isList(input)) {
+      const list = input === standard ? standard : input.slice(1);
+      const other = (path: string) => isArchive(path) ? archive(path, search) : undefined;
+      try {
+        yield* itemsOfList(list, search, other);
+      } catch (error) { // no list there: an input that is missing fails the plan, not one item
+        throw error instanceof TokenizerError ? error : expected(list, "a list to read", messageOf(error), "FILE_IO");
+      }
+    } else if (within !== undefined && !o.foldersAreVideos) {
+      numWithin++; // a pattern with ** gives folders and what is in them
+    } else if (folders.includes(resolve(input))) {
+      yield* o.foldersAreVideos
+        ? videoOfFolder(input)
+        : itemsInFolder(input, all.length > 1 ? basename(resolve(input)) : "", search, (path) => archive(path, search));
+    } else if (await kindOfArchive(input)) yield* archive(input, search);
+    else yield await files.find(input);
+  }
+  if (numWithin > 0) search.note(`${numWithin} inputs lie in other inputs and are taken once`);
+}
+
+function isList(input: string): boolean {
+  return input === standard || input.startsWith("@") && input.length > 1;
+}
+
+async function isFolder(input: string): Promise<boolean> {
+  return !isList(input) && await stat(input).then((found) => found.isDirectory(), () => false);
+}
+
+/** Each once; a file of exactly that name goes before a pattern, whose matches are sorted. */
+function expand(inputs: readonly string[]): string[] {
+  const seen = new Set<string>();
+  return inputs.flatMap((input) => {
+    if (isList(input) || !/[*?[{]/.test(input) || existsSync(input)) return [input];
+    const matches = globSync(input).sort(byCodeUnits);
+    return matches.length > 0 ? matches : [input];
+  }).filter((input) => {
+    const name = isList(input) ? input : resolve(input), isNew = !seen.has(name);
+    seen.add(name);
+    return isNew;
+  });
+}
+
+/** A tar or parquet file, by its name, else by its first bytes. */
+async function kindOfArchive(path: string): Promise<"tar" | "parquet" | undefined> {
+  if (isArchive(path)) return path.toLowerCase().endsWith(".tar") ? "tar" : "parquet";
+  if (/\.(tar\.(gz|bz2|xz|zst|lz4)|tgz)$/i.test(path)) return "tar"; // which says why it is not read
+  const found = await stat(path).catch(() => undefined);
+  if (!found?.isFile()) return undefined;
+  const head = new Uint8Array(264), file = await open(path).catch(() => undefined);
+  try {
+    await file?.read(head, 0, head.length, 0);
+  } catch { // its reader will tell
+    return undefined;
+  } finally {
+    await file?.close();
+  }
+  const text = String.fromCharCode(...head);
+  return text.startsWith("PAR1") ? "parquet" : text.slice(257, 262) === "ustar" ? "tar" : undefined;
+}
+
+async function* archive(path: string, search: Search): AsyncGenerator<Seen> {
+  yield* await kindOfArchive(path) === "parquet" ? itemsInParquet(path, search) : itemsInTar(path, search);
+}
+
+async function* videoOfFolder(folder: string): AsyncGenerator<Seen> {
+  const name = folder, keys = [keyOf(basename(resolve(folder))), keyOf(folder)];
+  try {
+    const identity = await identityOf(folder), place = { kind: "file", path: folder } as const;
+    yield { candidate: { name, keys, kind: "video", place, identity, sidecars: [] } };
+  } catch (error) {
+    yield { refused: { name, reason: messageOf(error) } };
+  }
+}
+
+interface Looked {
+  readonly clips?: Clips;
+  readonly sha256?: string;
+}
+
+/** What takes a look inside; a failure becomes a refusal. */
+async function lookInto(seen: Seen, o: Wanted, places: Places): Promise<Looked | { readonly reason: string } | undefined> {
+  if (!("candidate" in seen)) return undefined;
+  const { candidate } = seen, { place, identity } = candidate;
+  const wish = candidate.kind === "video" && o.clipFrames !== undefined
+    ? { ...o, clipFrames: o.clipFrames, stride: o.stride ?? o.clipFrames, frames: o.frames, fps: o.fps }
+    : undefined;
+  try {
+    const clips = wish && await clipsOf(candidate, wish, places, o.signal);
+    let sha256: string | undefined;
+    if (o.hash && place.kind === "file") {
+      sha256 = await isFolder(place.path) ? undefined : await hashOfFile(place.path, o.signal);
+    } else if (o.hash) sha256 = createHash("sha256").update(await places.read(place, identity, o.signal)).digest("hex");
+    return { ...(clips && { clips }), ...(sha256 !== undefined && { sha256 }) };
+  } catch (error) {
+    if (!isItemsFault(error)) throw error;
+    return { reason: messageOf(error) };
+  }
+}
+
+function* itemsOf(
+  { kind, identity, ...found }: Candidate,
+  key: string,
+  clips: Clips | undefined,
+  sha256: string | undefined,
+  { numVariants }: Wanted,
+): Generator<Item> {
+  const own = { ...identity, ...(sha256 !== undefined && { sha256 }) }, all = clips?.clips ?? [undefined];
+  const place = rooted(found.place), sidecars = found.sidecars.map((one) => ({ ...one, place: rooted(one.place) }));
+  for (const [i, clip] of all.entries()) {
+    for (let variant = 0; variant < numVariants; variant++) {
+      yield {
+        key: key + (clip ? `_${i}` : "") + (numVariants > 1 ? `_${variant}` : ""),
+        kind,
+        place,
+        identity: own,
+        sidecars,
+        ...(numVariants > 1 && { variant }),
+        ...(clip && { clip }),
+      };
+    }
+  }
+}
+
+/** A worker may stand in another folder. */
+function rooted(place: Place): Place {
+  return place.kind === "text" ? place : { ...place, path: resolve(place.path) };
+}
+
+/** Each with what `work` makes of it, in order, a few at a time. */
+async function* ahead<T, R>(source: AsyncGenerator<T>, work: (one: T) => Promise<R>): AsyncGenerator<[T, R]> {
+  const waiting: [T, Promise<R>][] = [];
+  try {
+    for await (const one of source) {
+      const working = work(one);
+      working.catch(() => {}); // told when its turn comes
+      waiting.push([one, working]);
+      if (waiting.length < atOnce) continue;
+      const [first, made] = waiting.shift()!;
+      yield [first, await made];
+    }
+    for (let first; (first = waiting.shift());) yield [first[0], await first[1]];
+  } finally {
+    await Promise.allSettled(waiting.map(([, working]) => working));
+  }
+}

@@ -1,0 +1,196 @@
+/**
+ * Files of the disk as items: those of a folder and of all folders in it, or single ones. Names that begin with a dot, links to
+ * folders, and the folder that the corpus is written to are left out. What is neither a picture nor a video belongs to the one
+ * whose name it shares: "photo.v2.txt" goes with "photo.v2.jpg" as its field "txt". Called by find.ts.
+ */
+import type { Dirent } from "node:fs";
+import { readdir, stat } from "node:fs/promises";
+import { basename, dirname, extname, join, relative, resolve } from "node:path";
+import { throwIfAborted } from "../../abort.ts";
+import { messageOf, TokenizerError } from "../../errors.ts";
+import { fileKind, kindOfName } from "../../media/kinds.ts";
+import type { Sidecar } from "../item.ts";
+import { identityOf } from "../places.ts";
+import { byCodeUnits, count, type Search, type Seen, tellCounts } from "./candidate.ts";
+import { keyOf } from "./keys.ts";
+
+/** Files whose facts are asked for at once. */
+const atOnce = 32;
+
+/** What stands in one folder, hidden names left out. */
+interface Listing {
+  /** Items' names, folders and archives, sorted. */
+  readonly entries: readonly { readonly name: string; readonly kind: "item" | "folder" | "archive" }[];
+  /** Names of what belongs to an item, by its name without the extension. */
+  readonly companions: ReadonlyMap<string, readonly string[]>;
+  /** Names that are no UTF-8: the runtimes give another name for them, by which nothing is there. */
+  readonly unreadable: readonly string[];
+  /** Of names that are nobody's. */
+  readonly others: ReadonlyMap<string, number>;
+}
+
+/** In the name of what goes along: it becomes part of a member's. */
+const unnameable = /\p{Cc}/u;
+
+/** Whether what is called so is read by its content: tars of samples, parquet files. */
+export function isArchive(name: string): boolean {
+  return [".tar", ".parquet"].includes(extname(name).toLowerCase());
+}
+
+/**
+ * All items in a folder, in the order of their paths by code units. Keys are made of the path below the folder, behind `prefix`
+ * where there are several inputs. Archives are given to `archive`, where their turn comes.
+ */
+export async function* itemsInFolder(
+  folder: string,
+  prefix: string,
+  search: Search,
+  archive: (path: string) => AsyncGenerator<Seen>,
+): AsyncGenerator<Seen> {
+  const out = search.out === undefined ? undefined : resolve(search.out), others = new Map<string, number>();
+  async function* walk(at: string): AsyncGenerator<Seen> {
+    throwIfAborted(search.signal);
+    let listing: Listing;
+    try {
+      listing = await list(at, search);
+    } catch (error) {
+      return yield { refused: { name: at, reason: `expected a folder to read, found ${messageOf(error)}` } };
+    }
+    for (const [what, n] of listing.others) others.set(what, (others.get(what) ?? 0) + n);
+    for (const name of listing.unreadable) yield refuseName(join(at, name));
+    let waiting: Promise<Seen>[] = [];
+    for (const { name, kind } of listing.entries) {
+      const path = join(at, name);
+      if (kind === "item") {
+        const key = join(prefix, relative(folder, at), name), names = listing.companions.get(stemOf(name)) ?? [];
+        waiting.push(candidateOf(path, key, names, search));
+        if (waiting.length < atOnce) continue;
+      }
+      for (const one of waiting) yield await one;
+      waiting = [];
+      if (kind === "archive") yield* archive(path);
+      if (kind === "folder" && resolve(path) !== out) yield* walk(path);
+    }
+    for (const one of waiting) yield await one;
+  }
+  yield* walk(folder);
+  if (others.size > 0) search.note(`${folder}: left out ${tellCounts(others)}`);
+}
+
+async function list(folder: string, { kind, svg }: Search): Promise<Listing> {
+  const found = (await readdir(folder, { withFileTypes: true })).sort((a, b) => byCodeUnits(a.name, b.name));
+  const entries: { name: string; kind: "item" | "folder" | "archive" }[] = [], unreadable: string[] = [];
+  const rest: string[] = [], others = new Map<string, number>(), stems = new Set<string>();
+  let before = "";
+  for (const entry of found) {
+    const { name } = entry;
+    if (name.startsWith(".")) continue;
+    // Note: what is no UTF-8 comes as U+FFFD; a name may hold that itself.
+    if (name.includes("\ufffd") && (name === before || !await isThere(join(folder, name)))) {
+      unreadable.push(name);
+      continue;
+    }
+    before = name;
+    if (entry.isDirectory()) entries.push({ name, kind: "folder" });
+    else if (!await isFile(folder, entry)) count(others, "links to folders, devices or nothing");
+    else if (isArchive(name)) entries.push({ name, kind: "archive" });
+    else if (kindOfName(name) === (kind === "image" ? "picture" : "video")) {
+      if (extname(name).toLowerCase() === ".svg" && !svg) count(others, ".svg (drawn only when asked for)");
+      else entries.push({ name, kind: "item" }), stems.add(stemOf(name));
+    } else if (unnameable.test(name)) count(others, "with control characters in their names");
+    else if (["picture", "video"].includes(kindOfName(name)!)) count(others, `${extname(name).toLowerCase()}`);
+    else rest.push(name);
+  }
+  const companions = new Map<string, string[]>();
+  for (const name of rest) {
+    const stem = longestStem(name, stems);
+    if (stem === undefined) count(others, extname(name).toLowerCase() || "without an extension");
+    else companions.set(stem, [...companions.get(stem) ?? [], name]);
+  }
+  return { entries, companions, unreadable, others };
+}
+
+function stemOf(name: string): string {
+  return name.slice(0, name.length - extname(name).length);
+}
+
+/** The longest part of a name, up to a dot of it, that is an item's. */
+function longestStem(name: string, stems: ReadonlySet<string>): string | undefined {
+  for (let dot = name.lastIndexOf("."); dot > 0; dot = name.lastIndexOf(".", dot - 1)) {
+    if (dot < name.length - 1 && stems.has(name.slice(0, dot))) return name.slice(0, dot);
+  }
+  return undefined;
+}
+
+async function isFile(folder: string, entry: Dirent): Promise<boolean> {
+  if (entry.isFile()) return true;
+  return entry.isSymbolicLink() && await stat(join(folder, entry.name)).then((found) => found.isFile(), () => false);
+}
+
+async function isThere(path: string): Promise<boolean> {
+  return await stat(path).then(() => true, () => false);
+}
+
+function refuseName(path: string): Seen {
+  return { refused: { name: path, reason: "expected a name in UTF-8, found other bytes (shown as \ufffd)" } };
+}
+
+async function candidateOf(path: string, keyPath: string, companions: readonly string[], search: Search): Promise<Seen> {
+  try {
+    const identity = await identityOf(path), folder = dirname(path), stem = stemOf(basename(path)), sidecars: Sidecar[] = [];
+    for (const name of companions) {
+      const place = { kind: "file", path: join(folder, name) } as const;
+      sidecars.push({ field: name.slice(stem.length + 1), place, identity: await identityOf(place.path) });
+    }
+    if (identity.bytes === 0) {
+      return { refused: { name: path, reason: "expected a file with something in it, found 0 bytes" } };
+    }
+    const keys = keysOf(keyPath), place = { kind: "file", path } as const;
+    return { candidate: { name: path, keys, kind: search.kind, place, identity, sidecars } };
+  } catch (error) {
+    return { refused: { name: path, reason: messageOf(error) } };
+  }
+}
+
+/** "a/photo.jpg" as "a__photo", or where that is another's "a__photo_jpg". */
+export function keysOf(path: string): string[] {
+  return [keyOf(stemOf(path)), keyOf(path)];
+}
+
+/** Single files, one after the other: lists of the folders that they lie in are kept, for what belongs to them. */
+export class SingleFiles {
+  readonly #search: Search;
+  readonly #listings = new Map<string, Promise<Listing>>();
+
+  constructor(search: Search) {
+    this.#search = search;
+  }
+
+  async find(path: string, keyPath = basename(path)): Promise<Seen> {
+    const { kind } = this.#search;
+    const refuse = (reason: string): Seen => ({ refused: { name: path, reason } });
+    const found = await stat(path).catch(() => undefined);
+    if (!found) return path.includes("\ufffd") ? refuseName(path) : refuse("expected a file, found none");
+    if (!found.isFile()) return refuse(`expected a file, found ${found.isDirectory() ? "a folder" : "a device or pipe"}`);
+    const wanted = kind === "image" ? "picture" : "video", is = await fileKind(path);
+    // What says nothing of itself is for its reader to find out, as elsewhere.
+    if (is !== undefined && is !== wanted) return refuse(`expected a ${wanted}, found ${is === "tokens" ? is : `a ${is}`}`);
+    if (extname(path).toLowerCase() === ".svg" && !this.#search.svg) {
+      return refuse("expected pixels, found SVG, which is drawn only when asked for (svg: true, --svg)");
+    }
+    const { companions } = await this.#listing(dirname(path));
+    return await candidateOf(path, keyPath, companions.get(stemOf(basename(path))) ?? [], this.#search);
+  }
+
+  async #listing(folder: string): Promise<Listing> {
+    let listing = this.#listings.get(folder);
+    if (listing) this.#listings.delete(folder);
+    listing ??= list(folder, this.#search).catch((error) => {
+      if (error instanceof TokenizerError) throw error;
+      return { entries: [], companions: new Map(), unreadable: [], others: new Map() }; // it may be entered, not listed
+    });
+    this.#listings.set(folder, listing);
+    for (const oldest of this.#listings.keys()) if (this.#listings.size > 8) this.#listings.delete(oldest);
+    return await listing;
+  }
+}

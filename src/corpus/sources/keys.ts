@@ -1,0 +1,96 @@
+/**
+ * Keys of samples: readable, legal wherever a sample is named (the members of a webdataset tar above all), each given once in
+ * a plan. A key is made of an item's path; where two paths make one key, the later item gets another, by rules that depend on
+ * its own path alone as far as that goes. Called by find.ts.
+ */
+import { createHash } from "node:crypto";
+import { expected } from "../../errors.ts";
+
+/** Bytes of UTF-8; what follows a key (of clips and variants, then a field) has room in names of 255. */
+const mostKeyBytes = 160;
+
+/** A dot ends a key in webdataset; controls, lone surrogates and marks of direction are nobody's to read. */
+const illegal = /[.\\\p{Cc}\p{Cs}\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffd]/gu;
+
+/** A path without its extension as a key: "a/b.c/photo.v2" is "a__b_c__photo_v2". Several paths may give one key. */
+export function keyOf(path: string): string {
+  const key = path.replace(/^(\.{0,2}\/)+/, "").replaceAll("/", "__").replace(illegal, "_") || "_";
+  if (Buffer.byteLength(key) <= mostKeyBytes) return key;
+  const tail = `-${hashOf(path).slice(0, 16)}`;
+  let head = "", bytes = tail.length;
+  for (const character of key) {
+    bytes += Buffer.byteLength(character);
+    if (bytes > mostKeyBytes) break;
+    head += character;
+  }
+  return head + tail;
+}
+
+/** Throws ARGUMENT for what somebody else called an item, if it cannot be a key. */
+export function checkKey(key: unknown): string {
+  if (typeof key !== "string" || key === "") throw expected("key", "a text", key === "" ? "none" : typeof key);
+  if (key.includes("/") || key.search(illegal) >= 0) {
+    throw expected("key", "neither a dot nor a slash nor a control character in it", key);
+  }
+  const bytes = Buffer.byteLength(key);
+  if (bytes > mostKeyBytes) throw expected("key", `at most ${mostKeyBytes} bytes`, bytes);
+  return key;
+}
+
+/** What was given already. */
+export class KeyBook {
+  readonly #known = new HashSet();
+  /** How many items could not have the key of their path. */
+  numChanged = 0;
+
+  /**
+   * The first of the wished keys that is free; else the first one with a hash of `path`, which tells the item from all others
+   * that wish the same.
+   */
+  take(wished: readonly string[], path: string): string {
+    const hash = hashOf(path);
+    const tries = [...wished, `${wished[0]}-${hash.slice(0, 8)}`, `${wished[0]}-${hash.slice(0, 32)}`];
+    let i = tries.findIndex((key) => this.#known.add(key));
+    for (; i < 0 && !this.#known.add(`${wished[0]}-${hash.slice(0, 32)}-${-i}`); i--); // the same path once more
+    if (i !== 0) this.numChanged++;
+    return i >= 0 ? tries[i]! : `${wished[0]}-${hash.slice(0, 32)}-${-i}`;
+  }
+
+  /** Whether a key that somebody gave is free; then it is taken. */
+  takeExactly(key: string): boolean {
+    return this.#known.add(key);
+  }
+}
+
+export function hashOf(text: string): string {
+  return createHash("sha256").update(text).digest("hex");
+}
+
+/**
+ * A set of texts by 52 bits of their hash, 8 bytes a place and half of the places free: 16 to 32 MB a million, a third of what a Set
+ * takes. Two texts of one hash (one chance in 90 among ten million) look like one: a key is changed without need.
+ */
+class HashSet {
+  #places = new Float64Array(1 << 12);
+  #count = 0;
+
+  /** Whether it was not there. */
+  add(text: string): boolean {
+    const digest = createHash("sha256").update(text).digest();
+    const hash = digest.readUIntBE(0, 6) * 16 + (digest[6]! >> 4) + 1; // never 0, which is a free place
+    if (!put(this.#places, hash)) return false;
+    if (++this.#count * 2 > this.#places.length) {
+      const larger = new Float64Array(this.#places.length * 2);
+      for (const value of this.#places) if (value) put(larger, value);
+      this.#places = larger;
+    }
+    return true;
+  }
+}
+
+function put(places: Float64Array, hash: number): boolean {
+  let at = hash % places.length;
+  for (; places[at]; at = (at + 1) % places.length) if (places[at] === hash) return false;
+  places[at] = hash;
+  return true;
+}

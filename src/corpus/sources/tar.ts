@@ -1,0 +1,190 @@
+/**
+ * The members of a tar, by its headers alone: names, sizes and where their bytes lie, so that a worker reads one without the
+ * others. POSIX ustar with pax headers, GNU long names and sizes, and the old form. Content is stepped over, not read. Sparse
+ * files, links and devices are told for what they are; nothing is unpacked. Called by webdataset.ts.
+ *
+ * By hand, as libraries read tars as streams: all the bytes of an archive to learn where one member is.
+ */
+import { type FileHandle, open } from "node:fs/promises";
+import { throwIfAborted } from "../../abort.ts";
+import { expected, TokenizerError } from "../../errors.ts";
+import { ioError } from "../../files.ts";
+
+export interface TarMember {
+  readonly name: string;
+  /** Whether the name was UTF-8; if not, `name` has escapes for what was not. */
+  readonly isUtf8: boolean;
+  readonly kind: "file" | "folder" | "link" | "sparse" | "other";
+  /** Of its content in the archive, and its size. */
+  readonly offset: number;
+  readonly bytes: number;
+}
+
+const blockBytes = 512, windowBytes = 4096;
+/** Of what tells of the next member: names and numbers. */
+const mostExtraBytes = 1 << 20;
+
+/**
+ * All members in order. Throws FILE_FORMAT after those that are whole, where the archive is cut, damaged or none; FILE_MISSING,
+ * FILE_IO, CANCELLED.
+ */
+export async function* tarMembers(path: string, signal?: AbortSignal): AsyncGenerator<TarMember> {
+  const file = await open(path).catch((error) => {
+    throw ioError(path, "read", error);
+  });
+  try {
+    yield* membersOf(path, file, signal);
+  } finally {
+    await file.close().catch(() => {});
+  }
+}
+
+async function* membersOf(path: string, file: FileHandle, signal?: AbortSignal): AsyncGenerator<TarMember> {
+  const reader = new BlockReader(path, file, (await file.stat()).size);
+  let global: Extra = {}, extra: Extra = {}, at = 0;
+  const fail = (wanted: string, found: string) =>
+    new TokenizerError("FILE_FORMAT", `${path}: expected ${wanted}, found ${found}`, { detail: at });
+  for (;;) {
+    throwIfAborted(signal);
+    if (reader.size - at < blockBytes) {
+      const rest = reader.size - at;
+      throw at === 0
+        ? fail("a tar", `${rest} bytes`)
+        : fail("a whole tar", `it cut at byte ${reader.size}, ${rest ? "in a header" : "before its end mark"}`);
+    }
+    const block = await reader.read(at, blockBytes);
+    if (block.every((byte) => byte === 0)) return;
+    if (!hasSum(block)) {
+      const isGzip = at === 0 && block[0] === 0x1f && block[1] === 0x8b;
+      const found = isGzip ? "gzip, in which no member can be found without all before it (gunzip it first)" : "none";
+      throw at === 0 ? fail("a tar", found) : fail("a whole tar", `no header at byte ${at}`);
+    }
+    const type = String.fromCharCode(block[156]!), header = at;
+    const isMeta = "xgLK".includes(type), declared = { ...global, ...(isMeta ? {} : extra) };
+    const bytes = declared.size !== undefined && !isMeta ? declared.size : numberOf(block.subarray(124, 136));
+    if (bytes === undefined || !Number.isSafeInteger(bytes)) {
+      throw fail("a whole tar", `no size in the header at byte ${at}`);
+    }
+    const kind = kindOf(type, declared), content = header + blockBytes;
+    const stored = kind === "file" || kind === "sparse" || kind === "other" || isMeta ? bytes : 0; // links may state their target's size
+    if (content + stored > reader.size) {
+      throw fail("a whole tar", `it cut at byte ${reader.size}, in a member of ${bytes} bytes from byte ${content}`);
+    }
+    at = content + Math.ceil(stored / blockBytes) * blockBytes;
+    if (isMeta) {
+      if (bytes > mostExtraBytes) throw fail(`at most ${mostExtraBytes} bytes about a member`, `${bytes} at byte ${header}`);
+      const data = await reader.read(content, bytes);
+      if (type === "g") global = { ...global, ...paxOf(data) };
+      else if (type === "x") extra = { ...extra, ...paxOf(data) };
+      else if (type === "L") extra = { ...extra, name: untilNul(data) };
+      continue;
+    }
+    const { name, isUtf8 } = textOf(declared.name ?? nameOf(block));
+    extra = {};
+    const isFolder = kind === "folder" || kind === "file" && name.endsWith("/");
+    yield { name, isUtf8, kind: isFolder ? "folder" : kind, offset: content, bytes: stored };
+  }
+}
+
+/** What comes before a header and tells of it. */
+interface Extra {
+  readonly name?: Uint8Array;
+  readonly size?: number;
+  readonly isSparse?: boolean;
+}
+
+function kindOf(type: string, { isSparse }: Extra): TarMember["kind"] {
+  if (isSparse || type === "S") return "sparse";
+  if (type === "0" || type === "\0" || type === "7") return "file";
+  if (type === "5" || type === "D") return "folder";
+  return type === "1" || type === "2" ? "link" : "other";
+}
+
+/** Ref: POSIX.1-2017, pax, ustar: the name, behind its prefix where the archive is POSIX's and not GNU's. */
+function nameOf(block: Uint8Array): Uint8Array {
+  const name = untilNul(block.subarray(0, 100)), prefix = untilNul(block.subarray(345, 500));
+  const isPosix = String.fromCharCode(...block.subarray(257, 263)) === "ustar\0";
+  return isPosix && prefix.length > 0 ? Uint8Array.of(...prefix, 0x2f, ...name) : name;
+}
+
+function untilNul(bytes: Uint8Array): Uint8Array {
+  const end = bytes.indexOf(0);
+  return end < 0 ? bytes : bytes.subarray(0, end);
+}
+
+function textOf(bytes: Uint8Array): { name: string; isUtf8: boolean } {
+  try {
+    return { name: new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes), isUtf8: true };
+  } catch {
+    const name = Array.from(bytes, (b) => b < 0x80 ? String.fromCharCode(b) : `\\x${b.toString(16)}`).join("");
+    return { name, isUtf8: false };
+  }
+}
+
+/** Octal digits, or (GNU) the bytes of the number itself behind a high bit. Undefined for neither. */
+function numberOf(field: Uint8Array): number | undefined {
+  if (field[0]! & 0x80) {
+    if (field[0] !== 0x80) return undefined; // negative, or beyond 2^88
+    return field.subarray(1).reduce((sum, byte) => sum * 256 + byte, 0);
+  }
+  const text = String.fromCharCode(...field).replace(/^[ \0]+|[ \0]+$/g, "");
+  return /^[0-7]*$/.test(text) ? parseInt(text || "0", 8) : undefined;
+}
+
+/** The header's own sum, as unsigned bytes or, in old archives, signed ones. */
+function hasSum(block: Uint8Array): boolean {
+  let unsigned = 0, signed = 0;
+  for (let i = 0; i < block.length; i++) {
+    const value = i >= 148 && i < 156 ? 0x20 : block[i]!;
+    unsigned += value, signed += value < 128 ? value : value - 256;
+  }
+  const sum = numberOf(block.subarray(148, 156));
+  return sum === unsigned || sum === signed;
+}
+
+/** Records "LENGTH KEY=VALUE\n" of a pax header. What is no record ends it. */
+function paxOf(data: Uint8Array): Extra {
+  const extra: { -readonly [K in keyof Extra]: Extra[K] } = {};
+  for (let at = 0; at < data.length;) {
+    const space = data.indexOf(0x20, at), equals = data.indexOf(0x3d, space);
+    const length = Number(String.fromCharCode(...data.subarray(at, Math.min(space, at + 12))));
+    const end = at + length;
+    if (space < 0 || equals < 0 || !(length > 0) || end > data.length || equals >= end || data[end - 1] !== 0x0a) break;
+    const key = String.fromCharCode(...data.subarray(space + 1, equals)), value = data.subarray(equals + 1, end - 1);
+    if (key === "path") extra.name = value;
+    else if (key === "size") extra.size = Number(String.fromCharCode(...value.subarray(0, 24)));
+    else if (key.startsWith("GNU.sparse.")) extra.isSparse = true;
+    at = end;
+  }
+  return extra;
+}
+
+/** Reads a few blocks at a time: a header, and what of the next ones lies just behind it. */
+class BlockReader {
+  readonly size: number;
+  readonly #path: string;
+  readonly #file: FileHandle;
+  #from = 0;
+  #window = new Uint8Array(0);
+
+  constructor(path: string, file: FileHandle, size: number) {
+    this.#path = path;
+    this.#file = file;
+    this.size = size;
+  }
+
+  async read(at: number, length: number): Promise<Uint8Array> {
+    if (at < this.#from || at + length > this.#from + this.#window.length) {
+      const bytes = new Uint8Array(Math.min(Math.max(length, windowBytes), this.size - at));
+      for (let filled = 0; filled < bytes.length;) {
+        const { bytesRead } = await this.#file.read(bytes, filled, bytes.length - filled, at + filled).catch((error) => {
+          throw ioError(this.#path, "read", error);
+        });
+        if (bytesRead === 0) throw expected(this.#path, `${this.size} bytes`, `${at + filled}`, "FILE_IO");
+        filled += bytesRead;
+      }
+      this.#from = at, this.#window = bytes;
+    }
+    return this.#window.subarray(at - this.#from, at - this.#from + length);
+  }
+}

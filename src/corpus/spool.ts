@@ -1,0 +1,53 @@
+/**
+ * Videos as files, which is what FFmpeg reads: a file is one, a member of a tar or a cell is put into a temporary one, for as long
+ * as somebody works with it. Called by prepare.ts and, for how many frames there are, by sources/clips.ts.
+ */
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import { messageOf, TokenizerError } from "../errors.ts";
+import type { Identity, Place } from "./item.ts";
+import { nameOfPlace, type Places } from "./places.ts";
+
+export interface Spooled extends AsyncDisposable {
+  readonly path: string;
+  /** Runs what works on the file; its errors call the place by name, and not by that of a temporary file, which none knows. */
+  named<T>(work: () => Promise<T>): Promise<T>;
+}
+
+/**
+ * The file of a place, after a look whether it is the one that was planned. Throws as Places do, and FFMPEG where the temporary
+ * folder takes no file, which is no fault of the place.
+ */
+export async function spool(place: Place, identity: Identity, places: Places, signal?: AbortSignal): Promise<Spooled> {
+  if (place.kind === "file") {
+    await places.check(place, identity, signal);
+    return { path: place.path, named: (work) => work(), [Symbol.asyncDispose]: () => Promise.resolve() };
+  }
+  const bytes = await places.read(place, identity, signal), name = nameOfPlace(place);
+  let folder: string | undefined;
+  const remove = async () => {
+    if (folder !== undefined) await rm(folder, { recursive: true, force: true });
+  };
+  try {
+    folder = await mkdtemp(join(tmpdir(), "ctok-"));
+    // Its name alone tells FFmpeg of motion JPEG and of raw streams.
+    const path = join(folder, place.kind === "tar" ? basename(place.member) : "video");
+    await writeFile(path, bytes);
+    return {
+      path,
+      named: (work) => work().catch((error) => Promise.reject(renamed(error, path, name))),
+      [Symbol.asyncDispose]: remove,
+    };
+  } catch (cause) {
+    await remove();
+    const message = `${name}: expected ${tmpdir()} to take ${bytes.length} bytes for FFmpeg, found ${messageOf(cause)}`;
+    throw new TokenizerError("FFMPEG", message, { cause });
+  }
+}
+
+function renamed(error: unknown, path: string, name: string): unknown {
+  if (!(error instanceof TokenizerError) || !error.message.includes(path)) return error;
+  const { code, detail, message, cause } = error;
+  return new TokenizerError(code, message.replaceAll(path, name), { ...(detail !== undefined && { detail }), cause });
+}

@@ -1,0 +1,51 @@
+/**
+ * From what ctok works with, int32 indices and float32 values, to the narrower types that files for training hold. Nothing is
+ * changed silently: an index that does not fit and a value that would become infinite are refused, all else is rounded to the
+ * nearest value, of two equally near to the one whose last bit is 0, as NumPy and PyTorch round. The way back is in stored.ts.
+ */
+import type { TensorLike } from "./dense.ts";
+import { expected } from "../errors.ts";
+import { atPosition } from "./quantizer.ts";
+import type { StoredTensor } from "./stored.ts";
+
+/** What tokens are narrowed to: the first two for indices, the others for latents. */
+export type NarrowType = "uint16" | "int32" | "bfloat16" | "float16" | "float32";
+
+/**
+ * A tensor of the same shape in memory of its own. Infinities and NaN stay what they are. Throws VALUE (detail: the position) at
+ * the first element that does not fit, ARGUMENT for floats as indices and the reverse.
+ */
+export function narrowed(name: string, tensor: TensorLike, to: NarrowType): StoredTensor {
+  const { dtype, shape, data } = tensor, isFloat = dtype === "float32";
+  if (isFloat !== /float/.test(to)) throw expected(`${name}.dtype`, isFloat ? "a float type" : "uint16 or int32", to);
+  if (to === "uint16") return { dtype: to, shape, data: toUint16(name, tensor) };
+  if (to === "int32") return { dtype: to, shape, data: new Int32Array(data) };
+  const values = data as Float32Array;
+  if (to === "float32") return { dtype: to, shape, data: values.slice() };
+  const bits = to === "bfloat16" ? toBfloat16(values) : new Uint16Array(new Float16Array(values).buffer);
+  const infinity = to === "bfloat16" ? 0x7f80 : 0x7c00;
+  for (let i = 0; i < bits.length; i++) {
+    if ((bits[i]! & 0x7fff) === infinity && Number.isFinite(values[i])) {
+      throw atPosition(name, shape, i, `a value that ${to} holds`, values[i]!);
+    }
+  }
+  return { dtype: to, shape, data: bits };
+}
+
+function toUint16(name: string, { data, shape }: TensorLike): Uint16Array {
+  for (let i = 0; i < data.length; i++) {
+    if (!(data[i]! >= 0 && data[i]! < 65536)) throw atPosition(name, shape, i, "an index from 0 to 65535", data[i]!);
+  }
+  return new Uint16Array(data);
+}
+
+/** The upper half of each float32, rounded by the lower one. */
+function toBfloat16(values: Float32Array): Uint16Array {
+  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length), out = new Uint16Array(values.length);
+  for (let i = 0; i < out.length; i++) {
+    const wide = bits[i]!, isNaN = (wide & 0x7fff_ffff) > 0x7f80_0000;
+    // Of a NaN, whose payload may lie in the lower half alone, the quiet bit is set.
+    out[i] = isNaN ? wide >>> 16 | 0x40 : (wide + 0x7fff + (wide >>> 16 & 1)) >>> 16;
+  }
+  return out;
+}
