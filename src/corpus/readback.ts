@@ -105,11 +105,12 @@ export function datasetStats(folder: string, options: { signal?: AbortSignal | u
  * All samples of a corpus, shard after shard, in the plan's order: `for await (const { key, tokens, facts, sidecars } of
  * readDataset("corpus"))`. Tokens are what `decode` takes. In memory is one sample at a time. Errors: as `datasetStats`.
  */
-export async function* readDataset(
-  folder: string,
-  options: { signal?: AbortSignal | undefined } = {},
-): AsyncGenerator<Sample> {
-  yield* samplesOf((await openCorpus(folder, standard)).corpus, options.signal);
+export function readDataset(folder: string, options: { signal?: AbortSignal | undefined } = {}): AsyncGenerator<Sample> {
+  return samplesIn(folder, options.signal);
+}
+
+async function* samplesIn(folder: string, signal?: AbortSignal): AsyncGenerator<Sample> {
+  yield* samplesOf((await openCorpus(folder, standard)).corpus, signal);
 }
 
 /** The sample of a key; only its shard is read. Errors: as `datasetStats`; ARGUMENT for a key that no committed shard has. */

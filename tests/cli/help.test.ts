@@ -75,7 +75,8 @@ test("the examples of every command's help run as they stand", { timeout: 600_00
   const jit = (name: string) => readFile(join(carried, "Cosmos-Tokenizer-CI8x8", name)); // what the examples of pull ask for
   const files = { "encoder.jit": await jit("encoder.jit"), "decoder.jit": await jit("decoder.jit") };
   await using hub = await HubServer.start({ "nvidia/Cosmos-0.1-Tokenizer-CI8x8": { commit: commitOf(3), files } });
-  const env = { HF_ENDPOINT: hub.url, HF_HUB_CACHE: join(cwd, "cache"), HF_HUB_DISABLE_IMPLICIT_TOKEN: "1" };
+  const token = { HF_HUB_DISABLE_IMPLICIT_TOKEN: "1", HF_HUB_OFFLINE: "" };
+  const env = { HF_ENDPOINT: hub.url, HF_HUB_CACHE: join(cwd, "cache"), ...token };
   for (const { line } of commands.flatMap(({ examples }) => examples)) {
     const { code, stdout, stderr } = await shell(line, cwd, env);
     assert.equal(code, 0, `${line}\n${stdout}\n${stderr}`);
