@@ -91,13 +91,14 @@ export class Ledger implements Leases {
       const { got, isLeft } = this.#take();
       if (got !== undefined || !isLeft) return got;
       await setTimeout(pollMs, undefined, signal ? { signal } : {});
-      markCommitted(this.#db, await this.#options.committed()); // by one whose ledger was another file
+      const committed = await this.#options.committed(); // by one whose ledger was another file
+      this.#guarded(() => markCommitted(this.#db, committed));
     }
   }
 
   /** A shard that is free, else whether others are at some. */
   #take(): { readonly got: number | undefined; readonly isLeft: boolean } {
-    try {
+    return this.#guarded(() => {
       this.#freeAbandoned();
       const got = this.#db.prepare(
         `UPDATE shards SET state = ${leased}, owner = ?, expires = ?, items = 0 WHERE number =
@@ -106,6 +107,12 @@ export class Ledger implements Leases {
       if (got) this.#held.set(got.number, 0);
       const others = this.#db.prepare(`SELECT count(*) n FROM shards WHERE state = ${leased} AND owner <> ?`);
       return { got: got?.number, isLeft: (others.get(this.#owner) as { n: number }).n > 0 };
+    });
+  }
+
+  #guarded<T>(work: () => T): T {
+    try {
+      return work();
     } catch (cause) {
       throw refused(this.#path, cause);
     }

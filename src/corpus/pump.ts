@@ -4,6 +4,7 @@
  * comes out is handed on as it comes, and put in order by shard.ts. Tokens do not depend on what they are batched with
  * (tests/corpus/pump.test.ts). A failure of an item is its outcome; one of the machine ends all. Called by run.ts.
  */
+import { throwIfAborted } from "../abort.ts";
 import { cancelled, TokenizerError } from "../errors.ts";
 import type { Tokenizer } from "../model/tokenizer.ts";
 import type { Origin } from "../tokens/origin.ts";
@@ -85,6 +86,7 @@ export class Pump {
 
   /** Does all works; rejects with the first failure of the machine, once what was begun has come to rest. */
   async run(worksUntil: (signal: AbortSignal) => AsyncIterable<Work>): Promise<void> {
+    throwIfAborted(this.#o.signal);
     const feeding = this.#feed(worksUntil(this.#stop.signal)).catch((error) => this.#fail(error));
     await this.#until(() => this.#failure !== undefined || this.#isFed && this.#inFlight === 0);
     await this.#until(() => this.#jobs === 0 && this.#preparing === 0);
@@ -139,7 +141,7 @@ export class Pump {
       ]);
       if (this.#failure) return;
       const pixels = pixelsOf(prepared), size = prepared.kind === "image" ? prepared.pixels.shape.join("x") : work.item.key;
-      this.#bytes += 3 * pixels;
+      this.#bytes += heldBytes(prepared);
       if (this.#own) this.#own.pixels += pixels;
       const group = this.#groups.get(size) ?? [];
       group.push({ work, prepared, sidecars });
@@ -215,7 +217,7 @@ export class Pump {
     this.#pixels += pixels;
     if (this.#own) this.#own.pixels += pixels;
     this.#flush(); // before the samples are written
-    taken.forEach(({ work, prepared }, i) => this.#deliver(work, outcomes[i]!, 3 * pixelsOf(prepared)));
+    taken.forEach(({ work, prepared }, i) => this.#deliver(work, outcomes[i]!, heldBytes(prepared)));
   }
 
   async #tokensOf(all: readonly Prepared[]): Promise<Tokens> {
@@ -258,6 +260,11 @@ export class Pump {
   async #until(isTrue: () => boolean): Promise<void> {
     while (!isTrue()) await new Promise<void>((resume) => this.#waiters.push(resume));
   }
+}
+
+/** A whole video is open, its frames are read as they are encoded: few at a time. */
+function heldBytes(prepared: Prepared): number {
+  return prepared.kind === "video" ? mostBytes / 4 : 3 * pixelsOf(prepared);
 }
 
 function pixelsOf(prepared: Prepared): number {

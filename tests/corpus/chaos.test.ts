@@ -28,7 +28,7 @@ test(`${numItems} items, workers killed after any number of events: as if nothin
     writeFileSync(join(await pictures(folder, numItems), "00007.png"), "no picture");
     for (const path of [undisturbed, out]) await madeCorpus(folder, path, { numItems, shardSize });
     await runWith(plain, undisturbed);
-    const roll = dice(seed), most = Math.ceil(numItems / 3);
+    const roll = dice(seed), most = Math.max(200, 4 * shardSize);
     let kills = 0;
     for (let isComplete = false; !isComplete; isComplete = (await datasetStatus(out)).isComplete) {
       const ends = await Promise.all([1 + roll(most), 1 + roll(most)].map((after) => runWorker(out, after)));
