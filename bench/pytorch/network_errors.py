@@ -66,7 +66,7 @@ def main():
         for dtype in ("float32", "bfloat16"):  # in this order: the weights are exact in both
             of_case[dtype] = errors(tokenizer.to(getattr(torch, dtype)), golden)
         print(f"{name} {size}: done", file=sys.stderr)
-    print(json.dumps(found, indent=1))
+    print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":
