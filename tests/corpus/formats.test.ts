@@ -1,11 +1,13 @@
 /** Every format gives back what was written: tokens, facts and sidecars of pictures and clips, in each dtype; the same bytes twice. */
 import assert from "node:assert/strict";
-import { mkdirSync } from "node:fs";
+import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import fc from "fast-check";
+import { asyncBufferFromFile, parquetReadObjects } from "hyparquet";
 import { shardFormat, shardFormats } from "../../src/corpus/formats/table.ts";
 import type { Sample } from "../../src/corpus/item.ts";
+import { encodeNpy } from "../../src/tokens/formats/npy.ts";
 import { fsq } from "../../src/tokens/quantizer.ts";
 import { rejects, withFolder } from "../support.ts";
 import { dtypesOf, factsOf, kinds, readShard, sampleOf, samplesOf, writeShard } from "./shards.ts";
@@ -135,6 +137,40 @@ test("samples of other sizes are an error of the options where a format holds on
     const facts = factsOf("clips", "int32"), short = sampleOf("clips", facts, { key: "short", video: { frames: 9 } });
     const text = /^short: expected windows of 17 frames, all of them full, found "9 frames in 1 windows, 2 token frames"$/;
     await rejects(() => writeShard(folder, shardFormat("1x"), facts, [short], 6), "SHAPE", text);
+  }));
+
+test("sidecars that are called as ours keep their names, and ours take others", () =>
+  withFolder(async (folder) => {
+    const fields = ["npy", "ctok.npy", "json", "ctok.json", "ctok.ctok.json", "text_embedding.npy"];
+    const sidecars = fields.map((field, i) => ({ field, bytes: Uint8Array.of(i) }));
+    const format = shardFormat("webdataset"), facts = factsOf("pictures", "uint16");
+    const sample = sampleOf("pictures", facts, { key: "k", sidecars }),
+      shard = await writeShard(folder, format, facts, [sample]);
+    const names = readFileSync(join(folder, "00002.tar"), "latin1").match(/k\.[\w.]+(?=\0)/g);
+    assert.deepEqual(names, ["k.ctok.ctok.npy", "k.ctok.ctok.ctok.json", ...fields.map((field) => `k.${field}`)]);
+    assert.deepEqual((await readShard(folder, format, shard, facts)).map(plain), [plain(sample)]);
+  }));
+
+test("parquet: a sidecar text_embedding.npy is the text embedding, and one that is no float array is refused", () =>
+  withFolder(async (folder) => {
+    const format = shardFormat("parquet"), facts = factsOf("latents", "f32"), field = "text_embedding.npy";
+    const data = Float32Array.of(1, -2, 0.5, 4, 5, 6), array = encodeNpy({ dtype: "float32", shape: [2, 3], data });
+    const half = encodeNpy({ dtype: "float16", shape: [2, 3], data: new Uint16Array(new Float16Array(data).buffer) });
+    const with_ = (key: string, bytes: Uint8Array) => sampleOf("latents", facts, { key, sidecars: [{ field, bytes }] });
+    const shard = await writeShard(folder, format, facts, [with_("full", array), with_("half", half)]);
+    assert.equal((await readShard(folder, format, shard, facts)).length, 2);
+    const file = await asyncBufferFromFile(join(folder, "00002.parquet"));
+    for (const row of await parquetReadObjects({ file, utf8: false })) {
+      const bytes = new Uint8Array(row.text_embedding_bytes as Uint8Array);
+      assert.deepEqual([...new Float32Array(bytes.buffer)], [...data], String(row.id));
+      assert.deepEqual([row.text_embedding_shape, row.text_embedding_dtype], [[2n, 3n], "float32"]);
+    }
+    const whole = encodeNpy({ dtype: "int32", shape: [1], data: Int32Array.of(1) });
+    for (const bytes of [whole, array.subarray(0, 90), new Uint8Array(0)]) {
+      const files = { stem: "00000", create: () => Promise.resolve({ offset: 0, write: () => Promise.resolve() }) };
+      const writer = await format.open(files, facts);
+      await rejects(() => writer.add(with_("bad", bytes)), "SHAPE", /^bad: text_embedding\.npy: /);
+    }
   }));
 
 test("whatever can be written is read back as it was: keys, fields, bytes, sizes", async () => {
