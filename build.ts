@@ -1,24 +1,44 @@
 /**
  * Compiles csrc/ into build/libctok.so, tests/native/*.c into build/tests/ and bench/*.c into build/bench/. Run: node_modules/.bin/bun build.ts
- * A file's prefix decides its flags (avx512_conv.c gets AVX-512), so only files that dispatch guards hold such code.
+ * A file's prefix decides its flags and its architecture (avx512_conv.c gets AVX-512, and is left out on arm64), so only files
+ * that dispatch guards hold such code.
  * Objects are kept; a file is compiled again when it, a header or this file changed. Limit: needs gcc or clang (CC names one).
  * The CUDA kernels go in where there is nvcc (on the PATH, in /usr/local/cuda, or NVCC); CUDA=0 leaves them out. The library
  * holds the CUDA runtime and needs no driver to load: one file for machines with and without a GPU. "library" builds it alone.
  * tests/long.ts builds with sanitizers: CFLAGS adds flags, BUILD names the folder, and with -fsanitize=fuzzer-no-link among
  * the flags tests/fuzz/*.c become programs as well. No library is made then.
+ * --target aarch64-linux-gnu builds for arm64 on another machine, in build/aarch64: the library, the native tests (for QEMU,
+ * see tests/run.ts) and the benchmarks, by Debian's gcc-aarch64-linux-gnu.
  */
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
 
 const root = fileURLToPath(new URL(".", import.meta.url));
-const out = join(root, process.env.BUILD ?? "build");
+const { values, positionals } = import.meta.main
+  ? parseArgs({ args: process.argv.slice(2), allowPositionals: true, options: { target: { type: "string" } } })
+  : { values: {}, positionals: [] };
+
+/** Architectures with kernels of their own, by the first part of a compiler's triplet. */
+const architectures = { x86_64: "x64", aarch64: "arm64" } as const;
+type Architecture = typeof architectures[keyof typeof architectures];
+
+function architectureOf(triplet: string): Architecture {
+  const architecture = architectures[triplet.split("-")[0] as keyof typeof architectures];
+  if (!architecture) throw new Error(`--target: expected aarch64-linux-gnu or x86_64-linux-gnu, found ${triplet}`);
+  return architecture;
+}
+
+const target = values.target;
+const architecture = target ? architectureOf(target) : process.arch;
+const isCross = target !== undefined && architecture !== process.arch;
+const out = join(root, process.env.BUILD ?? "build", ...(isCross ? [target.split("-")[0]!] : []));
 const extra = (process.env.CFLAGS ?? "").split(" ").filter(Boolean);
 const isSanitized = extra.some((flag) => flag.startsWith("-fsanitize"));
 const isFuzzed = extra.some((flag) => flag.includes("fuzzer-no-link"));
-const isX86 = process.arch === "x64";
 
 const common = [
   "-std=c11",
@@ -33,17 +53,20 @@ const common = [
 ];
 const warnings = ["-Wall", "-Wextra", "-Wstrict-prototypes", "-Werror"];
 
-/** First match wins. Off x86-64 the files are compiled to nothing and the generic kernels serve. */
-const prefixFlags: [prefix: string, flags: string[]][] = [
-  [
-    "avx512bf16_",
-    isX86 ? ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16", "-mfma", "-ffp-contract=fast"] : [],
-  ],
-  ["avx512_", isX86 ? ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-ffp-contract=fast"] : []],
-  ["avx2_", isX86 ? ["-mavx2", "-mfma", "-ffp-contract=fast"] : []],
-  ["shani_", isX86 ? ["-msse4.1", "-msha"] : []],
-  ["", ["-ffp-contract=off"]],
+const avx512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-ffp-contract=fast"];
+/** First match wins. A file of another architecture is not compiled; the generic kernels serve everywhere. */
+const prefixFlags: [prefix: string, of: Architecture | "any", flags: string[]][] = [
+  ["avx512bf16_", "x64", [...avx512, "-mavx512bf16"]],
+  ["avx512_", "x64", avx512],
+  ["avx2_", "x64", ["-mavx2", "-mfma", "-ffp-contract=fast"]],
+  ["shani_", "x64", ["-msse4.1", "-msha"]],
+  ["neonbf16_", "arm64", ["-march=armv8.2-a+bf16", "-ffp-contract=fast"]],
+  ["neon_", "arm64", ["-ffp-contract=fast"]],
+  ["armsha_", "arm64", ["-march=armv8-a+crypto"]],
+  ["", "any", ["-ffp-contract=off"]],
 ];
+const rowOf = (source: string) => prefixFlags.find(([prefix]) => basename(source).startsWith(prefix))!;
+const isOfTarget = (source: string) => ["any", architecture].includes(rowOf(source)[1]);
 
 /** Code for each generation of GPU that a file serves, and PTX of 8.0, which later ones compile when they first load it. */
 const gpuCode = (...architectures: number[]) =>
@@ -55,7 +78,7 @@ const gpuFlags: [prefix: string, flags: string[]][] = [
   ["smxx_", gpuCode(75, 80, 90)],
 ];
 
-const cc = process.env.CC ?? "cc";
+const cc = process.env.CC ?? (isCross ? `${target}-gcc` : "cc");
 const cxx = process.env.CXX ?? "g++";
 const jobs = Number(process.env.JOBS ?? 2);
 
@@ -68,10 +91,11 @@ interface Cuda {
 /** nvcc and the runtime beside it, or why there is none. */
 function findCuda(): Cuda | string {
   if (process.env.CUDA === "0") return "CUDA=0";
+  if (isCross) return `this is a build for ${target}`;
   for (const nvcc of process.env.NVCC ? [process.env.NVCC] : ["nvcc", "/usr/local/cuda/bin/nvcc"]) {
     const { stderr } = spawnSync(nvcc, ["--dryrun", "-c", "-x", "cu", "/dev/null"], { encoding: "utf8" });
     const top = /^#\$ TOP=(.*)$/m.exec(stderr ?? "")?.[1];
-    const folders = ["lib64", "lib", `targets/${isX86 ? "x86_64" : "sbsa"}-linux/lib`];
+    const folders = ["lib64", "lib", `targets/${architecture === "x64" ? "x86_64" : "sbsa"}-linux/lib`];
     const runtime = top && folders.map((f) => join(top, f, "libcudart_static.a")).find((f) => existsSync(f));
     if (top && runtime) return { nvcc, include: join(top, "include"), runtime };
     if (top) return `${nvcc} has no libcudart_static.a beside it`;
@@ -87,7 +111,12 @@ function run(command: string, args: string[]): Promise<void> {
     const child = spawn(command, args, { stdio: "inherit" });
     child.on(
       "error",
-      (error) => reject(new Error(`${command}: ${error.message}. A C compiler is needed (apt-get install gcc)`)),
+      (error) =>
+        reject(
+          new Error(
+            `${command}: ${error.message}. A C compiler is needed (apt-get install ${isCross ? `gcc-${target}` : "gcc"})`,
+          ),
+        ),
     );
     child.on(
       "close",
@@ -243,7 +272,7 @@ async function buildEmulator(): Promise<void> {
       produce(object(source), [...emulated, "-x", "c++", "-c", join(root, source)], cxx)
     ),
   );
-  const linked = filesUnder("csrc", ".c")
+  const linked = filesUnder("csrc", ".c").filter(isOfTarget)
     .filter((s) => /backends\/cpu\/|(base\/status|network\/quantizer)\.c|cuda\/(heuristics|conv_pack)\.c/.test(s)).map(
       objectOf,
     );
@@ -262,7 +291,7 @@ async function buildEmulator(): Promise<void> {
     ...["loss_test", "emulated_run"].map((name): [string, string[]] => [name, [
       object(name === "loss_test" ? "loss_test.c" : "gpu_run.c"),
       ...device,
-      ...filesUnder("csrc", ".c").filter((s) => !backend.includes(s)).map(objectOf),
+      ...filesUnder("csrc", ".c").filter((s) => isOfTarget(s) && !backend.includes(s)).map(objectOf),
     ]]),
     ...[`${emulator}emulator_test.cu`, ...layouts].map((source): [string, string[]] => [
       basename(source, ".cu"),
@@ -287,14 +316,14 @@ interface Built {
 
 async function buildLibrary(): Promise<Built> {
   mkdirSync(join(out, "objects"), { recursive: true });
-  const sources = filesUnder("csrc", ".c"), kernels = cuda ? filesUnder("csrc/backends/cuda", ".cu") : [];
+  const sources = filesUnder("csrc", ".c").filter(isOfTarget), kernels = cuda ? filesUnder("csrc/backends/cuda", ".cu") : [];
   if (!cuda) console.log(`without CUDA: ${found}`);
   await inParallel([
     ...kernels.filter((s) => modified(objectOf(s)) < Math.max(newestKernelHeader, modified(join(root, s)))).map(
       (source) => () => compileKernel(cuda!, source),
     ),
     ...sources.filter((s) => isStale(objectOf(s), s)).map((source) => () => {
-      const flags = prefixFlags.find(([prefix]) => basename(source).startsWith(prefix))![1];
+      const flags = rowOf(source)[2];
       return produce(objectOf(source), [...common, ...warnings, ...flags, ...cudaFlags(source), "-c", join(root, source)]);
     }),
   ]);
@@ -319,10 +348,20 @@ async function buildLibrary(): Promise<Built> {
   return { objects, libraries, newestObject };
 }
 
+/** Of QEMU, and so for this machine: counts instructions for bench/ops.c. */
+const insnsPlugin = "bench/arm64/insns_plugin.c";
+async function buildInsnsPlugin(): Promise<void> {
+  const plugin = join(out, "bench/insns_plugin.so");
+  if (!isStale(plugin, insnsPlugin)) return;
+  await produce(plugin, [...common, ...warnings, "-shared", join(root, insnsPlugin)], process.env.HOST_CC ?? "cc");
+}
+
 async function buildPrograms({ objects, libraries, newestObject }: Built): Promise<void> {
   for (const folder of ["tests", "bench", ...(isFuzzed ? ["fuzz"] : [])]) mkdirSync(join(out, folder), { recursive: true });
   const folders = ["tests/native", ...(isSanitized ? [] : ["bench"]), ...(isFuzzed ? ["tests/fuzz"] : [])];
-  const programs = folders.flatMap((folder) => filesUnder(folder, ".c")).filter((source) => !source.startsWith(emulator))
+  const programs = folders.flatMap((folder) => filesUnder(folder, ".c")).filter((source) =>
+    !source.startsWith(emulator) && source !== insnsPlugin
+  )
     .map((source) => ({
       source,
       target: join(
@@ -346,7 +385,9 @@ async function buildPrograms({ objects, libraries, newestObject }: Built): Promi
     ),
   );
   if (!isSanitized && cuda) await buildLayouts(cuda);
-  if (!isSanitized) await buildEmulator();
+  if (isCross) await buildInsnsPlugin();
+  // The emulated kernels are the same C++ for every processor, and one emulator inside another would take an hour.
+  if (!isSanitized && !isCross) await buildEmulator();
 }
 
 /** `part`: "library" for libctok.so alone; otherwise the programs of tests and benchmarks too. */
@@ -356,4 +397,4 @@ export async function build(part?: string): Promise<void> {
   if (part !== "library") await buildPrograms(built);
 }
 
-if (import.meta.main) await build(process.argv[2]);
+if (import.meta.main) await build(positionals[0]);

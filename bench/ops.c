@@ -1,7 +1,9 @@
 // Times every op of every kernel set on the large shapes of tests/native/op_shapes.h, in float32 and bfloat16, beside the
 // scalar reference, to whose result each is held. One JSON object a line:
 //     {"op", "shape", "kernels", "dtype", "median_ms", "min_ms", "runs", "gflops", "roof_percent", "over_scalar", "error"}
-//     build/bench/ops [threads] [runs]        build/bench/ops roof: {"f32", "bf16"} in GFLOP/s, two threads, AVX-512
+//     build/bench/ops [threads] [runs]        build/bench/ops roof: {"f32", "bf16"} in GFLOP/s, two threads, the best set
+//     build/aarch64/bench/ops count: instructions instead of times, on small shapes, under QEMU with arm64/insns_plugin.c, which
+//     writes the numbers: {"op", "shape", "kernels", "dtype", "instructions"}
 // gflops counts the products of the direct form: Winograd may pass 100 % of the roof, which is measured here first: chains of
 // multiply-adds in registers, in the set's own vectors.
 #include <time.h>
@@ -9,11 +11,14 @@
 #include "../tests/native/op_support.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 #include "../csrc/backends/cpu/pool.h"
 
 enum { MAX_RUNS = 100 };
 static int num_threads = 2, num_runs = 9;
+static bool is_counting;
 static backend *reference;
 
 static double now_ms(void) {
@@ -25,7 +30,15 @@ static double now_ms(void) {
 static int by_value(const void *a, const void *b) { return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b); }
 
 // ---------------------------------------------------------------- the roof
+// Chains: as many as the multiply-adds that a core has under way, 8 to 10 on x86-64, 16 on arm64's widest.
+#if defined(__aarch64__)
+enum { CHAINS = 24, CHAIN_STEPS = 4000000 };
+#define VECTOR_REGISTER "+w"
+#else
 enum { CHAINS = 12, CHAIN_STEPS = 4000000 };
+#define VECTOR_REGISTER "+v"
+#endif
+typedef float vec4_of_roof __attribute__((vector_size(16)));
 typedef float vec8 __attribute__((vector_size(32)));
 typedef float vec16 __attribute__((vector_size(64)));
 static volatile float sink;
@@ -36,8 +49,8 @@ static volatile float sink;
         vec sum[CHAINS], a = (vec){0} + 1e-9f, b = (vec){0} + 1.0f;             \
         for (int i = 0; i < CHAINS; i++) sum[i] = (vec){0} + (float)i;          \
         for (int64_t k = 0; k < CHAIN_STEPS; k++) {                             \
-            _Pragma("GCC unroll 12") for (int i = 0; i < CHAINS; i++) step;     \
-            __asm__ volatile("" : "+v"(a));                                     \
+            _Pragma("GCC unroll 24") for (int i = 0; i < CHAINS; i++) step;     \
+            __asm__ volatile("" : VECTOR_REGISTER(a));                                     \
         }                                                                       \
         float total = 0;                                                        \
         for (int i = 0; i < CHAINS; i++) total += sum[i][0];                    \
@@ -47,6 +60,10 @@ static volatile float sink;
 ROOF_TASK(roof_avx2, "avx2,fma", vec8, sum[i] = (vec8)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)sum[i]))
 ROOF_TASK(roof_avx512, "avx512f", vec16, sum[i] = (vec16)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)sum[i]))
 ROOF_TASK(roof_bf16, "avx512f,avx512bf16", vec16, sum[i] = (vec16)_mm512_dpbf16_ps((__m512)sum[i], (__m512bh)a, (__m512bh)b))
+#elif defined(__aarch64__)
+ROOF_TASK(roof_neon, "arch=armv8-a", vec4_of_roof, sum[i] = (vec4_of_roof)vfmaq_f32((float32x4_t)sum[i], (float32x4_t)a, (float32x4_t)b))
+ROOF_TASK(roof_neon_bf16, "arch=armv8.2-a+bf16", vec4_of_roof,
+          sum[i] = (vec4_of_roof)vbfmmlaq_f32((float32x4_t)sum[i], (bfloat16x8_t)a, (bfloat16x8_t)b))
 #endif
 
 static double roof_gflops(pool_task task, double flops_a_step) {
@@ -68,6 +85,10 @@ static double roof_of(const char *kernels, bool is_bf16) {
     if (strcmp(kernels, "avx2") == 0) return avx2 ? avx2 : (avx2 = roof_gflops(roof_avx2, 16));
     if (strncmp(kernels, "avx512", 6) == 0 && !is_bf16) return avx512 ? avx512 : (avx512 = roof_gflops(roof_avx512, 32));
     if (strncmp(kernels, "avx512", 6) == 0) return bf16 ? bf16 : (bf16 = roof_gflops(roof_bf16, 64));
+#elif defined(__aarch64__)
+    static double neon, neon_bf16;
+    if (strncmp(kernels, "neon", 4) == 0 && !is_bf16) return neon ? neon : (neon = roof_gflops(roof_neon, 8));
+    if (strncmp(kernels, "neon", 4) == 0) return neon_bf16 ? neon_bf16 : (neon_bf16 = roof_gflops(roof_neon_bf16, 32));
 #endif
     return (void)kernels, (void)is_bf16, 0;
 }
@@ -134,6 +155,22 @@ static double relative_error(const void *got, const void *want, int64_t count, c
     return sqrt(error / norm);
 }
 
+// Between two hints, which the plugin counts by; both are nothing to a processor.
+static bool run_counted(backend *b, bench_case *c) {
+    printf("{\"op\":\"%s\",\"shape\":\"%s\",\"kernels\":\"%s\",\"dtype\":\"%s\",\"instructions\":", c->op, c->shape, b->ops->name,
+           c->dtype == CTOK_BF16 ? "bf16" : "f32");
+    fflush(stdout);
+#if defined(__aarch64__)
+    __asm__ volatile("hint #100" ::: "memory");
+#endif
+    bool is_ok = c->run(b, c) == CTOK_OK;
+#if defined(__aarch64__)
+    __asm__ volatile("hint #101" ::: "memory");
+#endif
+    printf("}\n");
+    return is_ok;
+}
+
 // The reference once, for its answer and time; then each of the sets.
 static void measure(bench_case *c, backend **sets, int num_sets) {
     size_t element = dtype_bytes(c->dtype);
@@ -150,8 +187,8 @@ static void measure(bench_case *c, backend **sets, int num_sets) {
         if (c->dtype == CTOK_BF16 && !b->ops->has_bf16) continue;
         prepare(b, c);
         double times[MAX_RUNS];
-        int runs = i < 0 ? 1 : num_runs;
-        bool is_ok = i < 0 || c->run(b, c) == CTOK_OK;  // a warm-up
+        int runs = is_counting ? 0 : i < 0 ? 1 : num_runs;
+        bool is_ok = is_counting ? run_counted(b, c) : i < 0 || c->run(b, c) == CTOK_OK;  // a warm-up
         for (int run = 0; run < runs; run++) {
             double start = now_ms();
             is_ok &= c->run(b, c) == CTOK_OK;
@@ -161,6 +198,7 @@ static void measure(bench_case *c, backend **sets, int num_sets) {
         free(c->packed), free(c->workspace);
         c->packed = c->workspace = NULL;
         if (!is_ok) exit(1);
+        if (is_counting) continue;
         if (i < 0) {
             scalar_ms = times[0];
             memcpy(want, c->out, (size_t)c->num_out * element);
@@ -196,61 +234,103 @@ static bench_case conv_case(conv_params p, residual_kind kind, const char *op) {
     return c;
 }
 
-int main(int argc, char **argv) {
-    if (argc > 1 && strcmp(argv[1], "roof") == 0) {
-        printf("{\"f32\": %.1f, \"bf16\": %.1f}\n", roof_of("avx512", false), roof_of("avx512", true));
-        return 0;
-    }
-    if (argc > 1) num_threads = atoi(argv[1]);
-    if (argc > 2) num_runs = atoi(argv[2]);
-    if (num_threads < 1 || num_threads > 256 || num_runs < 1 || num_runs > MAX_RUNS) {
-        fprintf(stderr, "usage: ops [threads 1..256] [runs 1..%d]\n", MAX_RUNS);
-        return 2;
-    }
-    backend *sets[4];
-    int num_sets = 0;
-    if (cpu_backend_open(&reference, (uint32_t)num_threads, CTOK_KERNELS_REFERENCE, NULL) != CTOK_OK) return 1;
-    for (uint32_t kernels = CTOK_KERNELS_GENERIC; kernels <= CTOK_KERNELS_AVX512_BF16; kernels++) {
-        if (kernels == CTOK_KERNELS_AVX512) continue;  // the same code as avx512_bf16 in float32
-        if (cpu_backend_open(&sets[num_sets], (uint32_t)num_threads, kernels, NULL) == CTOK_OK) num_sets++;
-    }
-    for (int i = 0; i < NUM_SHAPES(large_conv_shapes); i++) {
-        conv_shape s = large_conv_shapes[i];
-        measure_both(conv_case(conv_params_of(s), s.residual, s.kernel == 1 ? "conv 1x1" : "conv 3x3"), sets, num_sets);
-    }
-    for (int i = 0; i < NUM_SHAPES(large_conv_time_shapes); i++) {
-        conv_time_shape s = large_conv_time_shapes[i];
-        measure_both(conv_case(conv_time_params_of(s), s.residual, "conv in time"), sets, num_sets);
-    }
-    for (int i = 0; i < NUM_SHAPES(large_norm_shapes); i++) {
-        norm_params p = norm_params_of(large_norm_shapes[i]);
+static void measure_convs(const conv_shape *shapes, int num_shapes, backend **sets, int num_sets) {
+    for (int i = 0; i < num_shapes; i++)
+        measure_both(conv_case(conv_params_of(shapes[i]), shapes[i].residual, shapes[i].kernel == 1 ? "conv 1x1" : "conv 3x3"), sets, num_sets);
+}
+
+static void measure_convs_time(const conv_time_shape *shapes, int num_shapes, backend **sets, int num_sets) {
+    for (int i = 0; i < num_shapes; i++) measure_both(conv_case(conv_time_params_of(shapes[i]), shapes[i].residual, "conv in time"), sets, num_sets);
+}
+
+static void measure_norms(const norm_shape *shapes, int num_shapes, backend **sets, int num_sets) {
+    for (int i = 0; i < num_shapes; i++) {
+        norm_params p = norm_params_of(shapes[i]);
         bench_case c = {.op = "norm + SiLU", .num_inputs = shape_elements(p.shape), .num_out = shape_elements(p.shape), .run = run_norm_case, .norm = p};
         snprintf(c.shape, sizeof c.shape, "%lldx%lldx%lld, %d groups", (long long)p.shape.h, (long long)p.shape.w, (long long)p.shape.c, p.groups);
         measure_both(c, sets, num_sets);
     }
-    for (int i = 0; i < NUM_SHAPES(large_attention_shapes) + NUM_SHAPES(large_attention_time_shapes); i++) {
-        bool is_temporal = i >= NUM_SHAPES(large_attention_shapes);
-        attention_shape s = large_attention_shapes[is_temporal ? 0 : i];
-        attention_time_shape t = large_attention_time_shapes[is_temporal ? i - NUM_SHAPES(large_attention_shapes) : 0];
-        attention_params p = {.shape = {1, 1, s.h, s.w, s.c}};
-        if (is_temporal) p = (attention_params){.shape = {1, t.t, t.h, t.w, t.c}, .is_temporal = true};
-        int64_t count = shape_elements(p.shape), keys = is_temporal ? (p.shape.t + 1) / 2 : p.shape.h * p.shape.w;
-        bench_case c = {.flops = 4.0 * (double)count * (double)keys, .num_inputs = count, .num_second = count, .num_third = count, .num_out = count,
-                        .run = run_attention_case, .attention = p};
-        snprintf(c.op, sizeof c.op, "attention%s", is_temporal ? " over time" : "");
-        snprintf(c.shape, sizeof c.shape, "%lldx%lldx%lldx%lld", (long long)p.shape.t, (long long)p.shape.h, (long long)p.shape.w, (long long)p.shape.c);
-        measure_both(c, sets, num_sets);
+}
+
+static void measure_attention(attention_params p, backend **sets, int num_sets) {
+    int64_t count = shape_elements(p.shape), keys = p.is_temporal ? (p.shape.t + 1) / 2 : p.shape.h * p.shape.w;
+    bench_case c = {.flops = 4.0 * (double)count * (double)keys, .num_inputs = count, .num_second = count, .num_third = count, .num_out = count,
+                    .run = run_attention_case, .attention = p};
+    snprintf(c.op, sizeof c.op, "attention%s", p.is_temporal ? " over time" : "");
+    snprintf(c.shape, sizeof c.shape, "%lldx%lldx%lldx%lld", (long long)p.shape.t, (long long)p.shape.h, (long long)p.shape.w, (long long)p.shape.c);
+    measure_both(c, sets, num_sets);
+}
+
+static void measure_lookup(lookup_shape shape, backend **sets, int num_sets) {
+    quantizer_params p = lookup_params_of(shape);
+    int64_t count = shape_elements(p.shape);
+    bench_case c = {.op = "lookup", .flops = 3.0 * (double)count * p.size, .num_inputs = count, .num_second = p.size * p.shape.c,
+                    .num_out = count, .dtype = CTOK_F32, .run = run_lookup_case, .lookup = p};
+    snprintf(c.shape, sizeof c.shape, "%lldx%lldx%lld in %d codes", (long long)p.shape.h, (long long)p.shape.w, (long long)p.shape.c, p.size);
+    measure(&c, sets, num_sets);
+}
+
+static void time_all(backend **sets, int num_sets) {
+    measure_convs(large_conv_shapes, NUM_SHAPES(large_conv_shapes), sets, num_sets);
+    measure_convs_time(large_conv_time_shapes, NUM_SHAPES(large_conv_time_shapes), sets, num_sets);
+    measure_norms(large_norm_shapes, NUM_SHAPES(large_norm_shapes), sets, num_sets);
+    for (int i = 0; i < NUM_SHAPES(large_attention_shapes); i++) {
+        attention_shape s = large_attention_shapes[i];
+        measure_attention((attention_params){.shape = {1, 1, s.h, s.w, s.c}}, sets, num_sets);
     }
-    for (int i = 0; i < NUM_SHAPES(large_lookup_shapes); i++) {
-        quantizer_params p = lookup_params_of(large_lookup_shapes[i]);
-        int64_t count = shape_elements(p.shape);
-        bench_case c = {.op = "lookup", .flops = 3.0 * (double)count * p.size, .num_inputs = count,
-                        .num_second = p.size * p.shape.c, .num_out = count, .dtype = CTOK_F32,
-                        .run = run_lookup_case, .lookup = p};
-        snprintf(c.shape, sizeof c.shape, "%lldx%lldx%lld in %d codes", (long long)p.shape.h,
-                 (long long)p.shape.w, (long long)p.shape.c, p.size);
-        measure(&c, sets, num_sets);
+    for (int i = 0; i < NUM_SHAPES(large_attention_time_shapes); i++) {
+        attention_time_shape s = large_attention_time_shapes[i];
+        measure_attention((attention_params){.shape = {1, s.t, s.h, s.w, s.c}, .is_temporal = true}, sets, num_sets);
     }
+    for (int i = 0; i < NUM_SHAPES(large_lookup_shapes); i++) measure_lookup(large_lookup_shapes[i], sets, num_sets);
+}
+
+// One shape an op, small enough for the scalar reference under an emulator.
+static void count_all(backend **sets, int num_sets) {
+    static const conv_shape convs[] = {{1, 32, 32, 64, 64, 3, 1, 1, 1, PLAIN},   // by Winograd
+                                       {1, 32, 32, 64, 64, 3, 2, 0, 1, NONE},
+                                       {1, 32, 32, 64, 64, 1, 1, 0, 1, NONE}};
+    static const conv_time_shape convs_time[] = {{1, 3, 16, 16, 64, 64, 1, 1, true, false, PLAIN}};
+    static const norm_shape norms[] = {{1, 32, 32, 64, 32, true, 0.5f}};
+    measure_convs(convs, NUM_SHAPES(convs), sets, num_sets);
+    measure_convs_time(convs_time, NUM_SHAPES(convs_time), sets, num_sets);
+    measure_norms(norms, NUM_SHAPES(norms), sets, num_sets);
+    measure_attention((attention_params){.shape = {1, 1, 16, 16, 64}}, sets, num_sets);
+    measure_attention((attention_params){.shape = {1, 5, 16, 16, 64}, .is_temporal = true}, sets, num_sets);
+    measure_lookup((lookup_shape){1, 8, 8, 8, 1024}, sets, num_sets);
+}
+
+// Sets with bfloat16 have in float32 the code of the set before them, whose name theirs begins with.
+static int open_sets(backend **sets) {
+    int num_sets = 0;
+    for (uint32_t kernels = CTOK_KERNELS_GENERIC;; kernels++) {
+        backend *b = NULL;
+        ctok_status status = cpu_backend_open(&b, (uint32_t)num_threads, kernels, NULL);
+        if (status == CTOK_E_ARGUMENT) return num_sets;  // past the last
+        if (status != CTOK_OK) continue;
+        const char *before = num_sets ? sets[num_sets - 1]->ops->name : NULL;
+        if (before && strncmp(b->ops->name, before, strlen(before)) == 0) num_sets--, sets[num_sets]->close(sets[num_sets]);
+        sets[num_sets++] = b;
+    }
+}
+
+int main(int argc, char **argv) {
+    bool is_roof = argc > 1 && strcmp(argv[1], "roof") == 0;
+    is_counting = argc > 1 && strcmp(argv[1], "count") == 0;
+    if (is_counting) num_threads = 1;
+    else if (argc > 1 && !is_roof) num_threads = atoi(argv[1]);
+    if (argc > 2) num_runs = atoi(argv[2]);
+    if (num_threads < 1 || num_threads > 256 || num_runs < 1 || num_runs > MAX_RUNS) {
+        fprintf(stderr, "usage: ops [threads 1..256] [runs 1..%d], ops roof, ops count\n", MAX_RUNS);
+        return 2;
+    }
+    backend *sets[8];
+    if (cpu_backend_open(&reference, (uint32_t)num_threads, CTOK_KERNELS_REFERENCE, NULL) != CTOK_OK) return 1;
+    int num_sets = open_sets(sets);
+    const char *best = sets[num_sets - 1]->ops->name;
+    if (is_roof) printf("{\"f32\": %.1f, \"bf16\": %.1f}\n", roof_of(best, false), sets[num_sets - 1]->ops->has_bf16 ? roof_of(best, true) : 0);
+    else if (is_counting) count_all(sets, num_sets);
+    else time_all(sets, num_sets);
     for (int i = 0; i < num_sets; i++) sets[i]->close(sets[i]);
     reference->close(reference);
     return 0;

@@ -70,9 +70,6 @@ ctok_status ctok_engine_open(const ctok_engine_options *options, ctok_wake wake,
         if (options->num_threads > 256) {
             return ctok_fail(error, CTOK_E_ARGUMENT, options->num_threads, "num_threads: expected 0 to 256, found %u", options->num_threads);
         }
-        if (options->kernels > CTOK_KERNELS_AVX512_BF16) {
-            return ctok_fail(error, CTOK_E_ARGUMENT, options->kernels, "kernels: expected 0 to %d, found %u", CTOK_KERNELS_AVX512_BF16, options->kernels);
-        }
         if (options->device > CTOK_DEVICE_CUDA) {
             return ctok_fail(error, CTOK_E_ARGUMENT, options->device, "device: expected 0 (auto), 1 (cpu) or 2 (cuda), found %u", options->device);
         }

@@ -285,7 +285,16 @@ export const task = { encode: 1, decode: 2, autoencode: 3 } as const;
 export const kind = { pixelsU8: 1, pixelsF32: 2, indices: 4, codes: 8, latent: 16, preQuant: 32 } as const;
 export const quantizer = { none: 0, fsq: 1, lookup: 2, sign: 3 } as const;
 export const half = { encoder: 1, decoder: 2 } as const;
-export const kernels = { auto: 0, reference: 1, generic: 2, avx2: 3, avx512: 4, avx512_bf16: 5 } as const;
+export const kernels = {
+  auto: 0,
+  reference: 1,
+  generic: 2,
+  avx2: 3,
+  avx512: 4,
+  avx512_bf16: 5,
+  neon: 6,
+  neon_bf16: 7,
+} as const;
 export const device = { auto: 0, cpu: 1, cuda: 2 } as const;
 export const precision = { auto: 0, f32: 1, bf16: 2 } as const;
 export const dtypes = ["", "U8", "I8", "BOOL", "U16", "I16", "I32", "I64", "F16", "BF16", "F32", "F64"] as const;

@@ -1,7 +1,7 @@
 /**
- * npm test: format, lint and types; the native tests; then one suite on Bun and on Deno. Prints the table of fixture cases
- * and ends with "N passed, N failed, N skipped". Where the fixtures lie beside the checkout, none of their cases may be
- * skipped. Run by Bun, after build.ts. Arguments: test files or folders instead of all.
+ * npm test: format, lint and types; the native tests, here and on arm64 under QEMU; then one suite on Bun and on Deno. Prints the
+ * table of fixture cases and ends with "N passed, N failed, N skipped". Where the fixtures lie beside the checkout, none of their
+ * cases may be skipped. Run by Bun, after build.ts. Arguments: test files or folders instead of all.
  */
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
@@ -45,8 +45,7 @@ function check(name: string, command: string, args: string[]): void {
 }
 
 // ---------------------------------------------------------------- native tests: TAP lines
-function native(name: string): void {
-  const { code, out } = run(join(root, "build/tests", name), [], false);
+function countTap(name: string, code: number, out: string): void {
   let total = 0, bad = 0;
   for (const line of out.split("\n")) {
     if (!/^(not )?ok /.test(line)) continue;
@@ -59,6 +58,57 @@ function native(name: string): void {
     count(`${name}: exited with ${code} after ${total} cases`, "failed"), console.log(out.slice(-4000));
   }
   console.log(`${name}: ${total} cases, ${bad} failed`);
+}
+
+const nativeTests = (folder: string) => readdirSync(join(root, folder)).filter((f) => f.endsWith("_test")).sort();
+
+function native(name: string): void {
+  const { code, out } = run(join(root, "build/tests", name), [], false);
+  countTap(name, code, out);
+}
+
+/** What a program writes, and how it ended, while others run. */
+function runBeside(
+  command: string,
+  args: string[],
+  env: Record<string, string> = {},
+): Promise<{ code: number; out: string }> {
+  return new Promise((settle, fail) => {
+    let out = "";
+    const child = spawn(command, args, { cwd: root, stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...env } });
+    for (const stream of [child.stdout, child.stderr]) stream.setEncoding("utf8").on("data", (text) => out += text);
+    child.on("error", fail);
+    child.on("close", (code) => settle({ code: code ?? 1, out }));
+  });
+}
+
+// ---------------------------------------------------------------- the native tests on arm64, under QEMU
+/**
+ * Built by Debian's cross compiler and run two at a time. QEMU's neoverse-n1 has no BF16: there NEON is chosen at run time. "max" has
+ * it, but computes it slowly, and gets only the tests that ask for it. What cannot hold under an emulator skips itself (tap.h).
+ */
+async function nativeOnArm64(): Promise<void> {
+  const triplet = "aarch64-linux-gnu";
+  const lacks = [`${triplet}-gcc`, "qemu-aarch64"].filter((c) => spawnSync(c, ["--version"]).status !== 0);
+  if (process.arch === "arm64" || lacks.length > 0) {
+    const why = lacks.length > 0 ? `there is no ${lacks.join(" and no ")}` : "this machine is one, and ran them";
+    count("native tests on arm64", "skipped"), console.log(`skipped: the native tests on arm64, as ${why}`);
+    return;
+  }
+  const { code, out } = await runBeside(process.execPath, ["build.ts", "--target", triplet]);
+  count(`build.ts --target ${triplet}`, code === 0 ? "passed" : "failed");
+  if (code !== 0) return console.log(out);
+  const folder = "build/aarch64/tests", withBf16 = ["golden_test", "op_bf16_test"];
+  const first = ["op_test", "op_bf16_test", "memory_test", "life_test"]; // the longest
+  const names = nativeTests(folder).sort((a, b) => Number(first.includes(b)) - Number(first.includes(a)));
+  const queue = names.values();
+  await Promise.all([0, 1].map(async () => {
+    for (const name of queue) {
+      const args = ["-cpu", withBf16.includes(name) ? "max" : "neoverse-n1", "-L", `/usr/${triplet}`, join(folder, name)];
+      const { code, out } = await runBeside("qemu-aarch64", args, { CTOK_EMULATED: "1" });
+      countTap(`arm64 ${name}`, code, out);
+    }
+  }));
 }
 
 // ---------------------------------------------------------------- suites: JUnit files
@@ -116,7 +166,7 @@ check("deno check mod.ts", bin("deno"), ["check", "mod.ts", "cli/main.ts"]);
 check("tsc", bin("tsc"), ["-p", "."]);
 
 section("native tests");
-for (const name of readdirSync(join(root, "build/tests")).filter((f) => f.endsWith("_test")).sort()) native(name);
+for (const name of nativeTests("build/tests")) native(name);
 
 // ---------------------------------------------------------------- fuzz targets, 30 s each; long.ts gives them more
 async function fuzz(seconds: number): Promise<void> {
@@ -155,6 +205,8 @@ async function fuzz(seconds: number): Promise<void> {
 
 const filter = process.argv.slice(2);
 if (filter.length === 0) {
+  section("native tests on arm64, under QEMU");
+  await nativeOnArm64();
   section("fuzz targets");
   await fuzz(30);
   process.env.CTOK_FUZZ_SECONDS ??= "15"; // of tests/fuzz/tokenfile.test.ts, on each runtime

@@ -44,7 +44,12 @@ void sha256_reference(uint32_t state[8], const uint8_t *bytes, size_t num_blocks
 }
 
 sha256_blocks sha256_best(void) {
-    sha256_blocks own = shani_sha256();
+    sha256_blocks own = NULL;
+#if defined(__x86_64__)
+    own = shani_sha256();
+#elif defined(__aarch64__)
+    own = armsha_sha256();
+#endif
     return own ? own : sha256_reference;
 }
 

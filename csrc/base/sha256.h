@@ -1,5 +1,5 @@
 // SHA-256 (FIPS 180-4) of bytes that come in pieces. Blocks of 64 bytes go through the scalar reference, or through the
-// processor's own instructions where it has them (shani_sha256.c); both give the same bits. Who calls it: runtime/digest.
+// processor's own instructions where it has them (shani_sha256.c, armsha_sha256.c); both give the same bits. Who calls it: runtime/digest.
 #ifndef CTOK_BASE_SHA256_H
 #define CTOK_BASE_SHA256_H
 
@@ -28,7 +28,8 @@ void sha256_reference(uint32_t state[8], const uint8_t *bytes, size_t num_blocks
 
 extern const uint32_t sha256_constants[64];  // of the rounds
 
-// Of shani_sha256.c: NULL where the compiler or the processor has no such instructions.
-sha256_blocks shani_sha256(void);
+// Of the files of those names, each compiled for its own architecture: NULL where the processor has no such instructions.
+sha256_blocks shani_sha256(void);   // x86-64
+sha256_blocks armsha_sha256(void);  // arm64
 
 #endif

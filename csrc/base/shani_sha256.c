@@ -1,11 +1,10 @@
 // Blocks of SHA-256 by the SHA extensions of x86-64: four rounds at a time, the state as two vectors, (a, b, e, f) and
-// (c, d, g, h). Empty off x86-64. Called through shani_sha256 alone, which asks the processor first.
+// (c, d, g, h). Called through shani_sha256 alone, which asks the processor first.
 // Ref: Intel, "Intel SHA Extensions: New Instructions Supporting the Secure Hash Algorithm on Intel Architecture Processors", 2013.
-#include "sha256.h"
-
-#if defined(__x86_64__)
 #include <cpuid.h>
 #include <immintrin.h>
+
+#include "sha256.h"
 
 static void blocks(uint32_t state[8], const uint8_t *bytes, size_t num_blocks) {
     const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);  // bytes of each word
@@ -40,6 +39,3 @@ sha256_blocks shani_sha256(void) {
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_SHA)) return NULL;
     return blocks;
 }
-#else
-sha256_blocks shani_sha256(void) { return NULL; }
-#endif

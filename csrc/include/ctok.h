@@ -85,7 +85,8 @@ CTOK_API const char *ctok_status_name(ctok_status status);    /* "CTOK_E_HANDLE"
 
 /* ---------------------------------------------------------------- engine */
 enum {
-    CTOK_KERNELS_AUTO = 0, CTOK_KERNELS_REFERENCE, CTOK_KERNELS_GENERIC, CTOK_KERNELS_AVX2, CTOK_KERNELS_AVX512, CTOK_KERNELS_AVX512_BF16
+    CTOK_KERNELS_AUTO = 0, CTOK_KERNELS_REFERENCE, CTOK_KERNELS_GENERIC, CTOK_KERNELS_AVX2, CTOK_KERNELS_AVX512, CTOK_KERNELS_AVX512_BF16,
+    CTOK_KERNELS_NEON, CTOK_KERNELS_NEON_BF16
 };
 
 enum { CTOK_DEVICE_AUTO = 0, CTOK_DEVICE_CPU, CTOK_DEVICE_CUDA };
@@ -108,7 +109,8 @@ typedef struct {
     uint64_t arena_bytes;  /* activation memory now held for reuse between jobs */
     uint32_t num_models;
     uint32_t num_jobs;     /* queued, running, or ended and not released */
-    char kernels[16];      /* "avx512_bf16", "avx512", "avx2", "generic" or "reference"; of a GPU "sm80" or "smxx" (older: f32 alone) */
+    char kernels[16];      /* "avx512_bf16", "avx512", "avx2", "neon_bf16", "neon", "generic" or "reference"; of a GPU "sm80" or "smxx"
+                              (older: f32 alone) */
     uint64_t state_bytes;  /* memory now held by the state of streams */
     uint64_t device_bytes; /* memory of the device: the machine's, or what the control groups allowed (v1, v2) when the engine opened,
                               or the GPU's */
@@ -140,8 +142,8 @@ CTOK_API ctok_status ctok_engine_close(uint32_t engine, ctok_error *error);
 
 /* ---------------------------------------------------------------- model */
 /* f32: everything in float32. bf16: bfloat16 weights and activations, summed in float32; pixels, norms' statistics, softmax,
- * the latent and FSQ stay float32. bf16 takes kernels avx512_bf16 or reference, or a GPU of compute
- * capability 8.0 or more; otherwise CTOK_E_DEVICE. */
+ * the latent and FSQ stay float32. bf16 takes kernels avx512_bf16, neon_bf16 or reference, or a GPU of
+ * compute capability 8.0 or more; otherwise CTOK_E_DEVICE. */
 enum { CTOK_PRECISION_AUTO = 0, CTOK_PRECISION_F32 = 1, CTOK_PRECISION_BF16 = 2 };
 enum { CTOK_HALF_ENCODER = 1, CTOK_HALF_DECODER = 2 };
 
@@ -158,7 +160,7 @@ enum {
 
 typedef struct {
     uint32_t struct_size;
-    uint32_t precision;       /* CTOK_PRECISION_*; auto is bf16 with kernels avx512_bf16 and sm80, otherwise f32 */
+    uint32_t precision;       /* CTOK_PRECISION_*; auto is bf16 with kernels avx512_bf16, neon_bf16 and sm80, otherwise f32 */
     uint32_t halves;          /* bits of CTOK_HALF_*; 0: every half that the checkpoint holds */
     uint32_t num_fsq_levels;  /* 0: as found */
     uint32_t fsq_levels[8];   /* 2 .. 65535 each, product at most 2^31 - 1 */

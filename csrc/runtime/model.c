@@ -60,7 +60,7 @@ static ctok_status find_parameter(const checkpoint_tensor **out, const checkpoin
 // Names of a half that was not asked for are passed over, if they are such as a name can be: digest.h writes them into lines.
 static bool belongs_to_absent_half(const description *d, const char *name) {
     for (const char *c = name; *c; c++)
-        if (*c >= 0 && *c <= ' ') return false;
+        if ((unsigned char)*c <= ' ') return false;
     uint32_t halves = d->family->half_of(name), present = (d->has_encoder ? CTOK_HALF_ENCODER : 0) | (d->has_decoder ? CTOK_HALF_DECODER : 0);
     return halves && !(halves & present);
 }

@@ -3,6 +3,7 @@
  * and beside it the zod schema that checks it (see checks.ts).
  */
 import { z } from "zod";
+import { kernels } from "../../ffi/layout.ts";
 import { type Fields, mostPixels, type PictureLimits, pictureLimits, signal } from "../checks.ts";
 import { type HubOptions, hubOptions } from "./fetch.ts";
 import type { JobOptions } from "./job.ts";
@@ -34,8 +35,8 @@ export interface OpenOptions extends JobOptions, HubOptions {
   device?: Device | undefined;
   /**
    * Arithmetic. "bf16": bfloat16 weights and activations, summed in float32; norms' statistics, softmax, latents and FSQ stay
-   * float32. "auto", the default, is bf16 where the device multiplies it (AVX-512 BF16, a GPU of compute capability 8.0 or
-   * more), otherwise f32.
+   * float32. "auto", the default, is bf16 where the device multiplies it (AVX-512 BF16, BF16 of arm64, a GPU of compute
+   * capability 8.0 or more), otherwise f32.
    */
   precision?: "auto" | "f32" | "bf16" | undefined;
   /** Opens one half alone, which takes half of the memory. Default: every half that the checkpoint holds. */
@@ -62,7 +63,7 @@ export interface OpenOptions extends JobOptions, HubOptions {
    */
   maxMemory?: number | undefined;
   /** Kernels of the CPU to use; "auto", the default, takes the best that the processor has. */
-  kernels?: "auto" | "reference" | "generic" | "avx2" | "avx512" | "avx512_bf16" | undefined;
+  kernels?: "auto" | "reference" | "generic" | "avx2" | "avx512" | "avx512_bf16" | "neon" | "neon_bf16" | undefined;
   /**
    * Whether tokens, which may be a stranger's, named the model, and not you. Then of the hub only what is here already is opened, and
    * the public models are downloaded, of at most 1 GiB. Default false.
@@ -80,7 +81,7 @@ export const openOptions = z.strictObject(
     temporalFactor: z.int().min(1).max(256).optional(),
     threads: z.int().min(1).max(256).optional(),
     maxMemory,
-    kernels: z.enum(["auto", "reference", "generic", "avx2", "avx512", "avx512_bf16"]).default("auto"),
+    kernels: z.enum(Object.keys(kernels) as (keyof typeof kernels)[]).default("auto"),
     isFromTokens: z.boolean().default(false),
     ...hubOptions,
     signal,

@@ -23,11 +23,11 @@ export function compilerArgs(name: string, flags: readonly string[], program: st
     inputs.push(
       "csrc/abi.c",
       ...["base", "network", "runtime"].flatMap((folder) => filesIn(`csrc/${folder}`, ".c")).filter((path) =>
-        !path.includes("shani_")
+        !/(shani|armsha)_/.test(path)
       ),
     );
     inputs.push(...filesIn("csrc/backends/cuda", ".c"));
-    inputs.push(...filesIn("build/objects", ".o").filter((path) => /csrc-(backends-cpu|base-shani)/.test(path)));
+    inputs.push(...filesIn("build/objects", ".o").filter((path) => /csrc-(backends-cpu|base-(shani|armsha))/.test(path)));
   }
   return ["-std=c11", "-O1", "-g1", "-D_GNU_SOURCE", ...flags, ...inputs, "-pthread", "-lm", "-o", program];
 }

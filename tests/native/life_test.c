@@ -14,7 +14,7 @@
 #include "../../csrc/include/ctok.h"
 #include "tap.h"
 
-enum { SIDE = 512, A_MINUTE = 60000000, NUM_JOBS = 3 };
+enum { SIDE = 512, EMULATED_SIDE = 128, A_MINUTE = 60000000, NUM_JOBS = 3 };
 
 // ThreadSanitizer takes a fork for the end of what it can follow, unless told otherwise.
 const char *__tsan_default_options(void);
@@ -65,7 +65,7 @@ static void *open_and_leave(void *argument) {
     o->jobs[0] = submit(o->model, 16);
     bool has_ended = ctok_job_wait(o->jobs[0], A_MINUTE, NULL) == CTOK_OK;
     if (o->opened) pthread_barrier_wait(o->opened);
-    for (int i = 1; i < NUM_JOBS; i++) o->jobs[i] = submit(o->model, SIDE);
+    for (int i = 1; i < NUM_JOBS; i++) o->jobs[i] = submit(o->model, is_emulated() ? EMULATED_SIDE : SIDE);
     ctok_model_open(o->engine, image_path, NULL, &o->jobs[NUM_JOBS], NULL);
     o->was_at_work = has_ended && ctok_job_wait(o->jobs[NUM_JOBS], 0, NULL) == CTOK_E_NOT_READY;
     return NULL;
@@ -216,7 +216,8 @@ static void test_fork(void) {
     opened o = {.ends_with_thread = 0};
     open_and_leave(&o);
     report(o.was_at_work && holds_in_child(has_no_ids, &o), "in a child of fork() every id of the parent is stale, and says why");
-    report(holds_in_child(works_on_its_own, &o), "and an engine of its own works");
+    if (is_emulated()) report_skip("and an engine of its own works", "QEMU cannot start threads in such a child");
+    else report(holds_in_child(works_on_its_own, &o), "and an engine of its own works");
     pthread_t thread;
     bool holds = true;
     if (pthread_create(&thread, NULL, keep_asking, &o)) exit(1);

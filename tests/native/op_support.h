@@ -164,6 +164,14 @@ static shape_name conv_time_name(conv_time_shape s) {
     return name;
 }
 
+// Under an emulator the reference takes a second for some 10 million products: the largest are left to the machine itself.
+static bool is_too_long(const conv_params *p, const char *name) {
+    const int64_t most_products = 60000000;
+    if (!is_emulated() || shape_elements(p->out) * p->in.c * p->kernel * p->kernel * p->kernel_t <= most_products) return false;
+    report_skip(name, "too long under QEMU");
+    return true;
+}
+
 static norm_params norm_params_of(norm_shape s) { return (norm_params){{s.n, 1, s.h, s.w, s.c}, s.groups, 1e-6f, s.has_silu, CTOK_F32}; }
 
 static quantizer_params fsq_params_of(fsq_shape s) {

@@ -413,6 +413,7 @@ static void test_conv(backend *reference, backend **sets, int num_sets, const co
     for (int s = 0; s < num_shapes; s++) {
         conv_shape shape = shapes[s];
         conv_params p = conv_params_of(shape);
+        if (is_too_long(&p, conv_name(shape).text)) continue;
         int64_t count = shape_elements(p.out);
         random_seed((uint64_t)s + 10);
         float *in = new_random(shape_elements(p.in), 1, 0.1f), *bias = new_random(shape.c_out, 1, 0);
@@ -836,11 +837,12 @@ static void test_open(void) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
     grown = 0;  // a sanitizer keeps what is freed
 #endif
+    if (is_emulated()) grown = 0;  // it keeps something of every thread that ended
     report(is_ok && grown <= 64, "a thousand times opened, 3 MB taken and closed: %lld pages more", (long long)grown);
 }
 
 int main(void) {
-    backend *reference = NULL, *sets[4];
+    backend *reference = NULL, *sets[8];
     int num_sets = 0;
     if (cpu_backend_open(&reference, 0, CTOK_KERNELS_REFERENCE, NULL) != CTOK_OK) {
         printf("Bail out! no reference backend\n");
@@ -856,15 +858,20 @@ int main(void) {
     test_known_conv(reference);
     test_known_conv_time(reference);
     test_known_norm_attention(reference);
-    for (uint32_t kernels = CTOK_KERNELS_GENERIC; kernels <= CTOK_KERNELS_AVX512; kernels++) {
+    for (uint32_t kernels = CTOK_KERNELS_GENERIC;; kernels++) {
         ctok_error error = {.struct_size = sizeof error};
         ctok_status status = cpu_backend_open(&sets[num_sets], 0, kernels, &error);
+        if (status == CTOK_E_ARGUMENT) break;  // past the last
         if (status == CTOK_E_DEVICE) {
             report(true, "kernels %u # SKIP %s", kernels, error.message);
             continue;
         }
         report(status == CTOK_OK, "kernels %u open", kernels);
         if (status != CTOK_OK) continue;
+        if (sets[num_sets]->ops->has_bf16) {  // in float32 the code of the set before it; op_bf16_test.c has the rest
+            sets[num_sets]->close(sets[num_sets]);
+            continue;
+        }
         test_known_conv(sets[num_sets]);
         test_known_conv_time(sets[num_sets]);
         test_known_norm_attention(sets[num_sets]);

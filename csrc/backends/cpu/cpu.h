@@ -30,6 +30,8 @@ static inline ctok_status cpu_run(backend *b, int64_t num_tasks, pool_task task,
 extern const backend_ops ref_ops, generic_ops;
 #if defined(__x86_64__)
 extern const backend_ops avx2_ops, avx512_ops, avx512bf16_ops;
+#elif defined(__aarch64__)
+extern const backend_ops neon_ops, neonbf16_ops;
 #endif
 
 #endif

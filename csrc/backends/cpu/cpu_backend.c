@@ -1,5 +1,6 @@
 // Opens the CPU backend: counts processors and memory, picks the op table once, starts the pool, gives memory. Ops are in ref_ops.c
-// (scalar) and blocked_*.inc (fast; compiled by generic_ops.c, avx2_ops.c, avx512_ops.c and avx512bf16_ops.c).
+// (scalar) and blocked_*.inc (fast; compiled by generic_ops.c and, for each instruction set, by a file of its own).
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -97,34 +98,63 @@ static backend *cpu_limit(backend *b, int32_t num_threads) {
     return NULL;
 }
 
-// Best first. `has` is what the processor must offer.
+// A set of another architecture is known by its name alone.
+#if defined(__x86_64__)
+#define X86_OPS(table) &table
+#define ARM_OPS(table) NULL
+#define BF16_NEEDS "kernels avx512_bf16 (or reference)"
+#elif defined(__aarch64__)
+#define X86_OPS(table) NULL
+#define ARM_OPS(table) &table
+#define BF16_NEEDS "kernels neon_bf16 (or reference)"
+#else
+#define X86_OPS(table) NULL
+#define ARM_OPS(table) NULL
+#define BF16_NEEDS "kernels reference"
+#endif
+
+enum { NUM_SETS = CTOK_KERNELS_NEON_BF16 };  // the last number: 0 is auto, which is no set
+
+// The one list of the sets: numbers as in ctok.h, names as there and in ffi/layout.ts.
 typedef struct {
     uint32_t kernels;
+    const char *name;
     const backend_ops *ops;
-    bool has;
+    bool has;  // the processor what the set needs
 } kernel_set;
 
-static ctok_status select_ops(const backend_ops **out, uint32_t kernels, ctok_error *error) {
-    cpu_features features = features_detect();
-    const kernel_set sets[] = {
-#if defined(__x86_64__)
-        {CTOK_KERNELS_AVX512_BF16, &avx512bf16_ops, features.has_avx512_bf16},
-        {CTOK_KERNELS_AVX512, &avx512_ops, features.has_avx512},
-        {CTOK_KERNELS_AVX2, &avx2_ops, features.has_avx2},
-#endif
-        {CTOK_KERNELS_GENERIC, &generic_ops, true},
-        {CTOK_KERNELS_REFERENCE, &ref_ops, true},
+static void list_sets(kernel_set sets[NUM_SETS] /* best first */) {
+    cpu_features f = features_detect();
+    const kernel_set all[] = {
+        {CTOK_KERNELS_AVX512_BF16, "avx512_bf16", X86_OPS(avx512bf16_ops), f.has_avx512_bf16},
+        {CTOK_KERNELS_AVX512, "avx512", X86_OPS(avx512_ops), f.has_avx512},
+        {CTOK_KERNELS_AVX2, "avx2", X86_OPS(avx2_ops), f.has_avx2},
+        {CTOK_KERNELS_NEON_BF16, "neon_bf16", ARM_OPS(neonbf16_ops), f.has_neon_bf16},
+        {CTOK_KERNELS_NEON, "neon", ARM_OPS(neon_ops), f.has_neon},
+        {CTOK_KERNELS_GENERIC, "generic", &generic_ops, true},
+        {CTOK_KERNELS_REFERENCE, "reference", &ref_ops, true},
     };
-    enum { NUM_SETS = sizeof sets / sizeof sets[0] };
-    for (int i = 0; i < NUM_SETS; i++)
-        if (sets[i].has && (kernels == CTOK_KERNELS_AUTO || kernels == sets[i].kernels)) {
+    _Static_assert(sizeof all == NUM_SETS * sizeof all[0], "a row for each number of ctok.h");
+    memcpy(sets, all, sizeof all);
+}
+
+static ctok_status select_ops(const backend_ops **out, uint32_t kernels, ctok_error *error) {
+    kernel_set sets[NUM_SETS];
+    list_sets(sets);
+    const char *asked = NULL;
+    char had[128] = "";
+    for (int i = 0; i < NUM_SETS; i++) {
+        bool is_asked = kernels == CTOK_KERNELS_AUTO || kernels == sets[i].kernels;
+        if (is_asked && sets[i].has) {
             *out = sets[i].ops;
             return CTOK_OK;
         }
-    static const char *const names[] = {"auto", "reference", "generic", "avx2", "avx512", "avx512_bf16"};
-    if (kernels > CTOK_KERNELS_AVX512_BF16) return ctok_fail(error, CTOK_E_ARGUMENT, kernels, "expected kernels 0 to 5, found %u", kernels);
-    return ctok_fail(error, CTOK_E_DEVICE, kernels, "kernels %s were asked for; this processor has reference, generic%s%s%s",
-                     names[kernels], features.has_avx2 ? ", avx2" : "", features.has_avx512 ? ", avx512" : "", features.has_avx512_bf16 ? ", avx512_bf16" : "");
+        if (is_asked) asked = sets[i].name;
+    }
+    if (!asked) return ctok_fail(error, CTOK_E_ARGUMENT, kernels, "kernels: expected 0 to %d, found %u", NUM_SETS, kernels);
+    for (int i = NUM_SETS - 1; i >= 0; i--)
+        if (sets[i].has) snprintf(had + strlen(had), sizeof had - strlen(had), "%s%s", *had ? ", " : "", sets[i].name);
+    return ctok_fail(error, CTOK_E_DEVICE, kernels, "kernels %s were asked for; this processor has %s", asked, had);
 }
 
 ctok_status cpu_backend_open(backend **out, uint32_t num_threads, uint32_t kernels, ctok_error *error) {
@@ -138,7 +168,7 @@ ctok_status cpu_backend_open(backend **out, uint32_t num_threads, uint32_t kerne
 
     cpu_backend *cpu = calloc(1, sizeof *cpu);
     if (!cpu) return ctok_fail(error, CTOK_E_MEMORY, sizeof *cpu, "no memory for the CPU backend (%zu bytes)", sizeof *cpu);
-    cpu->base = (backend){.ops = ops, .device = "cpu", .device_name = "", .bf16_needs = "kernels avx512_bf16 (or reference)",
+    cpu->base = (backend){.ops = ops, .device = "cpu", .device_name = "", .bf16_needs = BF16_NEEDS,
                           .run = cpu_run_all, .alloc = cpu_alloc, .grow = cpu_grow, .free = cpu_free, .upload = cpu_upload, .copy = cpu_copy, .finish = cpu_finish,
                           .memory_bytes = cpu_memory_bytes, .close = cpu_close, .limit = cpu_limit, .is_host_memory = true, .num_threads = (int32_t)num_threads};
     cpu->memory_bytes = physical_bytes();
