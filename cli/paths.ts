@@ -3,10 +3,11 @@
  * file holds says whether its result is a picture or a video, and how many. No result may take the place of an input, of
  * another result, or (unless asked) of a file that ctok did not write.
  */
-import { type BigIntStats, existsSync, globSync, readlinkSync, realpathSync, statSync } from "node:fs";
+import { type BigIntStats, type Dirent, existsSync, readdirSync, readlinkSync, realpathSync, statSync } from "node:fs";
 import { readdir, stat } from "node:fs/promises";
 import { basename, dirname, extname, join, parse, relative, resolve } from "node:path";
 import process from "node:process";
+import picomatch from "picomatch";
 import {
   defaultVideoModel,
   type FileKind,
@@ -56,9 +57,33 @@ export interface InOut extends Input {
 export function expandInputs(args: readonly string[]): string[] {
   const seen = new Set<string>();
   return args.flatMap((arg) => {
-    const matches = /[*?[{]/.test(arg) && !existsSync(arg) ? globSync(arg).sort() : [];
+    const matches = /[*?[{]/.test(arg) && !existsSync(arg) ? matchesOf(arg) : [];
     return matches.length > 0 ? matches : [arg];
   }).filter((file) => !seen.has(resolve(file)) && seen.add(resolve(file)));
+}
+
+/**
+ * Note: not by node:fs, whose globSync Node has from 22 on. As there, hidden files need a dot in the pattern, and ** goes through
+ * no links to folders.
+ */
+function matchesOf(pattern: string): string[] {
+  const { base, glob } = picomatch.scan(pattern), matches = picomatch(glob), isDeep = glob.includes("**");
+  const found: string[] = [];
+  const visit = (folder: string, levels: number) => {
+    let names: Dirent[] = [];
+    try {
+      names = readdirSync(join(base, folder), { withFileTypes: true });
+    } catch {
+      // not a folder, or none that may be read: nothing matches there
+    }
+    for (const entry of names) {
+      const path = join(folder, entry.name);
+      if (matches(path)) found.push(join(base, path));
+      if (levels > 1 && (entry.isDirectory() || (!isDeep && entry.isSymbolicLink()))) visit(path, levels - 1);
+    }
+  };
+  visit("", isDeep ? Infinity : glob.split("/").length);
+  return found.sort();
 }
 
 export interface Wanted {

@@ -33,12 +33,9 @@ async function openLibrary(): Promise<Functions> {
       }, found none; build it with node_modules/.bin/bun build.ts, or set CTOK_LIBRARY`,
     );
   }
-  const runtime = process.versions.bun ? "bun" : process.versions.deno ? "deno" : "";
-  if (!runtime) {
-    throw new LibraryMissing(`native library: expected to run on Bun or Deno, found Node.js ${process.versions.node}`);
-  }
+  const { bun, deno } = process.versions;
   try {
-    const adapter = runtime === "bun" ? await import("./bun.ts") : await import("./deno.ts");
+    const adapter = await (bun ? import("./bun.ts") : deno ? import("./deno.ts") : import("./node.ts"));
     return adapter.open(path);
   } catch (error) {
     throw new LibraryMissing(`native library ${path}: ${error instanceof Error ? error.message : error}`, { cause: error });
@@ -60,7 +57,7 @@ export function engineFor(options: EngineSettings = {}): Promise<Engine> {
   if (!engine) {
     engine = newEngine(options);
     // `deno run --watch` starts the next realm on the same thread, which does not end.
-    engine.then((e) => globalThis.addEventListener("unload", () => e.close()), () => {});
+    engine.then((e) => (globalThis as Partial<typeof globalThis>).addEventListener?.("unload", () => e.close()), () => {});
     engines.set(key, engine);
     engine.catch(() => {
       engines.delete(key);

@@ -8,7 +8,7 @@ import { mkdtemp, rm, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import { root, runtime } from "./support.ts";
+import { root, runArgs, runtime } from "./support.ts";
 
 /** Why a test that needs Python cannot run, or false. */
 export const noPython = spawnSync("python3", ["--version"]).status === 0 ? false : "no python3 on the PATH";
@@ -51,5 +51,5 @@ export function runs(
 
 /** A TypeScript program on the runtime that runs the tests. */
 export function runsScript(cwd: string, path: string, args: readonly string[] = []): Promise<Output> {
-  return runs(cwd, process.execPath, [...(runtime === "deno" ? ["run", "-A", "--no-check"] : []), path, ...args]);
+  return runs(cwd, process.execPath, [...runArgs, path, ...args]);
 }

@@ -49,9 +49,7 @@ async function withModel<T>(
     try {
       const { source } = resolveModel(model);
       while (!opened.has(source) && opened.size >= mostModels && !closeIdle()) {
-        const { promise, resolve } = Promise.withResolvers<void>();
-        wake.push(resolve);
-        await orAbort(promise, ends);
+        await orAbort(new Promise<void>((resolve) => wake.push(resolve)), ends);
       }
       shared = opened.get(source) ?? open(model, source);
       opened.delete(source);

@@ -126,7 +126,7 @@ export class Tokens {
   /** What JSON.stringify writes: the origin, without the path of the model, and the tensors in base64. See Tokens.fromJSON. */
   toJSON(): TokensJSON {
     const tensors = Object.entries(storedParts(this, isContinued(this))).map(([kind, { dtype, shape, data }]) => {
-      return [kind, { dtype, shape, data: new Uint8Array(data.buffer, data.byteOffset, data.byteLength).toBase64() }];
+      return [kind, { dtype, shape, data: toBase64(new Uint8Array(data.buffer, data.byteOffset, data.byteLength)) }];
     });
     const origin = { ...this.origin, source: sourceOf(this.origin, false) };
     return { format: formatName, origin, tensors: Object.fromEntries(tensors) };
@@ -281,9 +281,23 @@ function recordOf(name: string, value: unknown, code: "ARGUMENT" | "TOKEN_FILE")
   return { format, origin: own, tensors, part: { firstFrame: firstFrame as number, numFrames: numFrames as number } };
 }
 
+const base64Part = 3 * 2 ** 12; // bytes at once: arguments of a call
+
+/** Note: by btoa and atob. Uint8Array's own methods are not in Node before 25. */
+function toBase64(bytes: Uint8Array): string {
+  const parts: string[] = [];
+  for (let at = 0; at < bytes.length; at += base64Part) {
+    parts.push(btoa(String.fromCharCode(...bytes.subarray(at, at + base64Part))));
+  }
+  return parts.join("");
+}
+
 function fromBase64(name: string, text: unknown): Uint8Array {
+  if (typeof text !== "string") throw expected(name, "base64", nameOf(text), "TOKEN_FILE");
   try {
-    return Uint8Array.fromBase64(text as string);
+    const characters = atob(text), bytes = new Uint8Array(characters.length);
+    for (let at = 0; at < bytes.length; at++) bytes[at] = characters.charCodeAt(at);
+    return bytes;
   } catch (cause) {
     throw new TokenizerError("TOKEN_FILE", `${name}: expected base64, found ${messageOf(cause)}`, { cause });
   }

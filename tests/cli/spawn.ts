@@ -6,11 +6,12 @@ import { readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
+import { runArgs } from "../support.ts";
 
 export const top = join(import.meta.dirname!, "../..");
 const main = join(top, "cli/main.ts");
 /** The command line by the runtime that runs the tests. */
-export const runtimeCommand = [process.execPath, ...(process.versions.deno ? ["run", "-A", "--no-check"] : []), main];
+export const runtimeCommand = [process.execPath, ...runArgs, main];
 
 export interface Ended {
   /** The exit code, or the name of the signal that ended it. */

@@ -11,7 +11,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import { createVideo, framesOf } from "mod.ts";
-import { root, runtime } from "../support.ts";
+import { root, runArgs, runtime } from "../support.ts";
 import { makeWorkplace, noPython, runs, runsScript } from "../workplace.ts";
 import { type Block, blocksOf, documents, read } from "./documents.ts";
 
@@ -47,7 +47,7 @@ async function furnish(folder: string, text: string): Promise<void> {
     const file = join(folder, `path/to/Cosmos-Tokenizer-${model}/autoencoder.safetensors`);
     execFileSync(join(root, "build/tests/make_weights"), [file, model, "--small"]);
   }
-  const run = [process.execPath, ...(runtime === "deno" ? ["run", "-A", "--no-check"] : []), join(root, "cli/main.ts")];
+  const run = [process.execPath, ...runArgs, join(root, "cli/main.ts")];
   await writeFile(join(folder, "bin/ctok"), `#!/bin/sh\nexec ${run.map((part) => `'${part}'`).join(" ")} "$@"\n`);
   await chmod(join(folder, "bin/ctok"), 0o755);
 }

@@ -23,7 +23,7 @@ import { after, test } from "node:test";
 import { promisify } from "node:util";
 import { printable, TokenizerError } from "../../src/errors.ts";
 import { ioError, PendingFile, readChunks, readWholeFile, writeFileAtomic } from "../../src/files.ts";
-import { rejects } from "../support.ts";
+import { rejects, runArgs } from "../support.ts";
 
 const root = await mkdtemp(join(tmpdir(), "ctok-files-"));
 after(() => rm(root, { recursive: true }));
@@ -90,8 +90,7 @@ test("a write that the system refuses midway leaves the older file and no tempor
       }
     }`,
   );
-  const runtime = "deno" in process.versions ? [process.execPath, "run", "-A", "--no-config"] : [process.execPath];
-  const command = ["-c", 'trap "" XFSZ; ulimit -f 64; exec "$@"', "sh", ...runtime, script];
+  const command = ["-c", 'trap "" XFSZ; ulimit -f 64; exec "$@"', "sh", process.execPath, ...runArgs, script];
   const { stdout } = await promisify(execFile)("sh", command);
   assert.equal(stdout, "TokenizerError FILE_IO 27 true\n".repeat(2)); // 27: EFBIG
   assert.deepEqual(await readdir(dir), ["old"]);
@@ -179,7 +178,7 @@ test("pipes are read to their end, in few pieces or many", async () => {
       "globalThis.process",
     ),
   );
-  const command = [process.execPath, ...(process.versions.deno ? ["run", "-A", "--no-check"] : []), script];
+  const command = [process.execPath, ...runArgs, script];
   for (const [feed, wanted] of [["printf abc", "abc.\n"], ["true", ".\n"]] as const) {
     const { stdout } = await promisify(execFile)("sh", ["-c", `${feed} | "$@" /dev/stdin`, "sh", ...command]);
     assert.equal(stdout, wanted);

@@ -15,7 +15,7 @@ import { framesOf, joinTokens, Tokenizer, VideoFrame } from "mod.ts";
 import { findFfmpeg, findFfprobe } from "../../src/media/ffmpeg.ts";
 import { NutReader } from "../../src/media/nutreader.ts";
 import { openVideo, type VideoOptions } from "../../src/media/video.ts";
-import { carried, rejects, root } from "../support.ts";
+import { carried, rejects, root, runArgs, runtime } from "../support.ts";
 
 const ffmpeg = await findFfmpeg().catch(() => undefined);
 const ffprobe = await findFfprobe().catch(() => undefined);
@@ -305,9 +305,9 @@ const { frames } = await framesOf(${JSON.stringify(cars)}), it = frames[Symbol.a
 ${next}
 console.log("end of the program", typeof it);`,
       );
-      const args = process.versions.bun
-        ? [script]
-        : ["run", "-A", "--no-check", "--config", join(root, "deno.json"), script];
+      const args = runtime === "deno"
+        ? ["run", "-A", "--no-check", "--config", join(root, "deno.json"), script]
+        : [...runArgs, script];
       const child = spawn(process.execPath, args, { cwd: root, stdio: ["ignore", "pipe", "inherit"] });
       const guard = setTimeout(() => child.kill("SIGKILL"), 300_000);
       let said = "";
