@@ -8,7 +8,16 @@
  * the flags tests/fuzz/*.c become programs as well. No library is made then.
  */
 import { spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { basename, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
@@ -356,4 +365,5 @@ export async function build(part?: string): Promise<void> {
   if (part !== "library") await buildPrograms(built);
 }
 
-if (import.meta.main) await build(process.argv[2]);
+// Note: not import.meta.main, which Node has from 24 on.
+if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) await build(process.argv[2]);

@@ -8,7 +8,7 @@ import { mkdtemp, rm, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import { root, runArgs, runtime } from "./support.ts";
+import { root, runArgs } from "./support.ts";
 
 /** Why a test that needs Python cannot run, or false. */
 export const noPython = spawnSync("python3", ["--version"]).status === 0 ? false : "no python3 on the PATH";

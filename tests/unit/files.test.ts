@@ -75,7 +75,7 @@ test("content that fails midway leaves the older file and no temporary", async (
 
 test("a write that the system refuses midway leaves the older file and no temporary", async () => {
   // A file size limit of 64 KiB (ulimit -f counts 512-byte or 1 KiB blocks) stands for a disk that fills up while writing.
-  const dir = await folder("limited"), script = join(root, "limited.ts");
+  const dir = await folder("limited"), script = join(root, "limited.mts");
   await writeFile(join(dir, "old"), "old");
   const files = new URL("../../src/files.ts", import.meta.url).href;
   await writeFile(
@@ -169,7 +169,7 @@ test("pipes are read to their end, in few pieces or many", async () => {
     await fed;
   }
   // What `<(...)` and /dev/stdin are: pipes without a name, whose writers are there or gone.
-  const files = JSON.stringify(join(import.meta.dirname!, "../../src/files.ts")), script = join(dir, "read.ts");
+  const files = JSON.stringify(join(import.meta.dirname!, "../../src/files.ts")), script = join(dir, "read.mts");
   await writeFile(
     script,
     `import { readWholeFile } from ${files};

@@ -294,7 +294,7 @@ test(
   "frames that nobody asks for any more, and a video that nobody goes on with, do not keep the process",
   needs,
   async () => {
-    const script = at("abandoned.ts"), mod = JSON.stringify(join(root, "mod.ts"));
+    const script = at("abandoned.mts"), mod = JSON.stringify(join(root, "mod.ts"));
     const sink = `const sink = await createVideo(${JSON.stringify(at("abandoned.mp4"))}, { height: 16, width: 16, fps: 5 });
 await sink.write(new Uint8Array(768));`;
     for (const next of ["", "await it.next(); await it.next();", sink]) {
