@@ -185,8 +185,8 @@ async function buildLayouts({ nvcc }: Cuda): Promise<void> {
 
 /** The seam to CUDA is another object in a build without it. */
 const isCuda = (source: string) => source.startsWith("csrc/backends/cuda/");
-const objectOf = (source: string) =>
-  join(out, "objects", source.replaceAll("/", "-").replace(/\.cu?$/, isCuda(source) && !cuda ? ".none.o" : ".o"));
+const objectOf = (source: string, hasCuda = cuda !== undefined) =>
+  join(out, "objects", source.replaceAll("/", "-").replace(/\.cu?$/, isCuda(source) && !hasCuda ? ".none.o" : ".o"));
 const cudaFlags = (source: string) => cuda && isCuda(source) ? ["-DCTOK_HAS_CUDA", "-isystem", cuda.include] : [];
 
 /** ptxas tells of spilled registers and of serialised tensor-core instructions (C75xx) in passing: here both are errors. */
@@ -254,7 +254,7 @@ async function buildEmulator(): Promise<void> {
   );
   const linked = filesUnder("csrc", ".c")
     .filter((s) => /backends\/cpu\/|(base\/status|network\/quantizer)\.c|cuda\/(heuristics|conv_pack)\.c/.test(s)).map(
-      objectOf,
+      (s) => objectOf(s),
     );
   const backend = ["cuda_backend", "op", "replay"].map((f) => `csrc/backends/cuda/${f}.c`);
   const tests = ["cuda_test", "backend_test", "loss_test", "emulated_device"].map((t) => `${emulator}${t}.c`);
@@ -271,7 +271,7 @@ async function buildEmulator(): Promise<void> {
     ...["loss_test", "emulated_run"].map((name): [string, string[]] => [name, [
       object(name === "loss_test" ? "loss_test.c" : "gpu_run.c"),
       ...device,
-      ...filesUnder("csrc", ".c").filter((s) => !backend.includes(s)).map(objectOf),
+      ...filesUnder("csrc", ".c").filter((s) => !backend.includes(s)).map((s) => objectOf(s)),
     ]]),
     ...[`${emulator}emulator_test.cu`, ...layouts].map((source): [string, string[]] => [
       basename(source, ".cu"),
@@ -294,6 +294,19 @@ interface Built {
   readonly newestObject: number;
 }
 
+// nodelete: a runtime that unloads its libraries at exit must not take the code from under the engine's threads.
+const shared = ["-shared", "-Wl,-z,defs", "-Wl,-z,nodelete", "-Wl,--exclude-libs,ALL"];
+
+/** Where there is nvcc, libctok-cpu.so beside libctok.so: what pack.ts gives those who have no GPU, of the same objects but few. */
+async function buildWithoutCuda(sources: string[]): Promise<void> {
+  const library = join(out, "libctok-cpu.so"), objects = sources.map((source) => objectOf(source, false));
+  for (const source of sources.filter((s) => isCuda(s) && isStale(objectOf(s, false), s))) {
+    await produce(objectOf(source, false), [...common, ...warnings, "-c", join(root, source)]);
+  }
+  if (modified(library) >= Math.max(...objects.map(modified))) return;
+  await produce(library, [...shared, ...objects, "-pthread", "-lm"]);
+}
+
 async function buildLibrary(): Promise<Built> {
   mkdirSync(join(out, "objects"), { recursive: true });
   const sources = filesUnder("csrc", ".c"), kernels = cuda ? filesUnder("csrc/backends/cuda", ".cu") : [];
@@ -307,7 +320,7 @@ async function buildLibrary(): Promise<Built> {
       return produce(objectOf(source), [...common, ...warnings, ...flags, ...cudaFlags(source), "-c", join(root, source)]);
     }),
   ]);
-  const objects = [...sources, ...kernels].map(objectOf);
+  const objects = [...sources, ...kernels].map((s) => objectOf(s));
   const libraries = [...(cuda ? [cuda.runtime, "-ldl", "-lrt"] : []), "-pthread", "-lm"];
   const library = join(out, "libctok.so");
   // A list that changed (nvcc came or went) links again, although no object is new.
@@ -315,16 +328,9 @@ async function buildLibrary(): Promise<Built> {
   if (!existsSync(list) || readFileSync(list, "utf8") !== names) writeFileSync(list, names);
   const newestObject = Math.max(modified(list), ...objects.map(modified));
   if (!isSanitized && modified(library) < newestObject) {
-    // nodelete: a runtime that unloads its libraries at exit must not take the code from under the engine's threads.
-    await produce(library, [
-      "-shared",
-      "-Wl,-z,defs",
-      "-Wl,-z,nodelete",
-      "-Wl,--exclude-libs,ALL",
-      ...objects,
-      ...libraries,
-    ]);
+    await produce(library, [...shared, ...objects, ...libraries]);
   }
+  if (!isSanitized && cuda) await buildWithoutCuda(sources);
   return { objects, libraries, newestObject };
 }
 

@@ -1,5 +1,9 @@
-/** The library on Node: koffi, a package with its binaries inside it. Imported by load.ts on Node alone. */
-import koffi from "koffi";
+/**
+ * The library on Node: koffi's binary for this machine, which is a package of its own. koffi itself would add the sources and a
+ * script that builds them. Imported by load.ts on Node alone.
+ */
+import { createRequire } from "node:module";
+import process from "node:process";
 import type { Functions } from "./native.ts";
 import { type CType, symbols } from "./symbols.ts";
 
@@ -14,10 +18,11 @@ const types = {
 } as const satisfies Record<CType, string>;
 
 export function open(path: string): Functions {
+  const koffi: typeof import("koffi") = createRequire(import.meta.url)(`@koromix/koffi-${process.platform}-${process.arch}`);
   const library = koffi.load(path);
-  return Object.fromEntries(
-    Object.entries(symbols).map((
-      [name, { parameters, result }],
-    ) => [name, library.func(name, types[result], parameters.map((p) => types[p]))]),
-  ) as unknown as Functions;
+  const functions = Object.entries(symbols).map(([name, { parameters, result }]) => [
+    name,
+    library.func(name, types[result], parameters.map((p) => types[p])),
+  ]);
+  return Object.fromEntries(functions);
 }
