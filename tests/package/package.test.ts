@@ -98,6 +98,25 @@ describe(`a packed ctok in an empty project, on ${runtime}`, () => {
     assert.ok(![...registry.fetched].some((name) => /ffmpeg|ffprobe/.test(name)), [...registry.fetched].join());
   });
 
+  const onlyBun = runtime === "bun" ? false : "runs once, beside Bun's tests";
+  test("npm run release, dry: goes to the end, and says what a release lacks", { skip: onlyBun }, async () => {
+    const packages = join(top, "packed");
+    const { stdout } = await runs(root, bun, ["release.ts", "--dry-run", "--packages", packages], env);
+    const about = JSON.parse(await readFile(join(root, "package.json"), "utf8"));
+    for (const name of tarballs) assert.ok(stdout.includes(`${join(packages, name)}: npm would publish it`), stdout);
+    if (!about.repository) assert.match(stdout, /missing for a release: package\.json: expected "repository"/);
+    const sbom = JSON.parse(await readFile(join(packages, `ctok-${about.version}.cdx.json`), "utf8"));
+    const names = sbom.components.map(({ name }: { name: string }) => name);
+    for (const name of Object.keys(about.dependencies)) assert.ok(names.includes(name), name);
+    for (const name of Object.keys(about.devDependencies)) {
+      assert.ok(!names.includes(name) || name in about.peerDependencies, name);
+    }
+    await assert.rejects(
+      () => runs(root, bun, ["release.ts", "--dry-run", "--packages", project], env),
+      /wrong: .*ctok-\d+\.\d+\.\d+\.tgz: expected what pack\.ts makes, found none/,
+    );
+  });
+
   test("links of the packed documents lead somewhere", () => {
     const packed = join(top, "packed/ctok");
     for (const file of readdirSync(packed, { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(".md"))) {
