@@ -5,7 +5,7 @@
  */
 import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { ABI_VERSION } from "./layout.ts";
@@ -16,6 +16,9 @@ export class LibraryMissing extends Error {}
 
 const here = fileURLToPath(import.meta.url);
 const runtime = process.versions.bun ? "bun" : process.versions.deno ? "deno" : "node";
+
+/** Of `bun build --compile`: a program that is its own execPath, and whose modules lie in no folder. */
+const isCompiled = !/^(bun|deno|node)/.test(basename(process.execPath));
 
 /** As Node resolves it from this module; undefined where it is not installed. */
 function installed(name: string): string | undefined {
@@ -44,13 +47,15 @@ function candidates(): { path: string | undefined; told: string }[] {
   if (given) return [{ path: given, told: `${given} (CTOK_LIBRARY)` }];
   const packages = packagesFor(process).map(({ name }) => ({ path: installed(`${name}/libctok.so`), told: name }));
   const built = packageFile("build/libctok.so"), beside = join(dirname(process.execPath), "libctok.so");
-  // A compiled program is its own execPath, and this module lies in none of its folders.
-  const files = existsSync(here) ? [built] : [built, beside];
+  const files = isCompiled ? [beside] : [built];
   return [...packages, ...files.map((path) => ({ path, told: path }))];
 }
 
 /** Of ctok as it lies here: the checkout's TypeScript or the package's JavaScript. */
 function buildCommand(): string {
+  if (isCompiled) {
+    return "in the package: bun node_modules/ctok/build.js library, then build/libctok.so goes beside the program";
+  }
   if (here.endsWith(".ts")) return "node_modules/.bin/bun build.ts library";
   const run = { bun: "bun", deno: "deno run -A", node: "node" }[runtime];
   return `${run} ${packageFile("build.js")} library`;

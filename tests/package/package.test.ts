@@ -6,14 +6,14 @@
  */
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
-import { copyFile, mkdir, mkdtemp, readdir, readFile, realpath, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { copyFile, cp, mkdir, mkdtemp, readdir, readFile, realpath, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { after, before, describe, test } from "node:test";
 import { tokenize } from "mod.ts";
 import { oldestGlibc } from "../../ffi/platform.ts";
-import { linksOf } from "../docs/documents.ts";
+import { blocksOf, linksOf } from "../docs/documents.ts";
 import { root, runtime } from "../support.ts";
 import { runs } from "../workplace.ts";
 import { openRegistry, type Registry } from "./registry.ts";
@@ -116,6 +116,58 @@ describe(`a packed ctok in an empty project, on ${runtime}`, () => {
       /wrong: .*ctok-\d+\.\d+\.\d+\.tgz: expected what pack\.ts makes, found none/,
     );
   });
+
+  const bundled =
+    `import { tokenize } from "ctok"; const { indices } = await tokenize("photo.png"); console.log(indices.shape.join());`;
+  test("bun build --target bun finds the library and the models", { skip: onlyBun }, async () => {
+    await writeFile(join(project, "app.ts"), bundled);
+    await here(process.execPath, "build", "app.ts", "--target", "bun", "--outfile", "dist/app.js");
+    assert.equal((await here(process.execPath, "dist/app.js")).stdout, "1,38,58\n");
+  });
+
+  test("bun build --compile gives a program that runs elsewhere, as docs/bundling.md says", { skip: onlyBun }, async () => {
+    const away = join(top, "away"), modules = join(project, "node_modules");
+    await mkdir(away);
+    await writeFile(join(project, "app.ts"), bundled);
+    await here(process.execPath, "build", "app.ts", "--compile", "--external", "sharp", "--outfile", join(away, "app"));
+    await copyFile(join(project, "photo.png"), join(away, "photo.png"));
+    const alone = () => runs(away, join(away, "app"), [], { CTOK_LIBRARY: "", PATH: join(top, "bin") });
+    await assert.rejects(alone, /sharp: expected the image library to load|libctok\.so for/);
+    await copyFile(join(modules, platform, "libctok.so"), join(away, "libctok.so"));
+    await cp(join(modules, "ctok/models"), join(away, "models"), { recursive: true });
+    for (const name of ["sharp", "@img", "detect-libc", "semver"]) {
+      await cp(join(modules, name), join(away, "node_modules", name), { recursive: true });
+    }
+    await rename(project, project + ".away"); // what it was made from is gone
+    try {
+      assert.equal((await alone()).stdout, "1,38,58\n");
+    } finally {
+      await rename(project + ".away", project);
+    }
+  });
+
+  test(
+    "a program of one file, with the library and a model inside it, as docs/bundling.md has it",
+    { skip: onlyBun },
+    async () => {
+      const text = readFileSync(join(root, "docs/bundling.md"), "utf8");
+      const code = blocksOf(text).find(({ text }) => text.includes('with { type: "file" }'))!.text;
+      await writeFile(join(project, "inside.ts"), code.replace("ctok-linux-x64-gnu", platform));
+      await here(
+        process.execPath,
+        "build",
+        "inside.ts",
+        "--compile",
+        "--external",
+        "sharp",
+        "--outfile",
+        join(top, "inside"),
+      );
+      const away = await mkdtemp(join(top, "alone-"));
+      const { stdout } = await runs(away, join(top, "inside"), [], { CTOK_LIBRARY: "", PATH: "/nowhere", TMPDIR: away });
+      assert.equal(stdout, "1,2,2\n");
+    },
+  );
 
   test("links of the packed documents lead somewhere", () => {
     const packed = join(top, "packed/ctok");
