@@ -1,5 +1,6 @@
 /** ctok repl: explore tokens line by line; ctok run: a script with the same names in scope. */
 import process from "node:process";
+import { extname } from "node:path";
 import { pathToFileURL } from "node:url";
 import { existsSync } from "node:fs";
 import { type Command, usage } from "./args.ts";
@@ -46,6 +47,10 @@ export const runCommand: Command = {
     await using session = new Session(new Screen());
     signal.addEventListener("abort", () => session.interrupt());
     enterScope(session);
-    await import(pathToFileURL(script).href);
+    await import(pathToFileURL(script).href).catch((error) => {
+      if (error?.code !== "ERR_UNKNOWN_FILE_EXTENSION") throw error; // Node before 22.18 says so of TypeScript
+      const found = `${script}: expected JavaScript, which is all that this Node runs, found ${extname(script)}`;
+      throw new Failure(exitCodes.failed, "ARGUMENT", found, error);
+    });
   },
 };
