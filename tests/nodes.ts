@@ -29,7 +29,7 @@ export function testsOnNode(paths: readonly string[], length: "short" | "long", 
     if (!statSync(folder).isDirectory()) return [relative(root, folder)];
     const names = readdirSync(folder, { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(".test.ts"))
       .sort();
-    return names.map((name) => relative(root, join(folder, name))).filter((file) => !file.includes("node_modules"));
+    return names.map((name) => relative(root, join(folder, name)));
   });
   const runs = (file: string) => folders.some((name) => file === `tests/${name}` || file.startsWith(`tests/${name}/`));
   return { version, why, files: files.filter((file) => runs(file) && (length === "long" || !long.test(file))) };
@@ -42,8 +42,11 @@ export function nodeArguments(files: readonly string[], report: string): string[
   return ["--import", "./tests/node.mjs", "--test", "--test-concurrency=1", ...reporters, ...files];
 }
 
-/** Those of tests/nodes, and the one on the PATH. */
+/** Where `npm run nodes` has put a Node by what tests/nodes/package.json says. */
+export const nodeAt = (name: string) => join(root, "build/nodes/node_modules", name, "bin/node");
+
+/** The one on the PATH, and those. */
 export function nodesHere(): string[] {
-  const more = ["node-22", "node-24"].map((name) => join(root, "tests/nodes/node_modules", name, "bin/node"));
+  const more = ["node-22", "node-24"].map(nodeAt);
   return ["node", ...more.filter((path) => existsSync(path))];
 }

@@ -14,6 +14,7 @@ import { after, before, describe, test } from "node:test";
 import { tokenize } from "mod.ts";
 import { oldestGlibc } from "../../ffi/platform.ts";
 import { blocksOf, linksOf } from "../docs/documents.ts";
+import { nodeAt } from "../nodes.ts";
 import { root, runtime } from "../support.ts";
 import { runs } from "../workplace.ts";
 import { openRegistry, type Registry } from "./registry.ts";
@@ -239,12 +240,12 @@ describe(`a packed ctok in an empty project, on ${runtime}`, () => {
   });
 
   for (const name of ["node-22", "node-24"]) {
-    const node = join(root, "tests/nodes/node_modules", name, "bin/node");
+    const node = nodeAt(name);
     const skip = runtime !== "node"
       ? "another runtime's tests"
       : existsSync(node)
       ? false
-      : `no ${name}: npm install --prefix tests/nodes`;
+      : `no ${name}: npm run nodes brings it`;
     test(`${name} runs a program and the command line`, { skip }, async () => {
       const text =
         `import { tokenize } from "ctok"; console.log(process.version, (await tokenize("photo.png")).indices.shape);`;
