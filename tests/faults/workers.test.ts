@@ -82,15 +82,18 @@ console.log(${n}, engines, refused instanceof TokenizerError && refused.code ===
 setInterval(() => {}, 1e9);
 `;
 
-test("a program that is evaluated again and again has one engine, with errors as on the first day", () =>
-  withFolder(async (folder) => {
-    const watcher = {
-      bun: ["--hot"],
-      deno: ["run", "-A", "--no-check", "--config", join(root, "deno.json"), "--watch"],
-      node: [...runArgs, "--watch", "--watch-preserve-output"],
-    }[runtime];
-    for (const [, ...found] of await reload(folder, watcher, 5)) assert.deepEqual(found, [1, 1, 0]);
-  }));
+const skip = runtime === "node" ? "node --watch starts a process at each change" : false;
+test(
+  "a program that is evaluated again and again has one engine, with errors as on the first day",
+  { skip },
+  () =>
+    withFolder(async (folder) => {
+      const watcher = runtime === "bun"
+        ? ["--hot"]
+        : ["run", "-A", "--no-check", "--config", join(root, "deno.json"), "--watch"];
+      for (const [, ...found] of await reload(folder, watcher, 5)) assert.deepEqual(found, [1, 1, 0]);
+    }),
+);
 
 test("a tokenizer that nobody closed closes when it is collected", async () => {
   const engine = await engineFor(), before = engine.info().num_models;
