@@ -10,8 +10,12 @@ import { fileURLToPath } from "node:url";
 const root = fileURLToPath(new URL("../", import.meta.url));
 /** What meets the runtime: the rest is arithmetic, documents and C, which Bun and Deno have tried. */
 const folders = ["abi", "api", "cli", "faults/workers.test.ts", "golden", "package", "unit"];
-/** Minutes in which FFmpeg works, Workers begin (each with a tsx of its own), and networks run as on a GPU: long.ts has the time. */
-const long = /^tests\/(cli\/(av|files|video)|faults\/workers|golden\/emulator|unit\/(reading|video|videosink))\.test\.ts$/;
+/**
+ * Minutes in which FFmpeg works, files are damaged in every way, networks run as on a GPU, and processes and Workers begin, each with
+ * a tsx of its own: long.ts has the time. In npm test the packed command line stands for the rest.
+ */
+const long =
+  /^tests\/(api\/checkpoints|cli\/(av|cli|files|video)|faults\/workers|golden\/emulator|unit\/(reading|video|videosink))\.test\.ts$/;
 
 export interface OnNode {
   readonly version: string;
