@@ -18,7 +18,7 @@ const here = fileURLToPath(import.meta.url);
 const runtime = process.versions.bun ? "bun" : process.versions.deno ? "deno" : "node";
 
 /** Of `bun build --compile`: a program that is its own execPath, and whose modules lie in no folder. */
-const isCompiled = !/^(bun|deno|node)/.test(basename(process.execPath));
+const isCompiled = !/^(bun|deno|node|nodejs)(-\w+)?(\.exe)?$/.test(basename(process.execPath));
 
 /** As Node resolves it from this module; undefined where it is not installed. */
 function installed(name: string): string | undefined {
@@ -47,7 +47,7 @@ function candidates(): { path: string | undefined; told: string }[] {
   if (given) return [{ path: given, told: `${given} (CTOK_LIBRARY)` }];
   const packages = packagesFor(process).map(({ name }) => ({ path: installed(`${name}/libctok.so`), told: name }));
   const built = packageFile("build/libctok.so"), beside = join(dirname(process.execPath), "libctok.so");
-  const files = isCompiled ? [beside] : [built];
+  const files = isCompiled ? [built, beside] : [built];
   return [...packages, ...files.map((path) => ({ path, told: path }))];
 }
 
