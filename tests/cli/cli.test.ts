@@ -7,6 +7,7 @@ import { existsSync } from "node:fs";
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import process from "node:process";
 import { after, test } from "node:test";
 import { loadTokens, readImage, saveTokens, Tensor, tokenize, Tokenizer, Tokens, writeImage } from "mod.ts";
 import { ctok, ctokEnds, lines, noHangup, top } from "./spawn.ts";
