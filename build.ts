@@ -11,7 +11,16 @@
  * see tests/run.ts) and the benchmarks, by Debian's gcc-aarch64-linux-gnu.
  */
 import { spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { basename, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
@@ -205,8 +214,8 @@ async function buildLayouts({ nvcc }: Cuda): Promise<void> {
 
 /** The seam to CUDA is another object in a build without it. */
 const isCuda = (source: string) => source.startsWith("csrc/backends/cuda/");
-const objectOf = (source: string) =>
-  join(out, "objects", source.replaceAll("/", "-").replace(/\.cu?$/, isCuda(source) && !cuda ? ".none.o" : ".o"));
+const objectOf = (source: string, hasCuda = cuda !== undefined) =>
+  join(out, "objects", source.replaceAll("/", "-").replace(/\.cu?$/, isCuda(source) && !hasCuda ? ".none.o" : ".o"));
 const cudaFlags = (source: string) => cuda && isCuda(source) ? ["-DCTOK_HAS_CUDA", "-isystem", cuda.include] : [];
 
 /** ptxas tells of spilled registers and of serialised tensor-core instructions (C75xx) in passing: here both are errors. */
@@ -274,7 +283,7 @@ async function buildEmulator(): Promise<void> {
   );
   const linked = filesUnder("csrc", ".c").filter(isOfTarget)
     .filter((s) => /backends\/cpu\/|(base\/status|network\/quantizer)\.c|cuda\/(heuristics|conv_pack)\.c/.test(s)).map(
-      objectOf,
+      (s) => objectOf(s),
     );
   const backend = ["cuda_backend", "op", "replay"].map((f) => `csrc/backends/cuda/${f}.c`);
   const tests = ["cuda_test", "backend_test", "loss_test", "emulated_device"].map((t) => `${emulator}${t}.c`);
@@ -291,7 +300,7 @@ async function buildEmulator(): Promise<void> {
     ...["loss_test", "emulated_run"].map((name): [string, string[]] => [name, [
       object(name === "loss_test" ? "loss_test.c" : "gpu_run.c"),
       ...device,
-      ...filesUnder("csrc", ".c").filter((s) => isOfTarget(s) && !backend.includes(s)).map(objectOf),
+      ...filesUnder("csrc", ".c").filter((s) => isOfTarget(s) && !backend.includes(s)).map((s) => objectOf(s)),
     ]]),
     ...[`${emulator}emulator_test.cu`, ...layouts].map((source): [string, string[]] => [
       basename(source, ".cu"),
@@ -314,6 +323,19 @@ interface Built {
   readonly newestObject: number;
 }
 
+// nodelete: a runtime that unloads its libraries at exit must not take the code from under the engine's threads.
+const shared = ["-shared", "-Wl,-z,defs", "-Wl,-z,nodelete", "-Wl,--exclude-libs,ALL"];
+
+/** Where there is nvcc, libctok-cpu.so beside libctok.so: what pack.ts gives those who have no GPU, of the same objects but few. */
+async function buildWithoutCuda(sources: string[]): Promise<void> {
+  const library = join(out, "libctok-cpu.so"), objects = sources.map((source) => objectOf(source, false));
+  for (const source of sources.filter((s) => isCuda(s) && isStale(objectOf(s, false), s))) {
+    await produce(objectOf(source, false), [...common, ...warnings, "-c", join(root, source)]);
+  }
+  if (modified(library) >= Math.max(...objects.map(modified))) return;
+  await produce(library, [...shared, ...objects, "-pthread", "-lm"]);
+}
+
 async function buildLibrary(): Promise<Built> {
   mkdirSync(join(out, "objects"), { recursive: true });
   const sources = filesUnder("csrc", ".c").filter(isOfTarget), kernels = cuda ? filesUnder("csrc/backends/cuda", ".cu") : [];
@@ -327,7 +349,7 @@ async function buildLibrary(): Promise<Built> {
       return produce(objectOf(source), [...common, ...warnings, ...flags, ...cudaFlags(source), "-c", join(root, source)]);
     }),
   ]);
-  const objects = [...sources, ...kernels].map(objectOf);
+  const objects = [...sources, ...kernels].map((s) => objectOf(s));
   const libraries = [...(cuda ? [cuda.runtime, "-ldl", "-lrt"] : []), "-pthread", "-lm"];
   const library = join(out, "libctok.so");
   // A list that changed (nvcc came or went) links again, although no object is new.
@@ -335,16 +357,9 @@ async function buildLibrary(): Promise<Built> {
   if (!existsSync(list) || readFileSync(list, "utf8") !== names) writeFileSync(list, names);
   const newestObject = Math.max(modified(list), ...objects.map(modified));
   if (!isSanitized && modified(library) < newestObject) {
-    // nodelete: a runtime that unloads its libraries at exit must not take the code from under the engine's threads.
-    await produce(library, [
-      "-shared",
-      "-Wl,-z,defs",
-      "-Wl,-z,nodelete",
-      "-Wl,--exclude-libs,ALL",
-      ...objects,
-      ...libraries,
-    ]);
+    await produce(library, [...shared, ...objects, ...libraries]);
   }
+  if (!isSanitized && cuda) await buildWithoutCuda(sources);
   return { objects, libraries, newestObject };
 }
 
@@ -397,4 +412,5 @@ export async function build(part?: string): Promise<void> {
   if (part !== "library") await buildPrograms(built);
 }
 
-if (import.meta.main) await build(positionals[0]);
+// Note: not import.meta.main, which Node has from 24 on.
+if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) await build(positionals[0]);

@@ -48,6 +48,7 @@ export {
   type VideoOrigin,
   type VideoWindow,
 } from "./src/tokens/tensor.ts";
+export { expandPatterns } from "./src/patterns.ts";
 export { suggestion } from "./src/nearest.ts";
 export { type ErrorCode, messageOf, printable, TokenizerError } from "./src/errors.ts";
 export { readChunks, type ReadOptions } from "./src/files.ts";

@@ -2,9 +2,9 @@
 import { statSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import { basename, parse, resolve } from "node:path";
-import { convert, TokenizerError } from "../mod.ts";
+import { convert, expandPatterns, TokenizerError } from "../mod.ts";
 import { type Command, required, usage } from "./args.ts";
-import { expandInputs, filesOfModel, Outputs, planOutputs, standard } from "./paths.ts";
+import { filesOfModel, Outputs, planOutputs, standard } from "./paths.ts";
 import { eachFile, modelFailure, secondsSince } from "./run.ts";
 import { Spool } from "./spool.ts";
 import { tellBytes } from "./tell.ts";
@@ -23,7 +23,7 @@ export const convertCommand: Command = {
   takes: "models",
 
   async run(args, report, signal) {
-    const out = required(args.out, "out"), models = expandInputs(args.inputs);
+    const out = required(args.out, "out"), models = expandPatterns(args.inputs);
     if (models.length === 0) throw usage("expected at least one model, found none");
     if (out === standard) throw usage("--out: expected a file or folder, found standard output, which takes no checkpoint");
     await using spool = new Spool();

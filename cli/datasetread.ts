@@ -163,7 +163,9 @@ async function cat([folder, ...keys]: readonly string[], args: Args, report: Rep
 }
 
 function print({ key, tokens: { main }, facts, sidecars }: Sample, report: Report): void {
-  const along = Object.fromEntries(sidecars.map(({ field, bytes }) => [field, { base64: bytes.toBase64() }]));
+  const along = Object.fromEntries(
+    sidecars.map(({ field, bytes }) => [field, { base64: Buffer.from(bytes).toString("base64") }]),
+  );
   const told = {
     key,
     kind: main.kind,

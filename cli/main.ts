@@ -1,7 +1,7 @@
 #!/usr/bin/env bun
 /**
- * ctok, the command line: finds the command, turns Ctrl-C into an AbortSignal and failures into exit codes.
- * Runs on Bun as it is and on Deno by `deno run -A cli/main.ts`. Nothing opens the native library before a model is needed.
+ * ctok, the command line: finds the command, turns Ctrl-C into an AbortSignal and failures into exit codes. Runs on Bun as it is,
+ * on Deno by `deno run -A cli/main.ts`, and packed on Node. Nothing opens the native library before a model is needed.
  */
 import { readFileSync } from "node:fs";
 import { constants } from "node:os";

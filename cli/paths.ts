@@ -3,12 +3,13 @@
  * file holds says whether its result is a picture or a video, and how many. No result may take the place of an input, of
  * another result, or (unless asked) of a file that ctok did not write.
  */
-import { type BigIntStats, existsSync, globSync, readlinkSync, realpathSync, statSync } from "node:fs";
+import { type BigIntStats, existsSync, readlinkSync, realpathSync, statSync } from "node:fs";
 import { readdir, stat } from "node:fs/promises";
 import { basename, dirname, extname, join, parse, relative, resolve } from "node:path";
 import process from "node:process";
 import {
   defaultVideoModel,
+  expandPatterns,
   type FileKind,
   fileKind,
   kindOfName,
@@ -49,18 +50,6 @@ export interface InOut extends Input {
   readonly isNamed: boolean;
 }
 
-/**
- * The files that the arguments name, in the arguments' order, each once. A pattern that the shell left alone (* ? [] {} **)
- * gives its matches sorted by code unit; a file of exactly that name goes first, and a pattern without matches stays as it is.
- */
-export function expandInputs(args: readonly string[]): string[] {
-  const seen = new Set<string>();
-  return args.flatMap((arg) => {
-    const matches = /[*?[{]/.test(arg) && !existsSync(arg) ? globSync(arg).sort() : [];
-    return matches.length > 0 ? matches : [arg];
-  }).filter((file) => !seen.has(resolve(file)) && seen.add(resolve(file)));
-}
-
 export interface Wanted {
   /** What is taken of a folder. Of files named one by one, each is tried. */
   readonly kinds: readonly FileKind[];
@@ -73,7 +62,7 @@ export interface Wanted {
  * in natural order and without hidden ones; with --video a folder is one input. Links to folders are not followed.
  */
 export async function findInputs(args: Args, { kinds, spool, signal }: Wanted): Promise<Input[]> {
-  const files = expandInputs(args.inputs);
+  const files = expandPatterns(args.inputs);
   if (files.length === 0) throw usage("expected at least one file, found none");
   const found = await Promise.all(files.map((file) => file === standard ? undefined : stat(file).catch(() => undefined)));
   if (args.video && !found.some((f) => f?.isDirectory())) {

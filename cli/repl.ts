@@ -1,7 +1,7 @@
 /** ctok repl: explore tokens line by line; ctok run: a script with the same names in scope. */
 import process from "node:process";
 import { existsSync } from "node:fs";
-import { resolve } from "node:path";
+import { extname, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import type { OpenOptions } from "../mod.ts";
 import { type Args, type Command, usage } from "./args.ts";
@@ -60,7 +60,11 @@ export const runCommand: Command = {
     await using session = new Session(new Screen(), optionsOf(args));
     signal.addEventListener("abort", () => session.interrupt());
     enterScope(session);
-    await import(pathToFileURL(path).href);
+    await import(pathToFileURL(path).href).catch((error) => {
+      if (error?.code !== "ERR_UNKNOWN_FILE_EXTENSION") throw error; // Node before 22.18 says so of TypeScript
+      const found = `${script}: expected JavaScript, which is all that this Node runs, found ${extname(script)}`;
+      throw new Failure(exitCodes.failed, "ARGUMENT", found, error);
+    });
   },
 };
 

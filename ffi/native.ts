@@ -1,6 +1,6 @@
 /**
  * What src/ may know of native code: an Engine that submits jobs and settles their promises, and failures as values of one
- * class. The runtime adapters (bun.ts, deno.ts) only open the library; everything else is here, once.
+ * class. The runtime adapters (bun.ts, deno.ts, node.ts) only open the library; everything else is here, once.
  * No native thread calls into JavaScript: a Worker may be ended while its job runs, and a call into a realm that is gone ends
  * the process. JavaScript asks instead, now and then while jobs are pending.
  */

@@ -1,5 +1,5 @@
 /**
- * The C interface as one table for both runtimes: every function of csrc/include/ctok.h, each parameter trailed by its C
+ * The C interface as one table for all runtimes: every function of csrc/include/ctok.h, each parameter trailed by its C
  * declaration. tests/abi checks it against the header and against the library's own symbol table.
  * "buffer" is a typed array whose memory C reads or writes during the call; "callback" a function pointer or null.
  */

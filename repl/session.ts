@@ -196,7 +196,9 @@ export class Session implements AsyncDisposable {
     if (kind === "tokens") return await ctok.loadTokens(path);
     if (kind !== "video") return await ctok.readImage(path, limits);
     const source = await ctok.framesOf(path, { frames, signal: this.#abort.signal, ...limits });
-    return stackFrames(await Array.fromAsync(source.frames));
+    const all: ctok.VideoFrame[] = [];
+    for await (const frame of source.frames) all.push(frame);
+    return stackFrames(all);
   };
 
   readonly #encode = async (x: string | ctok.Tensor<"uint8">, options: ctok.EncodeOptions = {}) => {

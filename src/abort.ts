@@ -8,6 +8,11 @@ export function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw cancelled(signal);
 }
 
+/** What `work` gives; what it throws rejects, too. Promise.try, which Node has from 24 on. */
+export async function attempt<T>(work: () => T): Promise<Awaited<T>> {
+  return await work();
+}
+
 /** What `work` gives, or CANCELLED as soon as the signal fires; `work` then goes on unheard. */
 export function orAbort<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (!signal) return work;
@@ -33,7 +38,7 @@ export async function* abortable<T>(source: AsyncIterable<T> | Iterable<T>, sign
       // Note: not Promise.race with one promise of the signal, which would keep every item until it settles.
       const next = await new Promise<IteratorResult<T>>((resolve, reject) => {
         refuse = reject;
-        Promise.try(() => iterator.next()).then(resolve, reject);
+        attempt(() => iterator.next()).then(resolve, reject);
       });
       isDone = next.done === true;
       if (isDone) return;
@@ -44,7 +49,7 @@ export async function* abortable<T>(source: AsyncIterable<T> | Iterable<T>, sign
     throw error;
   } finally {
     signal.removeEventListener("abort", abort);
-    const closing = isDone ? undefined : Promise.try(() => iterator.return?.());
+    const closing = isDone ? undefined : attempt(() => iterator.return?.());
     if (signal.aborted) closing?.catch(() => {}); // may wait for what never comes
     else await closing;
   }

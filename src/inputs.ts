@@ -4,7 +4,7 @@
  * files and Blobs are read later.
  */
 import { fileURLToPath } from "node:url";
-import { throwIfAborted } from "./abort.ts";
+import { attempt, throwIfAborted } from "./abort.ts";
 import { isBytes, wholeFileBytes } from "./bytes.ts";
 import { expected, nameOf, TokenizerError } from "./errors.ts";
 import { ioError, readWholeFile } from "./files.ts";
@@ -71,7 +71,7 @@ export function copyOf(source: Uint8Array | ArrayBuffer): Uint8Array {
 
 /** Limit: as for a file; the Blob of a device would have no end. */
 async function readBlob(name: string, blob: Blob, signal: AbortSignal | undefined): Promise<Uint8Array> {
-  const reader = await Promise.try(() => blob.stream().getReader()).catch((error) => {
+  const reader = await attempt(() => blob.stream().getReader()).catch((error) => {
     throw ioError(name, "read", error);
   });
   const stop = () => void reader.cancel().catch(() => {});

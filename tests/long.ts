@@ -12,6 +12,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { compilerArgs, parsers } from "./fuzz/targets.ts";
+import { nodeArguments, nodesHere, testsOnNode } from "./nodes.ts";
 
 const root = fileURLToPath(new URL("../", import.meta.url));
 const seconds = Number(process.argv[2] ?? 600);
@@ -113,6 +114,15 @@ check("readers of token files", tokenfiles, `${numTokenFiles} inputs`);
 const writers = "./tests/faults/writers.test.ts", thousand = { CTOK_WRITER_ROUNDS: "1000" };
 check("1,000 rounds of writers, Bun", run(process.execPath, ["test", "--timeout", "3600000", writers], thousand));
 check("1,000 rounds of writers, Deno", run("node_modules/.bin/deno", ["test", "-A", "--no-check", writers], thousand));
+mkdirSync(join(root, "build/reports"), { recursive: true });
+for (const node of nodesHere()) {
+  const { version, why, files } = testsOnNode(["tests"], "long", node);
+  const report = join(root, `build/reports/node-${version}.xml`);
+  check(
+    `suite on Node ${version}`,
+    run(node, why ? ["-e", `throw new Error(${JSON.stringify(why)})`] : nodeArguments(files, report)),
+  );
+}
 const chaos = ["tests/chaos.ts", "--seconds", String(seconds)];
 check("chaos, Bun", run(process.execPath, chaos));
 check("chaos, Deno", run("node_modules/.bin/deno", ["run", "-A", "--no-check", ...chaos]));

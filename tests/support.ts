@@ -20,7 +20,13 @@ export const carried = join(root, "tests/fixtures");
 export const shared = join(root, "../shared/fixtures");
 export const hasShared = existsSync(shared);
 export const noShared = hasShared ? false : "no ../shared/fixtures beside the checkout";
-export const runtime = process.versions.bun ? "bun" : "deno";
+export const runtime = process.versions.bun ? "bun" : process.versions.deno ? "deno" : "node";
+/** What process.execPath is given before a program of the checkout. */
+export const runArgs = {
+  bun: [],
+  deno: ["run", "-A", "--no-check"],
+  node: ["--import", new URL("./node.mjs", import.meta.url).href],
+}[runtime];
 
 export function readTensors(path: string): Record<string, TensorLike> {
   const { tensors } = decodeSafetensors(new Uint8Array(readFileSync(path)));

@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { createVideo, framesOf } from "mod.ts";
-import { root, runtime } from "./support.ts";
+import { root, runArgs } from "./support.ts";
 
 /** PYTHON where it is set: one that has PyTorch runs more of the documents. */
 export const python = process.env.PYTHON || "python3";
@@ -63,7 +63,7 @@ export function runs(
 
 /** A TypeScript program on the runtime that runs the tests. */
 export function runsScript(cwd: string, path: string, args: readonly string[] = []): Promise<Output> {
-  return runs(cwd, process.execPath, [...(runtime === "deno" ? ["run", "-A", "--no-check"] : []), path, ...args]);
+  return runs(cwd, process.execPath, [...runArgs, path, ...args]);
 }
 
 /** Twenty frames of 64 x 96 pixels cut out of the sample clip. */

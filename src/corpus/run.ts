@@ -118,12 +118,10 @@ class Worker {
         for (const one of quarantined) onEvent?.({ event: "quarantined", shard: index, ...one });
         onEvent?.({ event: "shard", ...counts });
       };
-    const opened = Promise.withResolvers<void>();
-    this.#open.set(attempt, opened.promise);
     const writer = await format.open(attempt, plan.facts), arithmetic = this.#arithmetic;
     const shard = new Shard({ index, items, attempt, writer, plan: plan.id, arithmetic, allowMissing, onDone });
     this.#teller.add(shard);
-    shard.done.then(opened.resolve, opened.resolve); // a failure is the pump's to tell
+    this.#open.set(attempt, shard.done.catch(() => {})); // a failure is the pump's to tell
     return shard;
   }
 }

@@ -37,7 +37,9 @@ export class Shard {
   readonly #o: ShardOptions;
   readonly #waiting = new Map<number, { outcome: Outcome; resolve(): void; reject(error: unknown): void }>();
   readonly #quarantined: Quarantined[] = [];
-  readonly #done = Promise.withResolvers<void>();
+  /** Settles when the shard is committed, or cannot be. */
+  readonly done: Promise<void>;
+  #settle!: { resolve(): void; reject(error: unknown): void };
   #next = 0;
   #numSamples = 0;
   #numTokens = 0;
@@ -45,13 +47,10 @@ export class Shard {
 
   constructor(options: ShardOptions) {
     this.#o = options;
-    this.#done.promise.catch(() => {}); // the writer of the last item is told as well
+    this.done = new Promise((resolve, reject) => this.#settle = { resolve, reject });
+    this.done.catch(() => {}); // the writer of the last item is told as well
   }
 
-  /** Settles when the shard is committed, or cannot be. */
-  get done(): Promise<void> {
-    return this.#done.promise;
-  }
   get index(): number {
     return this.#o.index;
   }
@@ -82,7 +81,7 @@ export class Shard {
         if (this.#next === this.numItems) await this.#finish();
         one.resolve();
       } catch (error) {
-        this.#done.reject(error);
+        this.#settle.reject(error);
         one.reject(error);
         for (const { reject } of this.#waiting.values()) reject(error);
         this.#waiting.clear();
@@ -119,7 +118,7 @@ export class Shard {
     const quarantined = this.#quarantined;
     const isOurs = await attempt.commit({ plan, arithmetic, ...counts, quarantined });
     onDone({ index, ...counts, quarantined, isTwice: !isOurs });
-    this.#done.resolve();
+    this.#settle.resolve();
   }
 }
 

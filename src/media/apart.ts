@@ -238,10 +238,11 @@ function parseText(text: Uint8Array): Answer & { bytes: number } {
 /** The runtime that runs us, on helper.ts beside this file. Limit: not in compiled and bundled programs, which have no such file. */
 function program(): { command: string; args: string[]; folder: string } {
   const url = new URL(import.meta.url.endsWith(".ts") ? "./helper.ts" : "./helper.js", import.meta.url);
-  const command = process.execPath, runtime = /^(bun|deno)(-\w+)?(\.exe)?$/.exec(basename(command))?.[1];
+  const command = process.execPath, runtime = /^(bun|deno|node)(-\w+)?(\.exe)?$/.exec(basename(command))?.[1];
   const path = url.protocol === "file:" ? fileURLToPath(url) : undefined;
   // Note: a compiled program is its own execPath; run again it would do all that it does.
-  if (!runtime || !path || !existsSync(path)) throw new NoHelper(`no Bun or Deno, or no ${url.href}`);
+  if (!runtime || !path || !existsSync(path)) throw new NoHelper(`no Bun, Deno or Node, or no ${url.href}`);
   const rights = ["--no-prompt", "--no-lock", "--cached-only", "--allow-read", "--allow-env", "--allow-ffi", "--allow-sys"];
-  return { command, args: runtime === "deno" ? ["run", ...rights, path] : [path], folder: dirname(path) };
+  const before = { bun: [], deno: ["run", ...rights], node: path.endsWith(".ts") ? ["--import", "tsx"] : [] }[runtime]!;
+  return { command, args: [...before, path], folder: dirname(path) };
 }

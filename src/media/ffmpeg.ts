@@ -167,8 +167,8 @@ async function check(program: Program, path: string): Promise<Ffmpeg> {
   return { path, passFrames: [mode, "passthrough", "-enc_time_base", timeBase], h264Options };
 }
 
-function mend({ variable }: Program): string {
-  return `install it (apt-get install ffmpeg) or set ${variable} to its path`;
+function mend({ variable, package: npm }: Program): string {
+  return `install it (apt-get install ffmpeg, or npm install ${npm}) or set ${variable} to its path`;
 }
 
 function missing({ name, expected: wanted }: Program, found: string): TokenizerError {

@@ -6,6 +6,8 @@
  * Display P3 and leaves grey alone), floats (it takes 0..1 as linear light in RGB, as 0..255 in grey), what lies under a GIF's
  * transparent index (it gives black). Alpha is dropped, not blended: image.ts says why.
  */
+import { createRequire } from "node:module";
+import process from "node:process";
 import type sharpModule from "sharp";
 import type { Metadata } from "sharp";
 import { expected, messageOf, TokenizerError } from "../errors.ts";
@@ -298,8 +300,19 @@ export async function loadSharp(): Promise<typeof sharpModule> {
   try {
     return (await import("sharp")).default;
   } catch (cause) {
+    const beside = sharpBesideProgram();
+    if (beside) return beside;
     const message = `sharp: expected the image library to load (npm install sharp), found: ${messageOf(cause)}`;
     throw new TokenizerError("LIBRARY", message, { cause });
+  }
+}
+
+/** A compiled program resolves nothing from its own modules: node_modules beside it may have sharp, whose binaries stay files. */
+function sharpBesideProgram(): typeof sharpModule | undefined {
+  try {
+    return createRequire(process.execPath)("sharp");
+  } catch {
+    return undefined;
   }
 }
 

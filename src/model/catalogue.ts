@@ -4,7 +4,7 @@
  */
 import { existsSync } from "node:fs";
 import { basename, dirname, extname, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
+import { packageFile } from "../../ffi/load.ts";
 import { expected, TokenizerError } from "../errors.ts";
 import { suggestion } from "../nearest.ts";
 import { type HubModel, hubModelOf, type Origin, tellHubModel } from "../tokens/origin.ts";
@@ -19,7 +19,7 @@ export interface EmbeddedModel {
 
 const nano = (name: string): EmbeddedModel => ({
   name: `nano-${name}`,
-  path: fileURLToPath(new URL(`../../models/nano/${name}.safetensors`, import.meta.url)),
+  path: packageFile(`models/nano/${name}.safetensors`),
   licence: "Apache-2.0",
 });
 

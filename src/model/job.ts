@@ -83,13 +83,14 @@ export async function runJob<T>(
   const { signal, onProgress } = options;
   throwIfAborted(signal);
   const job = submit();
-  const stopped = Promise.withResolvers<never>();
-  stopped.promise.catch(() => {}); // not every way on waits for it
+  let refuse: (why: TokenizerError) => void;
+  const stopped = new Promise<never>((_, reject) => refuse = reject);
+  stopped.catch(() => {}); // not every way on waits for it
   let isStopped = false;
   const stop = (why: TokenizerError) => {
     if (isStopped) return;
     isStopped = true;
-    stopped.reject(why);
+    refuse(why);
     if (isHeld) engine.cancel(job);
   };
   const abort = () => stop(cancelled(signal!));
@@ -104,9 +105,9 @@ export async function runJob<T>(
   const ended = engine.ended(job).then(async (info) => {
     clearInterval(ticker);
     try {
-      if (isStopped && !isKept()) await stopped.promise;
+      if (isStopped && !isKept()) await stopped;
       const result = finish(info, job);
-      await Promise.race([stopped.promise, progress?.end()]).catch((why) => isKept() || Promise.reject(why));
+      await Promise.race([stopped, progress?.end()]).catch((why) => isKept() || Promise.reject(why));
       return result;
     } catch (error) {
       if (isStopped) ends.undo?.(info);
@@ -118,9 +119,9 @@ export async function runJob<T>(
   });
   ends.hold?.(ended);
   try {
-    return await (ends.isLasting ? ended : Promise.race([ended, stopped.promise]));
+    return await (ends.isLasting ? ended : Promise.race([ended, stopped]));
   } catch (error) {
-    throw isStopped ? await stopped.promise : error;
+    throw isStopped ? await stopped : error;
   } finally {
     clearInterval(ticker);
     signal?.removeEventListener("abort", abort);

@@ -51,9 +51,7 @@ async function withModel<T>(
     try {
       const { source } = resolveModel(model);
       while (!opened.has(source) && !openedFrom(source) && opened.size >= mostModels && !closeIdle()) {
-        const { promise, resolve } = Promise.withResolvers<void>();
-        wake.push(resolve);
-        await orAbort(promise, ends);
+        await orAbort(new Promise<void>((resolve) => wake.push(resolve)), ends);
       }
       shared = opened.get(source) ?? openedFrom(source) ?? open(model, source, from !== undefined);
       opened.delete(shared.key);

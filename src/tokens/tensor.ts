@@ -5,6 +5,7 @@
  * dense.ts and origin.ts have is given on, so that users of tensors look here alone.
  */
 import { type Arrays, checkTensor, type DType, inspect, Tensor, type TensorLike, type TokenKind } from "./dense.ts";
+import { fromBase64, toBase64 } from "../base64.ts";
 import { expected, messageOf, nameOf, printable, TokenizerError } from "../errors.ts";
 import { checkTokens } from "./checktokens.ts";
 import { type Origin, sourceOf } from "./origin.ts";
@@ -126,7 +127,7 @@ export class Tokens {
   /** What JSON.stringify writes: the origin, without the path of the model, and the tensors in base64. See Tokens.fromJSON. */
   toJSON(): TokensJSON {
     const tensors = Object.entries(storedParts(this, isContinued(this))).map(([kind, { dtype, shape, data }]) => {
-      return [kind, { dtype, shape, data: new Uint8Array(data.buffer, data.byteOffset, data.byteLength).toBase64() }];
+      return [kind, { dtype, shape, data: toBase64(new Uint8Array(data.buffer, data.byteOffset, data.byteLength)) }];
     });
     const origin = { ...this.origin, source: sourceOf(this.origin, false) };
     return { format: formatName, origin, tensors: Object.fromEntries(tensors) };
@@ -279,12 +280,4 @@ function recordOf(name: string, value: unknown, code: "ARGUMENT" | "TOKEN_FILE")
     throw expected("firstFrame, numFrames", "those of a part of a video", `${firstFrame}, ${numFrames}`, code);
   }
   return { format, origin: own, tensors, part: { firstFrame: firstFrame as number, numFrames: numFrames as number } };
-}
-
-function fromBase64(name: string, text: unknown): Uint8Array {
-  try {
-    return Uint8Array.fromBase64(text as string);
-  } catch (cause) {
-    throw new TokenizerError("TOKEN_FILE", `${name}: expected base64, found ${messageOf(cause)}`, { cause });
-  }
 }

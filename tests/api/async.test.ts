@@ -9,7 +9,7 @@ import { setImmediate as turn } from "node:timers/promises";
 import { type TensorLike, Tokenizer } from "mod.ts";
 import * as layout from "../../ffi/layout.ts";
 import { newEngine } from "../../ffi/load.ts";
-import { carried, grownMb, rejects, root, runtime, withWeights } from "../support.ts";
+import { carried, grownMb, rejects, root, runArgs, withWeights } from "../support.ts";
 
 const pixels = (side: number): TensorLike<"uint8"> => ({
   dtype: "uint8",
@@ -19,8 +19,10 @@ const pixels = (side: number): TensorLike<"uint8"> => ({
 
 /** What a script of this folder prints, run as a process of its own. */
 function runAlone(script: string, ...args: string[]): string {
-  const run = runtime === "bun" ? [] : ["run", "-A", "--no-check"];
-  return execFileSync(process.execPath, [...run, join(root, "tests/api", script), ...args], { encoding: "utf8", cwd: root });
+  return execFileSync(process.execPath, [...runArgs, join(root, "tests/api", script), ...args], {
+    encoding: "utf8",
+    cwd: root,
+  });
 }
 
 describe("the event loop", () => {

@@ -23,7 +23,7 @@ import {
   rejects,
   relativeError,
   root,
-  runtime,
+  runArgs,
   withFolder,
   withWeights,
 } from "../support.ts";
@@ -277,8 +277,7 @@ describe("the embedded video model", () => {
 
 describe("memory", () => {
   const peak = (...args: (string | number)[]) => {
-    const command = runtime === "bun" ? [] : ["run", "-A", "--no-check"];
-    const out = execFileSync(process.execPath, [...command, join(root, "tests/api/stream_memory.ts"), ...args.map(String)], {
+    const out = execFileSync(process.execPath, [...runArgs, join(root, "tests/api/stream_memory.ts"), ...args.map(String)], {
       encoding: "utf8",
       cwd: root,
       env: { ...process.env, MALLOC_MMAP_THRESHOLD_: "65536" }, // what was freed is given back, and does not count (glibc)

@@ -299,7 +299,7 @@ test("piped: statements over several lines, values printed, the first failure en
 
 test("ctok run: a TypeScript file with the verbs in scope; its failure is exit code 1", async () =>
   await withFolder(async (folder) => {
-    const script = join(folder, "script.ts"), call = "(globalThis as Record<string, any>)";
+    const script = join(folder, "script.mts"), call = "(globalThis as Record<string, any>)";
     await writeFile(
       script,
       `const t: unknown = await ${call}.encode(${JSON.stringify(photo)});\nconsole.log(String(${call}.stats(t).tokens));\n`,

@@ -7,11 +7,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import "../offline.ts";
+import { runArgs } from "../support.ts";
 
 export const top = join(import.meta.dirname!, "../..");
 const main = join(top, "cli/main.ts");
 /** The command line by the runtime that runs the tests. */
-export const runtimeCommand = [process.execPath, ...(process.versions.deno ? ["run", "-A", "--no-check"] : []), main];
+export const runtimeCommand = [process.execPath, ...runArgs, main];
 
 export interface Ended {
   /** The exit code, or the name of the signal that ended it. */

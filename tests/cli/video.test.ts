@@ -358,7 +358,7 @@ test("without FFmpeg the message says what was tried and how to get it", async (
   const { stderr } = await ctokEnds(1, ["encode", cars, "--out", "t"], { cwd: dir, env: { CTOK_FFMPEG: "/nonexistent" } });
   assert.match(
     stderr,
-    /expected to find FFmpeg, .* at \/nonexistent, which CTOK_FFMPEG names; install it \(apt-get install ffmpeg\)/,
+    /expected to find FFmpeg, .* at \/nonexistent, which CTOK_FFMPEG names; install it \(apt-get install ffmpeg, or npm install @ffmpeg-installer\/ffmpeg\)/,
   );
   assert.deepEqual(await readdir(dir), []);
 });

@@ -8,7 +8,7 @@ import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
-import { root, withFolder } from "../support.ts";
+import { root, runArgs, withFolder } from "../support.ts";
 
 const isOptions = (name: string) => /(Options|Shape|Limits)$/.test(name);
 
@@ -36,7 +36,7 @@ test("every field of the public options has its comment in the declarations", ()
       }),
     );
     execFileSync(process.execPath, [
-      ...(process.versions.deno ? ["run", "-A", "--no-check"] : []),
+      ...runArgs,
       join(root, "node_modules/typescript/lib/tsc.js"),
       ...["-p", config],
     ]);

@@ -9,7 +9,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import { setTimeout } from "node:timers/promises";
-import { root, runtime } from "../support.ts";
+import { root, runArgs, runtime } from "../support.ts";
 
 const top = "/sys/fs/cgroup", name = `ctok-test-${process.pid}`, memoryBytes = 300 * 2 ** 20;
 
@@ -39,7 +39,9 @@ const skip = groups.length > 0 ? false : "no control groups with memory and cpu 
 
 /** What a process in those groups prints. */
 function runInside(program: string): string {
-  const args = runtime === "bun" ? ["-e", program] : ["eval", "--config", join(root, "deno.json"), program];
+  const args = runtime === "deno"
+    ? ["eval", "--config", join(root, "deno.json"), program]
+    : [...runArgs, ...(runtime === "node" ? ["--input-type=module"] : []), "-e", program];
   const enter = groups.map((group) => `echo $$ > ${group}/cgroup.procs`).join(" && ");
   const command = ["-c", `${enter} && exec "$0" "$@"`, process.execPath, ...args];
   return execFileSync("sh", command, { cwd: root, encoding: "utf8" }).trim();

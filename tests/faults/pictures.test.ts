@@ -14,7 +14,7 @@ import { test } from "node:test";
 import { detokenize, readImage, tokenize, Tokenizer, TokenizerError, writeImage } from "mod.ts";
 import sharp from "sharp";
 import { gif, png, tiff } from "../pictures.ts";
-import { rejects, root, runtime, withFolder } from "../support.ts";
+import { rejects, root, runArgs, runtime, withFolder } from "../support.ts";
 import { bomb, bombLimits, family } from "./bombs.ts";
 
 const svg = (body: string, side = 16) =>
@@ -142,7 +142,7 @@ async function program(code: string, rights = ["-A"]): Promise<{ code: number | 
   return await withFolderOf(code, async (path) => {
     const args = runtime === "deno"
       ? ["run", ...rights, "--no-check", "--no-prompt", "--config", join(root, "deno.json"), path]
-      : [path];
+      : [...runArgs, path];
     const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] });
     child.stdout.setEncoding("utf8").on("data", (text: string) => said.stdout += text);
     const [exit, signal] = await once(child, "close");

@@ -5,10 +5,10 @@ import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import { lines } from "../cli/spawn.ts";
-import { root, runtime } from "../support.ts";
+import { root, runArgs } from "../support.ts";
 
 function soak(...args: string[]): Promise<{ code: number | null; said: Record<string, unknown>[]; stderr: string }> {
-  const command = [...(runtime === "deno" ? ["run", "-A", "--no-check"] : []), join(root, "bench/soak.ts")];
+  const command = [...runArgs, join(root, "bench/soak.ts")];
   const child = spawn(process.execPath, [...command, "--seconds", "0.1", "--rounds", "24", "--every", "0", ...args], {
     cwd: root,
   });

@@ -13,7 +13,7 @@ import { decodeTokens, encodeTokens, type FallbackOrigin, fsq, loadTokens, Tenso
 import { encodeSafetensors } from "../../src/tokens/formats/safetensors.ts";
 import { type StoredTensor, type StoredType, storedTypes } from "../../src/tokens/stored.ts";
 import { tokensOf } from "../../src/tokens/tensor.ts";
-import { carried, rejects, root, runtime, withFolder } from "../support.ts";
+import { carried, rejects, root, runArgs, withFolder } from "../support.ts";
 
 const fallback: FallbackOrigin = {
   ...{ model: "nano-DI8x8", source: "nano-DI8x8", spatialFactor: 8, quantizer: fsq([8, 8, 8, 5, 5, 5]), version: "0.1.0" },
@@ -158,7 +158,6 @@ test("which tensor is meant: the one named so, or the only one", async () => {
   );
 });
 
-const run = runtime === "bun" ? ["run"] : ["run", "-A", "--no-check"];
 const elements = 24e6;
 
 for (
@@ -185,7 +184,7 @@ for (
       const bytes = data.byteLength;
       for (const how of ["load", "decode"]) {
         const out = execFileSync(process.execPath, [
-          ...run,
+          ...runArgs,
           join(root, "tests/faults/token_memory.ts"),
           join(folder, "t"),
           how,

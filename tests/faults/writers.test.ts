@@ -11,7 +11,7 @@ import process from "node:process";
 import { createInterface } from "node:readline";
 import { test } from "node:test";
 import { setImmediate } from "node:timers/promises";
-import { root, runtime, withFolder } from "../support.ts";
+import { root, runArgs, withFolder } from "../support.ts";
 
 const rounds = Number(process.env.CTOK_WRITER_ROUNDS ?? 30), names = ["A", "B", "C"] as const;
 const pieceBytes = 65_536, pieces = 8;
@@ -22,8 +22,7 @@ class Writer {
   readonly ended: Promise<unknown>;
 
   constructor(name: string, target: string) {
-    const flags = runtime === "deno" ? ["run", "-A", "--no-check"] : [];
-    this.#child = spawn(process.execPath, [...flags, join(root, "tests/faults/writer.ts"), name, target]);
+    this.#child = spawn(process.execPath, [...runArgs, join(root, "tests/faults/writer.ts"), name, target]);
     this.ended = new Promise((resolve) => this.#child.once("close", resolve));
     this.#child.stderr.pipe(process.stderr);
     this.#child.stdin.on("error", () => {}); // it was killed

@@ -42,12 +42,15 @@ export async function openRegistry(tarballs: Readonly<Record<string, string>>): 
   }
 
   const optional = new Map<string, string>(); // name to version
+  const remember = ({ optionalDependencies = {} }: { optionalDependencies?: Record<string, string> }) => {
+    for (const [name, range] of Object.entries(optionalDependencies)) optional.set(name, range.replace(/^[^\d]+/, ""));
+  };
   for (const path of readdirSync(join(root, "node_modules"), { recursive: true, encoding: "utf8" })) {
     if (!/^(@[^/]+\/)?[^/@]+\/package\.json$/.test(path)) continue;
-    const { optionalDependencies = {} } = JSON.parse(readFileSync(join(root, "node_modules", path), "utf8"));
-    for (const [name, range] of Object.entries<string>(optionalDependencies)) {
-      optional.set(name, range.replace(/^[^\d]+/, ""));
-    }
+    remember(JSON.parse(readFileSync(join(root, "node_modules", path), "utf8")));
+  }
+  for (const path of Object.values(tarballs)) {
+    remember(JSON.parse((await run("tar", ["-xzOf", path, "package/package.json"])).stdout));
   }
 
   async function aboutOf(name: string): Promise<Record<string, unknown> | undefined> {

@@ -81,10 +81,10 @@ test("TypeScript: programs → mod.ts → src/{corpus → model} → src/{media,
     [/^src\/looking\//, new RegExp(`^(${tokens}|src/looking/.*)$`)],
     [/^src\/tokens\//, new RegExp(`^(${tokens})$`)],
     [/^src\/\w+\.ts$/, new RegExp(`^(${ground})$`)],
-    [/^ffi\/load\.ts$/, /^ffi\/(native|layout|bun|deno)\.ts$/],
-    [/^ffi\/(bun|deno)\.ts$/, /^ffi\/(native|symbols)\.ts$/],
+    [/^ffi\/load\.ts$/, /^ffi\/(native|layout|platform|bun|deno|node)\.ts$/],
+    [/^ffi\/(bun|deno|node)\.ts$/, /^ffi\/(native|symbols)\.ts$/],
     [/^ffi\/native\.ts$/, /^ffi\/(layout|symbols)\.ts$/],
-    [/^ffi\/(symbols|layout)\.ts$/, /^$/],
+    [/^ffi\/(symbols|layout|platform)\.ts$/, /^$/],
   ]);
 });
 
@@ -125,6 +125,14 @@ test("src/ names no runtime", () => {
   for (const file of files("src", /\.ts$/)) assert.doesNotMatch(read(file), /\b(Deno|Bun)\.|"bun:/, file);
 });
 
+test("the library uses nothing that Node has from 22 on; tests/node.mjs adds it for tests alone", () => {
+  const late =
+    /\b(Promise\.(try|withResolvers)|Array\.fromAsync|(Object|Map)\.groupBy|globSync|import\.meta\.main)\b|\.(to|from)(Base64|Hex)\(/;
+  for (const file of [...typescript.filter((name) => !name.startsWith("examples/")), "build.ts"]) {
+    assert.doesNotMatch(read(file).replace(/\/\*[\s\S]*?\*\/|\/\/.*/g, ""), late, file);
+  }
+});
+
 test("tokens but for their files, and the ground that they stand on, need no runtime: a page can bundle them", () => {
   const reached = new Set<string>();
   const visit = (file: string) => {
@@ -144,7 +152,7 @@ test("tokens but for their files, and the ground that they stand on, need no run
 test("budgets: abi.c, adapters, backend ops; long files say why", () => {
   const lines = (file: string) => read(file).split("\n").length;
   assert.ok(lines("csrc/abi.c") <= 500);
-  for (const adapter of ["ffi/bun.ts", "ffi/deno.ts"]) {
+  for (const adapter of ["ffi/bun.ts", "ffi/deno.ts", "ffi/node.ts"]) {
     assert.ok(lines(adapter) <= 60, `${adapter}: ${lines(adapter)} lines`);
   }
   const ops = /\/\/ Ops\.[\s\S]*?\} backend_ops;/.exec(read("csrc/backends/backend.h"))![0].match(/ctok_status \(\*/g)!;

@@ -23,7 +23,7 @@ import { after, test } from "node:test";
 import { promisify } from "node:util";
 import { printable, TokenizerError } from "../../src/errors.ts";
 import { ioError, PendingFile, readChunks, readWholeFile, writeFileAtomic } from "../../src/files.ts";
-import { rejects } from "../support.ts";
+import { rejects, runArgs } from "../support.ts";
 
 const root = await mkdtemp(join(tmpdir(), "ctok-files-"));
 after(() => rm(root, { recursive: true }));
@@ -75,7 +75,7 @@ test("content that fails midway leaves the older file and no temporary", async (
 
 test("a write that the system refuses midway leaves the older file and no temporary", async () => {
   // A file size limit of 64 KiB (ulimit -f counts 512-byte or 1 KiB blocks) stands for a disk that fills up while writing.
-  const dir = await folder("limited"), script = join(root, "limited.ts");
+  const dir = await folder("limited"), script = join(root, "limited.mts");
   await writeFile(join(dir, "old"), "old");
   const files = new URL("../../src/files.ts", import.meta.url).href;
   await writeFile(
@@ -90,8 +90,7 @@ test("a write that the system refuses midway leaves the older file and no tempor
       }
     }`,
   );
-  const runtime = "deno" in process.versions ? [process.execPath, "run", "-A", "--no-config"] : [process.execPath];
-  const command = ["-c", 'trap "" XFSZ; ulimit -f 64; exec "$@"', "sh", ...runtime, script];
+  const command = ["-c", 'trap "" XFSZ; ulimit -f 64; exec "$@"', "sh", process.execPath, ...runArgs, script];
   const { stdout } = await promisify(execFile)("sh", command);
   assert.equal(stdout, "TokenizerError FILE_IO 27 true\n".repeat(2)); // 27: EFBIG
   assert.deepEqual(await readdir(dir), ["old"]);
@@ -170,7 +169,7 @@ test("pipes are read to their end, in few pieces or many", async () => {
     await fed;
   }
   // What `<(...)` and /dev/stdin are: pipes without a name, whose writers are there or gone.
-  const files = JSON.stringify(join(import.meta.dirname!, "../../src/files.ts")), script = join(dir, "read.ts");
+  const files = JSON.stringify(join(import.meta.dirname!, "../../src/files.ts")), script = join(dir, "read.mts");
   await writeFile(
     script,
     `import { readWholeFile } from ${files};
@@ -179,7 +178,7 @@ test("pipes are read to their end, in few pieces or many", async () => {
       "globalThis.process",
     ),
   );
-  const command = [process.execPath, ...(process.versions.deno ? ["run", "-A", "--no-check"] : []), script];
+  const command = [process.execPath, ...runArgs, script];
   for (const [feed, wanted] of [["printf abc", "abc.\n"], ["true", ".\n"]] as const) {
     const { stdout } = await promisify(execFile)("sh", ["-c", `${feed} | "$@" /dev/stdin`, "sh", ...command]);
     assert.equal(stdout, wanted);

@@ -15,7 +15,7 @@ import { framesOf, joinTokens, Tokenizer, VideoFrame } from "mod.ts";
 import { findFfmpeg, findFfprobe } from "../../src/media/ffmpeg.ts";
 import { NutReader } from "../../src/media/nutreader.ts";
 import { openVideo, type VideoOptions } from "../../src/media/video.ts";
-import { carried, rejects, root } from "../support.ts";
+import { carried, rejects, root, runArgs, runtime } from "../support.ts";
 
 const ffmpeg = await findFfmpeg().catch(() => undefined);
 const ffprobe = await findFfprobe().catch(() => undefined);
@@ -294,7 +294,7 @@ test(
   "frames that nobody asks for any more, and a video that nobody goes on with, do not keep the process",
   needs,
   async () => {
-    const script = at("abandoned.ts"), mod = JSON.stringify(join(root, "mod.ts"));
+    const script = at("abandoned.mts"), mod = JSON.stringify(join(root, "mod.ts"));
     const sink = `const sink = await createVideo(${JSON.stringify(at("abandoned.mp4"))}, { height: 16, width: 16, fps: 5 });
 await sink.write(new Uint8Array(768));`;
     for (const next of ["", "await it.next(); await it.next();", sink]) {
@@ -305,9 +305,9 @@ const { frames } = await framesOf(${JSON.stringify(cars)}), it = frames[Symbol.a
 ${next}
 console.log("end of the program", typeof it);`,
       );
-      const args = process.versions.bun
-        ? [script]
-        : ["run", "-A", "--no-check", "--config", join(root, "deno.json"), script];
+      const args = runtime === "deno"
+        ? ["run", "-A", "--no-check", "--config", join(root, "deno.json"), script]
+        : [...runArgs, script];
       const child = spawn(process.execPath, args, { cwd: root, stdio: ["ignore", "pipe", "inherit"] });
       const guard = setTimeout(() => child.kill("SIGKILL"), 300_000);
       let said = "";

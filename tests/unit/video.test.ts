@@ -25,7 +25,7 @@ import { toRate } from "../../src/tokens/rate.ts";
 import { createVideo, openVideo, type VideoOptions } from "../../src/media/video.ts";
 import { psnr } from "../../src/looking/metrics.ts";
 import { Tensor } from "../../src/tokens/tensor.ts";
-import { rejects, root } from "../support.ts";
+import { rejects, root, runArgs, runtime } from "../support.ts";
 
 const ffmpeg = await findFfmpeg().catch(() => undefined);
 const needs = { skip: ffmpeg ? false : "no FFmpeg: none in CTOK_FFMPEG, PATH, or the npm package" };
@@ -405,7 +405,7 @@ async function openElsewhere(env: Record<string, string>): Promise<string> {
     `import { openVideo } from ${JSON.stringify(video)};
 openVideo(${JSON.stringify(cars)}).then((v) => console.log("opened", v.info.codec), (e) => console.log(e.code, e.message));`,
   );
-  const args = process.versions.bun ? [script] : ["run", "-A", "--config", join(root, "deno.json"), script];
+  const args = runtime === "deno" ? ["run", "-A", "--config", join(root, "deno.json"), script] : [...runArgs, script];
   const { CTOK_FFMPEG: _, ...inherited } = process.env;
   const child = spawn(process.execPath, args, {
     cwd: root,

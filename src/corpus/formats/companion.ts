@@ -2,7 +2,8 @@
  * STEM.jsonl beside the arrays of formats that hold numbers alone: a line of JSON a sample, in order, with its record, the shape
  * of its tokens where the array does not say it, and its sidecars, as text where they are UTF-8 and as base64 where not.
  */
-import { expected, messageOf, TokenizerError } from "../../errors.ts";
+import { fromBase64, toBase64 } from "../../base64.ts";
+import { expected } from "../../errors.ts";
 import { isShape } from "../../tokens/stored.ts";
 import type { ShardFile } from "../format.ts";
 import type { Sample } from "../item.ts";
@@ -42,7 +43,7 @@ export function lineOf(name: string, value: unknown): Line {
 }
 
 function textOf(sidecars: Sample["sidecars"]): Record<string, unknown> {
-  return Object.fromEntries(sidecars.map(({ field, bytes }) => [field, utf8Of(bytes) ?? { base64: bytes.toBase64() }]));
+  return Object.fromEntries(sidecars.map(({ field, bytes }) => [field, utf8Of(bytes) ?? { base64: toBase64(bytes) }]));
 }
 
 /** The text of bytes, or undefined where they are none. */
@@ -61,12 +62,6 @@ function sidecarsOf(name: string, value: unknown): Sample["sidecars"] {
     if (typeof base64 !== "string" || Object.keys(others).length > 0) {
       throw expected(`${name}: sidecars.${field}`, "a text or { base64 }", JSON.stringify(content), "TOKEN_FILE");
     }
-    try {
-      return { field, bytes: Uint8Array.fromBase64(base64) };
-    } catch (cause) {
-      throw new TokenizerError("TOKEN_FILE", `${name}: sidecars.${field}: expected base64, found ${messageOf(cause)}`, {
-        cause,
-      });
-    }
+    return { field, bytes: fromBase64(`${name}: sidecars.${field}`, base64) };
   });
 }

@@ -6,18 +6,18 @@
  * Memory: the names in one folder at a time (and those above it), of a pattern its matches, and 16 to 32 bytes for each key.
  */
 import { createHash } from "node:crypto";
-import { existsSync, globSync } from "node:fs";
 import { open, stat } from "node:fs/promises";
 import { basename, resolve, sep } from "node:path";
 import { z } from "zod";
 import { throwIfAborted } from "../../abort.ts";
 import { type Fields, limitPixels, parse, signal } from "../../checks.ts";
 import { expected, messageOf, TokenizerError } from "../../errors.ts";
+import { expandPatterns } from "../../patterns.ts";
 import { type Rate, rateOption } from "../../tokens/rate.ts";
 import type { Item, Place } from "../item.ts";
 import { hashOfFile, identityOf, Places } from "../places.ts";
 import { type Found, isItemsFault } from "../source.ts";
-import { byCodeUnits, type Candidate, type Search, type Seen } from "./candidate.ts";
+import { type Candidate, type Search, type Seen } from "./candidate.ts";
 import { type Clips, clipsOf } from "./clips.ts";
 import { isArchive, itemsInFolder, SingleFiles } from "./folder.ts";
 import { KeyBook, keyOf } from "./keys.ts";
@@ -133,7 +133,7 @@ function checkTogether(inputs: readonly string[], o: Wanted): void {
 }
 
 async function* candidatesOf(inputs: readonly string[], search: Search, o: Wanted): AsyncGenerator<Seen> {
-  const all = expand(inputs), folders: string[] = [];
+  const all = expandPatterns(inputs, isList), folders: string[] = [];
   for (const input of all) if (await isFolder(input)) folders.push(resolve(input));
   const files = new SingleFiles(search);
   let numWithin = 0;
@@ -166,20 +166,6 @@ function isList(input: string): boolean {
 
 async function isFolder(input: string): Promise<boolean> {
   return !isList(input) && await stat(input).then((found) => found.isDirectory(), () => false);
-}
-
-/** Each once; a file of exactly that name goes before a pattern, whose matches are sorted. */
-function expand(inputs: readonly string[]): string[] {
-  const seen = new Set<string>();
-  return inputs.flatMap((input) => {
-    if (isList(input) || !/[*?[{]/.test(input) || existsSync(input)) return [input];
-    const matches = globSync(input).sort(byCodeUnits);
-    return matches.length > 0 ? matches : [input];
-  }).filter((input) => {
-    const name = isList(input) ? input : resolve(input), isNew = !seen.has(name);
-    seen.add(name);
-    return isNew;
-  });
 }
 
 /** A tar or parquet file, by its name, else by its first bytes. */
