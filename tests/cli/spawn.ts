@@ -36,16 +36,19 @@ export interface How {
   isGroup?: boolean;
 }
 
-/** What runs inherit, without the variables that ctok looks at: those are a test's to set. */
-const { FORCE_COLOR: _colour, CTOK_MODEL: _model, CTOK_DEVICE: _device, CTOK_PRECISION: _precision, ...inherited } =
-  process.env;
+/** What runs inherit, as it is by then, without the variables that ctok looks at: those are a test's to set. */
+function inherited(): NodeJS.ProcessEnv {
+  const { FORCE_COLOR: _colour, CTOK_MODEL: _model, CTOK_DEVICE: _device, CTOK_PRECISION: _precision, ...others } =
+    process.env;
+  return others;
+}
 
 export function ctok(args: readonly string[], how: How = {}): Promise<Ended> {
   const { cwd = tmpdir(), env = {}, shell, onStart, onOutput, isGroup = false, stdin = "ignore" } = how;
   const [command, ...rest] = [...(shell ? ["sh", "-c", shell, "sh"] : []), ...runtimeCommand, ...args];
   const child = spawn(command!, rest, {
     cwd,
-    env: { ...inherited, ...env },
+    env: { ...inherited(), ...env },
     stdio: [stdin, "pipe", "pipe"],
     detached: isGroup,
   });
@@ -91,7 +94,7 @@ export function shell(
   const quoted = runtimeCommand.map((word) => `'${word}'`).join(" ");
   const child = spawn("bash", ["-c", `ctok() { ${quoted} "$@"; }\n${script}`], {
     cwd,
-    env: { ...inherited, ...env },
+    env: { ...inherited(), ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
   const stdout: Buffer[] = [];
