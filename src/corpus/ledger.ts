@@ -7,6 +7,7 @@ import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
+import process from "node:process";
 import { setTimeout } from "node:timers/promises";
 import { messageOf, TokenizerError } from "../errors.ts";
 import { isWriterGone, writerName } from "../files.ts";
@@ -69,8 +70,9 @@ export class Ledger implements Leases {
     this.#timer = setInterval(() => this.#renew(), renewMs);
   }
 
-  /** Opens the ledger of a folder, or makes one; one that cannot be read is replaced. Throws FILE_IO. */
+  /** Opens the ledger of a folder, or makes one; one that cannot be read is replaced. Throws FILE_IO; UNSUPPORTED without SQLite. */
   static async open(folder: string, options: LedgerOptions): Promise<Ledger> {
+    await sqlite();
     const path = join(folder, "ledger.sqlite");
     for (let isFirst = true;; isFirst = false) {
       let db: Database | undefined;
@@ -193,9 +195,24 @@ export async function leasedShards(folder: string, plan: string): Promise<Leased
   }
 }
 
+async function sqlite(): Promise<typeof import("node:sqlite")> {
+  try {
+    return await import("node:sqlite");
+  } catch (cause) {
+    const found = `Node ${process.versions.node}`; // the others have it in every version that runs ctok
+    throw new TokenizerError(
+      "UNSUPPORTED",
+      `dataset: expected SQLite, as in Bun, Deno and Node 22.13 or later, found ${found}`,
+      {
+        cause,
+      },
+    );
+  }
+}
+
 /** Note: a rollback journal, not WAL: the file may be removed alone. Not synced: it may be lost. */
 async function database(path: string): Promise<Database> {
-  const { DatabaseSync } = await import("node:sqlite");
+  const { DatabaseSync } = await sqlite();
   const db = new DatabaseSync(path);
   db.exec("PRAGMA busy_timeout = 10000; PRAGMA journal_mode = DELETE; PRAGMA synchronous = OFF");
   return db;

@@ -4,7 +4,7 @@
  * format itself is hyparquet's. Limits: no encryption, no LZ4, no LZO; a column of a row group has at most 2 GiB.
  */
 import type { FileHandle } from "node:fs/promises";
-import { brotliDecompressSync, gunzipSync, zstdDecompressSync } from "node:zlib";
+import * as zlib from "node:zlib";
 import type { AsyncBuffer, Compressors, FileMetaData, SchemaTree } from "hyparquet";
 import { wholeFileBytes } from "../bytes.ts";
 import { expected, messageOf, TokenizerError } from "../errors.ts";
@@ -24,10 +24,16 @@ const mostChunkBytes = 256 * 2 ** 20, rowsOfSlice = 16;
 /** A header that lies would else fill the plan. */
 const mostRows = 2 ** 31;
 
+/** Note: node:zlib has it in Bun, Deno and from Node 22.15 on; a name that is imported and not there ends a program on any other. */
+function unzstd(input: Uint8Array, outputBytes: number): Uint8Array {
+  if (zlib.zstdDecompressSync) return zlib.zstdDecompressSync(input, { maxOutputLength: outputBytes });
+  throw expected("parquet file", "a runtime with Zstandard (Bun, Deno, Node 22.15 or later)", "none", "UNSUPPORTED");
+}
+
 const compressors: Compressors = {
-  GZIP: (input, outputBytes) => gunzipSync(input, { maxOutputLength: outputBytes }),
-  BROTLI: (input, outputBytes) => brotliDecompressSync(input, { maxOutputLength: outputBytes }),
-  ZSTD: (input, outputBytes) => zstdDecompressSync(input, { maxOutputLength: outputBytes }),
+  GZIP: (input, outputBytes) => zlib.gunzipSync(input, { maxOutputLength: outputBytes }),
+  BROTLI: (input, outputBytes) => zlib.brotliDecompressSync(input, { maxOutputLength: outputBytes }),
+  ZSTD: unzstd,
 };
 
 interface Chunk {

@@ -127,7 +127,7 @@ test("src/ names no runtime", () => {
 
 test("the library uses nothing that Node has from 22 on; tests/node.mjs adds it for tests alone", () => {
   const late =
-    /\b(Promise\.(try|withResolvers)|Array\.fromAsync|(Object|Map)\.groupBy|globSync|import\.meta\.main)\b|\.(to|from)(Base64|Hex)\(/;
+    /\b(Promise\.(try|withResolvers)|Array\.fromAsync|(Object|Map)\.groupBy|globSync|import\.meta\.main)\b|\.(to|from)(Base64|Hex)\(|import \{[^}]*zstd/;
   for (const file of [...typescript.filter((name) => !name.startsWith("examples/")), "build.ts"]) {
     assert.doesNotMatch(read(file).replace(/\/\*[\s\S]*?\*\/|\/\/.*/g, ""), late, file);
   }
