@@ -27,7 +27,9 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
 const root = fileURLToPath(new URL(".", import.meta.url));
-const { values, positionals } = import.meta.main
+// Note: not import.meta.main, which Node has from 24 on.
+const isProgram = process.argv[1] !== undefined && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url);
+const { values, positionals } = isProgram
   ? parseArgs({ args: process.argv.slice(2), allowPositionals: true, options: { target: { type: "string" } } })
   : { values: {}, positionals: [] };
 
@@ -412,5 +414,4 @@ export async function build(part?: string): Promise<void> {
   if (part !== "library") await buildPrograms(built);
 }
 
-// Note: not import.meta.main, which Node has from 24 on.
-if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) await build(positionals[0]);
+if (isProgram) await build(positionals[0]);
