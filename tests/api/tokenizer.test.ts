@@ -118,7 +118,7 @@ describe("embedded model", () => {
   test("a file of a model that is elsewhere says which it is; model says where", () =>
     withFolder(async (folder) => {
       const model = join(carried, "Cosmos-Tokenizer-CI8x8"), path = join(folder, "t.safetensors");
-      await using other = await Tokenizer.open(model);
+      await using other = await Tokenizer.open(model, { name: "Own-CI8x8" });
       const tokens = await other.encode(noise(16, 16)), { name, sha256 } = other.info;
       await saveTokens(path, tokens);
       const text = new RegExp(`their model ${name} \\(sha256 ${sha256}\\) cannot be opened; .model. says where it is`);
@@ -126,6 +126,9 @@ describe("embedded model", () => {
       assert.deepEqual((await detokenize(path, { model })).data, (await detokenize(tokens)).data);
       await saveTokens(path, tokens, { storePath: true });
       assert.deepEqual((await detokenize(path)).data, (await detokenize(tokens)).data);
+      await using known = await Tokenizer.open(model); // by its folder's name, which is a public model's
+      await saveTokens(path, await known.encode(noise(16, 16)));
+      await rejects(() => detokenize(path), "HUB", /expected nvidia\/Cosmos-0\.1-Tokenizer-CI8x8 at main in .*`model`/);
     }));
   test("plan says what a request takes, before any work", async () => {
     const plan = tok.plan({ height: 300, width: 451 });
