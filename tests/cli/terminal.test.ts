@@ -17,7 +17,7 @@ const noScript = spawnSync("script", ["--version"]).status === 0 ? false : "no s
 /** What ctok writes to a terminal of so many columns, its line ends as ours. */
 function inTerminal(columns: number, args: readonly string[], env: Record<string, string> = {}): Promise<string> {
   const quoted = [...runtimeCommand, ...args].map((word) => `'${word}'`).join(" ");
-  const { NO_COLOR: _no, FORCE_COLOR: _force, ...others } = process.env;
+  const { NO_COLOR: _no, FORCE_COLOR: _force, CI: _ci, ...others } = process.env; // on CI a terminal is taken to have no colours
   const child = spawn("script", ["-qec", `stty cols ${columns}; ${quoted} 2>&1`, "/dev/null"], {
     cwd: place,
     env: { ...others, TERM: "xterm-256color", ...env },
