@@ -15,7 +15,7 @@ const folders = ["abi", "api", "cli", "faults/workers.test.ts", "golden", "packa
  * a tsx of its own: long.ts has the time. In npm test the packed command line stands for the rest.
  */
 const long =
-  /^tests\/(api\/checkpoints|cli\/(av|cli|files|video)|faults\/workers|golden\/emulator|unit\/(reading|video|videosink))\.test\.ts$/;
+  /^tests\/(api\/checkpoints|cli\/(?!repl)\w+|faults\/workers|golden\/emulator|unit\/(reading|video|videosink))\.test\.ts$/;
 
 export interface OnNode {
   readonly version: string;
