@@ -119,8 +119,8 @@ zpty -w shell "autoload -Uz compinit; compinit -u -D; source $0; LISTMAX=999; se
 await 'ready> ' >/dev/null # the prompt: the line editor is there
 ${asked}
 zpty -d shell`;
-  const env = { ...process.env, HOME: place, TERM: "dumb", COLUMNS: "200" };
-  const out = execFileSync("zsh", ["-f", "-c", code, scripts.zsh!], { cwd, encoding: "utf8", env });
+  const env = { ...process.env, HOME: place, TERM: "dumb", COLUMNS: "200", LINES: "200" };
+  const out = execFileSync("zsh", ["-f", "-c", code, scripts.zsh!], { cwd, encoding: "utf8", env, timeout: 120_000 });
   return out.split("NEXT");
 }
 
