@@ -219,7 +219,14 @@ function start(path: string, args: readonly string[], options: RunOptions): Ffmp
   const hold = (isHeld: boolean) => {
     // Pipes to a child are sockets, which their types do not say.
     const all = [child, child.stdin, child.stdout, child.stderr] as Held[];
-    for (const one of all) if (!one.destroyed) isHeld ? one.ref?.() : one.unref?.();
+    for (const one of all) {
+      if (one.destroyed) continue;
+      try {
+        isHeld ? one.ref?.() : one.unref?.();
+      } catch {
+        // It has just ended, and holds nothing: Deno throws BadResource of its pipe.
+      }
+    }
   };
   const kill = () => void child.kill("SIGKILL");
   options.signal?.addEventListener("abort", kill, { once: true });
