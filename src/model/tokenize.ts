@@ -76,7 +76,7 @@ function isOpen(model: string): boolean {
 
 /** Tokens name a commit of the hub, where the caller named a branch. */
 function openedFrom(source: string): Shared | undefined {
-  return opened.values().find(({ now }) => now?.info.source === source);
+  return [...opened.values()].find(({ now }) => now?.info.source === source);
 }
 
 function open(model: string, source: string, isFromTokens: boolean): Shared {

@@ -22,7 +22,7 @@ export function narrowed(name: string, tensor: TensorLike, to: NarrowType): Stor
   if (to === "int32") return { dtype: to, shape, data: new Int32Array(data) };
   const values = data as Float32Array;
   if (to === "float32") return { dtype: to, shape, data: values.slice() };
-  const bits = to === "bfloat16" ? toBfloat16(values) : new Uint16Array(new Float16Array(values).buffer);
+  const bits = to === "bfloat16" ? toBfloat16(values) : toFloat16(values);
   const infinity = to === "bfloat16" ? 0x7f80 : 0x7c00;
   for (let i = 0; i < bits.length; i++) {
     if ((bits[i]! & 0x7fff) === infinity && Number.isFinite(values[i])) {
@@ -48,4 +48,25 @@ function toBfloat16(values: Float32Array): Uint16Array {
     out[i] = isNaN ? wide >>> 16 | 0x40 : (wide + 0x7fff + (wide >>> 16 & 1)) >>> 16;
   }
   return out;
+}
+
+/** Note: by hand, as Node before 24 has no Float16Array. The least normal value is 2^-14, the step below it 2^-24. */
+function toFloat16(values: Float32Array): Uint16Array {
+  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length), out = new Uint16Array(values.length);
+  for (let i = 0; i < out.length; i++) {
+    const sign = bits[i]! >>> 16 & 0x8000, size = bits[i]! & 0x7fff_ffff;
+    if (size > 0x7f80_0000) out[i] = sign | 0x7e00; // NaN
+    else if (size >= 0x4780_0000) out[i] = sign | 0x7c00; // 65536 and more, and infinity
+    else if (size < 0x3880_0000) out[i] = sign | roundToEven(Math.abs(values[i]!) * 2 ** 24);
+    else {
+      const rebased = size - 0x3800_0000; // exponents count from -15 instead of -127
+      out[i] = sign | (rebased + 0xfff + (rebased >>> 13 & 1)) >>> 13;
+    }
+  }
+  return out;
+}
+
+function roundToEven(n: number): number {
+  const down = Math.floor(n), rest = n - down;
+  return rest > 0.5 || (rest === 0.5 && down % 2 === 1) ? down + 1 : down;
 }

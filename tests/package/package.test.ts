@@ -235,7 +235,10 @@ describe(`a packed ctok in an empty project, on ${runtime}`, () => {
   test("ctok as a program where Bun stands in for Node", { skip: runtime === "bun" ? false : "Bun's" }, async () => {
     await symlink(process.execPath, join(top, "bin/bun"));
     await rm(join(top, "bin/node"));
-    const { stdout } = await runs(project, "bun", ["x", "ctok", "info", "nano-DI8x8"], { ...env, PATH: join(top, "bin") });
+    const { stdout } = await runs(project, "bun", ["--bun", "x", "ctok", "info", "nano-DI8x8"], {
+      ...env,
+      PATH: join(top, "bin"),
+    });
     assert.match(stdout, /nano-DI8x8/);
   });
 
