@@ -12,4 +12,11 @@ export function goOffline(): void {
   delete process.env.HF_ENDPOINT;
 }
 
+/** Of a test that plays a hub there. */
+export function goOnline(url: string): void {
+  process.env.HF_ENDPOINT = url;
+  process.env.HF_HUB_DISABLE_IMPLICIT_TOKEN = "1";
+  delete process.env.HF_HUB_OFFLINE;
+}
+
 goOffline();

@@ -5,6 +5,7 @@
 import { TokenizerError } from "../errors.ts";
 import { checkPresence } from "./failures.ts";
 import type { ShardWriter } from "./format.ts";
+import { elementsOf } from "../tokens/dense.ts";
 import type { Item, Sample } from "./item.ts";
 import type { Arithmetic } from "./plan.ts";
 import type { Attempt, Quarantined } from "./storage.ts";
@@ -102,7 +103,7 @@ export class Shard {
     }
     this.#numSamples++;
     const { shape } = outcome.tokens.main;
-    this.#numTokens += outcome.tokens.isDiscrete ? product(shape) : product(shape) / shape[1]!;
+    this.#numTokens += outcome.tokens.isDiscrete ? elementsOf(shape) : elementsOf(shape) / shape[1]!;
   }
 
   #quarantine({ key, place }: Item, { code, message }: TokenizerError): void {
@@ -120,8 +121,4 @@ export class Shard {
     onDone({ index, ...counts, quarantined, isTwice: !isOurs });
     this.#settle.resolve();
   }
-}
-
-function product(shape: readonly number[]): number {
-  return shape.reduce((all, n) => all * n, 1);
 }

@@ -7,6 +7,7 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { throwIfAborted } from "../abort.ts";
 import { messageOf, TokenizerError } from "../errors.ts";
+import { elementsOf } from "../tokens/dense.ts";
 import { readChunks } from "../files.ts";
 import { psnr } from "../looking/metrics.ts";
 import type { TensorLike } from "../tokens/dense.ts";
@@ -173,6 +174,6 @@ async function judged(shard: CommittedShard, { key, tokens }: Sample, judge: Jud
 /** Frames one below the other: the error is that of all. */
 function picture({ shape, data }: TensorLike<"uint8">): TensorLike<"uint8"> {
   const [height = 1, width = 1, channels = 3] = shape.slice(-3);
-  const frames = shape.slice(0, -3).reduce((product, n) => product * n, 1);
+  const frames = elementsOf(shape.slice(0, -3));
   return { dtype: "uint8", shape: [frames * height, width, channels], data };
 }

@@ -29,7 +29,7 @@ import {
   Tokens,
 } from "mod.ts";
 import { commitOf, gitHash, HubServer, noise, sha256 } from "../hubserver.ts";
-import { goOffline } from "../offline.ts";
+import { goOffline, goOnline } from "../offline.ts";
 import { carried, pictureOrigin, rejects, root, withFolder, withWeights } from "../support.ts";
 
 const name = "nvidia/Cosmos-0.1-Tokenizer-CI8x8", commit = commitOf(1), other = commitOf(2);
@@ -42,9 +42,7 @@ after(async () => {
   goOffline();
   await hub[Symbol.asyncDispose]();
 });
-process.env.HF_ENDPOINT = hub.url;
-process.env.HF_HUB_DISABLE_IMPLICIT_TOKEN = "1";
-delete process.env.HF_HUB_OFFLINE;
+goOnline(hub.url);
 
 /** With a cache of its own, and the server as at first. */
 const withCache = (work: (cacheDir: string) => Promise<void>) => () =>

@@ -16,7 +16,7 @@ import { setImmediate } from "node:timers/promises";
 import { findPulled, pullModel, Tokenizer } from "mod.ts";
 import { ctok, ctokEnds, lines } from "../cli/spawn.ts";
 import { commitOf, gitHash, HubServer, json, noise, redirect, refuse, type Request, send, sha256 } from "../hubserver.ts";
-import { goOffline } from "../offline.ts";
+import { goOffline, goOnline } from "../offline.ts";
 import { rejects, root, withFolder } from "../support.ts";
 
 const model = "me/model", commit = commitOf(7), bytes = noise(300_000), file = "model.safetensors", hash = sha256(bytes);
@@ -25,9 +25,7 @@ after(async () => {
   goOffline();
   await hub[Symbol.asyncDispose]();
 });
-process.env.HF_ENDPOINT = hub.url;
-process.env.HF_HUB_DISABLE_IMPLICIT_TOKEN = "1";
-delete process.env.HF_HUB_OFFLINE;
+goOnline(hub.url);
 
 /** With a cache of its own, and a server that behaves. */
 const withCache = (work: (cacheDir: string) => Promise<void>) => () =>

@@ -6,6 +6,7 @@
  */
 import { crc32 } from "node:zlib";
 import { expected } from "../../errors.ts";
+import { elementsOf } from "../../tokens/dense.ts";
 import { type StoredTensor, storedTensor } from "../../tokens/stored.ts";
 
 const storages = {
@@ -59,8 +60,8 @@ export function decodePth(bytes: Uint8Array): StoredTensor {
 // ---------------------------------------------------------------- the pickle
 /** Opcodes by their letters in Python's pickletools: PROTO, GLOBAL, MARK, BINUNICODE, BINPERSID, TUPLE, REDUCE, STOP. */
 function pickleOf(dtype: TorchType, shape: readonly number[]): Uint8Array {
-  const elements = shape.reduce((product, n) => product * n, 1);
-  const strides = shape.map((_, axis) => shape.slice(axis + 1).reduce((product, n) => product * n, 1));
+  const elements = elementsOf(shape);
+  const strides = shape.map((_, axis) => elementsOf(shape.slice(axis + 1)));
   const unicode = (text: string) => [0x58, ...int32Bytes(text.length), ...encoder.encode(text)];
   const global = (module: string, name: string) => [0x63, ...encoder.encode(`${module}\n${name}\n`)];
   return Uint8Array.from([
