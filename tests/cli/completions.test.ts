@@ -119,7 +119,8 @@ zpty -w shell "autoload -Uz compinit; compinit -u -D; source $0; LISTMAX=999; se
 await 'ready> ' >/dev/null # the prompt: the line editor is there
 ${asked}
 zpty -d shell`;
-  const env = { ...process.env, HOME: place, TERM: "dumb", COLUMNS: "200", LINES: "200" };
+  // Nothing else of the environment: npm sets EDITOR=vi, by which zsh would take its keys from vi.
+  const env = { PATH: process.env.PATH, HOME: place, TERM: "dumb", COLUMNS: "200", LINES: "200" };
   const out = execFileSync("zsh", ["-f", "-c", code, scripts.zsh!], { cwd, encoding: "utf8", env, timeout: 120_000 });
   return out.split("NEXT");
 }
