@@ -1,7 +1,7 @@
 /**
  * Who works on which shard: leases that end by themselves, in SQLite, for any number of processes on one machine. Nothing here is
  * truth: manifests are. The file may be removed at any time, and two may then make one shard, of which one is committed.
- * Another way to hand out shards (a number of a worker, a queue on another machine) is another `Leases`. Called by run.ts.
+ * Called by run.ts.
  */
 import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
@@ -11,20 +11,7 @@ import process from "node:process";
 import { setTimeout } from "node:timers/promises";
 import { messageOf, TokenizerError } from "../errors.ts";
 import { isWriterGone, writerName } from "../files.ts";
-
-/** Hands out shards. */
-export interface Leases extends AsyncDisposable {
-  /** A shard that nobody works on; waits while others work on all that are left. Undefined: all but the caller's own are done. */
-  next(signal?: AbortSignal): Promise<number | undefined>;
-  /** The shard is committed. */
-  done(index: number): void;
-  /** Gives a shard back. */
-  release(index: number): void;
-  /** How far a shard is, for those who ask. */
-  tell(index: number, numItems: number): void;
-  /** Shards that are committed, as far as is known here. */
-  numDone(): number;
-}
+import type { Leases, LeasesOptions } from "./leases.ts";
 
 /** A shard that a process works on. */
 export interface LeasedShard {
@@ -46,24 +33,16 @@ const schema = `
 
 type Database = import("node:sqlite").DatabaseSync;
 
-export interface LedgerOptions {
-  /** Of the plan: a ledger of another one is made anew. */
-  readonly plan: string;
-  readonly numShards: number;
-  /** Which shards are committed, asked at the opening and while waiting. */
-  committed(): Promise<ReadonlySet<number>>;
-}
-
 export class Ledger implements Leases {
   readonly #db: Database;
   readonly #path: string;
-  readonly #options: LedgerOptions;
+  readonly #options: LeasesOptions;
   readonly #owner = `${writerName}-${randomBytes(4).toString("hex")}`;
   readonly #held = new Map<number, number>();
   readonly #timer: ReturnType<typeof setInterval>;
   #numDone = 0;
 
-  private constructor(db: Database, path: string, options: LedgerOptions) {
+  private constructor(db: Database, path: string, options: LeasesOptions) {
     this.#db = db;
     this.#path = path;
     this.#options = options;
@@ -71,7 +50,7 @@ export class Ledger implements Leases {
   }
 
   /** Opens the ledger of a folder, or makes one; one that cannot be read is replaced. Throws FILE_IO; UNSUPPORTED without SQLite. */
-  static async open(folder: string, options: LedgerOptions): Promise<Ledger> {
+  static async open(folder: string, options: LeasesOptions): Promise<Ledger> {
     await sqlite();
     const path = join(folder, "ledger.sqlite");
     for (let isFirst = true;; isFirst = false) {
@@ -218,7 +197,7 @@ async function database(path: string): Promise<Database> {
   return db;
 }
 
-async function setUp(db: Database, { plan, numShards, committed }: LedgerOptions): Promise<void> {
+async function setUp(db: Database, { plan, numShards, committed }: LeasesOptions): Promise<void> {
   const found = await committed();
   db.exec("BEGIN IMMEDIATE");
   db.exec(schema);

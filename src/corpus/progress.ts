@@ -1,6 +1,6 @@
 /** Tells how far a run is, twice a second and at its end: rates over the last seconds, and what is left at them. Called by run.ts. */
 import type { DatasetProgress, OnEvent } from "./events.ts";
-import type { Leases } from "./ledger.ts";
+import type { Leases } from "./leases.ts";
 import type { Plan } from "./plan.ts";
 import type { Pump } from "./pump.ts";
 import type { Shard } from "./shard.ts";

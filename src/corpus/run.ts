@@ -8,7 +8,8 @@ import { expected } from "../errors.ts";
 import { openEncoder } from "./encoder.ts";
 import type { ShardFormat } from "./format.ts";
 import type { Item } from "./item.ts";
-import { type Leases, Ledger } from "./ledger.ts";
+import type { Leases } from "./leases.ts";
+import { Ledger } from "./ledger.ts";
 import type { runDatasetOptions } from "./options.ts";
 import type { Parts } from "./parts.ts";
 import { type Arithmetic, Plan } from "./plan.ts";
@@ -49,11 +50,7 @@ async function workOn(run: Run): Promise<void> {
   o.onEvent?.({ event: "opened", model });
   await using places = parts.openPlaces();
   await using preparer = await parts.openPreparer(plan.header.options, places);
-  await using leases = await Ledger.open(storage.private, {
-    plan: plan.id,
-    numShards: plan.numShards,
-    committed: async () => new Set([...await storage.committed()].map(Number)),
-  });
+  await using leases = await openLeases(run);
   using teller = new ProgressTeller(plan, leases, o.onEvent);
   for (let left = Infinity; left > 0;) {
     const { model: { name: model, source }, window } = plan.header,
@@ -65,6 +62,11 @@ async function workOn(run: Run): Promise<void> {
     if (now >= left) throw expected(storage.folder, "all shards committed", `${now} that are not`, "INTERNAL");
     left = now;
   }
+}
+
+function openLeases({ plan, storage }: Run): Promise<Leases> {
+  const committed = async () => new Set([...await storage.committed()].map(Number));
+  return Ledger.open(storage.private, { plan: plan.id, numShards: plan.numShards, committed });
 }
 
 /** The shards that this process has in work. */
@@ -96,7 +98,7 @@ class Worker {
     for (let index; (index = await this.#leases.next(signal)) !== undefined;) {
       const stem = plan.stemOf(index);
       await storage.settle(stem); // of one that was killed in its commit while we were running
-      if (storage.isCommitted(stem)) {
+      if (await storage.isCommitted(stem)) {
         this.#leases.done(index);
         continue;
       }

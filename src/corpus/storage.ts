@@ -11,7 +11,7 @@
  */
 import { createHash, randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
-import { type FileHandle, mkdir, open, readdir, rename, rm, rmdir, stat } from "node:fs/promises";
+import { type FileHandle, link, mkdir, open, readdir, rename, rm, rmdir, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { expected, TokenizerError } from "../errors.ts";
 import { io, isWriterGone, readWholeFile, syncFolder, writeFileAtomic, writerName } from "../files.ts";
@@ -81,6 +81,9 @@ export class Storage {
   manifestOf(stem: string): string {
     return join(this.#manifests, `${stem}.json`);
   }
+  get #notes(): string {
+    return join(this.private, "notes");
+  }
   #decidedOf(stem: string): string {
     return join(this.private, "decided", stem);
   }
@@ -98,8 +101,8 @@ export class Storage {
     return new Set(names.flatMap((name) => /^(\d+)\.json$/.exec(name)?.[1] ?? []));
   }
 
-  isCommitted(stem: string): boolean {
-    return existsSync(this.manifestOf(stem));
+  isCommitted(stem: string): Promise<boolean> {
+    return Promise.resolve(existsSync(this.manifestOf(stem)));
   }
 
   /** The entry of a committed shard. Throws FILE_MISSING, FILE_FORMAT. */
@@ -126,6 +129,35 @@ export class Storage {
     }
     const entry: SetEntry = { format: "ctok-set-1", plan, files };
     await this.#writeManifest(setName, entry);
+  }
+
+  /** A small file that workers leave each other; nothing of it is truth. Undefined where it is not there. */
+  note(name: string): Promise<Uint8Array | undefined> {
+    return readWholeFile(join(this.#notes, name)).catch(missingAsUndefined);
+  }
+
+  /** Leaves a note, whole or not at all. False where one of that name is there already, which stays. */
+  async writeNote(name: string, bytes: Uint8Array): Promise<boolean> {
+    const path = join(this.#notes, name), pending = `${path}-${writerName}-${randomBytes(8).toString("hex")}.tmp`;
+    await io(path, "write", mkdir(dirname(path), { recursive: true }));
+    try {
+      await writeSynced(pending, bytes);
+      return await link(pending, path).then(() => true, (error) => {
+        return error.code === "EEXIST" ? false : io(path, "write", Promise.reject(error));
+      });
+    } finally {
+      await rm(pending, { force: true });
+    }
+  }
+
+  async removeNote(name: string): Promise<void> {
+    await io(join(this.#notes, name), "write", rm(join(this.#notes, name), { force: true }));
+  }
+
+  /** Names of notes in a folder of them. */
+  async notes(folder: string): Promise<string[]> {
+    const names = await readdir(join(this.#notes, folder)).catch(() => []);
+    return names.filter((name) => !name.endsWith(".tmp")).sort().map((name) => join(folder, name));
   }
 
   /** Finishes what was decided, and removes what killed processes have left. */
@@ -156,7 +188,7 @@ export class Storage {
     await syncFolder(folder);
     await step("entered");
     const decided = this.#decidedOf(stem);
-    const isFirst = !this.isCommitted(stem) && await rename(folder, decided).then(() => true, (error) => {
+    const isFirst = !await this.isCommitted(stem) && await rename(folder, decided).then(() => true, (error) => {
       if (["ENOTEMPTY", "EEXIST"].includes(error.code)) return false;
       return io(decided, "write", Promise.reject(error));
     });
@@ -172,11 +204,10 @@ export class Storage {
   async settle(stem: string, step: Step = () => {}): Promise<void> {
     const decided = this.#decidedOf(stem);
     if (!existsSync(decided)) return;
-    if (!this.isCommitted(stem)) {
-      const path = join(decided, entryName), said = await readWholeFile(path).catch(missingAsUndefined);
-      if (said) await this.#place(decided, JSON.parse(new TextDecoder().decode(said)), step);
-    }
-    if (!this.isCommitted(stem)) return; // emptied by another, who has not committed: impossible, and so left to be looked at
+    // Read first, looked at then: what was decided after a commit, by who had looked before it, is seen to be late.
+    const said = await readWholeFile(join(decided, entryName)).catch(missingAsUndefined);
+    if (said && !await this.isCommitted(stem)) await this.#place(decided, JSON.parse(new TextDecoder().decode(said)), step);
+    if (!await this.isCommitted(stem)) return; // emptied by another, who has not committed: impossible, and so left to be looked at
     await rm(join(decided, entryName), { force: true });
     // Late files of one who lost, after the winner had tidied up.
     for (const name of await readdir(decided).catch(() => [])) await rm(join(decided, name), { force: true });

@@ -88,6 +88,14 @@ for (const step of steps.slice(1)) {
     }));
 }
 
+/** As one that had looked before another's commit, and renamed its folder after it. */
+function decideLate(out: string): void {
+  const decided = join(out, ".ctok/decided/00000"), files = [{ name: "00000.bin", bytes: 5 }];
+  mkdirSync(decided);
+  writeFileSync(join(decided, "x-00000.bin"), "later");
+  writeFileSync(join(decided, "entry.json"), JSON.stringify({ id: "x", entry: { stem: "00000", files } }));
+}
+
 test("who comes behind a commit drops its own, also where it was stopped before it looked", () =>
   withFolder(async (out) => {
     const storage = new Storage(out);
@@ -96,16 +104,47 @@ test("who comes behind a commit drops its own, also where it was stopped before 
     assert.equal(await first.commit(about), true);
     assert.equal(await late.commit(about), false);
     assert.equal(await checkWhole(out), "first");
-    // One that had looked before the other's commit, and renamed its folder after it.
-    const name = "x-00000.bin", decided = join(out, ".ctok/decided/00000");
-    mkdirSync(decided);
-    writeFileSync(join(decided, name), "later");
-    writeFileSync(
-      join(decided, "entry.json"),
-      JSON.stringify({ id: "x", entry: { stem: "00000", files: [{ name: "00000.bin", bytes: 5 }] } }),
-    );
+    decideLate(out);
     await new Storage(out).recover();
     assert.equal(await checkWhole(out), "first");
+  }));
+
+test("who looked before a commit does not place what a late one decided after it", () =>
+  withFolder(async (out) => {
+    const winner = new Storage(out, async (step) => {
+      if (step === "decided") await new Stale(out).settle("00000");
+    });
+    /** Between its look and what follows, the winner's shard is committed and another one is decided. */
+    class Stale extends Storage {
+      #isFirst = true;
+      override async isCommitted(stem: string): Promise<boolean> {
+        const was = await super.isCommitted(stem);
+        if (this.#isFirst) {
+          this.#isFirst = false;
+          await new Storage(out).settle(stem);
+          decideLate(out);
+        }
+        return was;
+      }
+    }
+    await winner.prepare();
+    assert.equal(await (await attempt(winner, "first")).commit(about), true);
+    assert.equal(await checkWhole(out), "first");
+  }));
+
+test("notes are whole, and the first of a name stays", () =>
+  withFolder(async (out) => {
+    const storage = new Storage(out), bytes = (text: string) => new TextEncoder().encode(text);
+    assert.equal(await storage.note("split.json"), undefined);
+    assert.deepEqual(await storage.notes("parked"), []);
+    const wins = await Promise.all(["a", "b", "c"].map((text) => storage.writeNote("split.json", bytes(text))));
+    assert.deepEqual(wins.filter(Boolean).length, 1);
+    assert.equal(Buffer.from((await storage.note("split.json"))!).toString(), "abc"[wins.indexOf(true)]);
+    await storage.writeNote("parked/00002", bytes("x"));
+    assert.deepEqual(await storage.notes("parked"), ["parked/00002"]);
+    await storage.removeNote("parked/00002");
+    assert.deepEqual(await storage.notes("parked"), []);
+    assert.deepEqual(readdirSync(join(out, ".ctok/notes")).sort(), ["parked", "split.json"]);
   }));
 
 test("a try that is dropped leaves nothing; one that is committing is not dropped", () =>
@@ -130,7 +169,7 @@ test("a decided shard whose file is neither there nor placed is told, not commit
     const decided = join(out, ".ctok/decided/00000");
     for (const name of readdirSync(decided)) if (name.endsWith(".bin")) rmSync(join(decided, name));
     await rejects(() => new Storage(out).recover(), "FILE_IO", /00000\.bin: expected a file of 8 bytes, found "none"/);
-    assert.equal(storage.isCommitted("00000"), false);
+    assert.equal(await storage.isCommitted("00000"), false);
   }));
 
 test("manifests that are none, or of another plan, are told by name", () =>

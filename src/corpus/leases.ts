@@ -1,0 +1,26 @@
+/**
+ * How shards are handed out to workers, whoever does it: a ledger for the processes of one machine (ledger.ts). Nothing of it is
+ * truth: manifests are, and a shard that is made twice is committed once. Called by run.ts.
+ */
+
+/** Hands out shards. */
+export interface Leases extends AsyncDisposable {
+  /** A shard that nobody works on; waits while others work on all that are left. Undefined: all but the caller's own are done. */
+  next(signal?: AbortSignal): Promise<number | undefined>;
+  /** The shard is committed. */
+  done(index: number): void;
+  /** Gives a shard back. */
+  release(index: number): void;
+  /** How far a shard is, for those who ask. */
+  tell(index: number, numItems: number): void;
+  /** Shards that are committed, as far as is known here. */
+  numDone(): number;
+}
+
+export interface LeasesOptions {
+  /** `Plan.id`: what another plan left is not taken for this one's. */
+  readonly plan: string;
+  readonly numShards: number;
+  /** Which shards are committed, asked at the opening and while waiting. */
+  committed(): Promise<ReadonlySet<number>>;
+}
