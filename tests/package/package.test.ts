@@ -122,6 +122,24 @@ describe(`a packed ctok in an empty project, on ${runtime}`, () => {
     await empty.close();
   });
 
+  const onlyDeno = runtime === "deno" ? false : "runs once, beside Deno's tests";
+  test("deno publish, dry: the sources are what JSR takes", { skip: onlyDeno }, async () => {
+    const folder = join(top, "jsr"), about = JSON.parse(await readFile(join(root, "deno.json"), "utf8"));
+    const include = ["mod.ts", "ffi", "src", "README.md", "LICENSE", "NOTICE"];
+    await mkdir(folder);
+    for (const name of [...include, "package.json", "models"]) {
+      await cp(join(root, name), join(folder, name), { recursive: true });
+    }
+    await symlink(join(root, "node_modules"), join(folder, "node_modules"));
+    await writeFile(
+      join(folder, "deno.json"),
+      JSON.stringify({ ...about, name: "@ctok/ctok", version: "0.1.0", exports: "./mod.ts", publish: { include } }),
+    );
+    // Slow types: options are schemas, whose types are what they check.
+    const args = ["publish", "--dry-run", "--allow-dirty", "--allow-slow-types", "--quiet"];
+    await runs(folder, process.execPath, args, env);
+  });
+
   const bundled =
     `import { tokenize } from "ctok"; const { indices } = await tokenize("photo.png"); console.log(indices.shape.join());`;
   test("bun build --target bun finds the library and the models", { skip: onlyBun }, async () => {
