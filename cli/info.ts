@@ -16,6 +16,7 @@ import { type Args, type Command, usage } from "./args.ts";
 import { fallbackOf } from "./decode.ts";
 import { openingOptions } from "./options.ts";
 import { downloadsTo } from "./pull.ts";
+import type { Report } from "./report.ts";
 import { openModel } from "./run.ts";
 import { tellBytes, tellCount, tellSize } from "./tell.ts";
 import { tellTokens } from "./video.ts";
@@ -35,16 +36,9 @@ export const infoCommand: Command = {
   async run(args, report, signal) {
     if (args.inputs.length === 0) throw usage("expected a model or token files, found none (ctok models lists the models)");
     for (const [i, input] of args.inputs.entries()) {
-      const space = i > 0 ? [""] : [];
       try {
-        const format = embeddedModels.some(({ name }) => name === input) ? undefined : await tokenFormatOf(input);
-        if (format) {
-          const { facts, rows } = await aboutTokens(input, format, args, signal);
-          report.result(facts, ...space, ...table(rows));
-        } else {
-          await using tokenizer = await openModel(input, args, { signal, ...downloadsTo(report) });
-          report.result(tokenizer.info, ...space, ...table(modelRows(tokenizer.info)));
-        }
+        const { facts, rows } = await about(input, args, report, signal);
+        report.result(facts, ...i > 0 ? [""] : [], ...table(rows));
       } catch (error) {
         if (signal.aborted) throw error;
         report.failure(error);
@@ -53,7 +47,18 @@ export const infoCommand: Command = {
   },
 };
 
-/** The embedded and the public models. */
+interface About {
+  readonly facts: object;
+  readonly rows: Rows;
+}
+
+async function about(input: string, args: Args, report: Report, signal: AbortSignal): Promise<About> {
+  const format = embeddedModels.some(({ name }) => name === input) ? undefined : await tokenFormatOf(input);
+  if (format) return await aboutTokens(input, format, args, signal);
+  await using tokenizer = await openModel(input, args, { signal, ...downloadsTo(report) });
+  return { facts: tokenizer.info, rows: modelRows(tokenizer.info) };
+}
+
 type Rows = readonly (readonly [name: string, value: string | undefined])[];
 
 function table(rows: Rows): string[] {
@@ -85,7 +90,7 @@ async function aboutTokens(
   format: TokenFormat,
   args: Args,
   signal: AbortSignal,
-): Promise<{ facts: object; rows: Rows }> {
+): Promise<About> {
   const tokens = await loadTokens(file, await fallbackFor(file, args, signal), { signal });
   const { main, origin, parts } = tokens, { size: bytes } = await stat(file);
   const { kind, dtype, shape } = main, { quantizer, video } = origin, bits = bitsOf(tokens, bytes);
