@@ -150,8 +150,9 @@ export class Storage {
     }
   }
 
-  async removeNote(name: string): Promise<void> {
-    await io(join(this.#notes, name), "write", rm(join(this.#notes, name), { force: true }));
+  removeNote(name: string): Promise<void> {
+    const path = join(this.#notes, name);
+    return io(path, "write", rm(path, { force: true }));
   }
 
   /** Names of notes in a folder of them. */
@@ -246,10 +247,7 @@ interface Try {
   readonly id: string;
   readonly folder: string;
 }
-interface Decided {
-  readonly id: string;
-  readonly entry: ShardEntry;
-}
+type Decided = { readonly id: string; readonly entry: ShardEntry };
 type Facts = Omit<ShardEntry, "files" | "stem" | "index" | "format">;
 const pendingName = (id: string, name: string) => `${id}-${name}`;
 
