@@ -3,11 +3,12 @@
  * a command names those it accepts. A wrong option fails before any work, with exit code 2 and what was expected. Where an option
  * is not given its environment variable counts. Called by main.ts.
  */
-import process from "node:process";
 import { parseArgs } from "node:util";
 import { suggestion } from "../mod.ts";
 import { globalOptions, type Option, type OptionName, options, type OptionValues } from "./options.ts";
 import { exitCodes, Failure, type Report } from "./report.ts";
+
+const { process } = globalThis;
 
 /** The options, checked, and what followed the command's name. */
 export interface Args extends OptionValues {

@@ -4,7 +4,6 @@
  */
 import { existsSync } from "node:fs";
 import { extname } from "node:path";
-import process from "node:process";
 import {
   type CorpusStats,
   datasetSample,
@@ -25,6 +24,8 @@ import { standard } from "./paths.ts";
 import { modelFailure } from "./run.ts";
 import { exitCodes, type Report } from "./report.ts";
 import { tellBytes, tellCount, tellSize } from "./tell.ts";
+
+const { process } = globalThis;
 
 type Run = (inputs: readonly string[], args: Args, report: Report, signal: AbortSignal) => Promise<void>;
 interface Verb {

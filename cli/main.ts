@@ -5,13 +5,14 @@
  */
 import { readFileSync } from "node:fs";
 import { constants } from "node:os";
-import process from "node:process";
 import { suggestion } from "../mod.ts";
 import { parseArguments, splitWords, usage } from "./args.ts";
 import { commands } from "./commands.ts";
 import { commandHelp, help } from "./help.ts";
 import { Failure, Report } from "./report.ts";
 import { version } from "./version.ts";
+
+const { process } = globalThis;
 
 async function main(argv: readonly string[]): Promise<number> {
   const words = splitWords(argv, commands), { own, name } = words;
@@ -62,6 +63,7 @@ function isHangupIgnored(): boolean {
   }
 }
 
+if (process.env.NO_COLOR === "") delete process.env.NO_COLOR; // Note: not set, by its own rule (no-color.org); Node takes it for set
 const code = process.exitCode = await main(process.argv.slice(2));
 // Interrupted while standard input says nothing, Deno would wait for it.
 if (code > 128) process.stdout.write("", () => process.stderr.write("", () => process.exit(code)));

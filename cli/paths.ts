@@ -6,7 +6,6 @@
 import { type BigIntStats, existsSync, readlinkSync, realpathSync, statSync } from "node:fs";
 import { readdir, stat } from "node:fs/promises";
 import { basename, dirname, extname, join, parse, relative, resolve } from "node:path";
-import process from "node:process";
 import {
   defaultVideoModel,
   expandPatterns,
@@ -20,6 +19,8 @@ import {
 import { type Args, usage } from "./args.ts";
 import { exitCodes, Failure } from "./report.ts";
 import type { Spool } from "./spool.ts";
+
+const { process } = globalThis;
 
 /** Standard input as a file to read, standard output as one to write. */
 export const standard = "-";

@@ -1,5 +1,4 @@
 /** ctok repl: explore tokens line by line; ctok run: a script with the same names in scope. */
-import process from "node:process";
 import { existsSync } from "node:fs";
 import { extname, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -7,6 +6,8 @@ import type { OpenOptions } from "../mod.ts";
 import { type Args, type Command, usage } from "./args.ts";
 import { openingOptions } from "./options.ts";
 import { exitCodes, Failure } from "./report.ts";
+
+const { process } = globalThis;
 
 export const replCommand: Command = {
   name: "repl",

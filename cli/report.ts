@@ -3,10 +3,11 @@
  * the result itself; failures to stderr, or as JSON lines with the results; a progress bar to stderr where that is a terminal.
  * All of it is made safe for a terminal here, once: texts hold names and words from files. Keeps the exit code.
  */
-import process from "node:process";
 import { messageOf, printable, TokenizerError } from "../mod.ts";
 import { Bar, type Counted } from "./progress.ts";
 import { columnsOf, styled } from "./screen.ts";
+
+const { process } = globalThis;
 
 /** An interruption ends with 128 and the signal's number: 129 SIGHUP, 130 SIGINT, 143 SIGTERM. */
 export const exitCodes = { done: 0, failed: 1, usage: 2, model: 3 } as const;

@@ -2,8 +2,9 @@
  * A terminal's looks: colours where a stream is a terminal that has them (NO_COLOR and TERM=dumb turn them off, FORCE_COLOR
  * on), its width, and how wide a text is on it. Called by help, reports and the progress bar.
  */
-import process from "node:process";
 import { styleText } from "node:util";
+
+const { process } = globalThis;
 
 export type Style = Exclude<Parameters<typeof styleText>[0], readonly unknown[]>;
 export type Stream = "stdout" | "stderr";

@@ -7,9 +7,10 @@ import { mkdtempSync } from "node:fs";
 import { open, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import process from "node:process";
 import { messageOf, readChunks, TokenizerError } from "../mod.ts";
 import { usage } from "./args.ts";
+
+const { process } = globalThis;
 
 /** Of what comes through a pipe. */
 const mostBytes = 2 ** 34;

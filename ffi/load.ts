@@ -6,11 +6,12 @@
 import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import { basename, dirname, join } from "node:path";
-import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { ABI_VERSION } from "./layout.ts";
 import { Engine, type EngineSettings, type Functions } from "./native.ts";
 import { type Host, missingMessage, packagesFor, refusedMessage } from "./platform.ts";
+
+const { process } = globalThis;
 
 export class LibraryMissing extends Error {}
 

@@ -3,9 +3,10 @@
  * script that builds them. Imported by load.ts on Node alone.
  */
 import { createRequire } from "node:module";
-import process from "node:process";
 import type { Functions } from "./native.ts";
 import { type CType, symbols } from "./symbols.ts";
+
+const { process } = globalThis;
 
 /** A typed array goes to `void *` as its own memory, in both directions. */
 const types = {

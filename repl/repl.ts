@@ -7,7 +7,6 @@ import { randomUUID } from "node:crypto";
 import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
-import process from "node:process";
 import repl from "node:repl";
 import { pathToFileURL } from "node:url";
 import { type OpenOptions, printable, TokenizerError } from "../mod.ts";
@@ -15,6 +14,8 @@ import { complete } from "./complete.ts";
 import { importName, Incomplete, rewrite } from "./rewrite.ts";
 import { sayFailure, Screen } from "./screen.ts";
 import { Session } from "./session.ts";
+
+const { process } = globalThis;
 
 const globals = globalThis as unknown as Record<string, unknown>;
 const maxHistory = 1000;

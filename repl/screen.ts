@@ -2,11 +2,12 @@
  * What the REPL writes: pictures in the way that the terminal has, progress of long work, values in few lines. Progress goes
  * to stderr, and only where that is a terminal; everything else to stdout.
  */
-import process from "node:process";
 import { inspect } from "node:util";
 import * as ctok from "../mod.ts";
 import { detectGraphics, drawPicture, type Graphics, printable } from "../mod.ts";
 import { pictureOf } from "./values.ts";
+
+const { process } = globalThis;
 
 type Progress = (part: number) => void;
 

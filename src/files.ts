@@ -8,11 +8,12 @@ import { createHash, randomBytes } from "node:crypto";
 import { type BigIntStats, constants, readFileSync, readlinkSync } from "node:fs";
 import { type FileHandle, lstat, open, readdir, readlink, realpath, rename, rm, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
-import process from "node:process";
 import { setImmediate, setTimeout } from "node:timers/promises";
 import { throwIfAborted } from "./abort.ts";
 import { wholeFileBytes } from "./bytes.ts";
 import { expected, messageOf, TokenizerError } from "./errors.ts";
+
+const { process } = globalThis;
 
 const sliceBytes = 1 << 22, pipeBytes = 1 << 16;
 const longestWaitMs = 16;

@@ -3,9 +3,10 @@
  * its place by tsconfig.json. What tests use and Node 20 or 22 lacks is added, and Worker as pages have it; tests/unit/architecture.test.ts holds that nothing
  * outside tests/ leans on it. Plain JavaScript, as it runs before there is anything else.
  */
-import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { parentPort, Worker as Thread, workerData } from "node:worker_threads";
+
+const { process } = globalThis; // see architecture.test.ts: imported, it would open standard input
 
 process.env.TSX_TSCONFIG_PATH = fileURLToPath(new URL("../tsconfig.json", import.meta.url)); // also from elsewhere, and of children
 const isWorker = parentPort !== null && typeof workerData?.program === "string"; // and no thread of tsx

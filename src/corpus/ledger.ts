@@ -7,11 +7,12 @@ import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import process from "node:process";
 import { setTimeout } from "node:timers/promises";
 import { messageOf, TokenizerError } from "../errors.ts";
 import { isWriterGone, writerName } from "../files.ts";
 import type { Leases, LeasesOptions } from "./leases.ts";
+
+const { process } = globalThis;
 
 /** A shard that a process works on. */
 export interface LeasedShard {

@@ -10,11 +10,12 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { basename, dirname } from "node:path";
-import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { throwIfAborted } from "../abort.ts";
 import { cancelled, type ErrorCode, messageOf, TokenizerError } from "../errors.ts";
 import type { Decoded } from "./picture.ts";
+
+const { process } = globalThis;
 
 /** What a helper is asked, beside the picture's bytes. */
 export interface Order {

@@ -11,10 +11,11 @@ import { access, chmod, constants, stat } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { constants as system } from "node:os";
 import { delimiter, dirname, join, resolve } from "node:path";
-import process from "node:process";
 import type { Readable, Writable } from "node:stream";
 import { throwIfAborted } from "../abort.ts";
 import { messageOf, TokenizerError } from "../errors.ts";
+
+const { process } = globalThis;
 
 export interface Ffmpeg {
   readonly path: string;

@@ -6,11 +6,12 @@
  * Processor time, not the clock: a busy machine makes no picture costlier.
  */
 import { writeSync } from "node:fs";
-import process from "node:process";
 import type { Metadata } from "sharp";
 import { messageOf, TokenizerError } from "../errors.ts";
 import { message, type Order } from "./apart.ts";
 import { decode, defaultLimits, loadSharp, lookAt } from "./picture.ts";
+
+const { process } = globalThis;
 
 const idleMs = 10_000, watchMs = 5;
 /** A helper that holds so much more than at its start is not used again. */

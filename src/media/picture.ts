@@ -7,10 +7,11 @@
  * transparent index (it gives black). Alpha is dropped, not blended: image.ts says why.
  */
 import { createRequire } from "node:module";
-import process from "node:process";
 import type sharpModule from "sharp";
 import type { Metadata } from "sharp";
 import { expected, messageOf, TokenizerError } from "../errors.ts";
+
+const { process } = globalThis;
 
 export interface Decoded {
   readonly height: number;

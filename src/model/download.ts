@@ -9,11 +9,12 @@ import { createHash, type Hash, randomBytes } from "node:crypto";
 import { mkdir, open, readdir, readFile, rename, rm, stat, utimes } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import process from "node:process";
 import { setTimeout as wait } from "node:timers/promises";
 import { throwIfAborted } from "../abort.ts";
 import { ioError, isGone, place, readChunks } from "../files.ts";
 import { type HubClient, Interrupted, mostTries } from "./hubclient.ts";
+
+const { process } = globalThis;
 
 export interface RemoteFile {
   readonly name: string;

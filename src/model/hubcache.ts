@@ -8,9 +8,10 @@ import { readdirSync, readFileSync, type Stats, statSync } from "node:fs";
 import { mkdir, readFile, rename, rm, symlink } from "node:fs/promises";
 import { homedir } from "node:os";
 import { basename, dirname, join, relative, resolve } from "node:path";
-import process from "node:process";
 import { expected, TokenizerError } from "../errors.ts";
 import { ioError, writeFileAtomic } from "../files.ts";
+
+const { process } = globalThis;
 
 export interface HubSettings {
   /** "https://huggingface.co", or a mirror. */

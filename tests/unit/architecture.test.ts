@@ -133,6 +133,13 @@ test("the library uses nothing that Node has from 22 on; tests/node.mjs adds it 
   }
 });
 
+/** Node reads each of a builtin's exports when a module imports it, and so opens standard input, non-blocking for all who share it. */
+test("standard input is left alone by who does not read it: process is the global one", () => {
+  for (const file of typescript.filter((name) => !name.startsWith("examples/"))) {
+    assert.doesNotMatch(read(file), /"node:process"/, file);
+  }
+});
+
 test("tokens but for their files, and the ground that they stand on, need no runtime: a page can bundle them", () => {
   const reached = new Set<string>();
   const visit = (file: string) => {

@@ -4,7 +4,6 @@
  * input, of the working folder. Called by find.ts.
  */
 import { dirname, isAbsolute, join } from "node:path";
-import process from "node:process";
 import { abortable } from "../../abort.ts";
 import { messageOf } from "../../errors.ts";
 import { readChunks } from "../../files.ts";
@@ -12,6 +11,8 @@ import type { Sidecar } from "../item.ts";
 import type { Search, Seen } from "./candidate.ts";
 import { SingleFiles } from "./folder.ts";
 import { checkKey } from "./keys.ts";
+
+const { process } = globalThis;
 
 /** Standard input. */
 export const standard = "-";
