@@ -8,6 +8,7 @@ import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
+import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { compilerArgs, targets } from "./fuzz/targets.ts";
 import { nodeArguments, testsOnNode } from "./nodes.ts";
@@ -114,8 +115,23 @@ async function nativeOnArm64(): Promise<void> {
 }
 
 // ---------------------------------------------------------------- suites: JUnit files
-function suite(name: string, command: string, args: string[], report: string): void {
-  const { code } = run(command, args);
+interface Suite {
+  /** "bun", "deno" or "node"; what it prints has that before each line, as two run beside each other. */
+  readonly name: string;
+  readonly command: string;
+  readonly args: string[];
+  readonly report: string;
+}
+
+async function suite({ name, command, args, report }: Suite): Promise<void> {
+  const child = spawn(command, args, { cwd: root, stdio: ["ignore", "pipe", "pipe"] });
+  for (const stream of [child.stdout, child.stderr]) {
+    createInterface(stream).on("line", (line) => console.log(`${name} | ${line}`));
+  }
+  const code = await new Promise<number>((settle, fail) => {
+    child.on("error", fail);
+    child.on("close", (code) => settle(code ?? 1));
+  });
   const before = counts.failed;
   const xml = existsSync(report) ? readFileSync(report, "utf8") : "";
   for (const [, attributes, , body] of xml.matchAll(/<testcase\b([^>]*?)(\/>|>([\s\S]*?)<\/testcase>)/g)) {
@@ -216,29 +232,31 @@ if (filter.length === 0) {
 }
 
 const paths = filter.length ? filter : ["./tests"];
-section("suite on Bun");
-suite("bun", bin("bun"), [
-  "test",
-  "--timeout",
-  "300000",
-  "--reporter=junit",
-  `--reporter-outfile=${reports}/bun.xml`,
-  ...paths,
-], join(reports, "bun.xml"));
-section("suite on Deno");
-suite(
-  "deno",
-  bin("deno"),
-  ["test", "-A", "--no-check", `--junit-path=${reports}/deno.xml`, ...paths],
-  join(reports, "deno.xml"),
-);
-
-const node = testsOnNode(paths, "short");
-section(`suite on Node ${node.version}`);
+const node = testsOnNode(paths, "short"), reportOf = (name: string) => join(reports, `${name}.xml`);
+const bunArguments = ["test", "--timeout", "600000", "--reporter=junit", `--reporter-outfile=${reportOf("bun")}`];
+const suites: Suite[] = [
+  { name: "bun", command: bin("bun"), args: [...bunArguments, ...paths], report: reportOf("bun") },
+  {
+    name: "deno",
+    command: bin("deno"),
+    args: ["test", "-A", "--no-check", `--junit-path=${reportOf("deno")}`, ...paths],
+    report: reportOf("deno"),
+  },
+];
+section(`suites on Bun, Deno and Node ${node.version}`);
 if (node.why) count("suite on Node", "skipped"), console.log(`skipped: ${node.why}`);
 else if (node.files.length > 0) {
-  suite("node", "node", nodeArguments(node.files, `${reports}/node.xml`), join(reports, "node.xml"));
+  suites.push({
+    name: "node",
+    command: "node",
+    args: nodeArguments(node.files, reportOf("node")),
+    report: reportOf("node"),
+  });
 }
+const queue = suites.values();
+await Promise.all([0, 1].map(async () => {
+  for (const one of queue) await suite(one);
+}));
 
 const rows = ["bun", "deno", "node"].map(fixtureTable);
 if (filter.length === 0 && existsSync(join(root, "../shared/fixtures"))) {
