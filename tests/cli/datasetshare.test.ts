@@ -69,7 +69,8 @@ test("the worker's number is given, or the cluster's; the list of those missing 
     assert.match(other.stderr, /expected shard i\/10, as this corpus is split \(--resplit/);
     await ctokEnds(0, ["dataset", "run", "out", "--shard", "0/1", "--resplit"], { cwd });
     assert.equal(await missing(), "");
-    await ctokEnds(0, ["dataset", "photos", "-o", "whole", "--size", "32", "--shard-size", "1"], { cwd });
+    await ctokEnds(0, ["dataset", "plan", "photos", "-o", "whole", "--size", "32", "--shard-size", "1"], { cwd });
+    await ctokEnds(0, ["dataset", "run", "whole", "--shard", "0/1"], { cwd });
     assert.deepEqual(contentOf(join(cwd, "out")), contentOf(join(cwd, "whole")));
   }));
 
