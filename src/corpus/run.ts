@@ -33,10 +33,11 @@ export async function runPlan(folder: string, o: Options, parts: Parts, onStep?:
   await storage.recover();
   const run = { plan, storage, format, parts, o };
   if (await numLeft(run) > 0) await workOn(run);
-  if ((await storage.committed()).size < plan.numShards) return await statusOf(plan, storage, o.shard); // other workers'
-  const entries = await allEntries(plan, storage);
-  if (!await storage.setEntry()) await storage.writeSet(plan.id, format.setFiles(entries, plan.facts));
-  return await statusOf(plan, storage);
+  const isAll = (await storage.committed()).size >= plan.numShards; // else others are at their shares
+  const entries = await allEntries(plan, storage, isAll ? undefined : o.shard);
+  if (isAll && !await storage.setEntry()) await storage.writeSet(plan.id, format.setFiles(entries, plan.facts));
+  const status = await statusOf(plan, storage, entries);
+  return status.isComplete && !isAll ? await statusOf(plan, storage) : status; // another finished it meanwhile
 }
 
 interface Run {

@@ -28,9 +28,10 @@ export interface DatasetStatus {
   readonly isComplete: boolean;
 }
 
-/** `share`: entries of these shards alone are read and counted, as there may be very many. */
-export async function statusOf(plan: Plan, storage: Storage, share?: Share): Promise<DatasetStatus> {
-  const entries = await allEntries(plan, storage, share), { of, elements, isComplete } = await missingOf(plan, storage);
+/** `entries`: those that are counted, as of a share; of all committed shards unless given. */
+export async function statusOf(plan: Plan, storage: Storage, entries?: readonly ShardEntry[]): Promise<DatasetStatus> {
+  entries ??= await allEntries(plan, storage);
+  const { of, elements, isComplete } = await missingOf(plan, storage);
   const sum = (of: (entry: ShardEntry) => number) => entries.reduce((total, entry) => total + of(entry), 0);
   return {
     plan: plan.header,
