@@ -96,8 +96,16 @@ export { detectGraphics, drawPicture, type Graphics, graphicsKinds } from "./src
 export { contactSheet, type ContactSheetOptions, latentTiles, sideBySide, tokenMap } from "./src/looking/pictures.ts";
 export { codebookUse, psnr, ssim } from "./src/looking/metrics.ts";
 export { type ChannelMoments, edit, mix, noise, type Region, statsOf, swap, type TokenStats } from "./src/looking/edit.ts";
-export { datasetStatus, planDataset, runDataset } from "./src/corpus/dataset.ts";
-export { datasetFacts, type PlanDatasetOptions, type RunDatasetOptions } from "./src/corpus/options.ts";
+export { datasetMissing, datasetStatus, planDataset, runDataset } from "./src/corpus/dataset.ts";
+export {
+  datasetFacts,
+  type DatasetMissingOptions,
+  type PlanDatasetOptions,
+  type RunDatasetOptions,
+} from "./src/corpus/options.ts";
+export { isWorthAnotherTry } from "./src/corpus/failures.ts";
+export type { DatasetMissing } from "./src/corpus/missing.ts";
+export type { Share } from "./src/corpus/split.ts";
 export type { DatasetEvent, DatasetProgress } from "./src/corpus/events.ts";
 export type { DatasetStatus } from "./src/corpus/status.ts";
 export type { ItemOptions } from "./src/corpus/standard.ts";

@@ -34,6 +34,9 @@ export interface Command {
   /** More to know, for the command's own help. */
   readonly details?: string;
   readonly examples: readonly Example[];
+  /** Its own exit codes and what they mean, where they are not those of all commands; that of SIGTERM, where it is not 143. */
+  readonly exits?: readonly (readonly [code: string, about: string])[];
+  readonly terminated?: number;
   readonly accepts: readonly OptionName[];
   /** What its arguments are, for completion: files unless given. */
   readonly takes?: "files" | "models" | "nothing" | readonly string[];

@@ -1,15 +1,19 @@
 /**
  * ctok dataset: a corpus of pictures or videos to shards of tokens, in a folder that has its plan, its shards and their manifests. What
- * is done is the library's (planDataset, runDataset, datasetStatus); here are its options, and what people and machines are told.
+ * is done is the library's (planDataset, runDataset, datasetStatus, datasetMissing); here are its options, and what people and machines
+ * are told.
  */
 import {
   type DatasetEvent,
+  datasetMissing,
   type DatasetProgress,
   type DatasetStatus,
   datasetStatus,
+  isWorthAnotherTry,
   messageOf,
   planDataset,
   runDataset,
+  type Share,
   TokenizerError,
 } from "../mod.ts";
 import { type Args, type Command, required, usage } from "./args.ts";
@@ -18,6 +22,8 @@ import { openingOptions, type OptionName } from "./options.ts";
 import type { Bar } from "./progress.ts";
 import { exitCodes, Failure, type Report } from "./report.ts";
 import { tellBytes, tellCount } from "./tell.ts";
+
+const { process } = globalThis;
 
 /** Of the plan alone: what a run finds in it. */
 const ofPlan = [
@@ -38,7 +44,7 @@ const ofPlan = [
   ] as const,
   ...["limit-pixels", "limit-frames", "name", "precision", "allow-other-arithmetic"] as const,
 ] as const satisfies readonly OptionName[];
-const ofRun = ["batch", "readers", "allow-missing"] as const satisfies readonly OptionName[];
+const ofRun = ["shard", "resplit", "batch", "readers", "allow-missing"] as const satisfies readonly OptionName[];
 const ofBoth = ["model", "device", "threads", "max-memory"] as const satisfies readonly OptionName[];
 
 /** Of what reads a corpus alone. */
@@ -48,26 +54,42 @@ const verbs = {
   plan: { takes: [...ofPlan, ...ofBoth] as readonly OptionName[], run: plan },
   run: { takes: [...ofRun, ...ofBoth] as readonly OptionName[], run: work },
   status: { takes: [] as readonly OptionName[], run: status },
+  missing: { takes: ["shard"] as readonly OptionName[], run: missing },
   ...readVerbs,
 };
 
 export const datasetCommand: Command = {
   name: "dataset",
-  usage: "[plan|run|status|verify|stats|head|cat] INPUT…|DIR",
+  usage: "[plan|run|status|missing|verify|stats|head|cat] INPUT…|DIR",
   about: "a corpus of pictures or videos to shards of tokens for training",
   details:
     "`dataset INPUT… --out DIR` plans and runs, and run again it goes on where it was. `dataset plan INPUT… --out DIR` freezes which " +
-    "items go into which shards; `dataset run DIR` works on a plan, also several at once, one for each GPU; `dataset status DIR` says how " +
-    "far it is. `dataset verify DIR` looks at every hash and sample and decodes some, `dataset stats DIR` at the use of the codebook, " +
+    "items go into which shards; `dataset run DIR` works on a plan, also several at once, one for each GPU, or with --shard on many machines " +
+    "(docs/cluster.md); `dataset status DIR` says how far it is, `dataset missing DIR` which of the workers of --shard have shards to " +
+    "make, as a list such as 2,7-9. `dataset verify DIR` looks at every hash and sample and decodes some, `dataset stats DIR` at the use of the codebook, " +
     "`dataset head DIR` shows the first samples, `dataset cat DIR KEY` one with its tokens, or with --out as a token file. INPUT is a " +
     "folder, a pattern, a webdataset .tar, a .parquet, a file, @LIST or - for a list. Whatever happens, shards are whole or not there. " +
-    "Items that cannot be tokenised are set aside and named; the exit code is 1 then.",
+    "Items that cannot be tokenised are set aside and named.",
   examples: [
     { line: "ctok dataset photos -o tokens --size 256", about: "a folder to webdataset shards" },
     { line: "ctok dataset plan photos -o planned --shards megatron --shard-size 500", about: "freeze the work" },
+    { line: "ctok dataset run planned --shard 1/2", about: "the second of two workers, here or anywhere" },
+    { line: "ctok dataset missing planned", about: "which workers have shards to make" },
     { line: "ctok dataset verify tokens", about: "look at every hash and sample, and decode some" },
     { line: "ctok dataset clip.mp4 -o clips -m nano-DV4x8x8 --clip-frames 17 --size 128", about: "clips of a video" },
   ],
+  exits: [
+    ["0", "the corpus is complete; with --shard, the share is"],
+    ["1", "it is, but items were set aside or refused; or a failure that would come again"],
+    ["2", "wrong usage; nothing was done"],
+    ["3", "the model or the native library could not be opened"],
+    [
+      "75",
+      "worth another try: the disk is full or not there, memory, threads or the device went, the hub did not answer, SIGTERM",
+    ],
+    ["129, 130", "interrupted by SIGHUP or Ctrl-C; what was committed stays"],
+  ],
+  terminated: exitCodes.tryAgain,
   accepts: [
     ...ofPlan,
     ...ofRun,
@@ -83,6 +105,9 @@ export const datasetCommand: Command = {
     if (verb) return await verbs[verb].run(inputs, args, report, signal);
     const odd = ofReading.find((name) => args[name] !== undefined);
     if (odd) throw usage(`--${odd}: expected an option of what plans and runs, found one of what reads a corpus`);
+    if (args.shard) {
+      throw usage("--shard: expected dataset plan once, and dataset run DIR by each worker, found both in one");
+    }
     await plan(inputs, args, report, signal);
     await work([required(args.out, "out")], args, report, signal);
   },
@@ -165,25 +190,72 @@ async function work(folders: readonly string[], args: Args, report: Report, sign
   const folder = folderOf(folders);
   using teller = new Teller(report, args);
   const model = args.fromEnvironment.model || args.out !== undefined ? undefined : args.model; // the plan knows it
-  const { device, threads, "max-memory": maxMemory, batch, readers, "allow-missing": allowMissing } = args;
-  const done = await teller.during((onEvent) =>
-    runDataset(folder, { model, device, threads, maxMemory, batch, readers, allowMissing, onEvent, signal })
-  );
+  const { device, threads, "max-memory": maxMemory, batch, readers, resplit, "allow-missing": allowMissing } = args;
+  const shard = args.shard && shareOf(args.shard), limits = { device, threads, maxMemory, batch, readers, allowMissing };
+  if (resplit && !shard) throw usage("--resplit: expected --shard beside it, found none");
+  const done = await teller.during((onEvent) => runDataset(folder, { model, shard, resplit, ...limits, onEvent, signal }));
   const { quarantined, numRefused } = done;
-  if (quarantined.length + numRefused > 0) report.exitCode = Math.max(report.exitCode, exitCodes.failed);
-  report.result({ event: "done", out: folder, ...countsOf(done) }, tellStatus(folder, done));
+  if (!shard && quarantined.length + numRefused > 0) report.exitCode = Math.max(report.exitCode, exitCodes.failed);
+  const share = shard && !done.isComplete ? `share ${shard.index}/${shard.of} done; ` : "";
+  report.result({ event: "done", out: folder, ...shard && { shard }, ...countsOf(done) }, share + tellStatus(folder, done));
+}
+
+/** Where a cluster says which of the workers this is. */
+const workerVariables = ["SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX"];
+
+/** The worker that this is, by the option or the environment. Throws a usage failure that says which numbers there are. */
+function shareOf({ index: given, of }: NonNullable<Args["shard"]>): Share {
+  const variable = given === undefined ? workerVariables.find((name) => process.env[name]) : undefined;
+  if (given === undefined && !variable) {
+    throw usage(`--shard: expected a worker's number, as 0/${of} or in ${workerVariables.join(" or ")}, found none`);
+  }
+  const said = variable ? process.env[variable]! : String(given), index = /^\d+$/.test(said) ? Number(said) : NaN;
+  if (index < of) return { index, of };
+  const how = variable === "SLURM_ARRAY_TASK_ID" ? `: sbatch --array=0-${of - 1}` : variable ? `: completions: ${of}` : "";
+  throw usage(`${variable ?? "--shard"}: expected a worker from 0 to ${of - 1}, as there are ${of}${how}, found ${said}`);
 }
 
 async function status(folders: readonly string[], _args: Args, report: Report): Promise<void> {
   const folder = folderOf(folders), found = await datasetStatus(folder);
   const inWork = found.inWork.map(({ index, numItems }) => `shard ${index}: ${tellCount(numItems, "item")} so far`);
+  const { split } = found, left = split?.missing.length ? `; to do: ${listOf(split.missing)}` : "";
   const aside = found.quarantined.map(({ key, code, message }) => `set aside: ${key}: ${code}: ${message}`);
   report.result(
     { out: folder, ...countsOf(found), inWork: found.inWork, quarantined: found.quarantined, plan: found.plan },
     tellStatus(folder, found),
+    ...split ? [`split among ${tellCount(split.of, "worker")}${left}`] : [],
     ...inWork,
     ...aside,
   );
+}
+
+/** Prints the list and nothing else, so that a script can pass it on; nothing where all is there. */
+async function missing(folders: readonly string[], { shard, json }: Args, report: Report): Promise<void> {
+  const folder = folderOf(folders);
+  if (shard?.index !== undefined) throw usage(`--shard: expected the number of workers, found worker ${shard.index}`);
+  const found = await datasetMissing(folder, shard && { of: shard.of }), { elements, shards, parked } = found;
+  if (json) return report.result({ out: folder, ...found });
+  if (parked.length > 0) report.warning(`${folder}: given up by a queue: shards ${listOf(parked)} (ctok dataset status)`);
+  if (found.isComplete) return;
+  if (!elements) {
+    throw usage(
+      `${folder}: expected a corpus that --shard splits, or --shard N, found neither, and ${
+        tellCount(shards.length, "shard")
+      } missing`,
+    );
+  }
+  report.print(`${listOf(elements)}\n`);
+}
+
+/** "2,7-9". */
+function listOf(numbers: readonly number[]): string {
+  const ranges: [first: number, last: number][] = [];
+  for (const n of numbers) {
+    const range = ranges.at(-1);
+    if (range?.[1] === n - 1) range[1] = n;
+    else ranges.push([n, n]);
+  }
+  return ranges.map(([first, last]) => first === last ? first : `${first}-${last}`).join(",");
 }
 
 function folderOf([folder, ...more]: readonly string[]): string {
@@ -193,8 +265,8 @@ function folderOf([folder, ...more]: readonly string[]): string {
   return folder;
 }
 
-function countsOf({ committed, numShards, numItems, numRefused, quarantined, isComplete }: DatasetStatus) {
-  return { isComplete, numShards, numItems, numRefused, numQuarantined: quarantined.length, committed };
+function countsOf({ committed, numShards, numItems, numRefused, quarantined, split, isComplete }: DatasetStatus) {
+  return { isComplete, numShards, numItems, numRefused, numQuarantined: quarantined.length, committed, split };
 }
 
 function tellStatus(
@@ -218,21 +290,27 @@ function tellStatus(
 class Teller implements Disposable {
   readonly #report: Report;
   readonly #isJson: boolean;
+  /** Of a share what is set aside is no failure: another worker finds out how the corpus ends. */
+  readonly #isShare: boolean;
   #bar: Bar | undefined;
   #isOpening = false;
 
-  constructor(report: Report, { json = false }: Args) {
+  constructor(report: Report, { json = false, shard }: Args) {
     this.#report = report;
     this.#isJson = json;
+    this.#isShare = shard !== undefined;
   }
 
-  /** Does work that has events; a failure of the model carries its exit code. */
+  /** Does work that has events; a failure that another try may mend, and one of the model, carry their exit codes. */
   async during<T>(work: (onEvent: (event: DatasetEvent) => void) => Promise<T>): Promise<T> {
     try {
       return await work((event) => this.#tell(event));
     } catch (error) {
-      if (!this.#isOpening || !(error instanceof TokenizerError) || error.code === "CANCELLED") throw error;
-      throw new Failure(exitCodes.model, error.code, messageOf(error), error);
+      if (!(error instanceof TokenizerError) || error.code === "CANCELLED") throw error;
+      // A device that is not there when a model is opened is a wrong option as a rule.
+      const isTemporary = isWorthAnotherTry(error) && !(this.#isOpening && error.code === "DEVICE");
+      if (!isTemporary && !this.#isOpening) throw error;
+      throw new Failure(isTemporary ? exitCodes.tryAgain : exitCodes.model, error.code, messageOf(error), error);
     }
   }
 
@@ -243,14 +321,15 @@ class Teller implements Disposable {
   #tell(event: DatasetEvent): void {
     const report = this.#report;
     if (event.event === "opening" || event.event === "opened") return void (this.#isOpening = event.event === "opening");
-    if (event.event === "quarantined" || event.event === "refused") {
+    if (!this.#isShare && (event.event === "quarantined" || event.event === "refused")) {
       report.exitCode = Math.max(report.exitCode, exitCodes.failed);
     }
     if (this.#isJson) return report.result(event);
     if (event.event === "note") return report.warning(event.text);
     if (event.event === "refused") return report.failure(new TokenizerError("ARGUMENT", `${event.name}: ${event.reason}`));
     if (event.event === "quarantined") {
-      return report.failure(new TokenizerError("IMAGE", `${event.key}, set aside: ${event.message}`));
+      const text = `${event.key}, set aside: ${event.message}`;
+      return this.#isShare ? report.warning(text) : report.failure(new TokenizerError("IMAGE", text));
     }
     if (event.event !== "progress") return;
     this.#bar ??= report.progress({ unit: "files", total: event.numItems });

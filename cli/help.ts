@@ -59,7 +59,8 @@ export function help(commands: readonly Command[], stream: Stream): string {
   return page.print();
 }
 
-export function commandHelp({ name, usage, about, details, examples, accepts, takesRest }: Command, stream: Stream): string {
+export function commandHelp(command: Command, stream: Stream): string {
+  const { name, usage, about, details, examples, exits, accepts, takesRest } = command;
   const page = new Page(stream);
   page.text(takesRest ? `ctok ${name} [OPTIONS] ${usage}` : `ctok ${name} ${usage} [OPTIONS]`);
   page.gap();
@@ -75,6 +76,10 @@ export function commandHelp({ name, usage, about, details, examples, accepts, ta
     if (rows.length === 0) continue;
     page.heading(group);
     page.rows(rows, width);
+  }
+  if (exits) {
+    page.heading("Exit codes");
+    page.rows(exits);
   }
   return page.print();
 }

@@ -9,29 +9,28 @@ import { suggestion } from "../mod.ts";
 import { parseArguments, splitWords, usage } from "./args.ts";
 import { commands } from "./commands.ts";
 import { commandHelp, help } from "./help.ts";
-import { Failure, Report } from "./report.ts";
+import { exitCodes, Failure, Report } from "./report.ts";
 import { version } from "./version.ts";
 
 const { process } = globalThis;
 
 async function main(argv: readonly string[]): Promise<number> {
-  const words = splitWords(argv, commands), { own, name } = words;
+  const words = splitWords(argv, commands), { own, name } = words, command = commands.find((c) => c.name === name);
   let report = new Report({ json: own.includes("--json"), stack: own.includes("--stack") }); // until the arguments are known
   const abort = new AbortController();
   let interruption = 0;
   const isIgnored = isHangupIgnored(); // Note: before the first handler, with which Deno takes SIGHUP, too
-  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
     const interrupt = () => {
-      if (name === "SIGHUP" && isIgnored) return;
-      process.removeListener(name, interrupt); // a second one ends the process at once
-      interruption ||= 128 + constants.signals[name];
+      if (signal === "SIGHUP" && isIgnored) return;
+      process.removeListener(signal, interrupt); // a second one ends the process at once
+      interruption ||= signal === "SIGTERM" && command?.terminated || 128 + constants.signals[signal];
       abort.abort();
     };
-    process.on(name, interrupt);
+    process.on(signal, interrupt);
   }
   process.stdout.on("error", (error) => report.unwritable(error));
   try {
-    const command = commands.find((c) => c.name === name);
     if (name !== undefined && !command) {
       throw usage(`unknown command ${name}${suggestion(name, commands.map((c) => c.name))}`);
     }
@@ -66,4 +65,6 @@ function isHangupIgnored(): boolean {
 if (process.env.NO_COLOR === "") delete process.env.NO_COLOR; // Note: not set, by its own rule (no-color.org); Node takes it for set
 const code = process.exitCode = await main(process.argv.slice(2));
 // Interrupted while standard input says nothing, Deno would wait for it.
-if (code > 128) process.stdout.write("", () => process.stderr.write("", () => process.exit(code)));
+if (code > 128 || code === exitCodes.tryAgain) {
+  process.stdout.write("", () => process.stderr.write("", () => process.exit(code)));
+}

@@ -1,21 +1,19 @@
 /**
  * The options of the command line, each declared once: its place in help, its short form, what its value must be and becomes,
- * and the environment variable that stands in for it. Commands name those that they take (a row's name in `accepts`). Parsing is
- * args.ts, help is help.ts, completion is completions.ts: all three read this table alone.
+ * and the environment variable that stands in for it. Commands name those that they take (a row's name in `accepts`). What values
+ * may be is values.ts, parsing is args.ts, help is help.ts, completion is completions.ts: the last three read this table alone.
  */
 import {
   datasetFacts,
   defaultModel,
   defaultVideoModel,
   type ItemOptions,
-  type OpenOptions,
   optionFacts,
-  parseRate,
-  type Rate,
   shardFormats,
   type TokenFormat,
   tokenFormats,
 } from "../mod.ts";
+import { bytes, device, oneOf, pixels, rate, shareOf, whole } from "./values.ts";
 
 /** The sections of a command's help, in their order. */
 export const groups = ["Input and output", "Datasets", "Videos", "Model", "Limits", "Everywhere"] as const;
@@ -37,60 +35,6 @@ export interface Option {
   readonly wanted?: string;
 }
 
-// ---------------------------------------------------------------- values
-type Range = readonly [least: number, most: number];
-
-function oneOf<T extends string>(choices: readonly T[]) {
-  const read = (text: string) => choices.find((choice) => choice === text);
-  return { choices, read, wanted: `one of ${choices.join(", ")}` };
-}
-
-function whole([least, most]: Range) {
-  const read = (text: string) => inRange(/^\d+$/.test(text) ? Number(text) : NaN, [least, most]);
-  return { read, wanted: `a whole number from ${least} to ${most}` };
-}
-
-function inRange(n: number, [least, most]: Range): number | undefined {
-  return n >= least && n <= most ? n : undefined;
-}
-
-const powers = ["", "k", "m", "g", "t"];
-
-/** "2GB" is 2e9 bytes, "512MiB" 512 * 2^20; a bare number is bytes, and the B may be left out. */
-function bytes(range: Range) {
-  const read = (text: string) => {
-    const [, number, power = "", isBinary] = /^(\d+(?:\.\d+)?) ?([kmgt]?)(i?)b?$/i.exec(text) ?? [];
-    if (number === undefined || (isBinary && !power)) return undefined;
-    return inRange(Math.round(Number(number) * (isBinary ? 1024 : 1000) ** powers.indexOf(power.toLowerCase())), range);
-  };
-  return { read, wanted: "bytes, such as 2GB, 512MiB or 1500000" };
-}
-
-/** "8192x8192" is as many pixels as such a picture has. */
-function pixels(range: Range) {
-  const read = (text: string) => {
-    const [, width, height = 1] = /^(\d+)(?:x(\d+))?$/i.exec(text) ?? [];
-    return inRange(Number(width ?? NaN) * Number(height), range);
-  };
-  return { read, wanted: `pixels from ${range[0]} to ${range[1]}, as a number or such as 8192x8192` };
-}
-
-/** "25", "29.97" or "30000/1001" frames a second. */
-const rate = {
-  read: (text: string): number | Rate | undefined => {
-    const { num, den } = parseRate(text), isFraction = /^\d+\/\d+$/.test(text), fps = isFraction ? num / den : Number(text);
-    if (!/^[\d./]+$/.test(text) || inRange(fps, [0.001, 1000]) === undefined) return undefined;
-    return isFraction ? { num, den } : fps;
-  },
-  wanted: "frames a second from 0.001 to 1000, such as 25 or 30000/1001",
-};
-
-const device = {
-  read: (text: string) => optionFacts.device.pattern.test(text) ? text as NonNullable<OpenOptions["device"]> : undefined,
-  wanted: "auto, cpu, cuda or cuda:1",
-};
-
-// ---------------------------------------------------------------- the table
 /** Frames that --start and --frames count up to. */
 const mostFrames = 1 << 20;
 const { threads, window, chunkFrames, limitPixels, limitFrames } = optionFacts;
@@ -223,6 +167,14 @@ export const options = {
     about: `items read and prepared at once (${datasetFacts.readers.default} unless given)`,
     ...whole(datasetFacts.readers.range),
   },
+  shard: {
+    group: "Datasets",
+    value: "[I/]N",
+    about:
+      "of N workers be the one of number I, from 0, and make every N-th shard; without I as SLURM_ARRAY_TASK_ID or JOB_COMPLETION_INDEX says",
+    ...shareOf(datasetFacts.workers.range),
+  },
+  resplit: { group: "Datasets", about: "with --shard: split a corpus anew that was split among another number of workers" },
   samples: {
     group: "Datasets",
     value: "N",

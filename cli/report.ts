@@ -9,8 +9,11 @@ import { columnsOf, styled } from "./screen.ts";
 
 const { process } = globalThis;
 
-/** An interruption ends with 128 and the signal's number: 129 SIGHUP, 130 SIGINT, 143 SIGTERM. */
-export const exitCodes = { done: 0, failed: 1, usage: 2, model: 3 } as const;
+/**
+ * An interruption ends with 128 and the signal's number: 129 SIGHUP, 130 SIGINT, 143 SIGTERM; but for a command's own code after SIGTERM.
+ * 75 is EX_TEMPFAIL of sysexits.h.
+ */
+export const exitCodes = { done: 0, failed: 1, usage: 2, model: 3, tryAgain: 75 } as const;
 
 /** A failure that ends with an exit code of its own. */
 export class Failure extends Error {

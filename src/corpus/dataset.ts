@@ -1,10 +1,18 @@
 /**
- * The calls of a corpus as mod.ts has them: plan, run, status. What they do is in planner.ts, run.ts and status.ts; on what sources
- * and formats, in standard.ts.
+ * The calls of a corpus as mod.ts has them: plan, run, status, missing. What they do is in planner.ts, run.ts, status.ts and missing.ts;
+ * on what sources and formats, in standard.ts.
  */
 import { parse } from "../checks.ts";
 import { located } from "../model/job.ts";
-import { type PlanDatasetOptions, planDatasetOptions, type RunDatasetOptions, runDatasetOptions } from "./options.ts";
+import { type DatasetMissing, missingOf } from "./missing.ts";
+import {
+  type DatasetMissingOptions,
+  datasetMissingOptions,
+  type PlanDatasetOptions,
+  planDatasetOptions,
+  type RunDatasetOptions,
+  runDatasetOptions,
+} from "./options.ts";
 import type { ItemOptions as AnyOptions, Parts } from "./parts.ts";
 import { Plan } from "./plan.ts";
 import { makePlan } from "./planner.ts";
@@ -29,8 +37,11 @@ export function planDataset(options: PlanDatasetOptions & ItemOptions): Promise<
 /**
  * Tokenises what is planned in a folder, shard by shard, until all are committed; run again it goes on where it was, and a finished
  * corpus costs a look at its manifests. Items that cannot be tokenised are quarantined: the manifests and the result name them.
- * Any number of processes may run on one folder, one for each GPU as a rule.
- * Errors: FILE_MISSING without a plan; FILE_FORMAT for a damaged one; ARGUMENT where the model has other weights; UNSUPPORTED where
+ * Any number of processes of one machine may run on one folder, one for each GPU as a rule; with `shard`, of any number of machines:
+ * each resolves when its share is done, with the counts and the quarantined items of that share, and the one that finds all shards
+ * done, with those of the corpus (docs/cluster.md).
+ * Errors: FILE_MISSING without a plan; FILE_FORMAT for a damaged one; ARGUMENT where the model has other weights or
+ * the corpus is split otherwise; UNSUPPORTED where
  * this machine computes otherwise than planned; FILE_IO, as on a full disk; DEVICE, MEMORY, THREAD, FFMPEG; CANCELLED. Whatever
  * ends a run, shards are whole or not there.
  */
@@ -41,6 +52,17 @@ export function runDataset(folder: string, options: RunDatasetOptions = {}): Pro
 /** How far a corpus is. Opens no model and reads no item. Errors: FILE_MISSING, FILE_FORMAT, FILE_IO. */
 export function datasetStatus(folder: string): Promise<DatasetStatus> {
   return located(async () => statusOf(await Plan.open(folder), new Storage(folder)));
+}
+
+/**
+ * What of a corpus is not committed yet, and which workers of its split have it to make. Reads names alone.
+ * Errors: FILE_MISSING, FILE_FORMAT, FILE_IO; ARGUMENT where the corpus is split among another number than `of`.
+ */
+export function datasetMissing(folder: string, options: DatasetMissingOptions = {}): Promise<DatasetMissing> {
+  return located(async () => {
+    const { of } = parse(datasetMissingOptions, options, "options");
+    return await missingOf(await Plan.open(folder), new Storage(folder), of);
+  });
 }
 
 /** The same on other sources and formats: for tests. */

@@ -1,9 +1,9 @@
 /** What planning and running a corpus tell while they work: plain objects, which `ctok dataset --json` prints one a line. */
 import type { Quarantined } from "./storage.ts";
 
-/** How far a run is. Counts of items and tokens are those of the whole corpus and of this process, each as named. */
+/** How far a run is. Counts of items and tokens are those of the corpus and of this process, each as named. */
 export interface DatasetProgress {
-  /** Items of the whole corpus that are done, by any process; and all. */
+  /** Items of the corpus, or with `shard` of the share, that are done, by any process; and all. */
   readonly items: number;
   readonly numItems: number;
   /** Of this run: quarantined items and tokens, and seconds since its start. */
@@ -34,7 +34,7 @@ export type DatasetEvent =
   /** What was left out or should be known, in words. */
   | { readonly event: "note"; readonly text: string }
   | { readonly event: "planned"; readonly numItems: number; readonly numRefused: number; readonly numShards: number }
-  /** Work begins; `items` are done already. */
+  /** Work begins on the corpus or the share; `items` of it are done already. */
   | { readonly event: "started"; readonly items: number; readonly numItems: number; readonly numShards: number }
   | ({ readonly event: "progress" } & DatasetProgress)
   | ({ readonly event: "quarantined"; readonly shard: number } & Quarantined)

@@ -1,6 +1,6 @@
 /**
- * What goes with items fails with them; and items that are all gone are a disk that is gone. Whose failure an error is, the item's or
- * the machine's, is in source.ts. Called by pump.ts and shard.ts.
+ * What goes with items fails with them; items that are all gone are a disk that is gone; and which failures of a run are worth another
+ * try. Whose failure an error is, the item's or the machine's, is in source.ts. Called by pump.ts and shard.ts, and by who runs corpora.
  */
 import { expected, TokenizerError } from "../errors.ts";
 import type { Item, Sample } from "./item.ts";
@@ -25,6 +25,22 @@ export async function readSidecars(item: Item, places: PlaceReader, signal: Abor
 export function checkPresence(missing: number, planned: number, first: string): void {
   if (missing < planned || planned < fewItems) return;
   const message = "the items that were planned (allowMissing: true, --allow-missing where they were removed on purpose)";
-  throw expected(first, message, `none of the shard's ${planned}`, "FILE_MISSING");
+  throw expected(first, message, `none of the shard's ${planned}`, "FILE_IO");
 }
 const fewItems = 4;
+
+/** What the system says of one path again and again: not permitted, there already, no folder or a folder, too large, read-only, … */
+const lastingErrnos = [1, 13, 17, 20, 21, 22, 27, 30, 36, 40];
+
+/**
+ * Whether a run of a corpus that ended so may well succeed when it is run again, here or on another machine: the disk is full or not
+ * there (FILE_IO, but for a missing right and its like), memory, threads or the device went, the hub did not answer, it was cancelled.
+ * All else would fail again. `ctok dataset` exits with 75 then.
+ */
+export function isWorthAnotherTry(error: unknown): boolean {
+  if (!(error instanceof TokenizerError)) return false;
+  const { code, detail } = error;
+  if (code === "FILE_IO") return detail === undefined || !lastingErrnos.includes(detail);
+  if (code === "HUB") return detail === undefined || detail >= 429; // 429 and 5xx of HTTP
+  return ["MEMORY", "THREAD", "DEVICE", "CANCELLED"].includes(code);
+}

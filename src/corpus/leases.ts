@@ -1,6 +1,6 @@
 /**
- * How shards are handed out to workers, whoever does it: a ledger for the processes of one machine (ledger.ts). Nothing of it is
- * truth: manifests are, and a shard that is made twice is committed once. Called by run.ts.
+ * How shards are handed out to workers, whoever does it: a ledger for the processes of one machine (ledger.ts), a fixed split for many
+ * (split.ts). Nothing of it is truth: manifests are, and a shard that is made twice is committed once. Called by run.ts.
  */
 
 /** Hands out shards. */
@@ -13,7 +13,7 @@ export interface Leases extends AsyncDisposable {
   release(index: number): void;
   /** How far a shard is, for those who ask. */
   tell(index: number, numItems: number): void;
-  /** Shards that are committed, as far as is known here. */
+  /** Of the shards that may be handed out here, those that are committed, as far as is known here. */
   numDone(): number;
 }
 

@@ -4,9 +4,13 @@ import { type Fields, signal } from "../checks.ts";
 import { encodeStreamOptions, type OpenOptions, openOptions } from "../model/options.ts";
 import type { OnEvent } from "./events.ts";
 import type { TokenDType } from "./format.ts";
+import type { Share } from "./split.ts";
 
 /** Items of a shard unless given. */
 export const defaultShardSize = 1000;
+
+/** Among so many workers a corpus may be split. */
+const mostWorkers = 1 << 20;
 
 const onEvent = z.custom<OnEvent>((v) => typeof v === "function", "expected a function").optional();
 const { device, precision, kernels, threads, maxMemory, name } = openOptions.shape;
@@ -66,6 +70,10 @@ export interface RunDatasetOptions extends Pick<OpenOptions, "device" | "threads
   batch?: number | undefined;
   /** Items read and prepared at once, 1 to 64. Default 4. */
   readers?: number | undefined;
+  /** This worker among several that share the shards by their numbers: shard k is that of worker k mod `of`. Default: by a ledger. */
+  shard?: Share | undefined;
+  /** With `shard`: splits a corpus that was split among another number of workers. Default false: it is refused. */
+  resplit?: boolean | undefined;
   /** Whether a shard of which no item is there any more is committed as it is, rather than taken for a missing disk. Default false. */
   allowMissing?: boolean | undefined;
   /** Called as things happen. What it throws ends the call. */
@@ -81,10 +89,21 @@ export const runDatasetOptions = z.strictObject(
     maxMemory,
     batch: z.int().min(1).max(256).default(16),
     readers: z.int().min(1).max(64).default(4),
+    shard: z.strictObject({ index: z.int().min(0), of: z.int().min(1).max(mostWorkers) })
+      .refine(({ index, of }) => index < of, "expected an index below of, counted from 0").optional(),
+    resplit: z.boolean().default(false),
     allowMissing: z.boolean().default(false),
     onEvent,
     signal,
   } satisfies Fields<RunDatasetOptions>,
+);
+
+export interface DatasetMissingOptions {
+  /** Among how many workers the corpus will be split, where it is not yet: then all of them are missing. */
+  of?: number | undefined;
+}
+export const datasetMissingOptions = z.strictObject(
+  { of: z.int().min(1).max(mostWorkers).optional() } satisfies Fields<DatasetMissingOptions>,
 );
 
 /** What the schemas above say, for those who ask people. */
@@ -92,4 +111,5 @@ export const datasetFacts = {
   shardSize: { range: [1, 1 << 20], default: defaultShardSize },
   batch: { range: [1, 256], default: 16 },
   readers: { range: [1, 64], default: 4 },
+  workers: { range: [1, mostWorkers] },
 } as const;

@@ -18,6 +18,9 @@ interface Moment {
 export class ProgressTeller implements Disposable {
   readonly #plan: Plan;
   readonly #leases: Leases;
+  /** How many shards may be handed out here, and their items. */
+  readonly #numShards: number;
+  readonly #numItems: number;
   readonly #onEvent: OnEvent | undefined;
   readonly #start = performance.now();
   readonly #shards = new Set<Shard>();
@@ -29,12 +32,13 @@ export class ProgressTeller implements Disposable {
   #tokens = 0;
   #quarantined = 0;
 
-  constructor(plan: Plan, leases: Leases, onEvent: OnEvent | undefined) {
+  constructor(plan: Plan, leases: Leases, shards: readonly number[], onEvent: OnEvent | undefined) {
     this.#plan = plan;
     this.#leases = leases;
     this.#onEvent = onEvent;
+    const numShards = this.#numShards = shards.length;
+    const numItems = this.#numItems = shards.reduce((sum, index) => sum + plan.sizeOf(index), 0);
     if (!onEvent) return;
-    const { numShards, header: { numItems } } = plan;
     onEvent({ event: "started", items: this.#committedItems(), numItems, numShards });
     this.#timer = setInterval(() => this.#tell(), everyMs);
   }
@@ -74,7 +78,7 @@ export class ProgressTeller implements Disposable {
     const before = this.#moments[0] ?? { at: this.#start, items: 0, tokens: 0, pixels: 0, busyMs: 0 };
     this.#moments.push(now);
     const seconds = Math.max((at - before.at) / 1000, 1e-6), itemsPerSecond = (items - before.items) / seconds;
-    const all = this.#committedItems() + sum((w) => w.items), { numItems } = this.#plan.header;
+    const all = this.#committedItems() + sum((w) => w.items), numItems = this.#numItems;
     return {
       items: Math.min(all, numItems),
       numItems,
@@ -91,7 +95,7 @@ export class ProgressTeller implements Disposable {
 
   /** Note: the last shard may be shorter, and counts as the others until all are done. */
   #committedItems(): number {
-    const { numShards, header: { numItems, shardSize } } = this.#plan, done = this.#leases.numDone();
-    return done === numShards ? numItems : Math.min(done * shardSize, numItems);
+    const done = this.#leases.numDone(), { shardSize } = this.#plan.header;
+    return done === this.#numShards ? this.#numItems : Math.min(done * shardSize, this.#numItems);
   }
 }

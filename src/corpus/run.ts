@@ -1,7 +1,8 @@
 /**
- * Works on a plan until all shards are committed: recovers what a killed process has left, takes shards from the ledger, pumps
- * their items through the encoder, the tail of one with the head of the next, and writes the set's files at the end. A finished
- * corpus costs a look at its manifests. Any number of processes may run on one folder. Called by dataset.ts.
+ * Works on a plan until all shards, or all of its share, are committed: recovers what a killed process has left, takes shards from
+ * the ledger or the split, pumps their items through the encoder, the tail of one with the head of the next, and writes the set's
+ * files when all are there. A finished corpus costs a look at its manifests. Any number of processes may run on one folder.
+ * Called by dataset.ts.
  */
 import type { z } from "zod";
 import { expected } from "../errors.ts";
@@ -17,6 +18,7 @@ import { formatOf } from "./planner.ts";
 import { ProgressTeller } from "./progress.ts";
 import { Pump, type Work } from "./pump.ts";
 import { Shard, type ShardDone } from "./shard.ts";
+import { agreeOnSplit, shardsOf, Split } from "./split.ts";
 import { allEntries, type DatasetStatus, statusOf } from "./status.ts";
 import { type Attempt, type OnStep, Storage } from "./storage.ts";
 
@@ -27,11 +29,15 @@ export async function runPlan(folder: string, o: Options, parts: Parts, onStep?:
   const plan = await Plan.open(folder), storage = new Storage(folder, onStep);
   const format = formatOf(plan.header.shardFormat, parts);
   await storage.prepare();
+  if (o.shard) await agreeOnSplit(storage, plan, o.shard.of, o.resplit);
   await storage.recover();
-  if ((await storage.committed()).size < plan.numShards) await workOn({ plan, storage, format, parts, o });
-  const entries = await allEntries(plan, storage);
-  if (!await storage.setEntry()) await storage.writeSet(plan.id, format.setFiles(entries, plan.facts));
-  return await statusOf(plan, storage, entries);
+  const run = { plan, storage, format, parts, o };
+  if (await numLeft(run) > 0) await workOn(run);
+  const isAll = (await storage.committed()).size >= plan.numShards; // else others are at their shares
+  const entries = await allEntries(plan, storage, isAll ? undefined : o.shard);
+  if (isAll && !await storage.setEntry()) await storage.writeSet(plan.id, format.setFiles(entries, plan.facts));
+  const status = await statusOf(plan, storage, entries);
+  return status.isComplete && !isAll ? await statusOf(plan, storage) : status; // another finished it meanwhile
 }
 
 interface Run {
@@ -51,22 +57,34 @@ async function workOn(run: Run): Promise<void> {
   await using places = parts.openPlaces();
   await using preparer = await parts.openPreparer(plan.header.options, places);
   await using leases = await openLeases(run);
-  using teller = new ProgressTeller(plan, leases, o.onEvent);
+  using teller = new ProgressTeller(plan, leases, shardsHere(run), o.onEvent);
   for (let left = Infinity; left > 0;) {
     const { model: { name: model, source }, window } = plan.header,
       { batch, readers, signal } = o,
       origin = { model, source };
     const pump = new Pump({ encoder: encoder.tokenizer, places, preparer, origin, window, batch, readers, signal });
     await new Worker(run, encoder.arithmetic, leases, teller).work(pump);
-    const now = plan.numShards - (await storage.committed()).size;
+    const now = await numLeft(run);
     if (now >= left) throw expected(storage.folder, "all shards committed", `${now} that are not`, "INTERNAL");
     left = now;
   }
 }
 
-function openLeases({ plan, storage }: Run): Promise<Leases> {
+/** The shards that this process is here for: those of its share, or all. */
+function shardsHere({ plan, o }: Run): number[] {
+  return shardsOf(o.shard ?? { index: 0, of: 1 }, plan.numShards);
+}
+
+/** How many of those are not committed. */
+async function numLeft(run: Run): Promise<number> {
+  const committed = await run.storage.committed();
+  return shardsHere(run).filter((index) => !committed.has(run.plan.stemOf(index))).length;
+}
+
+function openLeases({ plan, storage, o }: Run): Promise<Leases> {
   const committed = async () => new Set([...await storage.committed()].map(Number));
-  return Ledger.open(storage.private, { plan: plan.id, numShards: plan.numShards, committed });
+  const options = { plan: plan.id, numShards: plan.numShards, committed };
+  return o.shard ? Split.open(o.shard, options) : Ledger.open(storage.private, options);
 }
 
 /** The shards that this process has in work. */

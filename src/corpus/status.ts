@@ -1,7 +1,9 @@
-/** How far a corpus is, from its manifests; what is in work, from the ledger, where there is one. Called by run.ts and dataset.ts. */
+/** How far a corpus is, from its manifests; what is in work, from the ledger, where there is one. Called by run.ts, dataset.ts. */
 import { expected } from "../errors.ts";
 import { type LeasedShard, leasedShards } from "./ledger.ts";
+import { missingOf } from "./missing.ts";
 import type { Plan, PlanHeader } from "./plan.ts";
+import type { Share } from "./split.ts";
 import type { Quarantined, ShardEntry, Storage } from "./storage.ts";
 
 export interface DatasetStatus {
@@ -20,12 +22,16 @@ export interface DatasetStatus {
   readonly quarantined: readonly Quarantined[];
   /** Shards that processes of this machine are at. */
   readonly inWork: readonly LeasedShard[];
+  /** Where the corpus was split (`shard`): among how many workers, and which of them have shards to make. */
+  readonly split?: { readonly of: number; readonly missing: readonly number[] };
   /** All shards are committed, and the set's files are there. */
   readonly isComplete: boolean;
 }
 
-export async function statusOf(plan: Plan, storage: Storage, given?: readonly ShardEntry[]): Promise<DatasetStatus> {
-  const entries = given ?? await allEntries(plan, storage);
+/** `entries`: those that are counted, as of a share; of all committed shards unless given. */
+export async function statusOf(plan: Plan, storage: Storage, entries?: readonly ShardEntry[]): Promise<DatasetStatus> {
+  entries ??= await allEntries(plan, storage);
+  const { of, elements, isComplete } = await missingOf(plan, storage);
   const sum = (of: (entry: ShardEntry) => number) => entries.reduce((total, entry) => total + of(entry), 0);
   return {
     plan: plan.header,
@@ -41,14 +47,19 @@ export async function statusOf(plan: Plan, storage: Storage, given?: readonly Sh
     },
     quarantined: entries.flatMap(({ quarantined }) => quarantined),
     inWork: await leasedShards(storage.private, plan.id),
-    isComplete: entries.length === plan.numShards && (await storage.setEntry())?.plan === plan.id,
+    ...(of !== undefined && elements && { split: { of, missing: elements } }),
+    isComplete,
   };
 }
 
-/** The entries of all committed shards, in order. Throws FILE_FORMAT for one of another plan. */
-export async function allEntries(plan: Plan, storage: Storage): Promise<ShardEntry[]> {
-  const entries: ShardEntry[] = [];
-  for (const stem of [...await storage.committed()].sort((a, b) => Number(a) - Number(b))) {
+/** The entries of all committed shards, or those of a share, in order. Throws FILE_FORMAT for one of another plan. */
+export async function allEntries(
+  plan: Plan,
+  storage: Storage,
+  { index, of }: Share = { index: 0, of: 1 },
+): Promise<ShardEntry[]> {
+  const entries: ShardEntry[] = [], stems = [...await storage.committed()].filter((stem) => Number(stem) % of === index);
+  for (const stem of stems.sort((a, b) => Number(a) - Number(b))) {
     const entry = await storage.entry(stem);
     if (entry.plan !== plan.id || stem !== plan.stemOf(entry.index)) {
       throw expected(storage.manifestOf(stem), `a shard of the plan ${plan.id}`, `one of ${entry.plan}`, "FILE_FORMAT");

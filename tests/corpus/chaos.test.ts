@@ -1,7 +1,7 @@
 /**
- * Chaos: workers, two at a time, are killed by SIGKILL after any number of items, events and steps, again and again, until the
- * corpus is complete. It is that of one run that nobody disturbed, bit for bit: nothing doubled, nothing lost. CTOK_CHAOS_ITEMS
- * and CTOK_CHAOS_SEED change how many items there are and when they die.
+ * Chaos: workers, two at a time, are killed by SIGKILL after any number of items, events and steps, again and again, by the ledger or
+ * a split as it comes, until the corpus is complete. It is that of one run that nobody disturbed, bit for bit: nothing doubled, nothing
+ * lost. CTOK_CHAOS_ITEMS and CTOK_CHAOS_SEED change how many items there are and when they die.
  */
 import assert from "node:assert/strict";
 import { readdirSync, rmSync, writeFileSync } from "node:fs";
@@ -31,7 +31,10 @@ test(`${numItems} items, workers killed after any number of events: as if nothin
     const roll = dice(seed), most = Math.max(200, 4 * shardSize);
     let kills = 0;
     for (let isComplete = false; !isComplete; isComplete = (await datasetStatus(out)).isComplete) {
-      const ends = await Promise.all([1 + roll(most), 1 + roll(most)].map((after) => runWorker(out, after)));
+      const isSplit = roll(2) === 0;
+      const ends = await Promise.all([1 + roll(most), 1 + roll(most)].map((after, index) => {
+        return runWorker(out, after, "", isSplit ? { run: { shard: { index, of: 2 } } } : {});
+      }));
       for (const { code, signal, stderr } of ends) assert.ok(code === 0 || signal === "SIGKILL", stderr);
       kills += ends.filter(({ signal }) => signal === "SIGKILL").length;
       if (roll(3) === 0) rmSync(join(out, ".ctok/ledger.sqlite"), { force: true });

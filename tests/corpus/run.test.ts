@@ -170,7 +170,7 @@ test("a shard of which nothing is there any more ends the run: a disk that is go
     renameSync(input, `${input}-away`);
     await rejects(
       () => runWith(plain, out),
-      "FILE_MISSING",
+      "FILE_IO",
       /expected the items that were planned .*allow-missing.*found "none of the shard's 4"/,
     );
     assert.equal((await datasetStatus(out)).committed.numShards, 0);

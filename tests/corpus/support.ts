@@ -5,7 +5,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from "node
 import { join } from "node:path";
 import process from "node:process";
 import { Tensor, writeImage } from "mod.ts";
-import type { PlanDatasetOptions } from "../../src/corpus/options.ts";
+import type { PlanDatasetOptions, RunDatasetOptions } from "../../src/corpus/options.ts";
 import { planWith } from "../../src/corpus/dataset.ts";
 import { root } from "../support.ts";
 import { plain } from "./plain.ts";
@@ -43,11 +43,27 @@ export interface Said {
   readonly stderr: string;
 }
 
+export interface HowWorker {
+  /** Options of the run. */
+  readonly run?: RunDatasetOptions;
+  /** How far its clock is ahead of this machine's. */
+  readonly clockMs?: number;
+  /** The signal that it gives itself. */
+  readonly signal?: "SIGKILL" | "SIGSTOP";
+  readonly onStart?: (pid: number) => void;
+}
+
 /** Runs worker.ts on the runtime of the test; it kills itself at that step, or after so many lines. `shell`: what goes before it. */
-export function runWorker(out: string, end: string | number = "", shell = ""): Promise<Said> {
+export function runWorker(
+  out: string,
+  end: string | number = "",
+  shell = "",
+  { onStart, ...how }: HowWorker = {},
+): Promise<Said> {
   const run = [...(process.versions.deno ? ["run", "-A", "--no-check"] : []), join(root, "tests/corpus/worker.ts")];
-  const args = ["-c", `${shell} exec "$@"`, "sh", process.execPath, ...run, out, String(end)];
+  const args = ["-c", `${shell} exec "$@"`, "sh", process.execPath, ...run, out, String(end), JSON.stringify(how)];
   const child = spawn("sh", args, { cwd: root, stdio: ["ignore", "pipe", "pipe"] });
+  if (child.pid !== undefined) onStart?.(child.pid);
   let stdout = "", stderr = "";
   child.stdout.setEncoding("utf8").on("data", (text: string) => stdout += text);
   child.stderr.setEncoding("utf8").on("data", (text: string) => stderr += text);

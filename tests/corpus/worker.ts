@@ -1,7 +1,7 @@
 /**
  * A process of the tests of corpora: runs a plan and says a line of JSON for each event, each item and each step of a commit. It
- * kills itself with SIGKILL, as a machine would be switched off, at the first step of a name, or after so many lines:
- * FOLDER [STEP|NUMBER].
+ * kills itself with SIGKILL, as a machine would be switched off, at the first step of a name, or after so many lines, or stops itself
+ * as one that hangs; its clock may be another than the machine's: FOLDER [STEP|NUMBER [HowWorker as JSON]].
  */
 import { writeSync } from "node:fs";
 import process from "node:process";
@@ -9,13 +9,19 @@ import { runWith } from "../../src/corpus/dataset.ts";
 import type { DatasetEvent } from "../../src/corpus/events.ts";
 import type { Parts } from "../../src/corpus/parts.ts";
 import { plain } from "./plain.ts";
+import type { HowWorker } from "./support.ts";
 
-const [, , folder, end = ""] = process.argv;
-let left = Number(end);
+const [, , folder, end = "", how = "{}"] = process.argv;
+const { run, clockMs = 0, signal = "SIGKILL" }: HowWorker = JSON.parse(how);
+let left = Number(end), isEnded = false;
+const now = Date.now;
+Date.now = () => now() + clockMs;
 
 function happened(what: Readonly<Record<string, unknown>>): void {
   writeSync(1, JSON.stringify(what) + "\n");
-  if (what.step === end || --left === 0) process.kill(process.pid, "SIGKILL");
+  if (isEnded || !(what.step === end || --left === 0)) return;
+  isEnded = true;
+  process.kill(process.pid, signal);
 }
 
 const parts: Parts = {
@@ -34,4 +40,4 @@ const parts: Parts = {
 };
 // Progress comes when a clock says so.
 const onEvent = (event: DatasetEvent) => event.event === "progress" ? undefined : happened({ ...event });
-await runWith(parts, folder!, { onEvent }, (step, index) => happened({ step, index }));
+await runWith(parts, folder!, { ...run, onEvent }, (step, index) => happened({ step, index }));

@@ -1,0 +1,36 @@
+/** What of a corpus is not there yet, and which workers of its split have it to make: for who starts workers again. Called by dataset.ts. */
+import { basename } from "node:path";
+import { expected } from "../errors.ts";
+import type { Plan } from "./plan.ts";
+import { splitOf, workersOf } from "./split.ts";
+import type { Storage } from "./storage.ts";
+
+export interface DatasetMissing {
+  /** Shards that are not committed, in order. */
+  readonly shards: readonly number[];
+  /** Among how many workers the corpus is split (`shard`), and those that have some of these shards, in order; absent where it is not. */
+  readonly of?: number;
+  readonly elements?: readonly number[];
+  /** Of `shards`, those that a queue has given up: `datasetStatus` says why. */
+  readonly parked: readonly number[];
+  /** Nothing is missing, the set's files included. */
+  readonly isComplete: boolean;
+}
+
+/** `of`: how the corpus will be split, where it is not yet. Throws ARGUMENT where it is split otherwise. */
+export async function missingOf(plan: Plan, storage: Storage, of?: number): Promise<DatasetMissing> {
+  const said = await splitOf(storage, plan), committed = await storage.committed();
+  if (of !== undefined && said !== undefined && said !== of) {
+    throw expected(storage.folder, `${said} workers, as this corpus is split`, of);
+  }
+  const all = Array.from({ length: plan.numShards }, (_, index) => index);
+  const shards = all.filter((index) => !committed.has(plan.stemOf(index))), missing = new Set(shards);
+  const isComplete = shards.length === 0 && (await storage.setEntry())?.plan === plan.id;
+  const workers = said ?? of, parked = (await storage.notes("parked")).map((name) => Number(basename(name)));
+  return {
+    shards,
+    ...(workers !== undefined && { of: workers, elements: workersOf(shards, workers, isComplete) }),
+    parked: parked.filter((index) => missing.has(index)),
+    isComplete,
+  };
+}

@@ -1,0 +1,12 @@
+/**
+ * A worker of an array that stops itself in the midst of its second shard, as one that hangs, until it is killed: FOLDER INDEX OF. Run
+ * by slurm.test.ts in the place of ctok.
+ */
+import process from "node:process";
+import { runWith } from "../../src/corpus/dataset.ts";
+import { standard } from "../../src/corpus/standard.ts";
+
+const [, , folder, index, of] = process.argv;
+await runWith(standard, folder!, { shard: { index: Number(index), of: Number(of) } }, (step, shard) => {
+  if (step === "entered" && shard >= Number(of)) process.kill(process.pid, "SIGSTOP");
+});
