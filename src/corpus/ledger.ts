@@ -72,7 +72,7 @@ export class Ledger implements Leases {
       const { got, isLeft } = this.#take();
       if (got !== undefined || !isLeft) return got;
       await setTimeout(pollMs, undefined, signal ? { signal } : {});
-      const committed = await this.#options.committed(); // by one whose ledger was another file
+      const committed = await this.#options.committed(this.#ofOthers()); // by one whose ledger was another file
       this.#guarded(() => markCommitted(this.#db, committed));
     }
   }
@@ -89,6 +89,11 @@ export class Ledger implements Leases {
       const others = this.#db.prepare(`SELECT count(*) n FROM shards WHERE state = ${leased} AND owner <> ?`);
       return { got: got?.number, isLeft: (others.get(this.#owner) as { n: number }).n > 0 };
     });
+  }
+
+  #ofOthers(): number[] {
+    const all = this.#db.prepare(`SELECT number FROM shards WHERE state = ${leased} AND owner <> ?`);
+    return this.#guarded(() => (all.all(this.#owner) as { number: number }[]).map(({ number }) => number));
   }
 
   #guarded<T>(work: () => T): T {
