@@ -140,8 +140,9 @@ class Cluster {
       await clock.sleep(start, life);
       for (;;) {
         const index = this.#handout.next(worker, life);
-        if (index === undefined) {
+        if (typeof index === "string") {
           this.#firstIdle ??= clock.now;
+          if (index === "end") return;
           await clock.sleep(pollSeconds, life);
           continue;
         }

@@ -2,8 +2,8 @@
 import type { Clock, Life } from "./clock.ts";
 
 export interface Handout {
-  /** A shard for a worker; undefined: nothing is free now. */
-  next(worker: number, life: Life): number | undefined;
+  /** A shard for a worker; "wait": nothing is free now; "end": nothing will be. */
+  next(worker: number, life: Life): number | "wait" | "end";
   done(index: number): void;
   /** The workers of a life were killed. */
   died(life: Life): void;
@@ -30,10 +30,10 @@ export class LeaseTable implements Handout {
     this.#leaseSeconds = leaseSeconds;
   }
 
-  next(_worker: number, life: Life): number | undefined {
+  next(_worker: number, life: Life): number | "wait" {
     for (;;) {
       const index = this.#again.pop() ?? (this.#nextNew < this.#numShards ? this.#nextNew++ : undefined);
-      if (index === undefined) return undefined;
+      if (index === undefined) return "wait";
       if (this.#done.has(index)) continue;
       this.#holders.set(index, life);
       return index;
@@ -91,9 +91,9 @@ export class Split implements Handout {
     this.#from = Array.from({ length: numWorkers }, (_, worker) => worker);
   }
 
-  next(worker: number): number | undefined {
+  next(worker: number): number | "end" {
     while (this.#done.has(this.#from[worker]!)) this.#from[worker]! += this.#numWorkers;
-    return this.#from[worker]! < this.#numShards ? this.#from[worker] : undefined;
+    return this.#from[worker]! < this.#numShards ? this.#from[worker]! : "end";
   }
 
   done(index: number): void {
