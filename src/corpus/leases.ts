@@ -21,6 +21,6 @@ export interface LeasesOptions {
   /** `Plan.id`: what another plan left is not taken for this one's. */
   readonly plan: string;
   readonly numShards: number;
-  /** Which shards are committed, asked at the opening and while waiting. */
-  committed(): Promise<ReadonlySet<number>>;
+  /** Which shards are committed: all at the opening; of the few that others are at, with `among`, again and again while waiting. */
+  committed(among?: readonly number[]): Promise<ReadonlySet<number>>;
 }

@@ -33,9 +33,11 @@ const schema = `
   CREATE INDEX IF NOT EXISTS by_state ON shards (state, number);`;
 
 type Database = import("node:sqlite").DatabaseSync;
+type Statement = import("node:sqlite").StatementSync;
 
 export class Ledger implements Leases {
   readonly #db: Database;
+  readonly #statements = new Map<string, Statement>();
   readonly #path: string;
   readonly #options: LeasesOptions;
   readonly #owner = `${writerName}-${randomBytes(4).toString("hex")}`;
@@ -73,8 +75,8 @@ export class Ledger implements Leases {
       const { got, isLeft } = this.#take();
       if (got !== undefined || !isLeft) return got;
       await setTimeout(pollMs, undefined, signal ? { signal } : {});
-      const committed = await this.#options.committed(); // by one whose ledger was another file
-      this.#guarded(() => markCommitted(this.#db, committed));
+      const committed = await this.#options.committed(this.#ofOthers()); // by one whose ledger was another file
+      this.#guarded(() => committed.forEach((index) => this.#sql(markDone).run(index)));
     }
   }
 
@@ -82,14 +84,26 @@ export class Ledger implements Leases {
   #take(): { readonly got: number | undefined; readonly isLeft: boolean } {
     return this.#guarded(() => {
       this.#freeAbandoned();
-      const got = this.#db.prepare(
+      const got = this.#sql(
         `UPDATE shards SET state = ${leased}, owner = ?, expires = ?, items = 0 WHERE number =
            (SELECT number FROM shards WHERE state = ${open} ORDER BY number LIMIT 1) RETURNING number`,
       ).get(this.#owner, Date.now() + leaseMs) as { number: number } | undefined;
       if (got) this.#held.set(got.number, 0);
-      const others = this.#db.prepare(`SELECT count(*) n FROM shards WHERE state = ${leased} AND owner <> ?`);
+      const others = this.#sql(`SELECT count(*) n FROM shards WHERE state = ${leased} AND owner <> ?`);
       return { got: got?.number, isLeft: (others.get(this.#owner) as { n: number }).n > 0 };
     });
+  }
+
+  #ofOthers(): number[] {
+    const sql = `SELECT number FROM shards WHERE state = ${leased} AND owner <> ?`;
+    return this.#guarded(() => (this.#sql(sql).all(this.#owner) as { number: number }[]).map(({ number }) => number));
+  }
+
+  /** Made once: the runtimes keep what is made anew, 3 KB each, until they come to collect it. */
+  #sql(text: string): Statement {
+    const statement = this.#statements.get(text) ?? this.#db.prepare(text);
+    this.#statements.set(text, statement);
+    return statement;
   }
 
   #guarded<T>(work: () => T): T {
@@ -113,7 +127,7 @@ export class Ledger implements Leases {
 
   numDone(): number {
     try {
-      const { n } = this.#db.prepare(`SELECT count(*) n FROM shards WHERE state = ${done}`).get() as { n: number };
+      const { n } = this.#sql(`SELECT count(*) n FROM shards WHERE state = ${done}`).get() as { n: number };
       return this.#numDone = n;
     } catch {
       return this.#numDone; // asked for by a clock, on a full disk as well
@@ -126,10 +140,10 @@ export class Ledger implements Leases {
 
   /** Leases whose time is over, or whose process is gone. */
   #freeAbandoned(): void {
-    const owners = this.#db.prepare(`SELECT DISTINCT owner FROM shards WHERE state = ${leased}`).all() as {
+    const owners = this.#sql(`SELECT DISTINCT owner FROM shards WHERE state = ${leased}`).all() as {
       owner: string;
     }[];
-    const free = this.#db.prepare(
+    const free = this.#sql(
       `UPDATE shards SET state = ${open}, owner = NULL WHERE state = ${leased} AND owner = ? AND (expires < ? OR ?)`,
     );
     for (const { owner } of owners) {
@@ -145,7 +159,7 @@ export class Ledger implements Leases {
   /** What may fail, as on a full disk, without harm: the lease runs out, the manifest is there. */
   #try(sql: string, ...values: (number | string)[]): void {
     try {
-      this.#db.prepare(sql).run(...values);
+      this.#sql(sql).run(...values);
     } catch {
       // as above
     }
@@ -214,14 +228,12 @@ async function setUp(db: Database, { plan, numShards, committed }: LeasesOptions
   const said = db.prepare(`SELECT number FROM shards WHERE state = ${done}`).all() as { number: number }[];
   const reopen = db.prepare(`UPDATE shards SET state = ${open} WHERE number = ?`);
   for (const { number } of said) if (!found.has(number)) reopen.run(number);
-  markCommitted(db, found);
+  const mark = db.prepare(markDone);
+  for (const index of found) mark.run(index);
   db.exec("COMMIT");
 }
 
-function markCommitted(db: Database, committed: ReadonlySet<number>): void {
-  const mark = db.prepare(`UPDATE shards SET state = ${done}, owner = NULL WHERE number = ? AND state <> ${done}`);
-  for (const index of committed) mark.run(index);
-}
+const markDone = `UPDATE shards SET state = ${done}, owner = NULL WHERE number = ? AND state <> ${done}`;
 
 function refused(path: string, cause: unknown): TokenizerError {
   return new TokenizerError("FILE_IO", `${path}: expected a ledger, or to make one, found ${messageOf(cause)}`, { cause });

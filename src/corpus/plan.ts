@@ -2,7 +2,7 @@
  * The plan of a corpus: which items, in which order and shards, by which model, arithmetic and options. DIR/plan.jsonl, written
  * once and never changed: its first line is the header, padded with spaces so that it can be filled in at the end; then a line
  * for each item, and one for each thing that was refused, as they were found. DIR/plan.idx has the byte offset of each
- * shard's first line as u64 little-endian, and the file's end; it is made of the plan where it is missing or wrong.
+ * shard's first line as u64 little-endian, and the file's end; written behind the plan, it is made of it where it is missing or wrong.
  * Called by planner.ts, run.ts, status.ts and verification.
  */
 import { createHash } from "node:crypto";
@@ -138,22 +138,24 @@ export class Plan {
         return encoder.encode(JSON.stringify({ format, ...start, numItems, numRefused, linesSha256 } satisfies PlanHeader));
       };
     const room = headerOf(Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER, "0".repeat(64)).length + 1;
-    const pending = await PendingFile.create(path), lines = new Lines(pending);
+    const pending = await PendingFile.create(path), lines = new Lines(pending, room), index = join(folder, indexName);
+    const offsets: number[] = [];
     try {
       await pending.write(new Uint8Array(room).fill(32));
       let numItems = 0, numRefused = 0;
       for await (const one of found) {
-        if ("key" in one) numItems++;
-        else numRefused++;
+        if (!("key" in one)) numRefused++;
+        else if (numItems++ % start.shardSize === 0) offsets.push(numItems === 1 ? room : lines.offset);
         await lines.add("key" in one ? one : { refused: one });
       }
       const header = new Uint8Array(room).fill(32);
       header.set(headerOf(numItems, numRefused, await lines.end()));
       header[room - 1] = newline;
       await pending.overwrite(header, 0);
-      await rm(join(folder, indexName), { force: true });
+      await rm(index, { force: true });
       await pending.publish();
       await syncFolder(folder);
+      await writeIndex(index, BigUint64Array.from([...offsets, lines.offset], BigInt));
     } finally {
       await pending.discard();
     }
@@ -211,7 +213,7 @@ export class Plan {
     let offsets = isWhole ? new BigUint64Array(bytes.slice().buffer) : undefined;
     if (offsets?.[this.numShards] !== BigInt(size) || offsets[0] !== BigInt(this.#headerBytes)) {
       offsets = await this.#scan(size);
-      await writeFileAtomic(path, new Uint8Array(offsets.buffer)).catch(() => {}); // derived: a folder that is full or not ours
+      await writeIndex(path, offsets);
     }
     return this.#offsets = offsets;
   }
@@ -235,13 +237,18 @@ class Lines {
   readonly #file: PendingFile;
   readonly #hash = createHash("sha256");
   #waiting = "";
+  /** Of the next line, in bytes. */
+  offset: number;
 
-  constructor(file: PendingFile) {
+  constructor(file: PendingFile, offset: number) {
     this.#file = file;
+    this.offset = offset;
   }
 
   async add(value: object): Promise<void> {
-    this.#waiting += JSON.stringify(value) + "\n";
+    const line = JSON.stringify(value) + "\n";
+    this.#waiting += line;
+    this.offset += Buffer.byteLength(line);
     if (this.#waiting.length > pieceBytes) await this.#flush();
   }
 
@@ -256,6 +263,11 @@ class Lines {
     this.#hash.update(bytes);
     await this.#file.write(bytes);
   }
+}
+
+/** What is derived: a folder that is full or not ours goes without. */
+async function writeIndex(path: string, offsets: BigUint64Array<ArrayBuffer>): Promise<void> {
+  await writeFileAtomic(path, new Uint8Array(offsets.buffer)).catch(() => {});
 }
 
 async function firstLine(path: string): Promise<string> {

@@ -9,7 +9,7 @@ import { expected } from "../errors.ts";
 import { openEncoder } from "./encoder.ts";
 import type { ShardFormat } from "./format.ts";
 import type { Item } from "./item.ts";
-import type { Leases } from "./leases.ts";
+import type { Leases, LeasesOptions } from "./leases.ts";
 import { Ledger } from "./ledger.ts";
 import type { runDatasetOptions } from "./options.ts";
 import type { Parts } from "./parts.ts";
@@ -82,9 +82,17 @@ async function numLeft(run: Run): Promise<number> {
 }
 
 function openLeases({ plan, storage, o }: Run): Promise<Leases> {
-  const committed = async () => new Set([...await storage.committed()].map(Number));
-  const options = { plan: plan.id, numShards: plan.numShards, committed };
+  const options = { plan: plan.id, numShards: plan.numShards, committed: committedIn(plan, storage) };
   return o.shard ? Split.open(o.shard, options) : Ledger.open(storage.private, options);
+}
+
+/** For leases: all names are read once, at the opening; while waiting, the few shards that others are at are looked for. */
+export function committedIn(plan: Plan, storage: Storage): LeasesOptions["committed"] {
+  return async (among) => {
+    if (!among) return new Set([...await storage.committed()].map(Number));
+    const are = await Promise.all(among.map((index) => storage.isCommitted(plan.stemOf(index))));
+    return new Set(among.filter((_, i) => are[i]));
+  };
 }
 
 /** The shards that this process has in work. */

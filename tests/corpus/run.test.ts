@@ -6,6 +6,7 @@ import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { test } from "node:test";
 import { type PlanDatasetOptions, TokenizerError } from "mod.ts";
 import { datasetStatus, planWith, runWith } from "../../src/corpus/dataset.ts";
@@ -221,7 +222,9 @@ test("the ledger may be lost, or be no ledger", () =>
 
 test("leases: each shard once, again after its holder is gone or silent, and never what is committed", () =>
   withFolder(async (folder) => {
-    const committed = new Set([1]), options = { plan: "p", numShards: 4, committed: () => Promise.resolve(committed) };
+    const asked: unknown[] = [];
+    const committed = (among?: readonly number[]) => (asked.push(among), Promise.resolve(new Set([1])));
+    const options = { plan: "p", numShards: 4, committed };
     await using first = await Ledger.open(folder, options);
     await using second = await Ledger.open(folder, options);
     assert.deepEqual([await first.next(), await second.next(), await first.next()], [0, 2, 3]);
@@ -230,8 +233,10 @@ test("leases: each shard once, again after its holder is gone or silent, and nev
     second.done(2), second.done(3);
     assert.equal(second.numDone(), 3);
     const stop = new AbortController(), waiting = second.next(stop.signal);
+    while (asked.length < 3) await setTimeout(10);
     stop.abort();
     await assert.rejects(waiting); // the first has one in work
+    assert.deepEqual(asked.slice(0, 3), [undefined, undefined, [0]]); // the only one that another is at
     const { DatabaseSync } = await import("node:sqlite");
     const db = new DatabaseSync(join(folder, "ledger.sqlite"));
     db.exec("UPDATE shards SET expires = 0 WHERE number = 0");
