@@ -40,6 +40,7 @@ const scenarios: Readonly<Record<string, ClusterOptions>> = {
   "hardware-split": { ...usual, handOut: "split" },
   "reclaimed": { ...usual, mtbf: day },
   "reclaimed-split": { ...usual, mtbf: day, handOut: "split" },
+  "reclaimed-split-even": { ...usual, mtbf: day, handOut: "split", slowShare: 0 },
   "hourly": { ...usual, mtbf: hour, repair: 2 * minute },
 };
 
