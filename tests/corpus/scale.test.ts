@@ -1,17 +1,15 @@
 /**
  * A cluster in virtual time on the real plan and commit (bench/scale): every shard is committed once and the corpus is whole, whatever
- * dies, freezes or forgets, and whoever hands out shards. CTOK_SCALE_SHARDS changes how many there are.
+ * dies, freezes or forgets, and whoever hands out shards. bench/scale/simulate.ts has the large ones.
  */
 import assert from "node:assert/strict";
 import { appendFileSync, mkdirSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import process from "node:process";
 import { test } from "node:test";
 import { checkWhole, type ClusterOptions, simulate } from "../../bench/scale/cluster.ts";
 import { planOf } from "../../bench/scale/made.ts";
 import { withFolder } from "../support.ts";
 
-const numShards = Number(process.env.CTOK_SCALE_SHARDS ?? 1000);
 /** Shards of 100 seconds of which 30 are the commit, on nodes that live for half an hour. */
 const bad: ClusterOptions = {
   numNodes: 20,
@@ -31,7 +29,7 @@ const bad: ClusterOptions = {
   seed: 1,
 };
 
-for (const [handOut, count] of [["lease", numShards], ["split", numShards / 4]] as const) {
+for (const [handOut, count] of [["lease", 1000], ["split", 250]] as const) {
   test(`${count} shards, ${handOut}: committed once and whole, though nodes die, freeze and forget`, () =>
     withFolder(async (folder) => {
       const plan = await planOf(folder, { numItems: count * 3 - 1, numShards: count });
