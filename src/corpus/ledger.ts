@@ -1,7 +1,7 @@
 /**
  * Who works on which shard: leases that end by themselves, in SQLite, for any number of processes on one machine. Nothing here is
  * truth: manifests are. The file may be removed at any time, and two may then make one shard, of which one is committed.
- * Called by run.ts.
+ * Called by run.ts, which does without where there is no SQLite.
  */
 import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
@@ -11,8 +11,6 @@ import { setTimeout } from "node:timers/promises";
 import { messageOf, TokenizerError } from "../errors.ts";
 import { isWriterGone, writerName } from "../files.ts";
 import type { Leases, LeasesOptions } from "./leases.ts";
-
-const { process } = globalThis;
 
 /** A shard that a process works on. */
 export interface LeasedShard {
@@ -52,9 +50,8 @@ export class Ledger implements Leases {
     this.#timer = setInterval(() => this.#renew(), renewMs);
   }
 
-  /** Opens the ledger of a folder, or makes one; one that cannot be read is replaced. Throws FILE_IO; UNSUPPORTED without SQLite. */
+  /** Opens the ledger of a folder, or makes one; one that cannot be read is replaced. Throws FILE_IO. */
   static async open(folder: string, options: LeasesOptions): Promise<Ledger> {
-    await sqlite();
     const path = join(folder, "ledger.sqlite");
     for (let isFirst = true;; isFirst = false) {
       let db: Database | undefined;
@@ -189,24 +186,12 @@ export async function leasedShards(folder: string, plan: string): Promise<Leased
   }
 }
 
-async function sqlite(): Promise<typeof import("node:sqlite")> {
-  try {
-    return await import("node:sqlite");
-  } catch (cause) {
-    const found = `Node ${process.versions.node}`; // the others have it in every version that runs ctok
-    throw new TokenizerError(
-      "UNSUPPORTED",
-      `dataset: expected SQLite, as in Bun, Deno and Node 22.13 or later, found ${found}`,
-      {
-        cause,
-      },
-    );
-  }
-}
+/** Whether there can be a ledger: Node has SQLite from 22.13 on, the other runtimes in every version that runs ctok. */
+export const hasSqlite = () => import("node:sqlite").then(() => true, () => false);
 
 /** Note: a rollback journal, not WAL: the file may be removed alone. Not synced: it may be lost. */
 async function database(path: string): Promise<Database> {
-  const { DatabaseSync } = await sqlite();
+  const { DatabaseSync } = await import("node:sqlite");
   const db = new DatabaseSync(path);
   db.exec("PRAGMA busy_timeout = 10000; PRAGMA journal_mode = DELETE; PRAGMA synchronous = OFF");
   return db;

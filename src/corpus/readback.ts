@@ -135,38 +135,44 @@ async function openCorpus(folder: string, parts: Parts) {
 }
 
 /** Opens the plan's model to decode with, and what reads the items again. */
-async function openJudge(
-  plan: Plan,
-  parts: Parts,
-  { model, device, threads, maxMemory, signal }: z.output<typeof verifyOptions>,
-): Promise<Judge & AsyncDisposable> {
-  const { header } = plan, at = model ?? header.model.at;
-  await using open = new AsyncDisposableStack();
-  const decoder = open.use(
-    await Tokenizer.open(at, {
-      half: "decoder",
-      name: header.model.name,
-      device,
-      precision: header.arithmetic.precision,
-      ...(threads && { threads }),
-      ...(maxMemory && { maxMemory }),
-      ...(signal && { signal }),
-    }),
-  );
-  const { sha256 } = decoder.info,
-    wanted = `${header.model.name} with the weights that were planned (sha256 ${header.model.sha256})`;
-  if (sha256 !== header.model.sha256) throw expected("model", wanted, `${at} with ${sha256}`);
-  const places = open.use(parts.openPlaces()), preparer = open.use(await parts.openPreparer(header.options, places));
-  const kept = open.move();
-  return {
-    decode: (tokens) => decoder.decode(tokens, { dtype: "uint8", signal }) as Promise<TensorLike<"uint8">>,
-    async original({ index }, key) {
-      const item = (await plan.items(index)).find((item) => item.key === key);
-      if (!item) throw expected("key", `one of shard ${index}`, key, "INTERNAL"); // it was compared with the plan
-      return await pixelsOf(item, preparer, signal);
-    },
-    [Symbol.asyncDispose]: () => kept.disposeAsync(),
+async function openJudge(plan: Plan, parts: Parts, o: z.output<typeof verifyOptions>): Promise<Judge & AsyncDisposable> {
+  const decoder = await openDecoder(plan, o), opened: AsyncDisposable[] = [decoder], { header } = plan, { signal } = o;
+  const close = async () => {
+    for (const one of opened.reverse()) await one[Symbol.asyncDispose]();
   };
+  try {
+    const places = parts.openPlaces();
+    opened.push(places);
+    const preparer = await parts.openPreparer(header.options, places);
+    opened.push(preparer);
+    return {
+      decode: (tokens) => decoder.decode(tokens, { dtype: "uint8", signal }) as Promise<TensorLike<"uint8">>,
+      async original({ index }, key) {
+        const item = (await plan.items(index)).find((item) => item.key === key);
+        if (!item) throw expected("key", `one of shard ${index}`, key, "INTERNAL"); // it was compared with the plan
+        return await pixelsOf(item, preparer, signal);
+      },
+      [Symbol.asyncDispose]: close,
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/** The half of the plan's model that decodes. Throws ARGUMENT where its weights are not those of the plan. */
+async function openDecoder(
+  { header: { model, arithmetic: { precision } } }: Plan,
+  { model: given, device, threads, maxMemory, signal }: z.output<typeof verifyOptions>,
+): Promise<Tokenizer> {
+  const at = given ?? model.at,
+    limits = { ...(threads && { threads }), ...(maxMemory && { maxMemory }), ...(signal && { signal }) };
+  const decoder = await Tokenizer.open(at, { half: "decoder", name: model.name, device, precision, ...limits });
+  const { sha256 } = decoder.info;
+  if (sha256 === model.sha256) return decoder;
+  await decoder.close();
+  const wanted = `${model.name} with the weights that were planned (sha256 ${model.sha256})`;
+  throw expected("model", wanted, `${at} with ${sha256}`);
 }
 
 /** What was tokenised, as one tensor. */

@@ -10,7 +10,7 @@ import { openEncoder } from "./encoder.ts";
 import type { ShardFormat } from "./format.ts";
 import type { Item } from "./item.ts";
 import type { Leases, LeasesOptions } from "./leases.ts";
-import { Ledger } from "./ledger.ts";
+import { hasSqlite, Ledger } from "./ledger.ts";
 import type { runDatasetOptions } from "./options.ts";
 import type { Parts } from "./parts.ts";
 import { type Arithmetic, Plan } from "./plan.ts";
@@ -81,10 +81,16 @@ async function numLeft(run: Run): Promise<number> {
   return shardsHere(run).filter((index) => !committed.has(run.plan.stemOf(index))).length;
 }
 
-function openLeases({ plan, storage, o }: Run): Promise<Leases> {
+async function openLeases({ plan, storage, o }: Run): Promise<Leases> {
   const options = { plan: plan.id, numShards: plan.numShards, committed: committedIn(plan, storage) };
-  return o.shard ? Split.open(o.shard, options) : Ledger.open(storage.private, options);
+  if (o.shard) return await Split.open(o.shard, options);
+  if (await hasSqlite()) return await Ledger.open(storage.private, options);
+  o.onEvent?.({ event: "note", text: alone });
+  return await Split.open({ index: 0, of: 1 }, options);
 }
+
+const alone =
+  "this Node has no SQLite (22.13 and later have it): other processes on this corpus would do the same shards; use --shard";
 
 /** For leases: all names are read once, at the opening; while waiting, the few shards that others are at are looked for. */
 export function committedIn(plan: Plan, storage: Storage): LeasesOptions["committed"] {

@@ -1,4 +1,5 @@
 /** ctok dataset verify, stats, head and cat on a small corpus: what they say, in words and as JSON, and their exit codes. */
+import { Buffer } from "node:buffer";
 import assert from "node:assert/strict";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -69,7 +70,7 @@ test("cat: samples with their tokens as JSON, and one as a token file that decod
   assert.deepEqual(all.map(({ key }) => key), ["photo-0", "photo-1", "photo-2"]);
   const [one] = lines((await run(0, "cat", "corpus", "photo-1")).stdout) as Record<string, unknown>[];
   assert.deepEqual(one, all[1]);
-  assert.deepEqual(one!.sidecars, { txt: { base64: new TextEncoder().encode("a photo").toBase64() } });
+  assert.deepEqual(one!.sidecars, { txt: { base64: Buffer.from("a photo").toString("base64") } });
   await run(0, "cat", "corpus", "photo-1", "-o", "one.npy");
   await run(0, "cat", "corpus", "photo-1", "-o", "one.safetensors");
   const tokens = await loadTokens(join(place, "one.safetensors"));

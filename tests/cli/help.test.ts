@@ -70,6 +70,7 @@ test("the examples of every command's help run as they stand", { timeout: 600_00
   for (const name of ["photo.jpg", "photos/one.jpg", "photos/two.jpg"]) await copyFile(coffee, join(cwd, name));
   await writeClip(join(cwd, "clip.mp4"));
   await writeFile(join(cwd, "script.ts"), "console.log((await readImage(process.argv[2])).shape.join());\n");
+  await writeFile(join(cwd, "package.json"), `{ "type": "module" }`); // for Node, of what it runs by tsx
   const prepared = ["encode clip.mp4 -o clip.safetensors", "encode photos -o tokens"]; // what others of them made
   for (const args of prepared) await ctokEnds(0, args.split(" "), { cwd });
   const jit = (name: string) => readFile(join(carried, "Cosmos-Tokenizer-CI8x8", name)); // what the examples of pull ask for
