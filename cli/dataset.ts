@@ -11,6 +11,7 @@ import {
   planDataset,
   runDataset,
   TokenizerError,
+  unparkDataset,
 } from "../mod.ts";
 import { type Args, type Command, required, usage } from "./args.ts";
 import { readVerbs } from "./datasetread.ts";
@@ -38,7 +39,7 @@ const ofPlan = [
   ] as const,
   ...["limit-pixels", "limit-frames", "name", "precision", "allow-other-arithmetic"] as const,
 ] as const satisfies readonly OptionName[];
-const ofRun = ["batch", "readers", "allow-missing"] as const satisfies readonly OptionName[];
+const ofRun = ["batch", "readers", "allow-missing", "queue"] as const satisfies readonly OptionName[];
 const ofBoth = ["model", "device", "threads", "max-memory"] as const satisfies readonly OptionName[];
 
 /** Of what reads a corpus alone. */
@@ -48,17 +49,19 @@ const verbs = {
   plan: { takes: [...ofPlan, ...ofBoth] as readonly OptionName[], run: plan },
   run: { takes: [...ofRun, ...ofBoth] as readonly OptionName[], run: work },
   status: { takes: [] as readonly OptionName[], run: status },
+  unpark: { takes: [] as readonly OptionName[], run: unpark },
   ...readVerbs,
 };
 
 export const datasetCommand: Command = {
   name: "dataset",
-  usage: "[plan|run|status|verify|stats|head|cat] INPUT…|DIR",
+  usage: "[plan|run|status|unpark|verify|stats|head|cat] INPUT…|DIR",
   about: "a corpus of pictures or videos to shards of tokens for training",
   details:
     "`dataset INPUT… --out DIR` plans and runs, and run again it goes on where it was. `dataset plan INPUT… --out DIR` freezes which " +
     "items go into which shards; `dataset run DIR` works on a plan, also several at once, one for each GPU; `dataset status DIR` says how " +
-    "far it is. `dataset verify DIR` looks at every hash and sample and decodes some, `dataset stats DIR` at the use of the codebook, " +
+    "far it is. With --queue machines share the work, and a shard that fails each time is parked: `dataset unpark DIR` has such shards tried " +
+    "again. `dataset verify DIR` looks at every hash and sample and decodes some, `dataset stats DIR` at the use of the codebook, " +
     "`dataset head DIR` shows the first samples, `dataset cat DIR KEY` one with its tokens, or with --out as a token file. INPUT is a " +
     "folder, a pattern, a webdataset .tar, a .parquet, a file, @LIST or - for a list. Whatever happens, shards are whole or not there. " +
     "Items that cannot be tokenised are set aside and named; the exit code is 1 then.",
@@ -165,25 +168,42 @@ async function work(folders: readonly string[], args: Args, report: Report, sign
   const folder = folderOf(folders);
   using teller = new Teller(report, args);
   const model = args.fromEnvironment.model || args.out !== undefined ? undefined : args.model; // the plan knows it
-  const { device, threads, "max-memory": maxMemory, batch, readers, "allow-missing": allowMissing } = args;
+  const { device, threads, "max-memory": maxMemory, batch, readers, "allow-missing": allowMissing, queue } = args;
   const done = await teller.during((onEvent) =>
-    runDataset(folder, { model, device, threads, maxMemory, batch, readers, allowMissing, onEvent, signal })
+    runDataset(folder, { model, device, threads, maxMemory, batch, readers, allowMissing, queue, onEvent, signal })
   );
-  const { quarantined, numRefused } = done;
-  if (quarantined.length + numRefused > 0) report.exitCode = Math.max(report.exitCode, exitCodes.failed);
+  const { quarantined, numRefused, parked } = done;
+  const numAside = queue === undefined ? quarantined.length + numRefused : 0; // of many workers none fails for the corpus's items
+  if (numAside + parked.length > 0) report.exitCode = Math.max(report.exitCode, exitCodes.failed);
   report.result({ event: "done", out: folder, ...countsOf(done) }, tellStatus(folder, done));
 }
 
 async function status(folders: readonly string[], _args: Args, report: Report): Promise<void> {
   const folder = folderOf(folders), found = await datasetStatus(folder);
   const inWork = found.inWork.map(({ index, numItems }) => `shard ${index}: ${tellCount(numItems, "item")} so far`);
+  const parked = found.parked.map(({ index, attempts, code, message }) =>
+    `parked: shard ${index}, after ${attempts} tries: ${code}: ${message}`
+  );
   const aside = found.quarantined.map(({ key, code, message }) => `set aside: ${key}: ${code}: ${message}`);
   report.result(
-    { out: folder, ...countsOf(found), inWork: found.inWork, quarantined: found.quarantined, plan: found.plan },
+    {
+      out: folder,
+      ...countsOf(found),
+      inWork: found.inWork,
+      parked: found.parked,
+      quarantined: found.quarantined,
+      plan: found.plan,
+    },
     tellStatus(folder, found),
     ...inWork,
+    ...parked,
     ...aside,
   );
+}
+
+async function unpark(folders: readonly string[], _args: Args, report: Report): Promise<void> {
+  const folder = folderOf(folders), shards = await unparkDataset(folder);
+  report.result({ out: folder, unparked: shards }, `${folder}: ${tellCount(shards.length, "shard")} to be tried again`);
 }
 
 function folderOf([folder, ...more]: readonly string[]): string {
@@ -193,13 +213,14 @@ function folderOf([folder, ...more]: readonly string[]): string {
   return folder;
 }
 
-function countsOf({ committed, numShards, numItems, numRefused, quarantined, isComplete }: DatasetStatus) {
-  return { isComplete, numShards, numItems, numRefused, numQuarantined: quarantined.length, committed };
+function countsOf({ committed, numShards, numItems, numRefused, quarantined, parked, isComplete }: DatasetStatus) {
+  const numQuarantined = quarantined.length, numParked = parked.length;
+  return { isComplete, numShards, numItems, numRefused, numQuarantined, numParked, committed };
 }
 
 function tellStatus(
   folder: string,
-  { committed, numShards, numItems, numRefused, quarantined, isComplete }: DatasetStatus,
+  { committed, numShards, numItems, numRefused, quarantined, parked, isComplete }: DatasetStatus,
 ): string {
   const { numSamples, numTokens, bytes } = committed;
   const shards = isComplete
@@ -208,6 +229,7 @@ function tellStatus(
   const aside = [
     quarantined.length > 0 && `${quarantined.length} set aside`,
     numRefused > 0 && `${numRefused} refused when planned`,
+    parked.length > 0 && `${tellCount(parked.length, "shard")} parked`,
   ].filter(Boolean).map((text) => `, ${text}`).join("");
   return `${folder}: ${shards}; ${numSamples} of ${tellCount(numItems, "item")}, ${tellCount(numTokens, "token")}, ${
     tellBytes(bytes)
@@ -218,11 +240,13 @@ function tellStatus(
 class Teller implements Disposable {
   readonly #report: Report;
   readonly #isJson: boolean;
+  readonly #isShared: boolean;
   #bar: Bar | undefined;
   #isOpening = false;
 
-  constructor(report: Report, { json = false }: Args) {
+  constructor(report: Report, { json = false, queue }: Args) {
     this.#report = report;
+    this.#isShared = queue !== undefined;
     this.#isJson = json;
   }
 
@@ -243,10 +267,16 @@ class Teller implements Disposable {
   #tell(event: DatasetEvent): void {
     const report = this.#report;
     if (event.event === "opening" || event.event === "opened") return void (this.#isOpening = event.event === "opening");
-    if (event.event === "quarantined" || event.event === "refused") {
+    if (event.event === "quarantined" && !this.#isShared || event.event === "refused") {
       report.exitCode = Math.max(report.exitCode, exitCodes.failed);
     }
+    if (event.event === "parked") report.exitCode = Math.max(report.exitCode, exitCodes.failed);
     if (this.#isJson) return report.result(event);
+    if (event.event === "parked") {
+      return report.failure(
+        new TokenizerError("QUEUE", `shard ${event.shard}, parked after ${event.attempts} tries: ${event.message}`),
+      );
+    }
     if (event.event === "note") return report.warning(event.text);
     if (event.event === "refused") return report.failure(new TokenizerError("ARGUMENT", `${event.name}: ${event.reason}`));
     if (event.event === "quarantined") {

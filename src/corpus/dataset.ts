@@ -1,11 +1,12 @@
 /**
- * The calls of a corpus as mod.ts has them: plan, run, status. What they do is in planner.ts, run.ts and status.ts; on what sources
+ * The calls of a corpus as mod.ts has them: plan, run, status, unpark. What they do is in planner.ts, run.ts and status.ts; on what sources
  * and formats, in standard.ts.
  */
 import { parse } from "../checks.ts";
 import { located } from "../model/job.ts";
 import { type PlanDatasetOptions, planDatasetOptions, type RunDatasetOptions, runDatasetOptions } from "./options.ts";
 import type { ItemOptions as AnyOptions, Parts } from "./parts.ts";
+import { unpark } from "./parked.ts";
 import { Plan } from "./plan.ts";
 import { makePlan } from "./planner.ts";
 import { runPlan } from "./run.ts";
@@ -29,9 +30,10 @@ export function planDataset(options: PlanDatasetOptions & ItemOptions): Promise<
 /**
  * Tokenises what is planned in a folder, shard by shard, until all are committed; run again it goes on where it was, and a finished
  * corpus costs a look at its manifests. Items that cannot be tokenised are quarantined: the manifests and the result name them.
- * Any number of processes may run on one folder, one for each GPU as a rule.
+ * Any number of processes may run on one folder, one for each GPU as a rule; on many machines with `queue`, where a shard that fails
+ * for itself is tried thrice, and parked then: the result names it, and is not complete.
  * Errors: FILE_MISSING without a plan; FILE_FORMAT for a damaged one; ARGUMENT where the model has other weights; UNSUPPORTED where
- * this machine computes otherwise than planned; FILE_IO, as on a full disk; DEVICE, MEMORY, THREAD, FFMPEG; CANCELLED. Whatever
+ * this machine computes otherwise than planned; FILE_IO, as on a full disk; DEVICE, MEMORY, THREAD, FFMPEG; QUEUE where the queue gives no answer; CANCELLED. Whatever
  * ends a run, shards are whole or not there.
  */
 export function runDataset(folder: string, options: RunDatasetOptions = {}): Promise<DatasetStatus> {
@@ -41,6 +43,14 @@ export function runDataset(folder: string, options: RunDatasetOptions = {}): Pro
 /** How far a corpus is. Opens no model and reads no item. Errors: FILE_MISSING, FILE_FORMAT, FILE_IO. */
 export function datasetStatus(folder: string): Promise<DatasetStatus> {
   return located(async () => statusOf(await Plan.open(folder), new Storage(folder)));
+}
+
+/**
+ * Has parked shards tried again, by the workers that run and by those to come; gives their numbers. Errors: FILE_MISSING, FILE_FORMAT,
+ * FILE_IO.
+ */
+export function unparkDataset(folder: string): Promise<number[]> {
+  return located(async () => unpark(await Plan.open(folder), new Storage(folder)));
 }
 
 /** The same on other sources and formats: for tests. */

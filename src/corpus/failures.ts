@@ -1,8 +1,8 @@
 /**
  * What goes with items fails with them; and items that are all gone are a disk that is gone. Whose failure an error is, the item's or
- * the machine's, is in source.ts. Called by pump.ts and shard.ts.
+ * the machine's, is in source.ts; whether it is that of a shard alone, here. Called by pump.ts, shard.ts and run.ts.
  */
-import { expected, TokenizerError } from "../errors.ts";
+import { type ErrorCode, expected, TokenizerError } from "../errors.ts";
 import type { Item, Sample } from "./item.ts";
 import { isItemsFault, type PlaceReader } from "./source.ts";
 
@@ -25,6 +25,26 @@ export async function readSidecars(item: Item, places: PlaceReader, signal: Abor
 export function checkPresence(missing: number, planned: number, first: string): void {
   if (missing < planned || planned < fewItems) return;
   const message = "the items that were planned (allowMissing: true, --allow-missing where they were removed on purpose)";
-  throw expected(first, message, `none of the shard's ${planned}`, "FILE_MISSING");
+  throw new ShardFailure(expected(first, message, `none of the shard's ${planned}`, "FILE_MISSING"));
 }
 const fewItems = 4;
+
+/** A failure of which the next shard need have nothing, whatever its code. */
+class ShardFailure extends TokenizerError {
+  constructor({ code, message }: TokenizerError) {
+    super(code, message);
+  }
+}
+
+/** Codes that say that the next shard would fail as this one did. */
+const ofMachines: readonly ErrorCode[] = [
+  ...["FILE_IO", "FFMPEG", "HUB", "QUEUE", "DEVICE", "THREAD", "LIBRARY", "CANCELLED", "CLOSED"] as const,
+];
+
+/**
+ * Whether a failure of a run may be that of the shard alone that it met: nothing of it is there, it does not fit its format, its items
+ * take too much memory, the encoder does not take them. Who has others to do goes on with them, unless they fail alike.
+ */
+export function isShardsFault(error: unknown): error is TokenizerError {
+  return error instanceof ShardFailure || error instanceof TokenizerError && !ofMachines.includes(error.code);
+}

@@ -68,6 +68,12 @@ export interface RunDatasetOptions extends Pick<OpenOptions, "device" | "threads
   readers?: number | undefined;
   /** Whether a shard of which no item is there any more is committed as it is, rather than taken for a missing disk. Default false. */
   allowMissing?: boolean | undefined;
+  /**
+   * Where shards are handed out to workers on many machines: `redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]`, or rediss:// with TLS. Takes
+   * the packages bullmq and ioredis. Behind `?`, seconds: `lock` (15) after which a silent worker's shard is another's, `gone` (300) after
+   * which a run ends that gets no answer, `retry` (10) until a shard that failed is tried again. Default: this machine's ledger.
+   */
+  queue?: string | undefined;
   /** Called as things happen. What it throws ends the call. */
   onEvent?: OnEvent | undefined;
   /** Ends the run with code CANCELLED; shards that are committed stay. */
@@ -82,6 +88,7 @@ export const runDatasetOptions = z.strictObject(
     batch: z.int().min(1).max(256).default(16),
     readers: z.int().min(1).max(64).default(4),
     allowMissing: z.boolean().default(false),
+    queue: z.string().regex(/^rediss?:\/\//, "expected redis://HOST:PORT, or rediss:// with TLS").optional(),
     onEvent,
     signal,
   } satisfies Fields<RunDatasetOptions>,

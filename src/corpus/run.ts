@@ -1,21 +1,24 @@
 /**
- * Works on a plan until all shards are committed: recovers what a killed process has left, takes shards from the ledger, pumps
- * their items through the encoder, the tail of one with the head of the next, and writes the set's files at the end. A finished
- * corpus costs a look at its manifests. Any number of processes may run on one folder. Called by dataset.ts.
+ * Works on a plan until all shards are committed: recovers what a killed process has left, takes shards from the ledger or a queue,
+ * pumps their items through the encoder, the tail of one with the head of the next, and writes the set's files when all are there. A
+ * finished corpus costs a look at its manifests. Any number of processes may run on one folder. Called by dataset.ts.
  */
 import type { z } from "zod";
 import { expected } from "../errors.ts";
 import { openEncoder } from "./encoder.ts";
+import { isShardsFault } from "./failures.ts";
 import type { ShardFormat } from "./format.ts";
 import type { Item } from "./item.ts";
 import type { Leases } from "./leases.ts";
 import { Ledger } from "./ledger.ts";
 import type { runDatasetOptions } from "./options.ts";
+import { park, parkedIndices } from "./parked.ts";
 import type { Parts } from "./parts.ts";
 import { type Arithmetic, Plan } from "./plan.ts";
 import { formatOf } from "./planner.ts";
 import { ProgressTeller } from "./progress.ts";
 import { Pump, type Work } from "./pump.ts";
+import { Queue } from "./queue.ts";
 import { Shard, type ShardDone } from "./shard.ts";
 import { allEntries, type DatasetStatus, statusOf } from "./status.ts";
 import { type Attempt, type OnStep, Storage } from "./storage.ts";
@@ -28,7 +31,9 @@ export async function runPlan(folder: string, o: Options, parts: Parts, onStep?:
   const format = formatOf(plan.header.shardFormat, parts);
   await storage.prepare();
   await storage.recover();
-  if ((await storage.committed()).size < plan.numShards) await workOn({ plan, storage, format, parts, o });
+  const run = { plan, storage, format, parts, o };
+  if (await numLeft(run) > 0) await workOn(run);
+  if ((await storage.committed()).size < plan.numShards) return await statusOf(plan, storage); // parked ones are not there
   const entries = await allEntries(plan, storage);
   if (!await storage.setEntry()) await storage.writeSet(plan.id, format.setFiles(entries, plan.facts));
   return await statusOf(plan, storage, entries);
@@ -58,15 +63,32 @@ async function workOn(run: Run): Promise<void> {
       origin = { model, source };
     const pump = new Pump({ encoder: encoder.tokenizer, places, preparer, origin, window, batch, readers, signal });
     await new Worker(run, encoder.arithmetic, leases, teller).work(pump);
-    const now = plan.numShards - (await storage.committed()).size;
+    const now = await numLeft(run);
     if (now >= left) throw expected(storage.folder, "all shards committed", `${now} that are not`, "INTERNAL");
     left = now;
   }
 }
 
-function openLeases({ plan, storage }: Run): Promise<Leases> {
+/** Shards that are to be made; parked ones are not a queue's. */
+async function numLeft({ plan, storage, o }: Run): Promise<number> {
+  const numParked = o.queue === undefined ? 0 : (await parkedIndices(storage)).size;
+  return plan.numShards - (await storage.committed()).size - numParked;
+}
+
+function openLeases({ plan, storage, o: { queue, onEvent, signal } }: Run): Promise<Leases> {
   const committed = async () => new Set([...await storage.committed()].map(Number));
-  return Ledger.open(storage.private, { plan: plan.id, numShards: plan.numShards, committed });
+  const options = { plan: plan.id, numShards: plan.numShards, committed };
+  if (queue === undefined) return Ledger.open(storage.private, options);
+  return Queue.open(queue, {
+    ...options,
+    signal,
+    note: (text) => onEvent?.({ event: "note", text }),
+    parked: () => parkedIndices(storage),
+    async park(index, why) {
+      await park(plan, storage, index, why);
+      onEvent?.({ event: "parked", shard: index, ...why });
+    },
+  });
 }
 
 /** The shards that this process has in work. */
@@ -76,6 +98,9 @@ class Worker {
   readonly #leases: Leases;
   readonly #teller: ProgressTeller;
   readonly #open = new Map<Attempt, Promise<void>>();
+  /** Shards that failed and were given to the leases, and those since the last commit, by number. */
+  readonly #failed = new WeakSet<Shard>();
+  readonly #failedAlike = new Set<number>();
 
   constructor(run: Run, arithmetic: Arithmetic, leases: Leases, teller: ProgressTeller) {
     this.#run = run;
@@ -102,19 +127,21 @@ class Worker {
         this.#leases.done(index);
         continue;
       }
-      const items = await plan.items(index), shard = await this.#begin(index, stem, items);
+      const items = await plan.items(index), { shard, fail } = await this.#begin(index, stem, items);
       for (const [position, item] of items.entries()) {
-        yield { item, put: (outcome) => shard.put(position, outcome) };
+        if (shard.isFailed) break;
+        yield { item, put: (outcome) => shard.put(position, outcome), fail };
       }
     }
   }
 
-  async #begin(index: number, stem: string, items: readonly Item[]): Promise<Shard> {
+  async #begin(index: number, stem: string, items: readonly Item[]): Promise<Begun> {
     const { plan, storage, format, o: { allowMissing, onEvent } } = this.#run;
     while (this.#open.size >= mostOpen) await Promise.race(this.#open.values());
     const attempt = await storage.begin(stem, index),
       onDone = ({ quarantined, ...counts }: ShardDone) => {
         this.#open.delete(attempt);
+        this.#failedAlike.clear();
         this.#leases.done(index);
         this.#teller.remove(shard);
         for (const one of quarantined) onEvent?.({ event: "quarantined", shard: index, ...one });
@@ -124,8 +151,29 @@ class Worker {
     const shard = new Shard({ index, items, attempt, writer, plan: plan.id, arithmetic, allowMissing, onDone });
     this.#teller.add(shard);
     this.#open.set(attempt, shard.done.catch(() => {})); // a failure is the pump's to tell
-    return shard;
+    return { shard, fail: (error) => this.#giveUp(shard, attempt, error) };
   }
+
+  /** Leaves a shard that failed for itself to the leases. False where that cannot be, or so many in a row are not for themselves. */
+  #giveUp(shard: Shard, attempt: Attempt, error: unknown): boolean {
+    if (this.#failed.has(shard)) return true; // another of its items
+    if (!this.#leases.failed || !isShardsFault(error)) return false;
+    if (this.#failedAlike.add(shard.index).size === mostAlike) return false;
+    this.#failed.add(shard);
+    shard.fail(error);
+    this.#teller.drop(shard);
+    this.#open.set(attempt, attempt.discard().finally(() => this.#open.delete(attempt)));
+    this.#leases.failed(shard.index, error);
+    return true;
+  }
+}
+
+/** A shard in work; `fail` is told of a failure, and says whether it is the shard's. */
+interface Begun {
+  readonly shard: Shard;
+  fail(error: unknown): boolean;
 }
 /** Shards begun and not committed: the one that is fed, and those before it that are not done. */
 const mostOpen = 4;
+/** So many shards that fail one after the other, with none committed between, are taken for a machine that fails. */
+const mostAlike = 4;

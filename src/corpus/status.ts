@@ -1,6 +1,7 @@
 /** How far a corpus is, from its manifests; what is in work, from the ledger, where there is one. Called by run.ts and dataset.ts. */
 import { expected } from "../errors.ts";
 import { type LeasedShard, leasedShards } from "./ledger.ts";
+import { type ParkedShard, parkedShards } from "./parked.ts";
 import type { Plan, PlanHeader } from "./plan.ts";
 import type { Quarantined, ShardEntry, Storage } from "./storage.ts";
 
@@ -20,6 +21,8 @@ export interface DatasetStatus {
   readonly quarantined: readonly Quarantined[];
   /** Shards that processes of this machine are at. */
   readonly inWork: readonly LeasedShard[];
+  /** Shards that a queue has given up (`unparkDataset` has them tried again), and why. */
+  readonly parked: readonly ParkedShard[];
   /** All shards are committed, and the set's files are there. */
   readonly isComplete: boolean;
 }
@@ -41,6 +44,7 @@ export async function statusOf(plan: Plan, storage: Storage, given?: readonly Sh
     },
     quarantined: entries.flatMap(({ quarantined }) => quarantined),
     inWork: await leasedShards(storage.private, plan.id),
+    parked: await parkedShards(plan, storage),
     isComplete: entries.length === plan.numShards && (await storage.setEntry())?.plan === plan.id,
   };
 }
