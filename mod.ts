@@ -96,7 +96,7 @@ export { detectGraphics, drawPicture, type Graphics, graphicsKinds } from "./src
 export { contactSheet, type ContactSheetOptions, latentTiles, sideBySide, tokenMap } from "./src/looking/pictures.ts";
 export { codebookUse, psnr, ssim } from "./src/looking/metrics.ts";
 export { type ChannelMoments, edit, mix, noise, type Region, statsOf, swap, type TokenStats } from "./src/looking/edit.ts";
-export { datasetMissing, datasetStatus, planDataset, runDataset } from "./src/corpus/dataset.ts";
+export { datasetMissing, datasetStatus, planDataset, runDataset, unparkDataset } from "./src/corpus/dataset.ts";
 export {
   datasetFacts,
   type DatasetMissingOptions,

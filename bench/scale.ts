@@ -11,7 +11,7 @@ import process from "node:process";
 import { datasetStatus, planDataset, runDataset } from "mod.ts";
 import { Ledger } from "../src/corpus/ledger.ts";
 import { Plan } from "../src/corpus/plan.ts";
-import { committedIn } from "../src/corpus/run.ts";
+import { committedIn } from "../src/corpus/openleases.ts";
 import { Storage } from "../src/corpus/storage.ts";
 import { manifests, planOf, tarOf } from "./scale/made.ts";
 

@@ -15,6 +15,7 @@ import {
   runDataset,
   type Share,
   TokenizerError,
+  unparkDataset,
 } from "../mod.ts";
 import { type Args, type Command, required, usage } from "./args.ts";
 import { readVerbs } from "./datasetread.ts";
@@ -44,7 +45,7 @@ const ofPlan = [
   ] as const,
   ...["limit-pixels", "limit-frames", "name", "precision", "allow-other-arithmetic"] as const,
 ] as const satisfies readonly OptionName[];
-const ofRun = ["shard", "resplit", "batch", "readers", "allow-missing"] as const satisfies readonly OptionName[];
+const ofRun = ["shard", "resplit", "queue", "batch", "readers", "allow-missing"] as const satisfies readonly OptionName[];
 const ofBoth = ["model", "device", "threads", "max-memory"] as const satisfies readonly OptionName[];
 
 /** Of what reads a corpus alone. */
@@ -55,18 +56,19 @@ const verbs = {
   run: { takes: [...ofRun, ...ofBoth] as readonly OptionName[], run: work },
   status: { takes: [] as readonly OptionName[], run: status },
   missing: { takes: ["shard"] as readonly OptionName[], run: missing },
+  unpark: { takes: [] as readonly OptionName[], run: unpark },
   ...readVerbs,
 };
 
 export const datasetCommand: Command = {
   name: "dataset",
-  usage: "[plan|run|status|missing|verify|stats|head|cat] INPUT…|DIR",
+  usage: "[plan|run|status|missing|unpark|verify|stats|head|cat] INPUT…|DIR",
   about: "a corpus of pictures or videos to shards of tokens for training",
   details:
     "`dataset INPUT… --out DIR` plans and runs, and run again it goes on where it was. `dataset plan INPUT… --out DIR` freezes which " +
-    "items go into which shards; `dataset run DIR` works on a plan, also several at once, one for each GPU, or with --shard on many machines " +
+    "items go into which shards; `dataset run DIR` works on a plan, also several at once, one for each GPU, or with --shard or --queue on many machines " +
     "(docs/cluster.md); `dataset status DIR` says how far it is, `dataset missing DIR` which of the workers of --shard have shards to " +
-    "make, as a list such as 2,7-9. `dataset verify DIR` looks at every hash and sample and decodes some, `dataset stats DIR` at the use of the codebook, " +
+    "make, as a list such as 2,7-9. A shard that fails each time is parked by a queue: `dataset unpark DIR` has such shards tried again. `dataset verify DIR` looks at every hash and sample and decodes some, `dataset stats DIR` at the use of the codebook, " +
     "`dataset head DIR` shows the first samples, `dataset cat DIR KEY` one with its tokens, or with --out as a token file. INPUT is a " +
     "folder, a pattern, a webdataset .tar, a .parquet, a file, @LIST or - for a list. Whatever happens, shards are whole or not there. " +
     "Items that cannot be tokenised are set aside and named.",
@@ -190,12 +192,16 @@ async function work(folders: readonly string[], args: Args, report: Report, sign
   const folder = folderOf(folders);
   using teller = new Teller(report, args);
   const model = args.fromEnvironment.model || args.out !== undefined ? undefined : args.model; // the plan knows it
-  const { device, threads, "max-memory": maxMemory, batch, readers, resplit, "allow-missing": allowMissing } = args;
+  const { device, threads, "max-memory": maxMemory, batch, readers, resplit, queue, "allow-missing": allowMissing } = args;
   const shard = args.shard && shareOf(args.shard), limits = { device, threads, maxMemory, batch, readers, allowMissing };
   if (resplit && !shard) throw usage("--resplit: expected --shard beside it, found none");
-  const done = await teller.during((onEvent) => runDataset(folder, { model, shard, resplit, ...limits, onEvent, signal }));
-  const { quarantined, numRefused } = done;
-  if (!shard && quarantined.length + numRefused > 0) report.exitCode = Math.max(report.exitCode, exitCodes.failed);
+  if (queue && shard) throw usage("--queue: expected one way to share the shards, found --shard beside it");
+  const done = await teller.during((onEvent) =>
+    runDataset(folder, { model, shard, resplit, queue, ...limits, onEvent, signal })
+  );
+  const { quarantined, numRefused, parked } = done;
+  const numAside = shard || queue ? 0 : quarantined.length + numRefused; // of many workers none fails for the corpus's items
+  if (numAside + parked.length > 0) report.exitCode = Math.max(report.exitCode, exitCodes.failed);
   const share = shard && !done.isComplete ? `share ${shard.index}/${shard.of} done; ` : "";
   report.result({ event: "done", out: folder, ...shard && { shard }, ...countsOf(done) }, share + tellStatus(folder, done));
 }
@@ -219,12 +225,23 @@ async function status(folders: readonly string[], _args: Args, report: Report): 
   const folder = folderOf(folders), found = await datasetStatus(folder);
   const inWork = found.inWork.map(({ index, numItems }) => `shard ${index}: ${tellCount(numItems, "item")} so far`);
   const { split } = found, left = split?.missing.length ? `; to do: ${listOf(split.missing)}` : "";
+  const parked = found.parked.map(({ index, attempts, code, message }) =>
+    `parked: shard ${index}, after ${attempts} tries: ${code}: ${message}`
+  );
   const aside = found.quarantined.map(({ key, code, message }) => `set aside: ${key}: ${code}: ${message}`);
   report.result(
-    { out: folder, ...countsOf(found), inWork: found.inWork, quarantined: found.quarantined, plan: found.plan },
+    {
+      out: folder,
+      ...countsOf(found),
+      inWork: found.inWork,
+      parked: found.parked,
+      quarantined: found.quarantined,
+      plan: found.plan,
+    },
     tellStatus(folder, found),
     ...split ? [`split among ${tellCount(split.of, "worker")}${left}`] : [],
     ...inWork,
+    ...parked,
     ...aside,
   );
 }
@@ -258,6 +275,11 @@ function listOf(numbers: readonly number[]): string {
   return ranges.map(([first, last]) => first === last ? first : `${first}-${last}`).join(",");
 }
 
+async function unpark(folders: readonly string[], _args: Args, report: Report): Promise<void> {
+  const folder = folderOf(folders), shards = await unparkDataset(folder);
+  report.result({ out: folder, unparked: shards }, `${folder}: ${tellCount(shards.length, "shard")} to be tried again`);
+}
+
 function folderOf([folder, ...more]: readonly string[]): string {
   if (folder === undefined || more.length > 0) {
     throw usage(`expected one folder with a plan, found ${more.length + (folder ? 1 : 0)}`);
@@ -265,13 +287,14 @@ function folderOf([folder, ...more]: readonly string[]): string {
   return folder;
 }
 
-function countsOf({ committed, numShards, numItems, numRefused, quarantined, split, isComplete }: DatasetStatus) {
-  return { isComplete, numShards, numItems, numRefused, numQuarantined: quarantined.length, committed, split };
+function countsOf({ committed, numShards, numItems, numRefused, quarantined, parked, split, isComplete }: DatasetStatus) {
+  const numQuarantined = quarantined.length, numParked = parked.length;
+  return { isComplete, numShards, numItems, numRefused, numQuarantined, numParked, committed, split };
 }
 
 function tellStatus(
   folder: string,
-  { committed, numShards, numItems, numRefused, quarantined, isComplete }: DatasetStatus,
+  { committed, numShards, numItems, numRefused, quarantined, parked, isComplete }: DatasetStatus,
 ): string {
   const { numSamples, numTokens, bytes } = committed;
   const shards = isComplete
@@ -280,6 +303,7 @@ function tellStatus(
   const aside = [
     quarantined.length > 0 && `${quarantined.length} set aside`,
     numRefused > 0 && `${numRefused} refused when planned`,
+    parked.length > 0 && `${tellCount(parked.length, "shard")} parked`,
   ].filter(Boolean).map((text) => `, ${text}`).join("");
   return `${folder}: ${shards}; ${numSamples} of ${tellCount(numItems, "item")}, ${tellCount(numTokens, "token")}, ${
     tellBytes(bytes)
@@ -290,15 +314,15 @@ function tellStatus(
 class Teller implements Disposable {
   readonly #report: Report;
   readonly #isJson: boolean;
-  /** Of a share what is set aside is no failure: another worker finds out how the corpus ends. */
-  readonly #isShare: boolean;
+  /** Of a worker among many what is set aside is no failure: another finds out how the corpus ends. */
+  readonly #isShared: boolean;
   #bar: Bar | undefined;
   #isOpening = false;
 
-  constructor(report: Report, { json = false, shard }: Args) {
+  constructor(report: Report, { json = false, shard, queue }: Args) {
     this.#report = report;
     this.#isJson = json;
-    this.#isShare = shard !== undefined;
+    this.#isShared = shard !== undefined || queue !== undefined;
   }
 
   /** Does work that has events; a failure that another try may mend, and one of the model, carry their exit codes. */
@@ -321,15 +345,21 @@ class Teller implements Disposable {
   #tell(event: DatasetEvent): void {
     const report = this.#report;
     if (event.event === "opening" || event.event === "opened") return void (this.#isOpening = event.event === "opening");
-    if (!this.#isShare && (event.event === "quarantined" || event.event === "refused")) {
+    if (!this.#isShared && (event.event === "quarantined" || event.event === "refused")) {
       report.exitCode = Math.max(report.exitCode, exitCodes.failed);
     }
+    if (event.event === "parked") report.exitCode = Math.max(report.exitCode, exitCodes.failed);
     if (this.#isJson) return report.result(event);
+    if (event.event === "parked") {
+      return report.failure(
+        new TokenizerError("QUEUE", `shard ${event.shard}, parked after ${event.attempts} tries: ${event.message}`),
+      );
+    }
     if (event.event === "note") return report.warning(event.text);
     if (event.event === "refused") return report.failure(new TokenizerError("ARGUMENT", `${event.name}: ${event.reason}`));
     if (event.event === "quarantined") {
       const text = `${event.key}, set aside: ${event.message}`;
-      return this.#isShare ? report.warning(text) : report.failure(new TokenizerError("IMAGE", text));
+      return this.#isShared ? report.warning(text) : report.failure(new TokenizerError("IMAGE", text));
     }
     if (event.event !== "progress") return;
     this.#bar ??= report.progress({ unit: "files", total: event.numItems });

@@ -186,6 +186,14 @@ export const options = {
     group: "Datasets",
     about: "go on where nothing of a shard is there any more; otherwise that is taken for a missing disk",
   },
+  queue: {
+    group: "Datasets",
+    value: "URL",
+    env: "CTOK_QUEUE",
+    about: "share the work with other machines by a queue in Redis: redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]",
+    read: (text: string) => /^rediss?:\/\/./.test(text) ? text : undefined,
+    wanted: "redis://HOST:PORT, or rediss:// with TLS",
+  },
   "allow-other-arithmetic": {
     group: "Datasets",
     about: "let workers with another precision, kernel set or versions take part: their tokens differ here and there",

@@ -22,6 +22,7 @@ export type ErrorCode =
   | "VIDEO" // not a video that can be read, or a damaged one
   | "FFMPEG" // not found, or it failed
   | "HUB" // refused, or not to be reached; detail: the HTTP status
+  | "QUEUE" // of shards, not to be reached
   | "MEMORY"
   | "DEVICE"
   | "THREAD"

@@ -1,6 +1,6 @@
 /**
- * The calls of a corpus as mod.ts has them: plan, run, status, missing. What they do is in planner.ts, run.ts, status.ts and missing.ts;
- * on what sources and formats, in standard.ts.
+ * The calls of a corpus as mod.ts has them: plan, run, status, missing, unpark. What they do is in planner.ts, run.ts, status.ts,
+ * missing.ts and parked.ts; on what sources and formats, in standard.ts.
  */
 import { parse } from "../checks.ts";
 import { located } from "../model/job.ts";
@@ -14,6 +14,7 @@ import {
   runDatasetOptions,
 } from "./options.ts";
 import type { ItemOptions as AnyOptions, Parts } from "./parts.ts";
+import { unpark } from "./parked.ts";
 import { Plan } from "./plan.ts";
 import { makePlan } from "./planner.ts";
 import { runPlan } from "./run.ts";
@@ -39,10 +40,11 @@ export function planDataset(options: PlanDatasetOptions & ItemOptions): Promise<
  * corpus costs a look at its manifests. Items that cannot be tokenised are quarantined: the manifests and the result name them.
  * Any number of processes of one machine may run on one folder, one for each GPU as a rule; with `shard`, of any number of machines:
  * each resolves when its share is done, with the counts and the quarantined items of that share, and the one that finds all shards
- * done, with those of the corpus (docs/cluster.md).
- * Errors: FILE_MISSING without a plan; FILE_FORMAT for a damaged one; ARGUMENT where the model has other weights or
- * the corpus is split otherwise; UNSUPPORTED where
- * this machine computes otherwise than planned; FILE_IO, as on a full disk; DEVICE, MEMORY, THREAD, FFMPEG; CANCELLED. Whatever
+ * done, with those of the corpus (docs/cluster.md); with `queue` likewise, where a shard that fails for itself is tried thrice, and
+ * parked then: the result names it, and is not complete (docs/cluster_queue.md).
+ * Errors: FILE_MISSING without a plan; FILE_FORMAT for a damaged one; ARGUMENT where the model has other weights or the corpus is split
+ * otherwise; UNSUPPORTED where this machine computes otherwise than planned; FILE_IO, as on a full disk; DEVICE, MEMORY, THREAD,
+ * FFMPEG; QUEUE where the queue gives no answer; CANCELLED. Whatever
  * ends a run, shards are whole or not there.
  */
 export function runDataset(folder: string, options: RunDatasetOptions = {}): Promise<DatasetStatus> {
@@ -63,6 +65,14 @@ export function datasetMissing(folder: string, options: DatasetMissingOptions = 
     const { of } = parse(datasetMissingOptions, options, "options");
     return await missingOf(await Plan.open(folder), new Storage(folder), of);
   });
+}
+
+/**
+ * Has parked shards tried again, by the workers that run and by those to come; gives their numbers. Errors: FILE_MISSING, FILE_FORMAT,
+ * FILE_IO.
+ */
+export function unparkDataset(folder: string): Promise<number[]> {
+  return located(async () => unpark(await Plan.open(folder), new Storage(folder)));
 }
 
 /** The same on other sources and formats: for tests. */

@@ -38,6 +38,14 @@ export type DatasetEvent =
   | { readonly event: "started"; readonly items: number; readonly numItems: number; readonly numShards: number }
   | ({ readonly event: "progress" } & DatasetProgress)
   | ({ readonly event: "quarantined"; readonly shard: number } & Quarantined)
+  /** A shard is given up by a queue, after so many tries. */
+  | {
+    readonly event: "parked";
+    readonly shard: number;
+    readonly code: string;
+    readonly message: string;
+    readonly attempts: number;
+  }
   /** A shard is committed; `isTwice`: by another process, while this one made it, too. */
   | {
     readonly event: "shard";

@@ -1,7 +1,9 @@
 /**
  * How shards are handed out to workers, whoever does it: a ledger for the processes of one machine (ledger.ts), a fixed split for many
- * (split.ts). Nothing of it is truth: manifests are, and a shard that is made twice is committed once. Called by run.ts.
+ * machines (split.ts), a queue for those (queue.ts). Nothing of it is truth: manifests are, and a shard that is made twice is committed
+ * once. Called by run.ts.
  */
+import type { TokenizerError } from "../errors.ts";
 
 /** Hands out shards. */
 export interface Leases extends AsyncDisposable {
@@ -11,6 +13,8 @@ export interface Leases extends AsyncDisposable {
   done(index: number): void;
   /** Gives a shard back. */
   release(index: number): void;
+  /** A shard failed for itself: it is tried again later, or given up. Absent where that ends the run. */
+  failed?(index: number, error: TokenizerError): void;
   /** How far a shard is, for those who ask. */
   tell(index: number, numItems: number): void;
   /** Of the shards that may be handed out here, those that are committed, as far as is known here. */

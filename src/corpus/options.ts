@@ -76,6 +76,12 @@ export interface RunDatasetOptions extends Pick<OpenOptions, "device" | "threads
   resplit?: boolean | undefined;
   /** Whether a shard of which no item is there any more is committed as it is, rather than taken for a missing disk. Default false. */
   allowMissing?: boolean | undefined;
+  /**
+   * Where shards are handed out to workers on many machines: `redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]`, or rediss:// with TLS. Takes
+   * the packages bullmq and ioredis. Behind `?`, seconds: `lock` (15) after which a silent worker's shard is another's, `gone` (300) after
+   * which a run ends that gets no answer, `retry` (10) until a shard that failed is tried again. Default: this machine's ledger.
+   */
+  queue?: string | undefined;
   /** Called as things happen. What it throws ends the call. */
   onEvent?: OnEvent | undefined;
   /** Ends the run with code CANCELLED; shards that are committed stay. */
@@ -93,6 +99,7 @@ export const runDatasetOptions = z.strictObject(
       .refine(({ index, of }) => index < of, "expected an index below of, counted from 0").optional(),
     resplit: z.boolean().default(false),
     allowMissing: z.boolean().default(false),
+    queue: z.string().regex(/^rediss?:\/\//, "expected redis://HOST:PORT, or rediss:// with TLS").optional(),
     onEvent,
     signal,
   } satisfies Fields<RunDatasetOptions>,

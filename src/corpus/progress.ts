@@ -56,6 +56,10 @@ export class ProgressTeller implements Disposable {
     this.#tokens += tokens;
     this.#quarantined += quarantined;
   }
+  /** The shard failed, and nothing of it stays. */
+  drop(shard: Shard): void {
+    this.#shards.delete(shard);
+  }
 
   [Symbol.dispose](): void {
     clearInterval(this.#timer);

@@ -2,7 +2,7 @@
  * From items to samples, with the encoder never waiting: items are read and prepared ahead, few at a time and within bounds of
  * count and bytes; pictures of one size are encoded as a batch when a batch is full or the encoder has nothing queued; what
  * comes out is handed on as it comes, and put in order by shard.ts. Tokens do not depend on what they are batched with
- * (tests/corpus/pump.test.ts). A failure of an item is its outcome; one of the machine ends all. Called by run.ts.
+ * (tests/corpus/pump.test.ts). A failure of an item is its outcome; any other ends all, unless who gave the works takes it. Called by run.ts.
  */
 import { throwIfAborted } from "../abort.ts";
 import { cancelled, TokenizerError } from "../errors.ts";
@@ -24,6 +24,8 @@ export interface Work {
   readonly item: Item;
   /** Called once. Resolves when the sample is written, and its memory may go. */
   put(outcome: Sample | { readonly failed: TokenizerError }): Promise<void>;
+  /** Told of a failure that is no item's; true where it is taken, and the other works go on. */
+  fail?(error: unknown): boolean;
 }
 
 export interface PumpOptions {
@@ -84,7 +86,7 @@ export class Pump {
     return { pixels: this.#pixels, busyMs: this.#busyMs + since, ownRate: this.#ownRate };
   }
 
-  /** Does all works; rejects with the first failure of the machine, once what was begun has come to rest. */
+  /** Does all works; rejects with the first failure that nobody takes, once what was begun has come to rest. */
   async run(worksUntil: (signal: AbortSignal) => AsyncIterable<Work>): Promise<void> {
     throwIfAborted(this.#o.signal);
     const feeding = this.#feed(worksUntil(this.#stop.signal)).catch((error) => this.#fail(error));
@@ -124,7 +126,7 @@ export class Pump {
     this.#inFlight++;
     this.#preparing++;
     if (this.#own) this.#own.started++;
-    this.#prepare(work).catch((error) => this.#fail(error)).finally(() => {
+    this.#prepare(work).catch((error) => this.#failWith([work], 0, error)).finally(() => {
       this.#preparing--;
       this.#flush();
       this.#wake();
@@ -167,7 +169,11 @@ export class Pump {
       if (!size || !group) break;
       const taken = group.splice(0, this.#batchOf(group[0]!));
       if (group.length === 0) this.#groups.delete(size);
-      this.#encode(taken).catch((error) => this.#fail(error)).finally(() => this.#wake());
+      this.#encode(taken).catch((error) => {
+        const bytes = taken.reduce((sum, { prepared }) => sum + heldBytes(prepared), 0);
+        this.#failWith(taken.map(({ work }) => work), bytes, error);
+        this.#flush();
+      }).finally(() => this.#wake());
     }
     if (this.#own?.isEncoding && this.#jobs === 0 && this.#groups.size === 0) {
       const { started, pixels } = this.#own;
@@ -234,11 +240,19 @@ export class Pump {
   }
 
   #deliver(work: Work, outcome: Sample | { readonly failed: TokenizerError }, bytes: number): void {
-    work.put(outcome).catch((error) => this.#fail(error)).finally(() => {
-      this.#inFlight--;
-      this.#bytes -= bytes;
-      this.#wake();
-    });
+    work.put(outcome).then(() => this.#leave(1, bytes), (error) => this.#failWith([work], bytes, error));
+  }
+
+  #leave(items: number, bytes: number): void {
+    this.#inFlight -= items;
+    this.#bytes -= bytes;
+    this.#wake();
+  }
+
+  /** A failure that these works met together: theirs, where all take it. */
+  #failWith(works: readonly Work[], bytes: number, error: unknown): void {
+    if (!works.every((work) => work.fail?.(error))) this.#fail(error);
+    this.#leave(works.length, bytes);
   }
 
   readonly #abort = () => this.#fail(cancelled(this.#o.signal!));

@@ -1,24 +1,26 @@
 /**
  * Works on a plan until all shards, or all of its share, are committed: recovers what a killed process has left, takes shards from
- * the ledger or the split, pumps their items through the encoder, the tail of one with the head of the next, and writes the set's
- * files when all are there. A finished corpus costs a look at its manifests. Any number of processes may run on one folder.
+ * the ledger, the split or a queue, pumps their items through the encoder, the tail of one with the head of the next, and writes the
+ * set's files when all are there. A finished corpus costs a look at its manifests. Any number of processes may run on one folder.
  * Called by dataset.ts.
  */
 import type { z } from "zod";
 import { expected } from "../errors.ts";
 import { openEncoder } from "./encoder.ts";
+import { isShardsFault } from "./failures.ts";
 import type { ShardFormat } from "./format.ts";
 import type { Item } from "./item.ts";
-import type { Leases, LeasesOptions } from "./leases.ts";
-import { hasSqlite, Ledger } from "./ledger.ts";
+import type { Leases } from "./leases.ts";
+import { openLeases } from "./openleases.ts";
 import type { runDatasetOptions } from "./options.ts";
+import { parkedIndices } from "./parked.ts";
 import type { Parts } from "./parts.ts";
 import { type Arithmetic, Plan } from "./plan.ts";
 import { formatOf } from "./planner.ts";
 import { ProgressTeller } from "./progress.ts";
 import { Pump, type Work } from "./pump.ts";
 import { Shard, type ShardDone } from "./shard.ts";
-import { agreeOnSplit, shardsOf, Split } from "./split.ts";
+import { agreeOnSplit, shardsOf } from "./split.ts";
 import { allEntries, type DatasetStatus, statusOf } from "./status.ts";
 import { type Attempt, type OnStep, Storage } from "./storage.ts";
 
@@ -56,7 +58,7 @@ async function workOn(run: Run): Promise<void> {
   o.onEvent?.({ event: "opened", model });
   await using places = parts.openPlaces();
   await using preparer = await parts.openPreparer(plan.header.options, places);
-  await using leases = await openLeases(run);
+  await using leases = await openLeases(plan, storage, o);
   using teller = new ProgressTeller(plan, leases, shardsHere(run), o.onEvent);
   for (let left = Infinity; left > 0;) {
     const { model: { name: model, source }, window } = plan.header,
@@ -70,35 +72,16 @@ async function workOn(run: Run): Promise<void> {
   }
 }
 
-/** The shards that this process is here for: those of its share, or all. */
+/** The shards that this process is here for: those of its share, or all; parked ones are not a queue's. */
 function shardsHere({ plan, o }: Run): number[] {
   return shardsOf(o.shard ?? { index: 0, of: 1 }, plan.numShards);
 }
 
 /** How many of those are not committed. */
 async function numLeft(run: Run): Promise<number> {
-  const committed = await run.storage.committed();
-  return shardsHere(run).filter((index) => !committed.has(run.plan.stemOf(index))).length;
-}
-
-async function openLeases({ plan, storage, o }: Run): Promise<Leases> {
-  const options = { plan: plan.id, numShards: plan.numShards, committed: committedIn(plan, storage) };
-  if (o.shard) return await Split.open(o.shard, options);
-  if (await hasSqlite()) return await Ledger.open(storage.private, options);
-  o.onEvent?.({ event: "note", text: alone });
-  return await Split.open({ index: 0, of: 1 }, options);
-}
-
-const alone =
-  "this Node has no SQLite (22.13 and later have it): other processes on this corpus would do the same shards; use --shard";
-
-/** For leases: all names are read once, at the opening; while waiting, the few shards that others are at are looked for. */
-export function committedIn(plan: Plan, storage: Storage): LeasesOptions["committed"] {
-  return async (among) => {
-    if (!among) return new Set([...await storage.committed()].map(Number));
-    const are = await Promise.all(among.map((index) => storage.isCommitted(plan.stemOf(index))));
-    return new Set(among.filter((_, i) => are[i]));
-  };
+  const { plan, storage, o } = run, committed = await storage.committed();
+  const parked = o.queue === undefined ? new Set<number>() : await parkedIndices(storage);
+  return shardsHere(run).filter((index) => !committed.has(plan.stemOf(index)) && !parked.has(index)).length;
 }
 
 /** The shards that this process has in work. */
@@ -108,6 +91,9 @@ class Worker {
   readonly #leases: Leases;
   readonly #teller: ProgressTeller;
   readonly #open = new Map<Attempt, Promise<void>>();
+  /** Shards that failed and were given to the leases, and those since the last commit, by number. */
+  readonly #failed = new WeakSet<Shard>();
+  readonly #failedAlike = new Set<number>();
 
   constructor(run: Run, arithmetic: Arithmetic, leases: Leases, teller: ProgressTeller) {
     this.#run = run;
@@ -134,19 +120,21 @@ class Worker {
         this.#leases.done(index);
         continue;
       }
-      const items = await plan.items(index), shard = await this.#begin(index, stem, items);
+      const items = await plan.items(index), { shard, fail } = await this.#begin(index, stem, items);
       for (const [position, item] of items.entries()) {
-        yield { item, put: (outcome) => shard.put(position, outcome) };
+        if (shard.isFailed) break;
+        yield { item, put: (outcome) => shard.put(position, outcome), fail };
       }
     }
   }
 
-  async #begin(index: number, stem: string, items: readonly Item[]): Promise<Shard> {
+  async #begin(index: number, stem: string, items: readonly Item[]): Promise<Begun> {
     const { plan, storage, format, o: { allowMissing, onEvent } } = this.#run;
     while (this.#open.size >= mostOpen) await Promise.race(this.#open.values());
     const attempt = await storage.begin(stem, index),
       onDone = ({ quarantined, ...counts }: ShardDone) => {
         this.#open.delete(attempt);
+        this.#failedAlike.clear();
         this.#leases.done(index);
         this.#teller.remove(shard);
         for (const one of quarantined) onEvent?.({ event: "quarantined", shard: index, ...one });
@@ -156,8 +144,29 @@ class Worker {
     const shard = new Shard({ index, items, attempt, writer, plan: plan.id, arithmetic, allowMissing, onDone });
     this.#teller.add(shard);
     this.#open.set(attempt, shard.done.catch(() => {})); // a failure is the pump's to tell
-    return shard;
+    return { shard, fail: (error) => this.#giveUp(shard, attempt, error) };
   }
+
+  /** Leaves a shard that failed for itself to the leases. False where that cannot be, or so many in a row are not for themselves. */
+  #giveUp(shard: Shard, attempt: Attempt, error: unknown): boolean {
+    if (this.#failed.has(shard)) return true; // another of its items
+    if (!this.#leases.failed || !isShardsFault(error)) return false;
+    if (this.#failedAlike.add(shard.index).size === mostAlike) return false;
+    this.#failed.add(shard);
+    shard.fail(error);
+    this.#teller.drop(shard);
+    this.#open.set(attempt, attempt.discard().finally(() => this.#open.delete(attempt)));
+    this.#leases.failed(shard.index, error);
+    return true;
+  }
+}
+
+/** A shard in work; `fail` is told of a failure, and says whether it is the shard's. */
+interface Begun {
+  readonly shard: Shard;
+  fail(error: unknown): boolean;
 }
 /** Shards begun and not committed: the one that is fed, and those before it that are not done. */
 const mostOpen = 4;
+/** So many shards that fail one after the other, with none committed between, are taken for a machine that fails. */
+const mostAlike = 4;

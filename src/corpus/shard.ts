@@ -45,6 +45,7 @@ export class Shard {
   #numSamples = 0;
   #numTokens = 0;
   #isWriting = false;
+  #failure: { readonly error: unknown } | undefined;
 
   constructor(options: ShardOptions) {
     this.#o = options;
@@ -66,9 +67,23 @@ export class Shard {
   /** What became of item `position`. Resolves when it is written; of the last one, when the shard is committed. */
   put(position: number, outcome: Outcome): Promise<void> {
     return new Promise((resolve, reject) => {
+      if (this.#failure) return reject(this.#failure.error);
       this.#waiting.set(position, { outcome, resolve, reject });
       if (!this.#isWriting) this.#write();
     });
+  }
+
+  get isFailed(): boolean {
+    return this.#failure !== undefined;
+  }
+
+  /** Nothing more is written: who waits, and who comes, is told. */
+  fail(error: unknown): void {
+    if (this.#failure) return;
+    this.#failure = { error };
+    this.#settle.reject(error);
+    for (const { reject } of this.#waiting.values()) reject(error);
+    this.#waiting.clear();
   }
 
   async #write(): Promise<void> {
@@ -78,15 +93,14 @@ export class Shard {
       this.#waiting.delete(position);
       try {
         await this.#add(this.#o.items[position]!, one.outcome);
+        if (this.#failure) throw this.#failure.error;
         this.#next++;
         if (this.#next === this.numItems) await this.#finish();
         one.resolve();
       } catch (error) {
-        this.#settle.reject(error);
+        this.fail(error);
         one.reject(error);
-        for (const { reject } of this.#waiting.values()) reject(error);
-        this.#waiting.clear();
-        return; // and `#isWriting` stays: nothing more is written
+        return;
       }
     }
     this.#isWriting = false;

@@ -2,6 +2,7 @@
 import { expected } from "../errors.ts";
 import { type LeasedShard, leasedShards } from "./ledger.ts";
 import { missingOf } from "./missing.ts";
+import { type ParkedShard, parkedShards } from "./parked.ts";
 import type { Plan, PlanHeader } from "./plan.ts";
 import type { Share } from "./split.ts";
 import type { Quarantined, ShardEntry, Storage } from "./storage.ts";
@@ -24,6 +25,8 @@ export interface DatasetStatus {
   readonly inWork: readonly LeasedShard[];
   /** Where the corpus was split (`shard`): among how many workers, and which of them have shards to make. */
   readonly split?: { readonly of: number; readonly missing: readonly number[] };
+  /** Shards that a queue has given up (`unparkDataset` has them tried again), and why. */
+  readonly parked: readonly ParkedShard[];
   /** All shards are committed, and the set's files are there. */
   readonly isComplete: boolean;
 }
@@ -47,6 +50,7 @@ export async function statusOf(plan: Plan, storage: Storage, entries?: readonly 
     },
     quarantined: entries.flatMap(({ quarantined }) => quarantined),
     inWork: await leasedShards(storage.private, plan.id),
+    parked: await parkedShards(plan, storage),
     ...(of !== undefined && elements && { split: { of, missing: elements } }),
     isComplete,
   };

@@ -7,6 +7,7 @@ import { execFileSync } from "node:child_process";
 import { join } from "node:path";
 import { test } from "node:test";
 import { decodeTokens, type ErrorCode, framesOf, readImage, TokenizerError } from "mod.ts";
+import { Queue } from "../../src/corpus/queue.ts";
 import * as layout from "../../ffi/layout.ts";
 import { ctok, lines } from "../cli/spawn.ts";
 import { root } from "../support.ts";
@@ -24,11 +25,16 @@ test("every status of ctok.h is given by a call", () => {
 const codeOf = async (args: string[], env: Record<string, string>) =>
   lines((await ctok([...args, "--json"], { env })).stdout)[0].code;
 
+/** Nothing listens at port 1. */
+const none = () => Promise.resolve(new Set<number>());
+const noQueue = { committed: none, parked: none, park: () => Promise.resolve(), note: () => {} };
+
 const added: Record<Exclude<ErrorCode, keyof typeof layout.status>, () => unknown> = {
   IMAGE: () => readImage(new TextEncoder().encode("no picture")),
   TOKEN_FILE: () => decodeTokens(new TextEncoder().encode("no tokens"), "text"),
   VIDEO: () => framesOf(join(root, "csrc")), // a folder without pictures
   HUB: () => codeOf(["pull", "DI8x8"], { HF_HUB_OFFLINE: "1", HF_HUB_CACHE: "/nonexistent" }),
+  QUEUE: () => Queue.open("redis://127.0.0.1:1?gone=0.1", { ...noQueue, plan: "p", numShards: 1 }),
   FFMPEG: () => codeOf(["encode", cars, "--out", "/tmp/"], { CTOK_FFMPEG: "/nonexistent" }),
   LIBRARY: () => codeOf(["info", "nano-DI8x8"], { CTOK_LIBRARY: "/nonexistent" }),
 };

@@ -1,0 +1,147 @@
+/** What becomes of a queue's Redis: stopped and back, full, emptied, two of them, gone; and a network that is. The corpus bears it all. */
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import { test } from "node:test";
+import { setTimeout } from "node:timers/promises";
+import { datasetStatus, runWith } from "../../src/corpus/dataset.ts";
+import { plain } from "../corpus/plain.ts";
+import { contentOf } from "../corpus/support.ts";
+import { withFolder } from "../support.ts";
+import { noRedis, RedisServer, withCorpus, WorkerProcess } from "./support.ts";
+
+const skip = noRedis;
+const numShards = (workers: readonly WorkerProcess[]) => workers.flatMap(({ shards }) => shards).length;
+
+test(
+  "Redis is stopped for longer than locks last, and restarted: work goes on, and nothing is made twice",
+  { skip },
+  () =>
+    withCorpus(32, async ({ out, whole, redis }) => {
+      await using one = new WorkerProcess({ out, queue: redis.url("lock=3"), itemMs: 1500 });
+      await one.says(() => one.prepared.length > 0, "it works");
+      await redis.stop();
+      await one.says(() => one.events("note").length > 0, "it misses Redis");
+      await setTimeout(4_000); // by then the lock has run out; that a second worker's would, too, is what is tried here
+      await redis.start();
+      await one.says(() => one.events("note").length > 1, "it has Redis back");
+      await using two = new WorkerProcess({ out, queue: redis.url("lock=3") });
+      for (const worker of [one, two]) assert.equal((await worker.end()).isComplete, true);
+      assert.ok(!two.prepared.some((key) => Number(key) < 4), "the shard that the first had was made by the second, too");
+      assert.equal(numShards([one, two]), 8);
+      assert.deepEqual(contentOf(out), whole);
+    }),
+);
+
+test(
+  "a Redis that is full is told; what is in work goes on, and the rest when there is room",
+  { skip },
+  () =>
+    withCorpus(24, async ({ out, whole, redis }) => {
+      await using worker = new WorkerProcess({ out, queue: redis.url(), itemMs: 100 });
+      await worker.says(() => worker.prepared.length > 0, "it works");
+      redis.cli("config", "set", "maxmemory", "1");
+      await worker.says(() => worker.events("note").length > 0, "it is told");
+      assert.match(String(worker.events("note")[0]!.text), /OOM command not allowed/);
+      await worker.says(() => worker.shards.length > 0, "what it held is committed");
+      redis.cli("config", "set", "maxmemory", "0");
+      assert.equal((await worker.end()).isComplete, true);
+      assert.deepEqual(contentOf(out), whole);
+    }),
+);
+
+test("a Redis that is emptied is filled again", { skip }, () =>
+  withCorpus(40, async ({ out, whole, redis }) => {
+    await using one = new WorkerProcess({ out, queue: redis.url(), itemMs: 50 });
+    await using two = new WorkerProcess({ out, queue: redis.url(), itemMs: 50 });
+    await one.says(() => one.shards.length > 0, "a shard is done");
+    redis.cli("flushall");
+    for (const worker of [one, two]) assert.equal((await worker.end()).isComplete, true);
+    assert.equal(numShards([one, two]), 10);
+    assert.deepEqual(contentOf(out), whole);
+  }));
+
+test(
+  "two clusters with a Redis each work on one corpus",
+  { skip },
+  () =>
+    withCorpus(40, ({ out, whole, redis }) =>
+      withFolder(async (folder) => {
+        await using other = await RedisServer.start(folder);
+        await using one = new WorkerProcess({ out, queue: redis.url(), itemMs: 20 });
+        await using two = new WorkerProcess({ out, queue: other.url(), itemMs: 30 });
+        for (const worker of [one, two]) assert.equal((await worker.end()).isComplete, true);
+        assert.equal(numShards([one, two]), 10);
+        assert.deepEqual(contentOf(out), whole);
+      })),
+);
+
+test(
+  "Redis is gone for good: what is in work is committed, then the run ends with QUEUE, and a later one goes on",
+  { skip },
+  () =>
+    withCorpus(24, async ({ out, whole, redis }) => {
+      await using worker = new WorkerProcess({ out, queue: redis.url("lock=2&gone=3"), itemMs: 100 });
+      await worker.says(() => worker.prepared.length > 0, "it works");
+      await redis.stop();
+      const { event, code, message } = await worker.end();
+      assert.deepEqual([event, code], ["failed", "QUEUE"]);
+      assert.match(String(message), /queue: expected redis:\/\/127\.0\.0\.1:\d+\/0 to answer within 3 s, found/);
+      const { committed } = await datasetStatus(out);
+      assert.equal(committed.numShards, worker.shards.length);
+      assert.ok(committed.numShards > 0 && committed.numShards < 6, String(committed.numShards));
+      assert.deepEqual(readdirSync(join(out, ".ctok/pending")), []);
+      assert.ok((await runWith(plain, out)).isComplete); // with the ledger
+      assert.deepEqual(contentOf(out), whole);
+    }),
+);
+
+/** Why no network of our own may be made here, or false. Its two ends are 10.203.77.1, here, and .2, in the namespace. */
+function makeNetwork(name: string): string | false {
+  const commands = [
+    `netns add ${name}`,
+    `link add ${name}h type veth peer name ${name}n`,
+    `link set ${name}n netns ${name}`,
+    `addr add 10.203.77.1/30 dev ${name}h`,
+    `link set ${name}h up`,
+    `-n ${name} addr add 10.203.77.2/30 dev ${name}n`,
+    `-n ${name} link set ${name}n up`,
+    `-n ${name} link set lo up`,
+  ];
+  for (const command of commands) {
+    const { status, stderr, error } = spawnSync("ip", command.split(" "), { encoding: "utf8" });
+    if (status !== 0) return `no network namespace may be made here: ip ${command}: ${error?.message ?? stderr.trim()}`;
+  }
+  return false;
+}
+
+test("a worker whose network goes commits what it holds, and comes back with it", { skip }, async (t) => {
+  const name = `ctok${process.pid % 10_000}`;
+  try {
+    const why = makeNetwork(name);
+    if (why) return t.skip(why);
+    await withFolder((folder) =>
+      withCorpus(32, async ({ out, whole, redis: near }) => {
+        await using redis = await RedisServer.start(folder, "--bind", "127.0.0.1", "10.203.77.1", "--protected-mode", "no");
+        const far = `redis://10.203.77.1:${redis.port}/0?lock=2&retry=0.1`;
+        await near.stop();
+        await using one = new WorkerProcess({ out, queue: far, itemMs: 150 }, ["ip", "netns", "exec", name]);
+        await one.says(() => one.prepared.length > 0, "it works");
+        spawnSync("ip", ["link", "set", `${name}h`, "down"]);
+        const held = Number(one.prepared[0]) >> 2;
+        await one.says(() => one.shards.includes(held), "what it held is committed");
+        await one.says(() => one.events("note").length > 0, "it says that it is alone");
+        await using two = new WorkerProcess({ out, queue: redis.url(), itemMs: 20 });
+        await two.says(() => two.shards.length > 0, "the other works");
+        spawnSync("ip", ["link", "set", `${name}h`, "up"]);
+        for (const worker of [one, two]) assert.equal((await worker.end()).isComplete, true);
+        assert.deepEqual(contentOf(out), whole);
+      })
+    );
+  } finally {
+    spawnSync("ip", ["link", "del", `${name}h`]);
+    spawnSync("ip", ["netns", "del", name]);
+  }
+});
