@@ -182,7 +182,7 @@ test(
   { skip },
   () =>
     withCorpus(40, async ({ folder, out, whole, redis }) => {
-      const input = join(folder, "pictures-40"), queue = redis.url("lock=2&retry=4");
+      const input = join(folder, "pictures-40"), queue = redis.url("lock=2&retry=1");
       renameSync(input, `${input}-away`);
       await rejects(() => runWith(plain, out, { queue }), "FILE_MISSING", /none of the shard's 4/);
       const { parked, committed } = await datasetStatus(out);
