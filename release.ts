@@ -5,7 +5,7 @@
  * library, a clean checkout at its tag) is then told as missing and is no failure. Run by Bun, in CI by .github/workflows/release.yml.
  */
 import { execFileSync, spawnSync } from "node:child_process";
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
@@ -27,6 +27,20 @@ function inside(tarball: string): { about: Record<string, unknown>; files: Set<s
   const tar = (...args: string[]) => execFileSync("tar", args, { encoding: "utf8", maxBuffer: 1 << 26 });
   const files = tar("-tzf", tarball).split("\n").filter(Boolean).map((name) => name.replace(/^package\//, ""));
   return { about: JSON.parse(tar("-xzOf", tarball, "package/package.json")), files: new Set(files) };
+}
+
+/**
+ * A folder with package.json and the lock, without what is for development. Note: npm sbom --omit=dev would also leave out what ctok
+ * needs, where a package for development needs it, too.
+ */
+function withoutDev(): string {
+  const folder = join(packages, "sbom"), lock = JSON.parse(readFileSync(join(root, "package-lock.json"), "utf8"));
+  mkdirSync(folder, { recursive: true });
+  for (const [path, { dev }] of Object.entries<{ dev?: boolean }>(lock.packages)) if (dev) delete lock.packages[path];
+  delete lock.packages[""].devDependencies;
+  writeFileSync(join(folder, "package.json"), JSON.stringify({ ...about, devDependencies: undefined }));
+  writeFileSync(join(folder, "package-lock.json"), JSON.stringify(lock));
+  return folder;
 }
 
 // ---------------------------------------------------------------- what a release needs
@@ -70,8 +84,8 @@ if (wrong.length > 0) process.exit(1);
 
 // ---------------------------------------------------------------- the list of what ctok is made of, and npm
 const sbom = join(packages, `ctok-${about.version}.cdx.json`);
-const npm = (args: string[]) => execFileSync("npm", args, { cwd: root, encoding: "utf8", maxBuffer: 1 << 26 });
-const parts = JSON.parse(npm(["sbom", "--sbom-format=cyclonedx", "--omit=dev", "--package-lock-only"]));
+const npm = (args: string[], cwd = root) => execFileSync("npm", args, { cwd, encoding: "utf8", maxBuffer: 1 << 26 });
+const parts = JSON.parse(npm(["sbom", "--sbom-format=cyclonedx", "--package-lock-only"], withoutDev()));
 parts.metadata.component.name = about.name; // npm takes the folder's
 writeFileSync(sbom, JSON.stringify(parts, null, 2) + "\n");
 console.log(`${sbom}: ${parts.components.length} components`);

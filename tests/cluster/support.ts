@@ -105,7 +105,7 @@ export class RedisServer implements AsyncDisposable {
   }
 }
 
-/** A wire to a port. Cut, it takes bytes and lets none through, and nobody is told: as a network that is gone. */
+/** A wire to a port. Cut, it lets nothing through and nobody is told, as a network that is gone; mended, what was sent arrives late. */
 export class Wire implements AsyncDisposable {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
@@ -130,7 +130,8 @@ export class Wire implements AsyncDisposable {
   #join(near: Socket, far: Socket): void {
     for (const [from, to] of [[near, far], [far, near]] as const) {
       this.#sockets.add(from);
-      from.on("data", (bytes) => void (this.#isCut || to.write(bytes)));
+      from.on("data", (bytes) => void to.write(bytes));
+      if (this.#isCut) from.pause();
       from.on("error", () => {});
       from.on("close", () => (this.#sockets.delete(from), to.destroy()));
     }
@@ -138,9 +139,11 @@ export class Wire implements AsyncDisposable {
 
   cut(): void {
     this.#isCut = true;
+    for (const socket of this.#sockets) socket.pause();
   }
   mend(): void {
     this.#isCut = false;
+    for (const socket of this.#sockets) socket.resume();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -204,6 +207,10 @@ export class WorkerProcess implements AsyncDisposable {
 
   /** Its last word. */
   async end(): Promise<Line> {
+    const last = () => JSON.stringify(this.lines.filter(({ event }) => event !== "progress").slice(-12));
+    await until(() => this.#hasEnded, "the worker ends").catch((error) =>
+      assert.fail(`${error.message}: ${last()} ${this.stderr}`)
+    );
     const { code, signal } = await this.ended;
     assert.equal(code, 0, `${signal} ${this.stderr}`);
     return this.lines.at(-1)!;

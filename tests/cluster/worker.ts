@@ -1,8 +1,9 @@
 /**
  * A process of the tests of queues: runs a plan by a queue and says a line of JSON for each event, each item and its end. Its one
- * argument is JSON: `itemMs` that each item takes longer, `deadly` the key of an item that ends the process by SIGKILL.
+ * argument is JSON: `itemMs` that each item takes longer, `deadly` the key of an item that ends the process by SIGKILL, `held` that of
+ * one that waits until a file is there.
  */
-import { writeSync } from "node:fs";
+import { existsSync, writeSync } from "node:fs";
 import process from "node:process";
 import { setTimeout } from "node:timers/promises";
 import { TokenizerError } from "mod.ts";
@@ -15,9 +16,10 @@ export interface WorkerOptions {
   readonly queue: string;
   readonly itemMs?: number;
   readonly deadly?: string;
+  readonly held?: { readonly key: string; readonly until: string };
 }
 
-const { out, queue, itemMs = 0, deadly }: WorkerOptions = JSON.parse(process.argv[2]!);
+const { out, queue, itemMs = 0, deadly, held }: WorkerOptions = JSON.parse(process.argv[2]!);
 const say = (what: object) => void writeSync(1, JSON.stringify(what) + "\n");
 const parts: Parts = {
   ...plain,
@@ -29,6 +31,7 @@ const parts: Parts = {
         const prepared = await preparer.prepare(item, signal);
         say({ prepared: item.key });
         await setTimeout(itemMs);
+        while (item.key === held?.key && !existsSync(held.until)) await setTimeout(20);
         return prepared;
       },
       [Symbol.asyncDispose]: () => preparer[Symbol.asyncDispose](),

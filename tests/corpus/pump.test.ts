@@ -8,7 +8,7 @@ import { test } from "node:test";
 import { Tensor, Tokenizer, TokenizerError } from "mod.ts";
 import type { Item, Sample } from "../../src/corpus/item.ts";
 import { Pump, type Work } from "../../src/corpus/pump.ts";
-import { carried, withWeights } from "../support.ts";
+import { carried, rejects, withWeights } from "../support.ts";
 import { plain } from "./plain.ts";
 import { noise } from "./support.ts";
 
@@ -90,5 +90,52 @@ for (const atOnce of [1, 3, 16, 17, 40]) {
     await pump.run(works);
     const wanted = Array.from({ length: 40 }, (_, n) => `${n} ${n % 10 === 4 ? "IMAGE" : `1,${2 * (1 + n % 3)},2`}`);
     assert.deepEqual(done.toSorted((a, b) => parseInt(a) - parseInt(b)), wanted);
+  });
+}
+
+/** A work of a small picture. */
+function workOf(n: number, put: Work["put"], fail?: Work["fail"]): Work {
+  const place = { kind: "file", path: "" } as const, identity = { bytes: 0, mtimeNs: "0" };
+  return { item: { key: String(n), kind: "image", place, identity, sidecars: [] }, put, ...(fail && { fail }) };
+}
+
+for (const where of ["prepared", "encoded", "written"] as const) {
+  test(`a failure when works are ${where}: taken, the others go on; otherwise it ends all`, async () => {
+    await using tokenizer = await Tokenizer.open("nano-DI8x8", { half: "encoder" });
+    const failure = new TokenizerError("MEMORY", `not ${where}`), { data } = noise(16, 16, 0);
+    const facts = { fileName: "", height: 16, width: 16, originalHeight: 16, originalWidth: 16 };
+    const preparer = {
+      prepare({ key }: Item) {
+        if (where === "prepared" && key === "3") return Promise.reject(failure);
+        const pixels = new Tensor("uint8", [1, 16, 16, 3], data, { kind: "pixels" });
+        return Promise.resolve({ kind: "image" as const, pixels, facts });
+      },
+      [Symbol.asyncDispose]: () => Promise.resolve(),
+    };
+    let jobs = 0;
+    const encode: Tokenizer["encode"] = (input, options) =>
+      where === "encoded" && ++jobs === 2 ? Promise.reject(failure) : tokenizer.encode(input, options);
+    const encoder = { encode, encodeStream: tokenizer.encodeStream.bind(tokenizer) };
+    const run = async (fail?: Work["fail"]) => {
+      const put: string[] = [], origin = { model: "nano-DI8x8", source: "nano-DI8x8" };
+      jobs = 0;
+      const options = { encoder, places: plain.openPlaces(), preparer, origin, window: undefined, batch: 4, readers: 3 };
+      await new Pump(options).run(async function* () {
+        for (let n = 0; n < 40; n++) {
+          yield workOf(n, () => {
+            if (where === "written" && n === 3) return Promise.reject(failure);
+            return Promise.resolve(void put.push(String(n)));
+          }, fail);
+        }
+      });
+      return put;
+    };
+    const failed: unknown[] = [];
+    const put = await run((error) => failed.push(error) > 0);
+    assert.equal(put.length + failed.length, 40);
+    assert.ok(failed.length >= 1 && failed.length <= 4, `${failed.length} failed`);
+    for (const error of failed) assert.match(String(error), new RegExp(failure.message));
+    await rejects(() => run(), "MEMORY", new RegExp(failure.message));
+    await rejects(() => run(() => false), "MEMORY", new RegExp(failure.message));
   });
 }
