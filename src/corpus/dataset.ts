@@ -5,13 +5,14 @@
 import { parse } from "../checks.ts";
 import { located } from "../model/job.ts";
 import { type PlanDatasetOptions, planDatasetOptions, type RunDatasetOptions, runDatasetOptions } from "./options.ts";
+import { openStorage } from "./openstorage.ts";
 import type { ItemOptions as AnyOptions, Parts } from "./parts.ts";
-import { Plan } from "./plan.ts";
+import type { Plan } from "./plan.ts";
 import { makePlan } from "./planner.ts";
 import { runPlan } from "./run.ts";
 import { type ItemOptions, standard } from "./standard.ts";
 import { type DatasetStatus, statusOf } from "./status.ts";
-import { type OnStep, Storage } from "./storage.ts";
+import type { OnStep } from "./storage.ts";
 
 /**
  * Freezes what is to be tokenised: finds the items of `inputs`, puts them into shards, and writes `out`/plan.jsonl with the model's
@@ -23,7 +24,7 @@ export function planDataset(options: PlanDatasetOptions & ItemOptions): Promise<
   const own = Object.entries(options ?? {}), isOwn = (name: string) => Object.hasOwn(planDatasetOptions.shape, name);
   const plan = Object.fromEntries(own.filter(([name]) => isOwn(name))) as unknown as PlanDatasetOptions;
   return planWith(standard, plan, Object.fromEntries(own.filter(([name]) => !isOwn(name))))
-    .then((made) => statusOf(made, new Storage(made.folder)));
+    .then((made) => statusOf(made, openStorage(plan.out)));
 }
 
 /**
@@ -40,7 +41,10 @@ export function runDataset(folder: string, options: RunDatasetOptions = {}): Pro
 
 /** How far a corpus is. Opens no model and reads no item. Errors: FILE_MISSING, FILE_FORMAT, FILE_IO. */
 export function datasetStatus(folder: string): Promise<DatasetStatus> {
-  return located(async () => statusOf(await Plan.open(folder), new Storage(folder)));
+  return located(async () => {
+    const storage = openStorage(folder);
+    return await statusOf(await storage.plan(), storage);
+  });
 }
 
 /** The same on other sources and formats: for tests. */

@@ -12,13 +12,13 @@ import { allocate } from "../model/pixels.ts";
 import type { TensorLike } from "../tokens/dense.ts";
 import { Tensor } from "../tokens/tensor.ts";
 import type { Item, Sample } from "./item.ts";
+import { openStorage } from "./openstorage.ts";
 import type { ItemPreparer, Parts } from "./parts.ts";
-import { Plan } from "./plan.ts";
+import type { Plan } from "./plan.ts";
 import { formatOf } from "./planner.ts";
 import { standard } from "./standard.ts";
 import { type CorpusStats, sampleByKey, samplesOf, statsOfCorpus } from "./stats.ts";
 import { allEntries } from "./status.ts";
-import { Storage } from "./storage.ts";
 import { type Corpus, type DecodedSample, type Judge, type VerifiedShard, verifySet, verifyShards } from "./verify.ts";
 
 export interface VerifyDatasetOptions extends Pick<OpenOptions, "device" | "threads" | "maxMemory"> {
@@ -123,7 +123,7 @@ export function datasetSample(
 }
 
 async function openCorpus(folder: string, parts: Parts) {
-  const plan = await Plan.open(folder), storage = new Storage(folder), shards = await allEntries(plan, storage);
+  const storage = openStorage(folder), plan = await storage.plan(), shards = await allEntries(plan, storage);
   const corpus: Corpus = {
     folder,
     format: formatOf(plan.header.shardFormat, parts),

@@ -1,5 +1,6 @@
 /** How far a corpus is, from its manifests; what is in work, from the ledger, where there is one. Called by run.ts and dataset.ts. */
 import { expected } from "../errors.ts";
+import { fewAtOnce } from "./atonce.ts";
 import { type LeasedShard, leasedShards } from "./ledger.ts";
 import type { Plan, PlanHeader } from "./plan.ts";
 import type { Quarantined, ShardEntry, Storage } from "./storage.ts";
@@ -47,13 +48,15 @@ export async function statusOf(plan: Plan, storage: Storage, given?: readonly Sh
 
 /** The entries of all committed shards, in order. Throws FILE_FORMAT for one of another plan. */
 export async function allEntries(plan: Plan, storage: Storage): Promise<ShardEntry[]> {
-  const entries: ShardEntry[] = [];
-  for (const stem of [...await storage.committed()].sort((a, b) => Number(a) - Number(b))) {
-    const entry = await storage.entry(stem);
+  const stems = [...await storage.committed()].sort((a, b) => Number(a) - Number(b));
+  return await fewAtOnce(stems.length, async (i) => {
+    const stem = stems[i]!, entry = await storage.entry(stem);
     if (entry.plan !== plan.id || stem !== plan.stemOf(entry.index)) {
       throw expected(storage.manifestOf(stem), `a shard of the plan ${plan.id}`, `one of ${entry.plan}`, "FILE_FORMAT");
     }
-    entries.push(entry);
-  }
-  return entries;
+    return entry;
+  }, entriesAtOnce);
 }
+
+/** Of a store each costs a request. */
+const entriesAtOnce = 16;
