@@ -2,7 +2,7 @@
  * Where things of a corpus lie, as text: a path, or s3://BUCKET/KEY. Told from each other here, taken apart and put together; nothing
  * is looked at. Called by all of the corpus that has a location in its hands.
  */
-import { join, resolve } from "node:path";
+import { join, posix, resolve } from "node:path";
 import { expected } from "../../errors.ts";
 
 const scheme = "s3://";
@@ -29,9 +29,11 @@ export function parseS3(location: string): S3Address {
   return { bucket, key };
 }
 
-/** The parts of a location, one in the other. */
+/** The parts of a location, one in the other; "." and ".." lead where they do on a disk. */
 export function joinLocation(folder: string, ...names: string[]): string {
-  return isS3(folder) ? [folder.replace(/\/+$/, ""), ...names].join("/") : join(folder, ...names);
+  if (!isS3(folder)) return join(folder, ...names);
+  const [, bucket, key = ""] = /^s3:\/\/([^/]*)\/?(.*)$/s.exec(folder)!;
+  return `${scheme}${bucket}/${posix.join(key, ...names)}`;
 }
 
 /** The same location whatever the working folder is, and however many slashes it ends with. */
