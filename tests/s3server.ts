@@ -347,7 +347,7 @@ const xmlText = (text: string) => text.replaceAll("&", "&amp;").replaceAll("<", 
 export async function withS3(folder: string, use: (server: S3Server) => Promise<void>): Promise<void> {
   const before = { ...process.env };
   await using server = await S3Server.start();
-  Object.assign(process.env, server.environment, { XDG_CACHE_HOME: `${folder}/cache`, CTOK_S3_TIMEOUT: "2" });
+  Object.assign(process.env, server.environment, { XDG_CACHE_HOME: `${folder}/cache`, CTOK_S3_TIMEOUT: "30" });
   try {
     await use(server);
   } finally {

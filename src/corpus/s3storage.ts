@@ -22,6 +22,7 @@ import { joinLocation, parseS3, resolveLocation } from "./s3/address.ts";
 import { S3Client } from "./s3/client.ts";
 import { PlanCopy } from "./s3/plancopy.ts";
 import { probeStore } from "./s3/probe.ts";
+import { isStoreGone } from "./s3/request.ts";
 import { abandonUpload, copyObject, hashOfObject, type OpenUpload, openUploads, uploadFile } from "./s3/upload.ts";
 import type { Refused } from "./source.ts";
 import {
@@ -199,7 +200,7 @@ export class S3Storage implements Storage {
         await uploadFile(this.#client, join(folder, own), this.#key(".ctok/pending", name, own));
       }
     } catch (error) {
-      await this.#removeTry(this.#client.with(undefined), name).catch(() => {}); // else it is old one day
+      if (!isStoreGone(error)) await this.#removeTry(this.#client.with(undefined), name).catch(() => {});
       throw error;
     }
     await step("entered");

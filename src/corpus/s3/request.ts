@@ -34,7 +34,14 @@ export interface Answer {
 }
 
 /** ETIMEDOUT, by its number in Linux. */
-export const noAnswer = 110;
+const noAnswer = 110;
+
+/** Whether a store did not answer, or said for all of our patience that it cannot: it need not be asked to tidy up. */
+export function isStoreGone(error: unknown): boolean {
+  if (!(error instanceof TokenizerError) || error.code !== "FILE_IO") return false;
+  return error.detail === noAnswer || busy.includes(error.detail ?? 0);
+}
+
 const firstPauseMs = 200, longestPauseMs = 10_000;
 /** A slower connection counts as none. */
 const leastBytesPerMs = 50;

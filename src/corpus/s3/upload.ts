@@ -4,10 +4,11 @@
  */
 import { createHash, randomBytes } from "node:crypto";
 import { type FileHandle, open } from "node:fs/promises";
-import { expected } from "../../errors.ts";
+import { expected, TokenizerError } from "../../errors.ts";
 import { io } from "../../files.ts";
 import { fewAtOnce } from "../atonce.ts";
 import { checked, type S3Client } from "./client.ts";
+import { isStoreGone } from "./request.ts";
 import { elementsOf, escaped, textOf } from "./xml.ts";
 
 /** Sizes of parts, and of the most that a copy is in one request. S3 takes 10,000 parts; a test takes smaller ones. */
@@ -70,7 +71,20 @@ export async function hashOfObject(client: S3Client, key: string, bytes: number)
 
 type SendPart = (number: number, upload: string, from: number, length: number) => Promise<Part>;
 
-async function inParts(
+/** Begins anew where the store has lost what was sent, as one that was started again. */
+async function inParts(...[client, key, ...how]: Parameters<typeof inPartsOnce>): Promise<boolean> {
+  for (let tries = 1;; tries++) {
+    try {
+      return await inPartsOnce(client, key, ...how);
+    } catch (error) {
+      if (!(error instanceof TokenizerError && error.detail === 404)) throw error;
+      if (tries === mostUploads) throw new TokenizerError("FILE_IO", error.message, { detail: 404, cause: error });
+    }
+  }
+}
+const mostUploads = 3;
+
+async function inPartsOnce(
   client: S3Client,
   key: string,
   bytes: number,
@@ -90,7 +104,7 @@ async function inParts(
     });
     return await complete(client, key, upload, parts, made, isNew);
   } catch (error) {
-    await abandonUpload(client.with(undefined), key, upload).catch(() => {});
+    if (!isStoreGone(error)) await abandonUpload(client.with(undefined), key, upload).catch(() => {});
     throw error;
   }
 }
@@ -120,7 +134,8 @@ async function complete(
     await abandonUpload(client, key, upload);
     return false;
   }
-  throw expected(client.name(key), "its parts to be there until the upload ends", "none (404, NoSuchUpload)", "FILE_IO");
+  const message = `${client.name(key)}: expected its parts to be there until the upload ends, found none (NoSuchUpload)`;
+  throw new TokenizerError("FILE_IO", message, { detail: 404 });
 }
 
 function partQuery(number: number, upload: string): Record<string, string> {
