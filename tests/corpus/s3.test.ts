@@ -23,6 +23,7 @@ import { planWith, runWith } from "../../src/corpus/dataset.ts";
 import { openStorage } from "../../src/corpus/openstorage.ts";
 import { S3Client } from "../../src/corpus/s3/client.ts";
 import { S3Requests } from "../../src/corpus/s3/request.ts";
+import { limits } from "../../src/corpus/s3/upload.ts";
 import { s3Settings } from "../../src/corpus/s3/settings.ts";
 import { accessKeyId, bucket, type S3Server, secretAccessKey, withS3 } from "../s3server.ts";
 import { rejects, root, withFolder } from "../support.ts";
@@ -203,6 +204,30 @@ test("a plan is written once: another's is kept, the same is the same, the copy 
       /s3:\/\/corpora\/none\/plan\.jsonl: expected a file, found/,
     );
   }));
+
+test("a large plan goes in parts where the store writes those only where nothing is", async () => {
+  const before = { ...limits };
+  try {
+    Object.assign(limits, { partBytes: 500, newBytes: 1000 });
+    await withBucket(async (server, folder) => {
+      await madeCorpus(folder, out, { numItems: 9 });
+      assert.match(server.objects.get("tokens/plan.jsonl")!.etag, /-\d+"$/);
+      assert.equal((await openStorage(out).plan()).header.numItems, 9);
+      server.ignoresIfNoneMatch = true;
+      server.fault = ({ what, key }) =>
+        what === "PutNew" && server.objects.has(key) ? { status: 412, code: "PreconditionFailed" } : undefined;
+      const other = () => planWith(plain, { inputs: [join(folder, "pictures-9")], out: `${out}-2` }, {});
+      await rejects(
+        other,
+        "UNSUPPORTED",
+        /to end an upload in parts only where nothing is, as a plan of more than 1000 bytes needs/,
+      );
+      assert.deepEqual([server.keys("tokens-2/"), [...server.uploads]], [[], []]);
+    });
+  } finally {
+    Object.assign(limits, before);
+  }
+});
 
 for (const format of ["webdataset", "parquet", "megatron"]) {
   test(`${format}: from S3 to S3, and read back: what a folder gives`, () =>

@@ -6,6 +6,7 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
@@ -15,7 +16,7 @@ import { limits } from "../../src/corpus/s3/upload.ts";
 import { S3Storage } from "../../src/corpus/s3storage.ts";
 import type { Attempt, CommitStep, OnStep, Storage } from "../../src/corpus/storage.ts";
 import { bucket, type S3Server, withS3 } from "../s3server.ts";
-import { rejects, withFolder } from "../support.ts";
+import { rejects, root, withFolder } from "../support.ts";
 import { plain } from "./plain.ts";
 import { contentOf, madeCorpus, runWorker } from "./support.ts";
 
@@ -291,4 +292,25 @@ test("notes are whole, and the first of a name stays, also where its answer was 
     assert.deepEqual(await storage.notes("parked"), ["parked/00002"]);
     await storage.removeNote("parked/00002");
     assert.deepEqual(await storage.notes("parked"), []);
+  }));
+
+test("what a shard costs in requests, as docs/dataset_s3.md says", () =>
+  withBucket(async (server, folder) => {
+    const counted = async (numShards: number) => {
+      const here = `${out}-${numShards}`;
+      await madeCorpus(folder, here, { numItems: 2 * numShards, shardSize: 2 });
+      const from = server.requests.length;
+      await runWith(plain, here);
+      const all = new Map<string, number>();
+      for (const { what } of server.requests.slice(from)) all.set(what, (all.get(what) ?? 0) + 1);
+      return all;
+    };
+    const [few, more] = [await counted(2), await counted(5)];
+    const each = [...more].map(([what, count]) => [what, (count - few.get(what)!) / 3] as const).filter(([, count]) =>
+      count > 0
+    );
+    const wanted = { Get: 3, Head: 4, Put: 1, PutNew: 2, Copy: 1, List: 1, Delete: 2 };
+    assert.deepEqual(Object.fromEntries(each.sort()), Object.fromEntries(Object.entries(wanted).sort()));
+    const text = readFileSync(join(root, "docs/dataset_s3.md"), "utf8");
+    assert.match(text, /\| a shard of one file \| 3 \| 4 \| 3 \| 1 \| 1 \| 2 \|/);
   }));

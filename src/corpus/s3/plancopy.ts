@@ -4,7 +4,7 @@
  * the copy is the corpus's own on this machine: leases and shards that are being made are in its .ctok. Called by s3storage.ts.
  */
 import { createHash, randomBytes } from "node:crypto";
-import { mkdir, rename, rm } from "node:fs/promises";
+import { mkdir, rename, rm, stat } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
@@ -14,6 +14,7 @@ import type { Item } from "../item.ts";
 import { Plan, type PlanStart } from "../plan.ts";
 import type { Refused } from "../source.ts";
 import type { ObjectInfo, S3Client } from "./client.ts";
+import { probeParts } from "./probe.ts";
 import { limits, uploadFile } from "./upload.ts";
 
 export class PlanCopy {
@@ -50,7 +51,8 @@ export class PlanCopy {
     const folder = join(this.folder, `planning-${randomBytes(8).toString("hex")}`);
     await io(folder, "write", mkdir(folder, { recursive: true }));
     try {
-      const made = await Plan.write(folder, start, found);
+      const made = await Plan.write(folder, start, found), { size } = await io(made.path, "read", stat(made.path));
+      await probeParts(this.#client, this.#key, size);
       if (await uploadFile(this.#client, made.path, this.#key, true)) {
         await rm(join(this.folder, "plan.idx"), { force: true });
         await io(this.#path, "write", rename(made.path, this.#path));

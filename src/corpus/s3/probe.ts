@@ -6,6 +6,7 @@
 import { randomBytes } from "node:crypto";
 import { TokenizerError } from "../../errors.ts";
 import { checked, type S3Client } from "./client.ts";
+import { inParts, limits, partQuery } from "./upload.ts";
 
 const content = (text: string) => new TextEncoder().encode(`ctok looks whether this store keeps its promises: ${text}\n`);
 /** Workers that would write at once. */
@@ -23,6 +24,35 @@ export async function probeStore(client: S3Client, prefix: string): Promise<void
     const all = [key, copy, race].map((one) => client.with(undefined).remove(one).catch(() => {}));
     await Promise.all(all);
   }
+}
+
+/** The same of what is written new in parts, which a plan of that size needs. */
+export async function probeParts(client: S3Client, prefix: string, bytes: number): Promise<void> {
+  if (bytes <= limits.newBytes) return;
+  const key = `${prefix}probe-${randomBytes(8).toString("hex")}`;
+  try {
+    await client.put(key, content("parts"));
+    if (!await writesPartsOver(client, key)) return;
+  } finally {
+    await client.with(undefined).remove(key).catch(() => {});
+  }
+  const wanted = `to end an upload in parts only where nothing is, as a plan of more than ${limits.newBytes} bytes needs`;
+  throw lacking(client, wanted, "that it replaced what was there");
+}
+
+async function writesPartsOver(client: S3Client, key: string): Promise<boolean> {
+  return await inParts(client, key, 1, 1, true, async (number, upload) => {
+    const body = Uint8Array.of(1), { sha256, headers } = checked(body);
+    const { headers: said } = await client.ask({
+      method: "PUT",
+      key,
+      query: partQuery(number, upload),
+      body,
+      sha256,
+      headers,
+    });
+    return { etag: said.get("etag") ?? "", sha256: headers["x-amz-checksum-sha256"] };
+  });
 }
 
 async function checkNew(client: S3Client, key: string): Promise<void> {
