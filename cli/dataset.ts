@@ -60,7 +60,8 @@ export const datasetCommand: Command = {
     "items go into which shards; `dataset run DIR` works on a plan, also several at once, one for each GPU; `dataset status DIR` says how " +
     "far it is. `dataset verify DIR` looks at every hash and sample and decodes some, `dataset stats DIR` at the use of the codebook, " +
     "`dataset head DIR` shows the first samples, `dataset cat DIR KEY` one with its tokens, or with --out as a token file. INPUT is a " +
-    "folder, a pattern, a webdataset .tar, a .parquet, a file, @LIST or - for a list. Whatever happens, shards are whole or not there. " +
+    "folder, a pattern, a webdataset .tar, a .parquet, a file, @LIST or - for a list; INPUT and DIR may be s3://BUCKET/PREFIX " +
+    "(docs/dataset_s3.md). Whatever happens, shards are whole or not there. " +
     "Items that cannot be tokenised are set aside and named; the exit code is 1 then.",
   examples: [
     { line: "ctok dataset photos -o tokens --size 256", about: "a folder to webdataset shards" },

@@ -31,8 +31,9 @@ export function planDataset(options: PlanDatasetOptions & ItemOptions): Promise<
  * Tokenises what is planned in a folder, shard by shard, until all are committed; run again it goes on where it was, and a finished
  * corpus costs a look at its manifests. Items that cannot be tokenised are quarantined: the manifests and the result name them.
  * Any number of processes may run on one folder, one for each GPU as a rule.
- * Errors: FILE_MISSING without a plan; FILE_FORMAT for a damaged one; ARGUMENT where the model has other weights; UNSUPPORTED where
- * this machine computes otherwise than planned; FILE_IO, as on a full disk; DEVICE, MEMORY, THREAD, FFMPEG; CANCELLED. Whatever
+ * Errors: FILE_MISSING without a plan; FILE_FORMAT for a damaged one; ARGUMENT where the model has other weights, or a store refuses
+ * (credentials, bucket); UNSUPPORTED where this machine computes otherwise than planned, or a store does not keep its promises; FILE_IO,
+ * as on a full disk, or where a store does not answer (detail: the HTTP status, 110 for none); DEVICE, MEMORY, THREAD, FFMPEG; CANCELLED. Whatever
  * ends a run, shards are whole or not there.
  */
 export function runDataset(folder: string, options: RunDatasetOptions = {}): Promise<DatasetStatus> {

@@ -131,6 +131,8 @@ test("credentials that are wrong are told without them; those that run out are r
       await rejects(get, "ARGUMENT", /ExpiredToken: the credentials have run out/);
       write("second");
       assert.equal(await get(), undefined);
+      write("third"), server.sessionToken = "third";
+      assert.equal(await openStorage(out).isCommitted("00000"), false, "a HEAD has no body that says why");
     });
   }));
 

@@ -311,6 +311,18 @@ test("what a shard costs in requests, as docs/dataset_s3.md says", () =>
     );
     const wanted = { Get: 3, Head: 4, Put: 1, PutNew: 2, Copy: 1, List: 1, Delete: 2 };
     assert.deepEqual(Object.fromEntries(each.sort()), Object.fromEntries(Object.entries(wanted).sort()));
+    const ofFiles = async (suffixes: readonly string[]) => {
+      const one = await openStorage(`${out}-${suffixes.length}-files`).begin("00000", 0), from = server.requests.length;
+      for (const suffix of suffixes) await (await one.create(suffix)).write(Buffer.from(suffix));
+      await one.commit(about);
+      return server.requests.slice(from).map(({ what }) => what);
+    };
+    const [one, two] = [await ofFiles([".bin"]), await ofFiles([".bin", ".idx"])];
+    for (const what of one) two.splice(two.indexOf(what), 1);
+    assert.deepEqual(two.sort(), ["Copy", "Delete", "Head", "Put"]);
     const text = readFileSync(join(root, "docs/dataset_s3.md"), "utf8");
-    assert.match(text, /\| a shard of one file \| 3 \| 4 \| 3 \| 1 \| 1 \| 2 \|/);
+    assert.ok(text.includes("| a shard of one file | 3 | 4 | 3 | 1 | 1 | 2 |"));
+    assert.ok(text.includes("| each further file | | 1 | 1 | 1 | | 1 |"));
+    const begins = [...few.values()].reduce((sum, count) => sum + count) - 2 * 14;
+    assert.ok(text.includes(`A run has ${begins} requests beside those`), `${begins}`);
   }));

@@ -89,7 +89,7 @@ export class S3Requests {
     const began = performance.now(), patienceMs = 4 * this.#settings.timeoutMs;
     for (let tries = 1;; tries++) {
       throwIfAborted(signal);
-      const answer = await this.#try(ask, signal);
+      const answer = await this.#tryAndLearn(ask, signal);
       if (!("found" in answer)) return answer;
       if (answer.code && staleCodes.includes(answer.code) && tries === 1 && this.#renewCredentials()) continue;
       if (answer.isLasting) throw this.#refusal(ask, answer);
@@ -97,6 +97,14 @@ export class S3Requests {
       if (performance.now() - began + pauseMs > patienceMs) throw this.#gone(ask, answer, tries);
       await wait(pauseMs, undefined, signal ? { signal } : {}).catch(() => throwIfAborted(signal));
     }
+  }
+
+  /** What was refused of a HEAD is not told why: a GET is. */
+  async #tryAndLearn(ask: Ask, signal: AbortSignal | undefined): Promise<Answer | Failure> {
+    const answer = await this.#try(ask, signal);
+    if (ask.method !== "HEAD" || !("found" in answer) || !answer.isLasting) return answer;
+    const told = await this.#try({ ...ask, method: "GET", headers: { range: "bytes=0-0" } }, signal);
+    return "found" in told ? told : answer;
   }
 
   async #try(ask: Ask, signal: AbortSignal | undefined): Promise<Answer | Failure> {
