@@ -66,6 +66,8 @@ export class S3Server implements AsyncDisposable {
   /** How far its clock is ahead of ours. */
   aheadMs = 0;
   ignoresIfNoneMatch = false;
+  /** At the end of an upload in parts alone. */
+  ignoresIfNoneMatchOfParts = false;
   ignoresHashes = false;
   tellsNoHashes = false;
   sessionToken: string | undefined;
@@ -241,7 +243,7 @@ export class S3Server implements AsyncDisposable {
         `<CopyPartResult><ETag>${part.etag}</ETag><ChecksumSHA256>${part.sha256}</ChecksumSHA256></CopyPartResult>`;
       return { status: 200, headers: { etag: part.etag }, ...(from && { body: xml }) };
     }
-    if (headers["if-none-match"] && this.objects.has(key) && !this.ignoresIfNoneMatch) {
+    if (headers["if-none-match"] && this.objects.has(key) && !this.ignoresIfNoneMatchOfParts) {
       return refusal(412, "PreconditionFailed");
     }
     const parts = [

@@ -215,9 +215,7 @@ test("a large plan goes in parts where the store writes those only where nothing
       await madeCorpus(folder, out, { numItems: 9 });
       assert.match(server.objects.get("tokens/plan.jsonl")!.etag, /-\d+"$/);
       assert.equal((await openStorage(out).plan()).header.numItems, 9);
-      server.ignoresIfNoneMatch = true;
-      server.fault = ({ what, key }) =>
-        what === "PutNew" && server.objects.has(key) ? { status: 412, code: "PreconditionFailed" } : undefined;
+      server.ignoresIfNoneMatchOfParts = true;
       const other = () => planWith(plain, { inputs: [join(folder, "pictures-9")], out: `${out}-2` }, {});
       await rejects(
         other,
