@@ -6,10 +6,11 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import { test } from "node:test";
+import { after, test } from "node:test";
 import { runWith } from "../../src/corpus/dataset.ts";
 import { openStorage } from "../../src/corpus/openstorage.ts";
 import { limits } from "../../src/corpus/s3/upload.ts";
@@ -43,19 +44,30 @@ function contentIn(server: S3Server): Map<string, string> {
   }));
 }
 
+/** What a run in a folder leaves that nobody disturbs, and pictures for all tests that are held against it: plans have their paths. */
+const top = mkdtempSync(join(tmpdir(), "ctok-test-"));
+after(() => rmSync(top, { recursive: true, force: true }));
+let undisturbed: Promise<Map<string, string>> | undefined;
+const sizes = { numItems: 9, shardSize: 5 };
+async function runUndisturbed(): Promise<Map<string, string>> {
+  const path = join(top, "undisturbed");
+  await madeCorpus(top, path, sizes);
+  await runWith(plain, path);
+  const content = contentOf(path);
+  content.delete("plan.idx"); // which is this machine's
+  return content;
+}
+
 for (const step of steps) {
   test(`killed at "${step}", then run again: the same corpus, nothing left`, () =>
-    withBucket(async (server, folder) => {
-      const undisturbed = join(folder, "undisturbed");
-      for (const path of [undisturbed, out]) await madeCorpus(folder, path, { numItems: 9, shardSize: 5 });
-      await runWith(plain, undisturbed);
+    withBucket(async (server) => {
+      const content = await (undisturbed ??= runUndisturbed());
+      await madeCorpus(top, out, sizes);
       const { signal, lines, stderr } = await runWorker(out, step);
       assert.equal(signal, "SIGKILL", stderr);
       assert.equal(lines.at(-1)!.step, step);
       server.aheadMs = hours; // for the store; what the killed one has sent has come
       assert.ok((await runWith(plain, out)).isComplete);
-      const content = contentOf(undisturbed);
-      content.delete("plan.idx"); // which is this machine's
       assert.deepEqual(contentIn(server), content);
       checkTidy(server);
     }));

@@ -6,7 +6,7 @@
 import { Buffer } from "node:buffer";
 import { createHash, randomBytes } from "node:crypto";
 import { expected } from "../../errors.ts";
-import { type Answer, S3Requests } from "./request.ts";
+import { type Answer, type Ask, S3Requests } from "./request.ts";
 import { environmentOfS3, s3Settings } from "./settings.ts";
 import { elementsOf, textOf } from "./xml.ts";
 
@@ -62,7 +62,7 @@ export class S3Client {
   }
 
   /** Any request, for upload.ts and probe.ts. */
-  ask(...[ask]: Parameters<S3Requests["ask"]>): Promise<Answer> {
+  ask(ask: Ask): Promise<Answer> {
     return this.#requests.ask(ask, this.#signal);
   }
 
