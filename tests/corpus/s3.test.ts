@@ -24,6 +24,7 @@ import { openStorage } from "../../src/corpus/openstorage.ts";
 import { S3Client } from "../../src/corpus/s3/client.ts";
 import { S3Requests } from "../../src/corpus/s3/request.ts";
 import { limits } from "../../src/corpus/s3/upload.ts";
+import { findFfmpeg } from "../../src/media/ffmpeg.ts";
 import { s3Settings } from "../../src/corpus/s3/settings.ts";
 import { accessKeyId, bucket, type S3Server, secretAccessKey, withS3 } from "../s3server.ts";
 import { rejects, root, withFolder } from "../support.ts";
@@ -269,6 +270,27 @@ for (const format of ["webdataset", "parquet", "megatron"]) {
       );
     }));
 }
+
+const noFfmpeg = await findFfmpeg().then(
+  () => false as const,
+  () => "no FFmpeg: none in CTOK_FFMPEG, PATH, or the npm package",
+);
+
+test("clips of a video in S3 are those of the file", { skip: noFfmpeg }, () =>
+  withBucket(async (server, folder) => {
+    const cars = join(media, "cars.mp4"), local = join(folder, "local");
+    server.put("videos/cars.mp4", readFileSync(cars));
+    const options = { model: "nano-DV4x8x8", size: 32, frames: 36, clipFrames: 17 };
+    for (const [input, at] of [[`s3://${bucket}/videos/cars.mp4`, out], [cars, local]] as const) {
+      await planDataset({ inputs: [input], out: at, ...options });
+      assert.deepEqual((await runDataset(at)).quarantined, []);
+    }
+    const data = async (at: string) =>
+      (await Array.fromAsync(readDataset(at))).map(({ key, tokens }) => [key, tokens.main.data.join()]);
+    assert.deepEqual(await data(out), await data(local));
+    const whole = planDataset({ inputs: [`s3://${bucket}/videos/`], out: `${out}-2`, ...options, foldersAreVideos: true });
+    await rejects(() => whole, "ARGUMENT", /expected at least one video, found "none, and 1 refused"/);
+  }));
 
 test("workers of two machines, a store that is often busy: as if nothing had been", () =>
   withBucket(async (server, folder) => {
