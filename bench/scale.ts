@@ -12,7 +12,7 @@ import { datasetStatus, planDataset, runDataset } from "mod.ts";
 import { Ledger } from "../src/corpus/ledger.ts";
 import { Plan } from "../src/corpus/plan.ts";
 import { committedIn } from "../src/corpus/openleases.ts";
-import { Storage } from "../src/corpus/storage.ts";
+import { FolderStorage } from "../src/corpus/folderstorage.ts";
 import { manifests, planOf, tarOf } from "./scale/made.ts";
 
 const [, , givenItems = "1000000", givenShards = "100000"] = process.argv;
@@ -102,7 +102,7 @@ async function opened(): Promise<string> {
 }
 
 async function committed(out: string): Promise<void> {
-  const plan = await Plan.open(out), storage = new Storage(out);
+  const plan = await Plan.open(out), storage = new FolderStorage(out);
   await storage.prepare();
   await tell(`start of a run: recover, nothing left`, () => storage.recover());
   const bytes = await tell(`${numShards} manifests written`, () => manifests(plan, storage));
@@ -148,7 +148,7 @@ async function ledgers(): Promise<void> {
 
 /** One that finds nothing free, for some seconds, while another holds the last shard. */
 async function waiting(out: string): Promise<void> {
-  const plan = await Plan.open(out), storage = new Storage(out), seconds = 10;
+  const plan = await Plan.open(out), storage = new FolderStorage(out), seconds = 10;
   rmSync(storage.manifestOf(plan.stemOf(0)));
   const options = { plan: plan.id, numShards, committed: committedIn(plan, storage) };
   const at = join(folder, "waiting");

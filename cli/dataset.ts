@@ -70,8 +70,8 @@ export const datasetCommand: Command = {
     "(docs/cluster.md); `dataset status DIR` says how far it is, `dataset missing DIR` which of the workers of --shard have shards to " +
     "make, as a list such as 2,7-9. A shard that fails each time is parked by a queue: `dataset unpark DIR` has such shards tried again. `dataset verify DIR` looks at every hash and sample and decodes some, `dataset stats DIR` at the use of the codebook, " +
     "`dataset head DIR` shows the first samples, `dataset cat DIR KEY` one with its tokens, or with --out as a token file. INPUT is a " +
-    "folder, a pattern, a webdataset .tar, a .parquet, a file, @LIST or - for a list. Whatever happens, shards are whole or not there. " +
-    "Items that cannot be tokenised are set aside and named.",
+    "folder, a pattern, a webdataset .tar, a .parquet, a file, @LIST or - for a list; INPUT and DIR may be s3://BUCKET/PREFIX " +
+    "(docs/dataset_s3.md). Whatever happens, shards are whole or not there. Items that cannot be tokenised are set aside and named.",
   examples: [
     { line: "ctok dataset photos -o tokens --size 256", about: "a folder to webdataset shards" },
     { line: "ctok dataset plan photos -o planned --shards megatron --shard-size 500", about: "freeze the work" },

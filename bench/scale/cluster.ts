@@ -8,7 +8,7 @@ import { createHash } from "node:crypto";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Plan } from "../../src/corpus/plan.ts";
-import { Storage } from "../../src/corpus/storage.ts";
+import { FolderStorage } from "../../src/corpus/folderstorage.ts";
 import { Clock, Killed, type Life } from "./clock.ts";
 import { type Handout, LeaseTable, Split } from "./handout.ts";
 
@@ -121,7 +121,7 @@ class Cluster {
     for (;;) {
       await this.#clock.sleep(this.#exponential(this.#o.forgetEvery));
       this.#forgotten++;
-      const stems = await new Storage(this.#plan.folder).committed();
+      const stems = await new FolderStorage(this.#plan.folder).committed();
       this.#handout.forget(new Set([...stems].map(Number)));
     }
   }
@@ -130,7 +130,7 @@ class Cluster {
   async #worker(worker: number, node: number, life: Life): Promise<void> {
     const clock = this.#clock, { commit, start } = this.#o;
     let isCommitting = false, begun: number | undefined;
-    const storage = new Storage(
+    const storage = new FolderStorage(
       this.#plan.folder,
       (step) => step === "begun" ? undefined : clock.sleep(commit / numSteps, life),
     );
@@ -187,7 +187,7 @@ class Cluster {
   }
 
   /** A shard that is committed stays as it is: throws where its manifest says other than before. */
-  async #note(storage: Storage, index: number, stem: string): Promise<void> {
+  async #note(storage: FolderStorage, index: number, stem: string): Promise<void> {
     const { files } = await storage.entry(stem), { sha256 } = files[0]!, before = this.#committed.get(index);
     if (before !== undefined && before !== sha256) throw new Error(`shard ${stem} was committed twice`);
     this.#committed.set(index, sha256);
@@ -200,7 +200,7 @@ class Cluster {
   async report(): Promise<ClusterReport> {
     const { numNodes, workersOfNode, shard } = this.#o, { numShards } = this.#plan, hours = this.#clock.now / 3600;
     const speed = this.#slowness.reduce((sum, slowness) => sum + workersOfNode / slowness, 0);
-    const work = numShards * shard, pending = join(new Storage(this.#plan.folder).private, "pending");
+    const work = numShards * shard, pending = join(new FolderStorage(this.#plan.folder).private, "pending");
     if (speed === 0 || numNodes === 0) throw new Error("expected a node");
     return {
       hours,
@@ -227,7 +227,7 @@ const numSteps = 7;
  * all items once and in the plan's order, nothing decided left over, no file that nobody knows. Gives how many bytes there are.
  */
 export async function checkWhole(plan: Plan): Promise<number> {
-  const storage = new Storage(plan.folder);
+  const storage = new FolderStorage(plan.folder);
   await storage.recover();
   const expectNone = (what: string, found: readonly string[]) => {
     if (found.length > 0) throw new Error(`expected no ${what}, found ${found.length}: ${found[0]}`);

@@ -13,14 +13,15 @@ import {
   type RunDatasetOptions,
   runDatasetOptions,
 } from "./options.ts";
+import { openStorage } from "./openstorage.ts";
 import type { ItemOptions as AnyOptions, Parts } from "./parts.ts";
 import { unpark } from "./parked.ts";
-import { Plan } from "./plan.ts";
+import type { Plan } from "./plan.ts";
 import { makePlan } from "./planner.ts";
 import { runPlan } from "./run.ts";
 import { type ItemOptions, standard } from "./standard.ts";
 import { type DatasetStatus, statusOf } from "./status.ts";
-import { type OnStep, Storage } from "./storage.ts";
+import type { OnStep } from "./storage.ts";
 
 /**
  * Freezes what is to be tokenised: finds the items of `inputs`, puts them into shards, and writes `out`/plan.jsonl with the model's
@@ -32,7 +33,7 @@ export function planDataset(options: PlanDatasetOptions & ItemOptions): Promise<
   const own = Object.entries(options ?? {}), isOwn = (name: string) => Object.hasOwn(planDatasetOptions.shape, name);
   const plan = Object.fromEntries(own.filter(([name]) => isOwn(name))) as unknown as PlanDatasetOptions;
   return planWith(standard, plan, Object.fromEntries(own.filter(([name]) => !isOwn(name))))
-    .then((made) => statusOf(made, new Storage(made.folder)));
+    .then((made) => statusOf(made, openStorage(plan.out)));
 }
 
 /**
@@ -42,9 +43,10 @@ export function planDataset(options: PlanDatasetOptions & ItemOptions): Promise<
  * each resolves when its share is done, with the counts and the quarantined items of that share, and the one that finds all shards
  * done, with those of the corpus (docs/cluster.md); with `queue` likewise, where a shard that fails for itself is tried thrice, and
  * parked then: the result names it, and is not complete (docs/cluster_queue.md).
- * Errors: FILE_MISSING without a plan; FILE_FORMAT for a damaged one; ARGUMENT where the model has other weights or the corpus is split
- * otherwise; UNSUPPORTED where this machine computes otherwise than planned; FILE_IO, as on a full disk; DEVICE, MEMORY, THREAD,
- * FFMPEG; QUEUE where the queue gives no answer; CANCELLED. Whatever
+ * Errors: FILE_MISSING without a plan; FILE_FORMAT for a damaged one; ARGUMENT where the model has other weights, the corpus is split
+ * otherwise, or a store refuses (credentials, bucket); UNSUPPORTED where this machine computes otherwise than planned, or a store does
+ * not keep its promises; FILE_IO, as on a full disk, or where a store does not answer (detail: the HTTP status, 110 for none); DEVICE,
+ * MEMORY, THREAD, FFMPEG; QUEUE where the queue gives no answer; CANCELLED. Whatever
  * ends a run, shards are whole or not there.
  */
 export function runDataset(folder: string, options: RunDatasetOptions = {}): Promise<DatasetStatus> {
@@ -53,7 +55,10 @@ export function runDataset(folder: string, options: RunDatasetOptions = {}): Pro
 
 /** How far a corpus is. Opens no model and reads no item. Errors: FILE_MISSING, FILE_FORMAT, FILE_IO. */
 export function datasetStatus(folder: string): Promise<DatasetStatus> {
-  return located(async () => statusOf(await Plan.open(folder), new Storage(folder)));
+  return located(async () => {
+    const storage = openStorage(folder);
+    return await statusOf(await storage.plan(), storage);
+  });
 }
 
 /**
@@ -63,7 +68,8 @@ export function datasetStatus(folder: string): Promise<DatasetStatus> {
 export function datasetMissing(folder: string, options: DatasetMissingOptions = {}): Promise<DatasetMissing> {
   return located(async () => {
     const { of } = parse(datasetMissingOptions, options, "options");
-    return await missingOf(await Plan.open(folder), new Storage(folder), of);
+    const storage = openStorage(folder);
+    return await missingOf(await storage.plan(), storage, of);
   });
 }
 
@@ -72,7 +78,10 @@ export function datasetMissing(folder: string, options: DatasetMissingOptions = 
  * FILE_IO.
  */
 export function unparkDataset(folder: string): Promise<number[]> {
-  return located(async () => unpark(await Plan.open(folder), new Storage(folder)));
+  return located(async () => {
+    const storage = openStorage(folder);
+    return await unpark(await storage.plan(), storage);
+  });
 }
 
 /** The same on other sources and formats: for tests. */

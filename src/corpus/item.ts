@@ -4,7 +4,7 @@
  */
 import type { Tokens } from "../tokens/tensor.ts";
 
-/** Where bytes lie. All a worker needs to read them again, on any machine that sees the same paths. */
+/** Where bytes lie, by path or s3://BUCKET/KEY. All a worker needs to read them again, on any machine that sees the same. */
 export type Place =
   /** A file. */
   | { readonly kind: "file"; readonly path: string }
@@ -26,6 +26,8 @@ export interface Identity {
   readonly bytes: number;
   /** Decimal, as 64 bits are more than a number holds exactly. Whole milliseconds: Deno tells no more, and Bun the rest. */
   readonly mtimeNs: string;
+  /** Of an object in S3, which has no time of change here ("0"). */
+  readonly etag?: string;
   readonly sha256?: string;
 }
 

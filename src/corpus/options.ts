@@ -18,9 +18,9 @@ const text = z.string().min(1).optional();
 
 export interface PlanDatasetOptions
   extends Pick<OpenOptions, "device" | "precision" | "kernels" | "threads" | "maxMemory" | "name"> {
-  /** What to tokenise, in this order: folders, patterns, lists, webdataset tars, parquet files, single files. */
+  /** What to tokenise, in this order: folders, patterns, lists, webdataset tars, parquet files, single files; of S3 by s3://BUCKET/KEY. */
   inputs: readonly string[];
-  /** The corpus's folder; made as needed. One that has a plan keeps it, and is refused where it is another. */
+  /** The corpus's folder, or s3://BUCKET/PREFIX; made as needed. One that has a plan keeps it, and is refused where it is another. */
   out: string;
   /** As for `Tokenizer.open`. Default: the embedded model of images. */
   model?: string | undefined;

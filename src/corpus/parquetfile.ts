@@ -3,11 +3,11 @@
  * at once and kept while its rows are asked for, as workers ask for them in order. Called by places.ts and sources/parquet.ts; the
  * format itself is hyparquet's. Limits: no encryption, no LZ4, no LZO; a column of a row group has at most 2 GiB.
  */
-import type { FileHandle } from "node:fs/promises";
 import * as zlib from "node:zlib";
 import type { AsyncBuffer, Compressors, FileMetaData, SchemaTree } from "hyparquet";
 import { wholeFileBytes } from "../bytes.ts";
 import { expected, messageOf, TokenizerError } from "../errors.ts";
+import { type OpenFile, readExactly } from "./openfile.ts";
 
 /** A top-level column. */
 export interface Column {
@@ -61,13 +61,13 @@ export class ParquetFile {
   }
 
   /** Of a file that is open and stays so. Throws FILE_FORMAT where it is no parquet or a damaged one. */
-  static async open(path: string, file: FileHandle, bytes: number): Promise<ParquetFile> {
-    const { parquetMetadataAsync, parquetSchema } = await import("hyparquet");
+  static async open(file: OpenFile, bytes: number): Promise<ParquetFile> {
+    const { parquetMetadataAsync, parquetSchema } = await import("hyparquet"), path = file.location;
     const buffer: AsyncBuffer = {
       byteLength: bytes,
       slice: async (start, end = bytes) => {
         if (!(start >= 0 && start <= end && end <= bytes)) throw new Error(`bytes ${start} to ${end} of ${bytes}`);
-        return await readExactly(path, file, start, end - start);
+        return (await readExactly(file, start, end - start)).buffer;
       },
     };
     return await read(path, async () => {
@@ -150,17 +150,6 @@ function kindOf({ element, children }: SchemaTree): Column["kind"] {
   const { converted_type: converted, logical_type: logical } = element;
   if (converted === "UTF8" || logical?.type === "STRING") return "text";
   return converted === undefined && logical === undefined ? "bytes" : "value";
-}
-
-/** Bytes of an open file. Throws FILE_IO when they are not all there. */
-export async function readExactly(path: string, file: FileHandle, at: number, bytes: number): Promise<ArrayBuffer> {
-  const into = new Uint8Array(bytes);
-  for (let filled = 0; filled < bytes;) {
-    const { bytesRead } = await file.read(into, filled, Math.min(bytes - filled, 1 << 30), at + filled);
-    if (bytesRead === 0) throw expected(path, `bytes ${at} to ${at + bytes}`, `its end at ${at + filled}`, "FILE_IO");
-    filled += bytesRead;
-  }
-  return into.buffer;
 }
 
 /** What hyparquet throws at a file becomes FILE_FORMAT. */

@@ -6,17 +6,24 @@
  * Messages name the place and what is there as far as that is the same on every machine; they go into manifests.
  */
 import { createHash } from "node:crypto";
-import { type BigIntStats, constants } from "node:fs";
-import { type FileHandle, open, readdir, stat } from "node:fs/promises";
-import { join } from "node:path";
 import { throwIfAborted } from "../abort.ts";
 import { wholeFileBytes } from "../bytes.ts";
 import { expected, TokenizerError } from "../errors.ts";
-import { ioError, readChunks } from "../files.ts";
-import { kindOfName } from "../media/kinds.ts";
 import type { Identity, Place } from "./item.ts";
-import { ParquetFile, readExactly } from "./parquetfile.ts";
-import type { PlaceReader } from "./source.ts";
+import {
+  chunksOf,
+  chunksOfObject,
+  identityOf,
+  identityOfStats,
+  type OpenFile,
+  openFile,
+  openObject,
+  readExactly,
+  statsOf,
+} from "./openfile.ts";
+import { ParquetFile } from "./parquetfile.ts";
+import { isS3 } from "./s3/address.ts";
+import { isItemsFault, type PlaceReader } from "./source.ts";
 
 const mostOpen = 16;
 
@@ -36,43 +43,15 @@ export function nameOfPlace(place: Place): string {
   }
 }
 
-/** What a file is known by. Of a folder: its pictures, which are a video's frames. Throws FILE_MISSING, FILE_IO. */
-export async function identityOf(path: string): Promise<Identity> {
-  return identityOfStats(path, await stats(path));
-}
-
-async function identityOfStats(path: string, found: BigIntStats): Promise<Identity> {
-  if (!found.isDirectory()) return { bytes: Number(found.size), mtimeNs: wholeMilliseconds(found.mtimeNs) };
-  let bytes = 0, latest = found.mtimeNs;
-  for (const name of await readdir(path)) {
-    if (kindOfName(name) !== "picture" || name.startsWith(".")) continue;
-    const one = await stats(join(path, name));
-    bytes += Number(one.size);
-    if (one.mtimeNs > latest) latest = one.mtimeNs;
-  }
-  return { bytes, mtimeNs: wholeMilliseconds(latest) };
-}
-
-function wholeMilliseconds(ns: bigint): string {
-  return String(ns - ns % 1_000_000n);
-}
-
-async function stats(path: string): Promise<BigIntStats> {
-  return await stat(path, { bigint: true }).catch((error) => {
-    throw ioError(path, "read", error);
-  });
-}
-
 /** Hash of all bytes of a file, in hexadecimal. Throws FILE_MISSING, FILE_IO, CANCELLED. */
 export async function hashOfFile(path: string, signal?: AbortSignal): Promise<string> {
   const hash = createHash("sha256");
-  for await (const chunk of readChunks(path, { signal, mostBytes: Number.MAX_SAFE_INTEGER })) hash.update(chunk);
+  for await (const chunk of chunksOf(path, signal)) hash.update(chunk);
   return hash.digest("hex");
 }
 
-interface OpenFile {
-  readonly path: string;
-  readonly handle: FileHandle;
+interface SharedFile {
+  readonly file: OpenFile;
   /** Made when a cell is first asked for. */
   parquet?: Promise<ParquetFile>;
   numReaders: number;
@@ -83,7 +62,7 @@ interface OpenFile {
 
 export class Places implements PlaceReader {
   /** The latest used last. */
-  readonly #open = new Map<string, Promise<OpenFile>>();
+  readonly #open = new Map<string, Promise<SharedFile>>();
   readonly #dropped = new Set<Promise<void>>();
   #isClosed = false;
 
@@ -104,7 +83,7 @@ export class Places implements PlaceReader {
 
   /** Throws unless what is there is what was planned; for what is read by others, a video's file or folder. */
   async check(place: Place & { kind: "file" }, identity: Identity, signal?: AbortSignal): Promise<void> {
-    const found = await stats(place.path).catch((error) => Promise.reject(missing(place, error)));
+    const found = await statsOf(place.path).catch((error) => Promise.reject(missing(place, error)));
     checkIdentity(place, identity, await identityOfStats(place.path, found));
     if (identity.sha256 === undefined || found.isDirectory()) return;
     const sha256 = await hashOfFile(place.path, signal);
@@ -114,8 +93,8 @@ export class Places implements PlaceReader {
   /** The parquet file at a path, for as long as `use` runs. Throws FILE_MISSING, FILE_IO, FILE_FORMAT. */
   async withParquet<T>(path: string, use: (file: ParquetFile) => Promise<T>): Promise<T> {
     return await this.#with(path, async (file) => {
-      const size = Number((await file.handle.stat()).size);
-      return await use(await (file.parquet ??= ParquetFile.open(path, file.handle, size)));
+      const { bytes } = await file.file.identity();
+      return await use(await (file.parquet ??= ParquetFile.open(file.file, bytes)));
     });
   }
 
@@ -130,14 +109,14 @@ export class Places implements PlaceReader {
     if (place.kind === "text") return new TextEncoder().encode(place.text);
     if (place.kind === "file") return await this.#readFile(place, identity, signal);
     try {
-      return await this.#with(place.path, async (file) => {
-        checkIdentity(place, identity, await identityOfStats(place.path, await file.handle.stat({ bigint: true })));
+      return await this.#with(place.path, async (shared) => {
+        checkIdentity(place, identity, await shared.file.identity());
         throwIfAborted(signal);
         if (place.kind === "tar") {
           checkSize(place, place.bytes);
-          return new Uint8Array(await readExactly(place.path, file.handle, place.offset, place.bytes));
+          return await readExactly(shared.file, place.offset, place.bytes);
         }
-        const parquet = await (file.parquet ??= ParquetFile.open(place.path, file.handle, identity.bytes));
+        const parquet = await (shared.parquet ??= ParquetFile.open(shared.file, identity.bytes));
         return place.kind === "row" ? await rowBytes(parquet, place) : await cellBytes(parquet, place);
       });
     } catch (error) {
@@ -146,33 +125,59 @@ export class Places implements PlaceReader {
   }
 
   async #readFile(place: Place & { kind: "file" }, identity: Identity, signal?: AbortSignal): Promise<Uint8Array> {
-    // Not to wait for the writer of a pipe that took the file's place.
-    const flags = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0);
-    const handle = await open(place.path, flags).catch((error) => {
-      throw missing(place, ioError(place.path, "read", error));
-    });
+    checkSize(place, identity.bytes);
+    if (isS3(place.path)) {
+      const read = () => readExactly(openObject(place.path, identity, signal), 0, identity.bytes);
+      return await this.#asPlanned(place, identity, read, signal);
+    }
+    const file = await openFile(place.path).catch((error) => Promise.reject(missing(place, error)));
     try {
-      const found = await handle.stat({ bigint: true });
-      if (!found.isFile()) throw expected(place.path, "the file that was planned", "no file", "FILE_IO");
-      checkIdentity(place, identity, await identityOfStats(place.path, found));
-      checkSize(place, identity.bytes);
+      if (!file.isFile) throw expected(place.path, "the file that was planned", "no file", "FILE_IO");
+      checkIdentity(place, identity, await file.identity());
       throwIfAborted(signal);
-      return new Uint8Array(await readExactly(place.path, handle, 0, identity.bytes));
+      return await readExactly(file, 0, identity.bytes);
     } finally {
-      await handle.close().catch(() => {});
+      await file.close();
+    }
+  }
+
+  /** The same of an object, a piece at a time, of any size. */
+  async *chunks(place: Place & { kind: "file" }, identity: Identity, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
+    const hash = createHash("sha256"), chunks = chunksOfObject(place.path, identity, signal);
+    for (;;) {
+      const next = await this.#asPlanned(place, identity, () => chunks.next(), signal);
+      if (next.done) break;
+      if (identity.sha256 !== undefined) hash.update(next.value);
+      yield next.value;
+    }
+    const sha256 = identity.sha256 === undefined ? undefined : hash.digest("hex");
+    if (sha256 !== identity.sha256) throw changed(place, `sha256 ${identity.sha256}`, String(sha256));
+  }
+
+  /** What a read of an object gives; only where it fails another request looks what is there. */
+  async #asPlanned<T>(
+    place: Place & { kind: "file" },
+    identity: Identity,
+    read: () => Promise<T>,
+    signal?: AbortSignal,
+  ): Promise<T> {
+    try {
+      return await read();
+    } catch (error) {
+      if (!isItemsFault(error)) throw error;
+      const found = await identityOf(place.path, signal).catch((error) => Promise.reject(missing(place, error)));
+      checkIdentity(place, identity, found);
+      throw error;
     }
   }
 
   /** An open file for as long as `use` runs. */
-  async #with<T>(path: string, use: (file: OpenFile) => Promise<T>): Promise<T> {
+  async #with<T>(path: string, use: (file: SharedFile) => Promise<T>): Promise<T> {
     if (this.#isClosed) throw new TokenizerError("CLOSED", "places: expected them to be open, found them closed");
     let opening = this.#open.get(path);
     if (opening) this.#open.delete(path);
     else {
-      opening = open(path).then(
-        (handle): OpenFile => ({ path, handle, numReaders: 0, isDropped: false, isClosed: false }),
-        (error) => Promise.reject(ioError(path, "read", error)),
-      );
+      opening = openFile(path).then((file) => ({ file, numReaders: 0, isDropped: false, isClosed: false }));
       opening.catch(() => this.#open.delete(path));
     }
     this.#open.set(path, opening);
@@ -198,15 +203,15 @@ export class Places implements PlaceReader {
     }
   }
 
-  #drop(file: OpenFile): void {
+  #drop(file: SharedFile): void {
     file.isDropped = true;
     this.#closeUnused(file);
   }
 
-  #closeUnused(file: OpenFile): void {
+  #closeUnused(file: SharedFile): void {
     if (!file.isDropped || file.isClosed || file.numReaders > 0) return;
     file.isClosed = true;
-    const closing = file.handle.close().catch(() => {}).then(() => void this.#dropped.delete(closing));
+    const closing = file.file.close().then(() => void this.#dropped.delete(closing));
     this.#dropped.add(closing);
   }
 }
@@ -217,6 +222,7 @@ function checkSize(place: Place, bytes: number): void {
 
 function checkIdentity(place: Place, planned: Identity, found: Identity): void {
   if (found.bytes !== planned.bytes) throw changed(place, `${planned.bytes} bytes`, `${found.bytes}`);
+  if (found.etag !== planned.etag) throw changed(place, `ETag ${planned.etag}`, `ETag ${found.etag}`);
   if (found.mtimeNs !== planned.mtimeNs) throw changed(place, timeOf(planned), timeOf(found));
 }
 

@@ -181,6 +181,18 @@ export class Plan {
     }
   }
 
+  /** Throws FILE_FORMAT unless the lines are those that were planned, by their hash. */
+  async checkLines(): Promise<void> {
+    const hash = createHash("sha256");
+    let at = 0;
+    for await (const chunk of readChunks(this.path, { mostBytes: Number.MAX_SAFE_INTEGER })) {
+      hash.update(chunk.subarray(Math.max(0, this.#headerBytes - at)));
+      at += chunk.length;
+    }
+    const sha256 = hash.digest("hex");
+    if (sha256 !== this.header.linesSha256) throw this.#changed(`lines with sha256 ${this.header.linesSha256}`, sha256);
+  }
+
   /** What was refused when the plan was made. */
   async *refused(): AsyncGenerator<Refused> {
     if (this.header.numRefused === 0) return;

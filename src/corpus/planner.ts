@@ -3,11 +3,8 @@
  * plan keeps it: asked for the same again, that plan is given; asked for anything else, both are named and nothing is done.
  * Called by dataset.ts.
  */
-import { mkdir } from "node:fs/promises";
-import { resolve } from "node:path";
 import type { z } from "zod";
 import { expected, TokenizerError } from "../errors.ts";
-import { io } from "../files.ts";
 import { defaultModel, resolveModel } from "../model/catalogue.ts";
 import type { ModelInfo } from "../model/info.ts";
 import { defaultWindow } from "../model/options.ts";
@@ -17,21 +14,25 @@ import type { DatasetEvent } from "./events.ts";
 import type { CorpusFacts, ShardFormat } from "./format.ts";
 import type { Item } from "./item.ts";
 import { defaultShardSize, type planDatasetOptions } from "./options.ts";
+import { openStorage } from "./openstorage.ts";
 import type { ItemOptions, Parts } from "./parts.ts";
-import { type Arithmetic, Plan, type PlanHeader, type PlannedModel, type PlanStart } from "./plan.ts";
+import { type Arithmetic, type Plan, type PlanHeader, type PlannedModel, type PlanStart } from "./plan.ts";
+import { joinLocation, resolveLocation } from "./s3/address.ts";
 import type { Refused } from "./source.ts";
+import type { Storage } from "./storage.ts";
 
 type Options = z.output<typeof planDatasetOptions>;
 
 /** The plan of `o.out`: the one that is there, or a new one. */
 export async function makePlan(o: Options, itemOptions: ItemOptions, parts: Parts): Promise<Plan> {
-  const there = await Plan.open(o.out).catch((error) => {
+  const storage = openStorage(o.out, { signal: o.signal });
+  const there = await storage.plan().catch((error) => {
     if (error instanceof TokenizerError && error.code === "FILE_MISSING") return undefined;
     throw error;
   });
   const format = formatOf(o.format ?? [...parts.formats.keys()][0]!, parts);
   if (there) {
-    checkSame(there, o, parts.checkOptions(itemOptions, there.header.model.isVideo), format);
+    checkSame(there, storage, o, parts.checkOptions(itemOptions, there.header.model.isVideo), format);
     return there;
   }
   const { model, arithmetic } = await lookAtModel(o, parts);
@@ -47,8 +48,7 @@ export async function makePlan(o: Options, itemOptions: ItemOptions, parts: Part
     shardSize: o.shardSize ?? defaultShardSize,
   };
   format.check(factsOf(start));
-  await io(o.out, "write", mkdir(o.out, { recursive: true }));
-  return await Plan.write(o.out, start, itemsOf(start, o, parts));
+  return await storage.writePlan(start, itemsOf(start, o, parts));
 }
 
 /** The format of that name. Throws ARGUMENT with all that there are. */
@@ -134,7 +134,7 @@ function windowOf({ isVideo, name }: PlannedModel, { window, stream }: Options):
 }
 
 /** Throws ARGUMENT, which names both, where a plan is not what is asked for now. What is not asked for is taken as planned. */
-function checkSame({ path, header }: Plan, o: Options, itemOptions: ItemOptions, format: ShardFormat): void {
+function checkSame({ header }: Plan, { folder }: Storage, o: Options, itemOptions: ItemOptions, format: ShardFormat): void {
   const wants: [name: string, planned: unknown, wanted: unknown][] = [
     ["model", header.model.at, o.model === undefined ? header.model.at : resolveModel(o.model).source],
     ["precision", header.arithmetic.precision, o.precision === "auto" ? header.arithmetic.precision : o.precision],
@@ -154,7 +154,9 @@ function checkSame({ path, header }: Plan, o: Options, itemOptions: ItemOptions,
   if (told.length === 0) return;
   throw new TokenizerError(
     "ARGUMENT",
-    `${resolve(path)}: expected what is planned there, or another folder, found ${told.join("; ")}`,
+    `${joinLocation(resolveLocation(folder), "plan.jsonl")}: expected what is planned there, or another folder, found ${
+      told.join("; ")
+    }`,
   );
 }
 

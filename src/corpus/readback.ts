@@ -12,13 +12,13 @@ import { allocate } from "../model/pixels.ts";
 import type { TensorLike } from "../tokens/dense.ts";
 import { Tensor } from "../tokens/tensor.ts";
 import type { Item, Sample } from "./item.ts";
+import { openStorage } from "./openstorage.ts";
 import type { ItemPreparer, Parts } from "./parts.ts";
-import { Plan } from "./plan.ts";
+import type { Plan } from "./plan.ts";
 import { formatOf } from "./planner.ts";
 import { standard } from "./standard.ts";
 import { type CorpusStats, sampleByKey, samplesOf, statsOfCorpus } from "./stats.ts";
 import { allEntries } from "./status.ts";
-import { Storage } from "./storage.ts";
 import { type Corpus, type DecodedSample, type Judge, type VerifiedShard, verifySet, verifyShards } from "./verify.ts";
 
 export interface VerifyDatasetOptions extends Pick<OpenOptions, "device" | "threads" | "maxMemory"> {
@@ -73,7 +73,7 @@ export async function verifyWith(
   folder: string,
   options: VerifyDatasetOptions = {},
 ): Promise<DatasetVerification> {
-  const o = parse(verifyOptions, options, "options"), { plan, storage, corpus } = await openCorpus(folder, parts);
+  const o = parse(verifyOptions, options, "options"), { plan, storage, corpus } = await openCorpus(folder, parts, o.signal);
   await using judge = o.samples > 0 && corpus.shards.length > 0 ? await openJudge(plan, parts, o) : undefined;
   const shards: VerifiedShard[] = [];
   for await (const shard of verifyShards(corpus, { ...(judge && { judge }), samples: o.samples, signal: o.signal })) {
@@ -98,7 +98,7 @@ export async function verifyWith(
  * level, or moments of each channel. Opens no model. Errors: as `datasetStatus`; TOKEN_FILE for a damaged shard; CANCELLED.
  */
 export function datasetStats(folder: string, options: { signal?: AbortSignal | undefined } = {}): Promise<CorpusStats> {
-  return located(async () => statsOfCorpus((await openCorpus(folder, standard)).corpus, options.signal));
+  return located(async () => statsOfCorpus((await openCorpus(folder, standard, options.signal)).corpus, options.signal));
 }
 
 /**
@@ -110,7 +110,7 @@ export function readDataset(folder: string, options: { signal?: AbortSignal | un
 }
 
 async function* samplesIn(folder: string, signal?: AbortSignal): AsyncGenerator<Sample> {
-  yield* samplesOf((await openCorpus(folder, standard)).corpus, signal);
+  yield* samplesOf((await openCorpus(folder, standard, signal)).corpus, signal);
 }
 
 /** The sample of a key; only its shard is read. Errors: as `datasetStats`; ARGUMENT for a key that no committed shard has. */
@@ -119,11 +119,11 @@ export function datasetSample(
   key: string,
   options: { signal?: AbortSignal | undefined } = {},
 ): Promise<Sample> {
-  return located(async () => sampleByKey((await openCorpus(folder, standard)).corpus, key, options.signal));
+  return located(async () => sampleByKey((await openCorpus(folder, standard, options.signal)).corpus, key, options.signal));
 }
 
-async function openCorpus(folder: string, parts: Parts) {
-  const plan = await Plan.open(folder), storage = new Storage(folder), shards = await allEntries(plan, storage);
+async function openCorpus(folder: string, parts: Parts, signal?: AbortSignal) {
+  const storage = openStorage(folder, { signal }), plan = await storage.plan(), shards = await allEntries(plan, storage);
   const corpus: Corpus = {
     folder,
     format: formatOf(plan.header.shardFormat, parts),

@@ -13,22 +13,23 @@ import type { Item } from "./item.ts";
 import type { Leases } from "./leases.ts";
 import { openLeases } from "./openleases.ts";
 import type { runDatasetOptions } from "./options.ts";
+import { openStorage } from "./openstorage.ts";
 import { parkedIndices } from "./parked.ts";
 import type { Parts } from "./parts.ts";
-import { type Arithmetic, Plan } from "./plan.ts";
+import type { Arithmetic, Plan } from "./plan.ts";
 import { formatOf } from "./planner.ts";
 import { ProgressTeller } from "./progress.ts";
 import { Pump, type Work } from "./pump.ts";
 import { Shard, type ShardDone } from "./shard.ts";
 import { agreeOnSplit, shardsOf } from "./split.ts";
 import { allEntries, type DatasetStatus, statusOf } from "./status.ts";
-import { type Attempt, type OnStep, Storage } from "./storage.ts";
+import type { Attempt, OnStep, Storage } from "./storage.ts";
 
 type Options = z.output<typeof runDatasetOptions>;
 
 /** Runs a plan; gives what `statusOf` says in the end. */
 export async function runPlan(folder: string, o: Options, parts: Parts, onStep?: OnStep): Promise<DatasetStatus> {
-  const plan = await Plan.open(folder), storage = new Storage(folder, onStep);
+  const storage = openStorage(folder, { onStep, signal: o.signal }), plan = await storage.plan();
   const format = formatOf(plan.header.shardFormat, parts);
   await storage.prepare();
   if (o.shard) await agreeOnSplit(storage, plan, o.shard.of, o.resplit);

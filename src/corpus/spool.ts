@@ -1,13 +1,14 @@
 /**
- * Videos as files, which is what FFmpeg reads: a file is one, a member of a tar or a cell is put into a temporary one, for as long
- * as somebody works with it. Called by prepare.ts and, for how many frames there are, by sources/clips.ts.
+ * Videos as files, which is what FFmpeg reads: a file is one; an object, a member of a tar or a cell is put into a temporary one, for as
+ * long as somebody works with it. Called by prepare.ts and, for how many frames there are, by sources/clips.ts.
  */
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { appendFile, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { messageOf, TokenizerError } from "../errors.ts";
 import type { Identity, Place } from "./item.ts";
 import { nameOfPlace, type Places } from "./places.ts";
+import { isS3 } from "./s3/address.ts";
 
 export interface Spooled extends AsyncDisposable {
   readonly path: string;
@@ -20,11 +21,11 @@ export interface Spooled extends AsyncDisposable {
  * folder takes no file, which is no fault of the place.
  */
 export async function spool(place: Place, identity: Identity, places: Places, signal?: AbortSignal): Promise<Spooled> {
-  if (place.kind === "file") {
+  if (place.kind === "file" && !isS3(place.path)) {
     await places.check(place, identity, signal);
     return { path: place.path, named: (work) => work(), [Symbol.asyncDispose]: () => Promise.resolve() };
   }
-  const bytes = await places.read(place, identity, signal), name = nameOfPlace(place);
+  const name = nameOfPlace(place), whole = place.kind === "file" ? undefined : await places.read(place, identity, signal);
   let folder: string | undefined;
   const remove = async () => {
     if (folder !== undefined) await rm(folder, { recursive: true, force: true });
@@ -32,8 +33,14 @@ export async function spool(place: Place, identity: Identity, places: Places, si
   try {
     folder = await mkdtemp(join(tmpdir(), "ctok-"));
     // Its name alone tells FFmpeg of motion JPEG and of raw streams.
-    const path = join(folder, place.kind === "tar" ? basename(place.member) : "video");
-    await writeFile(path, bytes);
+    const path = join(
+      folder,
+      place.kind === "tar" ? basename(place.member) : place.kind === "file" ? basename(place.path) : "video",
+    );
+    if (whole) await writeFile(path, whole);
+    else {for await (const chunk of places.chunks(place as Place & { kind: "file" }, identity, signal)) {
+        await appendFile(path, chunk);
+      }}
     return {
       path,
       named: (work) => work().catch((error) => Promise.reject(renamed(error, path, name))),
@@ -41,7 +48,10 @@ export async function spool(place: Place, identity: Identity, places: Places, si
     };
   } catch (cause) {
     await remove();
-    const message = `${name}: expected ${tmpdir()} to take ${bytes.length} bytes for FFmpeg, found ${messageOf(cause)}`;
+    if (cause instanceof TokenizerError) throw cause; // of the place
+    const message = `${name}: expected ${tmpdir()} to take ${whole?.length ?? identity.bytes} bytes for FFmpeg, found ${
+      messageOf(cause)
+    }`;
     throw new TokenizerError("FFMPEG", message, { cause });
   }
 }

@@ -1,5 +1,6 @@
 /** How far a corpus is, from its manifests; what is in work, from the ledger, where there is one. Called by run.ts, dataset.ts. */
 import { expected } from "../errors.ts";
+import { fewAtOnce } from "./atonce.ts";
 import { type LeasedShard, leasedShards } from "./ledger.ts";
 import { missingOf } from "./missing.ts";
 import { type ParkedShard, parkedShards } from "./parked.ts";
@@ -62,18 +63,14 @@ export async function allEntries(
   storage: Storage,
   { index, of }: Share = { index: 0, of: 1 },
 ): Promise<ShardEntry[]> {
-  const entries: ShardEntry[] = [], stems = [...await storage.committed()].filter((stem) => Number(stem) % of === index);
+  const stems = [...await storage.committed()].filter((stem) => Number(stem) % of === index);
   stems.sort((a, b) => Number(a) - Number(b));
-  for (let at = 0; at < stems.length; at += atOnce) {
-    entries.push(...await Promise.all(stems.slice(at, at + atOnce).map((stem) => entryOf(stem, plan, storage))));
-  }
-  return entries;
+  return await fewAtOnce(stems.length, async (i) => {
+    const stem = stems[i]!, entry = await storage.entry(stem);
+    if (entry.plan === plan.id && stem === plan.stemOf(entry.index)) return entry;
+    throw expected(storage.manifestOf(stem), `a shard of the plan ${plan.id}`, `one of ${entry.plan}`, "FILE_FORMAT");
+  }, entriesAtOnce);
 }
-/** Manifests that are read at once: a storage across a network answers many in the time of one. */
-const atOnce = 32;
 
-async function entryOf(stem: string, plan: Plan, storage: Storage): Promise<ShardEntry> {
-  const entry = await storage.entry(stem);
-  if (entry.plan === plan.id && stem === plan.stemOf(entry.index)) return entry;
-  throw expected(storage.manifestOf(stem), `a shard of the plan ${plan.id}`, `one of ${entry.plan}`, "FILE_FORMAT");
-}
+/** A store across a network answers many in the time of one. */
+const entriesAtOnce = 32;

@@ -4,16 +4,16 @@
  * can still be read. Finds problems and goes on; changes nothing. What is planned and how pictures are read comes from the caller.
  */
 import { createHash } from "node:crypto";
-import { join } from "node:path";
 import { throwIfAborted } from "../abort.ts";
 import { messageOf, TokenizerError } from "../errors.ts";
 import { elementsOf } from "../tokens/dense.ts";
-import { readChunks } from "../files.ts";
 import { psnr } from "../looking/metrics.ts";
 import type { TensorLike } from "../tokens/dense.ts";
 import type { Tokens } from "../tokens/tensor.ts";
 import type { CommittedShard, CorpusFacts, ShardFormat } from "./format.ts";
 import type { Sample } from "./item.ts";
+import { chunksOf } from "./openfile.ts";
+import { joinLocation } from "./s3/address.ts";
 
 /** A shard as its manifest tells it. */
 export interface ManifestShard extends CommittedShard {
@@ -107,7 +107,7 @@ async function checkFile(folder: string, file: CommittedShard["files"][number], 
     bad = (wanted: string | number, found: string | number) =>
       new TokenizerError("TOKEN_FILE", `${file.name}: expected ${wanted}, found ${found}`);
   let bytes = 0;
-  for await (const chunk of readChunks(join(folder, file.name), { signal, mostBytes: Number.MAX_SAFE_INTEGER })) {
+  for await (const chunk of chunksOf(joinLocation(folder, file.name), signal)) {
     hash.update(chunk);
     bytes += chunk.length;
   }

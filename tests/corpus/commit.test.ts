@@ -9,7 +9,8 @@ import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "nod
 import { join } from "node:path";
 import { test } from "node:test";
 import { runWith } from "../../src/corpus/dataset.ts";
-import { type Attempt, type CommitStep, type OnStep, Storage } from "../../src/corpus/storage.ts";
+import { FolderStorage } from "../../src/corpus/folderstorage.ts";
+import type { Attempt, CommitStep, OnStep, Storage } from "../../src/corpus/storage.ts";
 import { rejects, withFolder } from "../support.ts";
 import { plain } from "./plain.ts";
 import { contentOf, madeCorpus, runWorker } from "./support.ts";
@@ -56,7 +57,7 @@ async function attempt(storage: Storage, text: string): Promise<Attempt> {
 
 /** That the committed shard is whole, and all of one try. */
 async function checkWhole(out: string): Promise<string> {
-  const { files } = await new Storage(out).entry("00000");
+  const { files } = await new FolderStorage(out).entry("00000");
   assert.deepEqual(files.map(({ name }) => name), ["00000.bin", "00000.idx"]);
   const texts = files.map(({ name, bytes, sha256 }) => {
     const content = readFileSync(join(out, name));
@@ -71,15 +72,15 @@ async function checkWhole(out: string): Promise<string> {
 for (const step of steps.slice(1)) {
   test(`while one worker is at "${step}", another makes other bytes of the same shard, and a third tidies up`, () =>
     withFolder(async (out) => {
-      const other = new Storage(out);
+      const other = new FolderStorage(out);
       let isOthers: boolean | undefined;
       const onStep: OnStep = async (at) => {
         if (at !== step || isOthers !== undefined) return;
         isOthers = false;
         const late = await attempt(other, "other");
-        [isOthers] = await Promise.all([late.commit(about), new Storage(out).settle("00000"), other.settle("00000")]);
+        [isOthers] = await Promise.all([late.commit(about), new FolderStorage(out).settle("00000"), other.settle("00000")]);
       };
-      const storage = new Storage(out, onStep);
+      const storage = new FolderStorage(out, onStep);
       await storage.prepare();
       const isOurs = await (await attempt(storage, "ours")).commit(about);
       assert.notEqual(isOthers, undefined);
@@ -98,30 +99,30 @@ function decideLate(out: string): void {
 
 test("who comes behind a commit drops its own, also where it was stopped before it looked", () =>
   withFolder(async (out) => {
-    const storage = new Storage(out);
+    const storage = new FolderStorage(out);
     await storage.prepare();
     const [first, late] = [await attempt(storage, "first"), await attempt(storage, "late")];
     assert.equal(await first.commit(about), true);
     assert.equal(await late.commit(about), false);
     assert.equal(await checkWhole(out), "first");
     decideLate(out);
-    await new Storage(out).recover();
+    await new FolderStorage(out).recover();
     assert.equal(await checkWhole(out), "first");
   }));
 
 test("who looked before a commit does not place what a late one decided after it", () =>
   withFolder(async (out) => {
-    const winner = new Storage(out, async (step) => {
+    const winner = new FolderStorage(out, async (step) => {
       if (step === "decided") await new Stale(out).settle("00000");
     });
     /** Between its look and what follows, the winner's shard is committed and another one is decided. */
-    class Stale extends Storage {
+    class Stale extends FolderStorage {
       #isFirst = true;
       override async isCommitted(stem: string): Promise<boolean> {
         const was = await super.isCommitted(stem);
         if (this.#isFirst) {
           this.#isFirst = false;
-          await new Storage(out).settle(stem);
+          await new FolderStorage(out).settle(stem);
           decideLate(out);
         }
         return was;
@@ -134,7 +135,7 @@ test("who looked before a commit does not place what a late one decided after it
 
 test("notes are whole, and the first of a name stays", () =>
   withFolder(async (out) => {
-    const storage = new Storage(out), bytes = (text: string) => new TextEncoder().encode(text);
+    const storage = new FolderStorage(out), bytes = (text: string) => new TextEncoder().encode(text);
     assert.equal(await storage.note("split.json"), undefined);
     assert.deepEqual(await storage.notes("parked"), []);
     const wins = await Promise.all(["a", "b", "c"].map((text) => storage.writeNote("split.json", bytes(text))));
@@ -149,7 +150,7 @@ test("notes are whole, and the first of a name stays", () =>
 
 test("a try that is dropped leaves nothing; one that is committing is not dropped", () =>
   withFolder(async (out) => {
-    const storage = new Storage(out);
+    const storage = new FolderStorage(out);
     await storage.prepare();
     await (await attempt(storage, "dropped")).discard();
     checkTidy(out);
@@ -161,14 +162,14 @@ test("a try that is dropped leaves nothing; one that is committing is not droppe
 
 test("a decided shard whose file is neither there nor placed is told, not committed", () =>
   withFolder(async (out) => {
-    const storage = new Storage(out, (step) => {
+    const storage = new FolderStorage(out, (step) => {
       if (step === "decided") throw new Error("as if killed");
     });
     await storage.prepare();
     await assert.rejects((await attempt(storage, "lost")).commit(about), /as if killed/);
     const decided = join(out, ".ctok/decided/00000");
     for (const name of readdirSync(decided)) if (name.endsWith(".bin")) rmSync(join(decided, name));
-    await rejects(() => new Storage(out).recover(), "FILE_IO", /00000\.bin: expected a file of 8 bytes, found "none"/);
+    await rejects(() => new FolderStorage(out).recover(), "FILE_IO", /00000\.bin: expected a file of 8 bytes, found "none"/);
     assert.equal(await storage.isCommitted("00000"), false);
   }));
 

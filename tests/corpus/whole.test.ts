@@ -9,7 +9,7 @@ import { test } from "node:test";
 import { type DatasetStatus, datasetStatus, planDataset, runDataset, shardFormats, tokenize, Tokenizer } from "mod.ts";
 import type { Sample } from "../../src/corpus/item.ts";
 import { Plan } from "../../src/corpus/plan.ts";
-import { Storage } from "../../src/corpus/storage.ts";
+import { openStorage } from "../../src/corpus/openstorage.ts";
 import { findFfmpeg } from "../../src/media/ffmpeg.ts";
 import { root, withFolder } from "../support.ts";
 import { contentOf } from "./support.ts";
@@ -29,7 +29,7 @@ async function made(
   options: Options,
 ): Promise<{ status: DatasetStatus; samples: Sample[] }> {
   await planDataset({ inputs, out, ...options });
-  const status = await runDataset(out), plan = await Plan.open(out), storage = new Storage(out), samples: Sample[] = [];
+  const status = await runDataset(out), plan = await Plan.open(out), storage = openStorage(out), samples: Sample[] = [];
   const format = shardFormats.get(plan.header.shardFormat)!;
   for (let i = 0; i < plan.numShards; i++) {
     for await (const one of format.read(out, await storage.entry(plan.stemOf(i)), plan.facts)) samples.push(one);

@@ -15,9 +15,9 @@ import { root, runArgs, runtime } from "../support.ts";
 import { makeWorkplace, python, runs, runsScript, whatPythonLacks, writeClip } from "../workplace.ts";
 import { type Block, blocksOf, documents, read } from "./documents.ts";
 
-/** Commands that other tests run (the packed package, the container's steps, a hub that is played), or that need a person. */
+/** Commands that other tests run (the packed package, the container's steps, a hub or a store that is played), or that need a person. */
 const elsewhere =
-  /^(bun add \S*ctok|deno add npm:ctok|docker (build|run) |git clone |cd \w+$|ctok (pull|.* (-m|--model)) nvidia\/|(npx|bunx|deno run -A npm:)\s?ctok|npm install |bun (build|dist)|cp -?r? ?node_modules\/)/;
+  /^(bun add \S*ctok|deno add npm:ctok|docker (build|run) |git clone |cd \w+$|ctok (pull|.* (-m|--model)) nvidia\/|ctok dataset .*s3:\/\/|export AWS_\w+=|(npx|bunx|deno run -A npm:)\s?ctok|npm install |bun (build|dist)|cp -?r? ?node_modules\/)/;
 const isText = (language: string) => ["", "text", "toml"].includes(language);
 
 /** What the document's text asks for by name. */
@@ -99,7 +99,8 @@ for (const document of documents) {
           } else if (language === "js") {
             await writeFile(join(folder, "piped.js"), text);
             await runs(folder, "sh", ["-c", "bin/ctok repl <piped.js"]);
-          } else if (language === "sh") { for (const command of commandsOf(block)) await runCommand(folder, command); }
+          } else if (language === "json") JSON.parse(text);
+          else if (language === "sh") { for (const command of commandsOf(block)) await runCommand(folder, command); }
           else {
             assert.ok(name && ["c", "python"].includes(language), `a block of ${language} with a name that tells its file`);
             await writeFile(join(folder, name), text);

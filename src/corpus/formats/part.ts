@@ -2,26 +2,23 @@
  * A file of a committed shard, opened to be read as if a stranger had written it: what is asked for is there in full, or the
  * failure says which file lacks what. Reads in windows, so that small reads cost no system call each. Called by formats that read.
  */
-import { type FileHandle, open } from "node:fs/promises";
-import { join } from "node:path";
 import { expected, messageOf, TokenizerError } from "../../errors.ts";
-import { ioError } from "../../files.ts";
 import type { CommittedShard } from "../format.ts";
+import { type OpenFile, openFile, readExactly } from "../openfile.ts";
+import { joinLocation } from "../s3/address.ts";
 
 const windowBytes = 1 << 20;
 
 export class Part implements AsyncDisposable {
   readonly name: string;
   readonly bytes: number;
-  readonly #path: string;
-  readonly #file: FileHandle;
-  #window = new Uint8Array(0);
+  readonly #file: OpenFile;
+  #window: Uint8Array = new Uint8Array(0);
   #start = 0;
 
-  private constructor(name: string, bytes: number, path: string, file: FileHandle) {
+  private constructor(name: string, bytes: number, file: OpenFile) {
     this.name = name;
     this.bytes = bytes;
-    this.#path = path;
     this.#file = file;
   }
 
@@ -32,19 +29,16 @@ export class Part implements AsyncDisposable {
       const found = shard.files.map((file) => file.name).join(", ") || "none";
       throw expected(`shard ${shard.stem}`, `a file ${name}`, found, "TOKEN_FILE");
     }
-    const path = join(folder, name);
-    const file = await open(path, "r").catch((error) => {
-      throw ioError(path, "read", error);
-    });
+    const file = await openFile(joinLocation(folder, name));
     try {
-      const { size } = await file.stat();
-      if (size !== committed.bytes) {
-        throw expected(name, `${committed.bytes} bytes, as were committed`, size, "TOKEN_FILE");
+      const { bytes } = await file.identity();
+      if (bytes !== committed.bytes) {
+        throw expected(name, `${committed.bytes} bytes, as were committed`, bytes, "TOKEN_FILE");
       }
-      return new Part(name, size, path, file);
+      return new Part(name, bytes, file);
     } catch (error) {
       await file.close();
-      throw error instanceof TokenizerError ? error : ioError(path, "read", error);
+      throw error;
     }
   }
 
@@ -54,15 +48,8 @@ export class Part implements AsyncDisposable {
       throw expected(this.name, `${length} bytes at ${offset}`, `its end at ${this.bytes}`, "TOKEN_FILE");
     }
     if (offset < this.#start || offset + length > this.#start + this.#window.length) {
-      const window = new Uint8Array(Math.min(Math.max(length, windowBytes), this.bytes - offset));
-      for (let at = 0; at < window.length;) {
-        const read = this.#file.read(window, at, Math.min(window.length - at, 1 << 30), offset + at);
-        const { bytesRead } = await read.catch((error) => {
-          throw ioError(this.#path, "read", error);
-        });
-        if (bytesRead === 0) throw expected(this.name, `${this.bytes} bytes`, `${offset + at}`, "TOKEN_FILE");
-        at += bytesRead;
-      }
+      const least = Math.max(windowBytes, 4 * this.#file.windowBytes);
+      const window = await readExactly(this.#file, offset, Math.min(Math.max(length, least), this.bytes - offset));
       this.#window = window;
       this.#start = offset;
     }
@@ -94,7 +81,7 @@ export class Part implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#file.close().catch(() => {}); // nothing was written
+    await this.#file.close();
   }
 }
 

@@ -7,7 +7,8 @@
  */
 import { createHash } from "node:crypto";
 import { open, stat } from "node:fs/promises";
-import { basename, resolve, sep } from "node:path";
+import { basename, resolve } from "node:path";
+import picomatch from "picomatch";
 import { z } from "zod";
 import { throwIfAborted } from "../../abort.ts";
 import { type Fields, limitPixels, parse, signal } from "../../checks.ts";
@@ -15,9 +16,11 @@ import { expected, messageOf, TokenizerError } from "../../errors.ts";
 import { expandPatterns } from "../../patterns.ts";
 import { type Rate, rateOption } from "../../tokens/rate.ts";
 import type { Item, Place } from "../item.ts";
-import { hashOfFile, identityOf, Places } from "../places.ts";
+import { identityOf, isFolder, objectsBelow } from "../openfile.ts";
+import { hashOfFile, Places } from "../places.ts";
+import { isS3, joinLocation, liesIn, parseS3, resolveLocation } from "../s3/address.ts";
 import { type Found, isItemsFault } from "../source.ts";
-import { type Candidate, type Search, type Seen } from "./candidate.ts";
+import { byCodeUnits, type Candidate, type Search, type Seen } from "./candidate.ts";
 import { type Clips, clipsOf } from "./clips.ts";
 import { isArchive, itemsInFolder, SingleFiles } from "./folder.ts";
 import { KeyBook, keyOf } from "./keys.ts";
@@ -133,13 +136,13 @@ function checkTogether(inputs: readonly string[], o: Wanted): void {
 }
 
 async function* candidatesOf(inputs: readonly string[], search: Search, o: Wanted): AsyncGenerator<Seen> {
-  const all = expandPatterns(inputs, isList), folders: string[] = [];
-  for (const input of all) if (await isFolder(input)) folders.push(resolve(input));
+  const all = await expandAll(inputs, o.signal), folders: string[] = [];
+  for (const input of all) if (!isList(input) && await isFolder(input, o.signal)) folders.push(resolveLocation(input));
   const files = new SingleFiles(search);
   let numWithin = 0;
   for (const input of all) {
     throwIfAborted(o.signal);
-    const within = folders.find((folder) => resolve(input).startsWith(folder.endsWith(sep) ? folder : folder + sep));
+    const within = folders.find((folder) => liesIn(resolveLocation(input), folder));
     if (isList(input)) {
       const list = input === standard ? standard : input.slice(1);
       const other = (path: string) => isArchive(path) ? archive(path, search) : undefined;
@@ -150,10 +153,11 @@ async function* candidatesOf(inputs: readonly string[], search: Search, o: Wante
       }
     } else if (within !== undefined && !o.foldersAreVideos) {
       numWithin++; // a pattern with ** gives folders and what is in them
-    } else if (folders.includes(resolve(input))) {
+    } else if (folders.includes(resolveLocation(input))) {
       yield* o.foldersAreVideos
         ? videoOfFolder(input)
-        : itemsInFolder(input, all.length > 1 ? basename(resolve(input)) : "", search, (path) => archive(path, search));
+        : itemsInFolder(input, all.length > 1 ? basename(resolveLocation(input)) : "", search, (path) =>
+          archive(path, search));
     } else if (await kindOfArchive(input)) yield* archive(input, search);
     else yield await files.find(input);
   }
@@ -164,14 +168,36 @@ function isList(input: string): boolean {
   return input === standard || input.startsWith("@") && input.length > 1;
 }
 
-async function isFolder(input: string): Promise<boolean> {
-  return !isList(input) && await stat(input).then((found) => found.isDirectory(), () => false);
+/** Inputs with what patterns match in their places, each once; of S3, objects. */
+async function expandAll(inputs: readonly string[], signal: AbortSignal | undefined): Promise<string[]> {
+  const all: string[] = [];
+  for (const input of inputs) all.push(...isS3(input) ? await expandS3(input, signal) : [input]);
+  return expandPatterns(all, (text) => isList(text) || isS3(text));
+}
+
+async function expandS3(input: string, signal: AbortSignal | undefined): Promise<string[]> {
+  const { bucket, key } = parseS3(input);
+  if (!/[*?[{]/.test(key) || await isThere(input, signal)) return [input];
+  const { base, glob } = picomatch.scan(key), matches = picomatch(glob), found: string[] = [];
+  const folder = joinLocation(`s3://${bucket}`, base), beginning = /^[^*?[\]{}()!+@\\]*/.exec(glob)![0];
+  for await (const location of objectsBelow(folder, beginning, signal)) {
+    if (matches(location.slice(folder.length).replace(/^\//, ""))) found.push(location);
+  }
+  return found.length > 0 ? found.sort(byCodeUnits) : [input];
+}
+
+async function isThere(location: string, signal: AbortSignal | undefined): Promise<boolean> {
+  return await identityOf(location, signal).then(() => true, (error) => {
+    if (error instanceof TokenizerError && error.code === "FILE_MISSING") return false;
+    throw error;
+  });
 }
 
 /** A tar or parquet file, by its name, else by its first bytes. */
 async function kindOfArchive(path: string): Promise<"tar" | "parquet" | undefined> {
   if (isArchive(path)) return path.toLowerCase().endsWith(".tar") ? "tar" : "parquet";
   if (/\.(tar\.(gz|bz2|xz|zst|lz4)|tgz)$/i.test(path)) return "tar"; // which says why it is not read
+  if (isS3(path)) return undefined; // not looked into for that
   const found = await stat(path).catch(() => undefined);
   if (!found?.isFile()) return undefined;
   const head = new Uint8Array(264), file = await open(path).catch(() => undefined);
@@ -192,6 +218,11 @@ async function* archive(path: string, search: Search): AsyncGenerator<Seen> {
 
 async function* videoOfFolder(folder: string): AsyncGenerator<Seen> {
   const name = folder, keys = [keyOf(basename(resolve(folder))), keyOf(folder)];
+  if (isS3(folder)) {
+    return yield {
+      refused: { name, reason: "expected a folder of frames on a disk, where FFmpeg reads it, found one in S3" },
+    };
+  }
   try {
     const identity = await identityOf(folder), place = { kind: "file", path: folder } as const;
     yield { candidate: { name, keys, kind: "video", place, identity, sidecars: [] } };
@@ -251,7 +282,7 @@ function* itemsOf(
 
 /** A worker may stand in another folder. */
 function rooted(place: Place): Place {
-  return place.kind === "text" ? place : { ...place, path: resolve(place.path) };
+  return place.kind === "text" ? place : { ...place, path: resolveLocation(place.path) };
 }
 
 /** Each with what `work` makes of it, in order, a few at a time. */

@@ -1,16 +1,17 @@
 /**
- * Files of the disk as items: those of a folder and of all folders in it, or single ones. Names that begin with a dot, links to
+ * Files of the disk, and objects of S3, as items: those of a folder and of all folders in it, or single ones. Names that begin with a dot, links to
  * folders, and the folder that the corpus is written to are left out. What is neither a picture nor a video belongs to the one
  * whose name it shares: "photo.v2.txt" goes with "photo.v2.jpg" as its field "txt". Called by find.ts.
  */
-import type { Dirent } from "node:fs";
-import { readdir, stat } from "node:fs/promises";
-import { basename, dirname, extname, join, relative, resolve } from "node:path";
+import { stat } from "node:fs/promises";
+import { basename, dirname, extname, join, relative } from "node:path";
 import { throwIfAborted } from "../../abort.ts";
 import { messageOf, TokenizerError } from "../../errors.ts";
 import { fileKind, kindOfName } from "../../media/kinds.ts";
-import type { Sidecar } from "../item.ts";
-import { identityOf } from "../places.ts";
+import type { Identity, Sidecar } from "../item.ts";
+import { entriesOf, identityOf } from "../openfile.ts";
+import { isS3, joinLocation, resolveLocation } from "../s3/address.ts";
+import { isItemsFault } from "../source.ts";
 import { byCodeUnits, count, type Search, type Seen, tellCounts } from "./candidate.ts";
 import { keyOf } from "./keys.ts";
 
@@ -27,6 +28,8 @@ interface Listing {
   readonly unreadable: readonly string[];
   /** Of names that are nobody's. */
   readonly others: ReadonlyMap<string, number>;
+  /** What files are known by, where that came with the list. */
+  readonly identities: ReadonlyMap<string, Identity>;
 }
 
 /** In the name of what goes along: it becomes part of a member's. */
@@ -47,29 +50,30 @@ export async function* itemsInFolder(
   search: Search,
   archive: (path: string) => AsyncGenerator<Seen>,
 ): AsyncGenerator<Seen> {
-  const out = search.out === undefined ? undefined : resolve(search.out), others = new Map<string, number>();
+  const out = search.out === undefined ? undefined : resolveLocation(search.out), others = new Map<string, number>();
   async function* walk(at: string): AsyncGenerator<Seen> {
     throwIfAborted(search.signal);
     let listing: Listing;
     try {
       listing = await list(at, search);
     } catch (error) {
+      if (isS3(at)) throw error; // a store that is not there is no folder that may not be read
       return yield { refused: { name: at, reason: `expected a folder to read, found ${messageOf(error)}` } };
     }
     for (const [what, n] of listing.others) others.set(what, (others.get(what) ?? 0) + n);
-    for (const name of listing.unreadable) yield refuseName(join(at, name));
+    for (const name of listing.unreadable) yield refuseName(joinLocation(at, name));
     let waiting: Promise<Seen>[] = [];
     for (const { name, kind } of listing.entries) {
-      const path = join(at, name);
+      const path = joinLocation(at, name);
       if (kind === "item") {
         const key = join(prefix, relative(folder, at), name), names = listing.companions.get(stemOf(name)) ?? [];
-        waiting.push(candidateOf(path, key, names, search));
+        waiting.push(candidateOf(path, key, names, search, listing.identities));
         if (waiting.length < atOnce) continue;
       }
       for (const one of waiting) yield await one;
       waiting = [];
       if (kind === "archive") yield* archive(path);
-      if (kind === "folder" && resolve(path) !== out) yield* walk(path);
+      if (kind === "folder" && resolveLocation(path) !== out) yield* walk(path);
     }
     for (const one of waiting) yield await one;
   }
@@ -77,22 +81,29 @@ export async function* itemsInFolder(
   if (others.size > 0) search.note(`${folder}: left out ${tellCounts(others)}`);
 }
 
-async function list(folder: string, { kind, svg }: Search): Promise<Listing> {
-  const found = (await readdir(folder, { withFileTypes: true })).sort((a, b) => byCodeUnits(a.name, b.name));
+/** `beginning`: of names in S3, where only such are asked for. */
+async function list(folder: string, { kind, svg, signal }: Search, beginning = ""): Promise<Listing> {
+  const found = (await entriesOf(folder, beginning, signal)).sort((a, b) => byCodeUnits(a.name, b.name));
+  const identities = new Map<string, Identity>();
   const entries: { name: string; kind: "item" | "folder" | "archive" }[] = [], unreadable: string[] = [];
   const rest: string[] = [], others = new Map<string, number>(), stems = new Set<string>();
   let before = "";
   for (const entry of found) {
     const { name } = entry;
     if (name.startsWith(".")) continue;
+    if (name === "") {
+      count(others, "behind two slashes, which no path has");
+      continue;
+    }
+    if (entry.identity) identities.set(name, entry.identity);
     // Note: what is no UTF-8 comes as U+FFFD; a name may hold that itself.
-    if (name.includes("\ufffd") && (name === before || !await isThere(join(folder, name)))) {
+    if (name.includes("\ufffd") && !isS3(folder) && (name === before || !await isThere(join(folder, name)))) {
       unreadable.push(name);
       continue;
     }
     before = name;
-    if (entry.isDirectory()) entries.push({ name, kind: "folder" });
-    else if (!await isFile(folder, entry)) count(others, "links to folders, devices or nothing");
+    if (entry.isFolder) entries.push({ name, kind: "folder" });
+    else if (!await entry.isFile()) count(others, "links to folders, devices or nothing");
     else if (isArchive(name)) entries.push({ name, kind: "archive" });
     else if (kindOfName(name) === (kind === "image" ? "picture" : "video")) {
       if (extname(name).toLowerCase() === ".svg" && !svg) count(others, ".svg (drawn only when asked for)");
@@ -107,7 +118,7 @@ async function list(folder: string, { kind, svg }: Search): Promise<Listing> {
     if (stem === undefined) count(others, extname(name).toLowerCase() || "without an extension");
     else companions.set(stem, [...companions.get(stem) ?? [], name]);
   }
-  return { entries, companions, unreadable, others };
+  return { entries, companions, unreadable, others, identities };
 }
 
 function stemOf(name: string): string {
@@ -122,11 +133,6 @@ function longestStem(name: string, stems: ReadonlySet<string>): string | undefin
   return undefined;
 }
 
-async function isFile(folder: string, entry: Dirent): Promise<boolean> {
-  if (entry.isFile()) return true;
-  return entry.isSymbolicLink() && await stat(join(folder, entry.name)).then((found) => found.isFile(), () => false);
-}
-
 async function isThere(path: string): Promise<boolean> {
   return await stat(path).then(() => true, () => false);
 }
@@ -135,19 +141,27 @@ function refuseName(path: string): Seen {
   return { refused: { name: path, reason: "expected a name in UTF-8, found other bytes (shown as \ufffd)" } };
 }
 
-async function candidateOf(path: string, keyPath: string, companions: readonly string[], search: Search): Promise<Seen> {
+async function candidateOf(
+  path: string,
+  keyPath: string,
+  companions: readonly string[],
+  { kind, signal }: Search,
+  known: Listing["identities"],
+): Promise<Seen> {
   try {
-    const identity = await identityOf(path), folder = dirname(path), stem = stemOf(basename(path)), sidecars: Sidecar[] = [];
+    const identify = async (path: string) => known.get(basename(path)) ?? await identityOf(path, signal);
+    const identity = await identify(path), folder = dirname(path), stem = stemOf(basename(path)), sidecars: Sidecar[] = [];
     for (const name of companions) {
-      const place = { kind: "file", path: join(folder, name) } as const;
-      sidecars.push({ field: name.slice(stem.length + 1), place, identity: await identityOf(place.path) });
+      const place = { kind: "file", path: joinLocation(folder, name) } as const;
+      sidecars.push({ field: name.slice(stem.length + 1), place, identity: await identify(place.path) });
     }
     if (identity.bytes === 0) {
       return { refused: { name: path, reason: "expected a file with something in it, found 0 bytes" } };
     }
     const keys = keysOf(keyPath), place = { kind: "file", path } as const;
-    return { candidate: { name: path, keys, kind: search.kind, place, identity, sidecars } };
+    return { candidate: { name: path, keys, kind, place, identity, sidecars } };
   } catch (error) {
+    if (isS3(path) && !isItemsFault(error)) throw error;
     return { refused: { name: path, reason: messageOf(error) } };
   }
 }
@@ -156,6 +170,15 @@ async function candidateOf(path: string, keyPath: string, companions: readonly s
 export function keysOf(path: string): string[] {
   return [keyOf(stemOf(path)), keyOf(path)];
 }
+
+function otherKind(wanted: string, is: string): string {
+  return `expected a ${wanted}, found ${is === "tokens" ? is : `a ${is}`}`;
+}
+
+function isUnwantedSvg(path: string, { svg }: Search): boolean {
+  return extname(path).toLowerCase() === ".svg" && !svg;
+}
+const noSvg = "expected pixels, found SVG, which is drawn only when asked for (svg: true, --svg)";
 
 /** Single files, one after the other: lists of the folders that they lie in are kept, for what belongs to them. */
 export class SingleFiles {
@@ -169,17 +192,35 @@ export class SingleFiles {
   async find(path: string, keyPath = basename(path)): Promise<Seen> {
     const { kind } = this.#search;
     const refuse = (reason: string): Seen => ({ refused: { name: path, reason } });
+    if (isS3(path)) return await this.#findObject(path, keyPath, refuse);
     const found = await stat(path).catch(() => undefined);
     if (!found) return path.includes("\ufffd") ? refuseName(path) : refuse("expected a file, found none");
     if (!found.isFile()) return refuse(`expected a file, found ${found.isDirectory() ? "a folder" : "a device or pipe"}`);
     const wanted = kind === "image" ? "picture" : "video", is = await fileKind(path);
     // What says nothing of itself is for its reader to find out, as elsewhere.
-    if (is !== undefined && is !== wanted) return refuse(`expected a ${wanted}, found ${is === "tokens" ? is : `a ${is}`}`);
-    if (extname(path).toLowerCase() === ".svg" && !this.#search.svg) {
-      return refuse("expected pixels, found SVG, which is drawn only when asked for (svg: true, --svg)");
+    if (is !== undefined && is !== wanted) return refuse(otherKind(wanted, is));
+    if (isUnwantedSvg(path, this.#search)) return refuse(noSvg);
+    const { companions, identities } = await this.#listing(dirname(path));
+    return await candidateOf(path, keyPath, companions.get(stemOf(basename(path))) ?? [], this.#search, identities);
+  }
+
+  /** By its name alone; what belongs to it shares its name's beginning, which is all that is listed. */
+  async #findObject(path: string, keyPath: string, refuse: (reason: string) => Seen): Promise<Seen> {
+    const name = basename(path), wanted = this.#search.kind === "image" ? "picture" : "video", is = kindOfName(path);
+    if (is !== undefined && is !== wanted) return refuse(otherKind(wanted, is));
+    if (isUnwantedSvg(path, this.#search)) return refuse(noSvg);
+    try {
+      const isNamed = extname(name) !== "", stem = stemOf(name);
+      const listing = isNamed ? await list(dirname(path), this.#search, `${stem}.`) : undefined;
+      if (isNamed && !listing!.identities.has(name)) return refuse("expected a file, found none");
+      const companions = listing?.companions.get(stem) ?? [];
+      return await candidateOf(path, keyPath, companions, this.#search, listing?.identities ?? new Map());
+    } catch (error) {
+      if (error instanceof TokenizerError && error.code === "ARGUMENT" && error.detail === undefined) {
+        return refuse(messageOf(error)); // no location
+      }
+      throw error;
     }
-    const { companions } = await this.#listing(dirname(path));
-    return await candidateOf(path, keyPath, companions.get(stemOf(basename(path))) ?? [], this.#search);
   }
 
   async #listing(folder: string): Promise<Listing> {
@@ -187,7 +228,7 @@ export class SingleFiles {
     if (listing) this.#listings.delete(folder);
     listing ??= list(folder, this.#search).catch((error) => {
       if (error instanceof TokenizerError) throw error;
-      return { entries: [], companions: new Map(), unreadable: [], others: new Map() }; // it may be entered, not listed
+      return { entries: [], companions: new Map(), unreadable: [], others: new Map(), identities: new Map() }; // it may be entered, not listed
     });
     this.#listings.set(folder, listing);
     for (const oldest of this.#listings.keys()) if (this.#listings.size > 8) this.#listings.delete(oldest);

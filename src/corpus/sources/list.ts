@@ -3,11 +3,12 @@
  * "key", a "caption" and whatever else is to go along. Relative paths are those of the folder that the list lies in; of standard
  * input, of the working folder. Called by find.ts.
  */
-import { dirname, isAbsolute, join } from "node:path";
+import { dirname, isAbsolute } from "node:path";
 import { abortable } from "../../abort.ts";
 import { messageOf } from "../../errors.ts";
-import { readChunks } from "../../files.ts";
 import type { Sidecar } from "../item.ts";
+import { chunksOf } from "../openfile.ts";
+import { isS3, joinLocation } from "../s3/address.ts";
 import type { Search, Seen } from "./candidate.ts";
 import { SingleFiles } from "./folder.ts";
 import { checkKey } from "./keys.ts";
@@ -42,13 +43,14 @@ export async function* itemsOfList(
       yield refuse(messageOf(error));
       continue;
     }
-    const path = isAbsolute(told.path) || folder === "" ? told.path : join(folder, told.path);
+    const isWhole = isS3(told.path) || isAbsolute(told.path) || folder === "";
+    const path = isWhole ? told.path : joinLocation(folder, told.path);
     const many = other(path);
     if (many) {
       yield* many;
       continue;
     }
-    const seen = await files.find(path, told.path.replace(/^(\.{0,2}\/)+/, ""));
+    const seen = await files.find(path, told.path.replace(/^(s3:\/\/[^/]*\/|(\.{0,2}\/)+)/, ""));
     if (!("candidate" in seen)) {
       yield seen;
       continue;
@@ -92,7 +94,7 @@ function parseLine(text: string): Line {
 async function* linesOf(list: string, signal: AbortSignal | undefined): AsyncGenerator<string> {
   const chunks: AsyncIterable<Uint8Array> = list === standard
     ? abortable(process.stdin as AsyncIterable<Uint8Array>, signal)
-    : readChunks(list, { signal, mostBytes: Number.MAX_SAFE_INTEGER });
+    : chunksOf(list, signal);
   const decoder = new TextDecoder(); // what is no UTF-8 becomes U+FFFD, by which nothing is found
   let rest = "";
   const cut = (line: string) => line.endsWith("\r") ? line.slice(0, -1) : line;

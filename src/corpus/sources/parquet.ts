@@ -6,7 +6,7 @@ import { basename } from "node:path";
 import { messageOf, TokenizerError } from "../../errors.ts";
 import type { Place, Sidecar } from "../item.ts";
 import type { Column, ParquetFile } from "../parquetfile.ts";
-import { identityOf } from "../places.ts";
+import { identityOf } from "../openfile.ts";
 import type { Search, Seen } from "./candidate.ts";
 import { checkKey, keyOf } from "./keys.ts";
 

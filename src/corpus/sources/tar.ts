@@ -5,10 +5,9 @@
  *
  * By hand, as libraries read tars as streams: all the bytes of an archive to learn where one member is.
  */
-import { type FileHandle, open } from "node:fs/promises";
 import { throwIfAborted } from "../../abort.ts";
-import { expected, TokenizerError } from "../../errors.ts";
-import { ioError } from "../../files.ts";
+import { TokenizerError } from "../../errors.ts";
+import { type OpenFile, openFile, readExactly } from "../openfile.ts";
 
 export interface TarMember {
   readonly name: string;
@@ -20,7 +19,7 @@ export interface TarMember {
   readonly bytes: number;
 }
 
-const blockBytes = 512, windowBytes = 4096;
+const blockBytes = 512;
 /** Of what tells of the next member: names and numbers. */
 const mostExtraBytes = 1 << 20;
 
@@ -29,18 +28,16 @@ const mostExtraBytes = 1 << 20;
  * FILE_IO, CANCELLED.
  */
 export async function* tarMembers(path: string, signal?: AbortSignal): AsyncGenerator<TarMember> {
-  const file = await open(path).catch((error) => {
-    throw ioError(path, "read", error);
-  });
+  const file = await openFile(path, signal);
   try {
     yield* membersOf(path, file, signal);
   } finally {
-    await file.close().catch(() => {});
+    await file.close();
   }
 }
 
-async function* membersOf(path: string, file: FileHandle, signal?: AbortSignal): AsyncGenerator<TarMember> {
-  const reader = new BlockReader(path, file, (await file.stat()).size);
+async function* membersOf(path: string, file: OpenFile, signal?: AbortSignal): AsyncGenerator<TarMember> {
+  const reader = new BlockReader(file, (await file.identity()).bytes);
   let global: Extra = {}, extra: Extra = {}, at = 0;
   const fail = (wanted: string, found: string) =>
     new TokenizerError("FILE_FORMAT", `${path}: expected ${wanted}, found ${found}`, { detail: at });
@@ -162,28 +159,20 @@ function paxOf(data: Uint8Array): Extra {
 /** Reads a few blocks at a time: a header, and what of the next ones lies just behind it. */
 class BlockReader {
   readonly size: number;
-  readonly #path: string;
-  readonly #file: FileHandle;
+  readonly #file: OpenFile;
   #from = 0;
-  #window = new Uint8Array(0);
+  #window: Uint8Array = new Uint8Array(0);
 
-  constructor(path: string, file: FileHandle, size: number) {
-    this.#path = path;
+  constructor(file: OpenFile, size: number) {
     this.#file = file;
     this.size = size;
   }
 
   async read(at: number, length: number): Promise<Uint8Array> {
     if (at < this.#from || at + length > this.#from + this.#window.length) {
-      const bytes = new Uint8Array(Math.min(Math.max(length, windowBytes), this.size - at));
-      for (let filled = 0; filled < bytes.length;) {
-        const { bytesRead } = await this.#file.read(bytes, filled, bytes.length - filled, at + filled).catch((error) => {
-          throw ioError(this.#path, "read", error);
-        });
-        if (bytesRead === 0) throw expected(this.#path, `${this.size} bytes`, `${at + filled}`, "FILE_IO");
-        filled += bytesRead;
-      }
-      this.#from = at, this.#window = bytes;
+      const bytes = Math.min(Math.max(length, this.#file.windowBytes), this.size - at);
+      this.#window = await readExactly(this.#file, at, bytes);
+      this.#from = at;
     }
     return this.#window.subarray(at - this.#from, at - this.#from + length);
   }

@@ -5,7 +5,7 @@
 import { basename, extname } from "node:path";
 import { messageOf, TokenizerError } from "../../errors.ts";
 import { readExtensions } from "../../media/kinds.ts";
-import { identityOf } from "../places.ts";
+import { identityOf } from "../openfile.ts";
 import { count, type Search, type Seen, tellCounts } from "./candidate.ts";
 import { keyOf } from "./keys.ts";
 import { type TarMember, tarMembers } from "./tar.ts";

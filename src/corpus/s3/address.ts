@@ -1,0 +1,47 @@
+/**
+ * Where things of a corpus lie, as text: a path, or s3://BUCKET/KEY. Told from each other here, taken apart and put together; nothing
+ * is looked at. Called by all of the corpus that has a location in its hands.
+ */
+import { join, posix, resolve } from "node:path";
+import { expected } from "../../errors.ts";
+
+const scheme = "s3://";
+
+/** Whether a location is one of S3. */
+export function isS3(location: string): boolean {
+  return location.startsWith(scheme);
+}
+
+export interface S3Address {
+  readonly bucket: string;
+  /** Without slashes at its ends; "": the bucket itself. */
+  readonly key: string;
+}
+
+/** Throws ARGUMENT for what names no bucket, and for keys that no path has: with "//", "." or "..". */
+export function parseS3(location: string): S3Address {
+  const [, bucket, rest = ""] = /^s3:\/\/([A-Za-z0-9][\w.-]{1,254})(?:\/(.*))?$/s.exec(location) ?? [];
+  if (bucket === undefined) throw expected("location", "s3://BUCKET/PREFIX", location);
+  const key = rest.replace(/\/+$/, "");
+  if (key !== "" && key.split("/").some((part) => ["", ".", ".."].includes(part))) {
+    throw expected(location, "a key without empty parts, . and ..", key);
+  }
+  return { bucket, key };
+}
+
+/** The parts of a location, one in the other; "." and ".." lead where they do on a disk. */
+export function joinLocation(folder: string, ...names: string[]): string {
+  if (!isS3(folder)) return join(folder, ...names);
+  const [, bucket, key = ""] = /^s3:\/\/([^/]*)\/?(.*)$/s.exec(folder)!;
+  return `${scheme}${bucket}/${posix.join(key, ...names)}`;
+}
+
+/** The same location whatever the working folder is, and however many slashes it ends with. */
+export function resolveLocation(location: string): string {
+  return isS3(location) ? scheme + location.slice(scheme.length).replace(/\/+$/, "") : resolve(location);
+}
+
+/** Whether a location that was resolved lies in another. */
+export function liesIn(location: string, folder: string): boolean {
+  return location.startsWith(folder.endsWith("/") ? folder : `${folder}/`);
+}

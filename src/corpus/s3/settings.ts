@@ -1,0 +1,116 @@
+/**
+ * What the environment says of S3, by the variables and files of the AWS tools: where it is, and who asks. Nothing here reaches the
+ * network. Called by client.ts.
+ *
+ * Limit: no single sign-on, roles and metadata of cloud machines. `aws configure export-credentials --format env` prints what those give.
+ */
+import { readFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { expected, TokenizerError } from "../../errors.ts";
+
+const { process } = globalThis;
+
+export interface S3Settings {
+  /** Another store than AWS: buckets are the first part of its paths. Without a slash at its end. */
+  readonly endpoint: string | undefined;
+  readonly region: string;
+  readonly credentials: Credentials;
+  /** How long a store may say nothing. A request is tried again for four times that long. */
+  readonly timeoutMs: number;
+}
+
+export interface Credentials {
+  readonly accessKeyId: string;
+  readonly secretAccessKey: string;
+  readonly sessionToken?: string | undefined;
+}
+
+/** All that is looked at. */
+const names = [
+  ...["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION"],
+  ...["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "CTOK_S3_TIMEOUT"],
+];
+const variable = (name: string): string | undefined => process.env[name] || undefined;
+
+/** A text that is another where the environment is. */
+export function environmentOfS3(): string {
+  return JSON.stringify(names.map(variable));
+}
+
+/** Throws ARGUMENT where there are no credentials, or something is wrong; never says what is secret. */
+export function s3Settings(): S3Settings {
+  const profile = variable("AWS_PROFILE") ?? "default", config = sectionOf(configFile(), configName(profile));
+  const endpoint = variable("AWS_ENDPOINT_URL_S3") ?? variable("AWS_ENDPOINT_URL") ?? config.get("endpoint_url");
+  if (endpoint !== undefined && !(/^https?:\/\/[^/]/.test(endpoint) && URL.canParse(endpoint))) {
+    throw expected("AWS_ENDPOINT_URL", "an address that begins with https:// or http://", endpoint);
+  }
+  const seconds = variable("CTOK_S3_TIMEOUT") ?? "30";
+  if (!/^[1-9]\d{0,4}$/.test(seconds)) throw expected("CTOK_S3_TIMEOUT", "a whole number of seconds from 1", seconds);
+  return {
+    endpoint: endpoint?.replace(/\/+$/, ""),
+    region: variable("AWS_REGION") ?? variable("AWS_DEFAULT_REGION") ?? config.get("region") ?? "us-east-1",
+    credentials: s3Credentials(),
+    timeoutMs: Number(seconds) * 1000,
+  };
+}
+
+/** Of the environment, else of the profile in the files of the AWS tools. */
+export function s3Credentials(): Credentials {
+  const profile = variable("AWS_PROFILE");
+  const own = profile === undefined || variable("AWS_ACCESS_KEY_ID")
+    ? credentialsOf(variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY"), variable("AWS_SESSION_TOKEN"))
+    : undefined;
+  if (own) return own;
+  const name = profile ?? "default";
+  const files = [[credentialsFile(), name], [configFile(), configName(name)]] as const;
+  for (const [path, section] of files) {
+    const said = sectionOf(path, section);
+    const found = credentialsOf(
+      said.get("aws_access_key_id"),
+      said.get("aws_secret_access_key"),
+      said.get("aws_session_token"),
+    );
+    if (found) return found;
+  }
+  throw new TokenizerError(
+    "ARGUMENT",
+    `S3: expected credentials in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or for the profile ${name} (AWS_PROFILE) in ` +
+      `${credentialsFile()} or ${configFile()}, found neither (aws configure writes them; where they come from a login or a role, ` +
+      `aws configure export-credentials --format env prints them)`,
+  );
+}
+
+function credentialsOf(id: string | undefined, secret: string | undefined, token: string | undefined) {
+  if (!id || !secret) return undefined;
+  return { accessKeyId: id, secretAccessKey: secret, ...(token && { sessionToken: token }) };
+}
+
+function credentialsFile(): string {
+  return variable("AWS_SHARED_CREDENTIALS_FILE") ?? join(homedir(), ".aws/credentials");
+}
+function configFile(): string {
+  return variable("AWS_CONFIG_FILE") ?? join(homedir(), ".aws/config");
+}
+function configName(profile: string): string {
+  return profile === "default" ? profile : `profile ${profile}`;
+}
+
+/** Lines NAME = VALUE below [SECTION]; nothing where there is no such file. */
+function sectionOf(path: string, section: string): Map<string, string> {
+  let text = "";
+  try {
+    text = readFileSync(path, "utf8");
+  } catch {
+    // none, or not ours to read
+  }
+  const values = new Map<string, string>();
+  let isIn = false;
+  for (const line of text.split(/\r?\n/)) {
+    const heading = /^\s*\[\s*(.*?)\s*\]/.exec(line)?.[1];
+    if (heading !== undefined) isIn = heading.replace(/\s+/g, " ") === section;
+    const [, name, value] = /^([\w-]+)\s*=\s*(.*?)\s*$/.exec(line) ?? [];
+    if (isIn && name && value) values.set(name, value);
+  }
+  return values;
+}
