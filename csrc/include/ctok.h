@@ -36,7 +36,7 @@ extern "C" {
 #define CTOK_ABI_VERSION 5u
 
 /* ---------------------------------------------------------------- status
- * Pinned numbers, grouped by who can mend it. */
+ * Pinned numbers, grouped by who can fix it. */
 typedef int32_t ctok_status;
 enum {
     CTOK_OK = 0,

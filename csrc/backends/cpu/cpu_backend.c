@@ -22,7 +22,7 @@ static void *cpu_alloc(backend *b, size_t num_bytes) {
         void *memory = mmap(NULL, num_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (memory == MAP_FAILED) return NULL;
         // Winograd writes 36 or 64 streams at once, more than a translation cache has small pages for: 3 to 6 % of DI8x8 at
-        // 512x512 (lowest of 5, two rounds in turn, 2026-11-24). A wish, which the system may not grant.
+        // 512x512 (lowest of 5, two rounds in turn, 2026-11-24). Best effort: the system may ignore it.
 #if defined(MADV_HUGEPAGE)
         (void)madvise(memory, num_bytes, MADV_HUGEPAGE);
 #endif
