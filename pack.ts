@@ -52,10 +52,12 @@ function compile(main: string): void {
       outDir: main,
       typeRoots: [join(root, "node_modules/@types"), join(root, "node_modules")],
     },
-    include: ["mod.ts", "build.ts", "ffi", "src", "cli", "repl", "plugin"].map((name) => join(root, name)),
+    include: ["mod.ts", "build.ts", "tools", "ffi", "src", "cli", "repl", "plugin"].map((name) => join(root, name)),
   });
   execFileSync(join(root, "node_modules/.bin/tsc"), ["-p", config], { stdio: "inherit" });
-  rmSync(join(main, "build.d.ts")); // a program
+  for (const file of ["build.d.ts", ...filesUnder(join(main, "tools"), /\.d\.ts$/).map((name) => join("tools", name))]) {
+    rmSync(join(main, file)); // of a program
+  }
   // tsc rewrites the extension of imports in what it compiles, and leaves it in declarations.
   for (const file of filesUnder(main, /\.d\.ts$/)) {
     const text = readFileSync(join(main, file), "utf8");

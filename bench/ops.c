@@ -1,9 +1,12 @@
 // Times every op of every kernel set on the large shapes of tests/native/op_shapes.h, in float32 and bfloat16, beside the
 // scalar reference, to whose result each is held. One JSON object a line:
-//     {"op", "shape", "kernels", "dtype", "median_ms", "min_ms", "runs", "gflops", "roof_percent", "over_scalar", "error"}
-//     build/bench/ops [threads] [runs]        build/bench/ops roof: {"f32", "bf16"} in GFLOP/s, two threads, the best set
-//     build/aarch64/bench/ops count: instructions instead of times, on small shapes, under QEMU with arm64/insns_plugin.c, which
-//     writes the numbers: {"op", "shape", "kernels", "dtype", "instructions"}
+//     {"op", "shape", "kernels", "dtype", "median_ms", "min_ms", "runs", "gflops", "roof_percent",
+//      "over_scalar", "error"}
+//     build/bench/ops [threads] [runs]
+//     build/bench/ops roof: {"f32", "bf16"} in GFLOP/s, two threads, the best set
+//     build/aarch64/bench/ops count: instructions instead of times, on small shapes, under QEMU
+//     with arm64/insns_plugin.c, which writes the numbers:
+//     {"op", "shape", "kernels", "dtype", "instructions"}
 // gflops counts the products of the direct form: Winograd may pass 100 % of the roof, which is measured here first: chains of
 // multiply-adds in registers, in the set's own vectors.
 #include <time.h>

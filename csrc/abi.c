@@ -23,7 +23,7 @@
 // The caller's error struct, or NULL when its size is not ours: nothing is then written into it.
 static ctok_error *checked(ctok_error *error) { return error && error->struct_size == sizeof *error ? error : NULL; }
 
-// Objects begin with their header, so a pointer to one is a pointer to the other. The caller has a reference to let go.
+// Objects begin with their header, so a pointer to one is a pointer to the other. The caller has a reference to release.
 #define DEFINE_GET(type, kind)                                                            \
     static ctok_status get_##type(type **out, uint32_t id, ctok_error *error) {           \
         object *found = NULL;                                                             \

@@ -2,7 +2,8 @@
  * program with other work to do would poll (timeout_us 0), or hand ctok_engine_open a function that wakes it. Reads and
  * writes binary PPM (P6), which needs no library. See csrc/include/ctok.h, the manual.
  *
- * Build: mkdir -p out && cc -std=c11 -Wall -Icsrc/include examples/09_c_api.c -o out/09_c_api build/libctok.so -Wl,-rpath,$PWD/build
+ * Build: mkdir -p out && cc -std=c11 -Wall -Icsrc/include examples/09_c_api.c -o out/09_c_api \
+ *        build/libctok.so -Wl,-rpath,$PWD/build
  * Run:   out/09_c_api [IN.ppm [OUT.ppm]]
  */
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /**
  * Finds libctok.so and opens it with the adapter of the runtime that runs. Nothing is opened before the first engine is
- * asked for, so imports and --help work without the library. A failure lists what was tried and the command that mends it.
+ * asked for, so imports and --help work without the library. A failure lists what was tried and the command that fixes it.
  * Also says where a file of the package is, for a bundle and a compiled program too: docs/bundling.md has what goes beside them.
  */
 import { existsSync } from "node:fs";

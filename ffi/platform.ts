@@ -1,6 +1,6 @@
 /**
  * The machines that the native library is packed for, and what is told on any other: the machine, what was tried, and a command
- * that mends it. Functions of a Host, so that tests ask for machines that are not here. Called by load.ts; pack.ts packs by the
+ * that fixes it. Functions of a Host, so that tests ask for machines that are not here. Called by load.ts; pack.ts packs by the
  * same table. Looks at nothing but its arguments.
  */
 

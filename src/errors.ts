@@ -3,7 +3,7 @@
  * and the stack of the caller. Codes equal the C library's (ctok.h) without their prefix, and those that C cannot meet.
  */
 
-/** Grouped by who can mend it: the caller, the file, the machine, the flow, us. */
+/** Grouped by who can fix it: the caller, the file, the machine, the flow, us. */
 export type ErrorCode =
   | "ARGUMENT"
   | "STRUCT_SIZE"
@@ -32,7 +32,7 @@ export type ErrorCode =
   | "NOT_READY"
   | "INTERNAL";
 
-/** Of a message: names in a file may have millions. */
+/** The longest message, in characters: names in a hostile file may have millions. */
 const mostCharacters = 2000;
 
 export class TokenizerError extends Error {

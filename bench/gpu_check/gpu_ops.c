@@ -1,6 +1,7 @@
 // Times every different op of a network at one size, through the seam, each alone and repeated. One JSON object a line:
 //     gpu_ops MODEL HEIGHT WIDTH [FRAMES] [bf16|f32] [cuda|cpu]
-//     {"half", "op", "shape", "count": of such steps in the half, "us": of one, "tflops" or "gb_per_s"}
+//     {"half", "op", "shape", "count": of such steps in the half, "us": of one, "tflops" or
+//         "gb_per_s"}
 // FLOPs count products of the direct form, twice each; bytes, what must be read and written once. Values are small random ones;
 // steps of one half are timed in order of appearance. Left out: load, store, quantize, dequantize, which wait for the bus.
 #include <stdlib.h>

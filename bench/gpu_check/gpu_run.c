@@ -1,13 +1,19 @@
 // Whole networks through ctok.h, for machines without Bun or Deno. One JSON object a line:
-//     gpu_run golden MODEL GOLDEN.safetensors [options]     encodes the golden file's pixels, decodes its tokens; relative L2
-//         {"model", "device", "kernels", "precision", "pre_quant", "different", "tokens", "codes", "reconstruction", "stream", "repeats"}
+//     gpu_run golden MODEL GOLDEN.safetensors [options]
+//         encodes the golden file's pixels, decodes its tokens; relative L2
+//         {"model", "device", "kernels", "precision", "pre_quant", "different", "tokens", "codes",
+//          "reconstruction", "stream", "repeats"}
 //         "repeats": a second run gave the same bits (a GPU starts it as graphs)
-//         "stream", of a video: the same as pre_quant when the clip comes a token frame at a time, from one chunk to the next
-//     gpu_run time MODEL HEIGHT WIDTH [options]             two warm-ups of each half, then runs; milliseconds on the engine's
-//         thread, from pixels (u8) or tokens in the host's memory to tokens or pixels there, and the memory that a plan counts
-//         {"model", "half", "median_ms", "min_ms", "max_ms", "runs", "arena_mib", "weight_mib", ...}
+//         "stream", of a video: the same as pre_quant when the clip comes a token frame at a time,
+//         from one chunk to the next
+//     gpu_run time MODEL HEIGHT WIDTH [options]
+//         two warm-ups of each half, then runs; milliseconds on the engine's thread, from pixels
+//         (u8) or tokens in the host's memory to tokens or pixels there, and the memory that a plan
+//         counts
+//         {"model", "half", "median_ms", "min_ms", "max_ms", "runs", "arena_mib", ...}
 //     options: --device auto|cpu|cuda --precision auto|f32|bf16 --frames N --runs N
-//         --without nothing|graphs|moments|together  of what a GPU does for speed (csrc/backends/cuda/op.h), to time what it brings
+//         --without nothing|graphs|moments|together
+//             of what a GPU does for speed (csrc/backends/cuda/op.h), to time what it brings
 // Exit code 1 with {"error"} when something fails. Who calls it: check.py; by hand.
 #include <math.h>
 #include <stdio.h>

@@ -94,11 +94,14 @@ typedef struct {
 } attention_params;
 
 // How vectors become codes. in and codes: [N,T,H,W,d], indices: one a position.
-//   FSQ     finite scalar quantisation: bounded = tanh(z + shift) * half_width - offset; digit = rint(bounded) (ties to even);
-//           code = digit / (level / 2); index = sum((digit + level / 2) * basis). All in float32; network/quantizer.h has the tables.
+//   FSQ     finite scalar quantisation: bounded = tanh(z + shift) * half_width - offset;
+//           digit = rint(bounded) (ties to even); code = digit / (level / 2);
+//           index = sum((digit + level / 2) * basis). All in float32; network/quantizer.h has the
+//           tables.
 //   LOOKUP  the nearest of `size` unit vectors e, [size, d] float32 rows (quantizer_normalise):
 //           u = z / max(|z|, 1e-12), index = the first k of the least |u - e_k|^2, code = e_index.
-//           u is rounded to float32, the rest is float64. Where z has NaN or infinity: index 0, NaN codes.
+//           u is rounded to float32, the rest is float64.
+//           Where z has NaN or infinity: index 0, NaN codes.
 //           Ref: Codebook in reference/llamagen_reference.py.
 //   SIGN    code = z > 0 ? 1 : -1; bit c of the index is set where that is 1; d is 30 at most.
 //           NaN: a NaN code, the bit not set. Ref: reference/families.md.

@@ -6,7 +6,8 @@
 #include "../include/ctok.h"
 
 // Fills *error (message in printf form, cut at its capacity) and returns `status`, so that a failure is one statement:
-//     if (rank > 6) return ctok_fail(error, CTOK_E_FILE_FORMAT, rank, "tensor %s: expected rank 0 to 6, found %d", name, rank);
+//     if (rank > 6) return ctok_fail(error, CTOK_E_FILE_FORMAT, rank,
+//                                    "tensor %s: expected rank 0 to 6, found %d", name, rank);
 // detail: a number for machines (an offset, a size, an index); 0 where there is none.
 ctok_status ctok_fail(ctok_error *error, ctok_status status, int64_t detail, const char *format, ...)
     __attribute__((format(printf, 4, 5)));

@@ -61,8 +61,9 @@ typedef struct {
 } checkpoint;
 
 // `path`: a file (by its content: safetensors or a zip archive), or a folder holding, first match wins,
-//   encoder.jit and/or decoder.jit; autoencoder.jit; encoder.safetensors and/or decoder.safetensors;
-//   autoencoder.safetensors; exactly one other *.safetensors; no *.safetensors and exactly one *.pt, *.pth or *.ckpt.
+//   encoder.jit and/or decoder.jit; autoencoder.jit;
+//   encoder.safetensors and/or decoder.safetensors; autoencoder.safetensors;
+//   exactly one other *.safetensors; no *.safetensors and exactly one *.pt, *.pth or *.ckpt.
 // Which dict of a torch.save archive holds the weights: state_dict.c.
 // The same name in both files of a folder is an error unless both tensors are equal in type, shape and bytes. Of a metadata
 // key in both files, the first file's value is kept. What wraps all names of a file alike ("module.encoder.conv_in.weight",

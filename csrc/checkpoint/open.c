@@ -166,6 +166,11 @@ static ctok_status fail_io(ctok_error *error, const char *what) {
     return ctok_fail(error, code == ENOENT || code == ENOTDIR ? CTOK_E_FILE_MISSING : CTOK_E_FILE_IO, code, "%s: %s", what, strerror(code));
 }
 
+#if defined(__APPLE__)
+#define st_mtim st_mtimespec
+#define st_ctim st_ctimespec
+#endif
+
 static int64_t nanoseconds(struct timespec t) { return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec; }
 
 static ctok_status map_descriptor(checkpoint_map *out, checkpoint_file *file, int descriptor, ctok_error *error) {

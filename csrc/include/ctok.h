@@ -1,11 +1,11 @@
 /* ctok: images and videos to Cosmos tokens and back. The whole C interface; this file is its manual.
  *
  * Life of a program
- *     ctok_engine_open    starts one native thread that runs every job of its models, in the order submitted
- *     ctok_model_open     submit: a job that ends with a model id            (job: wait, query, release)
+ *     ctok_engine_open    starts one native thread that runs the jobs of its models in turn
+ *     ctok_model_open     submit: a job that ends with a model id      (job: wait, query, release)
  *     ctok_plan_query     what a request will need and return, before any work
- *     ctok_job_submit     submit: encode, decode or autoencode               (job: wait, take, release)
- *     ctok_stream_open    a video in chunks of any number, as one clip: each submit carries the state on
+ *     ctok_job_submit     submit: encode, decode or autoencode         (job: wait, take, release)
+ *     ctok_stream_open    a video in chunks, as one clip: each submit carries the state on
  *     ctok_model_close, ctok_engine_close
  *
  * Two kinds of function. Instant ones never wait (well under 1 ms). Submitting ones copy their input (the caller's memory
@@ -35,32 +35,33 @@ extern "C" {
  * ctok_abi_version before anything else. */
 #define CTOK_ABI_VERSION 5u
 
-/* ---------------------------------------------------------------- status: pinned numbers, grouped by who can mend it */
+/* ---------------------------------------------------------------- status
+ * Pinned numbers, grouped by who can fix it. */
 typedef int32_t ctok_status;
 enum {
     CTOK_OK = 0,
     /* the caller */
-    CTOK_E_ARGUMENT = 101,    /* a NULL, an unknown enum value, an option out of range                       */
-    CTOK_E_STRUCT_SIZE = 102, /* struct_size is not that of this library's header                            */
-    CTOK_E_HANDLE = 103,      /* an id that was never given, or is closed or released                        */
-    CTOK_E_SHAPE = 104,       /* sizes that the network cannot take, or input_bytes that do not match them   */
-    CTOK_E_VALUE = 105,       /* an index outside 0 .. codebook_size - 1; detail: its position in the input  */
-    CTOK_E_CAPACITY = 106,    /* the output buffer is too small; detail: the bytes needed                    */
-    CTOK_E_UNSUPPORTED = 107, /* asked for what this model or this build does not have                       */
+    CTOK_E_ARGUMENT = 101,    /* a NULL, an unknown enum value, an option out of range */
+    CTOK_E_STRUCT_SIZE = 102, /* struct_size is not that of this library's header */
+    CTOK_E_HANDLE = 103,      /* an id that was never given, or is closed or released */
+    CTOK_E_SHAPE = 104,       /* sizes that the network cannot take, or input_bytes that do not match them */
+    CTOK_E_VALUE = 105,       /* an index outside 0 .. codebook_size - 1; detail: its position in the input */
+    CTOK_E_CAPACITY = 106,    /* the output buffer is too small; detail: the bytes needed */
+    CTOK_E_UNSUPPORTED = 107, /* asked for what this model or this build does not have */
     /* the file */
-    CTOK_E_FILE_MISSING = 201, /* no such file, or a folder without a checkpoint                             */
-    CTOK_E_FILE_IO = 202,      /* the system refused a read or a write (detail: errno)                       */
-    CTOK_E_FILE_FORMAT = 203,  /* not a checkpoint, or a damaged one (detail: the byte offset where known)   */
-    CTOK_E_FILE_TENSOR = 204,  /* a tensor is missing, unexpected, or of the wrong shape or type             */
-    CTOK_E_FILE_NETWORK = 205, /* the tensors do not make a tokenizer that this library knows                */
+    CTOK_E_FILE_MISSING = 201, /* no such file, or a folder without a checkpoint */
+    CTOK_E_FILE_IO = 202,      /* the system refused a read or a write (detail: errno) */
+    CTOK_E_FILE_FORMAT = 203,  /* not a checkpoint, or a damaged one (detail: the byte offset where known) */
+    CTOK_E_FILE_TENSOR = 204,  /* a tensor is missing, unexpected, or of the wrong shape or type */
+    CTOK_E_FILE_NETWORK = 205, /* the tensors do not make a tokenizer that this library knows */
     /* the machine */
-    CTOK_E_MEMORY = 301,       /* out of memory (detail: bytes asked for)                                    */
-    CTOK_E_DEVICE = 302,       /* the device or instruction set asked for is not there, or was lost          */
-    CTOK_E_THREAD = 303,       /* the system refused a thread (detail: errno)                                */
+    CTOK_E_MEMORY = 301,       /* out of memory (detail: bytes asked for) */
+    CTOK_E_DEVICE = 302,       /* the device or instruction set asked for is not there, or was lost */
+    CTOK_E_THREAD = 303,       /* the system refused a thread (detail: errno) */
     /* the flow */
-    CTOK_E_CANCELLED = 401,    /* ctok_job_cancel                                                            */
-    CTOK_E_CLOSED = 402,       /* the model or engine was closed before the job ran                          */
-    CTOK_E_NOT_READY = 403,    /* the job has not ended (within the timeout)                                 */
+    CTOK_E_CANCELLED = 401,    /* ctok_job_cancel */
+    CTOK_E_CLOSED = 402,       /* the model or engine was closed before the job ran */
+    CTOK_E_NOT_READY = 403,    /* the job has not ended (within the timeout) */
     /* us */
     CTOK_E_INTERNAL = 501
 };
@@ -175,17 +176,17 @@ typedef struct {
 
 /* How a model makes codes of its latent vectors. */
 enum {
-    CTOK_QUANTIZER_NONE = 0, /* not: a continuous latent                                                             */
-    CTOK_QUANTIZER_FSQ,      /* finite scalar quantisation: a digit for each channel, in base levels[channel]        */
-    CTOK_QUANTIZER_LOOKUP,   /* the nearest of a learned codebook of unit vectors                                    */
-    CTOK_QUANTIZER_SIGN      /* the sign of each channel, a bit each                                                 */
+    CTOK_QUANTIZER_NONE = 0, /* not: a continuous latent */
+    CTOK_QUANTIZER_FSQ,      /* finite scalar quantisation: a digit for each channel, in base levels[channel] */
+    CTOK_QUANTIZER_LOOKUP,   /* the nearest of a learned codebook of unit vectors */
+    CTOK_QUANTIZER_SIGN      /* the sign of each channel, a bit each */
 };
 
 /* One thing that is known of a model, for people. Texts end with NUL. */
 typedef struct {
-    char name[32];   /* "Haar patch"  */
-    char value[92];  /* "4"           */
-    uint32_t from;   /* CTOK_FROM_*   */
+    char name[32];   /* "Haar patch" */
+    char value[92];  /* "4" */
+    uint32_t from;   /* CTOK_FROM_* */
 } ctok_fact;
 
 typedef struct {
@@ -211,8 +212,7 @@ typedef struct {
     char first_nonfinite[160];   /* name of the first tensor that has some, or "" */
     char name[64];
     char family[16];             /* of networks: "cosmos" */
-    char sha256[72];             /* of all parameters of the checkpoint, both halves, in lower-case hex: the same for any form
-                                    that holds them (docs/token_formats.md says how it is made) */
+    char sha256[72];             /* of all parameters of the checkpoint, both halves, in lower-case hex, whatever form holds them: docs/token_formats.md */
     ctok_fact facts[16];         /* what is known of the network besides, in words: its factors, levels, widths, and what told them */
 } ctok_model_info;
 
@@ -243,8 +243,9 @@ CTOK_API ctok_status ctok_model_convert(uint32_t engine, const char *out_path, c
  *     pixels u8   [B, (T,) H, W, 3]       0 .. 255; 0 maps to -1.0, 255 to 1.0
  *     pixels f32  [B, 3, (T,) H, W]       -1 .. 1 (decoding does not clamp)
  *     indices i32 [B, (t,) h, w]          0 .. codebook_size - 1
- *     codes f32   [B, d, (t,) h, w]       quantised values, -1 .. 1; a discrete model's decode (of no stream) gives them too, and
- *                                         asked for codes alone it runs no network: the way to a learned codebook
+ *     codes f32   [B, d, (t,) h, w]       quantised values, -1 .. 1; a discrete model's decode (of
+ *                                         no stream) gives them too, and asked for codes alone it
+ *                                         runs no network: the way to a learned codebook
  *     latent f32  [B, C, (t,) h, w]       continuous models
  *     pre_quant   [B, d, (t,) h, w] f32   the vector before FSQ
  * Pixels of any H, W >= 1 are padded with black to multiples of 16 (and of spatial_factor), half on each side, the odd one

@@ -2,24 +2,12 @@
 // anything is freed, or while the caller's wake function is called.
 #include "engine.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "../base/thread.h"
 
 static const int64_t ARENA_IDLE_US = 1000000;
-
-static int64_t now_us(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
-
-// Waits on a condition until `deadline`; false when it has passed. The lock is held.
-static bool wait_until(pthread_cond_t *condition, pthread_mutex_t *lock, int64_t deadline) {
-    struct timespec t = {.tv_sec = deadline / 1000000, .tv_nsec = deadline % 1000000 * 1000};
-    return pthread_cond_timedwait(condition, lock, &t) != ETIMEDOUT;
-}
 
 // ---------------------------------------------------------------- arena
 static void drop_arena(engine *e) {
@@ -94,11 +82,11 @@ static void close_jobs(engine *e, const object *subject) {
 
 // ---------------------------------------------------------------- the thread
 static engine_job *next_job(engine *e) {
-    int64_t deadline = now_us() + ARENA_IDLE_US;
+    int64_t deadline = thread_now_us() + ARENA_IDLE_US;
     while (!e->queue_head && !e->is_stopping) {
         if (!e->arena) {
             pthread_cond_wait(&e->has_work, &e->lock);
-        } else if (!wait_until(&e->has_work, &e->lock, deadline)) {
+        } else if (!thread_wait_until(&e->has_work, &e->lock, deadline)) {
             drop_arena(e);
         }
     }
@@ -116,17 +104,17 @@ bool engine_is_this_thread(void) { return is_engine_thread; }
 static void *engine_thread(void *argument) {
     engine *e = argument;
     is_engine_thread = true;
-    (void)pthread_setname_np(pthread_self(), "ctok-engine");
+    thread_set_name("ctok-engine");
     pthread_mutex_lock(&e->lock);
     for (engine_job *job; (job = next_job(e));) {
         pthread_mutex_unlock(&e->lock);
-        int64_t start = now_us();
+        int64_t start = thread_now_us();
         ctok_status status = atomic_load(&job->is_cancelled) ? ctok_fail(&job->error, CTOK_E_CANCELLED, 0, "cancelled before it ran")
                                                              : job->run(job, &job->error);
         pthread_mutex_lock(&e->lock);
         if (status == CTOK_E_CANCELLED && e->is_stopping) status = fail_closed(job);
         e->running = NULL;
-        job->run_us = (uint64_t)(now_us() - start);
+        job->run_us = (uint64_t)(thread_now_us() - start);
         bool was_empty = e->ended_head == NULL;
         end_job(e, job, status);
         bool must_wake = was_empty && e->ended_head && e->wake;
@@ -171,12 +159,8 @@ ctok_status engine_open(uint32_t *id, const ctok_engine_options *options, object
     weights_list_init(&e->weights, e->backend);
     e->wake = wake;
     pthread_mutex_init(&e->lock, NULL);
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&e->has_work, &monotonic);
-    pthread_cond_init(&e->has_ended, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    thread_condition_init(&e->has_work);
+    thread_condition_init(&e->has_ended);
     int failure = pthread_create(&e->thread, NULL, engine_thread, e);
     if (failure) {
         object_release(&e->base);
@@ -248,10 +232,10 @@ void engine_cancel(engine *e, engine_job *job) {
 }
 
 uint32_t engine_wait(engine *e, uint32_t *jobs, uint32_t capacity, uint32_t timeout_us) {
-    int64_t deadline = now_us() + timeout_us;
+    int64_t deadline = thread_now_us() + timeout_us;
     uint32_t count = 0;
     pthread_mutex_lock(&e->lock);
-    while (!e->ended_head && timeout_us && !e->is_stopping && wait_until(&e->has_ended, &e->lock, deadline)) {
+    while (!e->ended_head && timeout_us && !e->is_stopping && thread_wait_until(&e->has_ended, &e->lock, deadline)) {
     }
     for (; e->ended_head && count < capacity; count++) {
         jobs[count] = e->ended_head->base.id;
@@ -263,9 +247,9 @@ uint32_t engine_wait(engine *e, uint32_t *jobs, uint32_t capacity, uint32_t time
 }
 
 bool engine_wait_for(engine *e, engine_job *job, uint32_t timeout_us) {
-    int64_t deadline = now_us() + timeout_us;
+    int64_t deadline = thread_now_us() + timeout_us;
     pthread_mutex_lock(&e->lock);
-    while (job->state != CTOK_JOB_ENDED && timeout_us && wait_until(&e->has_ended, &e->lock, deadline)) {
+    while (job->state != CTOK_JOB_ENDED && timeout_us && thread_wait_until(&e->has_ended, &e->lock, deadline)) {
     }
     bool has_ended = job->state == CTOK_JOB_ENDED;
     pthread_mutex_unlock(&e->lock);

@@ -23,6 +23,12 @@ const declared = new Map(
 test("the header declares at most 30 functions", () =>
   assert.ok(declared.size > 0 && declared.size <= 30, String(declared.size)));
 
+test("the kernel sets have the numbers of the header", () => {
+  const [, names = ""] = /enum \{\s*(CTOK_KERNELS_AUTO = 0,[^}]*)\}/.exec(header)!;
+  const wanted = names.split(",").map((name) => name.replace(/= 0/, "").trim().replace("CTOK_KERNELS_", "").toLowerCase());
+  assert.deepEqual(Object.entries(layout.kernels), wanted.map((name, number) => [name, number]));
+});
+
 test("symbol table equals header", () => {
   assert.deepEqual(Object.keys(symbols).sort(), [...declared.keys()].sort());
   for (const [name, parameters] of declared) {

@@ -22,6 +22,7 @@ const folders = [
   "repl",
   "src",
   "tests",
+  "tools",
 ];
 const self = "tests/docs/references.test.ts"; // it names files that are not there
 const isText = /\.(ts|c|h|cu|cuh|cpp|inc|py|sh|md|json)$/;

@@ -173,7 +173,9 @@ for (const [name, skip] of Object.entries(skips)) {
   test(name, { skip }, async () => {
     const source = await readFile(join(root, "examples", name), "utf8");
     const run = name.endsWith(".c")
-      ? `${/Build: (.*)/.exec(source)![1]!.replace("-Wall", "-Wall -Wextra -Werror")} && out/09_c_api`
+      ? `${
+        /Build: ([^]*?)\n \* Run/.exec(source)![1]!.replace(/\\\n \* +/g, "").replace("-Wall", "-Wall -Wextra -Werror")
+      } && out/09_c_api`
       : /Run: (python3 \S+)/.exec(source)![1]!;
     const { stdout, stderr } = await runs(folder, "sh", ["-c", run]);
     const want = await wantedOfPpm();

@@ -1,6 +1,7 @@
 // Writes a full-size (or small) tokenizer whose weights anyone can recompute from the parameters' names, so that networks
 // are tested and timed with nothing downloaded:   make_weights OUT.safetensors DI8x8 [--small]
-//     r = splitmix64(fnv1a64(name) + i * 0x9E3779B97F4A7C15), v = 2 * (r >> 40) * 2^-24 - 1, scaled by kind; bfloat16
+//     r = splitmix64(fnv1a64(name) + i * 0x9E3779B97F4A7C15), v = 2 * (r >> 40) * 2^-24 - 1,
+//     scaled by kind; bfloat16
 // Ref: reference/synthetic_weights.py (values), reference/cosmos_reference.py and llamagen_reference.py (sizes).
 #include <math.h>
 #include <stdio.h>

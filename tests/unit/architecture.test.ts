@@ -128,7 +128,9 @@ test("src/ names no runtime", () => {
 test("the library uses nothing that Node has from 22 on; tests/node.mjs adds it for tests alone", () => {
   const late =
     /\b(Promise\.(try|withResolvers)|Array\.fromAsync|(Object|Map)\.groupBy|globSync|import\.meta\.main|(Async)?DisposableStack)\b|\.(to|from)(Base64|Hex)\(|import \{[^}]*zstd|new Float16Array|[a-z]\.(values|keys|entries)\(\)\.[a-z]/;
-  for (const file of [...typescript.filter((name) => !name.startsWith("examples/")), "build.ts"]) {
+  for (
+    const file of [...typescript.filter((name) => !name.startsWith("examples/")), "build.ts", ...files("tools", /\.ts$/)]
+  ) {
     assert.doesNotMatch(read(file).replace(/\/\*[\s\S]*?\*\/|\/\/.*/g, ""), late, file);
   }
 });

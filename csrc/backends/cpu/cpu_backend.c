@@ -22,8 +22,10 @@ static void *cpu_alloc(backend *b, size_t num_bytes) {
         void *memory = mmap(NULL, num_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (memory == MAP_FAILED) return NULL;
         // Winograd writes 36 or 64 streams at once, more than a translation cache has small pages for: 3 to 6 % of DI8x8 at
-        // 512x512 (lowest of 5, two rounds in turn, 2026-11-24). A wish, which the system may not grant.
+        // 512x512 (lowest of 5, two rounds in turn, 2026-11-24). Best effort: the system may ignore it.
+#if defined(MADV_HUGEPAGE)
         (void)madvise(memory, num_bytes, MADV_HUGEPAGE);
+#endif
         return memory;
     }
     size_t rounded = (num_bytes + BACKEND_ALIGNMENT - 1) / BACKEND_ALIGNMENT * BACKEND_ALIGNMENT;
@@ -39,10 +41,12 @@ static void cpu_free(backend *b, void *memory, size_t num_bytes) {
 
 // Mapped memory moves by its page table: nothing is copied, and what was never touched takes no memory.
 static void *cpu_grow(backend *b, void *memory, size_t num_bytes, size_t new_bytes) {
+#if defined(__linux__)
     if (memory && num_bytes >= MAPPED_BYTES && new_bytes >= MAPPED_BYTES) {
         void *moved = mremap(memory, num_bytes, new_bytes, MREMAP_MAYMOVE);
         return moved == MAP_FAILED ? NULL : moved;
     }
+#endif
     void *grown = cpu_alloc(b, new_bytes);
     if (grown && memory) {
         memcpy(grown, memory, num_bytes < new_bytes ? num_bytes : new_bytes);

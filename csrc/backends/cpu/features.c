@@ -1,5 +1,5 @@
 // On x86-64 cpuid, through the compiler's own table, which also checks that the system saves ymm and zmm registers; on arm64 what
-// Linux says of the processor. Elsewhere nothing is found and the generic kernels serve.
+// Linux or macOS says of the processor. Elsewhere nothing is found and the generic kernels serve.
 #include "features.h"
 
 #include <sched.h>
@@ -7,6 +7,8 @@
 #if defined(__aarch64__) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 cpu_features features_detect(void) {
@@ -21,6 +23,10 @@ cpu_features features_detect(void) {
     found.has_neon = true;
 #if defined(__linux__)
     found.has_neon_bf16 = (getauxval(AT_HWCAP2) & HWCAP2_BF16) != 0;
+#elif defined(__APPLE__)
+    int has_bf16 = 0;
+    size_t num_bytes = sizeof has_bf16;
+    found.has_neon_bf16 = sysctlbyname("hw.optional.arm.FEAT_BF16", &has_bf16, &num_bytes, NULL, 0) == 0 && has_bf16;
 #endif
 #endif
     return found;

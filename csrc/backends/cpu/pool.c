@@ -6,6 +6,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "../../base/thread.h"
+
 enum { SPIN_ROUNDS = 2000 };  // about 20 to 50 us
 
 typedef struct {
@@ -57,7 +59,7 @@ static void draw_tasks(pool *p, int32_t thread) {
 static void *worker_main(void *argument) {
     pool_worker *worker = argument;
     pool *p = worker->owner;
-    (void)pthread_setname_np(pthread_self(), "ctok-pool");
+    thread_set_name("ctok-pool");
     for (uint32_t seen = 0;; seen++) {
         for (int i = 0; i < SPIN_ROUNDS && atomic_load(&worker->generation) == seen; i++) relax();
         if (atomic_load(&worker->generation) == seen) {

@@ -10,7 +10,7 @@ import { commonKeys, sampleOf } from "../records.ts";
 import { readLines, writeLine } from "./companion.ts";
 import { defineFormat } from "./define.ts";
 
-/** Of a header: the most that readers of the safetensors library take. */
+/** The largest header: readers of the safetensors library take no larger one. */
 const mostBytes = 100_000_000;
 /** Of an entry beside its key, at most: dtype, shape and two offsets. */
 const entryBytes = 160;

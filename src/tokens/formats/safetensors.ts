@@ -40,7 +40,7 @@ export const safetensors: TokenForm = {
   },
 };
 
-/** Of a header, written and read: parsed, it takes many times its text. The windows of any video are a few bytes. */
+/** The largest header written and read: parsed, it takes many times its text. The windows of any video are a few bytes. */
 export const mostHeaderBytes = 1 << 20;
 /** Of its lists and objects: {name: {data_offsets: []}}. */
 const mostDepth = 3;

@@ -1,10 +1,15 @@
 // The emulator: how a block runs, and what is checked.
-//   scheduler   takes a random ready fiber, runs it until it waits, again until all have returned; nobody ready: deadlock
-//   fiber       one CUDA thread on a stack of its own; waits in sync_threads (all of the block) or warp_meet (its 32 lanes)
-//   shadow      a cell for each 2 bytes of shared memory: who wrote and read it last, and when. Time is the number of block
-//               barriers passed, and within a warp the number of __syncwarp: two accesses are ordered when one lies between.
-//   copies      cp.async of each thread, oldest first; a cell is "under way" from the issue until its thread has waited
-//   guards      global allocations lie between pages that fault; the signal ends the launch with a report
+//   scheduler   takes a random ready fiber, runs it until it waits, again until all have returned;
+//               nobody ready: deadlock
+//   fiber       one CUDA thread on a stack of its own; waits in sync_threads (all of the block) or
+//               warp_meet (its 32 lanes)
+//   shadow      a cell for each 2 bytes of shared memory: who wrote and read it last, and when.
+//               Time is the number of block barriers passed, and within a warp the number of
+//               __syncwarp: two accesses are ordered when one lies between.
+//   copies      cp.async of each thread, oldest first; a cell is "under way" from the issue until
+//               its thread has waited
+//   guards      global allocations lie between pages that fault; the signal ends the launch with a
+//               report
 // To add TMA, mbarrier and WGMMA: their copies are async_copy with another owner than a thread, mbarriers a second kind of
 // waiting (and is_ordered then needs a clock for each warp), WGMMA a meeting of four warps.
 // The first failure ends the launch: the fibers are dropped where they stand (kernels own nothing that must be destroyed).

@@ -1,0 +1,53 @@
+/**
+ * The emulator's tests: the kernels again, as C++ for tests/native/cuda_emulator, beside the reference ops. Called by programs.ts.
+ */
+import { spawnSync } from "node:child_process";
+import { basename, join } from "node:path";
+import { type Cuda, kernels, layouts } from "./cuda.ts";
+import { objectOf, sources } from "./library.ts";
+import { cc, cFlags, cxx, emulatedFlags, objectFile, out } from "./settings.ts";
+import { compileStep, linkStep, type Step } from "./steps.ts";
+
+export const emulatorFolder = "tests/native/cuda_emulator/";
+const inFolder = (name: string) => emulatorFolder + name;
+const emulated = (source: string) => objectFile(`emulated-${basename(source).replace(/\.c\w*$/, "")}`);
+
+/** The CUDA backend in C, over a runtime that is the emulator's. */
+const backend = ["cuda_backend", "op", "replay"].map((name) => `csrc/backends/cuda/${name}.c`);
+/** What of the core a test of single kernels needs: the reference ops, and the choices and layouts that kernels share. */
+const isForKernels = (source: string) =>
+  /backends\/cpu\/|(base\/status|network\/quantizer)\.c|cuda\/(heuristics|conv_pack)\.c/.test(source);
+
+export function emulatorSteps(cuda?: Cuda): Step[] {
+  const [program = "", ...args] = cxx;
+  if (spawnSync(program, [...args, "--version"]).status !== 0) {
+    console.log(`without the CUDA emulator's tests: no ${cxx.join(" ")} (apt-get install g++; CXX names another)`);
+    return [];
+  }
+  const asCpp = (source: string) => compileStep(emulated(source), source, [...cxx, ...emulatedFlags, "-x", "c++"]);
+  const asC = (source: string) => compileStep(emulated(source), source, [...cc, ...cFlags]);
+  const overEmulator = (source: string) =>
+    compileStep(emulated(source), source, [...cc, ...cFlags, "-DCTOK_HAS_CUDA", `-I${emulatorFolder}`]);
+
+  const parts = [...kernels, inFolder("emulator.cpp")], alone = [inFolder("emulator_test.cu"), ...layouts];
+  const tests = [
+    ...["cuda_test", "backend_test", "loss_test", "emulated_device"].map((t) => inFolder(`${t}.c`)),
+    "bench/gpu_check/gpu_run.c",
+  ];
+  const device = [...backend, inFolder("emulated_device.c"), ...parts].map(emulated);
+  const core = (isWanted: (source: string) => boolean) =>
+    sources.filter(isWanted).map((source) => objectOf(source, cuda !== undefined));
+
+  const link = (name: string, objects: string[]) =>
+    linkStep(join(out, "tests", name), [...cxx, ...emulatedFlags, ...objects, "-pthread", "-lm"]);
+  return [
+    ...[...parts, ...alone].map(asCpp),
+    ...tests.map(asC),
+    ...backend.map(overEmulator),
+    link("cuda_test", [emulated("cuda_test.c"), ...parts.map(emulated), ...core(isForKernels)]),
+    link("backend_test", [emulated("backend_test.c"), ...device, ...core(isForKernels)]),
+    link("loss_test", [emulated("loss_test.c"), ...device, ...core((source) => !backend.includes(source))]),
+    link("emulated_run", [emulated("gpu_run.c"), ...device, ...core((source) => !backend.includes(source))]),
+    ...alone.map((source) => link(basename(source, ".cu"), [emulated(source), emulated("emulator.cpp")])),
+  ];
+}
