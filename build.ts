@@ -288,7 +288,7 @@ async function buildEmulator(): Promise<void> {
       (s) => objectOf(s),
     );
   const backend = ["cuda_backend", "op", "replay"].map((f) => `csrc/backends/cuda/${f}.c`);
-  const tests = ["cuda_test", "backend_test", "loss_test", "emulated_device"].map((t) => `${emulator}${t}.c`);
+  const tests = ["cuda_test", "backend_test", "loss_test", "list_test", "emulated_device"].map((t) => `${emulator}${t}.c`);
   for (const source of [...tests, "bench/gpu_check/gpu_run.c", ...backend]) {
     const flags = backend.includes(source) ? ["-DCTOK_HAS_CUDA", `-I${join(root, emulator)}`] : [];
     if (isStale(object(source), source)) {
@@ -299,8 +299,8 @@ async function buildEmulator(): Promise<void> {
   const programs: [string, string[]][] = [
     ["cuda_test", [object("cuda_test.c"), ...parts.map(object), ...linked]],
     ["backend_test", [object("backend_test.c"), ...device, ...linked]],
-    ...["loss_test", "emulated_run"].map((name): [string, string[]] => [name, [
-      object(name === "loss_test" ? "loss_test.c" : "gpu_run.c"),
+    ...["loss_test", "list_test", "emulated_run"].map((name): [string, string[]] => [name, [
+      object(name === "emulated_run" ? "gpu_run.c" : `${name}.c`),
       ...device,
       ...filesUnder("csrc", ".c").filter((s) => isOfTarget(s) && !backend.includes(s)).map((s) => objectOf(s)),
     ]]),

@@ -211,7 +211,7 @@ void engine_query(engine *e, ctok_engine_info *info) {
     pthread_mutex_unlock(&e->lock);
     uint64_t available;
     e->backend->memory_bytes(e->backend, &info->device_bytes, &available);
-    strncpy(info->kernels, e->backend->ops->name, sizeof info->kernels - 1);
+    strncpy(info->kernels, e->backend->kernels->name, sizeof info->kernels - 1);
     strncpy(info->device, e->backend->device, sizeof info->device - 1);
     strncpy(info->device_name, e->backend->device_name, sizeof info->device_name - 1);
 }

@@ -13,7 +13,7 @@ typedef struct job {
     char *path, *out_path;        // open, convert; owned
     ctok_model_options options;   // open, convert
     uint32_t opened_model;        // open: the id, once ended well
-    program program;              // run
+    program *program;             // run; held
     stream *stream;               // run: retained, or NULL
     int64_t chunk;                // run: its number in the stream
     uint8_t *input;               // run; owned, freed once ended
