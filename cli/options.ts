@@ -131,6 +131,13 @@ export const options = {
     group: "Input and output",
     about: "replace files that ctok cannot tell for its own: token files and checkpoints of its own it replaces unasked",
   },
+  roof: {
+    group: "Input and output",
+    value: "GFLOPS",
+    about: "what the machine can do at most, in 10^9 operations a second; unless given, as much as the fastest layer does",
+    read: (text: string) => inRange(/^\d+(\.\d+)?$/.test(text) ? Number(text) : NaN, [0.1, 1e7]),
+    wanted: "a number from 0.1 to 10000000",
+  },
   "dry-run": {
     group: "Input and output",
     short: "n",

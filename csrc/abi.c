@@ -76,6 +76,9 @@ ctok_status ctok_engine_open(const ctok_engine_options *options, ctok_wake wake,
         if (options->ends_with_thread > 1) {
             return ctok_fail(error, CTOK_E_ARGUMENT, options->ends_with_thread, "ends_with_thread: expected 0 or 1, found %u", options->ends_with_thread);
         }
+        if (options->keeps_steps > 1) {
+            return ctok_fail(error, CTOK_E_ARGUMENT, options->keeps_steps, "keeps_steps: expected 0 or 1, found %u", options->keeps_steps);
+        }
         if (options->device == CTOK_DEVICE_CUDA && options->kernels != CTOK_KERNELS_AUTO) {
             return ctok_fail(error, CTOK_E_ARGUMENT, options->kernels, "kernels: expected 0 (auto) with a GPU, found %u, which is of the CPU", options->kernels);
         }
@@ -287,6 +290,17 @@ ctok_status ctok_job_take(uint32_t id, void *out, uint64_t out_bytes, uint32_t i
     job *j;
     CTOK_TRY(get_job(&j, id, error));
     ctok_status status = job_take(j, out, out_bytes, index, error);
+    object_release(&j->base.base);
+    return status;
+}
+
+ctok_status ctok_job_steps(uint32_t id, ctok_step *steps, uint32_t capacity, uint32_t *num_steps, ctok_error *error) {
+    error = checked(error);
+    if (capacity) EXPECT_POINTER(steps, error);
+    EXPECT_POINTER(num_steps, error);
+    job *j;
+    CTOK_TRY(get_job(&j, id, error));
+    ctok_status status = job_steps(j, steps, capacity, num_steps, error);
     object_release(&j->base.base);
     return status;
 }

@@ -11,6 +11,7 @@
 #define CTOK_BACKEND_H
 
 #include <stdatomic.h>
+#include <time.h>
 
 #include "../base/status.h"
 #include "../base/ops.h"
@@ -84,9 +85,22 @@ typedef struct {
     void *prepared;    // the backend's, NULL to begin with: backend.forget gives it back
 } step_list;
 
+// Nanoseconds of CLOCK_MONOTONIC.
+typedef struct {
+    uint64_t start_ns, end_ns;
+} step_time;
+
+static inline uint64_t step_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 // How a list runs.
 typedef struct {
     atomic_uint *steps_done;  // one more for each step that is done, or on its way; or NULL
+    step_time *times;         // [num_steps], to be filled, each from the end of the one before: a device then waits for each start, and
+                              // steps that start together have equal parts of its time; or NULL
     int32_t first, last;      // once it has failed: the steps of which one did, as near as is known, or -1: what was before the list.
                               // Cancelled: the next step
 } step_run;

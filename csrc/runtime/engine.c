@@ -170,6 +170,8 @@ ctok_status engine_open(uint32_t *id, const ctok_engine_options *options, object
     object_init(&e->base, OBJECT_ENGINE, owner, destroy);
     weights_list_init(&e->weights, e->backend);
     e->wake = wake;
+    e->keeps_steps = options && options->keeps_steps;
+    e->opened_ns = step_now();
     pthread_mutex_init(&e->lock, NULL);
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);

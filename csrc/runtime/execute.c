@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "bind.h"
+#include "describe.h"
 
 // Indices come from the caller; out of range ones would read a wrong code.
 static ctok_status check_indices(const program *p, const model *m, const uint8_t *input, ctok_error *error) {
@@ -21,35 +22,13 @@ static ctok_status check_indices(const program *p, const model *m, const uint8_t
     return CTOK_OK;
 }
 
-// "conv encoder.down.1.block.0.conv1, [1, 1, 128, 128, 256]": with what the step makes, or reads where it makes nothing.
-static void name_step(char *out, size_t out_bytes, const step *s) {
-    const op_params *p = &s->params;
-    const char *kind = "";
-    ctok_shape shape = {0};
-    switch (s->kind) {
-        case OP_LOAD: kind = "load", shape = p->transfer.shape; break;
-        case OP_STORE: kind = "store", shape = p->transfer.shape; break;
-        case OP_HAAR: kind = "haar", shape = p->haar.out; break;
-        case OP_UNHAAR: kind = "unhaar", shape = p->haar.out; break;
-        case OP_CONV: kind = "conv", shape = p->conv.out; break;
-        case OP_NORM: kind = "norm", shape = p->norm.shape; break;
-        case OP_POOL: kind = "pool", shape = p->pool.out; break;
-        case OP_ATTENTION: kind = "attention", shape = p->attention.shape; break;
-        case OP_QUANTIZE: kind = "quantize", shape = p->quantizer.shape; break;
-        case OP_DEQUANTIZE: kind = "dequantize", shape = p->quantizer.shape; break;
-        case OP_COPY: snprintf(out, out_bytes, "copy%s%s, %zu bytes", *s->layer ? " " : "", s->layer, p->copy_bytes); return;
-    }
-    snprintf(out, out_bytes, "%s%s%s, [%lld, %lld, %lld, %lld, %lld]", kind, *s->layer ? " " : "", s->layer, (long long)shape.n, (long long)shape.t,
-             (long long)shape.h, (long long)shape.w, (long long)shape.c);
-}
-
 // The steps are counted from 1.
 static ctok_status fail_step(const step_list *l, const step_run *run, ctok_status status, const ctok_error *reason, ctok_error *error) {
     char first[192], last[192];
     if (run->first < 0) return ctok_fail(error, status, reason->detail, "%s", reason->message);  // before any step
     if (status == CTOK_E_CANCELLED) return ctok_fail(error, status, run->first, "cancelled at step %d of %d", run->first + 1, l->num_steps);
-    name_step(first, sizeof first, &l->steps[run->first]);
-    name_step(last, sizeof last, &l->steps[run->last]);
+    describe_step(first, sizeof first, &l->steps[run->first]);
+    describe_step(last, sizeof last, &l->steps[run->last]);
     if (run->first == run->last) {
         return ctok_fail(error, status, reason->detail, "step %d of %d (%s) failed: %s", run->first + 1, l->num_steps, first, reason->message);
     }
@@ -58,7 +37,7 @@ static ctok_status fail_step(const step_list *l, const step_run *run, ctok_statu
 }
 
 ctok_status execute_program(program *p, const model *m, stream_state *stream, uint8_t *arena, const uint8_t *input, uint8_t *const outputs[4],
-                            atomic_uint *steps_done, ctok_error *error) {
+                            atomic_uint *steps_done, trace *trace, ctok_error *error) {
     CTOK_TRY(check_indices(p, m, input, error));
     if (stream && !bind_stream(stream, &p->graph)) return ctok_fail(error, CTOK_E_MEMORY, 0, "no memory for the stream's state");
     binding to = {.layers = m->layers + p->first_layer, .codebook = m->codebook, .arena = arena, .stream = stream};
@@ -66,11 +45,12 @@ ctok_status execute_program(program *p, const model *m, stream_state *stream, ui
     uint8_t *parts[4];
     for (int i = 0; i < p->num_outputs; i++) parts[i] = outputs[i];
     for (int64_t image = 0; image < p->request.batch; image++) {
-        step_run run = {.steps_done = steps_done};
+        step_run run = {.steps_done = steps_done, .times = trace->times};
         ctok_error reason = {.struct_size = sizeof reason};
         bind_external(p, input, parts);
         ctok_status status = m->backend->run(m->backend, &p->list, &run, &reason);
         if (status != CTOK_OK) return fail_step(&p->list, &run, status, &reason, error);
+        if (trace->times) trace_add(trace, &p->list);
         input += p->input_image_bytes;
         for (int i = 0; i < p->num_outputs; i++) parts[i] += p->outputs[i].bytes / (uint64_t)p->request.batch;
     }

@@ -22,6 +22,7 @@ static void destroy(object *self) {
     free(j->out_path);
     free(j->input);
     for (int i = 0; i < 4; i++) free(j->outputs[i]);
+    trace_free(&j->trace);
     program_release(j->program);
     object_release(j->base.subject);
     if (j->stream) object_release(&j->stream->base);
@@ -117,7 +118,7 @@ static ctok_status run_request(engine_job *base, ctok_error *error) {
                                              (unsigned long long)p->outputs[i].bytes);
     }
     m->backend->cancel = &base->is_cancelled;
-    ctok_status status = execute_program(p, m, j->stream ? &j->stream->state : NULL, arena, j->input, j->outputs, &base->steps_done, error);
+    ctok_status status = execute_program(p, m, j->stream ? &j->stream->state : NULL, arena, j->input, j->outputs, &base->steps_done, &j->trace, error);
     m->backend->cancel = NULL;
     if (j->stream && status == CTOK_OK) j->stream->num_run++;
     free(j->input);
@@ -141,6 +142,9 @@ static ctok_status submit_run(uint32_t *id, engine *e, model *m, stream *s, cons
     request_memory memory;
     ctok_status status = request_make(&j->program, &memory, m, request, s ? s->most_arena_bytes : 0, error);
     uint64_t wanted = status == CTOK_OK ? j->program->input_image_bytes * (uint64_t)j->program->request.batch : 0;
+    if (status == CTOK_OK && e->keeps_steps && !trace_open(&j->trace, j->program->num_steps, j->program->request.batch, e->opened_ns)) {
+        status = ctok_fail(error, CTOK_E_MEMORY, j->program->num_steps, "no memory for the times of %d steps", j->program->num_steps);
+    }
     if (status == CTOK_OK && input_bytes != wanted) {
         const ctok_request *r = &j->program->request;
         status = ctok_fail(error, CTOK_E_SHAPE, (int64_t)wanted, "input: expected %llu bytes for %lld x %lld x %lld x %lld, found %llu",
@@ -216,6 +220,15 @@ ctok_status job_take(job *j, void *out, uint64_t out_bytes, uint32_t index, ctok
                          (unsigned long long)bytes, (unsigned long long)out_bytes);
     }
     memcpy(out, j->outputs[index], bytes);
+    return CTOK_OK;
+}
+
+ctok_status job_steps(job *j, ctok_step *steps, uint32_t capacity, uint32_t *num_steps, ctok_error *error) {
+    CTOK_TRY(job_wait(j, 0, error));
+    uint32_t count = j->trace.num_steps;
+    *num_steps = count;
+    if (capacity < count) count = capacity;
+    if (count) memcpy(steps, j->trace.steps, count * sizeof *steps);
     return CTOK_OK;
 }
 

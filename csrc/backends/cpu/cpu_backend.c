@@ -86,11 +86,13 @@ static ctok_status run_step(backend *b, const step *s) {
 }
 
 static ctok_status cpu_run_list(backend *b, step_list *list, step_run *run, ctok_error *error) {
+    uint64_t now = run->times ? step_now() : 0;
     for (int32_t i = 0; i < list->num_steps; i++) {
         ctok_status status = b->cancel && atomic_load(b->cancel) ? CTOK_E_CANCELLED : run_step(b, &list->steps[i]);
         run->first = run->last = i;
         if (status == CTOK_E_CANCELLED) return status;
         if (status != CTOK_OK) return ctok_fail(error, status, i, "kernels %s: expected it to compute, found status %d", b->kernels->name, (int)status);
+        if (run->times) run->times[i].start_ns = now, run->times[i].end_ns = now = step_now();
         if (run->steps_done) atomic_fetch_add(run->steps_done, 1);
     }
     return CTOK_OK;

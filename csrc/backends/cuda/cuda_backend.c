@@ -38,6 +38,7 @@ typedef struct {
     cudaEvent_t started[MAX_AHEAD];  // behind the last start in its place
     int32_t started_step[MAX_AHEAD];  // its first step
     uint32_t num_started;            // in the list that runs
+    uint64_t start_ns;               // of that list, where its steps are timed
     struct {
         void *host;  // pinned
         cudaEvent_t is_free;
@@ -266,8 +267,25 @@ static ctok_status run_copy(cuda_backend *c, const step *s, int32_t i) {
     return CTOK_E_INTERNAL;
 }
 
+// Of a quantize that is asked for them: they are in its workspace.
+static ctok_status fetch_indices(cuda_backend *c, const step *s) {
+    if (s->kind != OP_QUANTIZE || !s->external) return CTOK_OK;
+    return copy_out(c, s->external, s->workspace, index_bytes(&s->params.quantizer)) ? CTOK_OK : status_of(c);
+}
+
 static void count(step_run *run, int32_t num_steps) {
     if (run->steps_done) atomic_fetch_add(run->steps_done, (unsigned)num_steps);
+}
+
+// Where steps are timed: waits for these, so that none is counted for another.
+static ctok_status time_steps(cuda_backend *c, step_run *run, int32_t first, int32_t count) {
+    if (!run->times) return CTOK_OK;
+    uint64_t start = first ? run->times[first - 1].end_ns : c->start_ns;
+    if (has_failed(c, cudaStreamSynchronize(c->own.stream))) return status_of(c);
+    uint64_t all = step_now() - start;
+    for (int32_t i = 0; i < count; i++)
+        run->times[first + i] = (step_time){start + all * (uint64_t)i / (uint64_t)count, start + all * (uint64_t)(i + 1) / (uint64_t)count};
+    return CTOK_OK;
 }
 
 // The steps that are next.
@@ -280,16 +298,18 @@ static ctok_status run_part(cuda_backend *c, const step *steps, replay *r, repla
     int32_t first = r->starts[part->first].first, num_steps = r->starts[part->end - 1].first + r->starts[part->end - 1].count - first;
     cudaError_t error;
     CTOK_TRY(begin_steps(c, run, first, num_steps));
-    if (replay_launch(r, part, steps, &c->own, &error)) {
+    if (!run->times && replay_launch(r, part, steps, &c->own, &error)) {
         CTOK_TRY(end(c, first, error));
         count(run, num_steps);
-        return CTOK_OK;
+        return fetch_indices(c, &steps[first + num_steps - 1]);
     }
     for (int32_t i = part->first; i < part->end; i++) {
         const op_start *start = &r->starts[i];
         const step *s = &steps[start->first];
         CTOK_TRY(begin_steps(c, run, start->first, start->count));
         CTOK_TRY(replay_is_copy(s) ? run_copy(c, s, start->first) : end(c, start->first, op_run(steps, start, &c->own)));
+        CTOK_TRY(fetch_indices(c, s));
+        CTOK_TRY(time_steps(c, run, start->first, start->count));
         count(run, start->count);
     }
     part->has_run = true;
@@ -297,12 +317,7 @@ static ctok_status run_part(cuda_backend *c, const step *steps, replay *r, repla
 }
 
 static ctok_status run_parts(cuda_backend *c, const step *steps, replay *r, step_run *run) {
-    for (int32_t i = 0; i < r->num_parts; i++) {
-        CTOK_TRY(run_part(c, steps, r, &r->parts[i], run));
-        const step *last = &steps[run->last];
-        if (last->kind != OP_QUANTIZE || !last->external) continue;
-        if (!copy_out(c, last->external, last->workspace, index_bytes(&last->params.quantizer))) return status_of(c);
-    }
+    for (int32_t i = 0; i < r->num_parts; i++) CTOK_TRY(run_part(c, steps, r, &r->parts[i], run));
     return CTOK_OK;
 }
 
@@ -310,7 +325,7 @@ static ctok_status run_parts(cuda_backend *c, const step *steps, replay *r, step
 static ctok_status cuda_run(backend *b, step_list *list, step_run *run, ctok_error *error) {
     cuda_backend *c = cuda_of(b);
     run->first = run->last = -1;
-    c->num_started = 0;
+    c->num_started = 0, c->start_ns = run->times ? step_now() : 0;
     if (c->failure != cudaSuccess) return cuda_finish(b, error);  // from before
     cudaSetDevice(c->index);
     replay *r = replay_prepare(list, &c->own);

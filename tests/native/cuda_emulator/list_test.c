@@ -1,6 +1,6 @@
 // Lists of steps as whole networks have them, on the CPU and on the emulated GPU, through ctok.h: a step that fails is told with its
 // number, kind, layer and shape, whichever it is; requests of the same shapes share a list, and with it its graphs, which stay right
-// when the arena moves, when other lists come between and when a model is closed and opened again. TAP.
+// when the arena moves, when other lists come between and when a model is closed and opened again; steps that are timed. TAP.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,9 +41,11 @@ static bool open_model(life *l) {
     return is_open;
 }
 
+static uint32_t keeps_steps;  // of the engines that begin
+
 static bool begin(life *l, uint32_t device) {
     *l = (life){.error.struct_size = sizeof l->error};
-    ctok_engine_options options = {.struct_size = sizeof options, .device = device, .num_threads = 1};
+    ctok_engine_options options = {.struct_size = sizeof options, .device = device, .num_threads = 1, .keeps_steps = keeps_steps};
     return ctok_engine_open(&options, NULL, &l->engine, &l->error) == CTOK_OK && open_model(l);
 }
 
@@ -191,7 +193,50 @@ static void test_graphs(void) {
            emulated_device.num_allocations);
 }
 
+// ---------------------------------------------------------------- times
+// Of a batch of two on an engine that keeps steps: the bits of one that does not, and a time for each step, from the end of the one before.
+static void test_times(uint32_t device, const char *name) {
+    life plain, timed;
+    float want[2 * LATENTS], got[2 * LATENTS];
+    size_t bytes = (size_t)(2 * SIDE / 8 * SIDE / 8) * 16 * sizeof(float);
+    keeps_steps = 0;
+    bool is_right = begin(&plain, device) && encode(&plain, 2, SIDE, SIDE, want, sizeof want) == CTOK_OK;
+    keeps_steps = 1;
+    if (!report(is_right && begin(&timed, device), "%s: two engines", name)) return;
+    keeps_steps = 0;
+    static const uint8_t pixels[2 * SIDE * SIDE * 3];
+    static ctok_step steps[256];
+    ctok_request request = {.struct_size = sizeof request, .task = CTOK_TASK_ENCODE, .input = CTOK_PIXELS_U8, .batch = 2, .height = SIDE, .width = SIDE};
+    for (int i = 0; i < 2; i++) is_right = is_right && encode(&timed, 2, SIDE, SIDE, got, sizeof got) == CTOK_OK && memcmp(want, got, bytes) == 0;
+    report(is_right, "%s: timed, the same bits", name);
+
+    uint32_t job, count = 9, none = 9;
+    ctok_job_info info = {.struct_size = sizeof info};
+    const step_list *list = last_list(&timed);
+    ctok_job_submit(timed.model, pixels, sizeof pixels, &request, &job, NULL);
+    is_right = ctok_job_wait(job, 60000000, NULL) == CTOK_OK && ctok_job_query(job, &info, NULL) == CTOK_OK;
+    is_right = is_right && ctok_job_steps(job, steps, 256, &count, NULL) == CTOK_OK && count == info.num_steps && count == 2u * (uint32_t)list->num_steps;
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < count && is_right; i++) {
+        const step *s = &list->steps[i % (uint32_t)list->num_steps];
+        bool follows = i % (uint32_t)list->num_steps == 0 || steps[i].start_ns == steps[i - 1].start_ns + steps[i - 1].duration_ns;
+        is_right = follows && strcmp(steps[i].kind, kinds[s->kind]) == 0 && strcmp(steps[i].layer, s->layer) == 0 && steps[i].shape[0] == 1;
+        is_right = is_right && (s->kind == OP_CONV) <= (steps[i].flops == 2 * (uint64_t)step_products(s)) && (i == 0 || steps[i].start_ns >= steps[i - 1].start_ns);
+        sum += steps[i].duration_ns;
+    }
+    report(is_right && sum > 0 && sum / 1000 <= info.run_us + 1, "%s: %u steps took %llu of %llu us", name, count, (unsigned long long)(sum / 1000),
+           (unsigned long long)info.run_us);
+    is_right = ctok_job_steps(job, NULL, 0, &none, NULL) == CTOK_OK && none == count && ctok_job_steps(job, NULL, 1, &none, NULL) == CTOK_E_ARGUMENT;
+    report(is_right && ctok_job_release(job, NULL) == CTOK_OK && ctok_job_steps(job, NULL, 0, &none, NULL) == CTOK_E_HANDLE, "%s: or how many alone", name);
+    ctok_job_submit(plain.model, pixels, sizeof pixels, &request, &job, NULL);
+    is_right = ctok_job_wait(job, 60000000, NULL) == CTOK_OK && ctok_job_steps(job, steps, 256, &none, NULL) == CTOK_OK && none == 0;
+    report(is_right, "%s: an engine that keeps none tells of none", name);
+    ctok_job_release(job, NULL);
+    ctok_engine_close(plain.engine, NULL), ctok_engine_close(timed.engine, NULL);
+}
+
 int main(void) {
+    test_times(CTOK_DEVICE_CPU, "cpu"), test_times(CTOK_DEVICE_CUDA, "cuda");
     test_cpu_failures();
     test_gpu_failures();
     emulated_device.num_captures = emulated_device.num_graph_launches = 0;
