@@ -10,11 +10,11 @@ static double flops_of(const graph *g) {
     for (int32_t n = 0; n < g->num_nodes; n++) {
         const graph_node *node = &g->nodes[n];
         if (node->kind == OP_CONV) {
-            const conv_params *p = &node->conv;
+            const conv_params *p = &node->params.conv;
             total += 2.0 * (double)(p->kernel * p->kernel * p->kernel_t) * (double)p->in.c * (double)shape_elements(p->out);
         } else if (node->kind == OP_ATTENTION) {
-            ctok_shape s = node->attention.shape;
-            double keys = node->attention.is_temporal ? (double)(s.t + 1) / 2 : (double)(s.h * s.w);
+            ctok_shape s = node->params.attention.shape;
+            double keys = node->params.attention.is_temporal ? (double)(s.t + 1) / 2 : (double)(s.h * s.w);
             total += 4.0 * keys * (double)shape_elements(s);
         }
     }

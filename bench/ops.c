@@ -114,16 +114,16 @@ struct bench_case {
 };
 
 static ctok_status run_conv_case(backend *b, bench_case *c) {
-    return b->ops->conv(b, c->out, c->in, NULL, c->second, (conv_weights){c->packed, c->bias}, c->workspace, &c->conv);
+    return op_conv(b, c->out, c->in, NULL, c->second, (conv_weights){c->packed, c->bias}, c->workspace, &c->conv);
 }
-static ctok_status run_norm_case(backend *b, bench_case *c) { return b->ops->norm(b, c->out, c->in, c->bias, c->bias, &c->norm); }
+static ctok_status run_norm_case(backend *b, bench_case *c) { return op_norm(b, c->out, c->in, c->bias, c->bias, &c->norm); }
 static ctok_status run_attention_case(backend *b, bench_case *c) {
-    return b->ops->attention(b, c->out, c->in, c->second, c->third, c->workspace, &c->attention);
+    return op_attention(b, c->out, c->in, c->second, c->third, c->workspace, &c->attention);
 }
 
 // The codebook is in `second`.
 static ctok_status run_lookup_case(backend *b, bench_case *c) {
-    return b->ops->quantize(b, NULL, c->out, c->in, c->second, NULL, &c->lookup);
+    return op_quantize(b, NULL, c->out, c->in, c->second, NULL, &c->lookup);
 }
 
 static void *new_values(int64_t count, ctok_dtype dtype, float scale, float mean) {
@@ -139,11 +139,11 @@ static void *new_values(int64_t count, ctok_dtype dtype, float scale, float mean
 static void prepare(backend *b, bench_case *c) {
     c->conv.in_dtype = c->conv.out_dtype = c->norm.dtype = c->attention.dtype = c->dtype;
     if (c->run == run_conv_case) {
-        c->packed = new_bytes(b->ops->conv_weight_bytes(b, c->conv.out.c, c->conv.in.c, c->conv.kernel_t, c->conv.kernel, c->dtype));
-        c->workspace = new_bytes(b->ops->conv_workspace_bytes(b, &c->conv));
-        b->ops->conv_weight_pack(b, c->packed, c->weight, c->conv.out.c, c->conv.in.c, c->conv.kernel_t, c->conv.kernel, c->dtype);
+        c->packed = new_bytes(b->kernels->conv_weight_bytes(b, c->conv.out.c, c->conv.in.c, c->conv.kernel_t, c->conv.kernel, c->dtype));
+        c->workspace = new_bytes(b->kernels->conv_workspace_bytes(b, &c->conv));
+        b->kernels->conv_weight_pack(b, c->packed, c->weight, c->conv.out.c, c->conv.in.c, c->conv.kernel_t, c->conv.kernel, c->dtype);
     } else if (c->run == run_attention_case) {
-        c->workspace = new_bytes(b->ops->attention_workspace_bytes(b, &c->attention));
+        c->workspace = new_bytes(b->kernels->attention_workspace_bytes(b, &c->attention));
     }
 }
 
@@ -160,7 +160,7 @@ static double relative_error(const void *got, const void *want, int64_t count, c
 
 // Between two hints, which the plugin counts by; both are nothing to a processor.
 static bool run_counted(backend *b, bench_case *c) {
-    printf("{\"op\":\"%s\",\"shape\":\"%s\",\"kernels\":\"%s\",\"dtype\":\"%s\",\"instructions\":", c->op, c->shape, b->ops->name,
+    printf("{\"op\":\"%s\",\"shape\":\"%s\",\"kernels\":\"%s\",\"dtype\":\"%s\",\"instructions\":", c->op, c->shape, b->kernels->name,
            c->dtype == CTOK_BF16 ? "bf16" : "f32");
     fflush(stdout);
 #if defined(__aarch64__)
@@ -187,7 +187,7 @@ static void measure(bench_case *c, backend **sets, int num_sets) {
     double scalar_ms = 0;
     for (int i = -1; i < num_sets; i++) {
         backend *b = i < 0 ? reference : sets[i];
-        if (c->dtype == CTOK_BF16 && !b->ops->has_bf16) continue;
+        if (c->dtype == CTOK_BF16 && !b->kernels->has_bf16) continue;
         prepare(b, c);
         double times[MAX_RUNS];
         int runs = is_counting ? 0 : i < 0 ? 1 : num_runs;
@@ -207,10 +207,10 @@ static void measure(bench_case *c, backend **sets, int num_sets) {
             memcpy(want, c->out, (size_t)c->num_out * element);
             continue;
         }
-        double median = times[runs / 2], gflops = c->flops / median * 1e-6, roof = roof_of(b->ops->name, c->dtype == CTOK_BF16);
+        double median = times[runs / 2], gflops = c->flops / median * 1e-6, roof = roof_of(b->kernels->name, c->dtype == CTOK_BF16);
         printf("{\"op\":\"%s\",\"shape\":\"%s\",\"kernels\":\"%s\",\"dtype\":\"%s\",\"threads\":%d,\"median_ms\":%.3f,\"min_ms\":%.3f,\"runs\":%d,"
                "\"gflops\":%.0f,\"roof_percent\":%.0f,\"over_scalar\":%.0f,\"error\":%.1e}\n",
-               c->op, c->shape, b->ops->name, c->dtype == CTOK_BF16 ? "bf16" : "f32", num_threads, median, times[0], runs, gflops,
+               c->op, c->shape, b->kernels->name, c->dtype == CTOK_BF16 ? "bf16" : "f32", num_threads, median, times[0], runs, gflops,
                roof > 0 && c->flops > 0 ? 100 * gflops / roof : 0, scalar_ms / median, relative_error(c->out, want, c->num_out, c->dtype));
         fflush(stdout);
     }
@@ -311,8 +311,8 @@ static int open_sets(backend **sets) {
         ctok_status status = cpu_backend_open(&b, (uint32_t)num_threads, kernels, NULL);
         if (status == CTOK_E_ARGUMENT) return num_sets;  // past the last
         if (status != CTOK_OK) continue;
-        const char *before = num_sets ? sets[num_sets - 1]->ops->name : NULL;
-        if (before && strncmp(b->ops->name, before, strlen(before)) == 0) num_sets--, sets[num_sets]->close(sets[num_sets]);
+        const char *before = num_sets ? sets[num_sets - 1]->kernels->name : NULL;
+        if (before && strncmp(b->kernels->name, before, strlen(before)) == 0) num_sets--, sets[num_sets]->close(sets[num_sets]);
         sets[num_sets++] = b;
     }
 }
@@ -330,8 +330,8 @@ int main(int argc, char **argv) {
     backend *sets[8];
     if (cpu_backend_open(&reference, (uint32_t)num_threads, CTOK_KERNELS_REFERENCE, NULL) != CTOK_OK) return 1;
     int num_sets = open_sets(sets);
-    const char *best = sets[num_sets - 1]->ops->name;
-    if (is_roof) printf("{\"f32\": %.1f, \"bf16\": %.1f}\n", roof_of(best, false), sets[num_sets - 1]->ops->has_bf16 ? roof_of(best, true) : 0);
+    const char *best = sets[num_sets - 1]->kernels->name;
+    if (is_roof) printf("{\"f32\": %.1f, \"bf16\": %.1f}\n", roof_of(best, false), sets[num_sets - 1]->kernels->has_bf16 ? roof_of(best, true) : 0);
     else if (is_counting) count_all(sets, num_sets);
     else time_all(sets, num_sets);
     for (int i = 0; i < num_sets; i++) sets[i]->close(sets[i]);

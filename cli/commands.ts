@@ -11,6 +11,7 @@ import { infoCommand } from "./info.ts";
 import { modelsCommand } from "./models.ts";
 import { pullCommand } from "./pull.ts";
 import { replCommand, runCommand } from "./repl.ts";
+import { traceCommand } from "./trace.ts";
 
 export const commands: readonly Command[] = [
   encodeCommand,
@@ -21,6 +22,7 @@ export const commands: readonly Command[] = [
   modelsCommand,
   pullCommand,
   convertCommand,
+  traceCommand,
   replCommand,
   runCommand,
   completionsCommand(() => commands),

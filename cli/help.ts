@@ -43,6 +43,7 @@ export function help(commands: readonly Command[], stream: Stream): string {
       return env === undefined ? [] : [[env, `as --${name}, where that is not given`]];
     }),
     ["NO_COLOR", "no colours; FORCE_COLOR: colours also where no terminal is"],
+    ["CTOK_TRACE", "a file that takes a trace of every step of every job, for ui.perfetto.dev and ctok trace"],
     ["CTOK_FFMPEG", "the FFmpeg for videos, CTOK_FFPROBE its ffprobe; else those on the PATH"],
   ]);
   page.heading("Exit codes");

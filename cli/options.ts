@@ -13,7 +13,7 @@ import {
   type TokenFormat,
   tokenFormats,
 } from "../mod.ts";
-import { bytes, device, oneOf, pixels, rate, shareOf, whole } from "./values.ts";
+import { bytes, decimal, device, oneOf, pixels, rate, shareOf, whole } from "./values.ts";
 
 /** The sections of a command's help, in their order. */
 export const groups = ["Input and output", "Datasets", "Videos", "Model", "Limits", "Everywhere"] as const;
@@ -74,6 +74,12 @@ export const options = {
   overwrite: {
     group: "Input and output",
     about: "replace files that ctok cannot tell for its own: token files and checkpoints of its own it replaces unasked",
+  },
+  roof: {
+    group: "Input and output",
+    value: "GFLOPS",
+    about: "what the machine can do at most, in 10^9 operations a second; unless given, as much as the fastest layer does",
+    ...decimal([0.1, 1e7]),
   },
   "dry-run": {
     group: "Input and output",

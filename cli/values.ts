@@ -13,6 +13,12 @@ export function whole([least, most]: Range) {
   return { read, wanted: `a whole number from ${least} to ${most}` };
 }
 
+/** A number, not only a whole one, in that range. */
+export function decimal([least, most]: Range) {
+  const read = (text: string) => inRange(/^\d+(\.\d+)?$/.test(text) ? Number(text) : NaN, [least, most]);
+  return { read, wanted: `a number from ${least} to ${most}` };
+}
+
 function inRange(n: number, [least, most]: Range): number | undefined {
   return n >= least && n <= most ? n : undefined;
 }

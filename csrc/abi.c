@@ -76,6 +76,9 @@ ctok_status ctok_engine_open(const ctok_engine_options *options, ctok_wake wake,
         if (options->ends_with_thread > 1) {
             return ctok_fail(error, CTOK_E_ARGUMENT, options->ends_with_thread, "ends_with_thread: expected 0 or 1, found %u", options->ends_with_thread);
         }
+        if (options->keeps_steps > 1) {
+            return ctok_fail(error, CTOK_E_ARGUMENT, options->keeps_steps, "keeps_steps: expected 0 or 1, found %u", options->keeps_steps);
+        }
         if (options->device == CTOK_DEVICE_CUDA && options->kernels != CTOK_KERNELS_AUTO) {
             return ctok_fail(error, CTOK_E_ARGUMENT, options->kernels, "kernels: expected 0 (auto) with a GPU, found %u, which is of the CPU", options->kernels);
         }
@@ -192,18 +195,19 @@ ctok_status ctok_plan_query(uint32_t id, ctok_plan *plan, const ctok_request *re
     EXPECT_STRUCT(request, error);
     model *m;
     CTOK_TRY(get_model(&m, id, error));
-    program p;
-    ctok_status status = request_make(&p, m, request, 0, error);
+    program *p;
+    request_memory memory;
+    ctok_status status = request_make(&p, &memory, m, request, 0, error);
     if (status == CTOK_OK) {
-        *plan = (ctok_plan){.struct_size = sizeof *plan, .num_outputs = (uint32_t)p.num_outputs, .arena_bytes = p.plan.arena_bytes,
-                            .weight_bytes = m->weight_bytes, .num_steps = (uint32_t)(p.graph.num_nodes * p.request.batch),
-                            .input_bytes = p.input_image_bytes * (uint64_t)p.request.batch, .padded_frames = p.frame.padded_frames,
-                            .padded_height = p.frame.padded_height, .padded_width = p.frame.padded_width, .pad_before = p.frame.before,
-                            .pad_top = p.frame.top, .pad_left = p.frame.left, .state_bytes = p.state_bytes,
-                            .state_bytes_per_frame = p.state_bytes_per_frame, .total_bytes = p.total_bytes};
-        memcpy(plan->outputs, p.outputs, sizeof plan->outputs);
-        for (int32_t i = 0; i < p.num_outputs; i++) plan->result_bytes += p.outputs[i].bytes;
-        request_free(&p);
+        *plan = (ctok_plan){.struct_size = sizeof *plan, .num_outputs = (uint32_t)p->num_outputs, .arena_bytes = p->plan.arena_bytes,
+                            .weight_bytes = m->weight_bytes, .num_steps = (uint32_t)(p->num_steps * p->request.batch),
+                            .input_bytes = p->input_image_bytes * (uint64_t)p->request.batch, .padded_frames = p->frame.padded_frames,
+                            .padded_height = p->frame.padded_height, .padded_width = p->frame.padded_width, .pad_before = p->frame.before,
+                            .pad_top = p->frame.top, .pad_left = p->frame.left, .state_bytes = memory.state_bytes,
+                            .state_bytes_per_frame = p->past_bytes_per_frame, .total_bytes = memory.total_bytes};
+        memcpy(plan->outputs, p->outputs, sizeof plan->outputs);
+        for (int32_t i = 0; i < p->num_outputs; i++) plan->result_bytes += p->outputs[i].bytes;
+        program_release(p);
     }
     object_release(&m->base);
     return status;
@@ -286,6 +290,17 @@ ctok_status ctok_job_take(uint32_t id, void *out, uint64_t out_bytes, uint32_t i
     job *j;
     CTOK_TRY(get_job(&j, id, error));
     ctok_status status = job_take(j, out, out_bytes, index, error);
+    object_release(&j->base.base);
+    return status;
+}
+
+ctok_status ctok_job_steps(uint32_t id, ctok_step *steps, uint32_t capacity, uint32_t *num_steps, ctok_error *error) {
+    error = checked(error);
+    if (capacity) EXPECT_POINTER(steps, error);
+    EXPECT_POINTER(num_steps, error);
+    job *j;
+    CTOK_TRY(get_job(&j, id, error));
+    ctok_status status = job_steps(j, steps, capacity, num_steps, error);
     object_release(&j->base.base);
     return status;
 }

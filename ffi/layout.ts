@@ -150,6 +150,7 @@ export const EngineOptions = new Struct({
   device: "u32",
   device_index: "u32",
   ends_with_thread: "u32",
+  keeps_steps: "u32",
 });
 
 export const EngineInfo = new Struct({
@@ -278,8 +279,17 @@ export const JobInfo = new Struct({
   outputs: { struct: Output, count: 4 },
 });
 
+export const Step = new Struct({
+  kind: { text: 16 },
+  layer: { text: 96 },
+  shape: { row: "i64", count: 5 },
+  start_ns: "u64",
+  duration_ns: "u64",
+  flops: "u64",
+});
+
 // ---------------------------------------------------------------- the constants of ctok.h that TypeScript uses
-export const ABI_VERSION = 5;
+export const ABI_VERSION = 6;
 export const chunk = { none: 0, first: 1, later: 2 } as const;
 export const task = { encode: 1, decode: 2, autoencode: 3 } as const;
 export const kind = { pixelsU8: 1, pixelsF32: 2, indices: 4, codes: 8, latent: 16, preQuant: 32 } as const;

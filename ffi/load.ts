@@ -98,7 +98,9 @@ const engines: Map<string, Promise<Engine>> = realm[Symbol.for(`ctok.engines.${A
  * or a Worker.
  */
 export function engineFor(options: EngineSettings = {}): Promise<Engine> {
-  const key = [options.kernels, options.device, options.deviceIndex].map((o) => o ?? 0).join("/");
+  const key = [options.kernels, options.device, options.deviceIndex, options.keepsSteps].map((o) => Number(o ?? 0)).join(
+    "/",
+  );
   let engine = engines.get(key);
   if (!engine) {
     engine = newEngine(options);

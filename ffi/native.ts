@@ -23,6 +23,7 @@ export { NativeFailure };
 export type JobInfo = Values<typeof layout.JobInfo.fields>;
 export type PlanInfo = Values<typeof layout.Plan.fields>;
 export type NativeModelInfo = Values<typeof layout.ModelInfo.fields>;
+export type StepInfo = Values<typeof layout.Step.fields>;
 export type NativeEngineInfo = Values<typeof layout.EngineInfo.fields>;
 export type RequestValues = Partial<Values<typeof layout.Request.fields>>;
 export type ModelOptionValues = Partial<Values<typeof layout.ModelOptions.fields>>;
@@ -33,6 +34,8 @@ export interface EngineSettings {
   readonly kernels?: number | undefined;
   readonly device?: number | undefined;
   readonly deviceIndex?: number | undefined;
+  /** Whether `steps` tells of its jobs. A GPU is then slower. */
+  readonly keepsSteps?: boolean | undefined;
 }
 
 /** NUL-terminated UTF-8. `name`: for the message, where C would read another text. */
@@ -59,6 +62,8 @@ export class Engine {
   #timer: ReturnType<typeof setTimeout> | undefined;
   #lastEnd = 0;
   #isClosed = false;
+  /** Milliseconds since 1970: what `start_ns` of steps counts from. */
+  readonly openedAt: number;
   readonly #waiting = new Map<number, { resolve(info: JobInfo): void; reject(error: unknown): void }>();
   readonly #ids = new Uint8Array(new ArrayBuffer(1024));
   readonly #count = new Uint8Array(new ArrayBuffer(1024));
@@ -78,7 +83,9 @@ export class Engine {
       device: options.device ?? layout.device.auto,
       device_index: options.deviceIndex ?? 0,
       ends_with_thread: 1,
+      keeps_steps: options.keepsSteps ? 1 : 0,
     });
+    this.openedAt = performance.timeOrigin + performance.now();
     this.#id = this.#submit((id, error) => f.ctok_engine_open(native, null, id, error));
   }
 
@@ -133,6 +140,16 @@ export class Engine {
     const out = new Uint8Array(new ArrayBuffer(Math.max(bytes, 1024))).subarray(0, bytes);
     this.#check((error) => this.#f.ctok_job_take(job, out, BigInt(bytes), index, error));
     return out;
+  }
+
+  /** When the steps of a job that has ended well ran; none unless the engine keeps them. */
+  steps(job: number): StepInfo[] {
+    const count = new Uint8Array(new ArrayBuffer(1024));
+    this.#check((error) => this.#f.ctok_job_steps(job, null, 0, count, error));
+    const steps = firstU32(count), { bytes } = layout.Step;
+    const out = new Uint8Array(new ArrayBuffer(Math.max(steps * bytes, 1024)));
+    this.#check((error) => this.#f.ctok_job_steps(job, out, steps, count, error));
+    return Array.from({ length: steps }, (_, i) => layout.Step.read(out, i * bytes));
   }
 
   cancel(job: number): void {

@@ -165,6 +165,16 @@ export const symbols = {
     ],
     result: "i32",
   },
+  ctok_job_steps: {
+    parameters: [
+      "u32", // uint32_t job
+      "buffer", // ctok_step *steps
+      "u32", // uint32_t capacity
+      "buffer", // uint32_t *num_steps
+      "buffer", // ctok_error *error
+    ],
+    result: "i32",
+  },
   ctok_job_cancel: {
     parameters: [
       "u32", // uint32_t job

@@ -31,7 +31,7 @@ export function emulatorSteps(cuda?: Cuda): Step[] {
 
   const parts = [...kernels, inFolder("emulator.cpp")], alone = [inFolder("emulator_test.cu"), ...layouts];
   const tests = [
-    ...["cuda_test", "backend_test", "loss_test", "emulated_device"].map((t) => inFolder(`${t}.c`)),
+    ...["cuda_test", "backend_test", "loss_test", "list_test", "emulated_device"].map((t) => inFolder(`${t}.c`)),
     "bench/gpu_check/gpu_run.c",
   ];
   const device = [...backend, inFolder("emulated_device.c"), ...parts].map(emulated);
@@ -46,8 +46,10 @@ export function emulatorSteps(cuda?: Cuda): Step[] {
     ...backend.map(overEmulator),
     link("cuda_test", [emulated("cuda_test.c"), ...parts.map(emulated), ...core(isForKernels)]),
     link("backend_test", [emulated("backend_test.c"), ...device, ...core(isForKernels)]),
-    link("loss_test", [emulated("loss_test.c"), ...device, ...core((source) => !backend.includes(source))]),
-    link("emulated_run", [emulated("gpu_run.c"), ...device, ...core((source) => !backend.includes(source))]),
+    ...["loss_test", "list_test", "emulated_run"].map((name) => {
+      const source = name === "emulated_run" ? "gpu_run.c" : `${name}.c`;
+      return link(name, [emulated(source), ...device, ...core((source) => !backend.includes(source))]);
+    }),
     ...alone.map((source) => link(basename(source, ".cu"), [emulated(source), emulated("emulator.cpp")])),
   ];
 }

@@ -12,13 +12,13 @@
 #include "../../tests/native/op_support.h"
 #include "../../tests/native/spec.h"
 
-enum { MAX_OPS = 512 };
+enum { MAX_OPS = 512, MAX_RUNS = 4096 };
 static const double LEAST_MS = 20;  // that the runs of an op take together
 
 typedef struct {
     const graph_node *node;
     int count;
-} step;
+} op_case;
 
 static double now_ms(void) {
     struct timespec t;
@@ -32,15 +32,15 @@ static bool is_same_op(const graph_node *a, const graph_node *b) {
     if (a->kind != b->kind) return false;
     switch (a->kind) {
         case OP_CONV: {
-            const conv_params *p = &a->conv, *q = &b->conv;
+            const conv_params *p = &a->params.conv, *q = &b->params.conv;
             return is_same_shape(p->in, q->in) && is_same_shape(p->out, q->out) && p->kernel == q->kernel && p->kernel_t == q->kernel_t && p->stride == q->stride &&
                    p->stride_t == q->stride_t && p->upsample == q->upsample && p->upsample_t == q->upsample_t && p->in_dtype == q->in_dtype &&
                    p->out_dtype == q->out_dtype && (a->inputs[1] == GRAPH_NONE) == (b->inputs[1] == GRAPH_NONE);
         }
-        case OP_NORM: return is_same_shape(a->norm.shape, b->norm.shape) && a->norm.has_silu == b->norm.has_silu && a->norm.groups == b->norm.groups;
-        case OP_ATTENTION: return is_same_shape(a->attention.shape, b->attention.shape) && a->attention.is_temporal == b->attention.is_temporal;
-        case OP_POOL: return is_same_shape(a->pool.in, b->pool.in) && a->pool.is_temporal == b->pool.is_temporal;
-        case OP_HAAR: case OP_UNHAAR: return is_same_shape(a->haar.in, b->haar.in);
+        case OP_NORM: return is_same_shape(a->params.norm.shape, b->params.norm.shape) && a->params.norm.has_silu == b->params.norm.has_silu && a->params.norm.groups == b->params.norm.groups;
+        case OP_ATTENTION: return is_same_shape(a->params.attention.shape, b->params.attention.shape) && a->params.attention.is_temporal == b->params.attention.is_temporal;
+        case OP_POOL: return is_same_shape(a->params.pool.in, b->params.pool.in) && a->params.pool.is_temporal == b->params.pool.is_temporal;
+        case OP_HAAR: case OP_UNHAAR: return is_same_shape(a->params.haar.in, b->params.haar.in);
         default: return false;
     }
 }
@@ -68,33 +68,36 @@ typedef struct {
     float *bias;
 } operands;
 
-static ctok_status start(backend *b, const graph_node *n, const operands *o) {
-    switch (n->kind) {
-        case OP_CONV: return b->ops->conv(b, o->out, o->in[0], NULL, o->in[1], (conv_weights){o->packed, o->bias}, o->workspace, &n->conv);
-        case OP_NORM: return b->ops->norm(b, o->out, o->in[0], o->bias, o->bias, &n->norm);
-        case OP_ATTENTION: return b->ops->attention(b, o->out, o->in[0], o->in[1], o->in[2], o->workspace, &n->attention);
-        case OP_POOL: return b->ops->pool(b, o->out, o->in[0], &n->pool);
-        case OP_HAAR: return b->ops->haar(b, o->out, o->in[0], &n->haar);
-        default: return b->ops->unhaar(b, o->out, o->in[0], &n->haar);
-    }
+static step step_of(const graph_node *n, const operands *o) {
+    step s = {.kind = n->kind, .params = n->params, .layer = "", .out = o->out, .in = o->in[0], .workspace = o->workspace};
+    if (n->kind == OP_CONV) s.residual = o->in[1], s.weights = (conv_weights){o->packed, o->bias};
+    if (n->kind == OP_NORM) s.scale = s.offset = o->bias;
+    if (n->kind == OP_ATTENTION) s.k = o->in[1], s.v = o->in[2];
+    return s;
 }
 
+// A list of the same step many times over.
 static double time_op(backend *b, const graph_node *n, const operands *o) {
+    static step steps[MAX_RUNS];
     ctok_error error = {.struct_size = sizeof error};
-    for (int64_t runs = 1;; runs *= 2) {
+    for (int32_t runs = 1;; runs *= 2) {
+        step_list list = {.steps = steps, .num_steps = runs};
+        step_run run = {0};
+        for (int32_t i = 0; i < runs; i++) steps[i] = step_of(n, o);
         double from = now_ms();
-        for (int64_t i = 0; i < runs; i++) start(b, n, o);
-        if (b->finish(b, &error) != CTOK_OK) {
+        ctok_status status = b->run(b, &list, &run, &error);
+        double ms = now_ms() - from;
+        b->forget(b, &list);
+        if (status != CTOK_OK) {
             fprintf(stderr, "gpu_ops: %s\n", error.message);
             exit(1);
         }
-        double ms = now_ms() - from;
-        if (runs > 1 && (ms >= LEAST_MS || runs >= 4096)) return ms * 1e3 / (double)runs;
+        if (runs > 1 && (ms >= LEAST_MS || runs >= MAX_RUNS)) return ms * 1e3 / (double)runs;
         if (runs == 1 && ms >= 4 * LEAST_MS) return ms * 1e3;  // slow, and warm enough
     }
 }
 
-static void time_step(backend *b, const graph *g, step s, const char *half) {
+static void time_step(backend *b, const graph *g, op_case s, const char *half) {
     const graph_node *n = s.node;
     operands o = {0};
     graph_value out = g->values[n->output];
@@ -116,20 +119,20 @@ static void time_step(backend *b, const graph *g, step s, const char *half) {
     b->upload(b, o.bias, ones, (size_t)c * sizeof(float));
     free(ones);
     if (n->kind == OP_CONV) {
-        const conv_params *p = &n->conv;
+        const conv_params *p = &n->params.conv;
         int64_t taps = p->kernel * p->kernel * p->kernel_t;
         float *weight = new_random(p->out.c * p->in.c * taps, 0.05f, 0);
-        o.packed = b->alloc(b, b->ops->conv_weight_bytes(b, p->out.c, p->in.c, p->kernel_t, p->kernel, p->in_dtype));
-        b->ops->conv_weight_pack(b, o.packed, weight, p->out.c, p->in.c, p->kernel_t, p->kernel, p->in_dtype);
+        o.packed = b->alloc(b, b->kernels->conv_weight_bytes(b, p->out.c, p->in.c, p->kernel_t, p->kernel, p->in_dtype));
+        b->kernels->conv_weight_pack(b, o.packed, weight, p->out.c, p->in.c, p->kernel_t, p->kernel, p->in_dtype);
         free(weight);
-        workspace = b->ops->conv_workspace_bytes(b, p);
+        workspace = b->kernels->conv_workspace_bytes(b, p);
         flops = 2.0 * (double)shape_elements(p->out) * (double)p->in.c * (double)taps;
         snprintf(shape + strlen(shape), sizeof shape - strlen(shape), " from %lld, %dx%dx%d%s%s%s%s", (long long)p->in.c, p->kernel_t, p->kernel, p->kernel,
                  p->stride * p->stride_t > 1 ? ", halving" : "", p->upsample * p->upsample_t > 1 ? ", doubling" : "", o.in[1] ? ", residual" : "",
                  p->in_dtype == CTOK_F32 ? ", f32" : "");
     } else if (n->kind == OP_ATTENTION) {
-        const attention_params *p = &n->attention;
-        workspace = b->ops->attention_workspace_bytes(b, p);
+        const attention_params *p = &n->params.attention;
+        workspace = b->kernels->attention_workspace_bytes(b, p);
         double keys = p->is_temporal ? (double)(p->shape.t + 1) / 2 : (double)(p->shape.h * p->shape.w);
         flops = 4.0 * (double)shape_elements(p->shape) * keys;
         if (p->is_temporal) snprintf(shape + strlen(shape), sizeof shape - strlen(shape), ", over time");
@@ -141,21 +144,21 @@ static void time_step(backend *b, const graph *g, step s, const char *half) {
     fflush(stdout);
     for (int i = 0; i < 3; i++) b->free(b, o.in[i], o.in[i] ? graph_value_bytes(g->values[n->inputs[i]]) : 0);
     b->free(b, o.out, graph_value_bytes(out)), b->free(b, o.bias, (size_t)c * sizeof(float)), b->free(b, o.workspace, workspace);
-    if (o.packed) b->free(b, o.packed, b->ops->conv_weight_bytes(b, n->conv.out.c, n->conv.in.c, n->conv.kernel_t, n->conv.kernel, n->conv.in_dtype));
+    if (o.packed) b->free(b, o.packed, b->kernels->conv_weight_bytes(b, n->params.conv.out.c, n->params.conv.in.c, n->params.conv.kernel_t, n->params.conv.kernel, n->params.conv.in_dtype));
 }
 
 static void time_half(backend *b, const graph *g, const char *half) {
-    step steps[MAX_OPS];
-    int num_steps = 0;
+    op_case cases[MAX_OPS];
+    int num_found = 0;
     for (int32_t i = 0; i < g->num_nodes; i++) {
         const graph_node *n = &g->nodes[i];
         if (n->kind == OP_LOAD || n->kind == OP_STORE || n->kind == OP_QUANTIZE || n->kind == OP_DEQUANTIZE) continue;
         int k = 0;
-        while (k < num_steps && !is_same_op(steps[k].node, n)) k++;
-        if (k == num_steps && num_steps < MAX_OPS) steps[num_steps++] = (step){n, 0};
-        if (k < num_steps) steps[k].count++;
+        while (k < num_found && !is_same_op(cases[k].node, n)) k++;
+        if (k == num_found && num_found < MAX_OPS) cases[num_found++] = (op_case){n, 0};
+        if (k < num_found) cases[k].count++;
     }
-    for (int k = 0; k < num_steps; k++) time_step(b, g, steps[k], half);
+    for (int k = 0; k < num_found; k++) time_step(b, g, cases[k], half);
 }
 
 int main(int argc, char **argv) {
@@ -169,8 +172,8 @@ int main(int argc, char **argv) {
     backend *b = NULL;
     ctok_error error = {.struct_size = sizeof error};
     ctok_status status = is_cpu ? cpu_backend_open(&b, 0, CTOK_KERNELS_AUTO, &error) : cuda_backend_open(&b, 0, &error);
-    if (status == CTOK_OK && is_half && !b->ops->has_bf16) {
-        status = ctok_fail(&error, CTOK_E_DEVICE, 0, "bf16: expected %s, found kernels %s", b->bf16_needs, b->ops->name);
+    if (status == CTOK_OK && is_half && !b->kernels->has_bf16) {
+        status = ctok_fail(&error, CTOK_E_DEVICE, 0, "bf16: expected %s, found kernels %s", b->bf16_needs, b->kernels->name);
     }
     if (status != CTOK_OK) {
         printf("{\"error\": \"%s\"}\n", error.message);

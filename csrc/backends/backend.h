@@ -1,16 +1,17 @@
-// The seam between the network and a device: memory, weight packing and the ops that the networks are made of. Core fills
-// the structs of base/ops.h (shapes are already checked); a backend computes. Ops run in the order called and see each
-// other's results. Activations are NTHWC on the backend's memory; T is 1 for images. They are float32, or bfloat16 where a
+// The seam between the network and a device: memory, the packing of weights, and lists of steps. Runtime fills a list, each step with its
+// parameters (the structs of base/ops.h; shapes are already checked) and its operands by name; a backend computes it. Steps run in order
+// and see each other's results. Activations are NTHWC on the backend's memory; T is 1 for images. They are float32, or bfloat16 where a
 // parameter struct says so: channels are then a multiple of BF16_CHANNELS, sums and everything between load and store are
 // float32, and a result is rounded once, to nearest even.
-// Backend memory is a device's: the host neither reads nor writes it but through upload, copy, conv_weight_pack and the ops
-// with an external tensor, which is the host's. Work may still be under way when a function returns; `finish` waits for it.
-// Who calls it: runtime (program the ops, engine and weights the memory). Who implements it: backends/cpu,
+// Backend memory is a device's: the host neither reads nor writes it but through upload, conv_weight_pack and the steps
+// with an external tensor, which is the host's. Work may still be under way when `upload` returns; `run` and `finish` wait for it.
+// Who calls it: runtime (execute runs lists, engine and weights take memory). Who implements it: backends/cpu,
 // backends/cuda.
 #ifndef CTOK_BACKEND_H
 #define CTOK_BACKEND_H
 
 #include <stdatomic.h>
+#include <time.h>
 
 #include "../base/status.h"
 #include "../base/ops.h"
@@ -24,7 +25,88 @@ static inline size_t backend_align(size_t bytes) { return (bytes + BACKEND_ALIGN
 
 typedef struct backend backend;
 
-// One table for each device and instruction set, chosen once when the engine starts.
+// ---------------------------------------------------------------- steps
+typedef enum {
+    OP_LOAD,        // the host's memory -> value
+    OP_STORE,       // value -> the host's memory
+    OP_HAAR,
+    OP_UNHAAR,
+    OP_CONV,        // value (+ residual value) -> value
+    OP_NORM,
+    OP_POOL,
+    OP_ATTENTION,   // q, k, v -> value
+    OP_QUANTIZE,    // value -> codes value, and indices to the host's memory if asked
+    OP_DEQUANTIZE,  // the host's memory (indices) -> codes value
+    OP_COPY         // bytes within the backend, which may overlap if out < in: what a stream keeps
+} op_kind;
+
+typedef union {
+    transfer_params transfer;      // load, store
+    haar_params haar;              // haar, unhaar
+    conv_params conv;
+    norm_params norm;
+    pool_params pool;
+    attention_params attention;
+    quantizer_params quantizer;    // quantize, dequantize
+    size_t copy_bytes;             // may be 0
+} op_params;
+
+// One op of a list. Operands that its kind does not have are NULL. No output may overlap an input unless it says so: norm in place;
+// conv with out == residual (not an upsampled one).
+typedef struct {
+    op_kind kind;
+    op_params params;
+    const char *layer;             // "encoder.down.0.block.1.conv2"; "" where it has none
+    void *out;                     // the value that it writes; not of store
+    const void *in;                // the value that it reads; attention: q. Not of load, dequantize
+    void *external;                // load, dequantize read it; store, quantize (or NULL) write it. Indices are in range
+    const void *past, *residual;   // conv, or NULL
+    conv_weights weights;          // conv
+    const float *scale, *offset;   // norm
+    const void *k, *v;             // attention
+    const float *codebook;         // quantize, dequantize, of QUANTIZER_LOOKUP: a unit vector a row
+    void *workspace;               // as many bytes as the *_workspace_bytes functions say, contents undefined
+} step;
+
+// Multiplications of one channel by another: what large ops take their time for. 0 for ops that only move or scale values.
+static inline int64_t step_products(const step *s) {
+    const conv_params *c = &s->params.conv;
+    const attention_params *a = &s->params.attention;
+    if (s->kind == OP_CONV) return shape_elements(c->out) * c->in.c * c->kernel * c->kernel * c->kernel_t;
+    if (s->kind != OP_ATTENTION) return 0;
+    return 2 * shape_elements(a->shape) * (a->is_temporal ? a->num_past + a->shape.t : a->shape.h * a->shape.w);
+}
+
+// Steps in running order, with what a backend has made of them.
+typedef struct {
+    step *steps;
+    int32_t num_steps;
+    uint32_t version;  // another whenever something of the steps but `external` has changed: what is prepared is then made anew
+    void *prepared;    // the backend's, NULL to begin with: backend.forget gives it back
+} step_list;
+
+// Nanoseconds of CLOCK_MONOTONIC.
+typedef struct {
+    uint64_t start_ns, end_ns;
+} step_time;
+
+static inline uint64_t step_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+// How a list runs.
+typedef struct {
+    atomic_uint *steps_done;  // one more for each step that is done, or on its way; or NULL
+    step_time *times;         // [num_steps], to be filled, each from the end of the one before: a device then waits for each start, and
+                              // steps that start together have equal parts of its time; or NULL
+    int32_t first, last;      // once it has failed: the steps of which one did, as near as is known, or -1: what was before the list.
+                              // Cancelled: the next step
+} step_run;
+
+// ---------------------------------------------------------------- the device
+// The kernels of one device and instruction set, chosen once when the engine starts.
 typedef struct {
     const char *name;     // "avx512", "generic", "reference", ...
     bool has_bf16;        // takes bfloat16 activations
@@ -37,43 +119,29 @@ typedef struct {
     void (*conv_weight_pack)(backend *b, void *packed, const float *weight, int64_t c_out, int64_t c_in, int32_t kernel_t, int32_t kernel,
                              ctok_dtype in_dtype);
 
-    // Scratch that the op needs while it runs (0 for the ops not listed); it lies in the arena, contents undefined.
+    // Scratch that a step needs while it runs (0 for the ops not listed); it lies in the arena.
     size_t (*conv_workspace_bytes)(const backend *b, const conv_params *p);
     size_t (*attention_workspace_bytes)(const backend *b, const attention_params *p);
     size_t (*external_workspace_bytes)(const backend *b, size_t external_bytes);  // load, store; quantize, dequantize: of the indices
-
-    // Ops. CTOK_OK; CTOK_E_CANCELLED when b->cancel turned true (the output is then undefined); or what `finish` then explains.
-    // codebook: of QUANTIZER_LOOKUP, a unit vector a row, in the backend's memory; else NULL.
-    // No output may overlap an input unless it says so: norm in place; conv with out == residual (not an upsampled one).
-    // An external tensor is the host's memory: read when load or dequantize returns, written when the next finish returns.
-    ctok_status (*load)(backend *b, float *out, const void *external, void *workspace, const transfer_params *p);
-    ctok_status (*store)(backend *b, void *external, const float *in, void *workspace, const transfer_params *p);
-    ctok_status (*haar)(backend *b, float *out, const float *in, const haar_params *p);
-    ctok_status (*unhaar)(backend *b, float *out, const float *in, const haar_params *p);
-    ctok_status (*conv)(backend *b, void *out, const void *in, const void *past /* or NULL */, const void *residual /* or NULL */,
-                        conv_weights w, void *workspace, const conv_params *p);
-    ctok_status (*pool)(backend *b, void *out, const void *in, const pool_params *p);
-    ctok_status (*norm)(backend *b, void *out, const void *in, const float *scale, const float *offset, const norm_params *p);
-    ctok_status (*attention)(backend *b, void *out, const void *q, const void *k, const void *v, void *workspace,
-                             const attention_params *p);
-    ctok_status (*quantize)(backend *b, int32_t *indices /* or NULL */, float *codes, const float *in, const float *codebook, void *workspace, const quantizer_params *p);
-    ctok_status (*dequantize)(backend *b, float *codes, const int32_t *indices /* in range */, const float *codebook, void *workspace, const quantizer_params *p);
-} backend_ops;
+} backend_kernels;
 
 // One part of a loop. thread: 0 .. num_threads - 1.
 typedef void (*backend_task)(void *context, int64_t task, int32_t thread);
 
-// Only `free`, the *_bytes functions and `memory_bytes` may be called on any thread; the rest on the engine's.
+// Only `free`, `forget`, the *_bytes functions and `memory_bytes` may be called on any thread; the rest on the engine's.
 struct backend {
-    const backend_ops *ops;
-    void (*run)(backend *b, int64_t num_tasks, backend_task task, void *context);  // the runtime's own loops: every task once, on all threads
+    const backend_kernels *kernels;
+    // Does every step, and returns when all is done. CTOK_E_CANCELLED, without words, when `cancel` turned true; or CTOK_E_DEVICE,
+    // CTOK_E_MEMORY. What the list writes is then undefined.
+    ctok_status (*run)(backend *b, step_list *list, step_run *run, ctok_error *error);
+    void (*forget)(backend *b, step_list *list);  // what is prepared of a list that does not run
+    void (*for_all)(backend *b, int64_t num_tasks, backend_task task, void *context);  // the runtime's own loops: every task once, on all threads
     const char *device, *device_name;  // "cpu", ""; "cuda:0", "NVIDIA H100 80GB HBM3"
     const char *bf16_needs;            // what has_bf16 would take, after "expected"
     void *(*alloc)(backend *b, size_t num_bytes);  // BACKEND_ALIGNMENT-aligned, NULL when there is none; contents undefined
     void *(*grow)(backend *b, void *memory, size_t num_bytes, size_t new_bytes);  // as realloc: NULL leaves the old as it was
     void (*free)(backend *b, void *memory, size_t num_bytes);
     void (*upload)(backend *b, void *to, const void *host, size_t num_bytes);  // the host's memory is free again on return
-    void (*copy)(backend *b, void *to, const void *from, size_t num_bytes);    // within the backend; may overlap if to < from
     // Waits until all is done. A failure since the last finish that its function could not tell, or only by a status, is this
     // one's: CTOK_E_DEVICE, CTOK_E_MEMORY. It then starts afresh, unless the device is lost.
     ctok_status (*finish)(backend *b, ctok_error *error);
@@ -85,7 +153,7 @@ struct backend {
     backend *(*limit)(backend *b, int32_t num_threads);
     bool is_host_memory;        // external tensors lie in the same memory
     int32_t num_threads;        // that compute; 0 where that is not a number of threads. Constant: planning reads it on any thread
-    const atomic_bool *cancel;  // set for each job; NULL: never. Ops stop soon after it turns true
+    const atomic_bool *cancel;  // set for each job; NULL: never. Steps stop soon after it turns true
 };
 
 // kernels: CTOK_KERNELS_*. Errors: CTOK_E_DEVICE (the processor lacks them), CTOK_E_THREAD, CTOK_E_MEMORY.

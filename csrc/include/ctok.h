@@ -1,4 +1,5 @@
 /* ctok: images and videos to Cosmos tokens and back. The whole C interface; this file is its manual.
+ * Note: over 400 lines, as C programs include one header.
  *
  * Life of a program
  *     ctok_engine_open    starts one native thread that runs the jobs of its models in turn
@@ -33,7 +34,7 @@ extern "C" {
 /* One more whenever a program built against the header before would read or write wrongly, or meet another
  * meaning: a field, a number or a function that is new, gone or moved. A caller compares it with
  * ctok_abi_version before anything else. */
-#define CTOK_ABI_VERSION 5u
+#define CTOK_ABI_VERSION 6u
 
 /* ---------------------------------------------------------------- status
  * Pinned numbers, grouped by who can fix it. */
@@ -102,6 +103,7 @@ typedef struct {
     uint32_t device_index; /* of the GPU, as the driver counts them from 0 */
     uint32_t ends_with_thread; /* 1: when the thread that opens it ends, the engine is closed unless it was, and its jobs are released:
                                   for Workers of a JavaScript runtime, which end in the middle of anything. 0: ctok_engine_close alone */
+    uint32_t keeps_steps;  /* 1: its jobs keep when each of their steps ran (ctok_job_steps); a GPU then waits for each. 0: not */
 } ctok_engine_options;
 
 typedef struct {
@@ -369,6 +371,22 @@ CTOK_API ctok_status ctok_job_wait(uint32_t job, uint32_t timeout_us, ctok_error
 
 /* Copies output number `index` (as in ctok_job_info.outputs) out. CTOK_E_CAPACITY when out_bytes is too small. */
 CTOK_API ctok_status ctok_job_take(uint32_t job, void *out, uint64_t out_bytes, uint32_t index, ctok_error *error);
+
+/* One step of a job as it ran, on the engine's thread. The steps of a job follow each other, each timed from the end of the one before.
+ * Convolutions that a GPU starts together have equal parts of their time. */
+typedef struct {
+    char kind[16];         /* "conv", "norm", "attention", "load", ... */
+    char layer[96];        /* "encoder.down.1.block.0.conv1"; "" where it has none */
+    int64_t shape[5];      /* of what it makes, [batch, frames, height, width, channels]; of a copy, its bytes come last */
+    uint64_t start_ns;     /* since the engine was opened */
+    uint64_t duration_ns;
+    uint64_t flops;        /* multiplications and additions in the direct form, of convolutions and attention; otherwise 0 */
+} ctok_step;
+
+/* Instant. Copies the first `capacity` steps of a job that has ended well, all images of its batch in turn; *num_steps is how many
+ * there are: 0 unless the engine keeps steps. steps may be NULL where capacity is 0. CTOK_E_ARGUMENT, CTOK_E_HANDLE,
+ * CTOK_E_NOT_READY, or the job's own failure. */
+CTOK_API ctok_status ctok_job_steps(uint32_t job, ctok_step *steps, uint32_t capacity, uint32_t *num_steps, ctok_error *error);
 
 /* Asks the job to end with CTOK_E_CANCELLED; it stays until released. Fine on a job that has ended. */
 CTOK_API ctok_status ctok_job_cancel(uint32_t job, ctok_error *error);

@@ -1,23 +1,10 @@
 // A network as a list of nodes in running order over numbered values. A value is one activation (NTHWC), written by
 // one node. Parametrised nodes name their layer; layers are numbered in order of appearance, whatever the image's size, so
-// that weights found once serve every graph of the same half. Who calls it: network/cosmos builds, plan and execute read.
+// that weights found once serve every graph of the same half. Who calls it: network/cosmos builds; runtime/plan, runtime/bind read.
 #ifndef CTOK_NETWORK_GRAPH_H
 #define CTOK_NETWORK_GRAPH_H
 
 #include "../backends/backend.h"
-
-typedef enum {
-    OP_LOAD,        // external input -> value
-    OP_STORE,       // value -> external output
-    OP_HAAR,
-    OP_UNHAAR,
-    OP_CONV,        // value (+ residual value) -> value
-    OP_NORM,
-    OP_POOL,
-    OP_ATTENTION,   // q, k, v -> value
-    OP_QUANTIZE,    // value -> codes value, and indices to an external output if asked
-    OP_DEQUANTIZE   // external input (indices) -> codes value
-} op_kind;
 
 enum { GRAPH_NONE = -1, GRAPH_NAME_BYTES = 96 };
 
@@ -28,15 +15,7 @@ typedef struct {
     int32_t external;   // number of the external output that store or quantize writes, or GRAPH_NONE
     int32_t layer;      // of conv and norm, or GRAPH_NONE
     int32_t slot;       // of the stream's state, where the node looks back in time, or GRAPH_NONE
-    union {
-        transfer_params transfer;
-        haar_params haar;
-        conv_params conv;
-        pool_params pool;
-        norm_params norm;
-        attention_params attention;
-        quantizer_params quantizer;
-    };
+    op_params params;
 } graph_node;
 
 typedef struct {

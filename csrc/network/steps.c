@@ -37,7 +37,7 @@ int32_t step_conv(builder *b, int32_t x, int64_t c_out, conv_form form, int32_t 
     node->inputs[1] = residual;
     node->layer = graph_add_layer(b->g, conv_layer(b, c_out, step_value(b, x), form), name);
     if (form.kernel_t > 1) node->slot = b->g->num_slots++;
-    node->conv = (conv_params){
+    node->params.conv = (conv_params){
         .in = in, .out = out, .in_dtype = step_value(b, x).dtype, .out_dtype = dtype,
         .kernel = form.kernel, .stride = form.stride, .upsample = form.upsample,
         .kernel_t = form.kernel_t, .stride_t = form.stride_t, .upsample_t = form.upsample_t,
@@ -65,7 +65,7 @@ int32_t step_norm(builder *b, int32_t x, int32_t groups, bool has_silu, const ch
     graph_node *node = graph_add_node(b->g, OP_NORM, x, graph_add_value(b->g, in.shape, in.dtype));
     graph_layer layer = {.kind = OP_NORM, .c_out = in.shape.c, .groups = groups, .has_bias = true};
     node->layer = graph_add_layer(b->g, layer, name);
-    node->norm = (norm_params){.shape = in.shape, .groups = groups, .epsilon = 1e-6f, .has_silu = has_silu, .dtype = in.dtype};
+    node->params.norm = (norm_params){.shape = in.shape, .groups = groups, .epsilon = 1e-6f, .has_silu = has_silu, .dtype = in.dtype};
     return node->output;
 }
 
@@ -74,7 +74,7 @@ int32_t step_attention(builder *b, int32_t q, int32_t k, int32_t v, bool is_temp
     graph_node *node = graph_add_node(b->g, OP_ATTENTION, q, graph_add_value(b->g, in.shape, in.dtype));
     node->inputs[1] = k;
     node->inputs[2] = v;
-    node->attention = (attention_params){.shape = in.shape, .is_temporal = is_temporal, .dtype = in.dtype};
+    node->params.attention = (attention_params){.shape = in.shape, .is_temporal = is_temporal, .dtype = in.dtype};
     if (is_temporal) node->slot = b->g->num_slots++;
     return node->output;
 }
@@ -85,7 +85,7 @@ int32_t step_pool(builder *b, int32_t x, bool is_temporal) {
     if (is_temporal) out.t = (in.t + b->is_first) / 2;
     else out.h /= 2, out.w /= 2;
     graph_node *node = graph_add_node(b->g, OP_POOL, x, graph_add_value(b->g, out, value.dtype));
-    node->pool = (pool_params){.in = in, .out = out, .is_temporal = is_temporal, .is_first = b->is_first, .dtype = value.dtype};
+    node->params.pool = (pool_params){.in = in, .out = out, .is_temporal = is_temporal, .is_first = b->is_first, .dtype = value.dtype};
     return node->output;
 }
 
@@ -94,7 +94,7 @@ int32_t step_haar(builder *b, int32_t x, int32_t patch) {
     int64_t p = patch, p_t = b->is_video ? p : 1, extra = b->is_first ? p_t - 1 : 0;
     ctok_shape in = step_shape(b, x), out = {1, (in.t + extra) / p_t, in.h / p, in.w / p, in.c * p * p * p_t};
     graph_node *node = graph_add_node(b->g, OP_HAAR, x, graph_add_value(b->g, out, CTOK_F32));
-    node->haar = (haar_params){in, out, patch, (int32_t)p_t, b->is_first};
+    node->params.haar = (haar_params){in, out, patch, (int32_t)p_t, b->is_first};
     return node->output;
 }
 
@@ -102,7 +102,7 @@ int32_t step_unhaar(builder *b, int32_t x, int32_t patch) {
     int64_t p = patch, p_t = b->is_video ? p : 1, extra = b->is_first ? p_t - 1 : 0;
     ctok_shape in = step_shape(b, x), out = {1, in.t * p_t - extra, in.h * p, in.w * p, in.c / (p * p * p_t)};
     graph_node *node = graph_add_node(b->g, OP_UNHAAR, x, graph_add_value(b->g, out, CTOK_F32));
-    node->haar = (haar_params){in, out, patch, (int32_t)p_t, b->is_first};
+    node->params.haar = (haar_params){in, out, patch, (int32_t)p_t, b->is_first};
     return node->output;
 }
 
@@ -110,7 +110,7 @@ int32_t step_unhaar(builder *b, int32_t x, int32_t patch) {
 int32_t step_load(builder *b, network_frame f, int64_t channels, external_format format) {
     ctok_shape shape = {1, f.padded_frames, f.padded_height, f.padded_width, channels};
     graph_node *node = graph_add_node(b->g, OP_LOAD, GRAPH_NONE, graph_add_value(b->g, shape, CTOK_F32));
-    node->transfer = (transfer_params){format, shape, f.frames, f.height, f.width, f.before, f.top, f.left};
+    node->params.transfer = (transfer_params){format, shape, f.frames, f.height, f.width, f.before, f.top, f.left};
     return node->output;
 }
 
@@ -118,7 +118,7 @@ void step_store(builder *b, int32_t x, int32_t external, external_format format,
     if (external == GRAPH_NONE) return;
     graph_node *node = graph_add_node(b->g, OP_STORE, x, GRAPH_NONE);
     node->external = external;
-    node->transfer = (transfer_params){format, step_shape(b, x), f.frames, f.height, f.width, f.before, f.top, f.left};
+    node->params.transfer = (transfer_params){format, step_shape(b, x), f.frames, f.height, f.width, f.before, f.top, f.left};
 }
 
 void step_store_latent(builder *b, int32_t x, int32_t external) {
@@ -140,7 +140,7 @@ int32_t step_tokens(builder *b, int32_t x, const quantizer_spec *q, network_outp
     ctok_shape shape = step_shape(b, x);
     graph_node *node = graph_add_node(b->g, OP_QUANTIZE, x, graph_add_value(b->g, shape, CTOK_F32));
     node->external = outputs.indices;
-    node->quantizer = params_of(q, shape);
+    node->params.quantizer = params_of(q, shape);
     int32_t codes = node->output;
     step_store_latent(b, codes, outputs.codes);
     return codes;
@@ -148,6 +148,6 @@ int32_t step_tokens(builder *b, int32_t x, const quantizer_spec *q, network_outp
 
 int32_t step_dequantize(builder *b, const quantizer_spec *q, ctok_shape shape) {
     graph_node *node = graph_add_node(b->g, OP_DEQUANTIZE, GRAPH_NONE, graph_add_value(b->g, shape, CTOK_F32));
-    node->quantizer = params_of(q, shape);
+    node->params.quantizer = params_of(q, shape);
     return node->output;
 }

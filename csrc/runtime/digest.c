@@ -66,7 +66,7 @@ static void read_one(void *context, int64_t task, int32_t thread) {
 }
 
 static ctok_status read_all(read_call *call, backend *b, int32_t count, ctok_error *error) {
-    b->run(b, count, read_one, call);
+    b->for_all(b, count, read_one, call);
     CTOK_TRY(checkpoint_check_cancel(call->digest->checkpoint, error));
     const checkpoint_tensor *failed = atomic_load(&call->failed);
     return failed ? checkpoint_fail_read(failed, error) : CTOK_OK;

@@ -158,6 +158,8 @@ ctok_status engine_open(uint32_t *id, const ctok_engine_options *options, object
     object_init(&e->base, OBJECT_ENGINE, owner, destroy);
     weights_list_init(&e->weights, e->backend);
     e->wake = wake;
+    e->keeps_steps = options && options->keeps_steps;
+    e->opened_ns = step_now();
     pthread_mutex_init(&e->lock, NULL);
     thread_condition_init(&e->has_work);
     thread_condition_init(&e->has_ended);
@@ -195,7 +197,7 @@ void engine_query(engine *e, ctok_engine_info *info) {
     pthread_mutex_unlock(&e->lock);
     uint64_t available;
     e->backend->memory_bytes(e->backend, &info->device_bytes, &available);
-    strncpy(info->kernels, e->backend->ops->name, sizeof info->kernels - 1);
+    strncpy(info->kernels, e->backend->kernels->name, sizeof info->kernels - 1);
     strncpy(info->device, e->backend->device, sizeof info->device - 1);
     strncpy(info->device_name, e->backend->device_name, sizeof info->device_name - 1);
 }

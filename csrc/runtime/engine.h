@@ -42,6 +42,8 @@ struct engine {
     pthread_cond_t has_work, has_ended;  // both on CLOCK_MONOTONIC
     engine_job *queue_head, *queue_tail, *ended_head, *ended_tail, *running;
     bool is_stopping;
+    bool keeps_steps;                    // of its jobs, when each ran
+    uint64_t opened_ns;                  // step_now() then
     uint32_t num_jobs;                   // created and not released
     _Atomic uint64_t state_bytes;        // that all streams hold
     uint8_t *arena;                      // the thread's alone, but for its size

@@ -22,7 +22,8 @@ static void destroy(object *self) {
     free(j->out_path);
     free(j->input);
     for (int i = 0; i < 4; i++) free(j->outputs[i]);
-    request_free(&j->program);
+    trace_free(&j->trace);
+    program_release(j->program);
     object_release(j->base.subject);
     if (j->stream) object_release(&j->stream->base);
     free(j);
@@ -104,7 +105,7 @@ static ctok_status fail_arena(backend *b, size_t num_bytes, ctok_error *error) {
 
 static ctok_status run_request(engine_job *base, ctok_error *error) {
     job *j = (job *)base;
-    const program *p = &j->program;
+    program *p = j->program;
     model *m = (model *)base->subject;
     if (j->stream && j->stream->num_run != j->chunk) {
         return ctok_fail(error, CTOK_E_CLOSED, j->stream->num_run, "the stream ended when chunk %lld failed or was cancelled", (long long)j->stream->num_run);
@@ -117,7 +118,7 @@ static ctok_status run_request(engine_job *base, ctok_error *error) {
                                              (unsigned long long)p->outputs[i].bytes);
     }
     m->backend->cancel = &base->is_cancelled;
-    ctok_status status = execute_program(p, m, m->backend, j->stream ? &j->stream->state : NULL, arena, j->input, j->outputs, &base->steps_done, error);
+    ctok_status status = execute_program(p, m, j->stream ? &j->stream->state : NULL, arena, j->input, j->outputs, &base->steps_done, &j->trace, error);
     m->backend->cancel = NULL;
     if (j->stream && status == CTOK_OK) j->stream->num_run++;
     free(j->input);
@@ -138,10 +139,14 @@ static ctok_status submit_run(uint32_t *id, engine *e, model *m, stream *s, cons
         j->stream = s;
         j->chunk = s->num_submitted;
     }
-    ctok_status status = request_make(&j->program, m, request, s ? s->most_arena_bytes : 0, error);
-    uint64_t wanted = status == CTOK_OK ? j->program.input_image_bytes * (uint64_t)j->program.request.batch : 0;
+    request_memory memory;
+    ctok_status status = request_make(&j->program, &memory, m, request, s ? s->most_arena_bytes : 0, error);
+    uint64_t wanted = status == CTOK_OK ? j->program->input_image_bytes * (uint64_t)j->program->request.batch : 0;
+    if (status == CTOK_OK && e->keeps_steps && !trace_open(&j->trace, j->program->num_steps, j->program->request.batch, e->opened_ns)) {
+        status = ctok_fail(error, CTOK_E_MEMORY, j->program->num_steps, "no memory for the times of %d steps", j->program->num_steps);
+    }
     if (status == CTOK_OK && input_bytes != wanted) {
-        const ctok_request *r = &j->program.request;
+        const ctok_request *r = &j->program->request;
         status = ctok_fail(error, CTOK_E_SHAPE, (int64_t)wanted, "input: expected %llu bytes for %lld x %lld x %lld x %lld, found %llu",
                            (unsigned long long)wanted, (long long)r->batch, (long long)r->frames, (long long)r->height, (long long)r->width,
                            (unsigned long long)input_bytes);
@@ -155,9 +160,9 @@ static ctok_status submit_run(uint32_t *id, engine *e, model *m, stream *s, cons
         object_release(&j->base.base);
         return status;
     }
-    if (s && j->program.plan.arena_bytes > s->most_arena_bytes) s->most_arena_bytes = j->program.plan.arena_bytes;
+    if (s && j->program->plan.arena_bytes > s->most_arena_bytes) s->most_arena_bytes = j->program->plan.arena_bytes;
     j->base.subject = object_retain(&m->base);
-    atomic_store(&j->base.num_steps, (unsigned)(j->program.graph.num_nodes * j->program.request.batch));
+    atomic_store(&j->base.num_steps, (unsigned)(j->program->num_steps * j->program->request.batch));
     return submit(id, j, error);
 }
 
@@ -189,10 +194,11 @@ void job_query(job *j, ctok_job_info *info) {
     info->num_steps = atomic_load(&j->base.num_steps);
     if (info->state == CTOK_JOB_ENDED && info->status == CTOK_OK) {
         info->model = j->opened_model;
-        const network_frame *f = &j->program.frame;
+        if (!j->program) return;
+        const network_frame *f = &j->program->frame;
         info->pad_before = f->before, info->pad_top = f->top, info->pad_left = f->left;
-        info->num_outputs = (uint32_t)j->program.num_outputs;
-        memcpy(info->outputs, j->program.outputs, sizeof info->outputs);
+        info->num_outputs = (uint32_t)j->program->num_outputs;
+        memcpy(info->outputs, j->program->outputs, sizeof info->outputs);
     }
 }
 
@@ -206,15 +212,23 @@ ctok_status job_wait(job *j, uint32_t timeout_us, ctok_error *error) {
 
 ctok_status job_take(job *j, void *out, uint64_t out_bytes, uint32_t index, ctok_error *error) {
     CTOK_TRY(job_wait(j, 0, error));
-    if (index >= (uint32_t)j->program.num_outputs) {
-        return ctok_fail(error, CTOK_E_ARGUMENT, index, "output: expected 0 to %d, found %u", j->program.num_outputs - 1, index);
-    }
-    uint64_t bytes = j->program.outputs[index].bytes;
+    int32_t num_outputs = j->program ? j->program->num_outputs : 0;
+    if (index >= (uint32_t)num_outputs) return ctok_fail(error, CTOK_E_ARGUMENT, index, "output: expected 0 to %d, found %u", num_outputs - 1, index);
+    uint64_t bytes = j->program->outputs[index].bytes;
     if (out_bytes < bytes) {
         return ctok_fail(error, CTOK_E_CAPACITY, (int64_t)bytes, "output %u: expected room for %llu bytes, found %llu", index,
                          (unsigned long long)bytes, (unsigned long long)out_bytes);
     }
     memcpy(out, j->outputs[index], bytes);
+    return CTOK_OK;
+}
+
+ctok_status job_steps(job *j, ctok_step *steps, uint32_t capacity, uint32_t *num_steps, ctok_error *error) {
+    CTOK_TRY(job_wait(j, 0, error));
+    uint32_t count = j->trace.num_steps;
+    *num_steps = count;
+    if (capacity < count) count = capacity;
+    if (count) memcpy(steps, j->trace.steps, count * sizeof *steps);
     return CTOK_OK;
 }
 

@@ -13,11 +13,12 @@ typedef struct job {
     char *path, *out_path;        // open, convert; owned
     ctok_model_options options;   // open, convert
     uint32_t opened_model;        // open: the id, once ended well
-    program program;              // run
+    program *program;             // run; held
     stream *stream;               // run: retained, or NULL
     int64_t chunk;                // run: its number in the stream
     uint8_t *input;               // run; owned, freed once ended
     uint8_t *outputs[4];          // run; owned
+    trace trace;                  // run, where the engine keeps steps
 } job;
 
 ctok_status job_submit_open(uint32_t *id, engine *e, const char *path, const ctok_model_options *options, ctok_error *error);
@@ -32,6 +33,7 @@ ctok_status job_submit_chunk(uint32_t *id, stream *s, const void *input, uint64_
 void job_query(job *j, ctok_job_info *info);
 ctok_status job_wait(job *j, uint32_t timeout_us, ctok_error *error);
 ctok_status job_take(job *j, void *out, uint64_t out_bytes, uint32_t index, ctok_error *error);
+ctok_status job_steps(job *j, ctok_step *steps, uint32_t capacity, uint32_t *num_steps, ctok_error *error);
 void job_release(job *j);
 void job_release_all(const object *owner);  // of an engine, or of a thread's engines
 

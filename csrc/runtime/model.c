@@ -186,6 +186,7 @@ static ctok_status take_weights(model *m, const inventory *inv, const checkpoint
 // ---------------------------------------------------------------- opening
 static void destroy(object *self) {
     model *m = (model *)self;
+    program_cache_free(&m->programs);
     for (int p = 0; p < MODEL_PARTS; p++) weights_release(m->parts[p]);
     free(m->layers);
     if (m->backend && m->backend != m->shared->backend) m->backend->close(m->backend);
@@ -219,10 +220,10 @@ static void fill_info(ctok_model_info *info, const model *m, ctok_dtype stored) 
 
 static ctok_status choose_precision(ctok_dtype *dtype, const backend *b, const ctok_model_options *options, ctok_error *error) {
     uint32_t precision = options ? options->precision : CTOK_PRECISION_AUTO;
-    bool is_bf16 = precision == CTOK_PRECISION_BF16 || (precision == CTOK_PRECISION_AUTO && b->ops->is_bf16_faster);
+    bool is_bf16 = precision == CTOK_PRECISION_BF16 || (precision == CTOK_PRECISION_AUTO && b->kernels->is_bf16_faster);
     *dtype = is_bf16 ? CTOK_BF16 : CTOK_F32;
-    if (!is_bf16 || b->ops->has_bf16) return CTOK_OK;
-    return ctok_fail(error, CTOK_E_DEVICE, precision, "precision bf16: expected %s, found %s, which compute in f32", b->bf16_needs, b->ops->name);
+    if (!is_bf16 || b->kernels->has_bf16) return CTOK_OK;
+    return ctok_fail(error, CTOK_E_DEVICE, precision, "precision bf16: expected %s, found %s, which compute in f32", b->bf16_needs, b->kernels->name);
 }
 
 ctok_status model_open(model **out, object *owner, weights_list *shared, const char *path, const ctok_model_options *options,
@@ -231,6 +232,7 @@ ctok_status model_open(model **out, object *owner, weights_list *shared, const c
     if (!m) return ctok_fail(error, CTOK_E_MEMORY, sizeof *m, "no memory for a model");
     object_init(&m->base, OBJECT_MODEL, owner, destroy);
     m->shared = shared;
+    pthread_mutex_init(&m->programs.lock, NULL);
     m->max_memory_bytes = options ? options->max_memory_bytes : 0;
 
     checkpoint *c = NULL;

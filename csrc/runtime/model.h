@@ -1,11 +1,12 @@
 // An open tokenizer: its description and the packed weights of its parts, which other models may share.
-// Immutable once open, so jobs share it freely; counted like every object, and freed when the id is closed and
+// Immutable once open but for `programs`, so jobs share it freely; counted like every object, and freed when the id is closed and
 // the last job has ended. Who calls it: runtime/job (open, convert).
 #ifndef CTOK_RUNTIME_MODEL_H
 #define CTOK_RUNTIME_MODEL_H
 
 #include "ids.h"
 #include "../network/family.h"
+#include "program.h"
 #include "weights.h"
 
 // The parts of a model, in the order of its layers. A codebook serves both halves.
@@ -24,6 +25,7 @@ typedef struct model {
     const float *codebook;       // of a quantizer that looks codes up; or NULL
     size_t weight_bytes;         // of all parts
     uint64_t max_memory_bytes;   // of a job with the weights; 0: no limit but the device's
+    program_cache programs;      // of the requests made of it
     atomic_bool is_closed;
 } model;
 

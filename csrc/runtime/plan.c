@@ -11,26 +11,26 @@ typedef struct {
 
 // Of the caller's side of a node, for one image or clip.
 static size_t external_bytes(const graph_node *node) {
-    const transfer_params *t = &node->transfer;
+    const transfer_params *t = &node->params.transfer;
     switch (node->kind) {
         case OP_LOAD: case OP_STORE: return (size_t)(t->shape.n * t->frames * t->height * t->width * t->shape.c) * (t->format == EXTERNAL_PIXELS_U8 ? 1 : sizeof(float));
-        case OP_QUANTIZE: return node->external == GRAPH_NONE ? 0 : (size_t)shape_positions(node->quantizer.shape) * sizeof(int32_t);
-        case OP_DEQUANTIZE: return (size_t)shape_positions(node->quantizer.shape) * sizeof(int32_t);
+        case OP_QUANTIZE: return node->external == GRAPH_NONE ? 0 : (size_t)shape_positions(node->params.quantizer.shape) * sizeof(int32_t);
+        case OP_DEQUANTIZE: return (size_t)shape_positions(node->params.quantizer.shape) * sizeof(int32_t);
         default: return 0;
     }
 }
 
 static size_t workspace_bytes(const graph_node *node, const backend *b) {
-    if (node->kind == OP_CONV) return b->ops->conv_workspace_bytes(b, &node->conv);
-    if (node->kind == OP_ATTENTION) return b->ops->attention_workspace_bytes(b, &node->attention);
+    if (node->kind == OP_CONV) return b->kernels->conv_workspace_bytes(b, &node->params.conv);
+    if (node->kind == OP_ATTENTION) return b->kernels->attention_workspace_bytes(b, &node->params.attention);
     size_t external = external_bytes(node);
-    return external ? b->ops->external_workspace_bytes(b, external) : 0;
+    return external ? b->kernels->external_workspace_bytes(b, external) : 0;
 }
 
 // The input whose memory the node's output may take, or GRAPH_NONE.
 static int32_t in_place_input(const graph_node *node) {
     if (node->kind == OP_NORM) return node->inputs[0];
-    if (node->kind == OP_CONV && !node->conv.has_upsampled_residual && node->inputs[1] != node->inputs[0]) return node->inputs[1];
+    if (node->kind == OP_CONV && !node->params.conv.has_upsampled_residual && node->inputs[1] != node->inputs[0]) return node->inputs[1];
     return GRAPH_NONE;
 }
 

@@ -1,8 +1,11 @@
-// Checks a request against a model, sizes everything, builds graph and plan.
+// See request.h: sizes everything, builds graph and plan.
 #include "request.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "bind.h"
 
 static const int64_t MAX_SIDE = 1 << 20, MAX_FRAMES = 1 << 20, MAX_BATCH = 1 << 20, MAX_STATE_FRAMES = 1 << 24;
 static const int64_t MAX_PIXELS = (int64_t)1 << 32;  // of one padded image or clip: keeps every byte count far from overflow
@@ -148,30 +151,29 @@ static void count_state(program *p) {
     for (int32_t n = 0; n < p->graph.num_nodes && p->request.chunk; n++) {
         const graph_node *node = &p->graph.nodes[n];
         if (node->slot == GRAPH_NONE) continue;
-        ctok_shape s = node->kind == OP_CONV ? node->conv.in : node->attention.shape;
-        ctok_dtype dtype = node->kind == OP_CONV ? node->conv.in_dtype : node->attention.dtype;
+        ctok_shape s = node->kind == OP_CONV ? node->params.conv.in : node->params.attention.shape;
+        ctok_dtype dtype = node->kind == OP_CONV ? node->params.conv.in_dtype : node->params.attention.dtype;
         uint64_t two_frames = 2 * (uint64_t)(s.h * s.w * s.c) * dtype_bytes(dtype);
-        *(node->kind == OP_CONV ? &p->state_bytes : &p->state_bytes_per_frame) += two_frames;
+        *(node->kind == OP_CONV ? &p->past_bytes : &p->past_bytes_per_frame) += two_frames;
     }
-    p->state_bytes += p->state_bytes_per_frame * (uint64_t)stream_capacity(p->request.state_frames);
 }
 
 // Refuses, before any work, what the limits or the device's memory cannot hold.
 // Limit: input and results of a device with memory of its own are not held against the host's.
-static ctok_status check_memory(program *p, const model *m, size_t held_arena_bytes, ctok_error *error) {
-    const ctok_request *r = &p->request;
-    count_state(p);
-    p->external_bytes = p->input_image_bytes * (uint64_t)r->batch;
-    for (int32_t i = 0; i < p->num_outputs; i++) p->external_bytes += p->outputs[i].bytes;
-    if (r->num_held && __builtin_mul_overflow(p->external_bytes, (uint64_t)r->num_held, &p->external_bytes)) p->external_bytes = INT64_MAX;
-    if (p->external_bytes > INT64_MAX) p->external_bytes = INT64_MAX;
+static ctok_status check_memory(request_memory *out, const program *p, const model *m, const ctok_request *r, size_t held_arena_bytes, ctok_error *error) {
+    request_memory needs = {.state_bytes = p->past_bytes + p->past_bytes_per_frame * (uint64_t)stream_capacity(r->state_frames)};
+    needs.external_bytes = p->input_image_bytes * (uint64_t)r->batch;
+    for (int32_t i = 0; i < p->num_outputs; i++) needs.external_bytes += p->outputs[i].bytes;
+    if (r->num_held && __builtin_mul_overflow(needs.external_bytes, (uint64_t)r->num_held, &needs.external_bytes)) needs.external_bytes = INT64_MAX;
+    if (needs.external_bytes > INT64_MAX) needs.external_bytes = INT64_MAX;
     uint64_t arena = p->plan.arena_bytes > held_arena_bytes ? p->plan.arena_bytes : held_arena_bytes;
-    uint64_t on_device = arena + m->weight_bytes + p->state_bytes, limit = m->max_memory_bytes, memory, available;
-    p->total_bytes = on_device + p->external_bytes;
+    uint64_t on_device = arena + m->weight_bytes + needs.state_bytes, limit = m->max_memory_bytes, memory, available;
+    needs.total_bytes = on_device + needs.external_bytes;
+    *out = needs;
     if (!limit || (r->max_memory_bytes && r->max_memory_bytes < limit)) limit = r->max_memory_bytes;
     m->backend->memory_bytes(m->backend, &memory, &available);
-    bool is_limited = limit && p->total_bytes > limit;
-    uint64_t needed = is_limited || m->backend->is_host_memory ? p->total_bytes : on_device;
+    bool is_limited = limit && needs.total_bytes > limit;
+    uint64_t needed = is_limited || m->backend->is_host_memory ? needs.total_bytes : on_device;
     if (!is_limited && needed <= memory) return CTOK_OK;
     char found[80];
     if (is_limited) snprintf(found, sizeof found, "the limit (max_memory_bytes) is %llu", (unsigned long long)limit);
@@ -179,8 +181,8 @@ static ctok_status check_memory(program *p, const model *m, size_t held_arena_by
     return ctok_fail(error, CTOK_E_MEMORY, (int64_t)needed,
                      "%lld x %lld x %lld pixels need %llu bytes (activations %llu, weights %llu, state %llu, inputs and results %llu), and %s",
                      (long long)p->frame.padded_frames, (long long)p->frame.padded_height, (long long)p->frame.padded_width, (unsigned long long)needed,
-                     (unsigned long long)arena, (unsigned long long)m->weight_bytes, (unsigned long long)p->state_bytes,
-                     (unsigned long long)p->external_bytes, found);
+                     (unsigned long long)arena, (unsigned long long)m->weight_bytes, (unsigned long long)needs.state_bytes,
+                     (unsigned long long)needs.external_bytes, found);
 }
 
 static size_t input_image_bytes(const program *p, const description *d) {
@@ -193,40 +195,58 @@ static size_t input_image_bytes(const program *p, const description *d) {
     }
 }
 
-ctok_status request_make(program *out, const model *m, const ctok_request *request, size_t held_arena_bytes, ctok_error *error) {
-    program p = {.request = *request, .graph.dtype = m->dtype};
+// The nodes of what is asked for.
+static void build_graph(program *p, const model *m) {
     const description *d = &m->description;
-    CTOK_TRY(check_request(m, &p.request, error));
-    CTOK_TRY(find_frame(&p.frame, d, &p.request, error));
-    const ctok_request *r = &p.request;
-    p.input_image_bytes = input_image_bytes(&p, d);
-    network_outputs outputs = add_outputs(&p, d);
+    const ctok_request *r = &p->request;
+    network_outputs outputs = add_outputs(p, d);
     external_format pixels_in = r->input == CTOK_PIXELS_U8 ? EXTERNAL_PIXELS_U8 : EXTERNAL_F32_NCTHW;
     external_format pixels_out = r->outputs & CTOK_PIXELS_U8 ? EXTERNAL_PIXELS_U8 : EXTERNAL_F32_NCTHW;
-
     int32_t latent;
     if (r->task != CTOK_TASK_DECODE) {
-        latent = d->family->encode(&p.graph, d, p.frame, pixels_in, outputs);
+        latent = d->family->encode(&p->graph, d, p->frame, pixels_in, outputs);
     } else {
-        p.first_layer = m->first_decoder_layer;
-        latent = r->input == CTOK_INDICES ? family_load_indices(&p.graph, d, r->frames, r->height, r->width)
-                                          : family_load_latent(&p.graph, d, r->frames, r->height, r->width);
+        p->first_layer = m->first_decoder_layer;
+        latent = r->input == CTOK_INDICES ? family_load_indices(&p->graph, d, r->frames, r->height, r->width)
+                                          : family_load_latent(&p->graph, d, r->frames, r->height, r->width);
     }
-    if (r->task == CTOK_TASK_DECODE && r->outputs & CTOK_CODES) family_store_codes(&p.graph, latent, outputs.codes);
-    if (outputs.pixels != GRAPH_NONE) d->family->decode(&p.graph, d, latent, p.frame, pixels_out, outputs);
+    if (r->task == CTOK_TASK_DECODE && r->outputs & CTOK_CODES) family_store_codes(&p->graph, latent, outputs.codes);
+    if (outputs.pixels != GRAPH_NONE) d->family->decode(&p->graph, d, latent, p->frame, pixels_out, outputs);
+}
 
-    ctok_status status = plan_make(&p.plan, &p.graph, m->backend, error);
-    if (status == CTOK_OK) status = check_memory(&p, m, held_arena_bytes, error);
+static ctok_status make(program **out, const model *m, const ctok_request *checked, ctok_error *error) {
+    program *p = calloc(1, sizeof *p);
+    if (!p) return ctok_fail(error, CTOK_E_MEMORY, sizeof *p, "no memory for a program");
+    atomic_init(&p->references, 1);
+    p->request = *checked, p->graph.dtype = m->dtype, p->backend = m->shared->backend;
+    ctok_status status = find_frame(&p->frame, &m->description, &p->request, error);
+    if (status == CTOK_OK) {
+        p->input_image_bytes = input_image_bytes(p, &m->description);
+        build_graph(p, m);
+        status = plan_make(&p->plan, &p->graph, m->backend, error);
+    }
     if (status != CTOK_OK) {
-        request_free(&p);
+        program_release(p);
         return status;
     }
+    p->num_steps = bind_count(&p->graph, p->request.chunk != CTOK_CHUNK_NONE);
+    count_state(p);
     *out = p;
     return CTOK_OK;
 }
 
-void request_free(program *p) {
-    graph_free(&p->graph);
-    plan_free(&p->plan);
+ctok_status request_make(program **out, request_memory *memory, model *m, const ctok_request *request, size_t held_arena_bytes, ctok_error *error) {
+    ctok_request checked = *request;
+    CTOK_TRY(check_request(m, &checked, error));
+    program *p = program_find(&m->programs, &checked);
+    bool is_new = !p;
+    if (is_new) CTOK_TRY(make(&p, m, &checked, error));
+    ctok_status status = check_memory(memory, p, m, &checked, held_arena_bytes, error);
+    if (status != CTOK_OK) {
+        program_release(p);
+        return status;
+    }
+    if (is_new) program_keep(&m->programs, p);
+    *out = p;
+    return CTOK_OK;
 }
-

@@ -1,4 +1,4 @@
-// Moves frames between activations and the state of a stream, all of it in the backend's memory.
+// Takes, grows and gives back the memory of a stream's state, all of it the backend's.
 #include "stream_state.h"
 
 #include <stdlib.h>
@@ -22,23 +22,12 @@ bool stream_prepare(stream_state *s, int32_t num_slots) {
 
 static size_t bytes_of_frame(ctok_shape shape, ctok_dtype dtype) { return (size_t)(shape.h * shape.w * shape.c) * dtype_bytes(dtype); }
 
-bool stream_remember(stream_state *s, stream_slot *slot, const void *in, ctok_shape shape, ctok_dtype dtype) {
-    backend *b = s->backend;
-    size_t bytes = bytes_of_frame(shape, dtype);
-    bool is_first = !slot->past;
-    if (is_first) {
-        slot->past = b->alloc(b, 2 * bytes);
-        slot->frame_bytes = bytes;
-        if (!slot->past) return false;
-        count(s, 2 * bytes, 0);
-    }
-    if (shape.t >= 2) {
-        b->copy(b, slot->past, (const uint8_t *)in + (size_t)(shape.t - 2) * bytes, 2 * bytes);
-    } else {
-        b->copy(b, slot->past, is_first ? in : slot->past + bytes, bytes);  // the first frame stands for what was before it
-        b->copy(b, slot->past + bytes, in, bytes);
-    }
-    return true;
+bool stream_reserve_past(stream_state *s, stream_slot *slot, ctok_shape shape, ctok_dtype dtype) {
+    if (slot->past) return true;
+    slot->frame_bytes = bytes_of_frame(shape, dtype);
+    slot->past = s->backend->alloc(s->backend, 2 * slot->frame_bytes);
+    if (slot->past) count(s, 2 * slot->frame_bytes, 0);
+    return slot->past != NULL;
 }
 
 // Room for `wanted` frames, contents kept. Limit: a GPU holds the old and the new one for a moment.
@@ -63,23 +52,13 @@ static bool grow(stream_state *s, stream_slot *slot, int64_t wanted) {
     return true;
 }
 
-bool stream_append(stream_state *s, stream_slot *slot, const void *k, const void *v, ctok_shape shape, ctok_dtype dtype) {
+bool stream_reserve(stream_state *s, stream_slot *slot, ctok_shape shape, ctok_dtype dtype) {
     slot->frame_bytes = bytes_of_frame(shape, dtype);
-    if (!grow(s, slot, slot->num_frames + shape.t)) return false;
-    size_t at = (size_t)slot->num_frames * slot->frame_bytes, bytes = (size_t)shape.t * slot->frame_bytes;
-    s->backend->copy(s->backend, slot->keys + at, k, bytes);
-    s->backend->copy(s->backend, slot->values + at, v, bytes);
-    slot->num_frames += shape.t;
-    return true;
+    return grow(s, slot, slot->num_frames + shape.t);
 }
 
-void stream_forget(stream_state *s, stream_slot *slot) {
-    int64_t kept = s->attention_frames ? s->attention_frames - 1 : slot->num_frames;
-    if (kept >= slot->num_frames) return;
-    size_t from = (size_t)(slot->num_frames - kept) * slot->frame_bytes, bytes = (size_t)kept * slot->frame_bytes;
-    s->backend->copy(s->backend, slot->keys, slot->keys + from, bytes);
-    s->backend->copy(s->backend, slot->values, slot->values + from, bytes);
-    slot->num_frames = kept;
+int64_t stream_kept(const stream_state *s, int64_t num_frames) {
+    return s->attention_frames && s->attention_frames - 1 < num_frames ? s->attention_frames - 1 : num_frames;
 }
 
 void stream_state_free(stream_state *s) {

@@ -1,12 +1,13 @@
 // What a stream keeps between its chunks: for each temporal convolution the last two frames that it read, for each temporal
-// attention the keys and values of the past. Memory comes from the backend. Who calls it: runtime/execute, runtime/stream.
+// attention the keys and values of the past. Memory comes from the backend; what moves in it are steps of the
+// chunks. Who calls it: runtime/bind, runtime/stream.
 #ifndef CTOK_RUNTIME_STREAM_STATE_H
 #define CTOK_RUNTIME_STREAM_STATE_H
 
 #include "../backends/backend.h"
 
 typedef struct {
-    uint8_t *past;           // convolution: [2, H, W, C], NULL before the first chunk
+    uint8_t *past;           // convolution: [2, H, W, C]
     uint8_t *keys, *values;  // attention: [num_frames, H, W, C] with room for `capacity` frames
     int64_t num_frames, capacity;
     size_t frame_bytes;
@@ -26,9 +27,11 @@ int64_t stream_capacity(int64_t num_frames);
 
 // All give false when there is no memory.
 bool stream_prepare(stream_state *s, int32_t num_slots);
-bool stream_remember(stream_state *s, stream_slot *slot, const void *in, ctok_shape shape, ctok_dtype dtype);  // the last two frames of in
-bool stream_append(stream_state *s, stream_slot *slot, const void *k, const void *v, ctok_shape shape, ctok_dtype dtype);
-void stream_forget(stream_state *s, stream_slot *slot);  // what no later frame will see
+bool stream_reserve_past(stream_state *s, stream_slot *slot, ctok_shape shape, ctok_dtype dtype);  // for two frames
+bool stream_reserve(stream_state *s, stream_slot *slot, ctok_shape shape, ctok_dtype dtype);       // for shape.t more frames, contents kept
+
+// Of so many frames of keys and values: what a later frame will see.
+int64_t stream_kept(const stream_state *s, int64_t num_frames);
 void stream_state_free(stream_state *s);
 
 #endif

@@ -86,7 +86,7 @@ static void add(weights_list *list, weights *w) {
 static size_t main_bytes(const backend *b, const graph_layer *l) {
     size_t vector_bytes = (size_t)l->c_out * sizeof(float);
     if (l->kind == OP_QUANTIZE) return backend_align(vector_bytes * (size_t)l->c_in);
-    return backend_align(l->kind == OP_CONV ? b->ops->conv_weight_bytes(b, l->c_out, l->c_in, l->kernel_t, l->kernel, l->in_dtype) : vector_bytes);
+    return backend_align(l->kind == OP_CONV ? b->kernels->conv_weight_bytes(b, l->c_out, l->c_in, l->kernel_t, l->kernel, l->in_dtype) : vector_bytes);
 }
 
 // Of convolutions without a bias too: their outputs are given one of zeros.
@@ -113,7 +113,7 @@ static void convert_tensor(weights *w, backend *b, float *out, const checkpoint_
     if (checkpoint_elements(t) == 0) return;
     int64_t row_elements = checkpoint_elements(t) / t->shape[0], task_rows = row_elements < TASK_ELEMENTS ? TASK_ELEMENTS / row_elements : 1;
     convert_call call = {.tensor = t, .out = out, .task_rows = task_rows, .row_elements = row_elements};
-    b->run(b, (t->shape[0] + task_rows - 1) / task_rows, convert_rows, &call);
+    b->for_all(b, (t->shape[0] + task_rows - 1) / task_rows, convert_rows, &call);
     if (call.num_nonfinite && w->num_nonfinite_tensors++ == 0) snprintf(w->first_nonfinite, sizeof w->first_nonfinite, "%.159s", t->name);
     w->num_nonfinite += call.num_nonfinite;
 }
@@ -129,7 +129,7 @@ static void place_tensor(weights *w, backend *b, int32_t n, bool is_bias, uint8_
     }
     switch (l->kind) {
         case OP_CONV:
-            b->ops->conv_weight_pack(b, at, unpacked, l->c_out, l->c_in, l->kernel_t, l->kernel, l->in_dtype);
+            b->kernels->conv_weight_pack(b, at, unpacked, l->c_out, l->c_in, l->kernel_t, l->kernel, l->in_dtype);
             w->layers[n].conv = (conv_weights){at, second};
             break;
         case OP_QUANTIZE:

@@ -7,6 +7,7 @@ import type { Engine, JobInfo, PlanInfo, RequestValues } from "../../ffi/native.
 import { TokenizerError } from "../errors.ts";
 import type { ModelInfo } from "./info.ts";
 import { type JobOptions, located, runJob } from "./job.ts";
+import type { Trace } from "./trace.ts";
 import { type Origin, Tensor, type TokenKind, type VideoOrigin, viewAs } from "../tokens/tensor.ts";
 
 export type OutputTensor = Tensor & { readonly kind: TokenKind | "pixels" };
@@ -24,9 +25,11 @@ export class Runner {
   readonly #model: number;
   readonly #pending = new Set<Promise<unknown>>();
   readonly #jobs = new Set<Promise<unknown>>(); // which may end after the call that an abort has answered
+  readonly #trace: Trace | undefined;
   #isClosed = false;
 
-  constructor(engine: Engine, model: number, info: ModelInfo) {
+  constructor(engine: Engine, model: number, info: ModelInfo, trace?: Trace) {
+    this.#trace = trace;
     this.#engine = engine;
     this.#model = model;
     this.info = info;
@@ -57,11 +60,16 @@ export class Runner {
       if (stream === undefined) return this.#engine.run(this.#model, input, request);
       return this.#engine.runChunk(stream, input, request);
     };
-    const take = (info: JobInfo, job: number) => ({
-      outputs: info.outputs.slice(0, info.num_outputs).map((out, i) => toTensor(out, this.#engine.take(job, i, out.bytes))),
-      top: info.pad_top,
-      left: info.pad_left,
-    });
+    const take = (info: JobInfo, job: number) => {
+      this.#trace?.add(this.#engine, job, info, this.info.name, request, stream !== undefined);
+      return {
+        outputs: info.outputs.slice(0, info.num_outputs).map((out, i) =>
+          toTensor(out, this.#engine.take(job, i, out.bytes))
+        ),
+        top: info.pad_top,
+        left: info.pad_left,
+      };
+    };
     return runJob(this.#engine, submit, take, options, { hold: (ended) => hold(this.#jobs, ended) });
   }
 
@@ -120,6 +128,7 @@ export class Runner {
       this.#engine.closeModel(this.#model);
     }
     await Promise.allSettled([...this.#pending, ...this.#jobs]);
+    this.#trace?.write();
   }
 }
 

@@ -17,6 +17,7 @@ import { fetchModel } from "./fetch.ts";
 import * as options from "./options.ts";
 import { allocate, type ImageInput, type PixelReading, type Pixels, readPixels } from "./pixels.ts";
 import { kindName, type OutputTensor, Runner } from "./runner.ts";
+import { traceAsked } from "./trace.ts";
 import {
   checkIterable,
   decodeClips,
@@ -83,7 +84,9 @@ export class Tokenizer implements AsyncDisposable {
       const o = parse(options.openOptions, openOptions, "options");
       const { path, source, name = "" } = await fetchModel(model, o);
       const [device, deviceIndex = 0] = o.device.split(":") as [keyof typeof layout.device, number?];
+      const trace = traceAsked();
       const engine = await engineFor({
+        keepsSteps: trace !== undefined,
         kernels: layout.kernels[o.kernels],
         device: layout.device[device],
         deviceIndex: Number(deviceIndex),
@@ -102,7 +105,7 @@ export class Tokenizer implements AsyncDisposable {
       const open = () => engine.openModel(path, native);
       const close = (info: JobInfo) => engine.closeModel(info.model);
       const id = await runJob(engine, open, (info) => info.model, o, { undo: close });
-      return new Tokenizer(new Runner(engine, id, describe(engine, engine.modelInfo(id), source)));
+      return new Tokenizer(new Runner(engine, id, describe(engine, engine.modelInfo(id), source), trace));
     });
   }
 

@@ -83,6 +83,7 @@ test("struct layouts equal the C compiler's", async () => {
     ctok_plan: layout.Plan as layout.Struct,
     ctok_stream_options: layout.StreamOptions as layout.Struct,
     ctok_job_info: layout.JobInfo as layout.Struct,
+    ctok_step: layout.Step as layout.Struct,
   };
   const inHeader = [...header.matchAll(/\}\s*(ctok_\w+);/g)].map((m) => m[1]!);
   assert.deepEqual(Object.keys(structs).sort(), inHeader.sort());

@@ -38,8 +38,14 @@ export interface How {
 
 /** What runs inherit, as it is by then, without the variables that ctok looks at: those are a test's to set. */
 function inherited(): NodeJS.ProcessEnv {
-  const { FORCE_COLOR: _colour, CTOK_MODEL: _model, CTOK_DEVICE: _device, CTOK_PRECISION: _precision, ...others } =
-    process.env;
+  const {
+    FORCE_COLOR: _colour,
+    CTOK_MODEL: _model,
+    CTOK_DEVICE: _device,
+    CTOK_PRECISION: _precision,
+    CTOK_TRACE: _trace,
+    ...others
+  } = process.env;
   return others;
 }
 

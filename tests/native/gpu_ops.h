@@ -38,9 +38,9 @@ static inline void *put(backend *b, float *values, int64_t count, ctok_dtype dty
 // Whole words, by the op that stores a row of one channel.
 static inline ctok_status get_words(backend *b, void *host, const void *memory, int64_t count) {
     transfer_params p = {EXTERNAL_F32_NCTHW, {1, 1, 1, count, 1}, 1, 1, count, 0, 0, 0};
-    size_t num_bytes = b->ops->external_workspace_bytes(b, (size_t)count * 4);
+    size_t num_bytes = b->kernels->external_workspace_bytes(b, (size_t)count * 4);
     void *workspace = b->alloc(b, num_bytes);
-    ctok_status status = b->ops->store(b, host, memory, workspace, &p);
+    ctok_status status = op_store(b, host, memory, workspace, &p);
     ctok_error error = {.struct_size = sizeof error};
     if (b->finish(b, &error) != CTOK_OK) status = error.status, printf("# %s\n", error.message);
     b->free(b, workspace, num_bytes);
@@ -81,17 +81,17 @@ static inline void test_gpu_conv_params(gpu_tests *t, conv_params p, residual_ki
     void *in = put(b, in_values, in_count, p.in_dtype), *past = put(b, past_values, past_count, p.in_dtype);
     void *residual = put(b, residual_values, residual_count, p.out_dtype), *bias = put(b, bias_values, p.out.c, CTOK_F32);
     for (int64_t i = 0; i < weight_count && p.in_dtype == CTOK_BF16; i++) weight[i] = bf16_value(bf16_round(weight[i]));
-    size_t weight_bytes = b->ops->conv_weight_bytes(b, p.out.c, p.in.c, p.kernel_t, p.kernel, p.in_dtype);
-    void *packed = b->alloc(b, weight_bytes), *workspace = b->alloc(b, b->ops->conv_workspace_bytes(b, &p));
-    b->ops->conv_weight_pack(b, packed, weight, p.out.c, p.in.c, p.kernel_t, p.kernel, p.in_dtype);
+    size_t weight_bytes = b->kernels->conv_weight_bytes(b, p.out.c, p.in.c, p.kernel_t, p.kernel, p.in_dtype);
+    void *packed = b->alloc(b, weight_bytes), *workspace = b->alloc(b, b->kernels->conv_workspace_bytes(b, &p));
+    b->kernels->conv_weight_pack(b, packed, weight, p.out.c, p.in.c, p.kernel_t, p.kernel, p.in_dtype);
     void *out = kind == PLAIN ? residual : b->alloc(b, (size_t)count * dtype_bytes(p.out_dtype));  // out == residual is allowed
 
-    ctok_status status = b->ops->conv(b, out, in, past, residual, (conv_weights){packed, bias}, workspace, &p);
+    ctok_status status = op_conv(b, out, in, past, residual, (conv_weights){packed, bias}, workspace, &p);
     float *got = get(b, &status, out, count, p.out_dtype);
     conv_params exact = p;
     exact.in_dtype = exact.out_dtype = CTOK_F32;
     run_conv_past(t->reference, want, in_values, past_values, residual_values, weight, bias_values, &exact);
-    report_difference(compare(got, want, count, p.out_dtype == CTOK_BF16 ? GPU_BF16_BUDGET : GPU_F32_BUDGET), status, p.out, b->ops->name, name);
+    report_difference(compare(got, want, count, p.out_dtype == CTOK_BF16 ? GPU_BF16_BUDGET : GPU_F32_BUDGET), status, p.out, b->kernels->name, name);
     if (out != residual) drop(b, out);
     drop(b, in), drop(b, past), drop(b, residual), drop(b, bias), drop(b, packed), drop(b, workspace);
     free(in_values), free(bias_values), free(weight), free(past_values), free(residual_values), free(want), free(got);
@@ -103,7 +103,7 @@ static inline void test_gpu_conv_dtypes(gpu_tests *t, conv_params p, residual_ki
     for (int i = 0; i < 4; i++) {
         p.in_dtype = dtypes[i][0], p.out_dtype = dtypes[i][1];
         bool has_bf16 = p.in_dtype == CTOK_BF16 || p.out_dtype == CTOK_BF16;
-        if (has_bf16 && !t->gpu->ops->has_bf16) continue;
+        if (has_bf16 && !t->gpu->kernels->has_bf16) continue;
         if (p.in_dtype == CTOK_BF16 && p.in.c % BF16_CHANNELS) continue;
         if (p.out_dtype == CTOK_BF16 && p.out.c % BF16_CHANNELS) continue;
         if (i == 1 && seed % 2) continue;
@@ -136,7 +136,7 @@ static inline void test_gpu_norm(gpu_tests *t) {
     for (int s = 0; s < 2 * NUM_SHAPES(norm_shapes); s++) {
         norm_shape shape = norm_shapes[s / 2];
         norm_params p = norm_params_of(shape), exact = p;
-        if (s % 2 && (!b->ops->has_bf16 || shape.c % BF16_CHANNELS)) continue;
+        if (s % 2 && (!b->kernels->has_bf16 || shape.c % BF16_CHANNELS)) continue;
         p.dtype = s % 2 ? CTOK_BF16 : CTOK_F32;
         int64_t count = shape_elements(p.shape);
         random_seed((uint64_t)s / 2 + 100);
@@ -145,16 +145,16 @@ static inline void test_gpu_norm(gpu_tests *t) {
         size_t num_bytes = (size_t)count * dtype_bytes(p.dtype);
         void *in = put(b, values, count, p.dtype), *out = b->alloc(b, num_bytes);
         void *scale = put(b, scale_values, shape.c, CTOK_F32), *offset = put(b, offset_values, shape.c, CTOK_F32);
-        ctok_status status = b->ops->norm(b, out, in, scale, offset, &p);
+        ctok_status status = op_norm(b, out, in, scale, offset, &p);
         float *got = get(b, &status, out, count, p.dtype);
-        if (status == CTOK_OK) status = b->ops->norm(b, in, in, scale, offset, &p);
+        if (status == CTOK_OK) status = op_norm(b, in, in, scale, offset, &p);
         float *in_place = get(b, &status, in, count, p.dtype);
-        t->reference->ops->norm(t->reference, want, values, scale_values, offset_values, &exact);
+        op_norm(t->reference, want, values, scale_values, offset_values, &exact);
         char name[128];
         snprintf(name, sizeof name, "norm %dx%dx%dx%d groups %d mean %g%s %s", shape.n, shape.h, shape.w, shape.c, shape.groups,
                  (double)shape.mean, shape.has_silu ? " +silu" : "", s % 2 ? "bf16" : "f32");
-        report_difference(compare(got, want, count, s % 2 ? GPU_BF16_BUDGET : GPU_NORM_BUDGET), status, p.shape, b->ops->name, name);
-        report(is_same(got, in_place, count), "%s %s: in place the same bits", b->ops->name, name);
+        report_difference(compare(got, want, count, s % 2 ? GPU_BF16_BUDGET : GPU_NORM_BUDGET), status, p.shape, b->kernels->name, name);
+        report(is_same(got, in_place, count), "%s %s: in place the same bits", b->kernels->name, name);
         drop(b, in), drop(b, out), drop(b, scale), drop(b, offset);
         free(values), free(scale_values), free(offset_values), free(want), free(got), free(in_place);
     }
@@ -172,13 +172,13 @@ static inline void test_gpu_attention_params(gpu_tests *t, attention_params p, f
     float *q_values = new_random(count, spread, 0), *k_values = new_random(key_count, 1.7320508f, 0), *v_values = new_random(key_count, 1, 0);
     float *want = new_floats(count);
     void *q = put(b, q_values, count, p.dtype), *k = put(b, k_values, key_count, p.dtype), *v = put(b, v_values, key_count, p.dtype);
-    void *out = b->alloc(b, (size_t)count * dtype_bytes(p.dtype)), *workspace = b->alloc(b, b->ops->attention_workspace_bytes(b, &p));
-    ctok_status status = b->ops->attention(b, out, q, k, v, workspace, &p);
+    void *out = b->alloc(b, (size_t)count * dtype_bytes(p.dtype)), *workspace = b->alloc(b, b->kernels->attention_workspace_bytes(b, &p));
+    ctok_status status = op_attention(b, out, q, k, v, workspace, &p);
     float *got = get(b, &status, out, count, p.dtype);
     attention_params exact = p;
     exact.dtype = CTOK_F32;
     run_attention(t->reference, want, q_values, k_values, v_values, &exact);
-    report_difference(compare(got, want, count, p.dtype == CTOK_BF16 ? GPU_BF16_ATTENTION_BUDGET : GPU_F32_BUDGET), status, p.shape, b->ops->name, name);
+    report_difference(compare(got, want, count, p.dtype == CTOK_BF16 ? GPU_BF16_ATTENTION_BUDGET : GPU_F32_BUDGET), status, p.shape, b->kernels->name, name);
     drop(b, q), drop(b, k), drop(b, v), drop(b, out), drop(b, workspace);
     free(q_values), free(k_values), free(v_values), free(want), free(got);
 }
@@ -187,7 +187,7 @@ static inline void test_gpu_attention(gpu_tests *t) {
     char name[128];
     for (int is_half = 0; is_half < 2; is_half++) {
         ctok_dtype dtype = is_half ? CTOK_BF16 : CTOK_F32;
-        if (is_half && !t->gpu->ops->has_bf16) break;
+        if (is_half && !t->gpu->kernels->has_bf16) break;
         for (int s = 0; s < NUM_SHAPES(attention_shapes); s++) {
             attention_shape shape = attention_shapes[s];
             if (is_half && shape.c % BF16_CHANNELS) continue;
@@ -220,13 +220,13 @@ static inline void test_gpu_haar(gpu_tests *t) {
         random_seed((uint64_t)s + 300);
         float *values = new_random(pixels, 1, 0), *want = new_floats(bands), *want_back = new_floats(pixels);
         void *in = put(b, values, pixels, CTOK_F32), *out = b->alloc(b, (size_t)bands * 4), *back = b->alloc(b, (size_t)pixels * 4);
-        ctok_status status = b->ops->haar(b, out, in, &p);
-        if (status == CTOK_OK) status = b->ops->unhaar(b, back, out, &inverse);
+        ctok_status status = op_haar(b, out, in, &p);
+        if (status == CTOK_OK) status = op_unhaar(b, back, out, &inverse);
         float *got = get(b, &status, out, bands, CTOK_F32), *got_back = get(b, &status, back, pixels, CTOK_F32);
-        t->reference->ops->haar(t->reference, want, values, &p);
-        t->reference->ops->unhaar(t->reference, want_back, want, &inverse);
+        op_haar(t->reference, want, values, &p);
+        op_unhaar(t->reference, want_back, want, &inverse);
         report(status == CTOK_OK && is_same(got, want, bands) && is_same(got_back, want_back, pixels), "%s haar and unhaar %dx%dx%dx%dx%d patch %dx%d%s",
-               b->ops->name, shape.n, shape.t, shape.h, shape.w, shape.c, shape.patch_t, shape.patch, shape.is_first ? " first" : "");
+               b->kernels->name, shape.n, shape.t, shape.h, shape.w, shape.c, shape.patch_t, shape.patch, shape.is_first ? " first" : "");
         drop(b, in), drop(b, out), drop(b, back);
         free(values), free(want), free(want_back), free(got), free(got_back);
     }
@@ -237,7 +237,7 @@ static inline void test_gpu_pool(gpu_tests *t) {
     for (int s = 0; s < 2 * NUM_SHAPES(pool_shapes); s++) {
         pool_shape shape = pool_shapes[s / 2];
         ctok_dtype dtype = s % 2 ? CTOK_BF16 : CTOK_F32;
-        if (s % 2 && !b->ops->has_bf16) continue;
+        if (s % 2 && !b->kernels->has_bf16) continue;
         if (s % 2) shape.c = 32;  // as a bf16 activation has
         pool_params p = {.in = {shape.n, shape.t, shape.h, shape.w, shape.c}, .is_temporal = shape.is_temporal, .is_first = shape.is_first, .dtype = CTOK_F32};
         p.out = p.in;
@@ -249,10 +249,10 @@ static inline void test_gpu_pool(gpu_tests *t) {
         random_seed((uint64_t)s + 400);
         float *values = new_random(in_count, 1, 0), *want = new_floats(count);
         void *in = put(b, values, in_count, dtype), *out = b->alloc(b, (size_t)count * 4);
-        ctok_status status = b->ops->pool(b, out, in, &typed);
+        ctok_status status = op_pool(b, out, in, &typed);
         float *got = get(b, &status, out, count, dtype);
-        t->reference->ops->pool(t->reference, want, values, &p);
-        report_difference(compare(got, want, count, s % 2 ? GPU_BF16_BUDGET : 0), status, p.out, b->ops->name,
+        op_pool(t->reference, want, values, &p);
+        report_difference(compare(got, want, count, s % 2 ? GPU_BF16_BUDGET : 0), status, p.out, b->kernels->name,
                           s % 2 ? shape.is_temporal ? "pool in time bf16" : "pool bf16" : shape.is_temporal ? "pool in time f32" : "pool f32");
         drop(b, in), drop(b, out);
         free(values), free(want), free(got);
@@ -276,14 +276,14 @@ static inline void test_gpu_transfer(gpu_tests *t) {
         for (int64_t i = 0; i < inside_count && i < 8; i++) values[inside_count - 1 - i] = special[i];
         uint8_t *stored = new_bytes(num_bytes), *want_stored = new_bytes(num_bytes);
         void *inside = b->alloc(b, (size_t)inside_count * 4), *from = put(b, values, inside_count, CTOK_F32);
-        void *workspace = b->alloc(b, b->ops->external_workspace_bytes(b, num_bytes));
-        ctok_status status = b->ops->load(b, inside, external, workspace, &p);
+        void *workspace = b->alloc(b, b->kernels->external_workspace_bytes(b, num_bytes));
+        ctok_status status = op_load(b, inside, external, workspace, &p);
         float *got = get(b, &status, inside, inside_count, CTOK_F32);
-        if (status == CTOK_OK) status = b->ops->store(b, stored, from, workspace, &p);
+        if (status == CTOK_OK) status = op_store(b, stored, from, workspace, &p);
         if (status == CTOK_OK) status = b->finish(b, NULL);
-        r->ops->load(r, want, external, NULL, &p), r->ops->store(r, want_stored, values, NULL, &p);
+        op_load(r, want, external, NULL, &p), op_store(r, want_stored, values, NULL, &p);
         report(status == CTOK_OK && is_same(got, want, inside_count) && memcmp(stored, want_stored, num_bytes) == 0,
-               "%s load and store %s %dx%dx%dx%dx%d in %dx%dx%d", b->ops->name, is_float ? "f32" : "u8", shape.n, shape.frames, shape.height,
+               "%s load and store %s %dx%dx%dx%dx%d in %dx%dx%d", b->kernels->name, is_float ? "f32" : "u8", shape.n, shape.frames, shape.height,
                shape.width, shape.c, shape.t, shape.h, shape.w);
         drop(b, inside), drop(b, from), drop(b, workspace);
         free(external), free(want), free(values), free(stored), free(want_stored), free(got);
@@ -300,20 +300,20 @@ static inline void test_gpu_quantizer(gpu_tests *t, quantizer_params p, float *z
     int32_t *indices = new_bytes(index_bytes), *want_indices = new_bytes(index_bytes);
     void *z = put(b, z_values, count, CTOK_F32), *rows = put(b, codebook, p.size * d, CTOK_F32);
     void *codes = b->alloc(b, (size_t)count * 4), *again = b->alloc(b, (size_t)count * 4);
-    void *workspace = b->alloc(b, b->ops->external_workspace_bytes(b, index_bytes));
-    ctok_status status = b->ops->quantize(b, indices, codes, z, rows, workspace, &p);
+    void *workspace = b->alloc(b, b->kernels->external_workspace_bytes(b, index_bytes));
+    ctok_status status = op_quantize(b, indices, codes, z, rows, workspace, &p);
     if (status == CTOK_OK) status = b->finish(b, NULL);
     float *got = get(b, &status, codes, count, CTOK_F32);
-    r->ops->quantize(r, want_indices, want, z_values, codebook, NULL, &p);
-    if (status == CTOK_OK) status = b->ops->quantize(b, NULL, again, z, rows, workspace, &p);
+    op_quantize(r, want_indices, want, z_values, codebook, NULL, &p);
+    if (status == CTOK_OK) status = op_quantize(b, NULL, again, z, rows, workspace, &p);
     float *got_alone = get(b, &status, again, count, CTOK_F32);
-    if (status == CTOK_OK) status = b->ops->dequantize(b, again, want_indices, rows, workspace, &p);
+    if (status == CTOK_OK) status = op_dequantize(b, again, want_indices, rows, workspace, &p);
     float *got_codes = get(b, &status, again, count, CTOK_F32);
-    r->ops->dequantize(r, want_codes, want_indices, codebook, NULL, &p);
+    op_dequantize(r, want_codes, want_indices, codebook, NULL, &p);
     int64_t wrong = count_different(got, want, count) + count_different(got_alone, want, count);
     wrong += count_different(got_codes, want_codes, count);
     report(status == CTOK_OK && wrong == 0 && memcmp(indices, want_indices, index_bytes) == 0,
-           "%s quantize and dequantize, %s of %d codes of %d channels: %lld wrong", b->ops->name, kind, p.size,
+           "%s quantize and dequantize, %s of %d codes of %d channels: %lld wrong", b->kernels->name, kind, p.size,
            (int)d, (long long)wrong);
     drop(b, z), drop(b, codes), drop(b, again), drop(b, workspace);
     if (rows) drop(b, rows);
@@ -354,24 +354,24 @@ static inline void test_gpu_memory(gpu_tests *t) {
     uint8_t *memory = put_bytes(b, host, num_bytes);
     memset(back, 0, num_bytes);
     ctok_status status = get_words(b, back, memory, words);
-    report(status == CTOK_OK && memcmp(host, back, num_bytes) == 0, "%s upload of 9 MiB and back", b->ops->name);
+    report(status == CTOK_OK && memcmp(host, back, num_bytes) == 0, "%s upload of 9 MiB and back", b->kernels->name);
 
     memory = b->grow(b, memory, num_bytes, num_bytes + 4096);
-    b->copy(b, memory, memory + shift, num_bytes - shift);
-    status = get_words(b, back, memory, words - (int64_t)shift / 4);
-    report(status == CTOK_OK && memcmp((uint8_t *)host + shift, back, num_bytes - shift) == 0, "%s grow, then copy onto itself", b->ops->name);
+    status = op_copy(b, memory, memory + shift, num_bytes - shift);
+    if (status == CTOK_OK) status = get_words(b, back, memory, words - (int64_t)shift / 4);
+    report(status == CTOK_OK && memcmp((uint8_t *)host + shift, back, num_bytes - shift) == 0, "%s grow, then copy onto itself", b->kernels->name);
 
     atomic_bool is_cancelled = true;
     b->cancel = &is_cancelled;
     pool_params p = {{1, 1, 2, 2, 1}, {1, 1, 1, 1, 1}, false, true, CTOK_F32};
-    report(b->ops->pool(b, memory, memory + 4096, &p) == CTOK_E_CANCELLED, "%s an op of a cancelled job does nothing", b->ops->name);
+    report(op_pool(b, memory, memory + 4096, &p) == CTOK_E_CANCELLED, "%s an op of a cancelled job does nothing", b->kernels->name);
     b->cancel = NULL;
     drop(b, memory);
     free(host), free(back);
 }
 
 // ---------------------------------------------------------------- the same ops again
-// A short network: conv, norm in place, conv with residual, pool, q, k, v, attention. Its memory stays where it is.
+// A short network: conv, norm in place, conv with residual, pool, q, k, v, attention, and a store. Its memory stays where it is.
 enum { REPLAYED_STEPS = 8, REPLAYED_CHANNELS = 32 };
 typedef struct {
     backend *gpu;
@@ -383,10 +383,14 @@ typedef struct {
     int64_t in_bytes, out_words;
     void *in[2], *packed, *part[3], *vector, *a, *c, *half, *qkv[3], *out, *workspace;
     uint16_t *contents[2];
+    step steps[REPLAYED_STEPS + 1];
+    step_list list;
+    step_run run;
+    int bound;  // which place, number of steps and step left out the list was last written for
 } replayed;
 
 static inline replayed replayed_make(backend *b) {
-    replayed r = {.gpu = b, .dtype = b->ops->has_bf16 ? CTOK_BF16 : CTOK_F32};
+    replayed r = {.gpu = b, .dtype = b->kernels->has_bf16 ? CTOK_BF16 : CTOK_F32};
     ctok_shape whole = {1, 1, 8, 16, REPLAYED_CHANNELS}, halved = {1, 1, 4, 8, REPLAYED_CHANNELS};
     r.conv = (conv_params){.in = whole, .out = whole, .kernel = 3, .stride = 1, .pad_before = 1, .upsample = 1, .kernel_t = 1, .stride_t = 1,
                            .upsample_t = 1, .in_dtype = r.dtype, .out_dtype = r.dtype};
@@ -399,11 +403,11 @@ static inline replayed replayed_make(backend *b) {
     random_seed(700);
     int64_t weights = REPLAYED_CHANNELS * REPLAYED_CHANNELS * 9;
     float *weight = new_random(weights, 0.1f, 0), *vector = new_random(REPLAYED_CHANNELS, 1, 0);
-    r.packed = b->alloc(b, b->ops->conv_weight_bytes(b, REPLAYED_CHANNELS, REPLAYED_CHANNELS, 1, 3, r.dtype));
-    b->ops->conv_weight_pack(b, r.packed, weight, REPLAYED_CHANNELS, REPLAYED_CHANNELS, 1, 3, r.dtype);
+    r.packed = b->alloc(b, b->kernels->conv_weight_bytes(b, REPLAYED_CHANNELS, REPLAYED_CHANNELS, 1, 3, r.dtype));
+    b->kernels->conv_weight_pack(b, r.packed, weight, REPLAYED_CHANNELS, REPLAYED_CHANNELS, 1, 3, r.dtype);
     for (int i = 0; i < 3; i++) {
-        r.part[i] = b->alloc(b, b->ops->conv_weight_bytes(b, REPLAYED_CHANNELS, REPLAYED_CHANNELS, 1, 1, r.dtype)), r.qkv[i] = b->alloc(b, (size_t)r.in_bytes);
-        b->ops->conv_weight_pack(b, r.part[i], weight + i * 1024, REPLAYED_CHANNELS, REPLAYED_CHANNELS, 1, 1, r.dtype);
+        r.part[i] = b->alloc(b, b->kernels->conv_weight_bytes(b, REPLAYED_CHANNELS, REPLAYED_CHANNELS, 1, 1, r.dtype)), r.qkv[i] = b->alloc(b, (size_t)r.in_bytes);
+        b->kernels->conv_weight_pack(b, r.part[i], weight + i * 1024, REPLAYED_CHANNELS, REPLAYED_CHANNELS, 1, 1, r.dtype);
     }
     r.vector = put(b, vector, REPLAYED_CHANNELS, CTOK_F32);
     for (int i = 0; i < 2; i++) {
@@ -422,38 +426,42 @@ static inline replayed replayed_make(backend *b) {
     return r;
 }
 
-static inline ctok_status replayed_step(const replayed *r, int step, const void *in) {
-    backend *b = r->gpu;
+// The first num_steps but for `left_out`, on memory number `place`: another list than before is another version.
+static inline void replayed_bind(replayed *r, int place, int num_steps, int left_out) {
+    const void *in = r->in[place];
     conv_weights w = {r->packed, r->vector};
-    switch (step) {
-        case 0: return b->ops->conv(b, r->a, in, NULL, NULL, w, NULL, &r->conv);
-        case 1: return b->ops->norm(b, r->a, r->a, r->vector, r->vector, &r->norm);
-        case 2: return b->ops->conv(b, r->c, r->a, NULL, in, w, NULL, &r->conv);
-        case 3: return b->ops->pool(b, r->half, r->c, &r->pool);
-        case 4: case 5: case 6:
-            return b->ops->conv(b, r->qkv[step - 4], r->half, NULL, NULL, (conv_weights){r->part[step - 4], r->vector}, NULL, &r->linear);
-        default: return b->ops->attention(b, r->out, r->qkv[0], r->qkv[1], r->qkv[2], NULL, &r->attention);
-    }
+    step all[REPLAYED_STEPS] = {
+        conv_step(r->a, in, NULL, NULL, w, NULL, &r->conv),
+        norm_step(r->a, r->a, r->vector, r->vector, &r->norm),
+        conv_step(r->c, r->a, NULL, in, w, NULL, &r->conv),
+        pool_step(r->half, r->c, &r->pool),
+    };
+    for (int i = 0; i < 3; i++) all[4 + i] = conv_step(r->qkv[i], r->half, NULL, NULL, (conv_weights){r->part[i], r->vector}, NULL, &r->linear);
+    all[7] = attention_step(r->out, r->qkv[0], r->qkv[1], r->qkv[2], NULL, &r->attention);
+    r->list.steps = r->steps, r->list.num_steps = 0;
+    for (int i = 0; i < num_steps; i++)
+        if (i != left_out) r->steps[r->list.num_steps++] = all[i];
+    transfer_params p = {EXTERNAL_F32_NCTHW, {1, 1, 1, r->out_words, 1}, 1, 1, r->out_words, 0, 0, 0};
+    r->steps[r->list.num_steps++] = (step){.kind = OP_STORE, .layer = "", .params.transfer = p, .in = r->out, .workspace = r->workspace};
+    int bound = (place * 100 + num_steps) * 100 + left_out + 1;
+    if (r->bound != bound) r->bound = bound, r->list.version++;
 }
 
-// The first num_steps but for `left_out` (-1: none), on content number `content` in memory number `place`; the bits of the result, to be freed.
-static inline uint32_t *replayed_run(const replayed *r, int place, int content, int num_steps, int left_out, ctok_status *status) {
+// On content number `content`; the bits of the result, to be freed. left_out -1: none.
+static inline uint32_t *replayed_run(replayed *r, int place, int content, int num_steps, int left_out, ctok_status *status, ctok_error *error) {
     backend *b = r->gpu;
     uint32_t *words = new_bytes((size_t)r->out_words * 4);
-    transfer_params p = {EXTERNAL_F32_NCTHW, {1, 1, 1, r->out_words, 1}, 1, 1, r->out_words, 0, 0, 0};
     memset(words, 0, (size_t)r->out_words * 4);
     b->upload(b, r->in[place], r->contents[content], (size_t)r->in_bytes);
-    *status = CTOK_OK;
-    for (int step = 0; step < num_steps && *status == CTOK_OK; step++)
-        if (step != left_out) *status = replayed_step(r, step, r->in[place]);
-    if (*status == CTOK_OK) *status = b->ops->store(b, words, r->out, r->workspace, &p);
-    ctok_status finished = b->finish(b, NULL);
-    if (*status == CTOK_OK) *status = finished;
+    replayed_bind(r, place, num_steps, left_out);
+    r->steps[r->list.num_steps - 1].external = words;
+    *status = b->run(b, &r->list, &r->run, error);
     return words;
 }
 
 static inline void replayed_free(replayed *r) {
     void *all[] = {r->in[0], r->in[1], r->packed, r->vector, r->a, r->c, r->half, r->out, r->workspace, r->part[0], r->part[1], r->part[2], r->qkv[0], r->qkv[1], r->qkv[2]};
+    r->gpu->forget(r->gpu, &r->list);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) drop(r->gpu, all[i]);
     free(r->contents[0]), free(r->contents[1]);
 }
@@ -471,13 +479,13 @@ static inline void test_gpu_replay(gpu_tests *t) {
     uint32_t *wanted[2] = {NULL, NULL};
     for (int i = 0; i < NUM_SHAPES(runs); i++) {
         ctok_status status;
-        uint32_t *got = replayed_run(&r, runs[i].place, runs[i].content, runs[i].num_steps, runs[i].left_out, &status), **want = &wanted[runs[i].content];
+        uint32_t *got = replayed_run(&r, runs[i].place, runs[i].content, runs[i].num_steps, runs[i].left_out, &status, NULL), **want = &wanted[runs[i].content];
         bool is_whole = runs[i].num_steps == REPLAYED_STEPS;
-        report(status == CTOK_OK && (!is_whole || !*want || is_same(got, *want, r.out_words)), "%s replay: %s: the same bits", t->gpu->ops->name, runs[i].name);
+        report(status == CTOK_OK && (!is_whole || !*want || is_same(got, *want, r.out_words)), "%s replay: %s: the same bits", t->gpu->kernels->name, runs[i].name);
         if (!*want) *want = got;
         else free(got);
     }
-    report(!is_same(wanted[0], wanted[1], r.out_words), "%s replay: other content gives another result", t->gpu->ops->name);
+    report(!is_same(wanted[0], wanted[1], r.out_words), "%s replay: other content gives another result", t->gpu->kernels->name);
     free(wanted[0]), free(wanted[1]);
     replayed_free(&r);
 }

@@ -14,7 +14,7 @@ int main(int num_arguments, char **arguments) {
         printf("Bail out! %s\n", error.message);
         return 1;
     }
-    printf("# %s: %s, kernels %s\n", t.gpu->device, t.gpu->device_name, t.gpu->ops->name);
+    printf("# %s: %s, kernels %s\n", t.gpu->device, t.gpu->device_name, t.gpu->kernels->name);
     test_gpu_ops(&t);
     t.gpu->close(t.gpu), t.reference->close(t.reference);
     printf("# %d cases left out\n", t.num_left_out);

@@ -61,7 +61,7 @@ static void test_conv_formats(backend *reference, backend *b, conv_params p, boo
         char text[160];
         snprintf(text, sizeof text, "%s, %s", name, format_names[f]);
         double limit = p.out_dtype == CTOK_BF16 ? ROUNDED_BUDGET : budget;
-        report_difference(compare_results(got, want, count, p.out_dtype, limit), status, p.out, b->ops->name, text);
+        report_difference(compare_results(got, want, count, p.out_dtype, limit), status, p.out, b->kernels->name, text);
         free(x), free(before), free(add), free(want), free(got);
     }
     free(in), free(bias), free(past), free(weight), free(residual);
@@ -95,7 +95,7 @@ static void test_special_values(backend *b) {
     put_specials(values);
     void *in = new_activation(values, count, CTOK_BF16);
     ctok_status status = run_conv(b, got, in, NULL, weight, weight, &p);
-    report(status == CTOK_OK && specials_stay(got, 6, 17), "%s wide conv: NaN and inf stay in the tiles that read them", b->ops->name);
+    report(status == CTOK_OK && specials_stay(got, 6, 17), "%s wide conv: NaN and inf stay in the tiles that read them", b->kernels->name);
     free(values), free(weight), free(got), free(in);
 }
 
@@ -110,14 +110,14 @@ static void test_norm(backend *reference, backend *b) {
         random_seed((uint64_t)s + 100);
         float *values = new_random(count, 1.7320508f, shape.mean), *scale = new_random(shape.c, 1, 1), *offset = new_random(shape.c, 1, 0);
         void *in = new_activation(values, count, CTOK_BF16), *want = new_result(count, CTOK_BF16), *got = new_result(count, CTOK_BF16);
-        reference->ops->norm(reference, want, in, scale, offset, &p);
-        ctok_status status = b->ops->norm(b, got, in, scale, offset, &p);
+        op_norm(reference, want, in, scale, offset, &p);
+        ctok_status status = op_norm(b, got, in, scale, offset, &p);
         char name[128];
         snprintf(name, sizeof name, "norm %dx%dx%dx%d groups %d mean %g%s", shape.n, shape.h, shape.w, shape.c, shape.groups,
                  (double)shape.mean, shape.has_silu ? " +silu" : "");
-        report_difference(compare_results(got, want, count, CTOK_BF16, ROUNDED_BUDGET), status, p.shape, b->ops->name, name);
-        b->ops->norm(b, in, in, scale, offset, &p);
-        report(memcmp(in, got, (size_t)count * 2) == 0, "%s %s: in place the same", b->ops->name, name);
+        report_difference(compare_results(got, want, count, CTOK_BF16, ROUNDED_BUDGET), status, p.shape, b->kernels->name, name);
+        op_norm(b, in, in, scale, offset, &p);
+        report(memcmp(in, got, (size_t)count * 2) == 0, "%s %s: in place the same", b->kernels->name, name);
         free(values), free(scale), free(offset), free(in), free(want), free(got);
     }
 }
@@ -135,11 +135,11 @@ static void test_pool(backend *b) {
         float *values = new_random(shape_elements(from), 1, 0), *want = new_floats(shape_elements(to));
         uint16_t *in = new_activation(values, shape_elements(from), CTOK_BF16), *got = new_result(shape_elements(to), CTOK_BF16);
         for (int64_t i = 0; i < shape_elements(from); i++) values[i] = bf16_value(in[i]);
-        ctok_status status = b->ops->pool(b, got, in, &p);
-        b->ops->pool(b, want, values, &exact);
+        ctok_status status = op_pool(b, got, in, &p);
+        op_pool(b, want, values, &exact);
         int64_t wrong = 0;
         for (int64_t i = 0; i < shape_elements(to); i++) wrong += got[i] != bf16_round(want[i]);
-        report(status == CTOK_OK && wrong == 0, "%s pool %s%s %dx%dx%dx%dx32: %lld wrong", b->ops->name, shape.is_temporal ? "in time" : "in space",
+        report(status == CTOK_OK && wrong == 0, "%s pool %s%s %dx%dx%dx%dx32: %lld wrong", b->kernels->name, shape.is_temporal ? "in time" : "in space",
                shape.is_first ? "" : ", later", shape.n, shape.t, shape.h, shape.w, (long long)wrong);
         free(values), free(want), free(in), free(got);
     }
@@ -153,7 +153,7 @@ static void test_attention_of(backend *reference, backend *b, attention_params p
     void *want = new_result(count, CTOK_BF16), *got = new_result(count, CTOK_BF16);
     run_attention(reference, want, bq, bk, bv, &p);
     ctok_status status = run_attention(b, got, bq, bk, bv, &p);
-    report_difference(compare_results(got, want, count, CTOK_BF16, ATTENTION_BUDGET), status, p.shape, b->ops->name, name);
+    report_difference(compare_results(got, want, count, CTOK_BF16, ATTENTION_BUDGET), status, p.shape, b->kernels->name, name);
     free(q), free(k), free(v), free(bq), free(bk), free(bv), free(want), free(got);
 }
 
@@ -213,7 +213,7 @@ int main(void) {
         if (status == CTOK_E_ARGUMENT) break;  // past the last
         if (status == CTOK_E_DEVICE) continue;
         if (!report(status == CTOK_OK, "kernels %u open", kernels)) continue;
-        if (b->ops->has_bf16) test_set(reference, b), num_sets++;
+        if (b->kernels->has_bf16) test_set(reference, b), num_sets++;
         b->close(b);
     }
     if (num_sets == 0) report_skip("bfloat16 ops", "this processor has no kernels for it but the reference");

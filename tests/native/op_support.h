@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../csrc/backends/backend.h"
 #include "../../csrc/network/quantizer.h"
+#include "one_step.h"
 #include "op_shapes.h"
 #include "tap.h"
 
@@ -98,10 +98,10 @@ static bool specials_stay(const float *out, int64_t first, int64_t last) {
 // ---------------------------------------------------------------- running an op with the backend's own packing and workspace
 static ctok_status run_conv_past(backend *b, void *out, const void *in, const void *past, const void *residual,
                                  const float *weight, const float *bias, const conv_params *p) {
-    void *packed = new_bytes(b->ops->conv_weight_bytes(b, p->out.c, p->in.c, p->kernel_t, p->kernel, p->in_dtype));
-    void *workspace = new_bytes(b->ops->conv_workspace_bytes(b, p));
-    b->ops->conv_weight_pack(b, packed, weight, p->out.c, p->in.c, p->kernel_t, p->kernel, p->in_dtype);
-    ctok_status status = b->ops->conv(b, out, in, past, residual, (conv_weights){packed, bias}, workspace, p);
+    void *packed = new_bytes(b->kernels->conv_weight_bytes(b, p->out.c, p->in.c, p->kernel_t, p->kernel, p->in_dtype));
+    void *workspace = new_bytes(b->kernels->conv_workspace_bytes(b, p));
+    b->kernels->conv_weight_pack(b, packed, weight, p->out.c, p->in.c, p->kernel_t, p->kernel, p->in_dtype);
+    ctok_status status = op_conv(b, out, in, past, residual, (conv_weights){packed, bias}, workspace, p);
     free(packed), free(workspace);
     return status;
 }
@@ -112,8 +112,8 @@ static ctok_status run_conv(backend *b, void *out, const void *in, const void *r
 }
 
 static ctok_status run_attention(backend *b, void *out, const void *q, const void *k, const void *v, const attention_params *p) {
-    void *workspace = new_bytes(b->ops->attention_workspace_bytes(b, p));
-    ctok_status status = b->ops->attention(b, out, q, k, v, workspace, p);
+    void *workspace = new_bytes(b->kernels->attention_workspace_bytes(b, p));
+    ctok_status status = op_attention(b, out, q, k, v, workspace, p);
     free(workspace);
     return status;
 }

@@ -19,28 +19,28 @@ static void test_known_conv(backend *b) {
     conv_params p = conv_of((ctok_shape){1, 1, 3, 3, 1}, (ctok_shape){1, 1, 3, 3, 1}, 3, 1, 1, 1);
     run_conv(b, out, counting, NULL, counting, zero, &p);
     // Centre: 1 + 4 + 9 + ... + 81. First corner: 5 6 8 9 of the kernel on 1 2 4 5. Last: 1 2 4 5 on 5 6 8 9.
-    report(out[4] == 285 && out[0] == 94 && out[8] == 94, "%s conv of 1..9 with 1..9: %g %g %g", b->ops->name, out[0], out[4], out[8]);
+    report(out[4] == 285 && out[0] == 94 && out[8] == 94, "%s conv of 1..9 with 1..9: %g %g %g", b->kernels->name, out[0], out[4], out[8]);
 
     p = conv_of((ctok_shape){1, 1, 3, 3, 1}, (ctok_shape){1, 1, 2, 2, 1}, 3, 2, 0, 1);
     run_conv(b, out, counting, ones, ones, two, &p);
     // 45 + bias + residual; then the columns 3 6 9 with zeros right of them, the rows 7 8 9 with zeros below, and 9 alone.
     report(out[0] == 48 && out[1] == 21 && out[2] == 27 && out[3] == 12, "%s conv stride 2, padded after, bias, residual: %g %g %g %g",
-           b->ops->name, out[0], out[1], out[2], out[3]);
+           b->kernels->name, out[0], out[1], out[2], out[3]);
 
     p = conv_of((ctok_shape){1, 1, 1, 2, 1}, (ctok_shape){1, 1, 2, 4, 1}, 3, 1, 1, 2);
     run_conv(b, out, counting, NULL, ones, zero, &p);
     // 1 1 2 2 over 1 1 2 2: column sums 2 2 4 4, in windows of three.
     report(out[0] == 4 && out[1] == 8 && out[2] == 10 && out[3] == 8 && is_same(out, out + 4, 4), "%s conv upsampled: %g %g %g %g",
-           b->ops->name, out[0], out[1], out[2], out[3]);
+           b->kernels->name, out[0], out[1], out[2], out[3]);
     p.has_upsampled_residual = true;
     run_conv(b, out, counting, counting, ones, zero, &p);  // the same plus 1 1 2 2
     report(out[0] == 5 && out[1] == 9 && out[2] == 12 && out[3] == 10 && is_same(out, out + 4, 4),
-           "%s conv upsampled, and its residual: %g %g %g %g", b->ops->name, out[0], out[1], out[2], out[3]);
+           "%s conv upsampled, and its residual: %g %g %g %g", b->kernels->name, out[0], out[1], out[2], out[3]);
 
     const float two_in[] = {1, 10}, weight[] = {1, 2, 3, 4}, bias[] = {0.5f, 0.25f};  // weight[out][in]
     p = conv_of((ctok_shape){1, 1, 1, 1, 2}, (ctok_shape){1, 1, 1, 1, 2}, 1, 1, 0, 1);
     run_conv(b, out, two_in, NULL, weight, bias, &p);
-    report(out[0] == 21.5f && out[1] == 43.25f, "%s conv 1x1, rows of the weight are outputs: %g %g", b->ops->name, out[0], out[1]);
+    report(out[0] == 21.5f && out[1] == 43.25f, "%s conv 1x1, rows of the weight are outputs: %g %g", b->kernels->name, out[0], out[1]);
 }
 
 // One pixel, one channel, frames 1 2 4, taps 1 10 100: each result spells what its taps read.
@@ -66,7 +66,7 @@ static void test_known_conv_time(backend *b) {
         float out[3] = {0};
         conv_params p = conv_time_params_of(cases[i].shape);
         run_conv_past(b, out, in, cases[i].shape.has_past ? past : NULL, p.has_upsampled_residual ? in : NULL, taps, zero, &p);
-        report(p.out.t == cases[i].num_frames && is_same(out, cases[i].want, p.out.t), "%s conv %s: %g %g %g", b->ops->name,
+        report(p.out.t == cases[i].num_frames && is_same(out, cases[i].want, p.out.t), "%s conv %s: %g %g %g", b->kernels->name,
                cases[i].name, out[0], out[1], out[2]);
     }
 }
@@ -75,29 +75,29 @@ static void test_known_norm_attention(backend *b) {
     float in[] = {3, -1, 3, -1}, out[4];
     const float scale[] = {2}, offset[] = {0.5f};
     norm_params p = {{1, 1, 2, 2, 1}, 1, 0.0f, false, CTOK_F32};
-    b->ops->norm(b, out, in, scale, offset, &p);  // mean 1, deviation 2
-    report(out[0] == 2.5f && out[1] == -1.5f, "%s norm of +-2 about 1: %g %g", b->ops->name, out[0], out[1]);
+    op_norm(b, out, in, scale, offset, &p);  // mean 1, deviation 2
+    report(out[0] == 2.5f && out[1] == -1.5f, "%s norm of +-2 about 1: %g %g", b->kernels->name, out[0], out[1]);
     p.has_silu = true;
-    b->ops->norm(b, out, in, scale, offset, &p);
-    report(fabsf(out[0] - 2.3103545f) <= 3e-7f && fabsf(out[1] + 0.2736383f) <= 1e-7f, "%s norm with SiLU: %.7f %.7f", b->ops->name,
+    op_norm(b, out, in, scale, offset, &p);
+    report(fabsf(out[0] - 2.3103545f) <= 3e-7f && fabsf(out[1] + 0.2736383f) <= 1e-7f, "%s norm with SiLU: %.7f %.7f", b->kernels->name,
            out[0], out[1]);
 
     const float q[] = {0, 1}, k[] = {0, logf(3)}, v[] = {4, 8};
     attention_params a = {.shape = {1, 1, 1, 2, 1}};
     run_attention(b, out, q, k, v, &a);  // a zero query sees the mean; the other weighs 1 : 3
-    report(fabsf(out[0] - 6) <= 1e-6f && fabsf(out[1] - 7) <= 1e-6f, "%s attention of two positions: %.7g %.7g", b->ops->name,
+    report(fabsf(out[0] - 6) <= 1e-6f && fabsf(out[1] - 7) <= 1e-6f, "%s attention of two positions: %.7g %.7g", b->kernels->name,
            out[0], out[1]);
 
     // Over time: the first frame sees itself; the second weighs 1 : 3; a window of one hides the first.
     a = (attention_params){{1, 2, 1, 1, 1}, true, 0, 0, CTOK_F32};
     const float q_time[] = {1, 1};
     run_attention(b, out, q_time, k, v, &a);
-    report(out[0] == 4 && fabsf(out[1] - 7) <= 1e-6f, "%s attention over time: %g %.7g", b->ops->name, out[0], out[1]);
+    report(out[0] == 4 && fabsf(out[1] - 7) <= 1e-6f, "%s attention over time: %g %.7g", b->kernels->name, out[0], out[1]);
     a = (attention_params){{1, 1, 1, 1, 1}, true, 1, 0, CTOK_F32};
     run_attention(b, out, q_time, k, v, &a);
     a.window = 1;
     run_attention(b, out + 1, q_time, k, v, &a);
-    report(fabsf(out[0] - 7) <= 1e-6f && out[1] == 8, "%s attention over time, one frame past: %.7g, window 1: %g", b->ops->name,
+    report(fabsf(out[0] - 7) <= 1e-6f && out[1] == 8, "%s attention over time, one frame past: %.7g, window 1: %g", b->kernels->name,
            out[0], out[1]);
 }
 
@@ -132,12 +132,12 @@ static void test_haar(backend *b) {
     float counting[16], bands[16];
     for (int i = 0; i < 16; i++) counting[i] = (float)i;
     haar_params p = {{1, 1, 4, 4, 1}, {1, 1, 1, 1, 16}, 4, 1, true};
-    b->ops->haar(b, bands, counting, &p);
+    op_haar(b, bands, counting, &p);
     // Means 7.5. Along H: neighbours differ by 4 (half: 2), pairs by 8; along W by 1 and 2. The second step is outermost.
     const float want[16] = {7.5f, -2, -0.5f, 0, -4, 0, 0, 0, -1};
     report(is_same(bands, want, 16), "haar of 0..15: %g %g %g | %g %g", bands[0], bands[1], bands[2], bands[4], bands[8]);
     p = (haar_params){{1, 2, 2, 2, 1}, {1, 1, 1, 1, 8}, 2, 2, false};
-    b->ops->haar(b, bands, counting, &p);
+    op_haar(b, bands, counting, &p);
     // Mean 3.5; along W neighbours differ by 1, along H by 2, along T by 4: bits 1, 2 and 4 of the band.
     const float want_video[8] = {3.5f, -0.5f, -1, 0, -2};
     report(is_same(bands, want_video, 8), "haar of a video 0..7: %g %g %g %g %g", bands[0], bands[1], bands[2], bands[3], bands[4]);
@@ -152,8 +152,8 @@ static void test_haar(backend *b) {
         int64_t count = shape_elements(pixels), num_bands = shape_elements(out);
         random_seed(1);
         float *in = new_exact(count), *got = new_floats(num_bands), *expected = new_floats(num_bands), *back = new_floats(count);
-        b->ops->haar(b, got, in, &forward);
-        b->ops->unhaar(b, back, got, &backward);
+        op_haar(b, got, in, &forward);
+        op_unhaar(b, back, got, &backward);
         for (int64_t i = 0; i < num_bands; i++)
             expected[i] = (float)haar_band(&forward, in, i / out.c, (int32_t)(i % out.c / shape.c), i % shape.c);
         difference d = compare(got, expected, num_bands, 0);
@@ -167,9 +167,9 @@ static void test_pool(backend *b) {
     const float in[] = {1, 3, 5, 9};
     float out[4];
     pool_params p = {{1, 3, 1, 1, 1}, {1, 2, 1, 1, 1}, true, true, CTOK_F32};
-    b->ops->pool(b, out, in, &p);  // 1 and 1, 3 and 5
+    op_pool(b, out, in, &p);  // 1 and 1, 3 and 5
     p = (pool_params){{1, 4, 1, 1, 1}, {1, 2, 1, 1, 1}, true, false, CTOK_F32};
-    b->ops->pool(b, out + 2, in, &p);  // 1 and 3, 5 and 9
+    op_pool(b, out + 2, in, &p);  // 1 and 3, 5 and 9
     report(out[0] == 1 && out[1] == 4 && out[2] == 2 && out[3] == 7, "pool in time: %g %g, later %g %g", out[0], out[1], out[2], out[3]);
 
     for (int s = 0; s < NUM_SHAPES(pool_shapes); s++) {
@@ -180,7 +180,7 @@ static void test_pool(backend *b) {
         pool_params q = {from, to, shape.is_temporal, shape.is_first, CTOK_F32};
         random_seed(3);
         float *values = new_random(shape_elements(from), 1, 0), *got = new_floats(shape_elements(to));
-        ctok_status status = b->ops->pool(b, got, values, &q);
+        ctok_status status = op_pool(b, got, values, &q);
         int64_t wrong = 0;
         for (int64_t i = 0; i < shape_elements(to); i++) {
             int64_t c = i % to.c, x = i / to.c % to.w, y = i / to.c / to.w % to.h, t = i / to.c / to.w / to.h % to.t;
@@ -205,15 +205,15 @@ static void test_transfer(backend *b) {
     float values[768];
     for (int i = 0; i < 768; i++) bytes[i] = (uint8_t)(i % 256);
     transfer_params p = {EXTERNAL_PIXELS_U8, {1, 1, 16, 16, 3}, 1, 16, 16, 0, 0, 0};
-    b->ops->load(b, values, bytes, NULL, &p);
-    b->ops->store(b, back, values, NULL, &p);
+    op_load(b, values, bytes, NULL, &p);
+    op_store(b, back, values, NULL, &p);
     report(memcmp(bytes, back, sizeof bytes) == 0, "pixels: all 256 bytes survive");
     // 127 / 255 = 0.498039216 -> * 2 - 1 in float32; exact ends.
     report(values[0] == -1.0f && values[255] == 1.0f && fabsf(values[127] + 1.0f / 255.0f) <= 6e-8f, "pixels: 0, 127, 255 are %g %.8g %g",
            values[0], values[127], values[255]);
     const float extremes[] = {NAN, INFINITY, -INFINITY, 2, -3, 0};
     p = (transfer_params){EXTERNAL_PIXELS_U8, {1, 1, 1, 2, 3}, 1, 1, 2, 0, 0, 0};
-    b->ops->store(b, back, extremes, NULL, &p);
+    op_store(b, back, extremes, NULL, &p);
     const uint8_t clamped[] = {0, 255, 0, 255, 0, 128};  // 0 is 127.5, which rounds up
     report(memcmp(back, clamped, 6) == 0, "pixels: NaN, +-inf, out of range, the middle: %d %d %d %d %d %d", back[0], back[1],
            back[2], back[3], back[4], back[5]);
@@ -230,8 +230,8 @@ static void test_transfer(backend *b) {
             uint8_t *external = new_bytes(num_bytes), *restored = new_bytes(num_bytes);
             for (int64_t i = 0; i < count && !f; i++) external[i] = (uint8_t)((i * 37) % 256);
             if (f) memcpy(external, external_floats, num_bytes);
-            b->ops->load(b, inside, external, NULL, &p);
-            b->ops->store(b, restored, inside, NULL, &p);
+            op_load(b, inside, external, NULL, &p);
+            op_store(b, restored, inside, NULL, &p);
             int64_t wrong = 0;
             for (int64_t i = 0; i < shape_elements(p.shape); i++) {
                 int64_t c = i % shape.c, x = i / shape.c % shape.w - shape.left, y = i / shape.c / shape.w % shape.h - shape.top;
@@ -264,7 +264,7 @@ static void test_fsq(backend *b) {
         float *codes = new_floats(positions * d), *again = new_floats(positions * d), *z = new_floats(positions * d);
         int64_t step = codebook > positions ? codebook / positions : 1;
         for (int64_t i = 0; i < positions; i++) indices[i] = (int32_t)(i * step % codebook);
-        b->ops->dequantize(b, codes, indices, NULL, NULL, &p);
+        op_dequantize(b, codes, indices, NULL, NULL, &p);
         for (int64_t i = 0; i < positions * d; i++) {  // the z that the code stands for; past the ends of tanh, a large one
             int64_t c = i % d;
             double t = ((double)codes[i] * (p.levels[c] / 2) + p.offset[c]) / p.half_width[c];
@@ -272,7 +272,7 @@ static void test_fsq(backend *b) {
             int32_t digit = indices[i / d] / p.basis[c] % p.levels[c];
             if (p.levels[c] > 1000) z[i] = digit < p.levels[c] / 2 ? -20.0f : 20.0f;
         }
-        b->ops->quantize(b, got, again, z, NULL, NULL, &p);
+        op_quantize(b, got, again, z, NULL, NULL, &p);
         for (int64_t i = 0; i < positions; i++) {
             int32_t want = 0;
             for (int64_t c = 0; c < d; c++) {
@@ -293,13 +293,13 @@ static void test_fsq(backend *b) {
     float half = 0.5493f, codes[3];
     while ((float)tanh((double)half) < 0.5f) half = nextafterf(half, 1);
     const float z[] = {half, half, -half};
-    b->ops->quantize(b, NULL, codes, z, NULL, NULL, &tie);
+    op_quantize(b, NULL, codes, z, NULL, NULL, &tie);
     report((float)tanh((double)half) == 0.5f && codes[0] == 0 && codes[1] == 0.5f && codes[2] == -0.5f,
            "fsq ties go to even: 0.5 1.5 -2.5 are %g %g %g", codes[0] * 4, codes[1] * 4, codes[2] * 4);
 
     int32_t index = -1;
     const float special[] = {NAN, INFINITY, -INFINITY};
-    b->ops->quantize(b, &index, codes, special, NULL, NULL, &tie);
+    op_quantize(b, &index, codes, special, NULL, NULL, &tie);
     report(isnan(codes[0]) && codes[1] == 0.75f && codes[2] == -1 && index == (3 + 4) * 9, "fsq of NaN, inf, -inf: %g %g %g, index %d",
            codes[0], codes[1], codes[2], index);
 }
@@ -314,7 +314,7 @@ static void test_known_lookup(backend *b) {
     const int32_t want[] = {2, 1, 0, 0, 1, 0, 0, 5};
     int32_t indices[8];
     float codes[16];
-    b->ops->quantize(b, indices, codes, z, codebook, NULL, &p);
+    op_quantize(b, indices, codes, z, codebook, NULL, &p);
     bool has_nan = true, is_code = true;
     for (int i = 0; i < 8; i++)
         for (int c = 0; c < 2; c++) {
@@ -322,14 +322,14 @@ static void test_known_lookup(backend *b) {
             else is_code &= codes[i * 2 + c] == codebook[want[i] * 2 + c];
         }
     report(is_same(indices, want, 8) && has_nan && is_code, "%s lookup, by hand: %d %d %d %d %d %d %d %d",
-           b->ops->name, indices[0], indices[1], indices[2], indices[3], indices[4], indices[5], indices[6],
+           b->kernels->name, indices[0], indices[1], indices[2], indices[3], indices[4], indices[5], indices[6],
            indices[7]);
-    b->ops->dequantize(b, codes, want, codebook, NULL, &p);
+    op_dequantize(b, codes, want, codebook, NULL, &p);
     for (int i = 0; i < 16; i++) is_code &= codes[i] == codebook[want[i / 2] * 2 + i % 2];
-    report(is_code, "%s codes of looked-up indices", b->ops->name);
+    report(is_code, "%s codes of looked-up indices", b->kernels->name);
     p.kind = QUANTIZER_NONE;
-    ctok_status status = b->ops->quantize(b, indices, codes, z, codebook, NULL, &p);
-    report(status == CTOK_E_INTERNAL, "%s no quantizer is refused", b->ops->name);
+    ctok_status status = op_quantize(b, indices, codes, z, codebook, NULL, &p);
+    report(status == CTOK_E_INTERNAL, "%s no quantizer is refused", b->kernels->name);
 }
 
 // The reference against distances summed here in long double, of vectors that are not rounded: no code is
@@ -343,7 +343,7 @@ static void test_lookup(backend *reference, backend **sets, int num_sets) {
         float *codebook = new_codebook(&p), *z = new_lookup_vectors(&p, codebook);
         float *want = new_floats(count), *got = new_floats(count);
         int32_t *want_indices = new_bytes((size_t)positions * 4), *indices = new_bytes((size_t)positions * 4);
-        ctok_status status = reference->ops->quantize(reference, want_indices, want, z, codebook, NULL, &p);
+        ctok_status status = op_quantize(reference, want_indices, want, z, codebook, NULL, &p);
         for (int64_t i = 0; i < positions; i++) {
             long double square = 0, own = 0, least = INFINITY;
             for (int64_t c = 0; c < d; c++) square += (long double)z[i * d + c] * z[i * d + c];
@@ -363,14 +363,14 @@ static void test_lookup(backend *reference, backend **sets, int num_sets) {
         report(status == CTOK_OK && wrong == 0, "reference lookup %lldx%lld of %d: %lld not the nearest",
                (long long)positions, (long long)d, p.size, (long long)wrong);
         for (int i = 0; i < num_sets; i++) {
-            status = sets[i]->ops->quantize(sets[i], indices, got, z, codebook, NULL, &p);
+            status = op_quantize(sets[i], indices, got, z, codebook, NULL, &p);
             int64_t different = count_different(got, want, count), others = 0;
             for (int64_t k = 0; k < positions; k++) others += indices[k] != want_indices[k];
             bool is_ok = status == CTOK_OK && different == 0 && others == 0;
-            is_ok &= sets[i]->ops->quantize(sets[i], NULL, got, z, codebook, NULL, &p) == CTOK_OK;
+            is_ok &= op_quantize(sets[i], NULL, got, z, codebook, NULL, &p) == CTOK_OK;
             is_ok &= count_different(got, want, count) == 0;
             report(is_ok, "%s lookup %lldx%lld of %d: %lld indices and %lld values are not the reference's",
-                   sets[i]->ops->name, (long long)positions, (long long)d, p.size, (long long)others,
+                   sets[i]->kernels->name, (long long)positions, (long long)d, p.size, (long long)others,
                    (long long)different);
         }
         free(codebook), free(z), free(want), free(got), free(want_indices), free(indices);
@@ -382,7 +382,7 @@ static void test_sign(backend *b) {
     float codes[7];
     int32_t index = -1;
     quantizer_params p = {.shape = {1, 1, 1, 1, 7}, .kind = QUANTIZER_SIGN, .size = 128};
-    b->ops->quantize(b, &index, codes, z, NULL, NULL, &p);
+    op_quantize(b, &index, codes, z, NULL, NULL, &p);
     bool is_ok = codes[0] == 1 && codes[1] == -1 && codes[2] == -1 && isnan(codes[3]);
     is_ok &= codes[4] == 1 && codes[5] == -1 && codes[6] == 1;
     report(index == 1 + 16 + 64 && is_ok, "sign of 0.5 -0.5 0 NaN inf -1e-30 1e-30: index %d", index);
@@ -393,8 +393,8 @@ static void test_sign(backend *b) {
         float *values = new_random(positions * d, 1, 0);
         float *got = new_floats(positions * d), *again = new_floats(positions * d);
         int32_t *indices = new_bytes((size_t)positions * 4);
-        ctok_status status = b->ops->quantize(b, indices, got, values, NULL, NULL, &p);
-        if (status == CTOK_OK) status = b->ops->dequantize(b, again, indices, NULL, NULL, &p);
+        ctok_status status = op_quantize(b, indices, got, values, NULL, NULL, &p);
+        if (status == CTOK_OK) status = op_dequantize(b, again, indices, NULL, NULL, &p);
         for (int64_t i = 0; i < positions; i++) {
             int64_t want = 0;
             for (int64_t c = d - 1; c >= 0; c--) want = want * 2 + (values[i * d + c] > 0);
@@ -425,7 +425,7 @@ static void test_conv(backend *reference, backend **sets, int num_sets, const co
             bool is_plain = shape.residual == PLAIN;
             float *got = is_plain ? new_copy(residual, count) : new_floats(count);  // out == residual is allowed
             ctok_status status = run_conv(sets[i], got, in, is_plain ? got : residual, weight, bias, &p);
-            report_difference(compare(got, want, count, budget), status, p.out, sets[i]->ops->name, conv_name(shape).text);
+            report_difference(compare(got, want, count, budget), status, p.out, sets[i]->kernels->name, conv_name(shape).text);
             free(got);
         }
         free(in), free(bias), free(weight), free(residual), free(want);
@@ -447,7 +447,7 @@ static void test_conv_time(backend *reference, backend **sets, int num_sets) {
             bool is_plain = shape.residual == PLAIN;
             float *got = is_plain ? new_copy(residual, count) : new_floats(count);
             ctok_status status = run_conv_past(sets[i], got, in, past, is_plain ? got : residual, weight, bias, &p);
-            report_difference(compare(got, want, count, CONV_BUDGET), status, p.out, sets[i]->ops->name, conv_time_name(shape).text);
+            report_difference(compare(got, want, count, CONV_BUDGET), status, p.out, sets[i]->kernels->name, conv_time_name(shape).text);
             free(got);
         }
         free(in), free(bias), free(want), free(weight), free(past), free(residual);
@@ -462,17 +462,17 @@ static void test_norm(backend *reference, backend **sets, int num_sets) {
         random_seed((uint64_t)s + 100);
         float *in = new_random(count, 1.7320508f, shape.mean), *scale = new_random(shape.c, 1, 1), *offset = new_random(shape.c, 1, 0);
         float *want = new_floats(count);
-        reference->ops->norm(reference, want, in, scale, offset, &p);
+        op_norm(reference, want, in, scale, offset, &p);
         for (int i = 0; i < num_sets; i++) {
             float *got = new_floats(count), *in_place = new_copy(in, count);
-            ctok_status status = sets[i]->ops->norm(sets[i], got, in, scale, offset, &p);
-            sets[i]->ops->norm(sets[i], in_place, in_place, scale, offset, &p);
+            ctok_status status = op_norm(sets[i], got, in, scale, offset, &p);
+            op_norm(sets[i], in_place, in_place, scale, offset, &p);
             char name[128];
             snprintf(name, sizeof name, "norm %dx%dx%dx%d groups %d mean %g%s", shape.n, shape.h, shape.w, shape.c, shape.groups,
                      (double)shape.mean, shape.has_silu ? " +silu" : "");
             difference d = compare(got, want, count, NORM_BUDGET);
-            report_difference(d, status, p.shape, sets[i]->ops->name, name);
-            report(is_same(got, in_place, count), "%s %s: in place the same", sets[i]->ops->name, name);
+            report_difference(d, status, p.shape, sets[i]->kernels->name, name);
+            report(is_same(got, in_place, count), "%s %s: in place the same", sets[i]->kernels->name, name);
             free(got), free(in_place);
         }
         free(in), free(scale), free(offset), free(want);
@@ -493,7 +493,7 @@ static void test_attention(backend *reference, backend **sets, int num_sets) {
             ctok_status status = run_attention(sets[i], got, q, k, v, &p);
             char name[128];
             snprintf(name, sizeof name, "attention %dx%dx%dx%d spread %g", shape.n, shape.h, shape.w, shape.c, (double)shape.spread);
-            report_difference(compare(got, want, count, ATTENTION_BUDGET), status, p.shape, sets[i]->ops->name, name);
+            report_difference(compare(got, want, count, ATTENTION_BUDGET), status, p.shape, sets[i]->kernels->name, name);
             free(got);
         }
         free(q), free(k), free(v), free(want);
@@ -515,7 +515,7 @@ static void test_attention_time(backend *reference, backend **sets, int num_sets
             char name[128];
             snprintf(name, sizeof name, "attention over time %dx%dx%dx%d past %d window %d spread %g", shape.t, shape.h, shape.w,
                      shape.c, shape.num_past, shape.window, (double)shape.spread);
-            report_difference(compare(got, want, count, ATTENTION_BUDGET), status, p.shape, sets[i]->ops->name, name);
+            report_difference(compare(got, want, count, ATTENTION_BUDGET), status, p.shape, sets[i]->kernels->name, name);
             free(got);
         }
         free(q), free(k), free(v), free(want);
@@ -535,21 +535,21 @@ static void test_frames(backend *b) {
         ctok_status status = run_conv(b, got, in, residual, weight, weight, &conv);
         conv.in = conv.out = images;
         run_conv(b, want, in, residual, weight, weight, &conv);
-        report(status == CTOK_OK && is_same(got, want, count), "%s conv k%d: 2 clips of 3 frames are 6 images", b->ops->name, kernel);
+        report(status == CTOK_OK && is_same(got, want, count), "%s conv k%d: 2 clips of 3 frames are 6 images", b->kernels->name, kernel);
     }
     for (int32_t groups = 1; groups <= 32; groups += 31) {
         norm_params norm = {clips, groups, 1e-6f, true, CTOK_F32};
-        ctok_status status = b->ops->norm(b, got, in, weight, weight, &norm);
+        ctok_status status = op_norm(b, got, in, weight, weight, &norm);
         norm.shape = images;
-        b->ops->norm(b, want, in, weight, weight, &norm);
-        report(status == CTOK_OK && is_same(got, want, count), "%s norm groups %d: 2 clips of 3 frames are 6 images", b->ops->name,
+        op_norm(b, want, in, weight, weight, &norm);
+        report(status == CTOK_OK && is_same(got, want, count), "%s norm groups %d: 2 clips of 3 frames are 6 images", b->kernels->name,
                groups);
     }
     attention_params attention = {.shape = clips};
     ctok_status status = run_attention(b, got, in, k, in, &attention);
     attention.shape = images;
     run_attention(b, want, in, k, in, &attention);
-    report(status == CTOK_OK && is_same(got, want, count), "%s attention: 2 clips of 3 frames are 6 images", b->ops->name);
+    report(status == CTOK_OK && is_same(got, want, count), "%s attention: 2 clips of 3 frames are 6 images", b->kernels->name);
     free(in), free(k), free(weight), free(got), free(want);
 }
 
@@ -580,7 +580,7 @@ static void test_conv_chunks(backend *b, int32_t stride, int32_t upsample) {
         free(chunk), free(past);
     }
     report(is_ok && out_frames == whole.out.t && is_same(got, want, out_frames * CHUNK_FRAME),
-           "%s conv in time s%d up%d: chunks of 1 2 4 2 give the whole clip", b->ops->name, stride, upsample);
+           "%s conv in time s%d up%d: chunks of 1 2 4 2 give the whole clip", b->kernels->name, stride, upsample);
     free(in), free(weight), free(want), free(got);
 }
 
@@ -595,7 +595,7 @@ static void test_pool_attention_chunks(backend *b) {
     pool_params pool = {clip, clip, true, true, CTOK_F32};
     pool.out.t = (CHUNK_T + 1) / 2;
     attention_params all = {clip, true, 0, 0, CTOK_F32}, near = {clip, true, 0, window, CTOK_F32};
-    bool is_ok = b->ops->pool(b, want[0], in, &pool) == CTOK_OK;
+    bool is_ok = op_pool(b, want[0], in, &pool) == CTOK_OK;
     is_ok &= run_attention(b, want[1], in, k, v, &all) == CTOK_OK && run_attention(b, want[2], in, k, v, &near) == CTOK_OK;
     int64_t first = 0, pooled = 0;
     for (int i = 0; i < NUM_SHAPES(chunk_frames); first += chunk_frames[i++]) {
@@ -605,14 +605,14 @@ static void test_pool_attention_chunks(backend *b) {
         all.num_past = first;
         near.num_past = first < window - 1 ? first : window - 1;  // no more is kept
         int64_t at = first * CHUNK_FRAME, seen = (first - near.num_past) * CHUNK_FRAME;
-        is_ok &= b->ops->pool(b, got[0] + pooled * CHUNK_FRAME, in + at, &pool) == CTOK_OK;
+        is_ok &= op_pool(b, got[0] + pooled * CHUNK_FRAME, in + at, &pool) == CTOK_OK;
         is_ok &= run_attention(b, got[1] + at, in + at, k, v, &all) == CTOK_OK;
         is_ok &= run_attention(b, got[2] + at, in + at, k + seen, v + seen, &near) == CTOK_OK;
         pooled += pool.out.t;
     }
     bool pool_same = is_same(got[0], want[0], pooled * CHUNK_FRAME), all_same = is_same(got[1], want[1], count);
     report(is_ok && pool_same && all_same && is_same(got[2], want[2], count),
-           "%s pool%s and attention%s over time: chunks of 1 2 4 2 give the whole clip", b->ops->name, pool_same ? "" : " (differs)",
+           "%s pool%s and attention%s over time: chunks of 1 2 4 2 give the whole clip", b->kernels->name, pool_same ? "" : " (differs)",
            all_same ? "" : " (differs)");
     for (int i = 0; i < 3; i++) free(want[i]), free(got[i]);
     free(in), free(k), free(v);
@@ -642,15 +642,15 @@ static void test_special_values(backend *reference, backend **sets, int num_sets
     x[3 * 64 + 7] = NAN, x[norm_count - 1] = INFINITY;
     q[12 * 33] = NAN, v[33 * 20 + 32] = INFINITY;
     for (int i = 0; i < num_sets; i++) {
-        const char *name = sets[i]->ops->name;
+        const char *name = sets[i]->kernels->name;
         run_conv(reference, want, in, NULL, weight, bias, &conv);
         ctok_status status = run_conv(sets[i], got, in, NULL, weight, bias, &conv);
         report_difference(compare(got, want, count, CONV_BUDGET), status, conv.out, name, "conv with NaN and inf");
         run_conv(reference, want, in, NULL, weight, bias, &conv_time);
         status = run_conv(sets[i], got, in, NULL, weight, bias, &conv_time);
         report_difference(compare(got, want, count, CONV_BUDGET), status, conv_time.out, name, "conv in time with NaN and inf");
-        reference->ops->norm(reference, want, x, scale, bias, &norm);
-        status = sets[i]->ops->norm(sets[i], got, x, scale, bias, &norm);
+        op_norm(reference, want, x, scale, bias, &norm);
+        status = op_norm(sets[i], got, x, scale, bias, &norm);
         report_difference(compare(got, want, norm_count, NORM_BUDGET), status, norm.shape, name, "norm with NaN and inf");
         run_attention(reference, want, q, k, v, &attention);
         status = run_attention(sets[i], got, q, k, v, &attention);
@@ -675,7 +675,7 @@ static void test_special_values_wide(backend **sets, int num_sets) {
     put_specials(in);
     for (int i = 0; i < num_sets; i++) {
         ctok_status status = run_conv(sets[i], got, in, NULL, weight, weight, &conv);
-        report(status == CTOK_OK && specials_stay(got, 8, 15), "%s wide conv: NaN and inf stay in the tiles that read them", sets[i]->ops->name);
+        report(status == CTOK_OK && specials_stay(got, 8, 15), "%s wide conv: NaN and inf stay in the tiles that read them", sets[i]->kernels->name);
     }
     free(in), free(weight), free(got);
 }
@@ -695,7 +695,7 @@ static bool run_all(backend *b, float *out) {
     random_seed(400);
     float *in = new_random(33 * 65 * WIDE_CHANNELS, 1, 0), *weight = new_random(32 * WIDE_CHANNELS * 9, 1, 0), *k = new_random(THREAD_ATTENTION, 1, 0);
     bool is_ok = run_conv(b, out, in, NULL, weight, weight, &conv) == CTOK_OK;
-    is_ok &= b->ops->norm(b, out + THREAD_CONV, in, weight, weight + 32, &norm) == CTOK_OK;
+    is_ok &= op_norm(b, out + THREAD_CONV, in, weight, weight + 32, &norm) == CTOK_OK;
     out += THREAD_CONV;
     is_ok &= run_attention(b, out += THREAD_NORM, in, k, in, &attention) == CTOK_OK;
     is_ok &= run_conv(b, out += THREAD_ATTENTION, in, NULL, weight, weight, &conv_time) == CTOK_OK;
@@ -717,7 +717,7 @@ static void test_threads(uint32_t kernels) {
             is_same_everywhere = false;
             continue;
         }
-        name = b->ops->name;
+        name = b->kernels->name;
         is_same_everywhere &= run_all(b, i ? other : first) && (i == 0 || is_same(first, other, COUNT));
         b->close(b);
     }
@@ -748,22 +748,22 @@ static void test_cancel(backend *b) {
     b->cancel = &cancel;
     int num_stopped = (run_conv(b, more, values, NULL, weight, weight, &conv) == CTOK_E_CANCELLED) +
                       (run_conv(b, wide_out, image, NULL, wide_weight, wide_weight, &conv_wide) == CTOK_E_CANCELLED) +
-                      (b->ops->norm(b, more, values, weight, weight, &norm) == CTOK_E_CANCELLED) +
+                      (op_norm(b, more, values, weight, weight, &norm) == CTOK_E_CANCELLED) +
                       (run_attention(b, more, values, values, values, &attention) == CTOK_E_CANCELLED) +
                       (run_attention(b, more, values, values, values, &attention_time) == CTOK_E_CANCELLED) +
-                      (b->ops->pool(b, more, values, &pool) == CTOK_E_CANCELLED) +
-                      (b->ops->haar(b, more, values, &haar) == CTOK_E_CANCELLED) +
-                      (b->ops->unhaar(b, more, values, &unhaar) == CTOK_E_CANCELLED) +
-                      (b->ops->load(b, more, bytes, NULL, &transfer) == CTOK_E_CANCELLED) +
-                      (b->ops->store(b, bytes, values, NULL, &transfer) == CTOK_E_CANCELLED) +
-                      (b->ops->quantize(b, indices, more, values, NULL, NULL, &fsq) == CTOK_E_CANCELLED) +
-                      (b->ops->dequantize(b, more, indices, NULL, NULL, &fsq) == CTOK_E_CANCELLED) +
-                      (b->ops->quantize(b, indices, more, values, weight, NULL, &lookup) == CTOK_E_CANCELLED);
+                      (op_pool(b, more, values, &pool) == CTOK_E_CANCELLED) +
+                      (op_haar(b, more, values, &haar) == CTOK_E_CANCELLED) +
+                      (op_unhaar(b, more, values, &unhaar) == CTOK_E_CANCELLED) +
+                      (op_load(b, more, bytes, NULL, &transfer) == CTOK_E_CANCELLED) +
+                      (op_store(b, bytes, values, NULL, &transfer) == CTOK_E_CANCELLED) +
+                      (op_quantize(b, indices, more, values, NULL, NULL, &fsq) == CTOK_E_CANCELLED) +
+                      (op_dequantize(b, more, indices, NULL, NULL, &fsq) == CTOK_E_CANCELLED) +
+                      (op_quantize(b, indices, more, values, weight, NULL, &lookup) == CTOK_E_CANCELLED);
     cancel = false;
     bool runs_again = run_conv(b, more, values, NULL, weight, weight, &conv) == CTOK_OK;
     b->cancel = NULL;
     free(image), free(wide_out), free(wide_weight);
-    report(num_stopped == 13 && runs_again, "%s: %d of 13 ops stop when cancelled, and run again after", b->ops->name, num_stopped);
+    report(num_stopped == 13 && runs_again, "%s: %d of 13 ops stop when cancelled, and run again after", b->kernels->name, num_stopped);
 }
 
 typedef struct {
@@ -868,7 +868,7 @@ int main(void) {
         }
         report(status == CTOK_OK, "kernels %u open", kernels);
         if (status != CTOK_OK) continue;
-        if (sets[num_sets]->ops->has_bf16) {  // in float32 the code of the set before it; op_bf16_test.c has the rest
+        if (sets[num_sets]->kernels->has_bf16) {  // in float32 the code of the set before it; op_bf16_test.c has the rest
             sets[num_sets]->close(sets[num_sets]);
             continue;
         }

@@ -1,5 +1,5 @@
-// Opens the CPU backend: counts processors and memory, picks the op table once, starts the pool, gives memory. Ops are in ref_ops.c
-// (scalar) and blocked_*.inc (fast; compiled by generic_ops.c and, for each instruction set, by a file of its own).
+// Opens the CPU backend: counts processors and memory, picks the op table once, starts the pool, gives memory, and runs lists, a step after the
+// other. Ops are in ref_ops.c (scalar) and blocked_*.inc (fast; compiled by generic_ops.c and, for each instruction set, by a file of its own).
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,7 +55,7 @@ static void *cpu_grow(backend *b, void *memory, size_t num_bytes, size_t new_byt
     return grown;
 }
 
-static void cpu_run_all(backend *b, int64_t num_tasks, backend_task task, void *context) {
+static void cpu_for_all(backend *b, int64_t num_tasks, backend_task task, void *context) {
     pool_run(((cpu_backend *)b)->pool, num_tasks, task, context, NULL);
 }
 
@@ -64,16 +64,47 @@ static void cpu_upload(backend *b, void *to, const void *host, size_t num_bytes)
     memcpy(to, host, num_bytes);
 }
 
-static void cpu_copy(backend *b, void *to, const void *from, size_t num_bytes) {
-    (void)b;
-    memmove(to, from, num_bytes);
-}
-
 static ctok_status cpu_finish(backend *b, ctok_error *error) {
     (void)b, (void)error;
     return CTOK_OK;
 }
 
+// ---------------------------------------------------------------- steps
+static ctok_status run_step(backend *b, const step *s) {
+    const cpu_ops *ops = (const cpu_ops *)b->kernels;
+    const op_params *p = &s->params;
+    switch (s->kind) {
+        case OP_LOAD: return ops->load(b, s->out, s->external, s->workspace, &p->transfer);
+        case OP_STORE: return ops->store(b, s->external, s->in, s->workspace, &p->transfer);
+        case OP_HAAR: return ops->haar(b, s->out, s->in, &p->haar);
+        case OP_UNHAAR: return ops->unhaar(b, s->out, s->in, &p->haar);
+        case OP_CONV: return ops->conv(b, s->out, s->in, s->past, s->residual, s->weights, s->workspace, &p->conv);
+        case OP_POOL: return ops->pool(b, s->out, s->in, &p->pool);
+        case OP_NORM: return ops->norm(b, s->out, s->in, s->scale, s->offset, &p->norm);
+        case OP_ATTENTION: return ops->attention(b, s->out, s->in, s->k, s->v, s->workspace, &p->attention);
+        case OP_QUANTIZE: return ops->quantize(b, s->external, s->out, s->in, s->codebook, s->workspace, &p->quantizer);
+        case OP_DEQUANTIZE: return ops->dequantize(b, s->out, s->external, s->codebook, s->workspace, &p->quantizer);
+        case OP_COPY: memmove(s->out, s->in, p->copy_bytes); return CTOK_OK;
+    }
+    return CTOK_E_INTERNAL;
+}
+
+static ctok_status cpu_run_list(backend *b, step_list *list, step_run *run, ctok_error *error) {
+    uint64_t now = run->times ? step_now() : 0;
+    for (int32_t i = 0; i < list->num_steps; i++) {
+        ctok_status status = b->cancel && atomic_load(b->cancel) ? CTOK_E_CANCELLED : run_step(b, &list->steps[i]);
+        run->first = run->last = i;
+        if (status == CTOK_E_CANCELLED) return status;
+        if (status != CTOK_OK) return ctok_fail(error, status, i, "kernels %s: expected it to compute, found status %d", b->kernels->name, (int)status);
+        if (run->times) run->times[i].start_ns = now, run->times[i].end_ns = now = step_now();
+        if (run->steps_done) atomic_fetch_add(run->steps_done, 1);
+    }
+    return CTOK_OK;
+}
+
+static void cpu_forget(backend *b, step_list *list) { (void)b, (void)list; }
+
+// ---------------------------------------------------------------- opening
 static uint64_t physical_bytes(void) {
     long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
     return pages > 0 && page_bytes > 0 ? (uint64_t)pages * (uint64_t)page_bytes : UINT64_MAX;
@@ -123,7 +154,7 @@ enum { NUM_SETS = CTOK_KERNELS_NEON_BF16 };  // the last number: 0 is auto, whic
 typedef struct {
     uint32_t kernels;
     const char *name;
-    const backend_ops *ops;
+    const cpu_ops *ops;
     bool has;  // the processor what the set needs
 } kernel_set;
 
@@ -142,7 +173,7 @@ static void list_sets(kernel_set sets[NUM_SETS] /* best first */) {
     memcpy(sets, all, sizeof all);
 }
 
-static ctok_status select_ops(const backend_ops **out, uint32_t kernels, ctok_error *error) {
+static ctok_status select_ops(const cpu_ops **out, uint32_t kernels, ctok_error *error) {
     kernel_set sets[NUM_SETS];
     list_sets(sets);
     const char *asked = NULL;
@@ -162,7 +193,7 @@ static ctok_status select_ops(const backend_ops **out, uint32_t kernels, ctok_er
 }
 
 ctok_status cpu_backend_open(backend **out, uint32_t num_threads, uint32_t kernels, ctok_error *error) {
-    const backend_ops *ops = NULL;
+    const cpu_ops *ops = NULL;
     CTOK_TRY(select_ops(&ops, kernels, error));
     cgroup_limits container = cgroup_read("");
     int32_t num_processors = features_num_processors();
@@ -172,8 +203,8 @@ ctok_status cpu_backend_open(backend **out, uint32_t num_threads, uint32_t kerne
 
     cpu_backend *cpu = calloc(1, sizeof *cpu);
     if (!cpu) return ctok_fail(error, CTOK_E_MEMORY, sizeof *cpu, "no memory for the CPU backend (%zu bytes)", sizeof *cpu);
-    cpu->base = (backend){.ops = ops, .device = "cpu", .device_name = "", .bf16_needs = BF16_NEEDS,
-                          .run = cpu_run_all, .alloc = cpu_alloc, .grow = cpu_grow, .free = cpu_free, .upload = cpu_upload, .copy = cpu_copy, .finish = cpu_finish,
+    cpu->base = (backend){.kernels = &ops->kernels, .device = "cpu", .device_name = "", .bf16_needs = BF16_NEEDS,
+                          .run = cpu_run_list, .forget = cpu_forget, .for_all = cpu_for_all, .alloc = cpu_alloc, .grow = cpu_grow, .free = cpu_free, .upload = cpu_upload, .finish = cpu_finish,
                           .memory_bytes = cpu_memory_bytes, .close = cpu_close, .limit = cpu_limit, .is_host_memory = true, .num_threads = (int32_t)num_threads};
     cpu->memory_bytes = physical_bytes();
     if (cpu->memory_bytes > container.memory_bytes) cpu->memory_bytes = container.memory_bytes;

@@ -171,14 +171,16 @@ static ctok_status ref_attention(backend *b, void *out, const void *q, const voi
     return cpu_run(b, shape_positions(p->shape), attention_query, &call);
 }
 
-const backend_ops ref_ops = {
-    .name = "reference",
-    .has_bf16 = true,
-    .conv_weight_bytes = ref_conv_weight_bytes,
-    .conv_weight_pack = ref_conv_weight_pack,
-    .conv_workspace_bytes = ref_conv_workspace_bytes,
-    .attention_workspace_bytes = ref_attention_workspace_bytes,
-    .external_workspace_bytes = ref_external_workspace_bytes,
+const cpu_ops ref_ops = {
+    .kernels = {
+        .name = "reference",
+        .has_bf16 = true,
+        .conv_weight_bytes = ref_conv_weight_bytes,
+        .conv_weight_pack = ref_conv_weight_pack,
+        .conv_workspace_bytes = ref_conv_workspace_bytes,
+        .attention_workspace_bytes = ref_attention_workspace_bytes,
+        .external_workspace_bytes = ref_external_workspace_bytes,
+    },
     .load = ref_load,
     .store = ref_store,
     .haar = ref_haar,

@@ -1,7 +1,6 @@
-// A GPU behind backend.h: opens device N, gives its memory, and starts one kernel an op on one stream. Ops return as soon as
-// they are started, at most MAX_AHEAD of them, so that a job can be cancelled and its progress told; or at once, where they
-// come as they came before and are started together (replay.h). `finish` waits. External tensors pass through two pinned
-// buffers, copied while the other travels. A lost device gives CTOK_E_DEVICE from then on; the process, and other devices, go
+// A GPU behind backend.h: opens device N, gives its memory, and runs lists of steps on one stream, at most MAX_AHEAD starts ahead of
+// what is done, so that a job can be cancelled and its progress told; or a part at once, where it has run before (replay.h). External
+// tensors pass through two pinned buffers, copied while the other travels. A lost device gives CTOK_E_DEVICE from then on; the process, and other devices, go
 // on. A build without nvcc has none of it and says so.
 // Linked: the static CUDA runtime, which finds the driver itself; there is no dependency where there is no GPU.
 // Note: over 400 lines: one device's life from the question whether there is one to its loss, a section a part.
@@ -25,7 +24,7 @@ ctok_status cuda_backend_open(backend **out, uint32_t index, ctok_error *error) 
 enum {
     LEAST_CAPABILITY = 75,   // of the float32 kernels
     BF16_CAPABILITY = 80,    // mma.sync in bf16, cp.async
-    MAX_AHEAD = 8,           // ops started and not done
+    MAX_AHEAD = 8,           // starts that are not done
     NUM_STAGING = 2,
     STAGING_BYTES = 4 << 20  // copied in 0.4 ms at 10 GB/s; a bus moves it in half of that
 };
@@ -36,9 +35,10 @@ typedef struct {
     op_device own;  // limits, stream, workspace
     size_t total_bytes;
     char device[16], device_name[64];
-    cudaEvent_t started[MAX_AHEAD];  // behind the last op started in its place
-    uint32_t num_started;
-    replay replay;
+    cudaEvent_t started[MAX_AHEAD];  // behind the last start in its place
+    int32_t started_step[MAX_AHEAD];  // its first step
+    uint32_t num_started;            // in the list that runs
+    uint64_t start_ns;               // of that list, where its steps are timed
     struct {
         void *host;  // pinned
         cudaEvent_t is_free;
@@ -67,51 +67,22 @@ static ctok_status status_of(const cuda_backend *c) { return c->failure == cudaE
 // ---------------------------------------------------------------- starting
 static bool is_cancelled(const cuda_backend *c) { return c->base.cancel && atomic_load(c->base.cancel); }
 
-// Every start is   CTOK_TRY(begin(c)); return end(c, kernel(.., c->own.stream));
+// Every start is   CTOK_TRY(begin(c)); return end(c, first step, kernel(.., c->own.stream));
 static ctok_status begin(cuda_backend *c) {
     if (is_cancelled(c)) return CTOK_E_CANCELLED;
     if (c->failure != cudaSuccess) return status_of(c);
-    cudaSetDevice(c->index);
     return has_failed(c, cudaEventSynchronize(c->started[c->num_started % MAX_AHEAD])) ? status_of(c) : CTOK_OK;
 }
 
-static ctok_status end(cuda_backend *c, int error) {
+static ctok_status end(cuda_backend *c, int32_t first_step, int error) {
     if (has_failed(c, (cudaError_t)error)) return status_of(c);
+    c->started_step[c->num_started % MAX_AHEAD] = first_step;
     return has_failed(c, cudaEventRecord(c->started[c->num_started++ % MAX_AHEAD], c->own.stream)) ? status_of(c) : CTOK_OK;
-}
-
-static ctok_status start_all(cuda_backend *c, replay_ops ready) {
-    for (int32_t i = ready.first; i < ready.end;) {
-        CTOK_TRY(begin(c));
-        CTOK_TRY(end(c, op_start(ready.ops, &i, ready.end, ready.num_ops, &c->own)));
-    }
-    return CTOK_OK;
-}
-
-// The op, when the next one has come or with those that follow it.
-static ctok_status start(cuda_backend *c, const op *o) {
-    ctok_status status = begin(c);
-    if (status == CTOK_OK) return start_all(c, replay_add(&c->replay, o));
-    replay_drop(&c->replay);
-    return status;
-}
-
-// Before the host copies or waits: what is held back is started. After a failure, or when cancelled, none of it is.
-static ctok_status start_held(cuda_backend *c) {
-    replay_ops rest;
-    cudaError_t error;
-    if (c->replay.num_now == 0) return CTOK_OK;
-    ctok_status status = begin(c);
-    if (status != CTOK_OK) replay_drop(&c->replay);
-    else if (replay_end(&c->replay, &c->own, &rest, &error)) status = end(c, error);
-    else status = start_all(c, rest);
-    return status;
 }
 
 static ctok_status cuda_finish(backend *b, ctok_error *error) {
     cuda_backend *c = cuda_of(b);
     cudaSetDevice(c->index);
-    start_held(c);
     has_failed(c, cudaEventRecord(c->started[0], c->own.stream));
     if (!has_failed(c, cudaEventSynchronize(c->started[0]))) return CTOK_OK;  // waits asleep, where a stream would be polled
     cudaStreamSynchronize(c->own.stream);
@@ -153,7 +124,6 @@ static void *cuda_alloc(backend *b, size_t num_bytes) {
 static void cuda_free(backend *b, void *memory, size_t num_bytes) {
     (void)num_bytes;
     if (!memory) return;
-    replay_forget(&cuda_of(b)->replay);
     int before = enter_device(cuda_of(b));
     cudaFree(memory);
     cudaGetLastError();
@@ -161,11 +131,9 @@ static void cuda_free(backend *b, void *memory, size_t num_bytes) {
 }
 
 // In pieces where the parts overlap, so that none of them overlaps itself; they follow each other on the stream.
-static void cuda_copy(backend *b, void *to, const void *from, size_t num_bytes) {
-    cuda_backend *c = cuda_of(b);
+static void copy_within(cuda_backend *c, void *to, const void *from, size_t num_bytes) {
     size_t gap = (size_t)((const uint8_t *)from - (uint8_t *)to), piece = (uint8_t *)to < (const uint8_t *)from && gap < num_bytes ? gap : num_bytes;
     cudaSetDevice(c->index);
-    start_held(c);
     for (size_t at = 0; at < num_bytes && !c->is_lost; at += piece) {
         size_t count = num_bytes - at < piece ? num_bytes - at : piece;
         has_failed(c, cudaMemcpyAsync((uint8_t *)to + at, (const uint8_t *)from + at, count, cudaMemcpyDeviceToDevice, c->own.stream));
@@ -175,7 +143,7 @@ static void cuda_copy(backend *b, void *to, const void *from, size_t num_bytes) 
 static void *cuda_grow(backend *b, void *memory, size_t num_bytes, size_t new_bytes) {
     void *grown = cuda_alloc(b, new_bytes);
     if (grown && memory) {
-        cuda_copy(b, grown, memory, num_bytes < new_bytes ? num_bytes : new_bytes);
+        copy_within(cuda_of(b), grown, memory, num_bytes < new_bytes ? num_bytes : new_bytes);
         cuda_free(b, memory, num_bytes);
     }
     return grown;
@@ -184,7 +152,6 @@ static void *cuda_grow(backend *b, void *memory, size_t num_bytes, size_t new_by
 // The host's memory to the device's. Returns when the host's is free again; the copy may be under way.
 static bool copy_in(cuda_backend *c, void *to, const void *host, size_t num_bytes) {
     cudaSetDevice(c->index);
-    start_held(c);
     for (size_t at = 0; at < num_bytes && !c->is_lost; at += STAGING_BYTES) {
         size_t count = num_bytes - at < STAGING_BYTES ? num_bytes - at : STAGING_BYTES;
         uint32_t i = c->num_staged++ % NUM_STAGING;
@@ -226,37 +193,10 @@ static void cuda_memory_bytes(const backend *b, uint64_t *total, uint64_t *avail
     leave_device(c, before);
 }
 
-// ---------------------------------------------------------------- ops
-static size_t external_bytes(const transfer_params *p) {
-    return (size_t)(p->shape.n * p->frames * p->height * p->width * p->shape.c) * (p->format == EXTERNAL_PIXELS_U8 ? 1 : sizeof(float));
-}
-
+// ---------------------------------------------------------------- weights and scratch
 static size_t cuda_external_workspace_bytes(const backend *b, size_t num_bytes) {
     (void)b;
     return num_bytes;
-}
-
-static ctok_status cuda_load(backend *b, float *out, const void *external, void *workspace, const transfer_params *p) {
-    cuda_backend *c = cuda_of(b);
-    CTOK_TRY(begin(c));
-    if (!copy_in(c, workspace, external, external_bytes(p))) return status_of(c);
-    return end(c, smxx_load(out, workspace, p, c->own.stream));
-}
-
-static ctok_status cuda_store(backend *b, void *external, const float *in, void *workspace, const transfer_params *p) {
-    cuda_backend *c = cuda_of(b);
-    CTOK_TRY(start_held(c));
-    CTOK_TRY(begin(c));
-    CTOK_TRY(end(c, smxx_store(workspace, in, p, c->own.stream)));
-    return copy_out(c, external, workspace, external_bytes(p)) ? CTOK_OK : status_of(c);
-}
-
-static ctok_status cuda_haar(backend *b, float *out, const float *in, const haar_params *p) {
-    return start(cuda_of(b), &(op){.kind = CUDA_HAAR, .pointers = {out, in}, .haar = *p});
-}
-
-static ctok_status cuda_unhaar(backend *b, float *out, const float *in, const haar_params *p) {
-    return start(cuda_of(b), &(op){.kind = CUDA_UNHAAR, .pointers = {out, in}, .haar = *p});
 }
 
 static size_t cuda_conv_weight_bytes(const backend *b, int64_t c_out, int64_t c_in, int32_t kernel_t, int32_t kernel, ctok_dtype in_dtype) {
@@ -286,59 +226,128 @@ static size_t cuda_conv_workspace_bytes(const backend *b, const conv_params *p) 
     return 0;
 }
 
-static ctok_status cuda_conv(backend *b, void *out, const void *in, const void *past, const void *residual, conv_weights w,
-                             void *workspace, const conv_params *p) {
-    (void)workspace;
-    return start(cuda_of(b), &(op){.kind = CUDA_CONV, .pointers = {out, in, past, residual, w.packed, w.bias}, .conv = *p});
-}
-
-static ctok_status cuda_pool(backend *b, void *out, const void *in, const pool_params *p) {
-    return start(cuda_of(b), &(op){.kind = CUDA_POOL, .pointers = {out, in}, .pool = *p});
-}
-
-static ctok_status cuda_norm(backend *b, void *out, const void *in, const float *scale, const float *offset, const norm_params *p) {
-    return start(cuda_of(b), &(op){.kind = CUDA_NORM, .pointers = {out, in, scale, offset}, .norm = *p});
-}
-
 static size_t cuda_attention_workspace_bytes(const backend *b, const attention_params *p) {
     (void)b, (void)p;
     return 0;
 }
 
-static ctok_status cuda_attention(backend *b, void *out, const void *q, const void *k, const void *v, void *workspace,
-                                  const attention_params *p) {
-    (void)workspace;
-    return start(cuda_of(b), &(op){.kind = CUDA_ATTENTION, .pointers = {out, q, k, v}, .attention = *p});
-}
-
-static ctok_status cuda_quantize(backend *b, int32_t *indices, float *codes, const float *in,
-                                 const float *codebook, void *workspace, const quantizer_params *p) {
-    cuda_backend *c = cuda_of(b);
-    op quantize = {.kind = CUDA_QUANTIZE, .pointers = {indices ? workspace : NULL, codes, in, codebook}};
-    quantize.quantizer = *p;
-    CTOK_TRY(start(c, &quantize));
-    if (!indices) return CTOK_OK;
-    CTOK_TRY(start_held(c));
-    return copy_out(c, indices, workspace, (size_t)shape_positions(p->shape) * sizeof(int32_t)) ? CTOK_OK : status_of(c);
-}
-
-static ctok_status cuda_dequantize(backend *b, float *codes, const int32_t *indices, const float *codebook,
-                                   void *workspace, const quantizer_params *p) {
-    cuda_backend *c = cuda_of(b);
-    CTOK_TRY(begin(c));
-    if (!copy_in(c, workspace, indices, (size_t)shape_positions(p->shape) * sizeof(int32_t))) return status_of(c);
-    return end(c, smxx_dequantize(codes, workspace, codebook, p, c->own.stream));
-}
-
-#define CUDA_OPS(kernels, bf16)                                                                                                \
+#define CUDA_KERNELS(kernels, bf16)                                                                                            \
     {                                                                                                                          \
         .name = kernels, .has_bf16 = bf16, .is_bf16_faster = bf16, .conv_weight_bytes = cuda_conv_weight_bytes,                \
         .conv_weight_pack = cuda_conv_weight_pack, .conv_workspace_bytes = cuda_conv_workspace_bytes,                          \
         .attention_workspace_bytes = cuda_attention_workspace_bytes, .external_workspace_bytes = cuda_external_workspace_bytes, \
-        .load = cuda_load, .store = cuda_store, .haar = cuda_haar, .unhaar = cuda_unhaar, .conv = cuda_conv, .pool = cuda_pool, \
-        .norm = cuda_norm, .attention = cuda_attention, .quantize = cuda_quantize, .dequantize = cuda_dequantize,              \
     }
-static const backend_ops smxx_ops = CUDA_OPS("smxx", false), sm80_ops = CUDA_OPS("sm80", true);
+static const backend_kernels smxx_kernels = CUDA_KERNELS("smxx", false), sm80_kernels = CUDA_KERNELS("sm80", true);
+
+// ---------------------------------------------------------------- steps
+static size_t transfer_bytes(const transfer_params *p) {
+    return (size_t)(p->shape.n * p->frames * p->height * p->width * p->shape.c) * (p->format == EXTERNAL_PIXELS_U8 ? 1 : sizeof(float));
+}
+
+static size_t index_bytes(const quantizer_params *p) { return (size_t)shape_positions(p->shape) * sizeof(int32_t); }
+
+// A step for which the host copies.
+static ctok_status run_copy(cuda_backend *c, const step *s, int32_t i) {
+    const op_params *p = &s->params;
+    switch (s->kind) {
+        case OP_LOAD:
+            if (!copy_in(c, s->workspace, s->external, transfer_bytes(&p->transfer))) return status_of(c);
+            return end(c, i, smxx_load(s->out, s->workspace, &p->transfer, c->own.stream));
+        case OP_STORE:
+            CTOK_TRY(end(c, i, smxx_store(s->workspace, s->in, &p->transfer, c->own.stream)));
+            return copy_out(c, s->external, s->workspace, transfer_bytes(&p->transfer)) ? CTOK_OK : status_of(c);
+        case OP_DEQUANTIZE:
+            if (!copy_in(c, s->workspace, s->external, index_bytes(&p->quantizer))) return status_of(c);
+            return end(c, i, smxx_dequantize(s->out, s->workspace, s->codebook, &p->quantizer, c->own.stream));
+        case OP_COPY:
+            copy_within(c, s->out, s->in, p->copy_bytes);
+            return c->failure == cudaSuccess ? CTOK_OK : status_of(c);
+        case OP_HAAR: case OP_UNHAAR: case OP_CONV: case OP_NORM: case OP_POOL: case OP_ATTENTION: case OP_QUANTIZE: break;
+    }
+    return CTOK_E_INTERNAL;
+}
+
+// Of a quantize that is asked for them: they are in its workspace.
+static ctok_status fetch_indices(cuda_backend *c, const step *s) {
+    if (s->kind != OP_QUANTIZE || !s->external) return CTOK_OK;
+    return copy_out(c, s->external, s->workspace, index_bytes(&s->params.quantizer)) ? CTOK_OK : status_of(c);
+}
+
+static void count(step_run *run, int32_t num_steps) {
+    if (run->steps_done) atomic_fetch_add(run->steps_done, (unsigned)num_steps);
+}
+
+// Where steps are timed: waits for these, so that none is counted for another.
+static ctok_status time_steps(cuda_backend *c, step_run *run, int32_t first, int32_t count) {
+    if (!run->times) return CTOK_OK;
+    uint64_t start = first ? run->times[first - 1].end_ns : c->start_ns;
+    if (has_failed(c, cudaStreamSynchronize(c->own.stream))) return status_of(c);
+    uint64_t all = step_now() - start;
+    for (int32_t i = 0; i < count; i++)
+        run->times[first + i] = (step_time){start + all * (uint64_t)i / (uint64_t)count, start + all * (uint64_t)(i + 1) / (uint64_t)count};
+    return CTOK_OK;
+}
+
+// The steps that are next.
+static ctok_status begin_steps(cuda_backend *c, step_run *run, int32_t first, int32_t count) {
+    run->first = first, run->last = first + count - 1;
+    return begin(c);
+}
+
+static ctok_status run_part(cuda_backend *c, const step *steps, replay *r, replay_part *part, step_run *run) {
+    int32_t first = r->starts[part->first].first, num_steps = r->starts[part->end - 1].first + r->starts[part->end - 1].count - first;
+    cudaError_t error;
+    CTOK_TRY(begin_steps(c, run, first, num_steps));
+    if (!run->times && replay_launch(r, part, steps, &c->own, &error)) {
+        CTOK_TRY(end(c, first, error));
+        count(run, num_steps);
+        return fetch_indices(c, &steps[first + num_steps - 1]);
+    }
+    for (int32_t i = part->first; i < part->end; i++) {
+        const op_start *start = &r->starts[i];
+        const step *s = &steps[start->first];
+        CTOK_TRY(begin_steps(c, run, start->first, start->count));
+        CTOK_TRY(replay_is_copy(s) ? run_copy(c, s, start->first) : end(c, start->first, op_run(steps, start, &c->own)));
+        CTOK_TRY(fetch_indices(c, s));
+        CTOK_TRY(time_steps(c, run, start->first, start->count));
+        count(run, start->count);
+    }
+    part->has_run = true;
+    return CTOK_OK;
+}
+
+static ctok_status run_parts(cuda_backend *c, const step *steps, replay *r, step_run *run) {
+    for (int32_t i = 0; i < r->num_parts; i++) CTOK_TRY(run_part(c, steps, r, &r->parts[i], run));
+    return CTOK_OK;
+}
+
+// A device that is lost was so by a step that is not known to be done: those begun in the places of `started`.
+static ctok_status cuda_run(backend *b, step_list *list, step_run *run, ctok_error *error) {
+    cuda_backend *c = cuda_of(b);
+    run->first = run->last = -1;
+    c->num_started = 0, c->start_ns = run->times ? step_now() : 0;
+    if (c->failure != cudaSuccess) return cuda_finish(b, error);  // from before
+    cudaSetDevice(c->index);
+    replay *r = replay_prepare(list, &c->own);
+    if (!r) return ctok_fail(error, CTOK_E_MEMORY, list->num_steps, "no memory to prepare %d steps", list->num_steps);
+    ctok_status status = run_parts(c, list->steps, r, run), finished = cuda_finish(b, error);  // whatever happened: nothing is under way
+    bool is_late = finished != CTOK_OK && (c->is_lost || status == CTOK_OK);
+    if (is_late) run->first = c->num_started > MAX_AHEAD ? c->started_step[c->num_started % MAX_AHEAD] : 0;
+    return finished != CTOK_OK ? finished : status;
+}
+
+static void cuda_forget(backend *b, step_list *list) {
+    int before = enter_device(cuda_of(b));
+    replay_free(list);
+    leave_device(cuda_of(b), before);
+}
+
+// ---------------------------------------------------------------- the runtime's own loops
+// On the calling thread: they read checkpoints, which the disk and the bus bound here.
+static void cuda_for_all(backend *b, int64_t num_tasks, backend_task task, void *context) {
+    (void)b;
+    for (int64_t i = 0; i < num_tasks; i++) task(context, i, 0);
+}
 
 // ---------------------------------------------------------------- opening
 static void cuda_close(backend *b) {
@@ -346,7 +355,6 @@ static void cuda_close(backend *b) {
     cuda_backend *c = cuda_of(b);
     int before = enter_device(c);
     if (c->own.stream) cudaStreamSynchronize(c->own.stream);
-    replay_close(&c->replay);
     for (int i = 0; i < NUM_STAGING; i++) {
         if (c->staging[i].is_free) cudaEventDestroy(c->staging[i].is_free);
         if (c->staging[i].host) cudaFreeHost(c->staging[i].host);
@@ -376,12 +384,6 @@ static ctok_status check_driver(uint32_t index, ctok_error *error) {
     }
     if (index < (uint32_t)num_devices) return CTOK_OK;
     return ctok_fail(error, CTOK_E_DEVICE, num_devices, "cuda:%u: expected a GPU of that number, found %d (counted from 0)", index, num_devices);
-}
-
-// On the calling thread: the runtime's own loops read checkpoints, which the disk and the bus bound here.
-static void cuda_run(backend *b, int64_t num_tasks, backend_task task, void *context) {
-    (void)b;
-    for (int64_t i = 0; i < num_tasks; i++) task(context, i, 0);
 }
 
 static cudaError_t read_attribute(int *out, enum cudaDeviceAttr attribute, int index) { return cudaDeviceGetAttribute(out, attribute, index); }
@@ -440,9 +442,10 @@ ctok_status cuda_backend_open(backend **out, uint32_t index, ctok_error *error) 
         cuda_close(&c->base);
         return status;
     }
-    c->base = (backend){.ops = c->capability >= BF16_CAPABILITY ? &sm80_ops : &smxx_ops, .device = c->device, .device_name = c->device_name,
-                        .bf16_needs = "a GPU of compute capability 8.0 or more", .run = cuda_run, .alloc = cuda_alloc, .grow = cuda_grow, .free = cuda_free,
-                        .upload = cuda_upload, .copy = cuda_copy, .finish = cuda_finish, .memory_bytes = cuda_memory_bytes, .close = cuda_close};
+    c->base = (backend){.kernels = c->capability >= BF16_CAPABILITY ? &sm80_kernels : &smxx_kernels, .device = c->device, .device_name = c->device_name,
+                        .bf16_needs = "a GPU of compute capability 8.0 or more", .run = cuda_run, .forget = cuda_forget, .for_all = cuda_for_all,
+                        .alloc = cuda_alloc, .grow = cuda_grow, .free = cuda_free,
+                        .upload = cuda_upload, .finish = cuda_finish, .memory_bytes = cuda_memory_bytes, .close = cuda_close};
     *out = &c->base;
     return CTOK_OK;
 }

@@ -1,31 +1,15 @@
-// An op as data: what it is, its pointers and its parameters, so that a list of them can be compared with an earlier one and
-// started again. Who calls it: cuda_backend.c, replay.c.
+// Starts the kernels of steps: which kernel, in which tile, what is started together and what a convolution gathers for the norm behind
+// it. Decided once for a list, by looking ahead. Who calls it: replay.c prepares, replay.c and cuda_backend.c start.
 #ifndef CTOK_CUDA_OP_H
 #define CTOK_CUDA_OP_H
 
-#include <stdatomic.h>
-
+#include "../backend.h"
 #include "kernels.h"
 
 // For bench/gpu_check, which times what each brings: of OP_GRAPHS (replay.h), OP_MOMENTS (of a norm, in the convolution before),
-// OP_TOGETHER (convolutions of one input).
+// OP_TOGETHER (convolutions of one input). Lists prepared from then on go by it.
 enum { OP_GRAPHS = 1, OP_MOMENTS = 2, OP_TOGETHER = 4 };
 extern atomic_uint op_left_out;
-
-typedef enum { CUDA_HAAR, CUDA_UNHAAR, CUDA_CONV, CUDA_POOL, CUDA_NORM, CUDA_ATTENTION, CUDA_QUANTIZE } cuda_op_kind;
-
-typedef struct {
-    cuda_op_kind kind;
-    const void *pointers[6];  // in the order of the kernel's arguments; NULL where it has fewer
-    union {
-        haar_params haar;
-        conv_params conv;
-        pool_params pool;
-        norm_params norm;
-        attention_params attention;
-        quantizer_params quantizer;
-    };
-} op;
 
 // What kernels need of the device they run on.
 typedef struct {
@@ -34,15 +18,19 @@ typedef struct {
     cudaStream_t stream;
 } op_device;
 
-// Starts ops[*i] of a list in which nothing but its ops is done between them, and moves on. 0, or the CUDA error of the start.
-// A convolution gathers the moments of the norm that follows it, so the one after must be known, or it be the last. `end`: up to
-// there, convolutions of one input are started together; the bits are the same.
-int op_start(const op *ops, int32_t *i, int32_t end, int32_t num_ops, const op_device *device);
+// One call of a kernel: of a step, or of convolutions of one input that differ in weights alone, as q, k and v do.
+typedef struct {
+    int32_t first, count;  // of the list's steps
+    conv_tile tile;        // of convolutions in bf16
+    norm_parts moments;    // a convolution: the parts in which it gathers the moments of the norm behind it; that norm: those
+                           // gathered for it. 0: none are
+} op_start;
 
-// Whether both start the same kernels on the same memory.
-bool op_is_same(const op *a, const op *b);
+// The start that begins with step `first`; the bits are the same as if each step were started alone.
+op_start op_prepare(const step *steps, int32_t first, int32_t num_steps, const op_device *device);
 
-// Multiplications of one channel by another: what large ops take their time for.
-int64_t op_products(const op *o);
+// 0, or the CUDA error of the start. Not for steps that copy: load, store, dequantize and copy are cuda_backend.c's, as is what
+// follows quantize, whose indices are left in its workspace.
+int op_run(const step *steps, const op_start *start, const op_device *device);
 
 #endif

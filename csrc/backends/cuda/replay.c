@@ -3,94 +3,80 @@
 #include "replay.h"
 
 #include <stdlib.h>
-#include <string.h>
 
-static void list_free(replay_list *l) {
-    if (l->graph) cudaGraphExecDestroy(l->graph);
-    free(l->ops);
-    *l = (replay_list){0};
+bool replay_is_copy(const step *s) { return s->kind == OP_LOAD || s->kind == OP_STORE || s->kind == OP_DEQUANTIZE || s->kind == OP_COPY; }
+
+// Whether the host comes between a start and the next.
+static bool ends_part(const step *steps, int32_t num_steps, const op_start *start) {
+    int32_t next = start->first + start->count;
+    const step *s = &steps[start->first];
+    return next >= num_steps || replay_is_copy(s) || replay_is_copy(&steps[next]) || (s->kind == OP_QUANTIZE && s->external);
 }
 
-void replay_close(replay *r) {
-    for (int i = 0; i < REPLAY_LISTS; i++) list_free(&r->kept[i]);
-}
-
-void replay_forget(replay *r) { atomic_store(&r->is_stale, true); }
-
-// A kept list that begins with `now`, or with is_whole is it; NULL when there is none.
-static replay_list *find(replay *r, bool is_whole) {
-    for (int i = 0; i < REPLAY_LISTS; i++) {
-        replay_list *l = &r->kept[i];
-        int32_t same = 0;
-        if (is_whole ? l->num_ops != r->num_now : l->num_ops < r->num_now) continue;
-        while (same < r->num_now && op_is_same(&l->ops[same], &r->now[same])) same++;
-        if (same == r->num_now) return l;
+static void prepare(replay *r, const step_list *l, const op_device *device) {
+    int64_t products = 0;
+    int32_t num_steps = 0;
+    replay_part part = {0};
+    for (int32_t i = 0; i < l->num_steps;) {
+        op_start start = op_prepare(l->steps, i, l->num_steps, device);
+        r->starts[r->num_starts++] = start;
+        for (int32_t end = i + start.count; i < end; i++, num_steps++) products += step_products(&l->steps[i]);
+        if (!ends_part(l->steps, l->num_steps, &start)) continue;
+        bool is_worth_it = num_steps >= REPLAY_LEAST_STEPS && num_steps <= REPLAY_MOST_STEPS && products <= REPLAY_MOST_PRODUCTS;
+        part.end = r->num_starts, part.is_graph = is_worth_it && !(r->left_out & OP_GRAPHS);
+        r->parts[r->num_parts++] = part;
+        part = (replay_part){.first = r->num_starts};
+        products = 0, num_steps = 0;
     }
-    return NULL;
 }
 
-replay_ops replay_add(replay *r, const op *next) {
-    bool is_first = r->num_now == 0;
-    if (is_first) {
-        if (atomic_exchange(&r->is_stale, false)) replay_close(r);
-        r->is_too_large = atomic_load(&op_left_out) & OP_GRAPHS, r->products = 0;
-    } else if (r->is_too_large && r->num_now > 2) {  // the last two are enough: one started, and one that is not
-        memmove(r->now, &r->now[r->num_now - 2], 2 * sizeof(op));
-        r->num_now = 2, r->num_started = 1;
+replay *replay_prepare(step_list *l, const op_device *device) {
+    replay *r = l->prepared;
+    unsigned left_out = atomic_load(&op_left_out);
+    if (r && r->version == l->version && r->left_out == left_out) return r;
+    replay_free(l);
+    r = calloc(1, sizeof *r);
+    if (!r) return NULL;
+    *r = (replay){.version = l->version, .left_out = left_out, .starts = calloc((size_t)l->num_steps + 1, sizeof *r->starts),
+                  .parts = calloc((size_t)l->num_steps + 1, sizeof *r->parts)};
+    l->prepared = r;
+    if (!r->starts || !r->parts) {
+        replay_free(l);
+        return NULL;
     }
-    bool was_held = r->num_started == 0;
-    r->now[r->num_now++] = *next;
-    r->products += op_products(next);
-    r->is_too_large |= r->num_now > REPLAY_MOST_OPS || r->products > REPLAY_MOST_PRODUCTS;
-    if (r->is_too_large || !was_held) r->follows = NULL;
-    else if (!r->follows || r->follows->num_ops < r->num_now || !op_is_same(&r->follows->ops[r->num_now - 1], next)) r->follows = find(r, false);
-    replay_ops ready = {r->now, r->num_started, r->num_now - 1, r->num_now};
-    if (r->follows) return (replay_ops){0};
-    r->num_started = ready.end;
-    return ready;
+    prepare(r, l, device);
+    return r;
 }
 
-// ---------------------------------------------------------------- the end of a list
-static void keep(replay *r) {
-    if (r->num_now < REPLAY_LEAST_OPS) return;
-    replay_list *oldest = &r->kept[0];
-    for (int i = 1; i < REPLAY_LISTS; i++)
-        if (r->kept[i].last_use < oldest->last_use) oldest = &r->kept[i];
-    list_free(oldest);
-    oldest->ops = malloc((size_t)r->num_now * sizeof(op));
-    if (!oldest->ops) return;
-    memcpy(oldest->ops, r->now, (size_t)r->num_now * sizeof(op));
-    oldest->num_ops = r->num_now, oldest->last_use = ++r->num_lists;
-}
-
-// Whatever fails here is not told: the ops are then started one by one, and tell for themselves.
-static bool capture(replay_list *l, const op_device *device) {
+// Whatever fails here is not told: the starts are then made one by one, and tell for themselves.
+static void capture(replay *r, replay_part *part, const step *steps, const op_device *device) {
     cudaGraph_t graph = NULL;
     int failed = cudaStreamBeginCapture(device->stream, cudaStreamCaptureModeThreadLocal);  // other threads may allocate meanwhile
     if (!failed) {
-        for (int32_t i = 0; i < l->num_ops && !failed;) failed = op_start(l->ops, &i, l->num_ops, l->num_ops, device);
+        for (int32_t i = part->first; i < part->end && !failed; i++) failed = op_run(steps, &r->starts[i], device);
         int ended = cudaStreamEndCapture(device->stream, &graph);  // whatever happened: the stream computes again
         if (!failed) failed = ended;
     }
-    if (!failed) failed = cudaGraphInstantiate(&l->graph, graph, 0);
-    if (failed) l->graph = NULL;
+    if (!failed) failed = cudaGraphInstantiate(&part->graph, graph, 0);
+    if (failed) part->graph = NULL, part->is_graph = false;
     if (graph) cudaGraphDestroy(graph);
     cudaGetLastError();
-    l->is_refused = failed != 0;
-    return !failed;
 }
 
-bool replay_end(replay *r, const op_device *device, replay_ops *rest, cudaError_t *error) {
-    *rest = (replay_ops){r->now, r->num_started, r->num_now, r->num_now};
-    replay_list *l = r->follows ? find(r, true) : NULL;
-    if (!l && !r->is_too_large) keep(r);
-    replay_drop(r);
-    if (!l) return false;
-    l->last_use = ++r->num_lists;
-    if (l->is_refused || (!l->graph && !capture(l, device))) return false;
-    *error = cudaGraphLaunch(l->graph, device->stream);
+bool replay_launch(replay *r, replay_part *part, const step *steps, const op_device *device, cudaError_t *error) {
+    if (part->is_graph && part->has_run && !part->graph) capture(r, part, steps, device);
+    if (!part->graph) return false;
+    *error = cudaGraphLaunch(part->graph, device->stream);
     return true;
 }
 
-void replay_drop(replay *r) { r->num_now = r->num_started = 0, r->follows = NULL; }
+void replay_free(step_list *l) {
+    replay *r = l->prepared;
+    l->prepared = NULL;
+    if (!r) return;
+    for (int32_t i = 0; i < r->num_parts; i++)
+        if (r->parts[i].graph) cudaGraphExecDestroy(r->parts[i].graph);
+    cudaGetLastError();
+    free(r->starts), free(r->parts), free(r);
+}
 #endif

@@ -1,13 +1,11 @@
-// CUDA graphs: ops that come again, the same ones on the same memory, are started all at once. A list of ops is what is called
-// between two moments at which the host copies or waits.
-//     the first time    each op is started when the next one has come (op_start looks at it), and the list is kept
-//     again             ops are held back as long as a kept list begins with them; where it ends, it is captured as a graph
-//                       (once; the first time has loaded its kernels) and the graph is launched
-//     otherwise         at the first op that differs those held back are started, one by one
-// What a list computes depends on its ops alone, addresses and all: other memory is another list. Kept lists give way to
-// newer ones, and all of them go when memory is given back (a plan's, a model's): replay_forget.
-// Left out: lists so long or with so much to compute that starting their ops takes no time of its own; and single ops.
-// Who calls it: cuda_backend.c on the engine's thread, but for replay_forget.
+// What is prepared of a list and kept with it: which kernels its steps start, in parts between which the host copies or waits, and the
+// parts as CUDA graphs, which start all at once.
+//     the first time    each start is made by itself, which loads its kernel
+//     again             the part is captured as a graph, once, and the graph is launched
+// A graph holds addresses and parameters: another version of the list is prepared anew, and what is prepared goes with the list. Memory
+// that was given back and taken again at the same place is the same to it.
+// Left out: parts so long or with so much to compute that starting them takes no time of its own; and short ones.
+// Who calls it: cuda_backend.c on the engine's thread, but for replay_free.
 #ifndef CTOK_CUDA_REPLAY_H
 #define CTOK_CUDA_REPLAY_H
 
@@ -15,47 +13,32 @@
 
 #include "op.h"
 
-enum {
-    REPLAY_LEAST_OPS = 4,
-    REPLAY_MOST_OPS = 1024,
-    REPLAY_LISTS = 16  // a few tasks at a few sizes
-};
+enum { REPLAY_LEAST_STEPS = 4, REPLAY_MOST_STEPS = 1024 };
 static const int64_t REPLAY_MOST_PRODUCTS = (int64_t)1 << 38;  // 2 ms at the matrix rate of an H100; its 200 starts take about 1
 
 typedef struct {
-    op *ops;
-    int32_t num_ops;        // 0: free
-    cudaGraphExec_t graph;  // NULL: seen once, or not to be captured
-    bool is_refused;        // capturing it has failed: it is started op by op
-    uint64_t last_use;
-} replay_list;
+    int32_t first, end;     // starts; one alone where the host copies: load, store, dequantize, copy
+    cudaGraphExec_t graph;  // NULL: not captured yet, or not to be
+    bool has_run;           // each of its starts has been made
+    bool is_graph;          // to be captured: neither too short nor too large, and no capture has failed
+} replay_part;
 
-// All zeros to begin with.
 typedef struct {
-    replay_list kept[REPLAY_LISTS];
-    op now[REPLAY_MOST_OPS + 1];  // the list so far
-    int32_t num_now, num_started;
-    int64_t products;
-    const replay_list *follows;  // a kept list that begins with `now`: none of it was started
-    bool is_too_large;        // to be kept: `now` holds the end of the list alone
-    atomic_bool is_stale;     // memory was given back
-    uint64_t num_lists;
+    uint32_t version;       // of the list that this was made of
+    unsigned left_out;      // op_left_out then
+    int32_t num_starts, num_parts;
+    op_start *starts;
+    replay_part *parts;
 } replay;
 
-// Ops to be started now: `first` to `end` - 1 of a list, of which num_ops are known; valid until the next call.
-typedef struct {
-    const op *ops;
-    int32_t first, end, num_ops;
-} replay_ops;
+bool replay_is_copy(const step *s);  // one that op_run does not start
 
-// The next op: those before it that are not started, or none as they are all held back.
-replay_ops replay_add(replay *r, const op *next);
+// What is prepared of the list as it is now; NULL when there is no memory.
+replay *replay_prepare(step_list *list, const op_device *device);
 
-// The list has ended. Launches its graph, or gives what is still to be started. True: a graph was launched, with *error.
-bool replay_end(replay *r, const op_device *device, replay_ops *rest, cudaError_t *error);
+// Launches the part's graph, with *error; false where it has none and its starts are to be made one by one.
+bool replay_launch(replay *r, replay_part *part, const step *steps, const op_device *device, cudaError_t *error);
 
-void replay_drop(replay *r);    // what is held back; nothing of it is started
-void replay_forget(replay *r);  // memory was given back; on any thread
-void replay_close(replay *r);
+void replay_free(step_list *list);  // on any thread whose device is the list's; nothing of it is under way
 
 #endif

@@ -199,7 +199,7 @@ static void test_norm(backend *reference) {
             random_seed((uint64_t)s + 100);
             void *in = new_activation(count, 1.7320508f, shape.mean, p.dtype);
             float *scale = new_random(shape.c, 1, 1), *offset = new_random(shape.c, 1, 0), *want = new_floats(count), *wide = widen(in, count, p.dtype);
-            reference->ops->norm(reference, want, wide, scale, offset, &exact);
+            op_norm(reference, want, wide, scale, offset, &exact);
             void *din = to_device(in, num_bytes), *dscale = to_device(scale, shape.c * 4), *doffset = to_device(offset, shape.c * 4);
             void *out = s % 2 ? din : emulator_allocate((size_t)num_bytes), *workspace = emulator_allocate(NORM_WORKSPACE_BYTES);  // may run in place
             int error = smxx_norm(out, din, dscale, doffset, workspace, (norm_parts){0, 0}, &p, NULL);
@@ -325,8 +325,8 @@ static void test_haar(backend *reference) {
         int64_t count = shape_elements(pixels), num_bands = shape_elements(bands);
         random_seed((uint64_t)s);
         float *in = new_random(count, 1, 0), *want = new_floats(num_bands), *want_back = new_floats(count);
-        reference->ops->haar(reference, want, in, &forward);
-        reference->ops->unhaar(reference, want_back, want, &backward);
+        op_haar(reference, want, in, &forward);
+        op_unhaar(reference, want_back, want, &backward);
         void *din = to_device(in, count * 4), *out = emulator_allocate((size_t)num_bands * 4), *back = emulator_allocate((size_t)count * 4);
         char name[128];
         snprintf(name, sizeof name, "haar %dx%d %dx%dx%dx%dx%d%s", shape.patch_t, shape.patch, shape.n, shape.t, shape.h, shape.w, shape.c,
@@ -352,7 +352,7 @@ static void test_pool(backend *reference) {
             int64_t size = (int64_t)dtype_bytes(p.dtype);
             random_seed((uint64_t)s);
             void *in = new_activation(shape_elements(from), 1, 0, p.dtype), *want = new_bytes((size_t)(shape_elements(to) * size));
-            reference->ops->pool(reference, want, in, &p);
+            op_pool(reference, want, in, &p);
             void *din = to_device(in, shape_elements(from) * size), *out = emulator_allocate((size_t)(shape_elements(to) * size));
             int error = smxx_pool(out, din, &p, NULL);
             char name[128];
@@ -377,8 +377,8 @@ static void test_transfer(backend *reference) {
             uint8_t *external = new_bytes(num_bytes), *want_back = new_bytes(num_bytes);
             for (size_t i = 0; i < num_bytes; i++) external[i] = (uint8_t)(i * 37 % 251);
             if (f) memcpy(external, values, num_bytes < (size_t)inside * 4 ? num_bytes : (size_t)inside * 4);
-            reference->ops->load(reference, want, external, NULL, &p);
-            reference->ops->store(reference, want_back, values, NULL, &p);
+            op_load(reference, want, external, NULL, &p);
+            op_store(reference, want_back, values, NULL, &p);
             void *dexternal = to_device(external, (int64_t)num_bytes), *dvalues = to_device(values, inside * 4);
             void *out = emulator_allocate((size_t)inside * 4), *back = emulator_allocate(num_bytes);
             char name[128];
@@ -402,7 +402,7 @@ static void test_quantizer(backend *reference, quantizer_params p, float *z, flo
     float *codes = new_floats(count);
     int32_t *indices = new_bytes(index_bytes);
     next_mode();
-    reference->ops->quantize(reference, indices, codes, z, codebook, NULL, &p);
+    op_quantize(reference, indices, codes, z, codebook, NULL, &p);
     void *dz = to_device(z, count * 4), *out = emulator_allocate((size_t)count * 4);
     void *found = emulator_allocate(index_bytes), *dcodebook = to_device(codebook, p.size * p.shape.c * 4);
     char name[96];
@@ -416,7 +416,7 @@ static void test_quantizer(backend *reference, quantizer_params p, float *z, flo
     wrong = count_different(out, codes, count);
     report(!error && !*emulator_failure() && wrong == 0, "smxx %s, codes alone", name);
     error = smxx_dequantize(out, found, dcodebook, &p, NULL);
-    reference->ops->dequantize(reference, codes, indices, codebook, NULL, &p);
+    op_dequantize(reference, codes, indices, codebook, NULL, &p);
     strcat(name, ", codes of indices");
     report_exact(out, codes, (size_t)count * 4, error, name);
     free(z), free(codes), free(codebook), free(indices);

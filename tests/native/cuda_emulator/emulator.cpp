@@ -28,6 +28,7 @@
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 emulator_options emulator_settings;
 int emulator_num_launches;
+int emulator_fail_in;
 
 // A kernel with its arguments, as it was started.
 struct kept_launch {
@@ -362,6 +363,7 @@ int launch(const char *name, dim3 grid, dim3 block, size_t bytes, const std::fun
         captured->launches.push_back({name, grid, block, bytes, body});
         return 0;
     }
+    if (emulator_fail_in && --emulator_fail_in == 0) return INVALID_LAUNCH;
     size_t limit = emulator_settings.shared_limit ? emulator_settings.shared_limit : SHARED_MOST, threads = (size_t)block.x * block.y * block.z;
     int64_t num_blocks = (int64_t)grid.x * grid.y * grid.z;
     if (bytes > limit || threads > MAX_THREADS || threads % NUM_LANES || threads == 0 || num_blocks == 0 || grid.x > 0x7FFFFFFFu ||

@@ -45,6 +45,7 @@ int emulator_graph_run(const emulator_graph *graph);
 void emulator_graph_free(emulator_graph *graph);
 
 extern int emulator_num_launches;  // of kernels, as they ran
+extern int emulator_fail_in;       // launches until one is refused; 0: never
 
 // What the last kernel did wrong, or "".
 const char *emulator_failure(void);

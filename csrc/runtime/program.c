@@ -1,0 +1,54 @@
+// See program.h.
+#include "program.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+// Of two requests: what the steps and sizes of a run depend on.
+static bool is_same(const ctok_request *a, const ctok_request *b) {
+    ctok_request shapes[2] = {*a, *b};
+    for (int i = 0; i < 2; i++) shapes[i].num_held = 0, shapes[i].state_frames = 0, shapes[i].max_memory_bytes = 0;
+    _Static_assert(sizeof(ctok_request) == 6 * sizeof(uint32_t) + 12 * sizeof(int64_t), "no gaps");
+    return memcmp(&shapes[0], &shapes[1], sizeof shapes[0]) == 0;
+}
+
+static void put_first(program_cache *cache, int from, program *p) {
+    memmove(&cache->kept[1], &cache->kept[0], (size_t)from * sizeof(program *));
+    cache->kept[0] = p;
+}
+
+program *program_find(program_cache *cache, const ctok_request *request) {
+    program *found = NULL;
+    pthread_mutex_lock(&cache->lock);
+    for (int i = 0; i < PROGRAMS_KEPT && cache->kept[i] && !found; i++) {
+        if (!is_same(&cache->kept[i]->request, request)) continue;
+        found = cache->kept[i];
+        put_first(cache, i, found);
+        atomic_fetch_add(&found->references, 1);
+    }
+    pthread_mutex_unlock(&cache->lock);
+    return found;
+}
+
+void program_keep(program_cache *cache, program *p) {
+    atomic_fetch_add(&p->references, 1);
+    pthread_mutex_lock(&cache->lock);
+    program *oldest = cache->kept[PROGRAMS_KEPT - 1];
+    put_first(cache, PROGRAMS_KEPT - 1, p);
+    pthread_mutex_unlock(&cache->lock);
+    program_release(oldest);
+}
+
+void program_release(program *p) {
+    if (!p || atomic_fetch_sub(&p->references, 1) != 1) return;
+    if (p->list.prepared) p->backend->forget(p->backend, &p->list);
+    free(p->list.steps);
+    graph_free(&p->graph);
+    plan_free(&p->plan);
+    free(p);
+}
+
+void program_cache_free(program_cache *cache) {
+    for (int i = 0; i < PROGRAMS_KEPT; i++) program_release(cache->kept[i]);
+    pthread_mutex_destroy(&cache->lock);
+}
