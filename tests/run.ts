@@ -10,6 +10,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import { checkC } from "../tools/format.ts";
 import { compilerArgs, targets } from "./fuzz/targets.ts";
 import { nodeArguments, testsOnNode } from "./nodes.ts";
 
@@ -174,6 +175,11 @@ check("deno fmt", bin("deno"), ["fmt", "--check"]);
 check("deno lint", bin("deno"), ["lint"]);
 check("deno check mod.ts", bin("deno"), ["check", "mod.ts", "cli/main.ts"]);
 check("tsc", bin("tsc"), ["-p", "."]);
+const { skipped, wrong } = checkC();
+count("clang-format", skipped ? "skipped" : wrong ? "failed" : "passed");
+console.log(
+  skipped ? `skipped: the format of C, as ${skipped}` : wrong ? `not ok - clang-format\n${wrong}` : "ok - clang-format",
+);
 
 const filter = process.argv.slice(2);
 if (filter[0] === "--check") end();
