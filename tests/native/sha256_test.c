@@ -31,7 +31,7 @@ static void test_known(const char *name, sha256_blocks blocks) {
         char hex[65], what[96];
         hash(hex, blocks, cases[i].bytes, cases[i].n, 1 << 20);
         snprintf(what, sizeof what, "%s: %s", name, cases[i].what);
-        report(strcmp(hex, cases[i].want) == 0, what);
+        report(strcmp(hex, cases[i].want) == 0, "%s", what);
     }
 }
 
