@@ -1,4 +1,5 @@
-// Multiplications and additions of a network's halves in their direct form, from its graph, as one JSON object:
+// Multiplications and additions of a network's halves in their direct form, from its graph, as one
+// JSON object:
 //     build/bench/flops DI8x8 FRAMES HEIGHT WIDTH    ->    {"encode": 3.5e11, "decode": 9.3e11}
 // What it leaves out: norms, Haar, pooling and FSQ, which are under 1 %.
 #include <stdlib.h>
@@ -11,10 +12,12 @@ static double flops_of(const graph *g) {
         const graph_node *node = &g->nodes[n];
         if (node->kind == OP_CONV) {
             const conv_params *p = &node->params.conv;
-            total += 2.0 * (double)(p->kernel * p->kernel * p->kernel_t) * (double)p->in.c * (double)shape_elements(p->out);
+            total += 2.0 * (double)(p->kernel * p->kernel * p->kernel_t) * (double)p->in.c *
+                     (double)shape_elements(p->out);
         } else if (node->kind == OP_ATTENTION) {
             ctok_shape s = node->params.attention.shape;
-            double keys = node->params.attention.is_temporal ? (double)(s.t + 1) / 2 : (double)(s.h * s.w);
+            double keys =
+                node->params.attention.is_temporal ? (double)(s.t + 1) / 2 : (double)(s.h * s.w);
             total += 4.0 * keys * (double)shape_elements(s);
         }
     }

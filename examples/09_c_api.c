@@ -1,6 +1,7 @@
-/* The C interface alone: a photo to tokens and back, on the library that TypeScript uses. The program waits for each job; a
- * program with other work to do would poll (timeout_us 0), or hand ctok_engine_open a function that wakes it. Reads and
- * writes binary PPM (P6), which needs no library. See csrc/include/ctok.h, the manual.
+/* The C interface alone: a photo to tokens and back, on the library that TypeScript uses. The
+ * program waits for each job; a program with other work to do would poll (timeout_us 0), or hand
+ * ctok_engine_open a function that wakes it. Reads and writes binary PPM (P6), which needs no
+ * library. See csrc/include/ctok.h, the manual.
  *
  * Build: mkdir -p out && cc -std=c11 -Wall -Icsrc/include examples/09_c_api.c -o out/09_c_api \
  *        build/libctok.so -Wl,-rpath,$PWD/build
@@ -54,10 +55,12 @@ static void *take(uint32_t job, const ctok_job_info *info, uint32_t index) {
 static uint8_t *read_ppm(const char *path, int *height, int *width) {
     FILE *file = fopen(path, "rb");
     if (!file) fail(path, "a file");
-    if (fscanf(file, "P6 %d %d 255", width, height) != 2 || fgetc(file) == EOF) fail(path, "a binary PPM with 8 bits a colour");
+    if (fscanf(file, "P6 %d %d 255", width, height) != 2 || fgetc(file) == EOF)
+        fail(path, "a binary PPM with 8 bits a colour");
     const size_t bytes = (size_t)*height * *width * 3;
     uint8_t *pixels = malloc(bytes);
-    if (!pixels || fread(pixels, 1, bytes, file) != bytes) fail(path, "as many pixels as its header says");
+    if (!pixels || fread(pixels, 1, bytes, file) != bytes)
+        fail(path, "as many pixels as its header says");
     fclose(file);
     return pixels;
 }
@@ -66,11 +69,14 @@ static void write_ppm(const char *path, const uint8_t *pixels, int64_t height, i
     FILE *file = fopen(path, "wb");
     if (!file) fail(path, "a folder to write in");
     fprintf(file, "P6\n%d %d\n255\n", (int)width, (int)height);
-    if (fwrite(pixels, 1, (size_t)(height * width * 3), file) != (size_t)(height * width * 3) || fclose(file)) fail(path, "room");
+    if (fwrite(pixels, 1, (size_t)(height * width * 3), file) != (size_t)(height * width * 3) ||
+        fclose(file))
+        fail(path, "room");
 }
 
 int main(int argc, char **argv) {
-    const char *in = argc > 1 ? argv[1] : "examples/media/cat.ppm", *out = argc > 2 ? argv[2] : "out/09_cat_again.ppm";
+    const char *in = argc > 1 ? argv[1] : "examples/media/cat.ppm",
+               *out = argc > 2 ? argv[2] : "out/09_cat_again.ppm";
     uint32_t engine, job;
     check(ctok_engine_open(NULL, NULL, &engine, &error), "engine");
     check(ctok_model_open(engine, "models/nano/DI8x8.safetensors", NULL, &job, &error), "model");
@@ -80,12 +86,17 @@ int main(int argc, char **argv) {
     int height, width;
     uint8_t *pixels = read_ppm(in, &height, &width);
     ctok_request encode = {
-        .struct_size = sizeof encode, .task = CTOK_TASK_ENCODE, .input = CTOK_PIXELS_U8, .outputs = CTOK_INDICES, .height = height, .width = width,
+        .struct_size = sizeof encode,
+        .task = CTOK_TASK_ENCODE,
+        .input = CTOK_PIXELS_U8,
+        .outputs = CTOK_INDICES,
+        .height = height,
+        .width = width,
     };
     ctok_plan plan = {.struct_size = sizeof plan};
     check(ctok_plan_query(model, &plan, &encode, &error), "plan");
-    printf("ctok %s; %s: %dx%d pixels, padded to %dx%d\n", ctok_version(), in, width, height, (int)plan.padded_width,
-           (int)plan.padded_height);
+    printf("ctok %s; %s: %dx%d pixels, padded to %dx%d\n", ctok_version(), in, width, height,
+           (int)plan.padded_width, (int)plan.padded_height);
 
     /* submit copies the pixels: they are free again at once */
     check(ctok_job_submit(model, pixels, plan.input_bytes, &encode, &job, &error), "encode");
@@ -100,9 +111,16 @@ int main(int argc, char **argv) {
     printf(" ..\n");
 
     ctok_request decode = {
-        .struct_size = sizeof decode, .task = CTOK_TASK_DECODE, .input = CTOK_INDICES, .outputs = CTOK_PIXELS_U8,
-        .height = grid[1], .width = grid[2],
-        .crop_top = plan.pad_top, .crop_left = plan.pad_left, .crop_height = height, .crop_width = width,
+        .struct_size = sizeof decode,
+        .task = CTOK_TASK_DECODE,
+        .input = CTOK_INDICES,
+        .outputs = CTOK_PIXELS_U8,
+        .height = grid[1],
+        .width = grid[2],
+        .crop_top = plan.pad_top,
+        .crop_left = plan.pad_left,
+        .crop_height = height,
+        .crop_width = width,
     };
     check(ctok_job_submit(model, indices, index_bytes, &decode, &job, &error), "decode");
     info = finish(job, "decoding");

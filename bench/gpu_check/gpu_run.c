@@ -54,8 +54,7 @@ static int number_of(const char *name, const char *value, const char *const *nam
 static ctok_job_info wait_for(uint32_t job) {
     ctok_error error = {.struct_size = sizeof error};
     ctok_status status;
-    while ((status = ctok_job_wait(job, 1000000, &error)) == CTOK_E_NOT_READY) {
-    }
+    while ((status = ctok_job_wait(job, 1000000, &error)) == CTOK_E_NOT_READY) {}
     expect(status, &error);
     ctok_job_info info = {.struct_size = sizeof info};
     expect(ctok_job_query(job, &info, &error), &error);
@@ -65,7 +64,8 @@ static ctok_job_info wait_for(uint32_t job) {
 static void open_model(const char *path) {
     ctok_error error = {.struct_size = sizeof error};
     ctok_engine_options options = {.struct_size = sizeof options, .device = device};
-    ctok_model_options model_options = {.struct_size = sizeof model_options, .precision = precision};
+    ctok_model_options model_options = {.struct_size = sizeof model_options,
+                                        .precision = precision};
     uint32_t job;
     expect(ctok_engine_open(&options, NULL, &engine_id, &error), &error);
     expect(ctok_engine_query(engine_id, &engine_info, &error), &error);
@@ -103,7 +103,8 @@ static const void *output_of(const ctok_job_info *info, void *const outputs[4], 
 }
 
 static void print_head(void) {
-    printf("{\"model\": \"%s\", \"device\": \"%s\", \"kernels\": \"%s\", \"precision\": \"%s\"", model_info.name, engine_info.device, engine_info.kernels,
+    printf("{\"model\": \"%s\", \"device\": \"%s\", \"kernels\": \"%s\", \"precision\": \"%s\"",
+           model_info.name, engine_info.device, engine_info.kernels,
            model_info.precision == CTOK_PRECISION_BF16 ? "bf16" : "f32");
 }
 
@@ -113,7 +114,8 @@ static bool is_repeated(const ctok_request *request, const void *input, void *co
     void *again[4] = {NULL};
     ctok_job_info info = run(request, input, again);
     bool is_same = true;
-    for (uint32_t i = 0; i < info.num_outputs; i++) is_same = is_same && memcmp(outputs[i], again[i], info.outputs[i].bytes) == 0;
+    for (uint32_t i = 0; i < info.num_outputs; i++)
+        is_same = is_same && memcmp(outputs[i], again[i], info.outputs[i].bytes) == 0;
     for (int i = 0; i < 4; i++) free(again[i]);
     return is_same;
 }
@@ -153,21 +155,28 @@ static int32_t *indices_of(const checkpoint *c, int64_t *count) {
     return values;
 }
 
-// The clip again as a stream: the first frame alone, then as many as make one more frame of tokens. [1, C, t, h, w].
-static double streamed_error(const ctok_request *whole, const uint8_t *pixels, uint32_t kind, const float *want, const int64_t shape[5]) {
+// The clip again as a stream: the first frame alone, then as many as make one more frame of tokens.
+// [1, C, t, h, w].
+static double streamed_error(const ctok_request *whole, const uint8_t *pixels, uint32_t kind,
+                             const float *want, const int64_t shape[5]) {
     ctok_error error = {.struct_size = sizeof error};
     ctok_stream_options options = {.struct_size = sizeof options, .task = CTOK_TASK_ENCODE};
     uint32_t stream, job;
     expect(ctok_stream_open(model_id, &options, &stream, &error), &error);
-    int64_t channels = shape[1], tokens = shape[2], area = shape[3] * shape[4], frame_bytes = whole->height * whole->width * 3, at = 0;
+    int64_t channels = shape[1], tokens = shape[2], area = shape[3] * shape[4],
+            frame_bytes = whole->height * whole->width * 3, at = 0;
     float *got = new_bytes((size_t)(channels * tokens * area) * sizeof *got);
     for (int64_t t = 0; t < tokens; t++) {
         ctok_request chunk = *whole;
         void *outputs[4] = {NULL};
         chunk.frames = t == 0 ? 1 : model_info.temporal_factor, chunk.outputs = kind;
-        expect(ctok_stream_submit(stream, pixels + at * frame_bytes, (uint64_t)(chunk.frames * frame_bytes), &chunk, &job, &error), &error);
+        expect(ctok_stream_submit(stream, pixels + at * frame_bytes,
+                                  (uint64_t)(chunk.frames * frame_bytes), &chunk, &job, &error),
+               &error);
         take(job, outputs);
-        for (int64_t c = 0; c < channels; c++) memcpy(got + (c * tokens + t) * area, (float *)outputs[0] + c * area, (size_t)area * sizeof *got);
+        for (int64_t c = 0; c < channels; c++)
+            memcpy(got + (c * tokens + t) * area, (float *)outputs[0] + c * area,
+                   (size_t)area * sizeof *got);
         free(outputs[0]);
         at += chunk.frames;
     }
@@ -194,9 +203,15 @@ static void golden(const char *path) {
     const checkpoint_tensor *pixels = wanted_tensor(c, "pixels");  // [B, (T,) H, W, 3]
     uint8_t *bytes = pixels_of(c);
     int is_video = pixels->rank == 5, is_discrete = model_info.quantizer != CTOK_QUANTIZER_NONE;
-    ctok_request encode = {.struct_size = sizeof encode, .task = CTOK_TASK_ENCODE, .input = CTOK_PIXELS_U8, .batch = pixels->shape[0],
-                           .frames = is_video ? pixels->shape[1] : 1, .height = pixels->shape[1 + is_video], .width = pixels->shape[2 + is_video],
-                           .outputs = is_discrete ? CTOK_INDICES | CTOK_CODES | CTOK_PRE_QUANT : CTOK_LATENT};
+    ctok_request encode = {
+        .struct_size = sizeof encode,
+        .task = CTOK_TASK_ENCODE,
+        .input = CTOK_PIXELS_U8,
+        .batch = pixels->shape[0],
+        .frames = is_video ? pixels->shape[1] : 1,
+        .height = pixels->shape[1 + is_video],
+        .width = pixels->shape[2 + is_video],
+        .outputs = is_discrete ? CTOK_INDICES | CTOK_CODES | CTOK_PRE_QUANT : CTOK_LATENT};
     void *outputs[4] = {NULL}, *decoded[4] = {NULL};
     ctok_job_info info = run(&encode, bytes, outputs);
 
@@ -207,7 +222,8 @@ static void golden(const char *path) {
     uint32_t kind = is_discrete ? CTOK_PRE_QUANT : CTOK_LATENT;
     printf(", \"pre_quant\": %.3e", relative_error(output_of(&info, outputs, kind), want, count));
     if (is_video && encode.batch == 1 && (encode.frames - 1) % model_info.temporal_factor == 0) {
-        printf(", \"stream\": %.3e", streamed_error(&encode, bytes, kind, want, wanted_tensor(c, "pre_quant")->shape));
+        printf(", \"stream\": %.3e",
+               streamed_error(&encode, bytes, kind, want, wanted_tensor(c, "pre_quant")->shape));
     }
     void *tokens;
     if (is_discrete) {
@@ -215,7 +231,8 @@ static void golden(const char *path) {
         const int32_t *found = output_of(&info, outputs, CTOK_INDICES);
         for (int64_t i = 0; i < num_tokens; i++) different += found[i] != ((int32_t *)tokens)[i];
         float *codes = floats_of(c, "codes", &count);
-        printf(", \"different\": %lld, \"tokens\": %lld, \"codes\": %.3e", (long long)different, (long long)num_tokens,
+        printf(", \"different\": %lld, \"tokens\": %lld, \"codes\": %.3e", (long long)different,
+               (long long)num_tokens,
                relative_error(output_of(&info, outputs, CTOK_CODES), codes, count));
         free(codes);
     } else {
@@ -223,22 +240,31 @@ static void golden(const char *path) {
     }
     const ctok_output *grid = &info.outputs[0];  // [B, (t,) h, w], or [B, C, (t,) h, w]
     int first = is_discrete ? 1 : 2;
-    ctok_request decode = {.struct_size = sizeof decode, .task = CTOK_TASK_DECODE, .input = is_discrete ? CTOK_INDICES : CTOK_LATENT, .batch = encode.batch,
-                           .frames = is_video ? grid->shape[first] : 1, .height = grid->shape[first + is_video], .width = grid->shape[first + 1 + is_video]};
+    ctok_request decode = {.struct_size = sizeof decode,
+                           .task = CTOK_TASK_DECODE,
+                           .input = is_discrete ? CTOK_INDICES : CTOK_LATENT,
+                           .batch = encode.batch,
+                           .frames = is_video ? grid->shape[first] : 1,
+                           .height = grid->shape[first + is_video],
+                           .width = grid->shape[first + 1 + is_video]};
     run(&decode, tokens, decoded);
     is_same = is_repeated(&decode, tokens, decoded) && is_same;
     free(want);
     want = floats_of(c, "reconstruction", &count);
-    printf(", \"reconstruction\": %.3e, \"repeats\": %s}\n", relative_error(decoded[0], want, count), is_same ? "true" : "false");
+    printf(", \"reconstruction\": %.3e, \"repeats\": %s}\n",
+           relative_error(decoded[0], want, count), is_same ? "true" : "false");
     free(want), free(tokens), free(bytes);
     for (int i = 0; i < 4; i++) free(outputs[i]), free(decoded[i]);
     checkpoint_close(c);
 }
 
 // ---------------------------------------------------------------- time
-static int by_value(const void *a, const void *b) { return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b); }
+static int by_value(const void *a, const void *b) {
+    return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b);
+}
 
-static ctok_job_info time_half(const char *half, const ctok_request *request, const void *input, void *outputs[4]) {
+static ctok_job_info time_half(const char *half, const ctok_request *request, const void *input,
+                               void *outputs[4]) {
     ctok_plan plan = {.struct_size = sizeof plan};
     ctok_error error = {.struct_size = sizeof error};
     expect(ctok_plan_query(model_id, &plan, request, &error), &error);
@@ -254,28 +280,42 @@ static ctok_job_info time_half(const char *half, const ctok_request *request, co
     }
     qsort(times, (size_t)num_runs, sizeof *times, by_value);
     print_head();
-    printf(", \"half\": \"%s\", \"median_ms\": %.3f, \"min_ms\": %.3f, \"max_ms\": %.3f, \"runs\": %d, \"arena_mib\": %.1f, \"weight_mib\": %.1f, \"steps\": %u}\n",
-           half, times[num_runs / 2], times[0], times[num_runs - 1], num_runs, (double)plan.arena_bytes / 1048576, (double)plan.weight_bytes / 1048576,
-           plan.num_steps);
+    printf(
+        ", \"half\": \"%s\", \"median_ms\": %.3f, \"min_ms\": %.3f, \"max_ms\": %.3f, \"runs\": "
+        "%d, \"arena_mib\": %.1f, \"weight_mib\": %.1f, \"steps\": %u}\n",
+        half, times[num_runs / 2], times[0], times[num_runs - 1], num_runs,
+        (double)plan.arena_bytes / 1048576, (double)plan.weight_bytes / 1048576, plan.num_steps);
     fflush(stdout);
     free(times);
     return info;
 }
 
 static void time_model(int64_t height, int64_t width) {
-    int is_video = (int)model_info.is_video, is_discrete = model_info.quantizer != CTOK_QUANTIZER_NONE;
+    int is_video = (int)model_info.is_video,
+        is_discrete = model_info.quantizer != CTOK_QUANTIZER_NONE;
     size_t count = (size_t)(num_frames * height * width * 3);
     uint8_t *pixels = new_bytes(count);
     uint64_t state = 1;
-    for (size_t i = 0; i < count; i++) state = state * 6364136223846793005u + 1442695040888963407u, pixels[i] = (uint8_t)(state >> 56);
-    ctok_request encode = {.struct_size = sizeof encode, .task = CTOK_TASK_ENCODE, .input = CTOK_PIXELS_U8, .frames = num_frames, .height = height,
-                           .width = width, .outputs = is_discrete ? CTOK_INDICES : CTOK_LATENT};
+    for (size_t i = 0; i < count; i++)
+        state = state * 6364136223846793005u + 1442695040888963407u,
+        pixels[i] = (uint8_t)(state >> 56);
+    ctok_request encode = {.struct_size = sizeof encode,
+                           .task = CTOK_TASK_ENCODE,
+                           .input = CTOK_PIXELS_U8,
+                           .frames = num_frames,
+                           .height = height,
+                           .width = width,
+                           .outputs = is_discrete ? CTOK_INDICES : CTOK_LATENT};
     void *tokens[4] = {NULL}, *decoded[4] = {NULL};
     ctok_job_info info = time_half("encode", &encode, pixels, tokens);
     const ctok_output *grid = &info.outputs[0];
     int first = is_discrete ? 1 : 2;
-    ctok_request decode = {.struct_size = sizeof decode, .task = CTOK_TASK_DECODE, .input = is_discrete ? CTOK_INDICES : CTOK_LATENT,
-                           .outputs = CTOK_PIXELS_U8, .frames = is_video ? grid->shape[first] : 1, .height = grid->shape[first + is_video],
+    ctok_request decode = {.struct_size = sizeof decode,
+                           .task = CTOK_TASK_DECODE,
+                           .input = is_discrete ? CTOK_INDICES : CTOK_LATENT,
+                           .outputs = CTOK_PIXELS_U8,
+                           .frames = is_video ? grid->shape[first] : 1,
+                           .height = grid->shape[first + is_video],
                            .width = grid->shape[first + 1 + is_video]};
     time_half("decode", &decode, tokens[0], decoded);
     for (int i = 0; i < 4; i++) free(tokens[i]), free(decoded[i]);
@@ -283,7 +323,9 @@ static void time_model(int64_t height, int64_t width) {
 }
 
 int main(int argc, char **argv) {
-    static const char *const devices[] = {"auto", "cpu", "cuda"}, *const precisions[] = {"auto", "f32", "bf16"}, *const parts[] = {"nothing", "graphs", "moments", "", "together"};
+    static const char *const devices[] = {"auto", "cpu", "cuda"},
+                             *const precisions[] = {"auto", "f32", "bf16"},
+                             *const parts[] = {"nothing", "graphs", "moments", "", "together"};
     int num_plain = 0;
     const char *plain[5] = {NULL};
     for (int i = 1; i < argc; i++) {
@@ -292,16 +334,22 @@ int main(int argc, char **argv) {
             plain[num_plain++] = argv[i];
             continue;
         }
-        if (strcmp(argv[i], "--device") == 0) device = (uint32_t)number_of("--device", value, devices, 3);
-        else if (strcmp(argv[i], "--precision") == 0) precision = (uint32_t)number_of("--precision", value, precisions, 3);
-        else if (strcmp(argv[i], "--without") == 0) atomic_store(&op_left_out, (unsigned)number_of("--without", value, parts, 5));
+        if (strcmp(argv[i], "--device") == 0)
+            device = (uint32_t)number_of("--device", value, devices, 3);
+        else if (strcmp(argv[i], "--precision") == 0)
+            precision = (uint32_t)number_of("--precision", value, precisions, 3);
+        else if (strcmp(argv[i], "--without") == 0)
+            atomic_store(&op_left_out, (unsigned)number_of("--without", value, parts, 5));
         else if (strcmp(argv[i], "--frames") == 0) num_frames = atoll(value);
         else if (strcmp(argv[i], "--runs") == 0) num_runs = atoi(value);
         i++;
     }
-    bool is_golden = num_plain == 3 && strcmp(plain[0], "golden") == 0, is_time = num_plain == 4 && strcmp(plain[0], "time") == 0;
+    bool is_golden = num_plain == 3 && strcmp(plain[0], "golden") == 0,
+         is_time = num_plain == 4 && strcmp(plain[0], "time") == 0;
     if (!(is_golden || is_time) || num_runs < 1) {
-        fprintf(stderr, "usage: gpu_run golden MODEL GOLDEN | time MODEL HEIGHT WIDTH  [--device D --precision P --frames N --runs N --without PART]\n");
+        fprintf(stderr,
+                "usage: gpu_run golden MODEL GOLDEN | time MODEL HEIGHT WIDTH  [--device D "
+                "--precision P --frames N --runs N --without PART]\n");
         return 2;
     }
     open_model(plain[1]);

@@ -1,12 +1,14 @@
-// The seam between the network and a device: memory, the packing of weights, and lists of steps. Runtime fills a list, each step with its
-// parameters (the structs of base/ops.h; shapes are already checked) and its operands by name; a backend computes it. Steps run in order
-// and see each other's results. Activations are NTHWC on the backend's memory; T is 1 for images. They are float32, or bfloat16 where a
-// parameter struct says so: channels are then a multiple of BF16_CHANNELS, sums and everything between load and store are
-// float32, and a result is rounded once, to nearest even.
-// Backend memory is a device's: the host neither reads nor writes it but through upload, conv_weight_pack and the steps
-// with an external tensor, which is the host's. Work may still be under way when `upload` returns; `run` and `finish` wait for it.
-// Who calls it: runtime (execute runs lists, engine and weights take memory). Who implements it: backends/cpu,
-// backends/cuda.
+// The seam between the network and a device: memory, the packing of weights, and lists of steps.
+// Runtime fills a list, each step with its parameters (the structs of base/ops.h; shapes are
+// already checked) and its operands by name; a backend computes it. Steps run in order and see each
+// other's results. Activations are NTHWC on the backend's memory; T is 1 for images. They are
+// float32, or bfloat16 where a parameter struct says so: channels are then a multiple of
+// BF16_CHANNELS, sums and everything between load and store are float32, and a result is rounded
+// once, to nearest even. Backend memory is a device's: the host neither reads nor writes it but
+// through upload, conv_weight_pack and the steps with an external tensor, which is the host's. Work
+// may still be under way when `upload` returns; `run` and `finish` wait for it.
+// Who calls it: runtime (execute runs lists, engine and weights take memory). Who implements it:
+// backends/cpu, backends/cuda.
 #ifndef CTOK_BACKEND_H
 #define CTOK_BACKEND_H
 
@@ -18,20 +20,23 @@
 
 enum {
     BACKEND_ALIGNMENT = 64,  // bytes, of every buffer and arena offset
-    BF16_CHANNELS = 32       // of a bfloat16 activation, or a multiple: whole vectors in every kernel set
+    BF16_CHANNELS = 32  // of a bfloat16 activation, or a multiple: whole vectors in every kernel
+                        // set
 };
 
-static inline size_t backend_align(size_t bytes) { return (bytes + BACKEND_ALIGNMENT - 1) / BACKEND_ALIGNMENT * BACKEND_ALIGNMENT; }
+static inline size_t backend_align(size_t bytes) {
+    return (bytes + BACKEND_ALIGNMENT - 1) / BACKEND_ALIGNMENT * BACKEND_ALIGNMENT;
+}
 
 typedef struct backend backend;
 
 // ---------------------------------------------------------------- steps
 typedef enum {
-    OP_LOAD,        // the host's memory -> value
-    OP_STORE,       // value -> the host's memory
+    OP_LOAD,   // the host's memory -> value
+    OP_STORE,  // value -> the host's memory
     OP_HAAR,
     OP_UNHAAR,
-    OP_CONV,        // value (+ residual value) -> value
+    OP_CONV,  // value (+ residual value) -> value
     OP_NORM,
     OP_POOL,
     OP_ATTENTION,   // q, k, v -> value
@@ -41,47 +46,52 @@ typedef enum {
 } op_kind;
 
 typedef union {
-    transfer_params transfer;      // load, store
-    haar_params haar;              // haar, unhaar
+    transfer_params transfer;  // load, store
+    haar_params haar;          // haar, unhaar
     conv_params conv;
     norm_params norm;
     pool_params pool;
     attention_params attention;
-    quantizer_params quantizer;    // quantize, dequantize
-    size_t copy_bytes;             // may be 0
+    quantizer_params quantizer;  // quantize, dequantize
+    size_t copy_bytes;           // may be 0
 } op_params;
 
-// One op of a list. Operands that its kind does not have are NULL. No output may overlap an input unless it says so: norm in place;
-// conv with out == residual (not an upsampled one).
+// One op of a list. Operands that its kind does not have are NULL. No output may overlap an input
+// unless it says so: norm in place; conv with out == residual (not an upsampled one).
 typedef struct {
     op_kind kind;
     op_params params;
-    const char *layer;             // "encoder.down.0.block.1.conv2"; "" where it has none
-    void *out;                     // the value that it writes; not of store
-    const void *in;                // the value that it reads; attention: q. Not of load, dequantize
-    void *external;                // load, dequantize read it; store, quantize (or NULL) write it. Indices are in range
-    const void *past, *residual;   // conv, or NULL
-    conv_weights weights;          // conv
-    const float *scale, *offset;   // norm
-    const void *k, *v;             // attention
-    const float *codebook;         // quantize, dequantize, of QUANTIZER_LOOKUP: a unit vector a row
-    void *workspace;               // as many bytes as the *_workspace_bytes functions say, contents undefined
+    const char *layer;  // "encoder.down.0.block.1.conv2"; "" where it has none
+    void *out;          // the value that it writes; not of store
+    const void *in;     // the value that it reads; attention: q. Not of load, dequantize
+    void *external;  // load, dequantize read it; store, quantize (or NULL) write it. Indices are in
+                     // range
+    const void *past, *residual;  // conv, or NULL
+    conv_weights weights;         // conv
+    const float *scale, *offset;  // norm
+    const void *k, *v;            // attention
+    const float *codebook;        // quantize, dequantize, of QUANTIZER_LOOKUP: a unit vector a row
+    void *workspace;  // as many bytes as the *_workspace_bytes functions say, contents undefined
 } step;
 
-// Multiplications of one channel by another: what large ops take their time for. 0 for ops that only move or scale values.
+// Multiplications of one channel by another: what large ops take their time for. 0 for ops that
+// only move or scale values.
 static inline int64_t step_products(const step *s) {
     const conv_params *c = &s->params.conv;
     const attention_params *a = &s->params.attention;
-    if (s->kind == OP_CONV) return shape_elements(c->out) * c->in.c * c->kernel * c->kernel * c->kernel_t;
+    if (s->kind == OP_CONV)
+        return shape_elements(c->out) * c->in.c * c->kernel * c->kernel * c->kernel_t;
     if (s->kind != OP_ATTENTION) return 0;
-    return 2 * shape_elements(a->shape) * (a->is_temporal ? a->num_past + a->shape.t : a->shape.h * a->shape.w);
+    return 2 * shape_elements(a->shape) *
+           (a->is_temporal ? a->num_past + a->shape.t : a->shape.h * a->shape.w);
 }
 
 // Steps in running order, with what a backend has made of them.
 typedef struct {
     step *steps;
     int32_t num_steps;
-    uint32_t version;  // another whenever something of the steps but `external` has changed: what is prepared is then made anew
+    uint32_t version;  // another whenever something of the steps but `external` has changed: what
+                       // is prepared is then made anew
     void *prepared;    // the backend's, NULL to begin with: backend.forget gives it back
 } step_list;
 
@@ -99,10 +109,11 @@ static inline uint64_t step_now(void) {
 // How a list runs.
 typedef struct {
     atomic_uint *steps_done;  // one more for each step that is done, or on its way; or NULL
-    step_time *times;         // [num_steps], to be filled, each from the end of the one before: a device then waits for each start, and
-                              // steps that start together have equal parts of its time; or NULL
-    int32_t first, last;      // once it has failed: the steps of which one did, as near as is known, or -1: what was before the list.
-                              // Cancelled: the next step
+    step_time *times;  // [num_steps], to be filled, each from the end of the one before: a device
+                       // then waits for each start, and steps that start together have equal parts
+                       // of its time; or NULL
+    int32_t first, last;  // once it has failed: the steps of which one did, as near as is known, or
+                          // -1: what was before the list. Cancelled: the next step
 } step_run;
 
 // ---------------------------------------------------------------- the device
@@ -112,55 +123,72 @@ typedef struct {
     bool has_bf16;        // takes bfloat16 activations
     bool is_bf16_faster;  // than float32: what precision "auto" goes by
 
-    // Weights of a convolution: OIHW float32 in, the backend's own layout out (conv_weight_bytes, 64-byte aligned). in_dtype is
-    // that of the input which the convolution will see; with CTOK_BF16 weights are kept rounded to bfloat16.
-    // Taps: kernel x kernel in space (kernel_t 1), or kernel_t in time (kernel 1, weights [O, I, kernel_t]).
-    size_t (*conv_weight_bytes)(const backend *b, int64_t c_out, int64_t c_in, int32_t kernel_t, int32_t kernel, ctok_dtype in_dtype);
-    void (*conv_weight_pack)(backend *b, void *packed, const float *weight, int64_t c_out, int64_t c_in, int32_t kernel_t, int32_t kernel,
-                             ctok_dtype in_dtype);
+    // Weights of a convolution: OIHW float32 in, the backend's own layout out (conv_weight_bytes,
+    // 64-byte aligned). in_dtype is that of the input which the convolution will see; with
+    // CTOK_BF16 weights are kept rounded to bfloat16. Taps: kernel x kernel in space (kernel_t 1),
+    // or kernel_t in time (kernel 1, weights [O, I, kernel_t]).
+    size_t (*conv_weight_bytes)(const backend *b, int64_t c_out, int64_t c_in, int32_t kernel_t,
+                                int32_t kernel, ctok_dtype in_dtype);
+    void (*conv_weight_pack)(backend *b, void *packed, const float *weight, int64_t c_out,
+                             int64_t c_in, int32_t kernel_t, int32_t kernel, ctok_dtype in_dtype);
 
     // Scratch that a step needs while it runs (0 for the ops not listed); it lies in the arena.
     size_t (*conv_workspace_bytes)(const backend *b, const conv_params *p);
     size_t (*attention_workspace_bytes)(const backend *b, const attention_params *p);
-    size_t (*external_workspace_bytes)(const backend *b, size_t external_bytes);  // load, store; quantize, dequantize: of the indices
+    size_t (*external_workspace_bytes)(const backend *b,
+                                       size_t external_bytes);  // load, store; quantize,
+                                                                // dequantize: of the indices
 } backend_kernels;
 
 // One part of a loop. thread: 0 .. num_threads - 1.
 typedef void (*backend_task)(void *context, int64_t task, int32_t thread);
 
-// Only `free`, `forget`, the *_bytes functions and `memory_bytes` may be called on any thread; the rest on the engine's.
+// Only `free`, `forget`, the *_bytes functions and `memory_bytes` may be called on any thread; the
+// rest on the engine's.
 struct backend {
     const backend_kernels *kernels;
-    // Does every step, and returns when all is done. CTOK_E_CANCELLED, without words, when `cancel` turned true; or CTOK_E_DEVICE,
-    // CTOK_E_MEMORY. What the list writes is then undefined.
+    // Does every step, and returns when all is done. CTOK_E_CANCELLED, without words, when `cancel`
+    // turned true; or CTOK_E_DEVICE, CTOK_E_MEMORY. What the list writes is then undefined.
     ctok_status (*run)(backend *b, step_list *list, step_run *run, ctok_error *error);
     void (*forget)(backend *b, step_list *list);  // what is prepared of a list that does not run
-    void (*for_all)(backend *b, int64_t num_tasks, backend_task task, void *context);  // the runtime's own loops: every task once, on all threads
+    void (*for_all)(backend *b, int64_t num_tasks, backend_task task,
+                    void *context);    // the runtime's own loops: every task once, on all threads
     const char *device, *device_name;  // "cpu", ""; "cuda:0", "NVIDIA H100 80GB HBM3"
     const char *bf16_needs;            // what has_bf16 would take, after "expected"
-    void *(*alloc)(backend *b, size_t num_bytes);  // BACKEND_ALIGNMENT-aligned, NULL when there is none; contents undefined
-    void *(*grow)(backend *b, void *memory, size_t num_bytes, size_t new_bytes);  // as realloc: NULL leaves the old as it was
+    void *(*alloc)(backend *b, size_t num_bytes);  // BACKEND_ALIGNMENT-aligned, NULL when there is
+                                                   // none; contents undefined
+    void *(*grow)(backend *b, void *memory, size_t num_bytes,
+                  size_t new_bytes);  // as realloc: NULL leaves the old as it was
     void (*free)(backend *b, void *memory, size_t num_bytes);
-    void (*upload)(backend *b, void *to, const void *host, size_t num_bytes);  // the host's memory is free again on return
-    // Waits until all is done. A failure since the last finish that its function could not tell, or only by a status, is this
-    // one's: CTOK_E_DEVICE, CTOK_E_MEMORY. It then starts afresh, unless the device is lost.
+    void (*upload)(backend *b, void *to, const void *host,
+                   size_t num_bytes);  // the host's memory is free again on return
+    // Waits until all is done. A failure since the last finish that its function could not tell, or
+    // only by a status, is this one's: CTOK_E_DEVICE, CTOK_E_MEMORY. It then starts afresh, unless
+    // the device is lost.
     ctok_status (*finish)(backend *b, ctok_error *error);
-    // Of weights, activations and the state of streams: all there is, and what is free now (0: not known).
+    // Of weights, activations and the state of streams: all there is, and what is free now (0: not
+    // known).
     void (*memory_bytes)(const backend *b, uint64_t *total, uint64_t *available);
     void (*close)(backend *b);
-    // The same device and memory with fewer threads, 1 to num_threads, for one model's plans and ops. It never runs at the same
-    // time as `b`, and is closed before it. NULL when there is no memory.
+    // The same device and memory with fewer threads, 1 to num_threads, for one model's plans and
+    // ops. It never runs at the same time as `b`, and is closed before it. NULL when there is no
+    // memory.
     backend *(*limit)(backend *b, int32_t num_threads);
     bool is_host_memory;        // external tensors lie in the same memory
-    int32_t num_threads;        // that compute; 0 where that is not a number of threads. Constant: planning reads it on any thread
-    const atomic_bool *cancel;  // set for each job; NULL: never. Steps stop soon after it turns true
+    int32_t num_threads;        // that compute; 0 where that is not a number of threads. Constant:
+                                // planning reads it on any thread
+    const atomic_bool *cancel;  // set for each job; NULL: never. Steps stop soon after it turns
+                                // true
 };
 
-// kernels: CTOK_KERNELS_*. Errors: CTOK_E_DEVICE (the processor lacks them), CTOK_E_THREAD, CTOK_E_MEMORY.
-ctok_status cpu_backend_open(backend **out, uint32_t num_threads, uint32_t kernels, ctok_error *error);
+// kernels: CTOK_KERNELS_*. Errors: CTOK_E_DEVICE (the processor lacks them), CTOK_E_THREAD,
+// CTOK_E_MEMORY.
+ctok_status cpu_backend_open(backend **out, uint32_t num_threads, uint32_t kernels,
+                             ctok_error *error);
 
-// GPU number `index`. Errors: CTOK_E_DEVICE (this build has no CUDA, there is no driver, no such GPU, or it is too old),
-// CTOK_E_MEMORY. In bfloat16 a GPU needs compute capability 8.0, otherwise 7.5.
+// GPU number `index`. Errors: CTOK_E_DEVICE (this build has no CUDA, there is no driver, no such
+// GPU, or it is too old), CTOK_E_MEMORY. In bfloat16 a GPU needs compute capability 8.0, otherwise
+// 7.5.
 ctok_status cuda_backend_open(backend **out, uint32_t index, ctok_error *error);
 
 #endif

@@ -20,10 +20,17 @@ static inline int64_t shape_elements(ctok_shape s) { return shape_positions(s) *
 // Bytes of one element of a ctok_dtype; 0 for a value that is none.
 static inline size_t dtype_bytes(ctok_dtype dtype) {
     switch (dtype) {
-        case CTOK_U8: case CTOK_I8: case CTOK_BOOL: return 1;
-        case CTOK_U16: case CTOK_I16: case CTOK_F16: case CTOK_BF16: return 2;
-        case CTOK_I32: case CTOK_F32: return 4;
-        case CTOK_I64: case CTOK_F64: return 8;
+        case CTOK_U8:
+        case CTOK_I8:
+        case CTOK_BOOL: return 1;
+        case CTOK_U16:
+        case CTOK_I16:
+        case CTOK_F16:
+        case CTOK_BF16: return 2;
+        case CTOK_I32:
+        case CTOK_F32: return 4;
+        case CTOK_I64:
+        case CTOK_F64: return 8;
         default: return 0;
     }
 }

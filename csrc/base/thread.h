@@ -1,4 +1,5 @@
-// Threads where Linux and macOS differ: their names, and conditions with a deadline on a clock that nobody sets.
+// Threads where Linux and macOS differ: their names, and conditions with a deadline on a clock that
+// nobody sets.
 // Limit: macOS's side is written by its manual; no Mac has run it yet.
 // Who calls it: runtime/engine.c, backends/cpu/pool.c.
 #ifndef CTOK_BASE_THREAD_H
@@ -43,8 +44,10 @@ static inline void thread_condition_init(pthread_cond_t *condition) {
 #endif
 }
 
-// Waits on a condition until thread_now_us would give `deadline`; false when it has passed. The lock is held.
-static inline bool thread_wait_until(pthread_cond_t *condition, pthread_mutex_t *lock, int64_t deadline) {
+// Waits on a condition until thread_now_us would give `deadline`; false when it has passed. The
+// lock is held.
+static inline bool thread_wait_until(pthread_cond_t *condition, pthread_mutex_t *lock,
+                                     int64_t deadline) {
 #if defined(__APPLE__)
     int64_t left = deadline - thread_now_us();
     struct timespec t = thread_timespec(left > 0 ? left : 0);

@@ -1,6 +1,7 @@
-// Every writer holds a lock (flock) on its temporary file from the moment it knows that it has made it, and the system lets go
-// of the lock of a process that dies. So a temporary file that can be locked is nobody's: whoever wants its name, or has
-// finished the same target, removes it. One that somebody writes is left alone.
+// Every writer holds a lock (flock) on its temporary file from the moment it knows that it has made
+// it, and the system lets go of the lock of a process that dies. So a temporary file that can be
+// locked is nobody's: whoever wants its name, or has finished the same target, removes it. One that
+// somebody writes is left alone.
 #include "output.h"
 
 #include <errno.h>
@@ -37,7 +38,8 @@ static char *follow(const char *path) {
     return next;
 }
 
-// A link to nothing leads to a new file. Limit: regular files only; a rename onto a device or pipe would replace it.
+// A link to nothing leads to a new file. Limit: regular files only; a rename onto a device or pipe
+// would replace it.
 static ctok_status find_target(char **target, const char *path, ctok_error *error) {
     struct stat info;
     char *at = strdup(path);
@@ -54,8 +56,9 @@ static ctok_status find_target(char **target, const char *path, ctok_error *erro
     if (!at) return ctok_fail(error, CTOK_E_MEMORY, (int64_t)strlen(path), "no memory for a path");
     if (lstat(at, &info) == 0 && !S_ISREG(info.st_mode)) {
         free(at);
-        return ctok_fail(error, CTOK_E_FILE_IO, S_ISDIR(info.st_mode) ? EISDIR : EINVAL, "%.600s: expected a regular file or nothing there yet, found %s",
-                         path, S_ISDIR(info.st_mode) ? "a directory" : "a device or pipe");
+        return ctok_fail(error, CTOK_E_FILE_IO, S_ISDIR(info.st_mode) ? EISDIR : EINVAL,
+                         "%.600s: expected a regular file or nothing there yet, found %s", path,
+                         S_ISDIR(info.st_mode) ? "a directory" : "a device or pipe");
     }
     *target = at;
     return CTOK_OK;
@@ -65,16 +68,20 @@ static ctok_status find_target(char **target, const char *path, ctok_error *erro
 // From malloc, or NULL.
 static char *temporary_name(const char *target, int number) {
     int num_bytes = folder_bytes(target);
-    uint64_t hash = 14695981039346656037u;  // FNV-1a: the name itself may be as long as a name can be
+    uint64_t hash = 14695981039346656037u;  // FNV-1a: the name itself may be as long as a name can
+                                            // be
     for (const char *c = target + num_bytes; *c; c++) hash = (hash ^ (uint8_t)*c) * 1099511628211u;
     char *temporary = NULL;
-    if (asprintf(&temporary, "%.*s.ctok-%016llx-%d.tmp", num_bytes, target, (unsigned long long)hash, number) < 0) return NULL;
+    if (asprintf(&temporary, "%.*s.ctok-%016llx-%d.tmp", num_bytes, target,
+                 (unsigned long long)hash, number) < 0)
+        return NULL;
     return temporary;
 }
 
 static bool is_under(const char *name, int descriptor) {
     struct stat mine, there;
-    return fstat(descriptor, &mine) == 0 && lstat(name, &there) == 0 && mine.st_dev == there.st_dev && mine.st_ino == there.st_ino;
+    return fstat(descriptor, &mine) == 0 && lstat(name, &there) == 0 &&
+           mine.st_dev == there.st_dev && mine.st_ino == there.st_ino;
 }
 
 // True where there is no such file any more.
@@ -82,17 +89,20 @@ static bool remove_abandoned(const char *name) {
     int descriptor = open(name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (descriptor < 0) return errno == ENOENT;
     struct stat info;
-    bool is_nobodys = fstat(descriptor, &info) == 0 && S_ISREG(info.st_mode) && flock(descriptor, LOCK_EX | LOCK_NB) == 0 && is_under(name, descriptor);
+    bool is_nobodys = fstat(descriptor, &info) == 0 && S_ISREG(info.st_mode) &&
+                      flock(descriptor, LOCK_EX | LOCK_NB) == 0 && is_under(name, descriptor);
     bool is_gone = is_nobodys && unlink(name) == 0;
     close(descriptor);
     return is_gone;
 }
 
-// A new file under `name`, locked; -1 where that is somebody else's (errno EEXIST) or the system refuses.
+// A new file under `name`, locked; -1 where that is somebody else's (errno EEXIST) or the system
+// refuses.
 static int create(const char *name) {
     int descriptor = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (descriptor < 0) return -1;
-    // Another writer may have taken it for abandoned before it was locked. A file system without locks gives none: go on.
+    // Another writer may have taken it for abandoned before it was locked. A file system without
+    // locks gives none: go on.
     bool is_taken = flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
     if (!is_taken && is_under(name, descriptor)) return descriptor;
     close(descriptor);
@@ -136,8 +146,12 @@ ctok_status output_flush(output_file *out, ctok_error *error) {
 
 ctok_status output_publish(output_file *out, ctok_error *error) {
     if (!is_under(out->temporary, out->descriptor))
-        return ctok_fail(error, CTOK_E_FILE_IO, 0, "%.600s: expected its own temporary file, found that somebody has removed or replaced it", out->path);
-    if (rename(out->temporary, out->target) != 0) return fail(error, out->path, "cannot be put in place");
+        return ctok_fail(error, CTOK_E_FILE_IO, 0,
+                         "%.600s: expected its own temporary file, found that somebody has removed "
+                         "or replaced it",
+                         out->path);
+    if (rename(out->temporary, out->target) != 0)
+        return fail(error, out->path, "cannot be put in place");
     free(out->temporary);
     out->temporary = NULL;
     for (int number = 0; number < MOST_NAMES; number++) {

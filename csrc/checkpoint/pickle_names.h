@@ -1,13 +1,22 @@
-// The names that the pickle machine knows, and what each stands for. Names of storages say a type. All others are
-// opaque. Ref: torch/_utils.py; torch/csrc/jit/serialization/pickler.cpp. Included by pickle.c alone.
+// The names that the pickle machine knows, and what each stands for. Names of storages say a type.
+// All others are opaque. Ref: torch/_utils.py; torch/csrc/jit/serialization/pickler.cpp. Included
+// by pickle.c alone.
 #ifndef CTOK_CHECKPOINT_PICKLE_NAMES_H
 #define CTOK_CHECKPOINT_PICKLE_NAMES_H
 
 #include "../base/tensor.h"
 
-// ROLE_FIRST_ARGUMENT: called, it gives its first argument. ROLE_CLASS: any class of a TorchScript module, which
-// stands in no table (__torch__.*).
-enum { ROLE_NONE, ROLE_TENSOR, ROLE_PARAMETER, ROLE_STORAGE, ROLE_DICT, ROLE_FIRST_ARGUMENT, ROLE_CLASS };
+// ROLE_FIRST_ARGUMENT: called, it gives its first argument. ROLE_CLASS: any class of a TorchScript
+// module, which stands in no table (__torch__.*).
+enum {
+    ROLE_NONE,
+    ROLE_TENSOR,
+    ROLE_PARAMETER,
+    ROLE_STORAGE,
+    ROLE_DICT,
+    ROLE_FIRST_ARGUMENT,
+    ROLE_CLASS
+};
 
 static const struct {
     const char *module, *name;

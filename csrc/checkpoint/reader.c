@@ -1,5 +1,6 @@
-// Text, memory and entries for the checkpoint readers: UTF-8 checks, text for error messages, the arena that owns names
-// and pickle values, and the lists of the checkpoint that is being built. What it leaves out: any knowledge of a file form.
+// Text, memory and entries for the checkpoint readers: UTF-8 checks, text for error messages, the
+// arena that owns names and pickle values, and the lists of the checkpoint that is being built.
+// What it leaves out: any knowledge of a file form.
 // Called by the .c files of this folder.
 #include "reader.h"
 
@@ -21,9 +22,13 @@ bool read_at(int descriptor, void *out, size_t num_bytes, uint64_t offset) {
 }
 
 ctok_status map_fetch(checkpoint_map map, uint64_t offset, uint64_t num_bytes, ctok_error *error) {
-    if (!map.descriptor || read_at(map.descriptor, (uint8_t *)map.bytes + offset, num_bytes, offset)) return CTOK_OK;
-    return ctok_fail(error, CTOK_E_FILE_IO, (int64_t)offset, "expected %llu bytes at %llu, found a file that has become shorter or cannot be read",
-                     (unsigned long long)num_bytes, (unsigned long long)offset);
+    if (!map.descriptor ||
+        read_at(map.descriptor, (uint8_t *)map.bytes + offset, num_bytes, offset))
+        return CTOK_OK;
+    return ctok_fail(
+        error, CTOK_E_FILE_IO, (int64_t)offset,
+        "expected %llu bytes at %llu, found a file that has become shorter or cannot be read",
+        (unsigned long long)num_bytes, (unsigned long long)offset);
 }
 
 /* ---------------------------------------------------------------- text */
@@ -57,7 +62,8 @@ shown text_shown(text t) {
     size_t used = 0;
     while (t.num_bytes > 0) {
         size_t n = text_character(t);
-        bool is_c1 = n == 2 && (uint8_t)t.bytes[0] == 0xC2 && (uint8_t)t.bytes[1] < 0xA0;  // control characters too: U+0080 to U+009F
+        bool is_c1 = n == 2 && (uint8_t)t.bytes[0] == 0xC2 &&
+                     (uint8_t)t.bytes[1] < 0xA0;  // control characters too: U+0080 to U+009F
         bool is_shown = n == 1 ? t.bytes[0] >= 0x20 && t.bytes[0] != 0x7F : n > 1 && !is_c1;
         if (n == 0) n = 1;
         if (used + n > sizeof out.s - 4) {
@@ -113,20 +119,28 @@ void arena_free(struct checkpoint_strings *arena) {
     }
 }
 
-/* ---------------------------------------------------------------- entries of the checkpoint that is being built */
-// Room for one more: the capacity is the next power of two, at least 64, so it is known from `count` alone.
-static ctok_status grow(void **items, int32_t count, size_t item_bytes, const char *what, ctok_error *error) {
-    if (count == CHECKPOINT_MAX_ENTRIES) return ctok_fail(error, CTOK_E_FILE_FORMAT, count, "more than %d %s", CHECKPOINT_MAX_ENTRIES, what);
+/* ---------------------------------------------------------------- entries of the checkpoint that
+ * is being built */
+// Room for one more: the capacity is the next power of two, at least 64, so it is known from
+// `count` alone.
+static ctok_status grow(void **items, int32_t count, size_t item_bytes, const char *what,
+                        ctok_error *error) {
+    if (count == CHECKPOINT_MAX_ENTRIES)
+        return ctok_fail(error, CTOK_E_FILE_FORMAT, count, "more than %d %s",
+                         CHECKPOINT_MAX_ENTRIES, what);
     bool is_full = count == 0 || (count >= 64 && (count & (count - 1)) == 0);
     if (!is_full) return CTOK_OK;
     size_t capacity = count == 0 ? 64 : 2 * (size_t)count;
     void *grown = capacity <= INT32_MAX ? realloc(*items, capacity * item_bytes) : NULL;
-    if (!grown) return ctok_fail(error, CTOK_E_MEMORY, (int64_t)(capacity * item_bytes), "no memory for %zu entries", capacity);
+    if (!grown)
+        return ctok_fail(error, CTOK_E_MEMORY, (int64_t)(capacity * item_bytes),
+                         "no memory for %zu entries", capacity);
     *items = grown;
     return CTOK_OK;
 }
 
-ctok_status checkpoint_add_tensor(checkpoint *into, const checkpoint_tensor *tensor, ctok_error *error) {
+ctok_status checkpoint_add_tensor(checkpoint *into, const checkpoint_tensor *tensor,
+                                  ctok_error *error) {
     CTOK_TRY(checkpoint_check_cancel(into, error));
     void *items = into->tensors;
     CTOK_TRY(grow(&items, into->num_tensors, sizeof *tensor, "tensors", error));
@@ -135,7 +149,8 @@ ctok_status checkpoint_add_tensor(checkpoint *into, const checkpoint_tensor *ten
     return CTOK_OK;
 }
 
-ctok_status checkpoint_add_metadata(checkpoint *into, const char *key, const char *value, ctok_error *error) {
+ctok_status checkpoint_add_metadata(checkpoint *into, const char *key, const char *value,
+                                    ctok_error *error) {
     void *items = into->metadata;
     CTOK_TRY(grow(&items, into->num_metadata, sizeof *into->metadata, "metadata entries", error));
     into->metadata = items;

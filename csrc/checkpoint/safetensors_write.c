@@ -15,7 +15,8 @@ const char *checkpoint_dtype_name(ctok_dtype dtype) {
     return name;
 }
 
-// What is not UTF-8 (a model's name may come from a path, which is any bytes) becomes '?': the reader takes nothing else.
+// What is not UTF-8 (a model's name may come from a path, which is any bytes) becomes '?': the
+// reader takes nothing else.
 static void print_string(FILE *out, const char *s) {
     fputc('"', out);
     for (size_t n; *s; s += n ? n : 1) {
@@ -31,13 +32,17 @@ static void print_string(FILE *out, const char *s) {
 static void print_tensor(FILE *out, const checkpoint_tensor *t, uint64_t begin) {
     print_string(out, t->name);
     fprintf(out, ":{\"dtype\":\"%s\",\"shape\":[", checkpoint_dtype_name(t->dtype));
-    for (int32_t i = 0; i < t->rank; i++) fprintf(out, "%s%lld", i ? "," : "", (long long)t->shape[i]);
-    fprintf(out, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)begin, (unsigned long long)(begin + tensor_bytes(t)));
+    for (int32_t i = 0; i < t->rank; i++)
+        fprintf(out, "%s%lld", i ? "," : "", (long long)t->shape[i]);
+    fprintf(out, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)begin,
+            (unsigned long long)(begin + tensor_bytes(t)));
 }
 
-// The whole header with its length, in memory from malloc. Any failure of the stream is one of memory.
-static char *make_header(size_t *num_bytes, const checkpoint_tensor *const *tensors, int32_t num_tensors,
-                         const checkpoint_metadata *metadata, int32_t num_metadata) {
+// The whole header with its length, in memory from malloc. Any failure of the stream is one of
+// memory.
+static char *make_header(size_t *num_bytes, const checkpoint_tensor *const *tensors,
+                         int32_t num_tensors, const checkpoint_metadata *metadata,
+                         int32_t num_metadata) {
     char *header = NULL;
     FILE *out = open_memstream(&header, num_bytes);
     if (!out) return NULL;
@@ -78,7 +83,8 @@ typedef struct {
 
 static ctok_status fail_if_cancelled(const writer *w) {
     bool is_cancelled = w->watch && atomic_load(w->watch->cancel);
-    return is_cancelled ? ctok_fail(w->error, CTOK_E_CANCELLED, 0, "cancelled while writing") : CTOK_OK;
+    return is_cancelled ? ctok_fail(w->error, CTOK_E_CANCELLED, 0, "cancelled while writing")
+                        : CTOK_OK;
 }
 
 static bool write_piece(void *context, const uint8_t *bytes, size_t num_bytes) {
@@ -89,32 +95,42 @@ static bool write_piece(void *context, const uint8_t *bytes, size_t num_bytes) {
 }
 
 static ctok_status write_tensor(writer *w, const checkpoint_tensor *t) {
-    if (!checkpoint_pieces(t, write_piece, w)) return w->status != CTOK_OK ? w->status : checkpoint_fail_read(t, w->error);
+    if (!checkpoint_pieces(t, write_piece, w))
+        return w->status != CTOK_OK ? w->status : checkpoint_fail_read(t, w->error);
     if (w->watch) atomic_fetch_add(w->watch->steps_done, 1);
     return CTOK_OK;
 }
 
-static ctok_status write_file(writer *w, const checkpoint_tensor *const *tensors, int32_t num_tensors, const checkpoint_metadata *metadata,
+static ctok_status write_file(writer *w, const checkpoint_tensor *const *tensors,
+                              int32_t num_tensors, const checkpoint_metadata *metadata,
                               int32_t num_metadata) {
     size_t num_bytes = 0;
     char *header = make_header(&num_bytes, tensors, num_tensors, metadata, num_metadata);
-    if (!header) return ctok_fail(w->error, CTOK_E_MEMORY, 0, "no memory for the header of %d tensors", num_tensors);
+    if (!header)
+        return ctok_fail(w->error, CTOK_E_MEMORY, 0, "no memory for the header of %d tensors",
+                         num_tensors);
     ctok_status status = output_write(w->out, header, num_bytes, w->error);
     free(header);
-    for (int32_t i = 0; status == CTOK_OK && i < num_tensors; i++) status = write_tensor(w, tensors[i]);
+    for (int32_t i = 0; status == CTOK_OK && i < num_tensors; i++)
+        status = write_tensor(w, tensors[i]);
     if (status == CTOK_OK) status = output_flush(w->out, w->error);
     if (status == CTOK_OK) status = fail_if_cancelled(w);
     return status == CTOK_OK ? output_publish(w->out, w->error) : status;
 }
 
 static int compare_names(const void *a, const void *b) {
-    return strcmp((*(const checkpoint_tensor *const *)a)->name, (*(const checkpoint_tensor *const *)b)->name);
+    return strcmp((*(const checkpoint_tensor *const *)a)->name,
+                  (*(const checkpoint_tensor *const *)b)->name);
 }
 
-ctok_status safetensors_write(const char *path, const checkpoint_tensor *tensors, int32_t num_tensors, const checkpoint_metadata *metadata,
-                              int32_t num_metadata, const checkpoint_watch *watch, ctok_error *error) {
+ctok_status safetensors_write(const char *path, const checkpoint_tensor *tensors,
+                              int32_t num_tensors, const checkpoint_metadata *metadata,
+                              int32_t num_metadata, const checkpoint_watch *watch,
+                              ctok_error *error) {
     const checkpoint_tensor **sorted = malloc(((size_t)num_tensors + 1) * sizeof *sorted);
-    if (!sorted) return ctok_fail(error, CTOK_E_MEMORY, num_tensors, "no memory for %d tensors", num_tensors);
+    if (!sorted)
+        return ctok_fail(error, CTOK_E_MEMORY, num_tensors, "no memory for %d tensors",
+                         num_tensors);
     for (int32_t i = 0; i < num_tensors; i++) sorted[i] = &tensors[i];
     qsort(sorted, (size_t)num_tensors, sizeof *sorted, compare_names);
 

@@ -1,7 +1,8 @@
-// A tensor's values, out of its file: to f32, to i64, or as stored. Any strides: axes that follow each other in memory
-// are merged first, so that a contiguous tensor is one run. Loads go through memcpy, as a file promises no alignment.
-// What it leaves out: checks; the readers have made sure that every element lies inside its file. Called by open.c,
-// safetensors.c and, through checkpoint.h, by runtime/.
+// A tensor's values, out of its file: to f32, to i64, or as stored. Any strides: axes that follow
+// each other in memory are merged first, so that a contiguous tensor is one run. Loads go through
+// memcpy, as a file promises no alignment.
+// What it leaves out: checks; the readers have made sure that every element lies inside its file.
+// Called by open.c, safetensors.c and, through checkpoint.h, by runtime/.
 #include <math.h>
 #include <stdlib.h>
 
@@ -12,14 +13,17 @@ bool tensor_count(int64_t *num_elements, const checkpoint_tensor *tensor) {
     bool is_empty = false;
     for (int32_t i = 0; i < tensor->rank; i++) {
         is_empty |= tensor->shape[i] == 0;
-        if (tensor->shape[i] > 0 && (__builtin_mul_overflow(n, tensor->shape[i], &n) || n > INT64_MAX / 8)) return false;
+        if (tensor->shape[i] > 0 &&
+            (__builtin_mul_overflow(n, tensor->shape[i], &n) || n > INT64_MAX / 8))
+            return false;
     }
     *num_elements = is_empty ? 0 : n;
     return true;
 }
 
 /* ---------------------------------------------------------------- runs
- * run_start, then run_next until false: each gives `count` elements, `step` bytes apart, the next in row-major order. */
+ * run_start, then run_next until false: each gives `count` elements, `step` bytes apart, the next
+ * in row-major order. */
 typedef struct {
     const uint8_t *first;
     int64_t count, step;
@@ -70,16 +74,17 @@ bool checkpoint_is_contiguous(const checkpoint_tensor *tensor) {
     return r.rank == 0 && (r.count <= 1 || r.step == (int64_t)dtype_bytes(tensor->dtype));
 }
 
-// `body` once for each element: `p` points at it in the file, `i` counts in `out`. Kept a macro so that each dtype's loop
-// stays a plain one that the compiler can vectorize when the step is the element's size.
-#define EACH_ELEMENT(tensor, element_bytes, body)                             \
-    for (run r_ = run_start(tensor); run_next(&r_);) {                        \
-        const uint8_t *p = r_.first;                                          \
-        if (r_.step == (element_bytes)) {                                     \
+// `body` once for each element: `p` points at it in the file, `i` counts in `out`. Kept a macro so
+// that each dtype's loop stays a plain one that the compiler can vectorize when the step is the
+// element's size.
+#define EACH_ELEMENT(tensor, element_bytes, body)                                     \
+    for (run r_ = run_start(tensor); run_next(&r_);) {                                \
+        const uint8_t *p = r_.first;                                                  \
+        if (r_.step == (element_bytes)) {                                             \
             for (int64_t k_ = 0; k_ < r_.count; k_++, p += (element_bytes), i++) body \
-        } else {                                                              \
-            for (int64_t k_ = 0; k_ < r_.count; k_++, p += r_.step, i++) body \
-        }                                                                     \
+        } else {                                                                      \
+            for (int64_t k_ = 0; k_ < r_.count; k_++, p += r_.step, i++) body         \
+        }                                                                             \
     }
 
 static int64_t convert_none(const checkpoint_tensor *tensor, uint8_t *out) {
@@ -95,14 +100,26 @@ static int64_t convert_none(const checkpoint_tensor *tensor, uint8_t *out) {
 }
 
 /* ---------------------------------------------------------------- f32 */
-static inline float float_from_bits(uint32_t bits) { float f; memcpy(&f, &bits, sizeof f); return f; }
+static inline float float_from_bits(uint32_t bits) {
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
 static inline float load_f32(const uint8_t *p) { return float_from_bits(load_u32(p)); }
-static inline float load_bf16(const uint8_t *p) { return float_from_bits((uint32_t)load_u16(p) << 16); }
-static inline float load_f64(const uint8_t *p) { double d; memcpy(&d, p, sizeof d); return (float)d; }
+static inline float load_bf16(const uint8_t *p) {
+    return float_from_bits((uint32_t)load_u16(p) << 16);
+}
+static inline float load_f64(const uint8_t *p) {
+    double d;
+    memcpy(&d, p, sizeof d);
+    return (float)d;
+}
 
-// Exact. A subnormal is its mantissa times 2^-24; the others move their exponent from bias 15 to bias 127.
+// Exact. A subnormal is its mantissa times 2^-24; the others move their exponent from bias 15 to
+// bias 127.
 static inline float load_f16(const uint8_t *p) {
-    uint32_t half = load_u16(p), sign = (half & 0x8000) << 16, exponent = half >> 10 & 31, mantissa = half & 0x3FF;
+    uint32_t half = load_u16(p), sign = (half & 0x8000) << 16, exponent = half >> 10 & 31,
+             mantissa = half & 0x3FF;
     if (exponent == 0) {
         float magnitude = (float)mantissa * 0x1p-24f;
         return sign ? -magnitude : magnitude;
@@ -142,10 +159,11 @@ static int64_t convert_i64(const checkpoint_tensor *tensor, uint8_t *bytes) {
 }
 
 /* ---------------------------------------------------------------- reading the file
- * In pieces that stay in the first cache levels, on the stack of the thread that wants them: nothing is mapped, so no page of
- * the file is ever ours, and one that is not there any more is an error. A strided tensor that fills most of what it spans (an
- * axis moved to another place) is read whole, from its first element to its last; any other run by run, as two values at the
- * two ends of a large storage must cost two reads and not the storage. */
+ * In pieces that stay in the first cache levels, on the stack of the thread that wants them:
+ * nothing is mapped, so no page of the file is ever ours, and one that is not there any more is an
+ * error. A strided tensor that fills most of what it spans (an axis moved to another place) is read
+ * whole, from its first element to its last; any other run by run, as two values at the two ends of
+ * a large storage must cost two reads and not the storage. */
 enum {
     PIECE_BYTES = 64 << 10,
     MOST_SPAN = 4,          // times its own bytes that a tensor may span to be read whole
@@ -157,12 +175,14 @@ typedef int64_t (*conversion)(const checkpoint_tensor *, uint8_t *);
 // Elements from the first to the last, of a tensor that has some.
 static int64_t span_elements(const checkpoint_tensor *tensor) {
     int64_t last = 0;
-    for (int32_t i = 0; i < tensor->rank; i++) last += (tensor->shape[i] - 1) * tensor->stride[i];  // checked by the reader
+    for (int32_t i = 0; i < tensor->rank; i++)
+        last += (tensor->shape[i] - 1) * tensor->stride[i];  // checked by the reader
     return last + 1;
 }
 
 static bool is_read_whole(const checkpoint_tensor *tensor) {
-    return !checkpoint_is_contiguous(tensor) && span_elements(tensor) / MOST_SPAN <= checkpoint_elements(tensor);
+    return !checkpoint_is_contiguous(tensor) &&
+           span_elements(tensor) / MOST_SPAN <= checkpoint_elements(tensor);
 }
 
 static int64_t read_whole(const checkpoint_tensor *tensor, uint8_t *out, conversion convert) {
@@ -170,7 +190,9 @@ static int64_t read_whole(const checkpoint_tensor *tensor, uint8_t *out, convers
     uint8_t *values = malloc(num_bytes);
     checkpoint_tensor here = *tensor;
     here.data = values;
-    int64_t result = values && read_at(tensor->descriptor, values, num_bytes, tensor->offset) ? convert(&here, out) : -1;
+    int64_t result = values && read_at(tensor->descriptor, values, num_bytes, tensor->offset)
+                         ? convert(&here, out)
+                         : -1;
     free(values);
     return result;
 }
@@ -182,7 +204,8 @@ static int64_t piece_elements(const run *r) {
     return n < 1 ? 1 : n < r->count ? n : r->count;
 }
 
-static int64_t read_runs(const checkpoint_tensor *tensor, uint8_t *out, size_t out_bytes, conversion convert) {
+static int64_t read_runs(const checkpoint_tensor *tensor, uint8_t *out, size_t out_bytes,
+                         conversion convert) {
     int64_t element_bytes = (int64_t)dtype_bytes(tensor->dtype), sum = 0;
     uint8_t piece[PIECE_BYTES];
     for (run r = run_start(tensor); run_next(&r);) {
@@ -191,8 +214,13 @@ static int64_t read_runs(const checkpoint_tensor *tensor, uint8_t *out, size_t o
             n = piece_elements(&r);
             if (n > r.count - at) n = r.count - at;
             size_t num_bytes = (size_t)((n - 1) * r.step + element_bytes);
-            if (!read_at(tensor->descriptor, piece, num_bytes, first + (uint64_t)(at * r.step))) return -1;
-            checkpoint_tensor part = {.dtype = tensor->dtype, .rank = 1, .shape = {n}, .stride = {r.step / element_bytes}, .data = piece};
+            if (!read_at(tensor->descriptor, piece, num_bytes, first + (uint64_t)(at * r.step)))
+                return -1;
+            checkpoint_tensor part = {.dtype = tensor->dtype,
+                                      .rank = 1,
+                                      .shape = {n},
+                                      .stride = {r.step / element_bytes},
+                                      .data = piece};
             sum += convert(&part, out);
             out += (size_t)n * out_bytes;
         }
@@ -200,9 +228,11 @@ static int64_t read_runs(const checkpoint_tensor *tensor, uint8_t *out, size_t o
     return sum;
 }
 
-static int64_t read_values(const checkpoint_tensor *tensor, uint8_t *out, size_t out_bytes, conversion convert) {
+static int64_t read_values(const checkpoint_tensor *tensor, uint8_t *out, size_t out_bytes,
+                           conversion convert) {
     if (!tensor->descriptor) return convert(tensor, out);
-    return is_read_whole(tensor) ? read_whole(tensor, out, convert) : read_runs(tensor, out, out_bytes, convert);
+    return is_read_whole(tensor) ? read_whole(tensor, out, convert)
+                                 : read_runs(tensor, out, out_bytes, convert);
 }
 
 uint64_t checkpoint_read_cost(const checkpoint_tensor *tensor) {
@@ -211,7 +241,8 @@ uint64_t checkpoint_read_cost(const checkpoint_tensor *tensor) {
     uint64_t read_bytes = (uint64_t)span_elements(tensor) * dtype_bytes(tensor->dtype);
     if (!is_read_whole(tensor)) {
         run r = run_start(tensor);
-        int64_t n = piece_elements(&r), piece_bytes = (n - 1) * r.step + (int64_t)dtype_bytes(tensor->dtype);
+        int64_t n = piece_elements(&r),
+                piece_bytes = (n - 1) * r.step + (int64_t)dtype_bytes(tensor->dtype);
         uint64_t num_pieces = (uint64_t)((r.count + n - 1) / n);
         for (int32_t i = 0; i < r.rank; i++) num_pieces *= (uint64_t)r.shape[i];
         read_bytes = num_pieces * (uint64_t)(READ_COST_BYTES + piece_bytes);
@@ -221,7 +252,9 @@ uint64_t checkpoint_read_cost(const checkpoint_tensor *tensor) {
 
 uint64_t checkpoint_read_memory(const checkpoint_tensor *tensor) {
     bool takes_some = checkpoint_elements(tensor) > 0 && is_read_whole(tensor);
-    return takes_some ? (uint64_t)(span_elements(tensor) + checkpoint_elements(tensor)) * dtype_bytes(tensor->dtype) : 0;
+    return takes_some ? (uint64_t)(span_elements(tensor) + checkpoint_elements(tensor)) *
+                            dtype_bytes(tensor->dtype)
+                      : 0;
 }
 
 checkpoint_tensor checkpoint_flat(const checkpoint_tensor *tensor) {
@@ -232,8 +265,11 @@ checkpoint_tensor checkpoint_flat(const checkpoint_tensor *tensor) {
     return flat;
 }
 
-bool checkpoint_pieces(const checkpoint_tensor *tensor, bool (*take)(void *context, const uint8_t *bytes, size_t num_bytes), void *context) {
-    int64_t count = checkpoint_elements(tensor), most = PIECE_BYTES / (int64_t)dtype_bytes(tensor->dtype);
+bool checkpoint_pieces(const checkpoint_tensor *tensor,
+                       bool (*take)(void *context, const uint8_t *bytes, size_t num_bytes),
+                       void *context) {
+    int64_t count = checkpoint_elements(tensor),
+            most = PIECE_BYTES / (int64_t)dtype_bytes(tensor->dtype);
     if (count > 0 && !checkpoint_is_contiguous(tensor)) {
         size_t num_bytes = (size_t)count * dtype_bytes(tensor->dtype);
         uint8_t *copy = malloc(num_bytes);
@@ -246,18 +282,28 @@ bool checkpoint_pieces(const checkpoint_tensor *tensor, bool (*take)(void *conte
     for (int64_t at = 0, n; at < count; at += n) {
         n = count - at < most ? count - at : most;
         checkpoint_tensor part = checkpoint_rows(&flat, at, n);
-        if (!checkpoint_copy(&part, piece) || !take(context, piece, (size_t)n * dtype_bytes(tensor->dtype))) return false;
+        if (!checkpoint_copy(&part, piece) ||
+            !take(context, piece, (size_t)n * dtype_bytes(tensor->dtype)))
+            return false;
     }
     return true;
 }
 
-int64_t checkpoint_read_f32(const checkpoint_tensor *tensor, float *out) { return read_values(tensor, (uint8_t *)out, sizeof *out, convert_f32); }
+int64_t checkpoint_read_f32(const checkpoint_tensor *tensor, float *out) {
+    return read_values(tensor, (uint8_t *)out, sizeof *out, convert_f32);
+}
 
-bool checkpoint_read_i64(const checkpoint_tensor *tensor, int64_t *out) { return read_values(tensor, (uint8_t *)out, sizeof *out, convert_i64) == 0; }
+bool checkpoint_read_i64(const checkpoint_tensor *tensor, int64_t *out) {
+    return read_values(tensor, (uint8_t *)out, sizeof *out, convert_i64) == 0;
+}
 
-bool checkpoint_copy(const checkpoint_tensor *tensor, uint8_t *out) { return read_values(tensor, out, dtype_bytes(tensor->dtype), convert_none) == 0; }
+bool checkpoint_copy(const checkpoint_tensor *tensor, uint8_t *out) {
+    return read_values(tensor, out, dtype_bytes(tensor->dtype), convert_none) == 0;
+}
 
 ctok_status checkpoint_fail_read(const checkpoint_tensor *tensor, ctok_error *error) {
-    return ctok_fail(error, CTOK_E_FILE_IO, (int64_t)tensor->offset, "tensor %s: expected its values at byte %llu, found a file that has become shorter or cannot be read",
+    return ctok_fail(error, CTOK_E_FILE_IO, (int64_t)tensor->offset,
+                     "tensor %s: expected its values at byte %llu, found a file that has become "
+                     "shorter or cannot be read",
                      string_shown(tensor->name).s, (unsigned long long)tensor->offset);
 }

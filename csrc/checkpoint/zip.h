@@ -1,6 +1,7 @@
-// The directory of a zip archive in memory: names, sizes and places of its records, zip64 included. Every number is checked
-// against the archive's size before it is used. What it leaves out: inflating, encryption, checksums, archives in several
-// parts or with bytes before the first record. Called by torch.c.
+// The directory of a zip archive in memory: names, sizes and places of its records, zip64 included.
+// Every number is checked against the archive's size before it is used. What it leaves out:
+// inflating, encryption, checksums, archives in several parts or with bytes before the first
+// record. Called by torch.c.
 #ifndef CTOK_CHECKPOINT_ZIP_H
 #define CTOK_CHECKPOINT_ZIP_H
 
@@ -20,13 +21,16 @@ typedef struct {
     size_t num_entries;
 } zip_archive;
 
-// *out is the caller's: zip_close. On failure there is nothing to close. `map` stays the caller's and must outlive *out.
+// *out is the caller's: zip_close. On failure there is nothing to close. `map` stays the caller's
+// and must outlive *out.
 ctok_status zip_open(zip_archive *out, checkpoint_map map, ctok_error *error);
 void zip_close(zip_archive *archive);
 
 const zip_entry *zip_find(const zip_archive *archive, text name);  // NULL where there is none
 
-// Where a stored record's num_bytes lie, not fetched yet. A deflated or encrypted record is an error that says so.
-ctok_status zip_record(const uint8_t **data, const zip_archive *archive, const zip_entry *entry, ctok_error *error);
+// Where a stored record's num_bytes lie, not fetched yet. A deflated or encrypted record is an
+// error that says so.
+ctok_status zip_record(const uint8_t **data, const zip_archive *archive, const zip_entry *entry,
+                       ctok_error *error);
 
 #endif

@@ -30,9 +30,12 @@ int32_t block_norm(builder *b, int32_t x, bool has_silu, const char *block, cons
 int32_t block_res(builder *b, int32_t x, int64_t c_out, const char *name) {
     char part[GRAPH_NAME_BYTES];
     bool has_shortcut = step_shape(b, x).c != c_out;
-    int32_t h = block_conv_3x3(b, block_norm(b, x, true, name, "norm1"), c_out, GRAPH_NONE, block_join(part, name, "conv1"));
+    int32_t h = block_conv_3x3(b, block_norm(b, x, true, name, "norm1"), c_out, GRAPH_NONE,
+                               block_join(part, name, "conv1"));
     h = block_norm(b, h, true, name, "norm2");
-    int32_t skip = has_shortcut ? block_conv_1x1(b, x, c_out, GRAPH_NONE, block_join(part, name, "nin_shortcut")) : x;
+    int32_t skip = has_shortcut ? block_conv_1x1(b, x, c_out, GRAPH_NONE,
+                                                 block_join(part, name, "nin_shortcut"))
+                                : x;
     return block_conv_3x3(b, h, c_out, skip, block_join(part, name, "conv2"));
 }
 
@@ -43,5 +46,6 @@ int32_t block_attention(builder *b, int32_t x, bool is_temporal, const char *nam
     int32_t q = block_conv_1x1(b, h, c, GRAPH_NONE, block_join(part, name, "q"));
     int32_t k = block_conv_1x1(b, h, c, GRAPH_NONE, block_join(part, name, "k"));
     int32_t v = block_conv_1x1(b, h, c, GRAPH_NONE, block_join(part, name, "v"));
-    return block_conv_1x1(b, step_attention(b, q, k, v, is_temporal), c, x, block_join(part, name, "proj_out"));
+    return block_conv_1x1(b, step_attention(b, q, k, v, is_temporal), c, x,
+                          block_join(part, name, "proj_out"));
 }

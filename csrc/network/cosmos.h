@@ -1,5 +1,6 @@
-// The Cosmos tokenizers of NVIDIA: images and videos, continuous and FSQ. What the network is made of is cosmos_variant.h's.
-// Who includes it: families.c, and tools that build a network without a checkpoint.
+// The Cosmos tokenizers of NVIDIA: images and videos, continuous and FSQ. What the network is made
+// of is cosmos_variant.h's. Who includes it: families.c, and tools that build a network without a
+// checkpoint.
 #ifndef CTOK_NETWORK_COSMOS_H
 #define CTOK_NETWORK_COSMOS_H
 

@@ -10,7 +10,8 @@
 // The first that recognises a checkpoint has it: those with the narrower keys come first.
 const network_family *const network_families[] = {&llamagen_family, &cosmos_family, NULL};
 
-ctok_status family_describe(description *out, const checkpoint *c, const char *path, const ctok_model_options *options, ctok_error *error) {
+ctok_status family_describe(description *out, const checkpoint *c, const char *path,
+                            const ctok_model_options *options, ctok_error *error) {
     const network_family *const *family = network_families;
     while (*family && !(*family)->recognises(c)) family++;
     description d = {.family = *family};
@@ -18,11 +19,13 @@ ctok_status family_describe(description *out, const checkpoint *c, const char *p
         char known[512] = "";
         for (family = network_families; *family; family++) {
             size_t used = strlen(known);
-            snprintf(known + used, sizeof known - used, "%s%s (%s)", used ? "; " : "", (*family)->keys, (*family)->name);
+            snprintf(known + used, sizeof known - used, "%s%s (%s)", used ? "; " : "",
+                     (*family)->keys, (*family)->name);
         }
         family_name(d.name, c, path, options);
-        return ctok_fail(error, CTOK_E_FILE_NETWORK, c->num_tensors, "%s: expected %s, found %d others, such as %s", d.name, known, c->num_tensors,
-                         c->num_tensors ? c->tensors[0].name : "none");
+        return ctok_fail(error, CTOK_E_FILE_NETWORK, c->num_tensors,
+                         "%s: expected %s, found %d others, such as %s", d.name, known,
+                         c->num_tensors, c->num_tensors ? c->tensors[0].name : "none");
     }
     CTOK_TRY((*family)->describe(&d, c, path, options, error));
     *out = d;
@@ -31,22 +34,36 @@ ctok_status family_describe(description *out, const checkpoint *c, const char *p
 
 // ---------------------------------------------------------------- graphs
 static network_frame whole(int64_t frames, int64_t height, int64_t width) {
-    return (network_frame){.padded_frames = frames, .padded_height = height, .padded_width = width, .frames = frames, .height = height, .width = width};
+    return (network_frame){.padded_frames = frames,
+                           .padded_height = height,
+                           .padded_width = width,
+                           .frames = frames,
+                           .height = height,
+                           .width = width};
 }
 
-int32_t family_load_latent(graph *g, const description *d, int64_t frames, int64_t height, int64_t width) {
-    return step_load(&(builder){.g = g}, whole(frames, height, width), d->latent_channels, EXTERNAL_F32_NCTHW);
+int32_t family_load_latent(graph *g, const description *d, int64_t frames, int64_t height,
+                           int64_t width) {
+    return step_load(&(builder){.g = g}, whole(frames, height, width), d->latent_channels,
+                     EXTERNAL_F32_NCTHW);
 }
 
-int32_t family_load_indices(graph *g, const description *d, int64_t frames, int64_t height, int64_t width) {
-    return step_dequantize(&(builder){.g = g}, &d->quantizer, (ctok_shape){1, frames, height, width, d->latent_channels});
+int32_t family_load_indices(graph *g, const description *d, int64_t frames, int64_t height,
+                            int64_t width) {
+    return step_dequantize(&(builder){.g = g}, &d->quantizer,
+                           (ctok_shape){1, frames, height, width, d->latent_channels});
 }
 
-void family_store_codes(graph *g, int32_t codes, int32_t external) { step_store_latent(&(builder){.g = g}, codes, external); }
+void family_store_codes(graph *g, int32_t codes, int32_t external) {
+    step_store_latent(&(builder){.g = g}, codes, external);
+}
 
 void family_add_codebook(graph *g, const description *d) {
     if (d->quantizer.kind != QUANTIZER_LOOKUP) return;
-    graph_add_layer(g, (graph_layer){.kind = OP_QUANTIZE, .c_out = d->quantizer.size, .c_in = d->latent_channels}, d->quantizer.codebook);
+    graph_add_layer(
+        g,
+        (graph_layer){.kind = OP_QUANTIZE, .c_out = d->quantizer.size, .c_in = d->latent_channels},
+        d->quantizer.codebook);
 }
 
 // ---------------------------------------------------------------- descriptions
@@ -80,12 +97,14 @@ static void copy_name(char out[64], const char *name, size_t num_bytes) {
     out[n] = 0;
 }
 
-void family_name(char out[64], const checkpoint *c, const char *path, const ctok_model_options *options) {
+void family_name(char out[64], const checkpoint *c, const char *path,
+                 const ctok_model_options *options) {
     const char *recorded = checkpoint_metadata_find(c, "ctok.name");
     if (options && options->name[0]) recorded = options->name;
     if (recorded && recorded[0]) return copy_name(out, recorded, strlen(recorded));
-    static const char *const generic[] = {"encoder.jit", "decoder.jit", "autoencoder.jit", "encoder.safetensors", "decoder.safetensors",
-                                          "autoencoder.safetensors"};
+    static const char *const generic[] = {"encoder.jit",         "decoder.jit",
+                                          "autoencoder.jit",     "encoder.safetensors",
+                                          "decoder.safetensors", "autoencoder.safetensors"};
     size_t end = strlen(path);
     for (;;) {
         while (end > 0 && path[end - 1] == '/') end--;
@@ -93,7 +112,8 @@ void family_name(char out[64], const checkpoint *c, const char *path, const ctok
         while (start > 0 && path[start - 1] != '/') start--;
         bool is_generic = false;
         for (size_t i = 0; i < sizeof generic / sizeof *generic; i++) {
-            is_generic |= strlen(generic[i]) == end - start && strncmp(generic[i], path + start, end - start) == 0;
+            is_generic |= strlen(generic[i]) == end - start &&
+                          strncmp(generic[i], path + start, end - start) == 0;
         }
         if (!is_generic || start == 0) {
             copy_name(out, path + start, end - start);
@@ -109,11 +129,14 @@ void family_name(char out[64], const checkpoint *c, const char *path, const ctok
     }
 }
 
-ctok_status family_find_halves(description *d, bool has_encoder, bool has_decoder, const ctok_model_options *options, ctok_error *error) {
+ctok_status family_find_halves(description *d, bool has_encoder, bool has_decoder,
+                               const ctok_model_options *options, ctok_error *error) {
     uint32_t wanted = options ? options->halves : 0;
-    if ((wanted & CTOK_HALF_ENCODER && !has_encoder) || (wanted & CTOK_HALF_DECODER && !has_decoder)) {
-        return ctok_fail(error, CTOK_E_FILE_TENSOR, 0, "%s: expected the %s half, found only the %s", d->name, has_encoder ? "decoder" : "encoder",
-                         has_encoder ? "encoder" : "decoder");
+    if ((wanted & CTOK_HALF_ENCODER && !has_encoder) ||
+        (wanted & CTOK_HALF_DECODER && !has_decoder)) {
+        return ctok_fail(error, CTOK_E_FILE_TENSOR, 0,
+                         "%s: expected the %s half, found only the %s", d->name,
+                         has_encoder ? "decoder" : "encoder", has_encoder ? "encoder" : "decoder");
     }
     d->has_encoder = has_encoder && (!wanted || wanted & CTOK_HALF_ENCODER);
     d->has_decoder = has_decoder && (!wanted || wanted & CTOK_HALF_DECODER);
@@ -121,16 +144,21 @@ ctok_status family_find_halves(description *d, bool has_encoder, bool has_decode
 }
 
 ctok_status family_wrong_buffer(const checkpoint_tensor *t, const char *wanted, ctok_error *error) {
-    return ctok_fail(error, CTOK_E_FILE_TENSOR, 0, "buffer %s: expected %s; it belongs to another network", t->name, wanted);
+    return ctok_fail(error, CTOK_E_FILE_TENSOR, 0,
+                     "buffer %s: expected %s; it belongs to another network", t->name, wanted);
 }
 
 ctok_status family_unexpected_tensor(const checkpoint_tensor *t, ctok_error *error) {
-    return ctok_fail(error, CTOK_E_FILE_TENSOR, 0, "unexpected tensor %s: neither a parameter of this network nor a known buffer", t->name);
+    return ctok_fail(error, CTOK_E_FILE_TENSOR, 0,
+                     "unexpected tensor %s: neither a parameter of this network nor a known buffer",
+                     t->name);
 }
 
-void family_add_half(description *d, const char *half, const int32_t *widths, int32_t num_levels, int32_t blocks, int32_t z_channels) {
+void family_add_half(description *d, const char *half, const int32_t *widths, int32_t num_levels,
+                     int32_t blocks, int32_t z_channels) {
     char all[64] = "", fact[32];
-    for (int32_t i = 0; i < num_levels; i++) snprintf(all + strlen(all), 8, "%s%d", i ? " " : "", widths[i]);
+    for (int32_t i = 0; i < num_levels; i++)
+        snprintf(all + strlen(all), 8, "%s%d", i ? " " : "", widths[i]);
     snprintf(fact, sizeof fact, "%s widths", half);
     family_add_fact(d, fact, CTOK_FROM_KEYS, "%s", all);
     snprintf(fact, sizeof fact, "%s blocks a level", half);
@@ -139,9 +167,14 @@ void family_add_half(description *d, const char *half, const int32_t *widths, in
     family_add_fact(d, fact, CTOK_FROM_KEYS, "%d", z_channels);
 }
 
-static bool starts_with(const char *text, const char *prefix) { return strncmp(text, prefix, strlen(prefix)) == 0; }
+static bool starts_with(const char *text, const char *prefix) {
+    return strncmp(text, prefix, strlen(prefix)) == 0;
+}
 
 uint32_t family_half_of(const char *tensor) {
-    if (starts_with(tensor, "encoder.") || starts_with(tensor, "quant_conv.")) return CTOK_HALF_ENCODER;
-    return starts_with(tensor, "decoder.") || starts_with(tensor, "post_quant_conv.") ? CTOK_HALF_DECODER : 0;
+    if (starts_with(tensor, "encoder.") || starts_with(tensor, "quant_conv."))
+        return CTOK_HALF_ENCODER;
+    return starts_with(tensor, "decoder.") || starts_with(tensor, "post_quant_conv.")
+               ? CTOK_HALF_DECODER
+               : 0;
 }

@@ -1,4 +1,5 @@
-// Growing arrays of nodes, values and layers. Running out of memory is remembered and reported once, by the graph's reader.
+// Growing arrays of nodes, values and layers. Running out of memory is remembered and reported
+// once, by the graph's reader.
 #include "graph.h"
 
 #include <stdio.h>
@@ -26,8 +27,14 @@ int32_t graph_add_value(graph *g, ctok_shape shape, ctok_dtype dtype) {
 
 graph_node *graph_add_node(graph *g, op_kind kind, int32_t input, int32_t output) {
     graph_node *node = &g->spare;
-    if (reserve(g, &g->nodes, g->num_nodes, &g->node_capacity, sizeof *g->nodes)) node = &g->nodes[g->num_nodes++];
-    *node = (graph_node){.kind = kind, .inputs = {input, GRAPH_NONE, GRAPH_NONE}, .output = output, .external = GRAPH_NONE, .layer = GRAPH_NONE, .slot = GRAPH_NONE};
+    if (reserve(g, &g->nodes, g->num_nodes, &g->node_capacity, sizeof *g->nodes))
+        node = &g->nodes[g->num_nodes++];
+    *node = (graph_node){.kind = kind,
+                         .inputs = {input, GRAPH_NONE, GRAPH_NONE},
+                         .output = output,
+                         .external = GRAPH_NONE,
+                         .layer = GRAPH_NONE,
+                         .slot = GRAPH_NONE};
     return node;
 }
 

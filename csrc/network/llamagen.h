@@ -1,5 +1,5 @@
-// LlamaGen's VQ tokenizers (VQ-8, VQ-16): images, a learned codebook. Who includes it: families.c, and tools that build a network
-// without a checkpoint.
+// LlamaGen's VQ tokenizers (VQ-8, VQ-16): images, a learned codebook. Who includes it: families.c,
+// and tools that build a network without a checkpoint.
 #ifndef CTOK_NETWORK_LLAMAGEN_H
 #define CTOK_NETWORK_LLAMAGEN_H
 
@@ -7,7 +7,10 @@
 
 extern const network_family llamagen_family;
 
-enum { LLAMAGEN_MAX_LEVELS = 8, LLAMAGEN_MAX_CHANNELS = 256 };  // of codes: kernels keep a vector of them at hand
+enum {
+    LLAMAGEN_MAX_LEVELS = 8,
+    LLAMAGEN_MAX_CHANNELS = 256
+};  // of codes: kernels keep a vector of them at hand
 
 // One half. Level 0 is the finest of both, although the decoder's keys count from the coarsest.
 typedef struct {

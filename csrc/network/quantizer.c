@@ -1,5 +1,7 @@
-// Codebooks made unit; and FSQ tables, rounded where PyTorch rounds: each float32 operation of FSQ.bound is one float32 operation here.
-// Ref: FSQ in reference/cosmos_reference.py (bound, eps = 1e-3; level 0 is the least significant digit).
+// Codebooks made unit; and FSQ tables, rounded where PyTorch rounds: each float32 operation of
+// FSQ.bound is one float32 operation here.
+// Ref: FSQ in reference/cosmos_reference.py (bound, eps = 1e-3; level 0 is the least significant
+// digit).
 #include "quantizer.h"
 
 #include <math.h>
@@ -10,7 +12,8 @@ void quantizer_set_levels(quantizer_params *p, const uint32_t *levels, int32_t n
     for (int32_t i = 0; i < num_levels; i++) {
         p->levels[i] = (int32_t)levels[i];
         p->basis[i] = basis;
-        // (levels - 1) * (1 + eps) / 2: the integer tensor meets a Python float, so the factor is float32 too.
+        // (levels - 1) * (1 + eps) / 2: the integer tensor meets a Python float, so the factor is
+        // float32 too.
         p->half_width[i] = (float)(levels[i] - 1) * (float)1.001 / 2.0f;
         p->offset[i] = levels[i] % 2 == 0 ? 0.5f : 0.0f;
         // In double and rounded once; PyTorch's atanh is within 1 ulp of this.

@@ -14,11 +14,18 @@ ctok_shape step_shape(const builder *b, int32_t value) { return step_value(b, va
 
 // ---------------------------------------------------------------- layers
 static graph_layer conv_layer(const builder *b, int64_t c_out, graph_value in, conv_form form) {
-    return (graph_layer){.kind = OP_CONV, .c_out = c_out, .c_in = in.shape.c, .kernel_t = form.kernel_t, .kernel = form.kernel,
-                         .in_dtype = in.dtype, .is_video = b->is_video, .has_bias = true};
+    return (graph_layer){.kind = OP_CONV,
+                         .c_out = c_out,
+                         .c_in = in.shape.c,
+                         .kernel_t = form.kernel_t,
+                         .kernel = form.kernel,
+                         .in_dtype = in.dtype,
+                         .is_video = b->is_video,
+                         .has_bias = true};
 }
 
-int32_t step_conv(builder *b, int32_t x, int64_t c_out, conv_form form, int32_t residual, const char *format, ...) {
+int32_t step_conv(builder *b, int32_t x, int64_t c_out, conv_form form, int32_t residual,
+                  const char *format, ...) {
     char name[GRAPH_NAME_BYTES];
     va_list arguments;
     va_start(arguments, format);
@@ -32,17 +39,28 @@ int32_t step_conv(builder *b, int32_t x, int64_t c_out, conv_form form, int32_t 
     if (form.upsample_t == 2 && b->is_first) out.t -= 1;  // the first frame is never doubled
     if (form.stride_t == 2) out.t = (in.t + b->is_first) / 2;
     out.c = c_out;
-    ctok_dtype dtype = b->g->dtype == CTOK_BF16 && !b->is_end && c_out % BF16_CHANNELS == 0 ? CTOK_BF16 : CTOK_F32;
+    ctok_dtype dtype =
+        b->g->dtype == CTOK_BF16 && !b->is_end && c_out % BF16_CHANNELS == 0 ? CTOK_BF16 : CTOK_F32;
     graph_node *node = graph_add_node(b->g, OP_CONV, x, graph_add_value(b->g, out, dtype));
     node->inputs[1] = residual;
     node->layer = graph_add_layer(b->g, conv_layer(b, c_out, step_value(b, x), form), name);
     if (form.kernel_t > 1) node->slot = b->g->num_slots++;
     node->params.conv = (conv_params){
-        .in = in, .out = out, .in_dtype = step_value(b, x).dtype, .out_dtype = dtype,
-        .kernel = form.kernel, .stride = form.stride, .upsample = form.upsample,
-        .kernel_t = form.kernel_t, .stride_t = form.stride_t, .upsample_t = form.upsample_t,
-        .pad_before = form.kernel == 3 && form.stride == 1,  // a halving pads only after: F.pad(x, (0, 1, 0, 1))
-        .pad_t = form.kernel_t == 1 ? 0 : form.stride_t == 2 && !b->is_first ? 1 : 2,
+        .in = in,
+        .out = out,
+        .in_dtype = step_value(b, x).dtype,
+        .out_dtype = dtype,
+        .kernel = form.kernel,
+        .stride = form.stride,
+        .upsample = form.upsample,
+        .kernel_t = form.kernel_t,
+        .stride_t = form.stride_t,
+        .upsample_t = form.upsample_t,
+        .pad_before = form.kernel == 3 && form.stride == 1,  // a halving pads only after: F.pad(x,
+                                                             // (0, 1, 0, 1))
+        .pad_t = form.kernel_t == 1                   ? 0
+                 : form.stride_t == 2 && !b->is_first ? 1
+                                                      : 2,
         .offset_t = form.upsample_t == 2 && b->is_first,
         .has_upsampled_residual = residual == x && (form.upsample == 2 || form.upsample_t == 2),
     };
@@ -65,16 +83,22 @@ int32_t step_norm(builder *b, int32_t x, int32_t groups, bool has_silu, const ch
     graph_node *node = graph_add_node(b->g, OP_NORM, x, graph_add_value(b->g, in.shape, in.dtype));
     graph_layer layer = {.kind = OP_NORM, .c_out = in.shape.c, .groups = groups, .has_bias = true};
     node->layer = graph_add_layer(b->g, layer, name);
-    node->params.norm = (norm_params){.shape = in.shape, .groups = groups, .epsilon = 1e-6f, .has_silu = has_silu, .dtype = in.dtype};
+    node->params.norm = (norm_params){.shape = in.shape,
+                                      .groups = groups,
+                                      .epsilon = 1e-6f,
+                                      .has_silu = has_silu,
+                                      .dtype = in.dtype};
     return node->output;
 }
 
 int32_t step_attention(builder *b, int32_t q, int32_t k, int32_t v, bool is_temporal) {
     graph_value in = step_value(b, q);
-    graph_node *node = graph_add_node(b->g, OP_ATTENTION, q, graph_add_value(b->g, in.shape, in.dtype));
+    graph_node *node =
+        graph_add_node(b->g, OP_ATTENTION, q, graph_add_value(b->g, in.shape, in.dtype));
     node->inputs[1] = k;
     node->inputs[2] = v;
-    node->params.attention = (attention_params){.shape = in.shape, .is_temporal = is_temporal, .dtype = in.dtype};
+    node->params.attention =
+        (attention_params){.shape = in.shape, .is_temporal = is_temporal, .dtype = in.dtype};
     if (is_temporal) node->slot = b->g->num_slots++;
     return node->output;
 }
@@ -85,14 +109,19 @@ int32_t step_pool(builder *b, int32_t x, bool is_temporal) {
     if (is_temporal) out.t = (in.t + b->is_first) / 2;
     else out.h /= 2, out.w /= 2;
     graph_node *node = graph_add_node(b->g, OP_POOL, x, graph_add_value(b->g, out, value.dtype));
-    node->params.pool = (pool_params){.in = in, .out = out, .is_temporal = is_temporal, .is_first = b->is_first, .dtype = value.dtype};
+    node->params.pool = (pool_params){.in = in,
+                                      .out = out,
+                                      .is_temporal = is_temporal,
+                                      .is_first = b->is_first,
+                                      .dtype = value.dtype};
     return node->output;
 }
 
 // ---------------------------------------------------------------- patches
 int32_t step_haar(builder *b, int32_t x, int32_t patch) {
     int64_t p = patch, p_t = b->is_video ? p : 1, extra = b->is_first ? p_t - 1 : 0;
-    ctok_shape in = step_shape(b, x), out = {1, (in.t + extra) / p_t, in.h / p, in.w / p, in.c * p * p * p_t};
+    ctok_shape in = step_shape(b, x),
+               out = {1, (in.t + extra) / p_t, in.h / p, in.w / p, in.c * p * p * p_t};
     graph_node *node = graph_add_node(b->g, OP_HAAR, x, graph_add_value(b->g, out, CTOK_F32));
     node->params.haar = (haar_params){in, out, patch, (int32_t)p_t, b->is_first};
     return node->output;
@@ -100,7 +129,8 @@ int32_t step_haar(builder *b, int32_t x, int32_t patch) {
 
 int32_t step_unhaar(builder *b, int32_t x, int32_t patch) {
     int64_t p = patch, p_t = b->is_video ? p : 1, extra = b->is_first ? p_t - 1 : 0;
-    ctok_shape in = step_shape(b, x), out = {1, in.t * p_t - extra, in.h * p, in.w * p, in.c / (p * p * p_t)};
+    ctok_shape in = step_shape(b, x),
+               out = {1, in.t * p_t - extra, in.h * p, in.w * p, in.c / (p * p * p_t)};
     graph_node *node = graph_add_node(b->g, OP_UNHAAR, x, graph_add_value(b->g, out, CTOK_F32));
     node->params.haar = (haar_params){in, out, patch, (int32_t)p_t, b->is_first};
     return node->output;
@@ -109,8 +139,10 @@ int32_t step_unhaar(builder *b, int32_t x, int32_t patch) {
 // ---------------------------------------------------------------- ends
 int32_t step_load(builder *b, network_frame f, int64_t channels, external_format format) {
     ctok_shape shape = {1, f.padded_frames, f.padded_height, f.padded_width, channels};
-    graph_node *node = graph_add_node(b->g, OP_LOAD, GRAPH_NONE, graph_add_value(b->g, shape, CTOK_F32));
-    node->params.transfer = (transfer_params){format, shape, f.frames, f.height, f.width, f.before, f.top, f.left};
+    graph_node *node =
+        graph_add_node(b->g, OP_LOAD, GRAPH_NONE, graph_add_value(b->g, shape, CTOK_F32));
+    node->params.transfer =
+        (transfer_params){format, shape, f.frames, f.height, f.width, f.before, f.top, f.left};
     return node->output;
 }
 
@@ -118,12 +150,18 @@ void step_store(builder *b, int32_t x, int32_t external, external_format format,
     if (external == GRAPH_NONE) return;
     graph_node *node = graph_add_node(b->g, OP_STORE, x, GRAPH_NONE);
     node->external = external;
-    node->params.transfer = (transfer_params){format, step_shape(b, x), f.frames, f.height, f.width, f.before, f.top, f.left};
+    node->params.transfer = (transfer_params){format,  step_shape(b, x), f.frames, f.height,
+                                              f.width, f.before,         f.top,    f.left};
 }
 
 void step_store_latent(builder *b, int32_t x, int32_t external) {
     ctok_shape s = step_shape(b, x);
-    network_frame whole = {.padded_frames = s.t, .padded_height = s.h, .padded_width = s.w, .frames = s.t, .height = s.h, .width = s.w};
+    network_frame whole = {.padded_frames = s.t,
+                           .padded_height = s.h,
+                           .padded_width = s.w,
+                           .frames = s.t,
+                           .height = s.h,
+                           .width = s.w};
     step_store(b, x, external, EXTERNAL_F32_NCTHW, whole);
 }
 
@@ -147,7 +185,8 @@ int32_t step_tokens(builder *b, int32_t x, const quantizer_spec *q, network_outp
 }
 
 int32_t step_dequantize(builder *b, const quantizer_spec *q, ctok_shape shape) {
-    graph_node *node = graph_add_node(b->g, OP_DEQUANTIZE, GRAPH_NONE, graph_add_value(b->g, shape, CTOK_F32));
+    graph_node *node =
+        graph_add_node(b->g, OP_DEQUANTIZE, GRAPH_NONE, graph_add_value(b->g, shape, CTOK_F32));
     node->params.quantizer = params_of(q, shape);
     return node->output;
 }

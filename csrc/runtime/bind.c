@@ -1,6 +1,7 @@
 // See bind.h. A node is a step; what follows it in a stream are copies:
-//     convolution in time    first chunk of one frame: that frame twice; otherwise the last two of `past` and `in`
-//     attention over time    k and v behind those of the past (before it runs); then what no later frame will see is moved over
+//     convolution in time    first chunk of one frame: that frame twice; otherwise the last two of
+//     `past` and `in` attention over time    k and v behind those of the past (before it runs);
+//     then what no later frame will see is moved over
 #include "bind.h"
 
 #include <stdlib.h>
@@ -11,7 +12,9 @@ typedef struct {
     int32_t num_steps;
 } writer;
 
-static void *value(const writer *w, int32_t id) { return id == GRAPH_NONE ? NULL : w->to->arena + w->program->plan.value_offsets[id]; }
+static void *value(const writer *w, int32_t id) {
+    return id == GRAPH_NONE ? NULL : w->to->arena + w->program->plan.value_offsets[id];
+}
 
 static step *add(writer *w, op_kind kind, const char *layer) {
     step *s = &w->program->list.steps[w->num_steps++];
@@ -24,9 +27,12 @@ static void add_copy(writer *w, const char *layer, void *out, const void *in, si
     s->out = out, s->in = in, s->params.copy_bytes = num_bytes;
 }
 
-static bool is_first_chunk(const writer *w) { return w->program->request.chunk == CTOK_CHUNK_FIRST; }
+static bool is_first_chunk(const writer *w) {
+    return w->program->request.chunk == CTOK_CHUNK_FIRST;
+}
 
-// The last two frames that a convolution has read; the first frame of all stands for what was before it.
+// The last two frames that a convolution has read; the first frame of all stands for what was
+// before it.
 static void add_past(writer *w, const graph_node *node, const char *layer) {
     const stream_slot *slot = &w->to->stream->slots[node->slot];
     const uint8_t *in = value(w, node->inputs[0]);
@@ -46,7 +52,8 @@ static void add_conv(writer *w, const graph_node *node, void *workspace) {
     bool looks_back = w->to->stream && node->slot != GRAPH_NONE;
     step *s = add(w, OP_CONV, layer);
     s->params = node->params, s->workspace = workspace, s->weights = w->to->layers[n].conv;
-    s->out = value(w, node->output), s->in = value(w, node->inputs[0]), s->residual = value(w, node->inputs[1]);
+    s->out = value(w, node->output), s->in = value(w, node->inputs[0]),
+    s->residual = value(w, node->inputs[1]);
     s->past = looks_back && !is_first_chunk(w) ? w->to->stream->slots[node->slot].past : NULL;
     if (looks_back) add_past(w, node, layer);
 }
@@ -57,7 +64,8 @@ static void add_attention(writer *w, const graph_node *node, void *workspace) {
     const void *k = value(w, node->inputs[1]), *v = value(w, node->inputs[2]);
     int64_t num_frames = node->params.attention.shape.t;
     if (slot) {
-        size_t at = (size_t)slot->num_frames * slot->frame_bytes, num_bytes = (size_t)num_frames * slot->frame_bytes;
+        size_t at = (size_t)slot->num_frames * slot->frame_bytes,
+               num_bytes = (size_t)num_frames * slot->frame_bytes;
         add_copy(w, "", slot->keys + at, k, num_bytes);
         add_copy(w, "", slot->values + at, v, num_bytes);
         k = slot->keys, v = slot->values;
@@ -66,9 +74,11 @@ static void add_attention(writer *w, const graph_node *node, void *workspace) {
     s->params = node->params, s->workspace = workspace;
     s->out = value(w, node->output), s->in = value(w, node->inputs[0]), s->k = k, s->v = v;
     if (!slot) return;
-    s->params.attention.num_past = slot->num_frames, s->params.attention.window = stream->attention_frames;
+    s->params.attention.num_past = slot->num_frames,
+    s->params.attention.window = stream->attention_frames;
     int64_t held = slot->num_frames + num_frames, kept = stream_kept(stream, held);
-    size_t from = (size_t)(held - kept) * slot->frame_bytes, num_bytes = held > kept ? (size_t)kept * slot->frame_bytes : 0;
+    size_t from = (size_t)(held - kept) * slot->frame_bytes,
+           num_bytes = held > kept ? (size_t)kept * slot->frame_bytes : 0;
     add_copy(w, "", slot->keys, slot->keys + from, num_bytes);
     add_copy(w, "", slot->values, slot->values + from, num_bytes);
 }
@@ -82,10 +92,12 @@ static void add_node(writer *w, const graph_node *node, void *workspace) {
         add_attention(w, node, workspace);
         return;
     }
-    step *s = add(w, node->kind, node->layer == GRAPH_NONE ? "" : w->program->graph.layers[node->layer].name);
+    step *s = add(w, node->kind,
+                  node->layer == GRAPH_NONE ? "" : w->program->graph.layers[node->layer].name);
     s->params = node->params, s->workspace = workspace;
     s->out = value(w, node->output), s->in = value(w, node->inputs[0]);
-    if (node->kind == OP_NORM) s->scale = w->to->layers[node->layer].scale, s->offset = w->to->layers[node->layer].offset;
+    if (node->kind == OP_NORM)
+        s->scale = w->to->layers[node->layer].scale, s->offset = w->to->layers[node->layer].offset;
     if (node->kind == OP_QUANTIZE || node->kind == OP_DEQUANTIZE) s->codebook = w->to->codebook;
 }
 
@@ -94,7 +106,8 @@ int32_t bind_count(const graph *g, bool is_chunk) {
     int32_t count = g->num_nodes;
     for (int32_t n = 0; n < g->num_nodes && is_chunk; n++) {
         const graph_node *node = &g->nodes[n];
-        if (node->slot != GRAPH_NONE) count += node->kind == OP_ATTENTION ? 4 : node->params.conv.in.t >= 2 ? 1 : 2;
+        if (node->slot != GRAPH_NONE)
+            count += node->kind == OP_ATTENTION ? 4 : node->params.conv.in.t >= 2 ? 1 : 2;
     }
     return count;
 }
@@ -104,7 +117,8 @@ bool bind_steps(program *p, const binding *to) {
     if (!p->list.steps) p->list.steps = calloc((size_t)p->num_steps + 1, sizeof *p->list.steps);
     if (!p->list.steps) return false;
     writer w = {.program = p, .to = to};
-    for (int32_t n = 0; n < p->graph.num_nodes; n++) add_node(&w, &p->graph.nodes[n], to->arena + p->plan.workspace_offsets[n]);
+    for (int32_t n = 0; n < p->graph.num_nodes; n++)
+        add_node(&w, &p->graph.nodes[n], to->arena + p->plan.workspace_offsets[n]);
     p->list.num_steps = w.num_steps, p->list.version++, p->arena = to->arena;
     return true;
 }
@@ -115,7 +129,9 @@ void bind_external(program *p, const uint8_t *input, uint8_t *const outputs[4]) 
         const graph_node *node = &p->graph.nodes[n];
         while (s->kind != node->kind) s++;  // copies
         bool reads = node->kind == OP_LOAD || node->kind == OP_DEQUANTIZE;
-        s->external = reads ? (void *)input : node->external == GRAPH_NONE ? NULL : outputs[node->external];
+        s->external = reads                          ? (void *)input
+                      : node->external == GRAPH_NONE ? NULL
+                                                     : outputs[node->external];
         s++;
     }
 }
@@ -128,8 +144,9 @@ bool bind_stream(stream_state *stream, const graph *g) {
         const op_params *p = &node->params;
         if (node->slot == GRAPH_NONE) continue;
         stream_slot *slot = &stream->slots[node->slot];
-        bool has_room = node->kind == OP_ATTENTION ? stream_reserve(stream, slot, p->attention.shape, p->attention.dtype)
-                                                   : stream_reserve_past(stream, slot, p->conv.in, p->conv.in_dtype);
+        bool has_room = node->kind == OP_ATTENTION
+                            ? stream_reserve(stream, slot, p->attention.shape, p->attention.dtype)
+                            : stream_reserve_past(stream, slot, p->conv.in, p->conv.in_dtype);
         if (!has_room) return false;
     }
     return true;

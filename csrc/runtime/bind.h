@@ -1,6 +1,7 @@
-// Writes a program's list of steps for the memory that it runs in: each node with its layer's weights and the places of its values in
-// the arena; in a stream also the copies that keep, between chunks, the last two frames that a convolution in time has read, and the keys
-// and values of the attention over time. Who calls it: runtime/execute; runtime/request counts.
+// Writes a program's list of steps for the memory that it runs in: each node with its layer's
+// weights and the places of its values in the arena; in a stream also the copies that keep, between
+// chunks, the last two frames that a convolution in time has read, and the keys and values of the
+// attention over time. Who calls it: runtime/execute; runtime/request counts.
 #ifndef CTOK_RUNTIME_BIND_H
 #define CTOK_RUNTIME_BIND_H
 
@@ -12,19 +13,20 @@ typedef struct {
     const layer_weights *layers;  // of the model, from the program's first on
     const float *codebook;        // or NULL
     uint8_t *arena;
-    stream_state *stream;         // with room for this chunk (bind_stream), or NULL
+    stream_state *stream;  // with room for this chunk (bind_stream), or NULL
 } binding;
 
 int32_t bind_count(const graph *g, bool is_chunk);
 
-// Writes the list anew where it is of another arena, or of a stream, whose memory and past are other ones for each chunk.
-// False when there is no memory for a list.
+// Writes the list anew where it is of another arena, or of a stream, whose memory and past are
+// other ones for each chunk. False when there is no memory for a list.
 bool bind_steps(program *p, const binding *to);
 
 // The host's memory of one image or clip.
 void bind_external(program *p, const uint8_t *input, uint8_t *const outputs[4]);
 
-// Takes what the stream needs for a chunk of this program; false when there is no memory. And once it has run: counts what is kept.
+// Takes what the stream needs for a chunk of this program; false when there is no memory. And once
+// it has run: counts what is kept.
 bool bind_stream(stream_state *stream, const graph *g);
 void bind_advance(stream_state *stream, const graph *g);
 

@@ -1,5 +1,5 @@
-// The engine's thread, queue and list of ended jobs. One lock guards them all; it is never held while a job runs, while
-// anything is freed, or while the caller's wake function is called.
+// The engine's thread, queue and list of ended jobs. One lock guards them all; it is never held
+// while a job runs, while anything is freed, or while the caller's wake function is called.
 #include "engine.h"
 
 #include <stdlib.h>
@@ -60,14 +60,16 @@ static void let_go(engine_job *jobs) {
 }
 
 static ctok_status fail_closed(engine_job *job) {
-    return ctok_fail(&job->error, CTOK_E_CLOSED, 0, "the model or engine was closed before the job had ended");
+    return ctok_fail(&job->error, CTOK_E_CLOSED, 0,
+                     "the model or engine was closed before the job had ended");
 }
 
 // Cancels what runs on `subject` (NULL: anything) and ends what is queued on it.
 static void close_jobs(engine *e, const object *subject) {
     engine_job *closed = NULL;
     pthread_mutex_lock(&e->lock);
-    if (e->running && (!subject || e->running->subject == subject)) atomic_store(&e->running->is_cancelled, true);
+    if (e->running && (!subject || e->running->subject == subject))
+        atomic_store(&e->running->is_cancelled, true);
     for (engine_job *job = e->queue_head, *next; job; job = next) {
         next = job->next;
         if (subject && job->subject != subject) continue;
@@ -109,8 +111,10 @@ static void *engine_thread(void *argument) {
     for (engine_job *job; (job = next_job(e));) {
         pthread_mutex_unlock(&e->lock);
         int64_t start = thread_now_us();
-        ctok_status status = atomic_load(&job->is_cancelled) ? ctok_fail(&job->error, CTOK_E_CANCELLED, 0, "cancelled before it ran")
-                                                             : job->run(job, &job->error);
+        ctok_status status =
+            atomic_load(&job->is_cancelled)
+                ? ctok_fail(&job->error, CTOK_E_CANCELLED, 0, "cancelled before it ran")
+                : job->run(job, &job->error);
         pthread_mutex_lock(&e->lock);
         if (status == CTOK_E_CANCELLED && e->is_stopping) status = fail_closed(job);
         e->running = NULL;
@@ -129,7 +133,8 @@ static void *engine_thread(void *argument) {
 }
 
 // ---------------------------------------------------------------- opening and closing
-static ctok_status open_backend(backend **out, const ctok_engine_options *options, ctok_error *error) {
+static ctok_status open_backend(backend **out, const ctok_engine_options *options,
+                                ctok_error *error) {
     ctok_engine_options o = options ? *options : (ctok_engine_options){0};
     if (o.device == CTOK_DEVICE_CUDA) return cuda_backend_open(out, o.device_index, error);
     bool may_take_gpu = o.device == CTOK_DEVICE_AUTO && o.kernels == CTOK_KERNELS_AUTO;
@@ -147,7 +152,8 @@ static void destroy(object *self) {
     free(e);
 }
 
-ctok_status engine_open(uint32_t *id, const ctok_engine_options *options, object *owner, ctok_wake wake, ctok_error *error) {
+ctok_status engine_open(uint32_t *id, const ctok_engine_options *options, object *owner,
+                        ctok_wake wake, ctok_error *error) {
     engine *e = calloc(1, sizeof *e);
     if (!e) return ctok_fail(error, CTOK_E_MEMORY, sizeof *e, "no memory for an engine");
     ctok_status status = open_backend(&e->backend, options, error);
@@ -166,7 +172,8 @@ ctok_status engine_open(uint32_t *id, const ctok_engine_options *options, object
     int failure = pthread_create(&e->thread, NULL, engine_thread, e);
     if (failure) {
         object_release(&e->base);
-        return ctok_fail(error, CTOK_E_THREAD, failure, "the system refused the engine's thread: %s", strerror(failure));
+        return ctok_fail(error, CTOK_E_THREAD, failure,
+                         "the system refused the engine's thread: %s", strerror(failure));
     }
     status = ids_add(&e->base, error);
     if (status == CTOK_OK) *id = e->base.id;
@@ -237,8 +244,8 @@ uint32_t engine_wait(engine *e, uint32_t *jobs, uint32_t capacity, uint32_t time
     int64_t deadline = thread_now_us() + timeout_us;
     uint32_t count = 0;
     pthread_mutex_lock(&e->lock);
-    while (!e->ended_head && timeout_us && !e->is_stopping && thread_wait_until(&e->has_ended, &e->lock, deadline)) {
-    }
+    while (!e->ended_head && timeout_us && !e->is_stopping &&
+           thread_wait_until(&e->has_ended, &e->lock, deadline)) {}
     for (; e->ended_head && count < capacity; count++) {
         jobs[count] = e->ended_head->base.id;
         e->ended_head = e->ended_head->next_ended;
@@ -251,8 +258,8 @@ uint32_t engine_wait(engine *e, uint32_t *jobs, uint32_t capacity, uint32_t time
 bool engine_wait_for(engine *e, engine_job *job, uint32_t timeout_us) {
     int64_t deadline = thread_now_us() + timeout_us;
     pthread_mutex_lock(&e->lock);
-    while (job->state != CTOK_JOB_ENDED && timeout_us && thread_wait_until(&e->has_ended, &e->lock, deadline)) {
-    }
+    while (job->state != CTOK_JOB_ENDED && timeout_us &&
+           thread_wait_until(&e->has_ended, &e->lock, deadline)) {}
     bool has_ended = job->state == CTOK_JOB_ENDED;
     pthread_mutex_unlock(&e->lock);
     return has_ended;

@@ -1,8 +1,9 @@
-// One native thread that runs jobs in the order submitted, so jobs of a model stay in order and one job at a time uses the
-// whole pool. It owns the backend, the arena and the list of packed weights. Ended jobs wait in a list until somebody asks for their ids.
+// One native thread that runs jobs in the order submitted, so jobs of a model stay in order and one
+// job at a time uses the whole pool. It owns the backend, the arena and the list of packed weights.
+// Ended jobs wait in a list until somebody asks for their ids.
 //     queued --thread--> running --> ended (listed until reported) --release--> freed
-// `wake` is called on the thread alone. Who calls it: abi.c and runtime/lifetime (engine functions), runtime/job (submit and the life
-// of a job).
+// `wake` is called on the thread alone. Who calls it: abi.c and runtime/lifetime (engine
+// functions), runtime/job (submit and the life of a job).
 #ifndef CTOK_RUNTIME_ENGINE_H
 #define CTOK_RUNTIME_ENGINE_H
 
@@ -18,13 +19,13 @@ typedef struct engine_job engine_job;
 // What every job has; runtime/job adds the rest behind it.
 struct engine_job {
     object base;
-    object *subject;                                         // the model it works on (retained) or NULL
+    object *subject;  // the model it works on (retained) or NULL
     ctok_status (*run)(engine_job *job, ctok_error *error);  // on the engine's thread
-    engine_job *next, *previous;                             // in the queue, which holds a reference
-    engine_job *next_ended;                                  // in the list of ended jobs, which holds none
-    bool is_forgotten;                                       // its id was released: it is not to be listed
-    bool is_unseen;                                          // it was so before the job ended: nobody can know what it gave
-    uint32_t state;                                          // CTOK_JOB_*; under the engine's lock, like the next two
+    engine_job *next, *previous;  // in the queue, which holds a reference
+    engine_job *next_ended;       // in the list of ended jobs, which holds none
+    bool is_forgotten;            // its id was released: it is not to be listed
+    bool is_unseen;               // it was so before the job ended: nobody can know what it gave
+    uint32_t state;               // CTOK_JOB_*; under the engine's lock, like the next two
     ctok_status status;
     ctok_error error;
     uint64_t run_us;
@@ -35,25 +36,27 @@ struct engine_job {
 struct engine {
     object base;
     backend *backend;
-    weights_list weights;                // of all models
+    weights_list weights;  // of all models
     ctok_wake wake;
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t has_work, has_ended;  // both on CLOCK_MONOTONIC
     engine_job *queue_head, *queue_tail, *ended_head, *ended_tail, *running;
     bool is_stopping;
-    bool keeps_steps;                    // of its jobs, when each ran
-    uint64_t opened_ns;                  // step_now() then
-    uint32_t num_jobs;                   // created and not released
-    _Atomic uint64_t state_bytes;        // that all streams hold
-    uint8_t *arena;                      // the thread's alone, but for its size
+    bool keeps_steps;              // of its jobs, when each ran
+    uint64_t opened_ns;            // step_now() then
+    uint32_t num_jobs;             // created and not released
+    _Atomic uint64_t state_bytes;  // that all streams hold
+    uint8_t *arena;                // the thread's alone, but for its size
     _Atomic size_t arena_bytes;
 };
 
 // owner: the thread with which it ends (runtime/lifetime), or NULL.
-ctok_status engine_open(uint32_t *id, const ctok_engine_options *options, object *owner, ctok_wake wake, ctok_error *error);
+ctok_status engine_open(uint32_t *id, const ctok_engine_options *options, object *owner,
+                        ctok_wake wake, ctok_error *error);
 void engine_close(engine *e);
-// Whether this is the thread of any engine, which would wait for itself, or for another's that waits for it.
+// Whether this is the thread of any engine, which would wait for itself, or for another's that
+// waits for it.
 bool engine_is_this_thread(void);
 void engine_query(engine *e, ctok_engine_info *info);
 uint32_t engine_wait(engine *e, uint32_t *jobs, uint32_t capacity, uint32_t timeout_us);
@@ -68,8 +71,8 @@ bool engine_wait_for(engine *e, engine_job *job, uint32_t timeout_us);
 // The job's id is gone: it is not to be listed any more.
 void engine_forget(engine *e, engine_job *job);
 
-// On the engine's thread: memory of at least so many bytes, contents undefined, kept between jobs and given back after a
-// second without work. NULL when there is none.
+// On the engine's thread: memory of at least so many bytes, contents undefined, kept between jobs
+// and given back after a second without work. NULL when there is none.
 uint8_t *engine_arena(engine *e, size_t num_bytes);
 
 #endif

@@ -9,7 +9,8 @@
 // `steps_done` counts steps over the whole batch, for progress.
 // `trace`: open, where each step is to be timed; otherwise all zeros.
 // CTOK_E_CANCELLED when the cancel flag of the model's backend turned true.
-ctok_status execute_program(program *p, const model *m, stream_state *stream, uint8_t *arena, const uint8_t *input, uint8_t *const outputs[4],
+ctok_status execute_program(program *p, const model *m, stream_state *stream, uint8_t *arena,
+                            const uint8_t *input, uint8_t *const outputs[4],
                             atomic_uint *steps_done, trace *trace, ctok_error *error);
 
 #endif

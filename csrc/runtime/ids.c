@@ -1,4 +1,5 @@
-// One table for all ids, sorted because ids only grow: lookup is a binary search, removal closes the gap.
+// One table for all ids, sorted because ids only grow: lookup is a binary search, removal closes
+// the gap.
 #include "ids.h"
 
 #include <pthread.h>
@@ -11,8 +12,8 @@ static size_t num_objects, capacity;
 static uint32_t last_inherited;  // ids up to here are of the process that this one was forked from
 uint32_t ids_last;
 
-// ---------------------------------------------------------------- fork
-// The lock is whole in the child. What the parent's ids stood for stays in the child's memory, as its threads may have been
+// ---------------------------------------------------------------- fork The lock is whole in the
+// child. What the parent's ids stood for stays in the child's memory, as its threads may have been
 // at work on any of it.
 static void before_fork(void) { pthread_mutex_lock(&lock); }
 
@@ -56,12 +57,15 @@ ctok_status ids_add(object *o, ctok_error *error) {
     ctok_status status = CTOK_OK;
     pthread_mutex_lock(&lock);
     if (ids_last == UINT32_MAX) {
-        status = ctok_fail(error, CTOK_E_INTERNAL, 0, "all 2^32 - 1 ids are used up; start the process again");
+        status = ctok_fail(error, CTOK_E_INTERNAL, 0,
+                           "all 2^32 - 1 ids are used up; start the process again");
     } else if (num_objects == capacity) {
         size_t wanted = capacity ? capacity * 2 : 64;
         object **grown = realloc(table, wanted * sizeof *table);
         if (grown) table = grown, capacity = wanted;
-        else status = ctok_fail(error, CTOK_E_MEMORY, (int64_t)(wanted * sizeof *table), "no memory for %zu ids", wanted);
+        else
+            status = ctok_fail(error, CTOK_E_MEMORY, (int64_t)(wanted * sizeof *table),
+                               "no memory for %zu ids", wanted);
     }
     if (status == CTOK_OK) {
         o->id = ++ids_last;
@@ -83,7 +87,10 @@ static size_t position(uint32_t id) {
 }
 
 ctok_status ids_get(object **out, object_kind kind, uint32_t id, ctok_error *error) {
-    static const char *const names[] = {[OBJECT_ENGINE] = "engine", [OBJECT_MODEL] = "model", [OBJECT_STREAM] = "stream", [OBJECT_JOB] = "job"};
+    static const char *const names[] = {[OBJECT_ENGINE] = "engine",
+                                        [OBJECT_MODEL] = "model",
+                                        [OBJECT_STREAM] = "stream",
+                                        [OBJECT_JOB] = "job"};
     object *found = NULL;
     pthread_mutex_lock(&lock);
     size_t at = position(id);
@@ -91,10 +98,14 @@ ctok_status ids_get(object **out, object_kind kind, uint32_t id, ctok_error *err
     bool is_inherited = id && id <= last_inherited;
     pthread_mutex_unlock(&lock);
     if (!found && is_inherited) {
-        return ctok_fail(error, CTOK_E_HANDLE, id, "expected the id of an open %s, found %u of the process before fork(); open an engine in this one",
+        return ctok_fail(error, CTOK_E_HANDLE, id,
+                         "expected the id of an open %s, found %u of the process before fork(); "
+                         "open an engine in this one",
                          names[kind], id);
     }
-    if (!found) return ctok_fail(error, CTOK_E_HANDLE, id, "expected the id of an open %s, found %u", names[kind], id);
+    if (!found)
+        return ctok_fail(error, CTOK_E_HANDLE, id, "expected the id of an open %s, found %u",
+                         names[kind], id);
     *out = found;
     return CTOK_OK;
 }
@@ -123,7 +134,8 @@ static bool belongs_to(const object *o, const object *owner) {
 uint32_t ids_count(object_kind kind, const object *owner) {
     uint32_t count = 0;
     pthread_mutex_lock(&lock);
-    for (size_t i = 0; i < num_objects; i++) count += table[i]->kind == kind && belongs_to(table[i], owner);
+    for (size_t i = 0; i < num_objects; i++)
+        count += table[i]->kind == kind && belongs_to(table[i], owner);
     pthread_mutex_unlock(&lock);
     return count;
 }

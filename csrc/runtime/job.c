@@ -10,7 +10,9 @@ static engine *engine_of(const job *j) { return (engine *)j->base.base.owner; }
 // The model of a job that was released while it opened one.
 static void close_unseen(const job *j) {
     object *m;
-    if (!j->base.is_unseen || !j->opened_model || ids_get(&m, OBJECT_MODEL, j->opened_model, NULL) != CTOK_OK) return;
+    if (!j->base.is_unseen || !j->opened_model ||
+        ids_get(&m, OBJECT_MODEL, j->opened_model, NULL) != CTOK_OK)
+        return;
     if (ids_remove(m)) object_release(m);
     object_release(m);
 }
@@ -29,7 +31,8 @@ static void destroy(object *self) {
     free(j);
 }
 
-static ctok_status make(job **out, engine *e, ctok_status (*run)(engine_job *, ctok_error *), ctok_error *error) {
+static ctok_status make(job **out, engine *e, ctok_status (*run)(engine_job *, ctok_error *),
+                        ctok_error *error) {
     job *j = calloc(1, sizeof *j);
     if (!j) return ctok_fail(error, CTOK_E_MEMORY, sizeof *j, "no memory for a job");
     object_init(&j->base.base, OBJECT_JOB, &e->base, destroy);
@@ -57,9 +60,11 @@ static ctok_status run_open(engine_job *base, ctok_error *error) {
     job *j = (job *)base;
     engine *e = engine_of(j);
     model *m = NULL;
-    CTOK_TRY(model_open(&m, &e->base, &e->weights, j->path, &j->options, &base->steps_done, &base->num_steps, &base->is_cancelled, error));
-    ctok_status status = atomic_load(&base->is_cancelled) ? ctok_fail(error, CTOK_E_CANCELLED, 0, "cancelled while opening")
-                                                          : ids_add(&m->base, error);
+    CTOK_TRY(model_open(&m, &e->base, &e->weights, j->path, &j->options, &base->steps_done,
+                        &base->num_steps, &base->is_cancelled, error));
+    ctok_status status = atomic_load(&base->is_cancelled)
+                             ? ctok_fail(error, CTOK_E_CANCELLED, 0, "cancelled while opening")
+                             : ids_add(&m->base, error);
     if (status == CTOK_OK) j->opened_model = m->base.id;
     object_release(&m->base);
     return status;
@@ -67,11 +72,14 @@ static ctok_status run_open(engine_job *base, ctok_error *error) {
 
 static ctok_status run_convert(engine_job *base, ctok_error *error) {
     job *j = (job *)base;
-    return model_convert(j->out_path, j->path, &j->options, &base->steps_done, &base->num_steps, &base->is_cancelled, error);
+    return model_convert(j->out_path, j->path, &j->options, &base->steps_done, &base->num_steps,
+                         &base->is_cancelled, error);
 }
 
-static ctok_status submit_file_job(uint32_t *id, engine *e, ctok_status (*run)(engine_job *, ctok_error *), const char *out_path,
-                                   const char *path, const ctok_model_options *options, ctok_error *error) {
+static ctok_status submit_file_job(uint32_t *id, engine *e,
+                                   ctok_status (*run)(engine_job *, ctok_error *),
+                                   const char *out_path, const char *path,
+                                   const ctok_model_options *options, ctok_error *error) {
     job *j = NULL;
     CTOK_TRY(make(&j, e, run, error));
     if (options) j->options = *options;
@@ -84,12 +92,13 @@ static ctok_status submit_file_job(uint32_t *id, engine *e, ctok_status (*run)(e
     return submit(id, j, error);
 }
 
-ctok_status job_submit_open(uint32_t *id, engine *e, const char *path, const ctok_model_options *options, ctok_error *error) {
+ctok_status job_submit_open(uint32_t *id, engine *e, const char *path,
+                            const ctok_model_options *options, ctok_error *error) {
     return submit_file_job(id, e, run_open, NULL, path, options, error);
 }
 
-ctok_status job_submit_convert(uint32_t *id, engine *e, const char *out_path, const char *path, const ctok_model_options *options,
-                               ctok_error *error) {
+ctok_status job_submit_convert(uint32_t *id, engine *e, const char *out_path, const char *path,
+                               const ctok_model_options *options, ctok_error *error) {
     return submit_file_job(id, e, run_convert, out_path, path, options, error);
 }
 
@@ -99,8 +108,11 @@ static ctok_status fail_arena(backend *b, size_t num_bytes, ctok_error *error) {
     uint64_t total, available;
     b->memory_bytes(b, &total, &available);
     char found[64] = "";
-    if (available) snprintf(found, sizeof found, ": %llu MiB of %llu are free", (unsigned long long)(available >> 20), (unsigned long long)(total >> 20));
-    return ctok_fail(error, CTOK_E_MEMORY, (int64_t)num_bytes, "no memory for %zu bytes of activations on %s%s", num_bytes, b->device, found);
+    if (available)
+        snprintf(found, sizeof found, ": %llu MiB of %llu are free",
+                 (unsigned long long)(available >> 20), (unsigned long long)(total >> 20));
+    return ctok_fail(error, CTOK_E_MEMORY, (int64_t)num_bytes,
+                     "no memory for %zu bytes of activations on %s%s", num_bytes, b->device, found);
 }
 
 static ctok_status run_request(engine_job *base, ctok_error *error) {
@@ -108,30 +120,37 @@ static ctok_status run_request(engine_job *base, ctok_error *error) {
     program *p = j->program;
     model *m = (model *)base->subject;
     if (j->stream && j->stream->num_run != j->chunk) {
-        return ctok_fail(error, CTOK_E_CLOSED, j->stream->num_run, "the stream ended when chunk %lld failed or was cancelled", (long long)j->stream->num_run);
+        return ctok_fail(error, CTOK_E_CLOSED, j->stream->num_run,
+                         "the stream ended when chunk %lld failed or was cancelled",
+                         (long long)j->stream->num_run);
     }
     uint8_t *arena = engine_arena(engine_of(j), p->plan.arena_bytes);
     if (!arena) return fail_arena(m->backend, p->plan.arena_bytes, error);
     for (int32_t i = 0; i < p->num_outputs; i++) {
         j->outputs[i] = malloc(p->outputs[i].bytes);
-        if (!j->outputs[i]) return ctok_fail(error, CTOK_E_MEMORY, (int64_t)p->outputs[i].bytes, "no memory for %llu bytes of results",
-                                             (unsigned long long)p->outputs[i].bytes);
+        if (!j->outputs[i])
+            return ctok_fail(error, CTOK_E_MEMORY, (int64_t)p->outputs[i].bytes,
+                             "no memory for %llu bytes of results",
+                             (unsigned long long)p->outputs[i].bytes);
     }
     m->backend->cancel = &base->is_cancelled;
-    ctok_status status = execute_program(p, m, j->stream ? &j->stream->state : NULL, arena, j->input, j->outputs, &base->steps_done, &j->trace, error);
+    ctok_status status = execute_program(p, m, j->stream ? &j->stream->state : NULL, arena,
+                                         j->input, j->outputs, &base->steps_done, &j->trace, error);
     m->backend->cancel = NULL;
     if (j->stream && status == CTOK_OK) j->stream->num_run++;
     free(j->input);
     j->input = NULL;
     // A model that was closed under its job is the reason why it was cancelled.
     if (status == CTOK_E_CANCELLED && atomic_load(&m->is_closed)) {
-        status = ctok_fail(error, CTOK_E_CLOSED, 0, "the model or engine was closed before the job had ended");
+        status = ctok_fail(error, CTOK_E_CLOSED, 0,
+                           "the model or engine was closed before the job had ended");
     }
     return status;
 }
 
-static ctok_status submit_run(uint32_t *id, engine *e, model *m, stream *s, const void *input, uint64_t input_bytes,
-                              const ctok_request *request, ctok_error *error) {
+static ctok_status submit_run(uint32_t *id, engine *e, model *m, stream *s, const void *input,
+                              uint64_t input_bytes, const ctok_request *request,
+                              ctok_error *error) {
     job *j = NULL;
     CTOK_TRY(make(&j, e, run_request, error));
     if (s) {
@@ -140,43 +159,58 @@ static ctok_status submit_run(uint32_t *id, engine *e, model *m, stream *s, cons
         j->chunk = s->num_submitted;
     }
     request_memory memory;
-    ctok_status status = request_make(&j->program, &memory, m, request, s ? s->most_arena_bytes : 0, error);
-    uint64_t wanted = status == CTOK_OK ? j->program->input_image_bytes * (uint64_t)j->program->request.batch : 0;
-    if (status == CTOK_OK && e->keeps_steps && !trace_open(&j->trace, j->program->num_steps, j->program->request.batch, e->opened_ns)) {
-        status = ctok_fail(error, CTOK_E_MEMORY, j->program->num_steps, "no memory for the times of %d steps", j->program->num_steps);
+    ctok_status status =
+        request_make(&j->program, &memory, m, request, s ? s->most_arena_bytes : 0, error);
+    uint64_t wanted =
+        status == CTOK_OK ? j->program->input_image_bytes * (uint64_t)j->program->request.batch : 0;
+    if (status == CTOK_OK && e->keeps_steps &&
+        !trace_open(&j->trace, j->program->num_steps, j->program->request.batch, e->opened_ns)) {
+        status = ctok_fail(error, CTOK_E_MEMORY, j->program->num_steps,
+                           "no memory for the times of %d steps", j->program->num_steps);
     }
     if (status == CTOK_OK && input_bytes != wanted) {
         const ctok_request *r = &j->program->request;
-        status = ctok_fail(error, CTOK_E_SHAPE, (int64_t)wanted, "input: expected %llu bytes for %lld x %lld x %lld x %lld, found %llu",
-                           (unsigned long long)wanted, (long long)r->batch, (long long)r->frames, (long long)r->height, (long long)r->width,
-                           (unsigned long long)input_bytes);
+        status =
+            ctok_fail(error, CTOK_E_SHAPE, (int64_t)wanted,
+                      "input: expected %llu bytes for %lld x %lld x %lld x %lld, found %llu",
+                      (unsigned long long)wanted, (long long)r->batch, (long long)r->frames,
+                      (long long)r->height, (long long)r->width, (unsigned long long)input_bytes);
     }
     if (status == CTOK_OK) {
         j->input = malloc(wanted);
         if (j->input) memcpy(j->input, input, wanted);
-        else status = ctok_fail(error, CTOK_E_MEMORY, (int64_t)wanted, "no memory for %llu bytes of input", (unsigned long long)wanted);
+        else
+            status = ctok_fail(error, CTOK_E_MEMORY, (int64_t)wanted,
+                               "no memory for %llu bytes of input", (unsigned long long)wanted);
     }
     if (status != CTOK_OK) {
         object_release(&j->base.base);
         return status;
     }
-    if (s && j->program->plan.arena_bytes > s->most_arena_bytes) s->most_arena_bytes = j->program->plan.arena_bytes;
+    if (s && j->program->plan.arena_bytes > s->most_arena_bytes)
+        s->most_arena_bytes = j->program->plan.arena_bytes;
     j->base.subject = object_retain(&m->base);
     atomic_store(&j->base.num_steps, (unsigned)(j->program->num_steps * j->program->request.batch));
     return submit(id, j, error);
 }
 
-ctok_status job_submit_run(uint32_t *id, engine *e, model *m, const void *input, uint64_t input_bytes, const ctok_request *request,
-                           ctok_error *error) {
-    if (request->chunk == CTOK_CHUNK_NONE) return submit_run(id, e, m, NULL, input, input_bytes, request, error);
-    return ctok_fail(error, CTOK_E_ARGUMENT, request->chunk, "request.chunk: expected 0 (chunks go through ctok_stream_submit), found %u", request->chunk);
+ctok_status job_submit_run(uint32_t *id, engine *e, model *m, const void *input,
+                           uint64_t input_bytes, const ctok_request *request, ctok_error *error) {
+    if (request->chunk == CTOK_CHUNK_NONE)
+        return submit_run(id, e, m, NULL, input, input_bytes, request, error);
+    return ctok_fail(error, CTOK_E_ARGUMENT, request->chunk,
+                     "request.chunk: expected 0 (chunks go through ctok_stream_submit), found %u",
+                     request->chunk);
 }
 
-ctok_status job_submit_chunk(uint32_t *id, stream *s, const void *input, uint64_t input_bytes, const ctok_request *request, ctok_error *error) {
+ctok_status job_submit_chunk(uint32_t *id, stream *s, const void *input, uint64_t input_bytes,
+                             const ctok_request *request, ctok_error *error) {
     ctok_request chunk = *request;
     pthread_mutex_lock(&s->lock);
     ctok_status status = stream_describe(s, &chunk, error);
-    if (status == CTOK_OK) status = submit_run(id, (engine *)s->model->base.owner, s->model, s, input, input_bytes, &chunk, error);
+    if (status == CTOK_OK)
+        status = submit_run(id, (engine *)s->model->base.owner, s->model, s, input, input_bytes,
+                            &chunk, error);
     if (status == CTOK_OK) stream_advance(s, &chunk);
     pthread_mutex_unlock(&s->lock);
     return status;
@@ -204,7 +238,8 @@ void job_query(job *j, ctok_job_info *info) {
 
 ctok_status job_wait(job *j, uint32_t timeout_us, ctok_error *error) {
     if (!engine_wait_for(engine_of(j), &j->base, timeout_us)) {
-        return ctok_fail(error, CTOK_E_NOT_READY, timeout_us, "the job has not ended within %u us", timeout_us);
+        return ctok_fail(error, CTOK_E_NOT_READY, timeout_us, "the job has not ended within %u us",
+                         timeout_us);
     }
     if (j->base.status != CTOK_OK && error) *error = j->base.error;
     return j->base.status;
@@ -213,17 +248,21 @@ ctok_status job_wait(job *j, uint32_t timeout_us, ctok_error *error) {
 ctok_status job_take(job *j, void *out, uint64_t out_bytes, uint32_t index, ctok_error *error) {
     CTOK_TRY(job_wait(j, 0, error));
     int32_t num_outputs = j->program ? j->program->num_outputs : 0;
-    if (index >= (uint32_t)num_outputs) return ctok_fail(error, CTOK_E_ARGUMENT, index, "output: expected 0 to %d, found %u", num_outputs - 1, index);
+    if (index >= (uint32_t)num_outputs)
+        return ctok_fail(error, CTOK_E_ARGUMENT, index, "output: expected 0 to %d, found %u",
+                         num_outputs - 1, index);
     uint64_t bytes = j->program->outputs[index].bytes;
     if (out_bytes < bytes) {
-        return ctok_fail(error, CTOK_E_CAPACITY, (int64_t)bytes, "output %u: expected room for %llu bytes, found %llu", index,
+        return ctok_fail(error, CTOK_E_CAPACITY, (int64_t)bytes,
+                         "output %u: expected room for %llu bytes, found %llu", index,
                          (unsigned long long)bytes, (unsigned long long)out_bytes);
     }
     memcpy(out, j->outputs[index], bytes);
     return CTOK_OK;
 }
 
-ctok_status job_steps(job *j, ctok_step *steps, uint32_t capacity, uint32_t *num_steps, ctok_error *error) {
+ctok_status job_steps(job *j, ctok_step *steps, uint32_t capacity, uint32_t *num_steps,
+                      ctok_error *error) {
     CTOK_TRY(job_wait(j, 0, error));
     uint32_t count = j->trace.num_steps;
     *num_steps = count;

@@ -1,5 +1,6 @@
-// The thread that opened engines is an object which owns them, found by a key of the thread whose destructor runs when it ends.
-// The main thread's runs only if it ends before the process does: exit() leaves all to the system.
+// The thread that opened engines is an object which owns them, found by a key of the thread whose
+// destructor runs when it ends. The main thread's runs only if it ends before the process does:
+// exit() leaves all to the system.
 #include "lifetime.h"
 
 #include <stdlib.h>
@@ -53,20 +54,25 @@ static ctok_status this_thread(object **out, ctok_error *error) {
     object *thread = key_failure ? NULL : pthread_getspecific(key);
     if (!thread && !key_failure) {
         thread = malloc(sizeof *thread);
-        if (!thread) return ctok_fail(error, CTOK_E_MEMORY, sizeof *thread, "no memory for a thread");
+        if (!thread)
+            return ctok_fail(error, CTOK_E_MEMORY, sizeof *thread, "no memory for a thread");
         object_init(thread, OBJECT_THREAD, NULL, destroy);
         int failure = pthread_setspecific(key, thread);
         if (failure) {
             object_release(thread);
-            return ctok_fail(error, CTOK_E_THREAD, failure, "the end of this thread cannot be seen: %s", strerror(failure));
+            return ctok_fail(error, CTOK_E_THREAD, failure,
+                             "the end of this thread cannot be seen: %s", strerror(failure));
         }
     }
-    if (!thread) return ctok_fail(error, CTOK_E_THREAD, key_failure, "the ends of threads cannot be seen: %s", strerror(key_failure));
+    if (!thread)
+        return ctok_fail(error, CTOK_E_THREAD, key_failure,
+                         "the ends of threads cannot be seen: %s", strerror(key_failure));
     *out = thread;
     return CTOK_OK;
 }
 
-ctok_status lifetime_open(uint32_t *id, const ctok_engine_options *options, ctok_wake wake, ctok_error *error) {
+ctok_status lifetime_open(uint32_t *id, const ctok_engine_options *options, ctok_wake wake,
+                          ctok_error *error) {
     object *thread = NULL;
     if (options && options->ends_with_thread) CTOK_TRY(this_thread(&thread, error));
     return engine_open(id, options, thread, wake, error);

@@ -1,4 +1,5 @@
-// Liveness, then offsets: buffers are placed largest first, each at the lowest offset that is free for its whole life.
+// Liveness, then offsets: buffers are placed largest first, each at the lowest offset that is free
+// for its whole life.
 #include "plan.h"
 
 #include <stdlib.h>
@@ -13,16 +14,24 @@ typedef struct {
 static size_t external_bytes(const graph_node *node) {
     const transfer_params *t = &node->params.transfer;
     switch (node->kind) {
-        case OP_LOAD: case OP_STORE: return (size_t)(t->shape.n * t->frames * t->height * t->width * t->shape.c) * (t->format == EXTERNAL_PIXELS_U8 ? 1 : sizeof(float));
-        case OP_QUANTIZE: return node->external == GRAPH_NONE ? 0 : (size_t)shape_positions(node->params.quantizer.shape) * sizeof(int32_t);
-        case OP_DEQUANTIZE: return (size_t)shape_positions(node->params.quantizer.shape) * sizeof(int32_t);
+        case OP_LOAD:
+        case OP_STORE:
+            return (size_t)(t->shape.n * t->frames * t->height * t->width * t->shape.c) *
+                   (t->format == EXTERNAL_PIXELS_U8 ? 1 : sizeof(float));
+        case OP_QUANTIZE:
+            return node->external == GRAPH_NONE
+                       ? 0
+                       : (size_t)shape_positions(node->params.quantizer.shape) * sizeof(int32_t);
+        case OP_DEQUANTIZE:
+            return (size_t)shape_positions(node->params.quantizer.shape) * sizeof(int32_t);
         default: return 0;
     }
 }
 
 static size_t workspace_bytes(const graph_node *node, const backend *b) {
     if (node->kind == OP_CONV) return b->kernels->conv_workspace_bytes(b, &node->params.conv);
-    if (node->kind == OP_ATTENTION) return b->kernels->attention_workspace_bytes(b, &node->params.attention);
+    if (node->kind == OP_ATTENTION)
+        return b->kernels->attention_workspace_bytes(b, &node->params.attention);
     size_t external = external_bytes(node);
     return external ? b->kernels->external_workspace_bytes(b, external) : 0;
 }
@@ -30,7 +39,9 @@ static size_t workspace_bytes(const graph_node *node, const backend *b) {
 // The input whose memory the node's output may take, or GRAPH_NONE.
 static int32_t in_place_input(const graph_node *node) {
     if (node->kind == OP_NORM) return node->inputs[0];
-    if (node->kind == OP_CONV && !node->params.conv.has_upsampled_residual && node->inputs[1] != node->inputs[0]) return node->inputs[1];
+    if (node->kind == OP_CONV && !node->params.conv.has_upsampled_residual &&
+        node->inputs[1] != node->inputs[0])
+        return node->inputs[1];
     return GRAPH_NONE;
 }
 
@@ -42,8 +53,10 @@ static size_t lowest_offset(const buffer *buffers, int32_t count, const buffer *
         for (int32_t i = 0; i < count; i++) {
             const buffer *other = &buffers[i];
             bool is_same_time = other->first <= wanted->last && wanted->first <= other->last;
-            bool is_same_place = other->offset < offset + wanted->bytes && offset < other->offset + other->bytes;
-            if (other->is_placed && is_same_time && is_same_place) offset = other->offset + other->bytes, is_moved = true;
+            bool is_same_place =
+                other->offset < offset + wanted->bytes && offset < other->offset + other->bytes;
+            if (other->is_placed && is_same_time && is_same_place)
+                offset = other->offset + other->bytes, is_moved = true;
         }
     }
     return offset;
@@ -54,11 +67,13 @@ static void place(buffer *buffers, int32_t count, size_t *arena_bytes) {
         buffer *largest = NULL;
         for (int32_t i = 0; i < count; i++) {
             buffer *candidate = &buffers[i];
-            if (!candidate->is_placed && (!largest || candidate->bytes > largest->bytes)) largest = candidate;
+            if (!candidate->is_placed && (!largest || candidate->bytes > largest->bytes))
+                largest = candidate;
         }
         if (largest->bytes) largest->offset = lowest_offset(buffers, count, largest);
         largest->is_placed = true;
-        if (largest->offset + largest->bytes > *arena_bytes) *arena_bytes = largest->offset + largest->bytes;
+        if (largest->offset + largest->bytes > *arena_bytes)
+            *arena_bytes = largest->offset + largest->bytes;
     }
 }
 
@@ -71,10 +86,12 @@ ctok_status plan_make(plan *out, const graph *g, const backend *b, ctok_error *e
     buffer *buffers = calloc((size_t)g->num_nodes + (size_t)g->num_values + 1, sizeof *buffers);
     int32_t *buffer_of = calloc((size_t)g->num_values + 1, sizeof *buffer_of);
     int32_t *last_use = calloc((size_t)g->num_values + 1, sizeof *last_use);
-    if (g->is_out_of_memory || !p.value_offsets || !p.workspace_offsets || !buffers || !buffer_of || !last_use) {
+    if (g->is_out_of_memory || !p.value_offsets || !p.workspace_offsets || !buffers || !buffer_of ||
+        !last_use) {
         plan_free(&p);
         free(buffers), free(buffer_of), free(last_use);
-        return ctok_fail(error, CTOK_E_MEMORY, g->num_nodes, "no memory to plan %d steps", g->num_nodes);
+        return ctok_fail(error, CTOK_E_MEMORY, g->num_nodes, "no memory to plan %d steps",
+                         g->num_nodes);
     }
 
     for (int32_t n = 0; n < g->num_nodes; n++) {
@@ -86,7 +103,8 @@ ctok_status plan_make(plan *out, const graph *g, const backend *b, ctok_error *e
     }
     for (int32_t n = 0; n < g->num_nodes; n++) {
         const graph_node *node = &g->nodes[n];
-        buffers[n] = (buffer){.bytes = backend_align(workspace_bytes(node, b)), .first = n, .last = n};
+        buffers[n] =
+            (buffer){.bytes = backend_align(workspace_bytes(node, b)), .first = n, .last = n};
         if (node->output == GRAPH_NONE) continue;
         int32_t source = in_place_input(node), last = last_use[node->output];
         if (source != GRAPH_NONE && last_use[source] == n) {
@@ -94,7 +112,10 @@ ctok_status plan_make(plan *out, const graph *g, const backend *b, ctok_error *e
             buffers[buffer_of[source]].last = last;
         } else {
             buffer_of[node->output] = count;
-            buffers[count++] = (buffer){.bytes = backend_align(graph_value_bytes(g->values[node->output])), .first = n, .last = last};
+            buffers[count++] =
+                (buffer){.bytes = backend_align(graph_value_bytes(g->values[node->output])),
+                         .first = n,
+                         .last = last};
         }
     }
     place(buffers, count, &p.arena_bytes);

@@ -1,10 +1,10 @@
-// Places every value and workspace of a graph in one arena, so that memory is shared between values that do not live at the
-// same time:
+// Places every value and workspace of a graph in one arena, so that memory is shared between values
+// that do not live at the same time:
 //     offset 0                                                        arena_bytes
 //     | value 3 (nodes 2..9)        | value 4 (nodes 3..4) | workspace (node 3) |
 //     | value 3                     | value 7 (nodes 6..8)          |           |
-// norm runs in place and conv writes over its residual where those are read for the last time. Who calls it:
-// runtime/request.
+// norm runs in place and conv writes over its residual where those are read for the last time. Who
+// calls it: runtime/request.
 #ifndef CTOK_RUNTIME_PLAN_H
 #define CTOK_RUNTIME_PLAN_H
 

@@ -7,7 +7,8 @@
 // Of two requests: what the steps and sizes of a run depend on.
 static bool is_same(const ctok_request *a, const ctok_request *b) {
     ctok_request shapes[2] = {*a, *b};
-    for (int i = 0; i < 2; i++) shapes[i].num_held = 0, shapes[i].state_frames = 0, shapes[i].max_memory_bytes = 0;
+    for (int i = 0; i < 2; i++)
+        shapes[i].num_held = 0, shapes[i].state_frames = 0, shapes[i].max_memory_bytes = 0;
     _Static_assert(sizeof(ctok_request) == 6 * sizeof(uint32_t) + 12 * sizeof(int64_t), "no gaps");
     return memcmp(&shapes[0], &shapes[1], sizeof shapes[0]) == 0;
 }

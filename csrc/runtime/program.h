@@ -1,6 +1,7 @@
-// A request made concrete: the graph and plan for one image or clip, the sizes of input and outputs, and the list of steps that a backend
-// runs. Requests of the same shapes share one, with all that the backend has prepared for it: a model keeps those asked for last.
-// Images of a batch run one after the other, so that memory does not grow with the batch.
+// A request made concrete: the graph and plan for one image or clip, the sizes of input and
+// outputs, and the list of steps that a backend runs. Requests of the same shapes share one, with
+// all that the backend has prepared for it: a model keeps those asked for last. Images of a batch
+// run one after the other, so that memory does not grow with the batch.
 // Who calls it: runtime/request makes it, runtime/execute runs it, runtime/model has the cache.
 #ifndef CTOK_RUNTIME_PROGRAM_H
 #define CTOK_RUNTIME_PROGRAM_H
@@ -14,21 +15,24 @@ enum { PROGRAMS_KEPT = 8 };  // a few tasks at a few sizes
 
 typedef struct {
     atomic_int references;
-    ctok_request request;  // with defaults filled in; of limits and of what a caller or stream holds it knows nothing
+    ctok_request request;  // with defaults filled in; of limits and of what a caller or stream
+                           // holds it knows nothing
     graph graph;
     plan plan;
     network_frame frame;
-    int32_t first_layer;   // of the model's layers: 0, or the decoder's first
-    int32_t num_steps;     // of the list, for one image or clip
+    int32_t first_layer;  // of the model's layers: 0, or the decoder's first
+    int32_t num_steps;    // of the list, for one image or clip
     size_t input_image_bytes;
     int32_t num_outputs;
     ctok_output outputs[4];
-    uint64_t past_bytes, past_bytes_per_frame;  // of a stream: of all convolutions; of all attention, for each frame of tokens kept
+    uint64_t past_bytes, past_bytes_per_frame;  // of a stream: of all convolutions; of all
+                                                // attention, for each frame of tokens kept
 
     // The engine's thread alone, from here on.
-    step_list list;        // as it was bound last (runtime/bind); no steps before the first run
-    const void *arena;     // that the steps point into
-    backend *backend;      // the engine's, which outlives the program: what `list` has of it goes back there
+    step_list list;     // as it was bound last (runtime/bind); no steps before the first run
+    const void *arena;  // that the steps point into
+    backend *backend;   // the engine's, which outlives the program: what `list` has of it goes back
+                        // there
 } program;
 
 // All zeros and an initialised lock to begin with.
@@ -37,7 +41,8 @@ typedef struct {
     program *kept[PROGRAMS_KEPT];  // the last one asked for is first
 } program_cache;
 
-// The program of a request with the same shapes, held for the caller (program_release), or NULL. On any thread, like the rest.
+// The program of a request with the same shapes, held for the caller (program_release), or NULL. On
+// any thread, like the rest.
 program *program_find(program_cache *cache, const ctok_request *request);
 void program_keep(program_cache *cache, program *p);  // holds it too; the oldest goes
 void program_release(program *p);                     // NULL is fine

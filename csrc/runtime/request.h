@@ -1,5 +1,6 @@
-// Checks a request against a model and makes its program, or finds the one that the model has kept. ctok_plan_query reports it, a job
-// runs it. Who calls it: runtime/job, abi.c. Errors are those of ctok_plan_query in ctok.h.
+// Checks a request against a model and makes its program, or finds the one that the model has kept.
+// ctok_plan_query reports it, a job runs it. Who calls it: runtime/job, abi.c. Errors are those of
+// ctok_plan_query in ctok.h.
 #ifndef CTOK_RUNTIME_REQUEST_H
 #define CTOK_RUNTIME_REQUEST_H
 
@@ -13,8 +14,10 @@ typedef struct {
     uint64_t total_bytes;     // with the arena and the model's weights
 } request_memory;
 
-// The caller holds the program: program_release. `held_arena_bytes`: what earlier chunks of its stream have needed and the engine
-// still holds; limits look at that where it is more than this one's.
-ctok_status request_make(program **out, request_memory *memory, model *m, const ctok_request *request, size_t held_arena_bytes, ctok_error *error);
+// The caller holds the program: program_release. `held_arena_bytes`: what earlier chunks of its
+// stream have needed and the engine still holds; limits look at that where it is more than this
+// one's.
+ctok_status request_make(program **out, request_memory *memory, model *m,
+                         const ctok_request *request, size_t held_arena_bytes, ctok_error *error);
 
 #endif

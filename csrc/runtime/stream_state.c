@@ -20,7 +20,9 @@ bool stream_prepare(stream_state *s, int32_t num_slots) {
     return s->slots != NULL;
 }
 
-static size_t bytes_of_frame(ctok_shape shape, ctok_dtype dtype) { return (size_t)(shape.h * shape.w * shape.c) * dtype_bytes(dtype); }
+static size_t bytes_of_frame(ctok_shape shape, ctok_dtype dtype) {
+    return (size_t)(shape.h * shape.w * shape.c) * dtype_bytes(dtype);
+}
 
 bool stream_reserve_past(stream_state *s, stream_slot *slot, ctok_shape shape, ctok_dtype dtype) {
     if (slot->past) return true;
@@ -35,13 +37,15 @@ static bool grow(stream_state *s, stream_slot *slot, int64_t wanted) {
     if (wanted <= slot->capacity) return true;
     int64_t capacity = stream_capacity(wanted);
     backend *b = s->backend;
-    size_t old_bytes = (size_t)slot->capacity * slot->frame_bytes, bytes = (size_t)capacity * slot->frame_bytes;
+    size_t old_bytes = (size_t)slot->capacity * slot->frame_bytes,
+           bytes = (size_t)capacity * slot->frame_bytes;
     uint8_t *keys = b->grow(b, slot->keys, old_bytes, bytes);
     if (!keys) return false;
     slot->keys = keys;
     uint8_t *values = b->grow(b, slot->values, old_bytes, bytes);
     if (!values) {
-        uint8_t *shrunk = old_bytes ? b->grow(b, keys, bytes, old_bytes) : NULL;  // so that its size is known when it is freed
+        uint8_t *shrunk = old_bytes ? b->grow(b, keys, bytes, old_bytes)
+                                    : NULL;  // so that its size is known when it is freed
         if (!shrunk) b->free(b, keys, bytes), count(s, 0, old_bytes);
         slot->keys = shrunk;
         return false;
@@ -58,14 +62,16 @@ bool stream_reserve(stream_state *s, stream_slot *slot, ctok_shape shape, ctok_d
 }
 
 int64_t stream_kept(const stream_state *s, int64_t num_frames) {
-    return s->attention_frames && s->attention_frames - 1 < num_frames ? s->attention_frames - 1 : num_frames;
+    return s->attention_frames && s->attention_frames - 1 < num_frames ? s->attention_frames - 1
+                                                                       : num_frames;
 }
 
 void stream_state_free(stream_state *s) {
     backend *b = s->backend;
     for (int32_t i = 0; i < s->num_slots; i++) {
         stream_slot *slot = &s->slots[i];
-        size_t past_bytes = 2 * slot->frame_bytes, kept_bytes = (size_t)slot->capacity * slot->frame_bytes;
+        size_t past_bytes = 2 * slot->frame_bytes,
+               kept_bytes = (size_t)slot->capacity * slot->frame_bytes;
         if (slot->past) b->free(b, slot->past, past_bytes), count(s, 0, past_bytes);
         if (slot->keys) b->free(b, slot->keys, kept_bytes), count(s, 0, kept_bytes);
         if (slot->values) b->free(b, slot->values, kept_bytes), count(s, 0, kept_bytes);

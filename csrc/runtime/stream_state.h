@@ -1,6 +1,6 @@
-// What a stream keeps between its chunks: for each temporal convolution the last two frames that it read, for each temporal
-// attention the keys and values of the past. Memory comes from the backend; what moves in it are steps of the
-// chunks. Who calls it: runtime/bind, runtime/stream.
+// What a stream keeps between its chunks: for each temporal convolution the last two frames that it
+// read, for each temporal attention the keys and values of the past. Memory comes from the backend;
+// what moves in it are steps of the chunks. Who calls it: runtime/bind, runtime/stream.
 #ifndef CTOK_RUNTIME_STREAM_STATE_H
 #define CTOK_RUNTIME_STREAM_STATE_H
 
@@ -17,18 +17,20 @@ typedef struct {
     backend *backend;
     stream_slot *slots;
     int32_t num_slots;
-    int64_t attention_frames;  // that a frame sees, itself included; 0: all
+    int64_t attention_frames;      // that a frame sees, itself included; 0: all
     _Atomic uint64_t *held_bytes;  // the engine's count of what all streams hold; or NULL
 } stream_state;
 
-// Frames that the keys and values have room for once they hold `num_frames`: in steps of a 32nd and less, so that what a plan
-// counts is what is held, and growing stays rare.
+// Frames that the keys and values have room for once they hold `num_frames`: in steps of a 32nd and
+// less, so that what a plan counts is what is held, and growing stays rare.
 int64_t stream_capacity(int64_t num_frames);
 
 // All give false when there is no memory.
 bool stream_prepare(stream_state *s, int32_t num_slots);
-bool stream_reserve_past(stream_state *s, stream_slot *slot, ctok_shape shape, ctok_dtype dtype);  // for two frames
-bool stream_reserve(stream_state *s, stream_slot *slot, ctok_shape shape, ctok_dtype dtype);       // for shape.t more frames, contents kept
+bool stream_reserve_past(stream_state *s, stream_slot *slot, ctok_shape shape,
+                         ctok_dtype dtype);  // for two frames
+bool stream_reserve(stream_state *s, stream_slot *slot, ctok_shape shape,
+                    ctok_dtype dtype);  // for shape.t more frames, contents kept
 
 // Of so many frames of keys and values: what a later frame will see.
 int64_t stream_kept(const stream_state *s, int64_t num_frames);

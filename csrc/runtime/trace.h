@@ -1,4 +1,5 @@
-// When each step of a job ran, kept on request until the job is released. Who calls it: runtime/job, runtime/execute.
+// When each step of a job ran, kept on request until the job is released. Who calls it:
+// runtime/job, runtime/execute.
 #ifndef CTOK_RUNTIME_TRACE_H
 #define CTOK_RUNTIME_TRACE_H
 
@@ -6,14 +7,15 @@
 
 // All zeros where nobody asked: it then costs nothing.
 typedef struct {
-    ctok_step *steps;   // of the whole batch; owned
-    step_time *times;   // of one image; owned
+    ctok_step *steps;  // of the whole batch; owned
+    step_time *times;  // of one image; owned
     uint32_t num_steps, capacity;
     uint64_t origin_ns;
 } trace;
 
-bool trace_open(trace *t, int32_t num_steps, int64_t batch, uint64_t origin_ns);  // false when there is no memory
-void trace_add(trace *t, const step_list *list);              // an image is done, its times are there
+bool trace_open(trace *t, int32_t num_steps, int64_t batch,
+                uint64_t origin_ns);              // false when there is no memory
+void trace_add(trace *t, const step_list *list);  // an image is done, its times are there
 void trace_free(trace *t);
 
 #endif

@@ -1,4 +1,5 @@
-// Packs the layers of a half one by one into one block, each part at 64 bytes, and finds blocks that were packed before:
+// Packs the layers of a half one by one into one block, each part at 64 bytes, and finds blocks
+// that were packed before:
 //     | packed conv 0 | bias 0 | scale 1 | offset 1 | packed conv 2 | ...
 #include "weights.h"
 
@@ -9,7 +10,8 @@
 #include "../network/quantizer.h"
 
 enum {
-    TASK_ELEMENTS = 32 << 10  // that a thread reads at once: they stay in its second-level cache while they are looked through
+    TASK_ELEMENTS = 32 << 10  // that a thread reads at once: they stay in its second-level cache
+                              // while they are looked through
 };
 
 // ---------------------------------------------------------------- the list
@@ -28,7 +30,8 @@ static void destroy(weights *w) {
     free(w);
 }
 
-// The count and the list change together under the lock, so a block that is found there is never one that is being freed.
+// The count and the list change together under the lock, so a block that is found there is never
+// one that is being freed.
 void weights_release(weights *w) {
     if (!w) return;
     weights_list *list = w->list;
@@ -42,12 +45,16 @@ void weights_release(weights *w) {
 }
 
 static bool is_same_layer(const graph_layer *a, const graph_layer *b) {
-    return a->kind == b->kind && a->c_out == b->c_out && a->c_in == b->c_in && a->kernel_t == b->kernel_t && a->kernel == b->kernel &&
-           a->in_dtype == b->in_dtype && a->has_bias == b->has_bias && a->is_video == b->is_video && a->is_unused == b->is_unused && strcmp(a->name, b->name) == 0;
+    return a->kind == b->kind && a->c_out == b->c_out && a->c_in == b->c_in &&
+           a->kernel_t == b->kernel_t && a->kernel == b->kernel && a->in_dtype == b->in_dtype &&
+           a->has_bias == b->has_bias && a->is_video == b->is_video &&
+           a->is_unused == b->is_unused && strcmp(a->name, b->name) == 0;
 }
 
 static bool is_of_files(const weights *w, const checkpoint *c) {
-    return w->num_files == c->num_maps && memcmp(w->files, c->files, (size_t)w->num_files * sizeof *w->files) == 0;  // no padding in them
+    return w->num_files == c->num_maps &&
+           memcmp(w->files, c->files, (size_t)w->num_files * sizeof *w->files) == 0;  // no padding
+                                                                                      // in them
 }
 
 static bool is_packed_from(const weights *w, const weights_source *s) {
@@ -86,11 +93,16 @@ static void add(weights_list *list, weights *w) {
 static size_t main_bytes(const backend *b, const graph_layer *l) {
     size_t vector_bytes = (size_t)l->c_out * sizeof(float);
     if (l->kind == OP_QUANTIZE) return backend_align(vector_bytes * (size_t)l->c_in);
-    return backend_align(l->kind == OP_CONV ? b->kernels->conv_weight_bytes(b, l->c_out, l->c_in, l->kernel_t, l->kernel, l->in_dtype) : vector_bytes);
+    return backend_align(l->kind == OP_CONV
+                             ? b->kernels->conv_weight_bytes(b, l->c_out, l->c_in, l->kernel_t,
+                                                             l->kernel, l->in_dtype)
+                             : vector_bytes);
 }
 
 // Of convolutions without a bias too: their outputs are given one of zeros.
-static size_t bias_bytes(const graph_layer *l) { return l->kind == OP_QUANTIZE ? 0 : backend_align((size_t)l->c_out * sizeof(float)); }
+static size_t bias_bytes(const graph_layer *l) {
+    return l->kind == OP_QUANTIZE ? 0 : backend_align((size_t)l->c_out * sizeof(float));
+}
 
 typedef struct {
     const checkpoint_tensor *tensor;
@@ -103,7 +115,8 @@ static void convert_rows(void *context, int64_t task, int32_t thread) {
     (void)thread;
     convert_call *call = context;
     int64_t first = task * call->task_rows, left = call->tensor->shape[0] - first;
-    checkpoint_tensor rows = checkpoint_rows(call->tensor, first, left < call->task_rows ? left : call->task_rows);
+    checkpoint_tensor rows =
+        checkpoint_rows(call->tensor, first, left < call->task_rows ? left : call->task_rows);
     int64_t num_nonfinite = checkpoint_read_f32(&rows, call->out + first * call->row_elements);
     if (num_nonfinite) atomic_fetch_add(&call->num_nonfinite, num_nonfinite);
 }
@@ -111,15 +124,19 @@ static void convert_rows(void *context, int64_t task, int32_t thread) {
 // Of a tensor in memory.
 static void convert_tensor(weights *w, backend *b, float *out, const checkpoint_tensor *t) {
     if (checkpoint_elements(t) == 0) return;
-    int64_t row_elements = checkpoint_elements(t) / t->shape[0], task_rows = row_elements < TASK_ELEMENTS ? TASK_ELEMENTS / row_elements : 1;
-    convert_call call = {.tensor = t, .out = out, .task_rows = task_rows, .row_elements = row_elements};
+    int64_t row_elements = checkpoint_elements(t) / t->shape[0],
+            task_rows = row_elements < TASK_ELEMENTS ? TASK_ELEMENTS / row_elements : 1;
+    convert_call call = {
+        .tensor = t, .out = out, .task_rows = task_rows, .row_elements = row_elements};
     b->for_all(b, (t->shape[0] + task_rows - 1) / task_rows, convert_rows, &call);
-    if (call.num_nonfinite && w->num_nonfinite_tensors++ == 0) snprintf(w->first_nonfinite, sizeof w->first_nonfinite, "%.159s", t->name);
+    if (call.num_nonfinite && w->num_nonfinite_tensors++ == 0)
+        snprintf(w->first_nonfinite, sizeof w->first_nonfinite, "%.159s", t->name);
     w->num_nonfinite += call.num_nonfinite;
 }
 
 // From `unpacked` to the layer's place in the backend's memory.
-static void place_tensor(weights *w, backend *b, int32_t n, bool is_bias, uint8_t *at, float *unpacked) {
+static void place_tensor(weights *w, backend *b, int32_t n, bool is_bias, uint8_t *at,
+                         float *unpacked) {
     const graph_layer *l = &w->described[n];
     float *second = (float *)(at + main_bytes(b, l));
     size_t vector_bytes = (size_t)l->c_out * sizeof(float);
@@ -129,7 +146,8 @@ static void place_tensor(weights *w, backend *b, int32_t n, bool is_bias, uint8_
     }
     switch (l->kind) {
         case OP_CONV:
-            b->kernels->conv_weight_pack(b, at, unpacked, l->c_out, l->c_in, l->kernel_t, l->kernel, l->in_dtype);
+            b->kernels->conv_weight_pack(b, at, unpacked, l->c_out, l->c_in, l->kernel_t, l->kernel,
+                                         l->in_dtype);
             w->layers[n].conv = (conv_weights){at, second};
             break;
         case OP_QUANTIZE:
@@ -146,7 +164,8 @@ static void place_tensor(weights *w, backend *b, int32_t n, bool is_bias, uint8_
 uint64_t weights_bytes(const backend *b, const weights_source *source) {
     uint64_t sum = 0;
     for (int32_t n = 0; n < source->num_layers; n++)
-        if (!source->layers[n].is_unused) sum += main_bytes(b, &source->layers[n]) + bias_bytes(&source->layers[n]);
+        if (!source->layers[n].is_unused)
+            sum += main_bytes(b, &source->layers[n]) + bias_bytes(&source->layers[n]);
     return sum;
 }
 
@@ -157,17 +176,21 @@ typedef struct {
     float *unpacked;               // one tensor in float32
 } packing;
 
-// Weight and bias of layer 0, of layer 1 and so on, as many as are read at once; those of unused layers are read for their hash.
-static ctok_status pack_layers(weights *w, backend *b, const weights_source *source, digest *d, packing *p, atomic_uint *steps_done, ctok_error *error) {
+// Weight and bias of layer 0, of layer 1 and so on, as many as are read at once; those of unused
+// layers are read for their hash.
+static ctok_status pack_layers(weights *w, backend *b, const weights_source *source, digest *d,
+                               packing *p, atomic_uint *steps_done, ctok_error *error) {
     uint8_t *at = w->block;
     int32_t num_tensors = 0, n = 0;
     for (int32_t i = 0; i < source->num_layers * 2; i++)
         if (source->tensors[i]) p->tensors[num_tensors++] = source->tensors[i];
     for (int32_t first = 0, count; first < num_tensors; first += count) {
-        CTOK_TRY(digest_read(d, b, p->in_memory, &count, p->tensors + first, num_tensors - first, error));
+        CTOK_TRY(digest_read(d, b, p->in_memory, &count, p->tensors + first, num_tensors - first,
+                             error));
         for (int32_t i = 0; i < count; i++) {
             const graph_layer *l = &source->layers[n];
-            bool is_bias = p->tensors[first + i] == source->tensors[n * 2 + 1], is_last = is_bias || !l->has_bias;
+            bool is_bias = p->tensors[first + i] == source->tensors[n * 2 + 1],
+                 is_last = is_bias || !l->has_bias;
             CTOK_TRY(checkpoint_check_cancel(d->checkpoint, error));
             if (!l->is_unused) {
                 convert_tensor(w, b, p->unpacked, &p->in_memory[i]);
@@ -186,12 +209,14 @@ static ctok_status pack_layers(weights *w, backend *b, const weights_source *sou
     return CTOK_OK;
 }
 
-static ctok_status pack(weights *w, backend *b, const weights_source *source, digest *d, atomic_uint *steps_done, ctok_error *error) {
+static ctok_status pack(weights *w, backend *b, const weights_source *source, digest *d,
+                        atomic_uint *steps_done, ctok_error *error) {
     int64_t largest = 1;
     for (int32_t n = 0; n < source->num_layers; n++) {
         const graph_layer *l = &source->layers[n];
         int64_t elements = checkpoint_elements(source->tensors[n * 2]);
-        w->num_parameters += elements + (l->has_bias ? checkpoint_elements(source->tensors[n * 2 + 1]) : 0);
+        w->num_parameters +=
+            elements + (l->has_bias ? checkpoint_elements(source->tensors[n * 2 + 1]) : 0);
         if (l->is_unused) continue;
         w->num_bytes += main_bytes(b, l) + bias_bytes(l);
         if (elements > largest) largest = elements;
@@ -209,7 +234,8 @@ static ctok_status pack(weights *w, backend *b, const weights_source *source, di
     } else {
         status = b->finish(b, error);  // a lost device has none to give
         if (status == CTOK_OK)
-            status = ctok_fail(error, CTOK_E_MEMORY, (int64_t)w->num_bytes, "no memory for %zu bytes of weights on %s", w->num_bytes, b->device);
+            status = ctok_fail(error, CTOK_E_MEMORY, (int64_t)w->num_bytes,
+                               "no memory for %zu bytes of weights on %s", w->num_bytes, b->device);
     }
     free(p.tensors);
     free(p.in_memory);
@@ -236,8 +262,8 @@ static weights *make(weights_list *list, const weights_source *source) {
     return NULL;
 }
 
-ctok_status weights_get(weights **out, weights_list *list, backend *b, const weights_source *source, digest *d, atomic_uint *steps_done,
-                        ctok_error *error) {
+ctok_status weights_get(weights **out, weights_list *list, backend *b, const weights_source *source,
+                        digest *d, atomic_uint *steps_done, ctok_error *error) {
     weights *w = find(list, source);
     if (w) {
         atomic_fetch_add(steps_done, (unsigned)source->num_layers);
@@ -245,7 +271,9 @@ ctok_status weights_get(weights **out, weights_list *list, backend *b, const wei
         return CTOK_OK;
     }
     w = make(list, source);
-    if (!w) return ctok_fail(error, CTOK_E_MEMORY, source->num_layers, "no memory for %d layers", source->num_layers);
+    if (!w)
+        return ctok_fail(error, CTOK_E_MEMORY, source->num_layers, "no memory for %d layers",
+                         source->num_layers);
     ctok_status status = pack(w, b, source, d, steps_done, error);
     if (status != CTOK_OK) {
         destroy(w);

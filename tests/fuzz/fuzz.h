@@ -1,7 +1,8 @@
-// What the fuzz targets share: a property that stops the fuzzer where it fails, numbers drawn from the input, memory as a
-// file's map. A target is named after the property that it guards; the sanitizers guard the rest. Built and run by
-// tests/long.ts with libFuzzer; seeds are in corpus/<target>. With CTOK_FUZZ_REPLAY a target is a program that tries the files
-// that it is given, for valgrind.
+// What the fuzz targets share: a property that stops the fuzzer where it fails, numbers drawn from
+// the input, memory as a file's map. A target is named after the property that it guards; the
+// sanitizers guard the rest. Built and run by tests/long.ts with libFuzzer; seeds are in
+// corpus/<target>. With CTOK_FUZZ_REPLAY a target is a program that tries the files that it is
+// given, for valgrind.
 #ifndef CTOK_FUZZ_H
 #define CTOK_FUZZ_H
 
@@ -13,15 +14,18 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t num_bytes);
 
-#define PROPERTY(is_true)                                                                      \
-    do {                                                                                       \
-        if (!(is_true)) fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #is_true), abort(); \
+#define PROPERTY(is_true)                                                                  \
+    do {                                                                                   \
+        if (!(is_true))                                                                    \
+            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #is_true), abort(); \
     } while (0)
 
-// A failure must have a pinned code of the file or of memory, in the error as well, and say something.
+// A failure must have a pinned code of the file or of memory, in the error as well, and say
+// something.
 static inline void expect_file_error(ctok_status status, const ctok_error *error) {
     PROPERTY(status == CTOK_E_FILE_FORMAT || status == CTOK_E_MEMORY);
-    PROPERTY(error->status == status && error->message[0] && memchr(error->message, 0, sizeof error->message));
+    PROPERTY(error->status == status && error->message[0] &&
+             memchr(error->message, 0, sizeof error->message));
 }
 
 // Every value, so that one that lies outside shows under the sanitizer.
@@ -29,7 +33,8 @@ static inline void read_all(const checkpoint *c) {
     for (int32_t i = 0; i < c->num_tensors; i++) {
         const checkpoint_tensor *t = &c->tensors[i];
         int64_t num_elements = checkpoint_elements(t);
-        PROPERTY(num_elements >= 0 && num_elements <= (int64_t)1 << 21);  // no tensor of a small file is large
+        PROPERTY(num_elements >= 0 && num_elements <= (int64_t)1 << 21);  // no tensor of a small
+                                                                          // file is large
         void *values = malloc((size_t)num_elements * 8 + 1);
         PROPERTY(values);
         if (dtype_is_float(t->dtype)) checkpoint_read_f32(t, values);

@@ -1,6 +1,7 @@
-// outputs_replace_regular_files_alone: whatever an output is called, in a folder with a file, links, a pipe and a folder of
-// the same names, it is written whole under that name or refused; what is no regular file stays what it was, links stay links,
-// and no temporary file is left. The input is the name; a byte before it says whether the file is published.
+// outputs_replace_regular_files_alone: whatever an output is called, in a folder with a file,
+// links, a pipe and a folder of the same names, it is written whole under that name or refused;
+// what is no regular file stays what it was, links stay links, and no temporary file is left. The
+// input is the name; a byte before it says whether the file is published.
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -28,8 +29,11 @@ static int remove_one(const char *path, const struct stat *info, int kind, struc
 static void leave(void) { nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS); }
 
 static void make_folder(void) {
-    PROPERTY(mkdtemp(folder) && atexit(leave) == 0 && mkdir(at("d"), 0777) == 0 && mkfifo(at("p"), 0666) == 0);
-    PROPERTY(symlink("f", at("l")) == 0 && symlink("../l", at("d/l")) == 0 && symlink("p", at("q")) == 0 && symlink("o", at("o")) == 0 && symlink("d", at("e")) == 0);
+    PROPERTY(mkdtemp(folder) && atexit(leave) == 0 && mkdir(at("d"), 0777) == 0 &&
+             mkfifo(at("p"), 0666) == 0);
+    PROPERTY(symlink("f", at("l")) == 0 && symlink("../l", at("d/l")) == 0 &&
+             symlink("p", at("q")) == 0 && symlink("o", at("o")) == 0 &&
+             symlink("d", at("e")) == 0);
 }
 
 static void put_file(const char *path) {
@@ -43,7 +47,8 @@ static mode_t kind_of(const char *path) {
     return lstat(path, &info) == 0 ? info.st_mode & S_IFMT : 0;
 }
 
-static int count_temporaries(const char *path, const struct stat *info, int kind, struct FTW *where) {
+static int count_temporaries(const char *path, const struct stat *info, int kind,
+                             struct FTW *where) {
     (void)info, (void)kind;
     return strncmp(path + where->base, ".ctok-", 6) == 0;
 }
@@ -72,12 +77,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t num_bytes) {
         }
         output_close(&out);
     }
-    if (status != CTOK_OK) PROPERTY(status == CTOK_E_FILE_IO && error.status == status && error.message[0]);
+    if (status != CTOK_OK)
+        PROPERTY(status == CTOK_E_FILE_IO && error.status == status && error.message[0]);
     struct stat info;
-    if (is_published) PROPERTY(stat(name, &info) == 0 && S_ISREG(info.st_mode) && info.st_size == 10);
+    if (is_published)
+        PROPERTY(stat(name, &info) == 0 && S_ISREG(info.st_mode) && info.st_size == 10);
     PROPERTY(kind_of(name) == before || (before == 0 && is_published));
-    PROPERTY(kind_of(at("d")) == S_IFDIR && kind_of(at("p")) == S_IFIFO && kind_of(at("l")) == S_IFLNK && kind_of(at("d/l")) == S_IFLNK && kind_of(at("q")) == S_IFLNK);
-    PROPERTY(stat(at("f"), &info) == 0 && (info.st_size == 5 || (is_published && info.st_size == 10)));
+    PROPERTY(kind_of(at("d")) == S_IFDIR && kind_of(at("p")) == S_IFIFO &&
+             kind_of(at("l")) == S_IFLNK && kind_of(at("d/l")) == S_IFLNK &&
+             kind_of(at("q")) == S_IFLNK);
+    PROPERTY(stat(at("f"), &info) == 0 &&
+             (info.st_size == 5 || (is_published && info.st_size == 10)));
     PROPERTY(nftw(folder, count_temporaries, 16, FTW_PHYS) == 0);
     if (is_published && before == 0) PROPERTY(remove(name) == 0);
     return 0;

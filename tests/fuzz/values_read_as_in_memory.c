@@ -1,6 +1,7 @@
-// values_read_as_in_memory: a tensor of any type, shape and strides that its storage holds gives the same bytes out of a file,
-// whole and in pieces, as out of memory, and reading it costs no less than its own bytes. The input is a type, a rank, an offset,
-// and that many sizes and strides of two bytes each.
+// values_read_as_in_memory: a tensor of any type, shape and strides that its storage holds gives
+// the same bytes out of a file, whole and in pieces, as out of memory, and reading it costs no less
+// than its own bytes. The input is a type, a rank, an offset, and that many sizes and strides of
+// two bytes each.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -26,12 +27,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t num_bytes) {
     static int file;
     if (num_bytes < 4 + 4 * CHECKPOINT_MAX_RANK) return 0;
     if (!file) {
-        for (uint32_t i = 0; i < STORAGE_BYTES; i++) storage[i] = (uint8_t)((i * 2654435761u) >> 24);
+        for (uint32_t i = 0; i < STORAGE_BYTES; i++)
+            storage[i] = (uint8_t)((i * 2654435761u) >> 24);
         file = memfd_create("storage", 0);
         PROPERTY(pwrite(file, storage, STORAGE_BYTES, 0) == STORAGE_BYTES);
     }
-    checkpoint_tensor t = {.name = "t", .dtype = CTOK_U8 + bytes[0] % 11, .rank = bytes[1] % (CHECKPOINT_MAX_RANK + 1)};
-    int64_t last = load_u16(bytes + 2) % 64, count = 1, element_bytes = (int64_t)dtype_bytes(t.dtype);
+    checkpoint_tensor t = {.name = "t",
+                           .dtype = CTOK_U8 + bytes[0] % 11,
+                           .rank = bytes[1] % (CHECKPOINT_MAX_RANK + 1)};
+    int64_t last = load_u16(bytes + 2) % 64, count = 1,
+            element_bytes = (int64_t)dtype_bytes(t.dtype);
     t.offset = (uint64_t)(last * element_bytes);
     for (int i = 0; i < t.rank; i++) {
         t.shape[i] = load_u16(bytes + 4 + 4 * i) % 300, t.stride[i] = load_u16(bytes + 6 + 4 * i);
@@ -50,8 +55,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t num_bytes) {
     PROPERTY(checkpoint_copy(&t, found) && memcmp(wanted, found, wanted_bytes) == 0);
     buffer pieces = {found, 0, wanted_bytes};
     memset(found, 0, wanted_bytes);
-    PROPERTY(checkpoint_pieces(&t, append, &pieces) && pieces.n == wanted_bytes && memcmp(wanted, found, wanted_bytes) == 0);
-    PROPERTY(checkpoint_read_cost(&t) >= wanted_bytes && checkpoint_read_memory(&t) <= STORAGE_BYTES + wanted_bytes);
+    PROPERTY(checkpoint_pieces(&t, append, &pieces) && pieces.n == wanted_bytes &&
+             memcmp(wanted, found, wanted_bytes) == 0);
+    PROPERTY(checkpoint_read_cost(&t) >= wanted_bytes &&
+             checkpoint_read_memory(&t) <= STORAGE_BYTES + wanted_bytes);
     free(wanted);
     free(found);
     return 0;

@@ -1,6 +1,7 @@
-// What control groups allow, read from trees of files as Linux shows them: version 1, version 2 and both, from outside and
-// inside a container, limits of the groups above, none, and mounts under odd names. Real groups: tests/faults/cgroup.test.ts.
-// Makes folders below /tmp (or TMPDIR). TAP on stdout.
+// What control groups allow, read from trees of files as Linux shows them: version 1, version 2 and
+// both, from outside and inside a container, limits of the groups above, none, and mounts under odd
+// names. Real groups: tests/faults/cgroup.test.ts. Makes folders below /tmp (or TMPDIR). TAP on
+// stdout.
 #include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -41,14 +42,16 @@ static void expect(const char *name, uint64_t memory_bytes, int32_t num_processo
     int32_t processors = num_processors ? num_processors : INT32_MAX;
     bool ok = found.memory_bytes == memory && found.num_processors == processors;
     if (!report(ok, "%s", name))
-        printf("# expected %llu bytes and %d processors, found %llu and %d\n", (unsigned long long)memory,
-               processors, (unsigned long long)found.memory_bytes, found.num_processors);
+        printf("# expected %llu bytes and %d processors, found %llu and %d\n",
+               (unsigned long long)memory, processors, (unsigned long long)found.memory_bytes,
+               found.num_processors);
     char command[320];
     snprintf(command, sizeof command, "rm -r '%s'", root);
     if (system(command)) exit(1);
 }
 
-static const char *const v2_mount = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
+static const char *const v2_mount =
+    "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
 static const char *const v1_mounts =
     "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
     "31 23 0:28 / /sys/fs/cgroup ro - tmpfs tmpfs ro,mode=755\n"
@@ -78,7 +81,8 @@ static void test_v2(void) {
     put("/sys/fs/cgroup/a.slice/memory.max", "2000000\n");
     put("/sys/fs/cgroup/a.slice/other/memory.max", "1000\n");
     put("/sys/fs/cgroup/a.slice/cpu.max", "1000 100000\n");
-    expect("version 2: not those of a group below, and a hundredth of a processor is one", 2000000, 1);
+    expect("version 2: not those of a group below, and a hundredth of a processor is one", 2000000,
+           1);
 
     begin();
     put("/proc/self/cgroup", "0::/\n");
@@ -111,7 +115,8 @@ static void test_v1(void) {
 
     begin();
     put("/proc/self/cgroup", "4:memory:/docker/abcd/inner\n");
-    put("/proc/self/mountinfo", "35 31 0:32 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n");
+    put("/proc/self/mountinfo",
+        "35 31 0:32 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n");
     put("/sys/fs/cgroup/memory/memory.limit_in_bytes", "1000\n");
     put("/sys/fs/cgroup/memoryd/inner/memory.limit_in_bytes", "10\n");
     expect("a mount of a group whose name only begins alike", 1000, 0);
@@ -119,7 +124,8 @@ static void test_v1(void) {
     begin();
     put("/proc/self/cgroup", "4:memory:/\n1:cpu:/\n0::/\n");
     char both[1024];
-    snprintf(both, sizeof both, "%s%s", v1_mounts, "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n");
+    snprintf(both, sizeof both, "%s%s", v1_mounts,
+             "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n");
     put("/proc/self/mountinfo", both);
     put("/sys/fs/cgroup/memory/memory.limit_in_bytes", "800\n");
     put("/sys/fs/cgroup/unified/memory.max", "700\n");

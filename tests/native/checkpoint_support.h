@@ -1,5 +1,5 @@
-// What the tests of checkpoint readers share: TAP lines, files of this run, what is expected of opening them,
-// and zip archives and pickles made byte by byte. Included once by each test program.
+// What the tests of checkpoint readers share: TAP lines, files of this run, what is expected of
+// opening them, and zip archives and pickles made byte by byte. Included once by each test program.
 #ifndef CTOK_TEST_CHECKPOINT_SUPPORT_H
 #define CTOK_TEST_CHECKPOINT_SUPPORT_H
 
@@ -38,7 +38,10 @@ static void put(buffer *b, const void *bytes, size_t n) {
 static void put_integer(buffer *b, uint64_t value, size_t n) { put(b, &value, n); }
 static void put_zeros(buffer *b, size_t n) { put(b, (uint8_t[16]){0}, n); }
 static void put_text(buffer *b, const char *text) { put(b, text, strlen(text)); }
-static void release(buffer *b) { free(b->bytes); *b = (buffer){0}; }
+static void release(buffer *b) {
+    free(b->bytes);
+    *b = (buffer){0};
+}
 
 static const char *path_of(const char *name) {
     static char paths[4][512];
@@ -57,7 +60,8 @@ static void clear_folder(void) {
     DIR *listing = opendir(folder);
     if (!listing) stop(folder);
     for (struct dirent *entry; (entry = readdir(listing));)
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) remove(path_of(entry->d_name));
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            remove(path_of(entry->d_name));
     closedir(listing);
 }
 
@@ -65,7 +69,8 @@ static int count_files(void) {
     int n = 0;
     DIR *listing = opendir(folder);
     if (!listing) stop(folder);
-    for (struct dirent *entry; (entry = readdir(listing));) n += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+    for (struct dirent *entry; (entry = readdir(listing));)
+        n += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
     closedir(listing);
     return n;
 }
@@ -75,17 +80,21 @@ static checkpoint *expect_open(const char *path, const char *what) {
     checkpoint *c = NULL;
     ctok_error error = {0};
     ctok_status status = checkpoint_open(&c, path, NULL, &error);
-    report(status == CTOK_OK, "%s%s%s", what, status == CTOK_OK ? "" : ": ", status == CTOK_OK ? "" : error.message);
+    report(status == CTOK_OK, "%s%s%s", what, status == CTOK_OK ? "" : ": ",
+           status == CTOK_OK ? "" : error.message);
     return c;
 }
 
-static void expect_failure(const char *path, ctok_status wanted, const char *part, const char *what) {
+static void expect_failure(const char *path, ctok_status wanted, const char *part,
+                           const char *what) {
     checkpoint *c = NULL;
     ctok_error error = {0};
     ctok_status status = checkpoint_open(&c, path, NULL, &error);
     bool is_ok = status == wanted && error.status == wanted && strstr(error.message, part) && !c;
     report(is_ok, "%s", what);
-    if (!is_ok) printf("# expected status %d and \"%s\", found %d and \"%s\"\n", wanted, part, status, error.message);
+    if (!is_ok)
+        printf("# expected status %d and \"%s\", found %d and \"%s\"\n", wanted, part, status,
+               error.message);
     checkpoint_close(c);
 }
 
@@ -232,8 +241,8 @@ static void pickle_ints(buffer *b, const int64_t *values, int n) {
     put_text(b, "t");
 }
 
-static void pickle_tensor(buffer *b, const char *type, const char *key, int64_t num_stored, int64_t offset, int rank, const int64_t *shape,
-                          const int64_t *stride) {
+static void pickle_tensor(buffer *b, const char *type, const char *key, int64_t num_stored,
+                          int64_t offset, int rank, const int64_t *shape, const int64_t *stride) {
     put_text(b, "ctorch._utils\n_rebuild_tensor_v2\n((");
     pickle_string(b, "storage");
     put_text(b, "ctorch\n");
@@ -246,7 +255,9 @@ static void pickle_tensor(buffer *b, const char *type, const char *key, int64_t 
     pickle_int(b, offset);
     pickle_ints(b, shape, rank);
     pickle_ints(b, stride, rank);
-    put_text(b, "\x89" "ccollections\nOrderedDict\n)RtR");
+    put_text(b,
+             "\x89"
+             "ccollections\nOrderedDict\n)RtR");
 }
 
 static const int64_t shape_23[] = {2, 3}, stride_31[] = {3, 1}, shape_2[] = {2}, stride_1[] = {1};

@@ -1,5 +1,6 @@
-// Every op on the first GPU, against the reference. Prints TAP; one SKIP with the reason where there is no GPU to be used.
-// Run by bench/gpu_check on a machine with a GPU, also under compute-sanitizer (gpu_test small: cases up to 2^22 products).
+// Every op on the first GPU, against the reference. Prints TAP; one SKIP with the reason where
+// there is no GPU to be used. Run by bench/gpu_check on a machine with a GPU, also under
+// compute-sanitizer (gpu_test small: cases up to 2^22 products).
 #include "gpu_ops.h"
 
 int main(int num_arguments, char **arguments) {

@@ -1,13 +1,16 @@
-// Holds the bfloat16 ops to the truth: every kernel set that takes bfloat16 against the reference ops on the same rounded
-// values, on those shapes of op_shapes.h whose channels come in 32s. Prints TAP; the exit code is 1 when a test failed.
-// Budgets, as relative L2. To float32 a conv has nothing to round but its sums, as in op_test.c; Winograd's larger form, taken
-// here only, rounds more (measured: at most 3.3e-6, single errors up to 4.8e-5 of the results' deviation, where 10 budgets are let
-// pass). To bfloat16 both sides round once, and differ where a sum lies next to a tie: by a unit of 2^-8, in few places (measured:
-// at most 1e-4). Attention rounds its exponentials, to 2^-9 each (measured: at most 2.6e-3). The largest single error may be one
-// unit of a value of 5 deviations.
+// Holds the bfloat16 ops to the truth: every kernel set that takes bfloat16 against the reference
+// ops on the same rounded values, on those shapes of op_shapes.h whose channels come in 32s. Prints
+// TAP; the exit code is 1 when a test failed. Budgets, as relative L2. To float32 a conv has
+// nothing to round but its sums, as in op_test.c; Winograd's larger form, taken here only, rounds
+// more (measured: at most 3.3e-6, single errors up to 4.8e-5 of the results' deviation, where 10
+// budgets are let pass). To bfloat16 both sides round once, and differ where a sum lies next to a
+// tie: by a unit of 2^-8, in few places (measured: at most 1e-4). Attention rounds its
+// exponentials, to 2^-9 each (measured: at most 2.6e-3). The largest single error may be one unit
+// of a value of 5 deviations.
 #include "op_support.h"
 
-static const double CONV_BUDGET = 1e-6, WINOGRAD_BUDGET = 6e-6, ROUNDED_BUDGET = 3e-4, ATTENTION_BUDGET = 4e-3, LARGEST = 0.04;
+static const double CONV_BUDGET = 1e-6, WINOGRAD_BUDGET = 6e-6, ROUNDED_BUDGET = 3e-4,
+                    ATTENTION_BUDGET = 4e-3, LARGEST = 0.04;
 
 // ---------------------------------------------------------------- data of either dtype
 static void *new_activation(const float *values, int64_t count, ctok_dtype dtype) {
@@ -18,15 +21,20 @@ static void *new_activation(const float *values, int64_t count, ctok_dtype dtype
     return rounded;
 }
 
-static void *new_result(int64_t count, ctok_dtype dtype) { return new_bytes((size_t)count * dtype_bytes(dtype)); }
+static void *new_result(int64_t count, ctok_dtype dtype) {
+    return new_bytes((size_t)count * dtype_bytes(dtype));
+}
 
 static float *to_floats(const void *values, int64_t count, ctok_dtype dtype) {
     float *floats = new_floats(count);
-    for (int64_t i = 0; i < count; i++) floats[i] = dtype == CTOK_BF16 ? bf16_value(((const uint16_t *)values)[i]) : ((const float *)values)[i];
+    for (int64_t i = 0; i < count; i++)
+        floats[i] = dtype == CTOK_BF16 ? bf16_value(((const uint16_t *)values)[i])
+                                       : ((const float *)values)[i];
     return floats;
 }
 
-static difference compare_results(const void *got, const void *want, int64_t count, ctok_dtype dtype, double budget) {
+static difference compare_results(const void *got, const void *want, int64_t count,
+                                  ctok_dtype dtype, double budget) {
     float *a = to_floats(got, count, dtype), *b = to_floats(want, count, dtype);
     difference d = compare(a, b, count, budget);
     if (dtype == CTOK_BF16) {
@@ -40,20 +48,25 @@ static difference compare_results(const void *got, const void *want, int64_t cou
 
 // ---------------------------------------------------------------- conv, in space and in time
 static const char *const format_names[] = {"bf16 to bf16", "bf16 to f32", "f32 to bf16"};
-static const ctok_dtype in_dtypes[] = {CTOK_BF16, CTOK_BF16, CTOK_F32}, out_dtypes[] = {CTOK_BF16, CTOK_F32, CTOK_BF16};
+static const ctok_dtype in_dtypes[] = {CTOK_BF16, CTOK_BF16, CTOK_F32},
+                        out_dtypes[] = {CTOK_BF16, CTOK_F32, CTOK_BF16};
 
-static void test_conv_formats(backend *reference, backend *b, conv_params p, bool has_past, residual_kind kind, double budget, const char *name) {
+static void test_conv_formats(backend *reference, backend *b, conv_params p, bool has_past,
+                              residual_kind kind, double budget, const char *name) {
     if (is_too_long(&p, name)) return;
-    int64_t count = shape_elements(p.out), in_count = shape_elements(p.in), past_count = p.in.n * 2 * in_count / p.in.n / p.in.t;
+    int64_t count = shape_elements(p.out), in_count = shape_elements(p.in),
+            past_count = p.in.n * 2 * in_count / p.in.n / p.in.t;
     int64_t residual_count = kind == UPSAMPLED ? in_count : count;
-    float *in = new_random(in_count, 1, 0.1f), *bias = new_random(p.out.c, 1, 0), *past = has_past ? new_random(past_count, 1, 0.1f) : NULL;
+    float *in = new_random(in_count, 1, 0.1f), *bias = new_random(p.out.c, 1, 0),
+          *past = has_past ? new_random(past_count, 1, 0.1f) : NULL;
     float *weight = new_random(p.out.c * p.in.c * p.kernel_t * p.kernel * p.kernel, 1, 0);
     float *residual = kind ? new_random(residual_count, 4, 0) : NULL;
     for (int f = 0; f < 3; f++) {
         p.in_dtype = in_dtypes[f], p.out_dtype = out_dtypes[f];
         if (p.in_dtype == CTOK_BF16 && p.in.c % BF16_CHANNELS) continue;
         if (p.out_dtype == CTOK_BF16 && p.out.c % BF16_CHANNELS) continue;
-        void *x = new_activation(in, in_count, p.in_dtype), *before = new_activation(past, past_count, p.in_dtype);
+        void *x = new_activation(in, in_count, p.in_dtype),
+             *before = new_activation(past, past_count, p.in_dtype);
         void *add = new_activation(residual, residual_count, p.out_dtype);
         void *want = new_result(count, p.out_dtype), *got = new_result(count, p.out_dtype);
         run_conv_past(reference, want, x, before, add, weight, bias, &p);
@@ -61,17 +74,20 @@ static void test_conv_formats(backend *reference, backend *b, conv_params p, boo
         char text[160];
         snprintf(text, sizeof text, "%s, %s", name, format_names[f]);
         double limit = p.out_dtype == CTOK_BF16 ? ROUNDED_BUDGET : budget;
-        report_difference(compare_results(got, want, count, p.out_dtype, limit), status, p.out, b->kernels->name, text);
+        report_difference(compare_results(got, want, count, p.out_dtype, limit), status, p.out,
+                          b->kernels->name, text);
         free(x), free(before), free(add), free(want), free(got);
     }
     free(in), free(bias), free(past), free(weight), free(residual);
 }
 
-static void test_conv(backend *reference, backend *b, const conv_shape *shapes, int num_shapes, double budget) {
+static void test_conv(backend *reference, backend *b, const conv_shape *shapes, int num_shapes,
+                      double budget) {
     for (int s = 0; s < num_shapes; s++) {
         conv_shape shape = shapes[s];
         random_seed((uint64_t)s + 10);
-        test_conv_formats(reference, b, conv_params_of(shape), false, shape.residual, budget, conv_name(shape).text);
+        test_conv_formats(reference, b, conv_params_of(shape), false, shape.residual, budget,
+                          conv_name(shape).text);
     }
 }
 
@@ -79,23 +95,26 @@ static void test_conv_time(backend *reference, backend *b) {
     for (int s = 0; s < NUM_SHAPES(conv_time_shapes); s++) {
         conv_time_shape shape = conv_time_shapes[s];
         random_seed((uint64_t)s + 50);
-        test_conv_formats(reference, b, conv_time_params_of(shape), shape.has_past, shape.residual, CONV_BUDGET, conv_time_name(shape).text);
+        test_conv_formats(reference, b, conv_time_params_of(shape), shape.has_past, shape.residual,
+                          CONV_BUDGET, conv_time_name(shape).text);
     }
 }
 
-// Winograd spreads NaN and infinity over the tiles of 6 x 6 outputs that read them: rows and columns 6 .. 17 of those at 11 and
-// 12 (whose neighbours are 10 .. 13), and no further.
+// Winograd spreads NaN and infinity over the tiles of 6 x 6 outputs that read them: rows and
+// columns 6 .. 17 of those at 11 and 12 (whose neighbours are 10 .. 13), and no further.
 static void test_special_values(backend *b) {
     conv_shape shape = {1, SPECIAL_H, SPECIAL_W, SPECIAL_C, SPECIAL_C, 3, 1, 1, 1, NONE};
     conv_params p = conv_params_of(shape);
     p.in_dtype = CTOK_BF16;
     int64_t count = shape_elements(p.out);
     random_seed(310);
-    float *values = new_random(count, 1, 0), *weight = new_random(64 * 64 * 9, 1, 0), *got = new_floats(count);
+    float *values = new_random(count, 1, 0), *weight = new_random(64 * 64 * 9, 1, 0),
+          *got = new_floats(count);
     put_specials(values);
     void *in = new_activation(values, count, CTOK_BF16);
     ctok_status status = run_conv(b, got, in, NULL, weight, weight, &p);
-    report(status == CTOK_OK && specials_stay(got, 6, 17), "%s wide conv: NaN and inf stay in the tiles that read them", b->kernels->name);
+    report(status == CTOK_OK && specials_stay(got, 6, 17),
+           "%s wide conv: NaN and inf stay in the tiles that read them", b->kernels->name);
     free(values), free(weight), free(got), free(in);
 }
 
@@ -108,16 +127,21 @@ static void test_norm(backend *reference, backend *b) {
         p.dtype = CTOK_BF16;
         int64_t count = shape_elements(p.shape);
         random_seed((uint64_t)s + 100);
-        float *values = new_random(count, 1.7320508f, shape.mean), *scale = new_random(shape.c, 1, 1), *offset = new_random(shape.c, 1, 0);
-        void *in = new_activation(values, count, CTOK_BF16), *want = new_result(count, CTOK_BF16), *got = new_result(count, CTOK_BF16);
+        float *values = new_random(count, 1.7320508f, shape.mean),
+              *scale = new_random(shape.c, 1, 1), *offset = new_random(shape.c, 1, 0);
+        void *in = new_activation(values, count, CTOK_BF16), *want = new_result(count, CTOK_BF16),
+             *got = new_result(count, CTOK_BF16);
         op_norm(reference, want, in, scale, offset, &p);
         ctok_status status = op_norm(b, got, in, scale, offset, &p);
         char name[128];
-        snprintf(name, sizeof name, "norm %dx%dx%dx%d groups %d mean %g%s", shape.n, shape.h, shape.w, shape.c, shape.groups,
-                 (double)shape.mean, shape.has_silu ? " +silu" : "");
-        report_difference(compare_results(got, want, count, CTOK_BF16, ROUNDED_BUDGET), status, p.shape, b->kernels->name, name);
+        snprintf(name, sizeof name, "norm %dx%dx%dx%d groups %d mean %g%s", shape.n, shape.h,
+                 shape.w, shape.c, shape.groups, (double)shape.mean,
+                 shape.has_silu ? " +silu" : "");
+        report_difference(compare_results(got, want, count, CTOK_BF16, ROUNDED_BUDGET), status,
+                          p.shape, b->kernels->name, name);
         op_norm(b, in, in, scale, offset, &p);
-        report(memcmp(in, got, (size_t)count * 2) == 0, "%s %s: in place the same", b->kernels->name, name);
+        report(memcmp(in, got, (size_t)count * 2) == 0, "%s %s: in place the same",
+               b->kernels->name, name);
         free(values), free(scale), free(offset), free(in), free(want), free(got);
     }
 }
@@ -132,28 +156,37 @@ static void test_pool(backend *b) {
         pool_params p = {from, to, shape.is_temporal, shape.is_first, CTOK_BF16}, exact = p;
         exact.dtype = CTOK_F32;
         random_seed((uint64_t)s + 150);
-        float *values = new_random(shape_elements(from), 1, 0), *want = new_floats(shape_elements(to));
-        uint16_t *in = new_activation(values, shape_elements(from), CTOK_BF16), *got = new_result(shape_elements(to), CTOK_BF16);
+        float *values = new_random(shape_elements(from), 1, 0),
+              *want = new_floats(shape_elements(to));
+        uint16_t *in = new_activation(values, shape_elements(from), CTOK_BF16),
+                 *got = new_result(shape_elements(to), CTOK_BF16);
         for (int64_t i = 0; i < shape_elements(from); i++) values[i] = bf16_value(in[i]);
         ctok_status status = op_pool(b, got, in, &p);
         op_pool(b, want, values, &exact);
         int64_t wrong = 0;
         for (int64_t i = 0; i < shape_elements(to); i++) wrong += got[i] != bf16_round(want[i]);
-        report(status == CTOK_OK && wrong == 0, "%s pool %s%s %dx%dx%dx%dx32: %lld wrong", b->kernels->name, shape.is_temporal ? "in time" : "in space",
-               shape.is_first ? "" : ", later", shape.n, shape.t, shape.h, shape.w, (long long)wrong);
+        report(status == CTOK_OK && wrong == 0, "%s pool %s%s %dx%dx%dx%dx32: %lld wrong",
+               b->kernels->name, shape.is_temporal ? "in time" : "in space",
+               shape.is_first ? "" : ", later", shape.n, shape.t, shape.h, shape.w,
+               (long long)wrong);
         free(values), free(want), free(in), free(got);
     }
 }
 
-static void test_attention_of(backend *reference, backend *b, attention_params p, float spread, const char *name) {
-    int64_t count = shape_elements(p.shape), num_keys = p.is_temporal ? count / p.shape.t * (p.shape.t + p.num_past) : count;
+static void test_attention_of(backend *reference, backend *b, attention_params p, float spread,
+                              const char *name) {
+    int64_t count = shape_elements(p.shape),
+            num_keys = p.is_temporal ? count / p.shape.t * (p.shape.t + p.num_past) : count;
     p.dtype = CTOK_BF16;
-    float *q = new_random(count, spread, 0), *k = new_random(num_keys, 1.7320508f, 0), *v = new_random(num_keys, 1, 0);
-    void *bq = new_activation(q, count, CTOK_BF16), *bk = new_activation(k, num_keys, CTOK_BF16), *bv = new_activation(v, num_keys, CTOK_BF16);
+    float *q = new_random(count, spread, 0), *k = new_random(num_keys, 1.7320508f, 0),
+          *v = new_random(num_keys, 1, 0);
+    void *bq = new_activation(q, count, CTOK_BF16), *bk = new_activation(k, num_keys, CTOK_BF16),
+         *bv = new_activation(v, num_keys, CTOK_BF16);
     void *want = new_result(count, CTOK_BF16), *got = new_result(count, CTOK_BF16);
     run_attention(reference, want, bq, bk, bv, &p);
     ctok_status status = run_attention(b, got, bq, bk, bv, &p);
-    report_difference(compare_results(got, want, count, CTOK_BF16, ATTENTION_BUDGET), status, p.shape, b->kernels->name, name);
+    report_difference(compare_results(got, want, count, CTOK_BF16, ATTENTION_BUDGET), status,
+                      p.shape, b->kernels->name, name);
     free(q), free(k), free(v), free(bq), free(bk), free(bv), free(want), free(got);
 }
 
@@ -163,16 +196,21 @@ static void test_attention(backend *reference, backend *b) {
         attention_shape shape = attention_shapes[s];
         if (shape.c % BF16_CHANNELS) continue;
         random_seed((uint64_t)s + 200);
-        snprintf(name, sizeof name, "attention %dx%dx%dx%d spread %g", shape.n, shape.h, shape.w, shape.c, (double)shape.spread);
-        test_attention_of(reference, b, (attention_params){.shape = {shape.n, 1, shape.h, shape.w, shape.c}}, shape.spread, name);
+        snprintf(name, sizeof name, "attention %dx%dx%dx%d spread %g", shape.n, shape.h, shape.w,
+                 shape.c, (double)shape.spread);
+        test_attention_of(reference, b,
+                          (attention_params){.shape = {shape.n, 1, shape.h, shape.w, shape.c}},
+                          shape.spread, name);
     }
     for (int s = 0; s < NUM_SHAPES(attention_time_shapes); s++) {
         attention_time_shape shape = attention_time_shapes[s];
         if (shape.c % BF16_CHANNELS) continue;
         random_seed((uint64_t)s + 250);
-        snprintf(name, sizeof name, "attention over time %dx%dx%dx%d past %d window %d spread %g", shape.t, shape.h, shape.w, shape.c,
-                 shape.num_past, shape.window, (double)shape.spread);
-        attention_params p = {{1, shape.t, shape.h, shape.w, shape.c}, true, shape.num_past, shape.window, CTOK_BF16};
+        snprintf(name, sizeof name, "attention over time %dx%dx%dx%d past %d window %d spread %g",
+                 shape.t, shape.h, shape.w, shape.c, shape.num_past, shape.window,
+                 (double)shape.spread);
+        attention_params p = {
+            {1, shape.t, shape.h, shape.w, shape.c}, true, shape.num_past, shape.window, CTOK_BF16};
         test_attention_of(reference, b, p, shape.spread, name);
     }
 }
@@ -182,11 +220,14 @@ static void test_rounding(void) {
     const struct {
         float value;
         uint16_t bits;
-    } known[] = {{1.0f, 0x3F80}, {1.00390625f, 0x3F80}, {1.01171875f, 0x3F82}, {-0.0f, 0x8000}, {3.4e38f, 0x7F80}, {INFINITY, 0x7F80}, {1e-40f, 0x0001}};
+    } known[] = {{1.0f, 0x3F80},    {1.00390625f, 0x3F80}, {1.01171875f, 0x3F82}, {-0.0f, 0x8000},
+                 {3.4e38f, 0x7F80}, {INFINITY, 0x7F80},    {1e-40f, 0x0001}};
     bool is_right = true;  // ties to even: 1 + 2^-8 down, 1 + 3 * 2^-8 up
-    for (int i = 0; i < NUM_SHAPES(known); i++) is_right &= bf16_round(known[i].value) == known[i].bits;
+    for (int i = 0; i < NUM_SHAPES(known); i++)
+        is_right &= bf16_round(known[i].value) == known[i].bits;
     float nan = bf16_value(bf16_round(NAN));
-    report(is_right && nan != nan, "rounding to bfloat16: to nearest, ties to even, NaN and infinity kept");
+    report(is_right && nan != nan,
+           "rounding to bfloat16: to nearest, ties to even, NaN and infinity kept");
 }
 
 static void test_set(backend *reference, backend *b) {
@@ -216,7 +257,8 @@ int main(void) {
         if (b->kernels->has_bf16) test_set(reference, b), num_sets++;
         b->close(b);
     }
-    if (num_sets == 0) report_skip("bfloat16 ops", "this processor has no kernels for it but the reference");
+    if (num_sets == 0)
+        report_skip("bfloat16 ops", "this processor has no kernels for it but the reference");
     reference->close(reference);
     return report_end();
 }

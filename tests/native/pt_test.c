@@ -1,15 +1,18 @@
-// Tests what csrc/checkpoint reads of torch.save: archives written here byte by byte, whole, hostile and
-// damaged, and ones that PyTorch 2 wrote: tests/fixtures/torch/trainer.pt (a trainer's dict with everything
-// that may lie beside the weights) and, where ../shared lies beside the checkout, the families' checkpoints.
-// The numbers of tensors and the checksums of those come from torch.load. A case prints one TAP line; the
-// program exits non-zero when one fails. Runs from the root.
+// Tests what csrc/checkpoint reads of torch.save: archives written here byte by byte, whole,
+// hostile and damaged, and ones that PyTorch 2 wrote: tests/fixtures/torch/trainer.pt (a trainer's
+// dict with everything that may lie beside the weights) and, where ../shared lies beside the
+// checkout, the families' checkpoints. The numbers of tensors and the checksums of those come from
+// torch.load. A case prints one TAP line; the program exits non-zero when one fails. Runs from the
+// root.
 #include "checkpoint_support.h"
 
 /* ---------------------------------------------------------------- pickles of state dicts */
 #define PUT(b, literal) put(b, literal, sizeof literal - 1)
 #define ORDERED_DICT "ccollections\nOrderedDict\n)R"
 
-static void put_tensor(buffer *b) { pickle_tensor(b, "FloatStorage", "0", 6, 0, 2, shape_23, stride_31); }
+static void put_tensor(buffer *b) {
+    pickle_tensor(b, "FloatStorage", "0", 6, 0, 2, shape_23, stride_31);
+}
 
 static void put_entry(buffer *b, const char *name) {
     pickle_string(b, name);
@@ -26,8 +29,10 @@ static void put_state_dict(buffer *b, const char *name) {
 }
 
 static buffer archive_of(const buffer *pickle) {
-    const record records[] = {{"m/data.pkl", pickle->bytes, pickle->n, 0, 0}, {"m/byteorder", "little", 6, 0, 0},
-                              {"m/data/0", six, sizeof six, 0, 17}, {"m/version", "3\n", 2, 0, 0}};
+    const record records[] = {{"m/data.pkl", pickle->bytes, pickle->n, 0, 0},
+                              {"m/byteorder", "little", 6, 0, 0},
+                              {"m/data/0", six, sizeof six, 0, 17},
+                              {"m/version", "3\n", 2, 0, 0}};
     return zip_bytes(records, sizeof records / sizeof *records, ZIP_PLAIN);
 }
 
@@ -50,8 +55,8 @@ static void expect_one(buffer *body, const char *name, const char *what) {
     const checkpoint_tensor *t = c ? checkpoint_find(c, name) : NULL;
     float values[6] = {0};
     bool is_read = t && t->rank == 2 && t->shape[1] == 3 && checkpoint_read_f32(t, values) == 0;
-    report(c && c->num_tensors == 1 && is_read && memcmp(values, six, sizeof six) == 0, "%s: its one tensor is %s",
-          what, name);
+    report(c && c->num_tensors == 1 && is_read && memcmp(values, six, sizeof six) == 0,
+           "%s: its one tensor is %s", what, name);
     checkpoint_close(c);
     release(&archive);
     release(body);
@@ -82,7 +87,9 @@ static void test_forms(void) {
     PUT(&b, "s");
     expect_one(&b, "plain", "a plain dict");
 
-    static const struct { const char *what, *keys[4], *wanted; } cases[] = {
+    static const struct {
+        const char *what, *keys[4], *wanted;
+    } cases[] = {
         {"model", {"model"}, "model"},
         {"state_dict", {"epoch", "state_dict", "loops"}, "state_dict"},
         {"ema after model", {"model", "ema"}, "ema"},
@@ -144,8 +151,11 @@ static void test_passed_over(void) {
 
 /* ---------------------------------------------------------------- refused */
 static void test_unknown_names(void) {
-    static const struct { const char *what, *opcodes; } cases[] = {
-        {"as a tensor", "cos\nsystem\n"}, {"called", "cos\nsystem\n(NtR"},
+    static const struct {
+        const char *what, *opcodes;
+    } cases[] = {
+        {"as a tensor", "cos\nsystem\n"},
+        {"called", "cos\nsystem\n(NtR"},
         {"made an object of", "cos\nsystem\n)\x81"},
         {"given a state", "cos\nsystem\n)R}b"},
         {"as an argument of a known one", "ctorch\ndevice\ncos\nsystem\n\x85R"},
@@ -189,7 +199,8 @@ static void test_wrong_opcodes(void) {
            "an OrderedDict of something");
     REFUSE("ctorch._utils\n_rebuild_parameter\nN\x88}\x87R", "_rebuild_parameter expects",
            "a parameter of None");
-    REFUSE("ctorch._utils\n_rebuild_parameter\n)R", "_rebuild_parameter expects", "a parameter of nothing");
+    REFUSE("ctorch._utils\n_rebuild_parameter\n)R", "_rebuild_parameter expects",
+           "a parameter of nothing");
     REFUSE("\x80\x03}", "pickle protocol 3: expected 2", "protocol 3");
 }
 
@@ -198,7 +209,8 @@ static void test_wrong_values(void) {
     REFUSE("}X\x05\0\0\0model}s", "a state dict without a tensor", "an empty model");
     REFUSE("}X\x05\0\0\0modelK\x05s", "model: expected a state dict, found an int",
            "a model that is a number");
-    REFUSE("}X\x05\0\0\0model]s", "model: expected a state dict, found a list", "a model that is a list");
+    REFUSE("}X\x05\0\0\0model]s", "model: expected a state dict, found a list",
+           "a model that is a list");
     REFUSE("}(X\x05\0\0\0model}X\x05\0\0\0model}u", "the key model is there twice", "two models");
     REFUSE("}NNs", "must be a string of UTF-8, found None", "a key that is None");
     REFUSE("}X\x01\0\0\0\xffNs", "must be a string of UTF-8", "a key that is not UTF-8");
@@ -223,7 +235,8 @@ static void test_wrong_values(void) {
     } cases[] = {
         {"past its storage", 6, 5, 2, 1, "tensor w: offset 5 and strides reach past"},
         {"before its storage", 6, -1, 2, 1, "offset -1"},
-        {"of a storage that says more than its record", 7, 0, 2, 1, "expected 7 elements of 4 bytes"},
+        {"of a storage that says more than its record", 7, 0, 2, 1,
+         "expected 7 elements of 4 bytes"},
         {"of strides past 2^63", 6, 1, INT64_MAX, INT64_MAX, "more elements than its storage"},
         {"of one value without end", 6, 0, 1ll << 40, 0, "more elements than its storage"},
     };
@@ -232,8 +245,8 @@ static void test_wrong_values(void) {
         snprintf(what, sizeof what, "a tensor %s", cases[i].what);
         PUT(&b, "}");
         pickle_string(&b, "w");
-        pickle_tensor(&b, "FloatStorage", "0", cases[i].num_stored, cases[i].offset, 1, &cases[i].size,
-                      &cases[i].stride);
+        pickle_tensor(&b, "FloatStorage", "0", cases[i].num_stored, cases[i].offset, 1,
+                      &cases[i].size, &cases[i].stride);
         PUT(&b, "s");
         refuse_body(&b, cases[i].part, what);
     }
@@ -273,7 +286,8 @@ static void test_bombs(void) {
     memset(longest, 'n', sizeof longest - 1);
     put_entry(&b, longest);
     PUT(&b, "s");
-    refuse_body(&b, "a tensor's name has 1099 bytes: expected at most 1023", "a name that is too long");
+    refuse_body(&b, "a tensor's name has 1099 bytes: expected at most 1023",
+                "a name that is too long");
 }
 
 static void test_damage(void) {
@@ -287,7 +301,8 @@ static void test_damage(void) {
     b = archive_of(&pickle);
     expect_robust(&b, "cut.pt", "a trainer's archive");
     release(&b);
-    const record records[] = {{"m/data.pkl", pickle.bytes, pickle.n, 0, 0}, {"m/byteorder", "big", 3, 0, 0},
+    const record records[] = {{"m/data.pkl", pickle.bytes, pickle.n, 0, 0},
+                              {"m/byteorder", "big", 3, 0, 0},
                               {"m/data/0", six, sizeof six, 0, 0}};
     b = zip_bytes(records, 3, ZIP_PLAIN);
     expect_bytes(&b, "big.pt", "byteorder says big: expected little", "a big-endian archive");
@@ -297,7 +312,8 @@ static void test_damage(void) {
 
 /* ---------------------------------------------------------------- files */
 static void test_old_forms(void) {
-    static const uint8_t pickled[] = "\x80\x02\x8a\x0al\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.";
+    static const uint8_t pickled[] =
+        "\x80\x02\x8a\x0al\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.";
     buffer b = {0};
     put(&b, pickled, sizeof pickled - 1);
     expect_bytes(&b, "old.pt", "before PyTorch 1.6", "torch.save's bare pickles");
@@ -323,16 +339,19 @@ static void test_folders(void) {
     }
     save("a.pt", archive.bytes, archive.n);
     save("b.ckpt", archive.bytes, archive.n);
-    expect_failure(folder, CTOK_E_FILE_MISSING, ".pt, .pth or .ckpt where there is no .safetensors (2)",
+    expect_failure(folder, CTOK_E_FILE_MISSING,
+                   ".pt, .pth or .ckpt where there is no .safetensors (2)",
                    "a folder with two of them");
     remove(path_of("b.ckpt"));
     const float value = 7;
-    const checkpoint_tensor other = {.name = "other", .dtype = CTOK_F32, .data = (const uint8_t *)&value};
+    const checkpoint_tensor other = {
+        .name = "other", .dtype = CTOK_F32, .data = (const uint8_t *)&value};
     ctok_error error = {.struct_size = sizeof error};
-    ctok_status status = safetensors_write(path_of("a.safetensors"), &other, 1, NULL, 0, NULL, &error);
+    ctok_status status =
+        safetensors_write(path_of("a.safetensors"), &other, 1, NULL, 0, NULL, &error);
     checkpoint *c = expect_open(folder, "a folder with a .safetensors beside a .pt");
     report(status == CTOK_OK && c && checkpoint_find(c, "other") && !checkpoint_find(c, "one"),
-          "the .safetensors is taken");
+           "the .safetensors is taken");
     checkpoint_close(c);
     release(&archive);
     release(&b);
@@ -357,7 +376,8 @@ static void expect_contents(const char *path, int num_tensors, uint32_t wanted) 
         char line[2048];
         int n = snprintf(line, sizeof line, "%s %s ", t->name, checkpoint_dtype_name(t->dtype));
         for (int32_t k = 0; k < t->rank; k++)
-            n += snprintf(line + n, sizeof line - (size_t)n, "%s%lld", k ? "," : "", (long long)t->shape[k]);
+            n += snprintf(line + n, sizeof line - (size_t)n, "%s%lld", k ? "," : "",
+                          (long long)t->shape[k]);
         crc = crc32_of(crc, line, (size_t)n);
         crc = crc32_of(crc, "\n", 1);
         size_t num_bytes = (size_t)checkpoint_elements(t) * dtype_bytes(t->dtype);
@@ -368,7 +388,8 @@ static void expect_contents(const char *path, int num_tensors, uint32_t wanted) 
     }
     bool is_equal = c && c->num_tensors == num_tensors && crc == wanted;
     report(is_equal, "%s: names, types, shapes and values are those that PyTorch reads", path);
-    if (c && !is_equal) printf("# %d tensors, %08x: expected %d, %08x\n", c->num_tensors, crc, num_tensors, wanted);
+    if (c && !is_equal)
+        printf("# %d tensors, %08x: expected %d, %08x\n", c->num_tensors, crc, num_tensors, wanted);
     checkpoint_close(c);
 }
 
@@ -377,21 +398,27 @@ static void test_fixtures(void) {
     checkpoint *c = expect_open("tests/fixtures/torch/trainer.pt", "trainer.pt opens");
     ctok_error error = {.struct_size = sizeof error};
     if (c) {
-        ctok_status status = safetensors_write(path_of("out.safetensors"), c->tensors, c->num_tensors, NULL, 0,
-                                               NULL, &error);
+        ctok_status status = safetensors_write(path_of("out.safetensors"), c->tensors,
+                                               c->num_tensors, NULL, 0, NULL, &error);
         report(status == CTOK_OK, "trainer.pt is written as safetensors %s", error.message);
         expect_contents(path_of("out.safetensors"), 21, 0x8fa67fc2);
     }
     checkpoint_close(c);
     clear_folder();
 
-    static const struct { const char *file; int num_tensors; uint32_t crc; } files[] = {
+    static const struct {
+        const char *file;
+        int num_tensors;
+        uint32_t crc;
+    } files[] = {
         {"llamagen/vq_ds8_c2i.pt", 208, 0x091077d9},
         {"open_magvit2/imagenet_128_L.ckpt", 202, 0x3c112d77},
         {"vidtok/vidtok_fsq_causal_488_32768/vidtok_fsq_causal_488_32768.ckpt", 286, 0x4889b4ae},
-        {"vidtok/vidtok_fsq_causal_888_32768_v1_1/vidtok_fsq_causal_888_32768_v1_1.ckpt", 286, 0x6e0fa841},
+        {"vidtok/vidtok_fsq_causal_888_32768_v1_1/vidtok_fsq_causal_888_32768_v1_1.ckpt", 286,
+         0x6e0fa841},
         {"vidtok/vidtok_kl_causal_444_4chn/vidtok_kl_causal_444_4chn.ckpt", 278, 0xf23f273d},
-        {"vidtok/vidtok_kl_noncausal_41616_16chn/vidtok_kl_noncausal_41616_16chn.ckpt", 334, 0x953a887a},
+        {"vidtok/vidtok_kl_noncausal_41616_16chn/vidtok_kl_noncausal_41616_16chn.ckpt", 334,
+         0x953a887a},
         {"wan2.1/Wan2.1_VAE.pth", 146, 0xfedc9575},
         {"wan2.2/Wan2.2_VAE.pth", 144, 0x4056a203},
     };

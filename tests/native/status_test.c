@@ -1,5 +1,6 @@
-// Every status of ctok.h, by a call that gives it: the table below. A status that ctok_status_name knows and no row gives is a
-// failure, so a new one needs a row. Prints the table as TAP, which tests/faults/codes.test.ts reads. Needs models/nano.
+// Every status of ctok.h, by a call that gives it: the table below. A status that ctok_status_name
+// knows and no row gives is a failure, so a new one needs a row. Prints the table as TAP, which
+// tests/faults/codes.test.ts reads. Needs models/nano.
 // wrapped: pthread_create
 #include <errno.h>
 #include <pthread.h>
@@ -19,9 +20,12 @@ static uint8_t pixels[512 * 512 * 3];
 static ctok_error error;
 
 static bool has_threads = true;
-int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
-int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
-int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument) {
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
+                          void *argument);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
+                          void *argument);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
+                          void *argument) {
     return has_threads ? __real_pthread_create(thread, attributes, run, argument) : EAGAIN;
 }
 
@@ -44,7 +48,11 @@ static ctok_status open_end(uint32_t on, const char *path, const ctok_model_opti
 }
 
 static ctok_request encode(int64_t side) {
-    return (ctok_request){.struct_size = sizeof(ctok_request), .task = CTOK_TASK_ENCODE, .input = CTOK_PIXELS_U8, .height = side, .width = side};
+    return (ctok_request){.struct_size = sizeof(ctok_request),
+                          .task = CTOK_TASK_ENCODE,
+                          .input = CTOK_PIXELS_U8,
+                          .height = side,
+                          .width = side};
 }
 
 static ctok_status submit(uint32_t *job, int64_t side) {
@@ -63,8 +71,12 @@ static const char *file_of(const void *bytes, size_t num_bytes) {
 
 // ---------------------------------------------------------------- one for each status
 static ctok_status good(void) { return open_end(engine, nano, NULL); }
-static ctok_status null(void) { return ctok_model_open(engine, NULL, NULL, &(uint32_t){0}, fresh()); }
-static ctok_status other_struct(void) { return ctok_engine_query(engine, &(ctok_engine_info){.struct_size = 4}, fresh()); }
+static ctok_status null(void) {
+    return ctok_model_open(engine, NULL, NULL, &(uint32_t){0}, fresh());
+}
+static ctok_status other_struct(void) {
+    return ctok_engine_query(engine, &(ctok_engine_info){.struct_size = 4}, fresh());
+}
 static ctok_status stale(void) { return ctok_job_release(4000000000u, fresh()); }
 static ctok_status wrong_bytes(void) {
     ctok_request request = encode(16);
@@ -73,12 +85,17 @@ static ctok_status wrong_bytes(void) {
 static ctok_status outside_codebook(void) {
     int32_t index = 64000;
     uint32_t job = 0;
-    ctok_request request = {.struct_size = sizeof request, .task = CTOK_TASK_DECODE, .input = CTOK_INDICES, .height = 1, .width = 1};
+    ctok_request request = {.struct_size = sizeof request,
+                            .task = CTOK_TASK_DECODE,
+                            .input = CTOK_INDICES,
+                            .height = 1,
+                            .width = 1};
     return end_of(ctok_job_submit(model, &index, sizeof index, &request, &job, fresh()), &job);
 }
 static ctok_status too_little_room(void) {
     uint32_t job = 0;
-    if (submit(&job, 16) != CTOK_OK || ctok_job_wait(job, 60000000, fresh()) != CTOK_OK) return CTOK_OK;
+    if (submit(&job, 16) != CTOK_OK || ctok_job_wait(job, 60000000, fresh()) != CTOK_OK)
+        return CTOK_OK;
     ctok_status status = ctok_job_take(job, pixels, 1, 0, fresh());
     ctok_job_release(job, NULL);
     return status;
@@ -88,7 +105,8 @@ static ctok_status image_stream(void) {
     return ctok_stream_open(model, &options, &(uint32_t){0}, fresh());
 }
 static ctok_status absent(void) { return open_end(engine, "no/such/file", NULL); }
-static ctok_status full_disk(void) {  // as far as a program without rights can have one: no folder to write to
+static ctok_status full_disk(void) {  // as far as a program without rights can have one: no folder
+                                      // to write to
     uint32_t job = 0;
     return end_of(ctok_model_convert(engine, "/dev/null/model", nano, NULL, &job, fresh()), &job);
 }
@@ -103,7 +121,9 @@ static ctok_status changed(const char *from, const char *to) {
     memcpy(at, to, strlen(to));
     return open_end(engine, file_of(bytes, num_bytes), NULL);
 }
-static ctok_status renamed_tensor(void) { return changed("encoder.conv_in.bias", "encoder.conv_in.bios"); }
+static ctok_status renamed_tensor(void) {
+    return changed("encoder.conv_in.bias", "encoder.conv_in.bios");
+}
 static ctok_status other_network(void) {
     ctok_model_options options = {.struct_size = sizeof options, .name = "DI16x16"};
     return open_end(engine, nano, &options);
@@ -114,7 +134,8 @@ static ctok_status over_limit(void) {
 }
 static ctok_status bf16_without(void) {
     uint32_t other = 0;
-    ctok_engine_options options = {.struct_size = sizeof options, .num_threads = 1, .kernels = CTOK_KERNELS_GENERIC};
+    ctok_engine_options options = {
+        .struct_size = sizeof options, .num_threads = 1, .kernels = CTOK_KERNELS_GENERIC};
     ctok_model_options bf16 = {.struct_size = sizeof bf16, .precision = CTOK_PRECISION_BF16};
     if (ctok_engine_open(&options, NULL, &other, fresh()) != CTOK_OK) return error.status;
     ctok_status status = open_end(other, nano, &bf16);
@@ -122,7 +143,8 @@ static ctok_status bf16_without(void) {
     return status;
 }
 static ctok_status refused_thread(void) {
-    ctok_engine_options options = {.struct_size = sizeof options, .num_threads = 1, .device = CTOK_DEVICE_CPU};
+    ctok_engine_options options = {
+        .struct_size = sizeof options, .num_threads = 1, .device = CTOK_DEVICE_CPU};
     has_threads = false;
     ctok_status status = ctok_engine_open(&options, NULL, &(uint32_t){0}, fresh());
     has_threads = true;
@@ -191,18 +213,22 @@ int main(void) {
     uint32_t job = 0;
     ctok_job_info info = {.struct_size = sizeof info};
     if (!mkdtemp(folder) || ctok_engine_open(NULL, NULL, &engine, fresh()) != CTOK_OK) return 2;
-    if (ctok_model_open(engine, nano, NULL, &job, fresh()) != CTOK_OK || ctok_job_wait(job, 60000000, fresh()) != CTOK_OK) return 2;
+    if (ctok_model_open(engine, nano, NULL, &job, fresh()) != CTOK_OK ||
+        ctok_job_wait(job, 60000000, fresh()) != CTOK_OK)
+        return 2;
     ctok_job_query(job, &info, NULL);
     ctok_job_release(job, NULL);
     model = info.model;
     for (int i = 0; i < NUM_ROWS; i++) {
         fresh();
         ctok_status status = rows[i].call();
-        bool is_right = status == rows[i].status && (status == CTOK_OK || (error.status == status && error.message[0]));
+        bool is_right = status == rows[i].status &&
+                        (status == CTOK_OK || (error.status == status && error.message[0]));
         report(is_right, "%s by %s%s%s", ctok_status_name(rows[i].status), rows[i].about,
                status == CTOK_OK ? "" : ": ", status == CTOK_OK ? "" : error.message);
     }
-    for (ctok_status status = 0; status < 1000; status++) num_known += ctok_status_name(status)[0] != '?';
+    for (ctok_status status = 0; status < 1000; status++)
+        num_known += ctok_status_name(status)[0] != '?';
     report(num_known == NUM_ROWS, "%d statuses have a name and %d a row", num_known, NUM_ROWS);
     remove(file_of("", 0));
     rmdir(folder);

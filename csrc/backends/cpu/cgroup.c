@@ -1,6 +1,8 @@
-// /proc/self/cgroup says in which group of each hierarchy the process is, /proc/self/mountinfo where the hierarchies can be
-// read. A limit holds for all groups below, so the way up is walked. What cannot be read is no limit.
-// Ref: cgroups(7), proc(5), and Linux's Documentation/admin-guide: cgroup-v2.rst, cgroup-v1/memory.rst.
+// /proc/self/cgroup says in which group of each hierarchy the process is, /proc/self/mountinfo
+// where the hierarchies can be read. A limit holds for all groups below, so the way up is walked.
+// What cannot be read is no limit.
+// Ref: cgroups(7), proc(5), and Linux's Documentation/admin-guide: cgroup-v2.rst,
+// cgroup-v1/memory.rst.
 #include "cgroup.h"
 
 #include <limits.h>
@@ -10,7 +12,8 @@
 #include <string.h>
 
 // The first line of a small file, "" where there is none.
-static void read_line(char *out, int capacity, const char *root, const char *folder, const char *name) {
+static void read_line(char *out, int capacity, const char *root, const char *folder,
+                      const char *name) {
     char path[2 * PATH_MAX];
     int length = snprintf(path, sizeof path, "%s%s/%s", root, folder, name);
     FILE *file = length < (int)sizeof path ? fopen(path, "re") : NULL;
@@ -29,7 +32,8 @@ static void lower_processors(cgroup_limits *limits, long long quota_us, long lon
     limits->num_processors = (int32_t)((quota_us + period_us - 1) / period_us);
 }
 
-// One group: the files of version 2 ("max" or a number; "max 100000" or "150000 100000") and of version 1 (-1: none).
+// One group: the files of version 2 ("max" or a number; "max 100000" or "150000 100000") and of
+// version 1 (-1: none).
 static void look(cgroup_limits *limits, const char *root, const char *group, bool is_v2) {
     char text[64], period[64] = "";
     read_line(text, sizeof text, root, group, is_v2 ? "memory.max" : "memory.limit_in_bytes");
@@ -37,7 +41,8 @@ static void look(cgroup_limits *limits, const char *root, const char *group, boo
     read_line(text, sizeof text, root, group, is_v2 ? "cpu.max" : "cpu.cfs_quota_us");
     if (!is_v2) read_line(period, sizeof period, root, group, "cpu.cfs_period_us");
     const char *space = strchr(text, ' ');
-    lower_processors(limits, strtoll(text, NULL, 10), is_v2 ? (space ? strtoll(space, NULL, 10) : 0) : strtoll(period, NULL, 10));
+    lower_processors(limits, strtoll(text, NULL, 10),
+                     is_v2 ? (space ? strtoll(space, NULL, 10) : 0) : strtoll(period, NULL, 10));
 }
 
 // Whether two lists with commas share a word.
@@ -57,16 +62,19 @@ static bool share_word(const char *a, const char *b) {
 static void unescape(char *text) {
     char *to = text;
     for (const char *from = text; *from; to++) {
-        bool is_escaped = from[0] == '\\' && from[1] >= '0' && from[1] <= '3' && from[2] >= '0' && from[2] <= '7' && from[3] >= '0' && from[3] <= '7';
-        *to = is_escaped ? (char)((from[1] - '0') * 64 + (from[2] - '0') * 8 + from[3] - '0') : *from;
+        bool is_escaped = from[0] == '\\' && from[1] >= '0' && from[1] <= '3' && from[2] >= '0' &&
+                          from[2] <= '7' && from[3] >= '0' && from[3] <= '7';
+        *to =
+            is_escaped ? (char)((from[1] - '0') * 64 + (from[2] - '0') * 8 + from[3] - '0') : *from;
         from += is_escaped ? 4 : 1;
     }
     *to = 0;
 }
 
-// From the process's group up to the mount's top. A mount that shows another part of the hierarchy (a container's own, seen by
-// its path outside) has the process's group at its top.
-static void walk(cgroup_limits *limits, const char *root, const char *mount_point, const char *mount_root, const char *path, bool is_v2) {
+// From the process's group up to the mount's top. A mount that shows another part of the hierarchy
+// (a container's own, seen by its path outside) has the process's group at its top.
+static void walk(cgroup_limits *limits, const char *root, const char *mount_point,
+                 const char *mount_root, const char *path, bool is_v2) {
     char group[2 * PATH_MAX];
     size_t shown = strcmp(mount_root, "/") ? strlen(mount_root) : 0;
     bool is_below = !strncmp(path, mount_root, shown) && (!path[shown] || path[shown] == '/');
@@ -81,18 +89,24 @@ static void walk(cgroup_limits *limits, const char *root, const char *mount_poin
     }
 }
 
-// Every mount of the hierarchy in which the process is at `path`. controllers: of version 1; "" means version 2.
-static void find_mounts(cgroup_limits *limits, const char *root, const char *controllers, const char *path) {
+// Every mount of the hierarchy in which the process is at `path`. controllers: of version 1; ""
+// means version 2.
+static void find_mounts(cgroup_limits *limits, const char *root, const char *controllers,
+                        const char *path) {
     char name[PATH_MAX], *line = NULL;
     size_t capacity = 0;
     snprintf(name, sizeof name, "%s/proc/self/mountinfo", root);
     FILE *file = fopen(name, "re");
     while (file && getline(&line, &capacity, file) > 0) {
         char mount_root[PATH_MAX], mount_point[PATH_MAX], type[32], options[256];
-        const char *rest = strstr(line, " - ");  // before it are optional fields, as many as there are
-        if (!rest || sscanf(line, "%*s %*s %*s %4095s %4095s", mount_root, mount_point) != 2) continue;
+        const char *rest = strstr(line, " - ");  // before it are optional fields, as many as there
+                                                 // are
+        if (!rest || sscanf(line, "%*s %*s %*s %4095s %4095s", mount_root, mount_point) != 2)
+            continue;
         if (sscanf(rest, " - %31s %*s %255s", type, options) != 2) continue;
-        if (controllers[0] ? strcmp(type, "cgroup") || !share_word(controllers, options) : strcmp(type, "cgroup2")) continue;
+        if (controllers[0] ? strcmp(type, "cgroup") || !share_word(controllers, options)
+                           : strcmp(type, "cgroup2"))
+            continue;
         unescape(mount_root), unescape(mount_point);
         walk(limits, root, mount_point, mount_root, path, !controllers[0]);
     }
@@ -106,9 +120,12 @@ cgroup_limits cgroup_read(const char *root) {
     size_t capacity = 0;
     snprintf(name, sizeof name, "%s/proc/self/cgroup", root);
     FILE *file = fopen(name, "re");
-    for (ssize_t length; file && (length = getline(&line, &capacity, file)) > 0;) {  // "4:cpu,cpuacct:/path", "0::/path"
+    for (ssize_t length;
+         file && (length = getline(&line, &capacity, file)) > 0;) {  // "4:cpu,cpuacct:/path",
+                                                                     // "0::/path"
         if (line[length - 1] == '\n') line[length - 1] = 0;
-        char *controllers = strchr(line, ':'), *path = controllers ? strchr(controllers + 1, ':') : NULL;
+        char *controllers = strchr(line, ':'),
+             *path = controllers ? strchr(controllers + 1, ':') : NULL;
         if (!path) continue;
         *path = 0;
         find_mounts(&limits, root, controllers + 1, path + 1);

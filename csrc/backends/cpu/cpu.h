@@ -1,5 +1,6 @@
-// What the CPU ops share: the backend struct behind the seam, a shorthand for a threaded loop, and the op tables, one for
-// each instruction set. Included by every file of this folder that implements ops.
+// What the CPU ops share: the backend struct behind the seam, a shorthand for a threaded loop, and
+// the op tables, one for each instruction set. Included by every file of this folder that
+// implements ops.
 #ifndef CTOK_CPU_H
 #define CTOK_CPU_H
 
@@ -7,27 +8,34 @@
 #include "pool.h"
 
 enum {
-    NORM_MAX_SLABS = 64,   // parts of a frame whose statistics are gathered apart; fixed, so threads never change a result
-    NORM_MAX_GROUPS = 64   // Limit: of norm_params.groups (the networks use 1 and 32)
+    NORM_MAX_SLABS = 64,  // parts of a frame whose statistics are gathered apart; fixed, so threads
+                          // never change a result
+    NORM_MAX_GROUPS = 64  // Limit: of norm_params.groups (the networks use 1 and 32)
 };
 
-// The ops of an instruction set, which cpu_backend.c calls for each step. CTOK_OK, or CTOK_E_CANCELLED when b->cancel turned true.
-// Operands as in `step`; past, residual, indices and codebook may be NULL.
+// The ops of an instruction set, which cpu_backend.c calls for each step. CTOK_OK, or
+// CTOK_E_CANCELLED when b->cancel turned true. Operands as in `step`; past, residual, indices and
+// codebook may be NULL.
 typedef struct {
     backend_kernels kernels;  // first, so that a backend's kernels are these ops
-    ctok_status (*load)(backend *b, float *out, const void *external, void *workspace, const transfer_params *p);
-    ctok_status (*store)(backend *b, void *external, const float *in, void *workspace, const transfer_params *p);
+    ctok_status (*load)(backend *b, float *out, const void *external, void *workspace,
+                        const transfer_params *p);
+    ctok_status (*store)(backend *b, void *external, const float *in, void *workspace,
+                         const transfer_params *p);
     ctok_status (*haar)(backend *b, float *out, const float *in, const haar_params *p);
     ctok_status (*unhaar)(backend *b, float *out, const float *in, const haar_params *p);
-    ctok_status (*conv)(backend *b, void *out, const void *in, const void *past, const void *residual, conv_weights w, void *workspace,
+    ctok_status (*conv)(backend *b, void *out, const void *in, const void *past,
+                        const void *residual, conv_weights w, void *workspace,
                         const conv_params *p);
     ctok_status (*pool)(backend *b, void *out, const void *in, const pool_params *p);
-    ctok_status (*norm)(backend *b, void *out, const void *in, const float *scale, const float *offset, const norm_params *p);
-    ctok_status (*attention)(backend *b, void *out, const void *q, const void *k, const void *v, void *workspace, const attention_params *p);
-    ctok_status (*quantize)(backend *b, int32_t *indices, float *codes, const float *in, const float *codebook, void *workspace,
-                            const quantizer_params *p);
-    ctok_status (*dequantize)(backend *b, float *codes, const int32_t *indices, const float *codebook, void *workspace,
-                              const quantizer_params *p);
+    ctok_status (*norm)(backend *b, void *out, const void *in, const float *scale,
+                        const float *offset, const norm_params *p);
+    ctok_status (*attention)(backend *b, void *out, const void *q, const void *k, const void *v,
+                             void *workspace, const attention_params *p);
+    ctok_status (*quantize)(backend *b, int32_t *indices, float *codes, const float *in,
+                            const float *codebook, void *workspace, const quantizer_params *p);
+    ctok_status (*dequantize)(backend *b, float *codes, const int32_t *indices,
+                              const float *codebook, void *workspace, const quantizer_params *p);
 } cpu_ops;
 
 // Mean and sum of squared deviations of a part of a group.

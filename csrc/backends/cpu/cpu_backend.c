@@ -1,5 +1,7 @@
-// Opens the CPU backend: counts processors and memory, picks the op table once, starts the pool, gives memory, and runs lists, a step after the
-// other. Ops are in ref_ops.c (scalar) and blocked_*.inc (fast; compiled by generic_ops.c and, for each instruction set, by a file of its own).
+// Opens the CPU backend: counts processors and memory, picks the op table once, starts the pool,
+// gives memory, and runs lists, a step after the other. Ops are in ref_ops.c (scalar) and
+// blocked_*.inc (fast; compiled by generic_ops.c and, for each instruction set, by a file of its
+// own).
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,17 +14,20 @@
 
 enum {
     MAX_THREADS = 256,
-    MAPPED_BYTES = 1 << 18  // from here on memory is mapped, so that freeing gives it back to the system at once
+    MAPPED_BYTES = 1 << 18  // from here on memory is mapped, so that freeing gives it back to the
+                            // system at once
 };
 
 static void *cpu_alloc(backend *b, size_t num_bytes) {
     (void)b;
     if (num_bytes > SIZE_MAX - BACKEND_ALIGNMENT) return NULL;
     if (num_bytes >= MAPPED_BYTES) {
-        void *memory = mmap(NULL, num_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        void *memory =
+            mmap(NULL, num_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (memory == MAP_FAILED) return NULL;
-        // Winograd writes 36 or 64 streams at once, more than a translation cache has small pages for: 3 to 6 % of DI8x8 at
-        // 512x512 (lowest of 5, two rounds in turn, 2026-11-24). Best effort: the system may ignore it.
+            // Winograd writes 36 or 64 streams at once, more than a translation cache has small
+            // pages for: 3 to 6 % of DI8x8 at 512x512 (lowest of 5, two rounds in turn,
+            // 2026-11-24). Best effort: the system may ignore it.
 #if defined(MADV_HUGEPAGE)
         (void)madvise(memory, num_bytes, MADV_HUGEPAGE);
 #endif
@@ -39,7 +44,8 @@ static void cpu_free(backend *b, void *memory, size_t num_bytes) {
     else free(memory);
 }
 
-// Mapped memory moves by its page table: nothing is copied, and what was never touched takes no memory.
+// Mapped memory moves by its page table: nothing is copied, and what was never touched takes no
+// memory.
 static void *cpu_grow(backend *b, void *memory, size_t num_bytes, size_t new_bytes) {
 #if defined(__linux__)
     if (memory && num_bytes >= MAPPED_BYTES && new_bytes >= MAPPED_BYTES) {
@@ -78,12 +84,19 @@ static ctok_status run_step(backend *b, const step *s) {
         case OP_STORE: return ops->store(b, s->external, s->in, s->workspace, &p->transfer);
         case OP_HAAR: return ops->haar(b, s->out, s->in, &p->haar);
         case OP_UNHAAR: return ops->unhaar(b, s->out, s->in, &p->haar);
-        case OP_CONV: return ops->conv(b, s->out, s->in, s->past, s->residual, s->weights, s->workspace, &p->conv);
+        case OP_CONV:
+            return ops->conv(b, s->out, s->in, s->past, s->residual, s->weights, s->workspace,
+                             &p->conv);
         case OP_POOL: return ops->pool(b, s->out, s->in, &p->pool);
         case OP_NORM: return ops->norm(b, s->out, s->in, s->scale, s->offset, &p->norm);
-        case OP_ATTENTION: return ops->attention(b, s->out, s->in, s->k, s->v, s->workspace, &p->attention);
-        case OP_QUANTIZE: return ops->quantize(b, s->external, s->out, s->in, s->codebook, s->workspace, &p->quantizer);
-        case OP_DEQUANTIZE: return ops->dequantize(b, s->out, s->external, s->codebook, s->workspace, &p->quantizer);
+        case OP_ATTENTION:
+            return ops->attention(b, s->out, s->in, s->k, s->v, s->workspace, &p->attention);
+        case OP_QUANTIZE:
+            return ops->quantize(b, s->external, s->out, s->in, s->codebook, s->workspace,
+                                 &p->quantizer);
+        case OP_DEQUANTIZE:
+            return ops->dequantize(b, s->out, s->external, s->codebook, s->workspace,
+                                   &p->quantizer);
         case OP_COPY: memmove(s->out, s->in, p->copy_bytes); return CTOK_OK;
     }
     return CTOK_E_INTERNAL;
@@ -92,10 +105,14 @@ static ctok_status run_step(backend *b, const step *s) {
 static ctok_status cpu_run_list(backend *b, step_list *list, step_run *run, ctok_error *error) {
     uint64_t now = run->times ? step_now() : 0;
     for (int32_t i = 0; i < list->num_steps; i++) {
-        ctok_status status = b->cancel && atomic_load(b->cancel) ? CTOK_E_CANCELLED : run_step(b, &list->steps[i]);
+        ctok_status status =
+            b->cancel && atomic_load(b->cancel) ? CTOK_E_CANCELLED : run_step(b, &list->steps[i]);
         run->first = run->last = i;
         if (status == CTOK_E_CANCELLED) return status;
-        if (status != CTOK_OK) return ctok_fail(error, status, i, "kernels %s: expected it to compute, found status %d", b->kernels->name, (int)status);
+        if (status != CTOK_OK)
+            return ctok_fail(error, status, i,
+                             "kernels %s: expected it to compute, found status %d",
+                             b->kernels->name, (int)status);
         if (run->times) run->times[i].start_ns = now, run->times[i].end_ns = now = step_now();
         if (run->steps_done) atomic_fetch_add(run->steps_done, 1);
     }
@@ -186,13 +203,19 @@ static ctok_status select_ops(const cpu_ops **out, uint32_t kernels, ctok_error 
         }
         if (is_asked) asked = sets[i].name;
     }
-    if (!asked) return ctok_fail(error, CTOK_E_ARGUMENT, kernels, "kernels: expected 0 to %d, found %u", NUM_SETS, kernels);
+    if (!asked)
+        return ctok_fail(error, CTOK_E_ARGUMENT, kernels, "kernels: expected 0 to %d, found %u",
+                         NUM_SETS, kernels);
     for (int i = NUM_SETS - 1; i >= 0; i--)
-        if (sets[i].has) snprintf(had + strlen(had), sizeof had - strlen(had), "%s%s", *had ? ", " : "", sets[i].name);
-    return ctok_fail(error, CTOK_E_DEVICE, kernels, "kernels %s were asked for; this processor has %s", asked, had);
+        if (sets[i].has)
+            snprintf(had + strlen(had), sizeof had - strlen(had), "%s%s", *had ? ", " : "",
+                     sets[i].name);
+    return ctok_fail(error, CTOK_E_DEVICE, kernels,
+                     "kernels %s were asked for; this processor has %s", asked, had);
 }
 
-ctok_status cpu_backend_open(backend **out, uint32_t num_threads, uint32_t kernels, ctok_error *error) {
+ctok_status cpu_backend_open(backend **out, uint32_t num_threads, uint32_t kernels,
+                             ctok_error *error) {
     const cpu_ops *ops = NULL;
     CTOK_TRY(select_ops(&ops, kernels, error));
     cgroup_limits container = cgroup_read("");
@@ -202,10 +225,26 @@ ctok_status cpu_backend_open(backend **out, uint32_t num_threads, uint32_t kerne
     if (num_threads > MAX_THREADS) num_threads = MAX_THREADS;
 
     cpu_backend *cpu = calloc(1, sizeof *cpu);
-    if (!cpu) return ctok_fail(error, CTOK_E_MEMORY, sizeof *cpu, "no memory for the CPU backend (%zu bytes)", sizeof *cpu);
-    cpu->base = (backend){.kernels = &ops->kernels, .device = "cpu", .device_name = "", .bf16_needs = BF16_NEEDS,
-                          .run = cpu_run_list, .forget = cpu_forget, .for_all = cpu_for_all, .alloc = cpu_alloc, .grow = cpu_grow, .free = cpu_free, .upload = cpu_upload, .finish = cpu_finish,
-                          .memory_bytes = cpu_memory_bytes, .close = cpu_close, .limit = cpu_limit, .is_host_memory = true, .num_threads = (int32_t)num_threads};
+    if (!cpu)
+        return ctok_fail(error, CTOK_E_MEMORY, sizeof *cpu,
+                         "no memory for the CPU backend (%zu bytes)", sizeof *cpu);
+    cpu->base = (backend){.kernels = &ops->kernels,
+                          .device = "cpu",
+                          .device_name = "",
+                          .bf16_needs = BF16_NEEDS,
+                          .run = cpu_run_list,
+                          .forget = cpu_forget,
+                          .for_all = cpu_for_all,
+                          .alloc = cpu_alloc,
+                          .grow = cpu_grow,
+                          .free = cpu_free,
+                          .upload = cpu_upload,
+                          .finish = cpu_finish,
+                          .memory_bytes = cpu_memory_bytes,
+                          .close = cpu_close,
+                          .limit = cpu_limit,
+                          .is_host_memory = true,
+                          .num_threads = (int32_t)num_threads};
     cpu->memory_bytes = physical_bytes();
     if (cpu->memory_bytes > container.memory_bytes) cpu->memory_bytes = container.memory_bytes;
     ctok_status status = pool_open(&cpu->pool, (int32_t)num_threads, error);

@@ -6,8 +6,9 @@
 #include <stdint.h>
 
 typedef struct {
-    bool has_avx2;    // AVX2 and FMA
-    bool has_avx512;  // AVX-512 F, BW, DQ and VL, and an operating system that keeps their registers
+    bool has_avx2;         // AVX2 and FMA
+    bool has_avx512;       // AVX-512 F, BW, DQ and VL, and an operating system that keeps their
+                           // registers
     bool has_avx512_bf16;  // and AVX-512 BF16
     bool has_neon;         // every arm64
     bool has_neon_bf16;    // and BF16: bfmmla, bfcvtn

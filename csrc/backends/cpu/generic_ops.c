@@ -1,5 +1,6 @@
-// The blocked ops for any processor: 128-bit vectors (SSE2 on x86-64, NEON without its fused steps on arm64), 6 x 2 sums of 16
-// registers. Serves where no other set does. Called through generic_ops.
+// The blocked ops for any processor: 128-bit vectors (SSE2 on x86-64, NEON without its fused steps
+// on arm64), 6 x 2 sums of 16 registers. Serves where no other set does. Called through
+// generic_ops.
 #define VECTOR_BYTES 16
 #define TILE_PIXELS 6
 #define PIXELS_AT_ONCE 1

@@ -1,6 +1,7 @@
-// The thread pool: a loop is published by raising the `generation` of each worker that is to join, so that the others sleep on;
-// tasks are drawn from one atomic counter, and the last worker to leave wakes the caller. Waiting threads spin briefly (the ops of a network follow each other within
-// microseconds), then sleep on a condition variable, so that an idle pool costs nothing.
+// The thread pool: a loop is published by raising the `generation` of each worker that is to join,
+// so that the others sleep on; tasks are drawn from one atomic counter, and the last worker to
+// leave wakes the caller. Waiting threads spin briefly (the ops of a network follow each other
+// within microseconds), then sleep on a condition variable, so that an idle pool costs nothing.
 #include "pool.h"
 
 #include <pthread.h>
@@ -15,16 +16,18 @@ typedef struct {
     int32_t index;
     pthread_t thread;
     pthread_cond_t wake;
-    _Atomic uint32_t generation;     // raised under the mutex for each loop that it is to join, and to stop
+    _Atomic uint32_t generation;  // raised under the mutex for each loop that it is to join, and to
+                                  // stop
 } pool_worker;
 
 struct pool {
-    pool *whole;                     // itself, or the pool whose threads a part uses: all below num_workers is that one's
-    int32_t num_workers;             // besides the caller: the first ones of the whole
+    pool *whole;  // itself, or the pool whose threads a part uses: all below num_workers is that
+                  // one's
+    int32_t num_workers;  // besides the caller: the first ones of the whole
     pthread_mutex_t mutex;
     pthread_cond_t done;
-    _Atomic int32_t num_busy;        // workers that have not left the current loop
-    bool is_stopping;                // written before a generation is raised, read after
+    _Atomic int32_t num_busy;  // workers that have not left the current loop
+    bool is_stopping;          // written before a generation is raised, read after
 
     // The current loop; written by the caller while every worker is out of it.
     pool_task task;
@@ -64,7 +67,8 @@ static void *worker_main(void *argument) {
         for (int i = 0; i < SPIN_ROUNDS && atomic_load(&worker->generation) == seen; i++) relax();
         if (atomic_load(&worker->generation) == seen) {
             pthread_mutex_lock(&p->mutex);
-            while (atomic_load(&worker->generation) == seen) pthread_cond_wait(&worker->wake, &p->mutex);
+            while (atomic_load(&worker->generation) == seen)
+                pthread_cond_wait(&worker->wake, &p->mutex);
             pthread_mutex_unlock(&p->mutex);
         }
         if (p->is_stopping) return NULL;
@@ -90,7 +94,9 @@ ctok_status pool_open(pool **out, int32_t num_threads, ctok_error *error) {
     int32_t num_workers = num_threads - 1;
     size_t num_bytes = sizeof(pool) + (size_t)num_workers * sizeof(pool_worker);
     pool *p = calloc(1, num_bytes);
-    if (!p) return ctok_fail(error, CTOK_E_MEMORY, (int64_t)num_bytes, "no memory for a pool of %d threads", num_threads);
+    if (!p)
+        return ctok_fail(error, CTOK_E_MEMORY, (int64_t)num_bytes,
+                         "no memory for a pool of %d threads", num_threads);
     p->whole = p;
     pthread_mutex_init(&p->mutex, NULL);
     pthread_cond_init(&p->done, NULL);
@@ -104,7 +110,8 @@ ctok_status pool_open(pool **out, int32_t num_threads, ctok_error *error) {
             pthread_cond_destroy(&worker->wake);
             int32_t num_started = p->num_workers;
             pool_close(p);
-            return ctok_fail(error, CTOK_E_THREAD, failure, "expected to start %d threads, the system gave %d", num_workers,
+            return ctok_fail(error, CTOK_E_THREAD, failure,
+                             "expected to start %d threads, the system gave %d", num_workers,
                              num_started);
         }
     }
@@ -134,7 +141,8 @@ void pool_close(pool *p) {
     free(p);
 }
 
-ctok_status pool_run(pool *part, int64_t num_tasks, pool_task task, void *context, const atomic_bool *cancel) {
+ctok_status pool_run(pool *part, int64_t num_tasks, pool_task task, void *context,
+                     const atomic_bool *cancel) {
     pool *p = part->whole;
     p->task = task;
     p->context = context;

@@ -1,7 +1,7 @@
-// Plain scalar truth for the ops that compute: conv, norm, attention. No blocking, no vectors, threads only over whole rows.
-// They accumulate in float64 and round once, so that a faster kernel is judged against the answer and not against another
-// rounding. The ops that only move or halve values are in ref_pixels.c, the quantizers in ref_quantize.c;
-// both serve all tables.
+// Plain scalar truth for the ops that compute: conv, norm, attention. No blocking, no vectors,
+// threads only over whole rows. They accumulate in float64 and round once, so that a faster kernel
+// is judged against the answer and not against another rounding. The ops that only move or halve
+// values are in ref_pixels.c, the quantizers in ref_quantize.c; both serve all tables.
 // Ref: reference/cosmos_reference.py (CausalConv3d, conv, norm, Attention).
 #include "ref_ops.h"
 
@@ -21,7 +21,8 @@ typedef struct {
 
 // Element i of an activation, and the rounding of a result.
 static double get(const void *activation, int64_t i, ctok_dtype dtype) {
-    return (double)(dtype == CTOK_BF16 ? bf16_value(((const uint16_t *)activation)[i]) : ((const float *)activation)[i]);
+    return (double)(dtype == CTOK_BF16 ? bf16_value(((const uint16_t *)activation)[i])
+                                       : ((const float *)activation)[i]);
 }
 
 static void set(void *activation, int64_t i, double value, ctok_dtype dtype) {
@@ -29,19 +30,22 @@ static void set(void *activation, int64_t i, double value, ctok_dtype dtype) {
     else ((float *)activation)[i] = (float)value;
 }
 
-// ---------------------------------------------------------------- conv: a task is a row of the output
-static size_t ref_conv_weight_bytes(const backend *b, int64_t c_out, int64_t c_in, int32_t kernel_t, int32_t kernel,
-                                    ctok_dtype in_dtype) {
+// ---------------------------------------------------------------- conv: a task is a row of the
+// output
+static size_t ref_conv_weight_bytes(const backend *b, int64_t c_out, int64_t c_in, int32_t kernel_t,
+                                    int32_t kernel, ctok_dtype in_dtype) {
     (void)b, (void)in_dtype;
     return (size_t)(c_out * c_in * kernel_t * kernel * kernel) * sizeof(float);
 }
 
-static void ref_conv_weight_pack(backend *b, void *packed, const float *weight, int64_t c_out, int64_t c_in, int32_t kernel_t,
-                                 int32_t kernel, ctok_dtype in_dtype) {
+static void ref_conv_weight_pack(backend *b, void *packed, const float *weight, int64_t c_out,
+                                 int64_t c_in, int32_t kernel_t, int32_t kernel,
+                                 ctok_dtype in_dtype) {
     size_t num_bytes = ref_conv_weight_bytes(b, c_out, c_in, kernel_t, kernel, in_dtype);
     memcpy(packed, weight, num_bytes);
     float *weights = packed;
-    for (size_t i = 0; i < num_bytes / sizeof(float) && in_dtype == CTOK_BF16; i++) weights[i] = bf16_value(bf16_round(weights[i]));
+    for (size_t i = 0; i < num_bytes / sizeof(float) && in_dtype == CTOK_BF16; i++)
+        weights[i] = bf16_value(bf16_round(weights[i]));
 }
 
 static size_t ref_conv_workspace_bytes(const backend *b, const conv_params *p) {
@@ -52,24 +56,28 @@ static size_t ref_conv_workspace_bytes(const backend *b, const conv_params *p) {
 // The frame that tap k of output frame j reads: of in, or of past. *at is its first element.
 static const void *conv_frame(const ref_call *call, int64_t *at, int64_t n, int64_t j, int64_t k) {
     const conv_params *p = call->params;
-    int64_t frame = p->in.h * p->in.w * p->in.c, s = (j * p->stride_t + k - p->pad_t + p->offset_t) >> (p->upsample_t - 1);
+    int64_t frame = p->in.h * p->in.w * p->in.c,
+            s = (j * p->stride_t + k - p->pad_t + p->offset_t) >> (p->upsample_t - 1);
     bool is_past = s < 0 && call->third;
     *at = (is_past ? n * 2 + 2 + s : n * p->in.t + (s < 0 ? 0 : s)) * frame;
     return is_past ? call->third : call->in;
 }
 
-static double conv_point(const ref_call *call, int64_t n, int64_t ot, int64_t oy, int64_t ox, int64_t co) {
+static double conv_point(const ref_call *call, int64_t n, int64_t ot, int64_t oy, int64_t ox,
+                         int64_t co) {
     const conv_params *p = call->params;
     int64_t C = p->in.c, K = p->kernel, taps = p->kernel_t * K * K;
     const float *weight = (const float *)call->weights.packed + co * C * taps;  // [C, kt, ky, kx]
     double sum = call->weights.bias[co];
     for (int64_t tap = 0; tap < taps; tap++) {
-        int64_t y = oy * p->stride + tap / K % K - p->pad_before, x = ox * p->stride + tap % K - p->pad_before;
+        int64_t y = oy * p->stride + tap / K % K - p->pad_before,
+                x = ox * p->stride + tap % K - p->pad_before;
         if (y < 0 || x < 0 || y >= p->in.h * p->upsample || x >= p->in.w * p->upsample) continue;
         int64_t at;
         const void *in = conv_frame(call, &at, n, ot, tap / K / K);
         at += (y / p->upsample * p->in.w + x / p->upsample) * C;
-        for (int64_t c = 0; c < C; c++) sum += get(in, at + c, p->in_dtype) * weight[c * taps + tap];
+        for (int64_t c = 0; c < C; c++)
+            sum += get(in, at + c, p->in_dtype) * weight[c * taps + tap];
     }
     return sum;
 }
@@ -78,38 +86,48 @@ static void conv_row(void *context, int64_t task, int32_t thread) {
     (void)thread;
     const ref_call *call = context;
     const conv_params *p = call->params;
-    int64_t C = p->out.c, oy = task % p->out.h, ot = task / p->out.h % p->out.t, n = task / p->out.h / p->out.t;
+    int64_t C = p->out.c, oy = task % p->out.h, ot = task / p->out.h % p->out.t,
+            n = task / p->out.h / p->out.t;
     int64_t at = task * p->out.w * C;
     for (int64_t ox = 0; ox < p->out.w; ox++) {
         int64_t from = at;
         if (p->has_upsampled_residual) {
             int64_t t = (ot + p->offset_t) >> (p->upsample_t - 1);
-            from = (((n * p->in.t + t) * p->in.h + oy / p->upsample) * p->in.w + ox / p->upsample) * C;
+            from =
+                (((n * p->in.t + t) * p->in.h + oy / p->upsample) * p->in.w + ox / p->upsample) * C;
         }
         for (int64_t co = 0; co < C; co++, at++, from++)
-            set(call->out, at, conv_point(call, n, ot, oy, ox, co) + (call->second ? get(call->second, from, p->out_dtype) : 0.0), p->out_dtype);
+            set(call->out, at,
+                conv_point(call, n, ot, oy, ox, co) +
+                    (call->second ? get(call->second, from, p->out_dtype) : 0.0),
+                p->out_dtype);
     }
 }
 
-static ctok_status ref_conv(backend *b, void *out, const void *in, const void *past, const void *residual, conv_weights w,
-                            void *workspace, const conv_params *p) {
+static ctok_status ref_conv(backend *b, void *out, const void *in, const void *past,
+                            const void *residual, conv_weights w, void *workspace,
+                            const conv_params *p) {
     (void)workspace;
-    ref_call call = {.out = out, .in = in, .second = residual, .third = past, .weights = w, .params = p};
+    ref_call call = {
+        .out = out, .in = in, .second = residual, .third = past, .weights = w, .params = p};
     return cpu_run(b, p->out.n * p->out.t * p->out.h, conv_row, &call);
 }
 
-// ---------------------------------------------------------------- norm: a task is one group of one frame
+// ---------------------------------------------------------------- norm: a task is one group of one
+// frame
 static void norm_group(void *context, int64_t task, int32_t thread) {
     (void)thread;
     const ref_call *call = context;
     const norm_params *p = call->params;
-    int64_t C = p->shape.c, width = C / p->groups, n = task / p->groups, first = task % p->groups * width;
+    int64_t C = p->shape.c, width = C / p->groups, n = task / p->groups,
+            first = task % p->groups * width;
     int64_t positions = p->shape.h * p->shape.w, frame = n * positions * C;
     const float *scale = call->second, *offset = call->third;
 
     double count = (double)(positions * width), mean = 0, variance = 0;
     for (int64_t i = 0; i < positions; i++)
-        for (int64_t c = first; c < first + width; c++) mean += get(call->in, frame + i * C + c, p->dtype);
+        for (int64_t c = first; c < first + width; c++)
+            mean += get(call->in, frame + i * C + c, p->dtype);
     mean /= count;
     for (int64_t i = 0; i < positions; i++)
         for (int64_t c = first; c < first + width; c++) {
@@ -125,7 +143,8 @@ static void norm_group(void *context, int64_t task, int32_t thread) {
         }
 }
 
-static ctok_status ref_norm(backend *b, void *out, const void *in, const float *scale, const float *offset, const norm_params *p) {
+static ctok_status ref_norm(backend *b, void *out, const void *in, const float *scale,
+                            const float *offset, const norm_params *p) {
     ref_call call = {.out = out, .in = in, .second = scale, .third = offset, .params = p};
     return cpu_run(b, p->shape.n * p->shape.t * p->groups, norm_group, &call);
 }
@@ -143,7 +162,8 @@ static void attention_query(void *context, int64_t task, int32_t thread) {
     const ref_call *call = context;
     const attention_params *p = call->params;
     int64_t C = p->shape.c, positions = p->shape.h * p->shape.w, t = task / positions;
-    // In space the keys are the positions of the frame; in time they are frames of the position, `step` elements apart.
+    // In space the keys are the positions of the frame; in time they are frames of the position,
+    // `step` elements apart.
     int64_t num_keys = positions, step = C, first = t * positions * C;
     if (p->is_temporal) {
         num_keys = p->num_past + t + 1, step = positions * C, first = task % positions * C;
@@ -153,34 +173,38 @@ static void attention_query(void *context, int64_t task, int32_t thread) {
     double *row = call->rows + thread * attention_row_keys(p), largest = -INFINITY, total = 0;
     for (int64_t j = 0; j < num_keys; j++) {
         row[j] = 0;
-        for (int64_t c = 0; c < C; c++) row[j] += get(call->in, task * C + c, p->dtype) * get(call->second, first + j * step + c, p->dtype);
+        for (int64_t c = 0; c < C; c++)
+            row[j] += get(call->in, task * C + c, p->dtype) *
+                      get(call->second, first + j * step + c, p->dtype);
         row[j] /= sqrt((double)C);
         if (row[j] > largest) largest = row[j];
     }
     for (int64_t j = 0; j < num_keys; j++) total += row[j] = exp(row[j] - largest);
     for (int64_t c = 0; c < C; c++) {
         double sum = 0;
-        for (int64_t j = 0; j < num_keys; j++) sum += row[j] * get(call->third, first + j * step + c, p->dtype);
+        for (int64_t j = 0; j < num_keys; j++)
+            sum += row[j] * get(call->third, first + j * step + c, p->dtype);
         set(call->out, task * C + c, sum / total, p->dtype);
     }
 }
 
-static ctok_status ref_attention(backend *b, void *out, const void *q, const void *k, const void *v, void *workspace,
-                                 const attention_params *p) {
+static ctok_status ref_attention(backend *b, void *out, const void *q, const void *k, const void *v,
+                                 void *workspace, const attention_params *p) {
     ref_call call = {.out = out, .in = q, .second = k, .third = v, .rows = workspace, .params = p};
     return cpu_run(b, shape_positions(p->shape), attention_query, &call);
 }
 
 const cpu_ops ref_ops = {
-    .kernels = {
-        .name = "reference",
-        .has_bf16 = true,
-        .conv_weight_bytes = ref_conv_weight_bytes,
-        .conv_weight_pack = ref_conv_weight_pack,
-        .conv_workspace_bytes = ref_conv_workspace_bytes,
-        .attention_workspace_bytes = ref_attention_workspace_bytes,
-        .external_workspace_bytes = ref_external_workspace_bytes,
-    },
+    .kernels =
+        {
+            .name = "reference",
+            .has_bf16 = true,
+            .conv_weight_bytes = ref_conv_weight_bytes,
+            .conv_weight_pack = ref_conv_weight_pack,
+            .conv_workspace_bytes = ref_conv_workspace_bytes,
+            .attention_workspace_bytes = ref_attention_workspace_bytes,
+            .external_workspace_bytes = ref_external_workspace_bytes,
+        },
     .load = ref_load,
     .store = ref_store,
     .haar = ref_haar,

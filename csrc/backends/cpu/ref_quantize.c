@@ -1,8 +1,8 @@
-// quantize and dequantize, of every kind (base/ops.h), for every table; the fast tables only look codes up
-// faster (blocked_lookup.inc), and leave it to the float64 steps here which of those that look nearest is.
-// This file is compiled without fused steps, so a value next to a boundary falls on the same side in every
-// kernel set and on a GPU. Ref: FSQ in reference/cosmos_reference.py, Codebook in
-// reference/llamagen_reference.py.
+// quantize and dequantize, of every kind (base/ops.h), for every table; the fast tables only look
+// codes up faster (blocked_lookup.inc), and leave it to the float64 steps here which of those that
+// look nearest is. This file is compiled without fused steps, so a value next to a boundary falls
+// on the same side in every kernel set and on a GPU. Ref: FSQ in reference/cosmos_reference.py,
+// Codebook in reference/llamagen_reference.py.
 #include <math.h>
 #include <string.h>
 
@@ -44,12 +44,13 @@ static void fsq_block(void *context, int64_t task, int32_t thread) {
             float z = call->in[i * d + c];
             int32_t width = p->levels[c] / 2;
             float lowest = (float)-width, highest = (float)(p->levels[c] - 1 - width);
-            // tanh in double, rounded once: a value next to a rounding boundary must fall on PyTorch's side
-            // of it.
-            float bounded = (float)tanh((double)(z + p->shift[c])) * p->half_width[c] - p->offset[c];
+            // tanh in double, rounded once: a value next to a rounding boundary must fall on
+            // PyTorch's side of it.
+            float bounded =
+                (float)tanh((double)(z + p->shift[c])) * p->half_width[c] - p->offset[c];
             float digit = rintf(bounded);
-            // Only levels above 1000 reach past their last digit (bounded spans levels * 1.001); an index
-            // must not.
+            // Only levels above 1000 reach past their last digit (bounded spans levels * 1.001); an
+            // index must not.
             if (digit < lowest) digit = lowest;
             if (digit > highest) digit = highest;
             call->codes[i * d + c] = digit / (float)width;
@@ -80,7 +81,8 @@ void ref_unit_vector(float *unit, const float *z, int64_t d) {
     for (int64_t c = 0; c < d; c++) unit[c] = (float)(z[c] / length);
 }
 
-void ref_try_code(ref_nearest *nearest, const float *unit, const float *codebook, int64_t k, int64_t d) {
+void ref_try_code(ref_nearest *nearest, const float *unit, const float *codebook, int64_t k,
+                  int64_t d) {
     double distance = 0;
     for (int64_t c = 0; c < d; c++) {
         double gap = (double)unit[c] - codebook[k * d + c];
@@ -89,7 +91,8 @@ void ref_try_code(ref_nearest *nearest, const float *unit, const float *codebook
     if (distance < nearest->distance) *nearest = (ref_nearest){distance, (int32_t)k};
 }
 
-void ref_put_code(int32_t *index, float *code, ref_nearest nearest, const float *codebook, int64_t d) {
+void ref_put_code(int32_t *index, float *code, ref_nearest nearest, const float *codebook,
+                  int64_t d) {
     if (index) *index = nearest.index;
     bool is_found = nearest.distance < INFINITY;
     for (int64_t c = 0; c < d; c++) code[c] = is_found ? codebook[nearest.index * d + c] : NAN;
@@ -103,7 +106,8 @@ static void lookup_block(void *context, int64_t task, int32_t thread) {
         float *unit = call->codes + i * d;  // until the code takes its place
         ref_nearest nearest = REF_NOTHING_NEAR;
         ref_unit_vector(unit, call->in + i * d, d);
-        for (int64_t k = 0; k < call->p->size; k++) ref_try_code(&nearest, unit, call->codebook, k, d);
+        for (int64_t k = 0; k < call->p->size; k++)
+            ref_try_code(&nearest, unit, call->codebook, k, d);
         ref_put_code(call->indices ? call->indices + i : NULL, unit, nearest, call->codebook, d);
     }
 }
@@ -144,13 +148,15 @@ static void sign_codes_block(void *context, int64_t task, int32_t thread) {
 }
 
 // ---------------------------------------------------------------- the ops
-ctok_status ref_quantize(backend *b, int32_t *indices, float *codes, const float *in, const float *codebook,
-                         void *workspace, const quantizer_params *p) {
+ctok_status ref_quantize(backend *b, int32_t *indices, float *codes, const float *in,
+                         const float *codebook, void *workspace, const quantizer_params *p) {
     (void)workspace;
-    quantize_call call = {.indices = indices, .codes = codes, .in = in, .codebook = codebook, .p = p};
+    quantize_call call = {
+        .indices = indices, .codes = codes, .in = in, .codebook = codebook, .p = p};
     switch (p->kind) {
         case QUANTIZER_FSQ: return cpu_run(b, num_blocks(p, BLOCK_POSITIONS), fsq_block, &call);
-        case QUANTIZER_LOOKUP: return cpu_run(b, num_blocks(p, LOOKUP_POSITIONS), lookup_block, &call);
+        case QUANTIZER_LOOKUP:
+            return cpu_run(b, num_blocks(p, LOOKUP_POSITIONS), lookup_block, &call);
         case QUANTIZER_SIGN: return cpu_run(b, num_blocks(p, BLOCK_POSITIONS), sign_block, &call);
         case QUANTIZER_NONE: break;
     }

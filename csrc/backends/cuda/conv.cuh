@@ -1,5 +1,6 @@
-// What the convolution kernels share: where a tap of an output position reads, and the end of every tile (bias, residual,
-// rounding, store). A position is a flat index into [N, T, H, W] of the output. Who includes it: sm80_conv.cu, smxx_conv.cu.
+// What the convolution kernels share: where a tap of an output position reads, and the end of every
+// tile (bias, residual, rounding, store). A position is a flat index into [N, T, H, W] of the
+// output. Who includes it: sm80_conv.cu, smxx_conv.cu.
 #ifndef CTOK_CUDA_CONV_CUH
 #define CTOK_CUDA_CONV_CUH
 
@@ -11,16 +12,17 @@
 template <typename TIn>
 struct conv_call {
     conv_target targets[CONV_MOST_TARGETS];  // blockIdx.y says which
-    const TIn *in, *past;  // past: NULL where frame 0 stands for what came before
-    const void *residual;  // NULL: none
+    const TIn *in, *past;                    // past: NULL where frame 0 stands for what came before
+    const void *residual;                    // NULL: none
     conv_params p;
     int64_t tap_weights;   // elements of packed for one tap
     norm_moment *moments;  // NULL: none are wanted
     int32_t groups;
 };
 
-// What a position needs to find its taps. In space: `at` is its frame's first element in `in`, (y, x) where tap 0 reads, before
-// upsampling. In time: `at` is its pixel in frame 0 of its image, y the step that tap 0 reads, x the image.
+// What a position needs to find its taps. In space: `at` is its frame's first element in `in`, (y,
+// x) where tap 0 reads, before upsampling. In time: `at` is its pixel in frame 0 of its image, y
+// the step that tap 0 reads, x the image.
 struct conv_row {
     int64_t at;
     int y, x;
@@ -42,17 +44,21 @@ DEVICE conv_position conv_position_of(const conv_params &p, int64_t first, int r
 
 DEVICE conv_row conv_row_of(const conv_params &p, conv_position at) {
     int64_t frame = p.in.h * p.in.w * p.in.c;
-    if (p.kernel_t == 1) return {at.frame * frame, at.y * p.stride - p.pad_before, at.x * p.stride - p.pad_before};
+    if (p.kernel_t == 1)
+        return {at.frame * frame, at.y * p.stride - p.pad_before, at.x * p.stride - p.pad_before};
     int n = (int)(at.frame / p.out.t), j = (int)(at.frame - n * p.out.t);
-    return {n * p.in.t * frame + (at.y * p.in.w + at.x) * p.in.c, j * p.stride_t + p.offset_t - p.pad_t, n};
+    return {n * p.in.t * frame + (at.y * p.in.w + at.x) * p.in.c,
+            j * p.stride_t + p.offset_t - p.pad_t, n};
 }
 
-// The first channel that a tap reads; is_inside false: zeros (the address is then valid, and not to be used).
+// The first channel that a tap reads; is_inside false: zeros (the address is then valid, and not to
+// be used).
 template <typename TIn>
 DEVICE const TIn *conv_source(const conv_call<TIn> &call, conv_row row, int tap, bool &is_inside) {
     const conv_params &p = call.p;
     if (p.kernel_t == 1) {
-        int ky = tap / 3, y = row.y + ky, x = row.x + tap - 3 * ky, shift = p.upsample - 1;  // a single tap is tap 0
+        int ky = tap / 3, y = row.y + ky, x = row.x + tap - 3 * ky,
+            shift = p.upsample - 1;  // a single tap is tap 0
         is_inside = y >= 0 && x >= 0 && y < p.in.h << shift && x < p.in.w << shift;
         return call.in + row.at + (is_inside ? ((y >> shift) * p.in.w + (x >> shift)) * p.in.c : 0);
     }
@@ -67,7 +73,9 @@ DEVICE const TIn *conv_source(const conv_call<TIn> &call, conv_row row, int tap,
 // Element (n, t, y, x, 0) of a residual that has the shape of `in`.
 DEVICE int64_t conv_upsampled_residual_at(const conv_params &p, conv_position at) {
     int64_t n = at.frame / p.out.t, t = (at.frame - n * p.out.t + p.offset_t) >> (p.upsample_t - 1);
-    return (((n * p.in.t + t) * p.in.h + (at.y >> (p.upsample - 1))) * p.in.w + (at.x >> (p.upsample - 1))) * p.out.c;
+    return (((n * p.in.t + t) * p.in.h + (at.y >> (p.upsample - 1))) * p.in.w +
+            (at.x >> (p.upsample - 1))) *
+           p.out.c;
 }
 
 template <typename TOut>
@@ -79,50 +87,61 @@ DEVICE float4 conv_load4(const float *from) {
 template <>
 DEVICE float4 conv_load4(const bf16 *from) {
     uint2 pairs = *(const uint2 *)from;
-    return make_float4(low_float(pairs.x), high_float(pairs.x), low_float(pairs.y), high_float(pairs.y));
+    return make_float4(low_float(pairs.x), high_float(pairs.x), low_float(pairs.y),
+                       high_float(pairs.y));
 }
 
 DEVICE void conv_store4(float *to, float4 v) { *(float4 *)to = v; }
 DEVICE void conv_store4(bf16 *to, float4 v) {
     uint32_t low = from_float<bf16>(v.x).bits | (uint32_t)from_float<bf16>(v.y).bits << 16;
-    *(uint2 *)to = make_uint2(low, from_float<bf16>(v.z).bits | (uint32_t)from_float<bf16>(v.w).bits << 16);
+    *(uint2 *)to =
+        make_uint2(low, from_float<bf16>(v.z).bits | (uint32_t)from_float<bf16>(v.w).bits << 16);
 }
 
 template <typename T>
 DEVICE float4 conv_rounded4(float4 v) {
-    return make_float4(to_float(from_float<T>(v.x)), to_float(from_float<T>(v.y)), to_float(from_float<T>(v.z)), to_float(from_float<T>(v.w)));
+    return make_float4(to_float(from_float<T>(v.x)), to_float(from_float<T>(v.y)),
+                       to_float(from_float<T>(v.z)), to_float(from_float<T>(v.w)));
 }
 
-// Sums of channels c .. c + 3 of position first + row, plus bias and residual, to the output. Channels and positions beyond its
-// end are left out. Gives what was rounded and stored, where C is a multiple of 4. Note: out may be the residual; this thread alone touches
-// these elements.
+// Sums of channels c .. c + 3 of position first + row, plus bias and residual, to the output.
+// Channels and positions beyond its end are left out. Gives what was rounded and stored, where C is
+// a multiple of 4. Note: out may be the residual; this thread alone touches these elements.
 template <typename TOut, typename TIn>
-DEVICE float4 conv_finish4(const conv_call<TIn> &call, const conv_target &target, int64_t first, int row, int c, float4 sum) {
+DEVICE float4 conv_finish4(const conv_call<TIn> &call, const conv_target &target, int64_t first,
+                           int row, int c, float4 sum) {
     const conv_params &p = call.p;
     int64_t positions = p.out.n * p.out.t * p.out.h * p.out.w;
     if (first + row >= positions || c >= p.out.c) return make_float4(0, 0, 0, 0);
     int64_t at = (first + row) * p.out.c + c, from = at;
-    if (p.has_upsampled_residual) from = conv_upsampled_residual_at(p, conv_position_of(p, first, row)) + c;
+    if (p.has_upsampled_residual)
+        from = conv_upsampled_residual_at(p, conv_position_of(p, first, row)) + c;
     TOut *out = (TOut *)target.out;
     const TOut *residual = (const TOut *)call.residual;
     if (p.out.c % 4 == 0) {
-        float4 bias = *(const float4 *)(target.bias + c), more = residual ? conv_load4(residual + from) : make_float4(0, 0, 0, 0);
-        sum = make_float4(sum.x + bias.x + more.x, sum.y + bias.y + more.y, sum.z + bias.z + more.z, sum.w + bias.w + more.w);
+        float4 bias = *(const float4 *)(target.bias + c),
+               more = residual ? conv_load4(residual + from) : make_float4(0, 0, 0, 0);
+        sum = make_float4(sum.x + bias.x + more.x, sum.y + bias.y + more.y, sum.z + bias.z + more.z,
+                          sum.w + bias.w + more.w);
         conv_store4(out + at, sum);
         return sum;
     }
     const float sums[4] = {sum.x, sum.y, sum.z, sum.w};
 #pragma unroll
     for (int i = 0; i < 4; i++)
-        if (c + i < p.out.c) out[at + i] = from_float<TOut>(sums[i] + target.bias[c + i] + (residual ? to_float(residual[from + i]) : 0.0f));
+        if (c + i < p.out.c)
+            out[at + i] = from_float<TOut>(sums[i] + target.bias[c + i] +
+                                           (residual ? to_float(residual[from + i]) : 0.0f));
     return sum;
 }
 
 // ---------------------------------------------------------------- host
 template <typename TIn>
-static conv_call<TIn> conv_call_of(const conv_target *targets, int32_t num_targets, const void *in, const void *past, const void *residual,
-                                   const conv_params *p, int64_t tap_weights, norm_moment *moments, int32_t groups) {
-    conv_call<TIn> call = {{}, (const TIn *)in, (const TIn *)past, residual, *p, tap_weights, moments, groups};
+static conv_call<TIn> conv_call_of(const conv_target *targets, int32_t num_targets, const void *in,
+                                   const void *past, const void *residual, const conv_params *p,
+                                   int64_t tap_weights, norm_moment *moments, int32_t groups) {
+    conv_call<TIn> call = {{}, (const TIn *)in, (const TIn *)past, residual,
+                           *p, tap_weights,     moments,           groups};
     for (int32_t i = 0; i < num_targets; i++) call.targets[i] = targets[i];
     return call;
 }

@@ -1,9 +1,11 @@
-// The words that every kernel file is written in. A kernel (.cu, C++17) includes this, ptx/*.cuh and plain C headers, nothing
-// else, and compiles unchanged with nvcc and with g++ -DCTOK_CUDA_EMULATOR, where <cuda_runtime.h> is that of
-// tests/native/cuda_emulator: threads are fibers there, and shared<T> is a proxy that sees races, steps beyond the end and
-// reads of what no copy has completed. Only this file and ptx/ know of the emulator.
-// The rules that make it work: shared memory is dynamic and reached through shared_at; elements of it are read and written
-// whole (float4 v = tile[i]; then v.x); PTX comes from ptx/; kernels are started by LAUNCH; global memory is plain pointers.
+// The words that every kernel file is written in. A kernel (.cu, C++17) includes this, ptx/*.cuh
+// and plain C headers, nothing else, and compiles unchanged with nvcc and with g++
+// -DCTOK_CUDA_EMULATOR, where <cuda_runtime.h> is that of tests/native/cuda_emulator: threads are
+// fibers there, and shared<T> is a proxy that sees races, steps beyond the end and reads of what no
+// copy has completed. Only this file and ptx/ know of the emulator. The rules that make it work:
+// shared memory is dynamic and reached through shared_at; elements of it are read and written whole
+// (float4 v = tile[i]; then v.x); PTX comes from ptx/; kernels are started by LAUNCH; global memory
+// is plain pointers.
 #ifndef CTOK_CUDA_DEVICE_CUH
 #define CTOK_CUDA_DEVICE_CUH
 
@@ -32,17 +34,22 @@ DEVICE shared<U> shared_as(T *pointer) {
     return reinterpret_cast<U *>(pointer);
 }
 
-// 0, or the CUDA error of the start (cudaError_t); what goes wrong later shows at the next synchronisation.
+// 0, or the CUDA error of the start (cudaError_t); what goes wrong later shows at the next
+// synchronisation.
 template <typename... P, typename... A>
-static int launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, A... arguments) {
+static int launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
+                  cudaStream_t stream, A... arguments) {
     if (shared_bytes > 48 * 1024) {
-        cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes);
+        cudaError_t error = cudaFuncSetAttribute(
+            kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes);
         if (error != cudaSuccess) return (int)error;
     }
     kernel<<<grid, block, shared_bytes, stream>>>(static_cast<P>(arguments)...);
     return (int)cudaGetLastError();
 }
-#define LAUNCH(kernel, ...) launch(kernel, __VA_ARGS__)  // kernel, grid, block, shared_bytes, stream, arguments...; (k<a, b>) in brackets
+#define LAUNCH(kernel, ...) \
+    launch(kernel, __VA_ARGS__)  // kernel, grid, block, shared_bytes, stream, arguments...; (k<a,
+                                 // b>) in brackets
 #endif
 
 enum { WARP = 32 };
@@ -68,7 +75,8 @@ DEVICE float from_float<float>(float value) {
 }
 
 template <>
-DEVICE bf16 from_float<bf16>(float value) {  // to nearest, ties to even, as bf16_round; on every architecture
+DEVICE bf16 from_float<bf16>(float value) {  // to nearest, ties to even, as bf16_round; on every
+                                             // architecture
     uint32_t bits = __float_as_uint(value);
     if (value != value) return bf16{(uint16_t)(bits >> 16 | 0x40)};
     return bf16{(uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16)};
@@ -78,7 +86,8 @@ DEVICE bf16 from_float<bf16>(float value) {  // to nearest, ties to even, as bf1
 DEVICE float low_float(uint32_t pair) { return __uint_as_float(pair << 16); }
 DEVICE float high_float(uint32_t pair) { return __uint_as_float(pair & 0xFFFF0000u); }
 
-// ---------------------------------------------------------------- sums and maxima over the lanes of a warp, the same in every lane
+// ---------------------------------------------------------------- sums and maxima over the lanes
+// of a warp, the same in every lane
 DEVICE float warp_sum(float value) {
     for (int step = WARP / 2; step > 0; step /= 2) value += __shfl_xor_sync(ALL_LANES, value, step);
     return value;
@@ -90,7 +99,8 @@ DEVICE double warp_sum_double(double value) {
 }
 
 DEVICE float warp_max(float value) {
-    for (int step = WARP / 2; step > 0; step /= 2) value = fmaxf(value, __shfl_xor_sync(ALL_LANES, value, step));
+    for (int step = WARP / 2; step > 0; step /= 2)
+        value = fmaxf(value, __shfl_xor_sync(ALL_LANES, value, step));
     return value;
 }
 

@@ -1,7 +1,8 @@
-// Tile choice: each candidate is rejected for a reason that stands beside the rejection, or priced, and the cheapest wins.
-// The price is the time of the busiest SM in units of one product (position x channel x step), so it counts what padding
-// wastes and what a last, partly filled round of blocks leaves idle. Limit: rates are estimates from the tile's traffic of
-// shared memory; not yet measured (bench/gpu_check).
+// Tile choice: each candidate is rejected for a reason that stands beside the rejection, or priced,
+// and the cheapest wins. The price is the time of the busiest SM in units of one product (position
+// x channel x step), so it counts what padding wastes and what a last, partly filled round of
+// blocks leaves idle. Limit: rates are estimates from the tile's traffic of shared memory; not yet
+// measured (bench/gpu_check).
 #include "heuristics.h"
 
 static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -14,8 +15,9 @@ static const conv_tile_shape conv_tiles[NUM_CONV_TILES] = {
     [CONV_TILE_64x64x32] = {64, 64, 32, 4, 128, 4},
 };
 
-// Of the matrix rate that a full SM reaches. A warp that covers 64 x 64 reads 1/16 byte of shared memory a product; one of
-// 64 x 32, 3/32; one of 32 x 32, 1/8, which is all that 128 bytes a clock give to 1024 products.
+// Of the matrix rate that a full SM reaches. A warp that covers 64 x 64 reads 1/16 byte of shared
+// memory a product; one of 64 x 32, 3/32; one of 32 x 32, 1/8, which is all that 128 bytes a clock
+// give to 1024 products.
 static const double conv_rates[NUM_CONV_TILES] = {
     [CONV_TILE_128x256x64] = 1.0,
     [CONV_TILE_128x128x32] = 0.97,
@@ -36,13 +38,18 @@ conv_tile conv_tile_choose(const conv_params *p, int32_t num_targets, device_lim
     double best_price = -1;
     for (conv_tile tile = 0; tile < NUM_CONV_TILES; tile++) {
         conv_tile_shape s = conv_tiles[tile];
-        if (conv_tile_shared_bytes(tile) > device.shared_bytes) continue;  // cannot be launched here
-        if (p->in.c % s.k) continue;                 // a step would run into the next tap
-        if (s.n == 256 && p->out.c % 256) continue;  // weights are padded to 128 channels: it would read past their end
+        if (conv_tile_shared_bytes(tile) > device.shared_bytes)
+            continue;                 // cannot be launched here
+        if (p->in.c % s.k) continue;  // a step would run into the next tap
+        if (s.n == 256 && p->out.c % 256)
+            continue;  // weights are padded to 128 channels: it would read past their end
         int64_t blocks = divide_up(positions, s.m) * divide_up(p->out.c, s.n) * num_targets;
-        // Blocks of one SM share its rate: with fewer than blocks_per_sm it is not slower, only its latencies show.
-        double price = (double)divide_up(blocks, device.num_sms) * (double)(s.m * s.n) / conv_rates[tile];
-        if (best_price >= 0 && price >= best_price) continue;  // an earlier, larger tile is as fast, and loads less
+        // Blocks of one SM share its rate: with fewer than blocks_per_sm it is not slower, only its
+        // latencies show.
+        double price =
+            (double)divide_up(blocks, device.num_sms) * (double)(s.m * s.n) / conv_rates[tile];
+        if (best_price >= 0 && price >= best_price)
+            continue;  // an earlier, larger tile is as fast, and loads less
         best = tile, best_price = price;
     }
     return best;
@@ -53,11 +60,15 @@ norm_parts conv_parts(const conv_params *p, conv_tile tile, const norm_params *n
     conv_tile_shape s = conv_tiles[tile];
     ctok_shape a = p->out, b = norm->shape;
     int64_t frame = a.h * a.w, tiles = shape_positions(a) / s.m * divide_up(a.c, s.n);
-    if (p->out_dtype != CTOK_BF16 || norm->dtype != CTOK_BF16) return none;  // what is stored is what is counted
+    if (p->out_dtype != CTOK_BF16 || norm->dtype != CTOK_BF16)
+        return none;  // what is stored is what is counted
     if (a.n != b.n || a.t != b.t || a.h != b.h || a.w != b.w || a.c != b.c) return none;
-    if (norm->groups == 1) return none;                    // of a video: the tile depends on how many frames come at once, and that must not show
-    if (frame % s.m) return none;                          // a tile would lie in two frames, or beyond the last
-    if (a.c % norm->groups || a.c / norm->groups % 4) return none;  // a thread's four channels would be of two groups
+    if (norm->groups == 1)
+        return none;  // of a video: the tile depends on how many frames come at once, and that must
+                      // not show
+    if (frame % s.m) return none;  // a tile would lie in two frames, or beyond the last
+    if (a.c % norm->groups || a.c / norm->groups % 4)
+        return none;  // a thread's four channels would be of two groups
     if (tiles * norm->groups > NORM_MOMENTS) return none;  // more than there is room for
     return (norm_parts){s.m, s.n};
 }
@@ -65,13 +76,18 @@ norm_parts conv_parts(const conv_params *p, conv_tile tile, const norm_params *n
 // ---------------------------------------------------------------- attention
 attention_tile attention_tile_choose(const attention_params *p, device_limits device) {
     // Two panels a stage halve the barriers; 138 KB at width 512 is more than 8.6 and 8.9 have.
-    if (attention_tile_shared_bytes(ATTENTION_TILE_64x2x4, p->shape.c) <= device.shared_bytes) return ATTENTION_TILE_64x2x4;
+    if (attention_tile_shared_bytes(ATTENTION_TILE_64x2x4, p->shape.c) <= device.shared_bytes)
+        return ATTENTION_TILE_64x2x4;
     return ATTENTION_TILE_64x1x3;
 }
 
 // q, the ring, p (64 x 64 bf16), and the row maxima of four warps.
 int32_t attention_tile_shared_bytes(attention_tile tile, int64_t c) {
-    int32_t panels = c <= 64 ? 1 : c <= 128 ? 2 : c <= 256 ? 4 : 8;  // of 64 channels; the kernel is compiled for these
-    int32_t per_stage = tile == ATTENTION_TILE_64x2x4 && panels > 1 ? 2 : 1, num_stages = tile == ATTENTION_TILE_64x2x4 ? 4 : 3;
+    int32_t panels = c <= 64    ? 1
+                     : c <= 128 ? 2
+                     : c <= 256 ? 4
+                                : 8;  // of 64 channels; the kernel is compiled for these
+    int32_t per_stage = tile == ATTENTION_TILE_64x2x4 && panels > 1 ? 2 : 1,
+            num_stages = tile == ATTENTION_TILE_64x2x4 ? 4 : 3;
     return (panels + per_stage * num_stages + 1) * 64 * 64 * 2 + 4 * 64 * 4;
 }

@@ -1,4 +1,5 @@
-// Which tile a problem gets, and whether a convolution gathers what the norm after it needs: pure functions of its sizes and of the device's limits, so that they are tested without a device.
+// Which tile a problem gets, and whether a convolution gathers what the norm after it needs: pure
+// functions of its sizes and of the device's limits, so that they are tested without a device.
 // Who calls it: op.c before sm80_conv and sm80_attention; tests/native/cuda_emulator/cuda_test.c.
 #ifndef CTOK_CUDA_HEURISTICS_H
 #define CTOK_CUDA_HEURISTICS_H
@@ -11,7 +12,8 @@ extern "C" {
 
 typedef struct {
     int32_t num_sms;
-    int32_t shared_bytes;  // that a block may ask for: 166912 on 8.0, 101376 on 8.6 and 8.9, 232448 on 9.0
+    int32_t shared_bytes;  // that a block may ask for: 166912 on 8.0, 101376 on 8.6 and 8.9, 232448
+                           // on 9.0
 } device_limits;
 
 // Output positions x output channels x reduction of one block. The kernel is compiled for each.
@@ -32,21 +34,25 @@ typedef struct {
 conv_tile_shape conv_tile_shape_of(conv_tile tile);
 int32_t conv_tile_shared_bytes(conv_tile tile);
 
-// In: bf16, so in.c is a multiple of BF16_CHANNELS. num_targets such convolutions start together. There is always a tile.
+// In: bf16, so in.c is a multiple of BF16_CHANNELS. num_targets such convolutions start together.
+// There is always a tile.
 conv_tile conv_tile_choose(const conv_params *p, int32_t num_targets, device_limits device);
 
 enum { NORM_MOMENTS = 1 << 16 };  // that a norm has room for
 
-// Which parts: slabs of positions of one frame by tiles of channels, [frame][slab][tile][group]. 0: none was gathered.
+// Which parts: slabs of positions of one frame by tiles of channels, [frame][slab][tile][group]. 0:
+// none was gathered.
 typedef struct {
     int32_t slab_positions, tile_channels;
 } norm_parts;
 
-// The parts in which sm80_conv with this tile gathers the moments of a norm of its output; 0 where it cannot.
+// The parts in which sm80_conv with this tile gathers the moments of a norm of its output; 0 where
+// it cannot.
 norm_parts conv_parts(const conv_params *p, conv_tile tile, const norm_params *norm);
 
 typedef enum {
-    ATTENTION_TILE_64x2x4,  // 64 queries, and a ring of 4 stages of 2 panels (64 keys x 64 channels) each
+    ATTENTION_TILE_64x2x4,  // 64 queries, and a ring of 4 stages of 2 panels (64 keys x 64
+                            // channels) each
     ATTENTION_TILE_64x1x3,  // 3 stages of 1 panel: fits 99 KB
     NUM_ATTENTION_TILES
 } attention_tile;

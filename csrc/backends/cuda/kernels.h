@@ -1,7 +1,8 @@
-// The kernels as the backend calls them: one function for each kernel file, named after it. They take device pointers, the
-// op's parameters and a stream, start the kernel and return 0 or the CUDA error of the start (a cudaError_t); nothing waits.
-// Which of two a shape gets is decided in heuristics.c. Who calls them: op.c, cuda_backend.c (load, store,
-// dequantize), tests/native/cuda_emulator/cuda_test.c.
+// The kernels as the backend calls them: one function for each kernel file, named after it. They
+// take device pointers, the op's parameters and a stream, start the kernel and return 0 or the CUDA
+// error of the start (a cudaError_t); nothing waits. Which of two a shape gets is decided in
+// heuristics.c. Who calls them: op.c, cuda_backend.c (load, store, dequantize),
+// tests/native/cuda_emulator/cuda_test.c.
 #ifndef CTOK_CUDA_KERNELS_H
 #define CTOK_CUDA_KERNELS_H
 
@@ -14,36 +15,43 @@ extern "C" {
 
 typedef struct CUstream_st *cudaStream_t;  // as cuda_runtime_api.h has it
 
-// Mean and sum of (x - mean)^2 of a part of a group: what norm gathers first, or the convolution before it as it stores.
+// Mean and sum of (x - mean)^2 of a part of a group: what norm gathers first, or the convolution
+// before it as it stores.
 typedef struct {
     double mean, deviations;
 } norm_moment;
 
-// What a convolution makes of its input, `packed` as conv_pack of the same kernel laid it out (conv_pack.h).
+// What a convolution makes of its input, `packed` as conv_pack of the same kernel laid it out
+// (conv_pack.h).
 typedef struct {
     void *out;
     const void *packed;
     const float *bias;
 } conv_target;
 
-// conv: one target, or several that differ in weights alone, as q, k and v do. past and residual may be NULL. moments: NULL, or
-// for a norm of `groups` of what is stored in the one target, in the parts of conv_parts (which must not be 0).
+// conv: one target, or several that differ in weights alone, as q, k and v do. past and residual
+// may be NULL. moments: NULL, or for a norm of `groups` of what is stored in the one target, in the
+// parts of conv_parts (which must not be 0).
 enum { CONV_MOST_TARGETS = 3 };
-int sm80_conv(const conv_target *targets, int32_t num_targets, const void *in, const void *past, const void *residual, const conv_params *p,
-              conv_tile tile, norm_moment *moments, int32_t groups, cudaStream_t stream);
-int smxx_conv(const conv_target *targets, int32_t num_targets, const void *in, const void *past, const void *residual, const conv_params *p,
-              cudaStream_t stream);
+int sm80_conv(const conv_target *targets, int32_t num_targets, const void *in, const void *past,
+              const void *residual, const conv_params *p, conv_tile tile, norm_moment *moments,
+              int32_t groups, cudaStream_t stream);
+int smxx_conv(const conv_target *targets, int32_t num_targets, const void *in, const void *past,
+              const void *residual, const conv_params *p, cudaStream_t stream);
 
 // attention: bf16 in space; float32 in space; either, over time.
-int sm80_attention(void *out, const void *q, const void *k, const void *v, const attention_params *p, attention_tile tile,
-                   cudaStream_t stream);
-int smxx_attention(void *out, const void *q, const void *k, const void *v, const attention_params *p, cudaStream_t stream);
-int smxx_attention_time(void *out, const void *q, const void *k, const void *v, const attention_params *p, cudaStream_t stream);
+int sm80_attention(void *out, const void *q, const void *k, const void *v,
+                   const attention_params *p, attention_tile tile, cudaStream_t stream);
+int smxx_attention(void *out, const void *q, const void *k, const void *v,
+                   const attention_params *p, cudaStream_t stream);
+int smxx_attention_time(void *out, const void *q, const void *k, const void *v,
+                        const attention_params *p, cudaStream_t stream);
 
-// norm: float32 or bf16. workspace: NORM_WORKSPACE_BYTES, of one stream; it begins with the moments, where parts says so.
+// norm: float32 or bf16. workspace: NORM_WORKSPACE_BYTES, of one stream; it begins with the
+// moments, where parts says so.
 enum { NORM_WORKSPACE_BYTES = 32 * NORM_MOMENTS };  // moments, and as many statistics
-int smxx_norm(void *out, const void *in, const float *scale, const float *offset, void *workspace, norm_parts parts, const norm_params *p,
-              cudaStream_t stream);
+int smxx_norm(void *out, const void *in, const float *scale, const float *offset, void *workspace,
+              norm_parts parts, const norm_params *p, cudaStream_t stream);
 
 // The ops that move or halve values. External tensors and indices are in device memory here.
 int smxx_load(float *out, const void *external, const transfer_params *p, cudaStream_t stream);
@@ -53,10 +61,10 @@ int smxx_unhaar(float *out, const float *in, const haar_params *p, cudaStream_t 
 int smxx_pool(void *out, const void *in, const pool_params *p, cudaStream_t stream);
 
 // codebook: device memory too, or NULL where the kind has none.
-int smxx_quantize(int32_t *indices /* or NULL */, float *codes, const float *in, const float *codebook,
-                  const quantizer_params *p, cudaStream_t stream);
-int smxx_dequantize(float *codes, const int32_t *indices, const float *codebook, const quantizer_params *p,
-                    cudaStream_t stream);
+int smxx_quantize(int32_t *indices /* or NULL */, float *codes, const float *in,
+                  const float *codebook, const quantizer_params *p, cudaStream_t stream);
+int smxx_dequantize(float *codes, const int32_t *indices, const float *codebook,
+                    const quantizer_params *p, cudaStream_t stream);
 
 #ifdef __cplusplus
 }

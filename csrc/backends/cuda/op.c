@@ -1,5 +1,5 @@
-// See op.h. Which kernel a step starts: bf16 goes through the tensor cores, float32 (also what a network's first convolution
-// reads) through the plain kernels.
+// See op.h. Which kernel a step starts: bf16 goes through the tensor cores, float32 (also what a
+// network's first convolution reads) through the plain kernels.
 #include "op.h"
 
 atomic_uint op_left_out;
@@ -7,31 +7,43 @@ atomic_uint op_left_out;
 #ifdef CTOK_HAS_CUDA
 #include <string.h>
 
-static conv_tile tile_of(const step *conv, int32_t count, const op_device *d) { return conv_tile_choose(&conv->params.conv, count, d->limits); }
+static conv_tile tile_of(const step *conv, int32_t count, const op_device *d) {
+    return conv_tile_choose(&conv->params.conv, count, d->limits);
+}
 
-// The parts in which a convolution gathers the moments of the step behind it; 0: that is no norm of its output, or it cannot.
+// The parts in which a convolution gathers the moments of the step behind it; 0: that is no norm of
+// its output, or it cannot.
 static norm_parts parts_between(const step *s, const step *next, const op_device *d) {
     const conv_params *p = &s->params.conv;
-    if (s->kind != OP_CONV || p->in_dtype == CTOK_F32 || next->kind != OP_NORM || next->in != s->out) return (norm_parts){0, 0};
+    if (s->kind != OP_CONV || p->in_dtype == CTOK_F32 || next->kind != OP_NORM ||
+        next->in != s->out)
+        return (norm_parts){0, 0};
     if (atomic_load(&op_left_out) & OP_MOMENTS) return (norm_parts){0, 0};
     return conv_parts(p, tile_of(s, 1, d), &next->params.norm);
 }
 
 static bool is_same_conv(const conv_params *a, const conv_params *b) {
-    _Static_assert(offsetof(conv_params, has_upsampled_residual) == 2 * sizeof(ctok_shape) + 11 * sizeof(int32_t), "no gaps");
-    return memcmp(a, b, offsetof(conv_params, has_upsampled_residual)) == 0 && a->has_upsampled_residual == b->has_upsampled_residual;
+    _Static_assert(offsetof(conv_params, has_upsampled_residual) ==
+                       2 * sizeof(ctok_shape) + 11 * sizeof(int32_t),
+                   "no gaps");
+    return memcmp(a, b, offsetof(conv_params, has_upsampled_residual)) == 0 &&
+           a->has_upsampled_residual == b->has_upsampled_residual;
 }
 
 static bool is_plain_conv(const step *s) { return s->kind == OP_CONV && !s->past && !s->residual; }
 
-// How many convolutions from s on differ in weights alone: q, k and v. None of them reads what another writes.
+// How many convolutions from s on differ in weights alone: q, k and v. None of them reads what
+// another writes.
 static int32_t count_together(const step *s, int32_t num_left, const op_device *d) {
     int32_t count = 1;
     if (!is_plain_conv(s) || s->out == s->in || atomic_load(&op_left_out) & OP_TOGETHER) return 1;
     for (; count < num_left && count < CONV_MOST_TARGETS; count++) {
         const step *other = s + count;
-        if (!is_plain_conv(other) || other->in != s->in || other->out == s->in || !is_same_conv(&s->params.conv, &other->params.conv)) break;
-        if (count + 1 < num_left && parts_between(other, other + 1, d).slab_positions) break;  // it is started alone, with moments
+        if (!is_plain_conv(other) || other->in != s->in || other->out == s->in ||
+            !is_same_conv(&s->params.conv, &other->params.conv))
+            break;
+        if (count + 1 < num_left && parts_between(other, other + 1, d).slab_positions)
+            break;  // it is started alone, with moments
     }
     return count;
 }
@@ -49,10 +61,13 @@ op_start op_prepare(const step *steps, int32_t first, int32_t num_steps, const o
 static int run_conv(const step *s, const op_start *start, const op_device *d) {
     const conv_params *p = &s->params.conv;
     conv_target targets[CONV_MOST_TARGETS];
-    for (int32_t i = 0; i < start->count; i++) targets[i] = (conv_target){s[i].out, s[i].weights.packed, s[i].weights.bias};
-    if (p->in_dtype == CTOK_F32) return smxx_conv(targets, start->count, s->in, s->past, s->residual, p, d->stream);
+    for (int32_t i = 0; i < start->count; i++)
+        targets[i] = (conv_target){s[i].out, s[i].weights.packed, s[i].weights.bias};
+    if (p->in_dtype == CTOK_F32)
+        return smxx_conv(targets, start->count, s->in, s->past, s->residual, p, d->stream);
     bool has_moments = start->moments.slab_positions != 0;
-    return sm80_conv(targets, start->count, s->in, s->past, s->residual, p, start->tile, has_moments ? d->norm_workspace : NULL,
+    return sm80_conv(targets, start->count, s->in, s->past, s->residual, p, start->tile,
+                     has_moments ? d->norm_workspace : NULL,
                      has_moments ? s[1].params.norm.groups : 0, d->stream);
 }
 
@@ -60,7 +75,8 @@ static int run_attention(const step *s, const op_device *d) {
     const attention_params *p = &s->params.attention;
     if (p->is_temporal) return smxx_attention_time(s->out, s->in, s->k, s->v, p, d->stream);
     if (p->dtype == CTOK_F32) return smxx_attention(s->out, s->in, s->k, s->v, p, d->stream);
-    return sm80_attention(s->out, s->in, s->k, s->v, p, attention_tile_choose(p, d->limits), d->stream);
+    return sm80_attention(s->out, s->in, s->k, s->v, p, attention_tile_choose(p, d->limits),
+                          d->stream);
 }
 
 int op_run(const step *steps, const op_start *start, const op_device *d) {
@@ -71,10 +87,17 @@ int op_run(const step *steps, const op_start *start, const op_device *d) {
         case OP_UNHAAR: return smxx_unhaar(s->out, s->in, &p->haar, d->stream);
         case OP_CONV: return run_conv(s, start, d);
         case OP_POOL: return smxx_pool(s->out, s->in, &p->pool, d->stream);
-        case OP_NORM: return smxx_norm(s->out, s->in, s->scale, s->offset, d->norm_workspace, start->moments, &p->norm, d->stream);
+        case OP_NORM:
+            return smxx_norm(s->out, s->in, s->scale, s->offset, d->norm_workspace, start->moments,
+                             &p->norm, d->stream);
         case OP_ATTENTION: return run_attention(s, d);
-        case OP_QUANTIZE: return smxx_quantize(s->external ? s->workspace : NULL, s->out, s->in, s->codebook, &p->quantizer, d->stream);
-        case OP_LOAD: case OP_STORE: case OP_DEQUANTIZE: case OP_COPY: break;
+        case OP_QUANTIZE:
+            return smxx_quantize(s->external ? s->workspace : NULL, s->out, s->in, s->codebook,
+                                 &p->quantizer, d->stream);
+        case OP_LOAD:
+        case OP_STORE:
+        case OP_DEQUANTIZE:
+        case OP_COPY: break;
     }
     return 1;  // cudaErrorInvalidValue
 }

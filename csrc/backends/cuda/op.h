@@ -1,13 +1,15 @@
-// Starts the kernels of steps: which kernel, in which tile, what is started together and what a convolution gathers for the norm behind
-// it. Decided once for a list, by looking ahead. Who calls it: replay.c prepares, replay.c and cuda_backend.c start.
+// Starts the kernels of steps: which kernel, in which tile, what is started together and what a
+// convolution gathers for the norm behind it. Decided once for a list, by looking ahead. Who calls
+// it: replay.c prepares, replay.c and cuda_backend.c start.
 #ifndef CTOK_CUDA_OP_H
 #define CTOK_CUDA_OP_H
 
 #include "../backend.h"
 #include "kernels.h"
 
-// For bench/gpu_check, which times what each brings: of OP_GRAPHS (replay.h), OP_MOMENTS (of a norm, in the convolution before),
-// OP_TOGETHER (convolutions of one input). Lists prepared from then on go by it.
+// For bench/gpu_check, which times what each brings: of OP_GRAPHS (replay.h), OP_MOMENTS (of a
+// norm, in the convolution before), OP_TOGETHER (convolutions of one input). Lists prepared from
+// then on go by it.
 enum { OP_GRAPHS = 1, OP_MOMENTS = 2, OP_TOGETHER = 4 };
 extern atomic_uint op_left_out;
 
@@ -18,19 +20,21 @@ typedef struct {
     cudaStream_t stream;
 } op_device;
 
-// One call of a kernel: of a step, or of convolutions of one input that differ in weights alone, as q, k and v do.
+// One call of a kernel: of a step, or of convolutions of one input that differ in weights alone, as
+// q, k and v do.
 typedef struct {
     int32_t first, count;  // of the list's steps
     conv_tile tile;        // of convolutions in bf16
-    norm_parts moments;    // a convolution: the parts in which it gathers the moments of the norm behind it; that norm: those
-                           // gathered for it. 0: none are
+    norm_parts moments;    // a convolution: the parts in which it gathers the moments of the norm
+                           // behind it; that norm: those gathered for it. 0: none are
 } op_start;
 
-// The start that begins with step `first`; the bits are the same as if each step were started alone.
+// The start that begins with step `first`; the bits are the same as if each step were started
+// alone.
 op_start op_prepare(const step *steps, int32_t first, int32_t num_steps, const op_device *device);
 
-// 0, or the CUDA error of the start. Not for steps that copy: load, store, dequantize and copy are cuda_backend.c's, as is what
-// follows quantize, whose indices are left in its workspace.
+// 0, or the CUDA error of the start. Not for steps that copy: load, store, dequantize and copy are
+// cuda_backend.c's, as is what follows quantize, whose indices are left in its workspace.
 int op_run(const step *steps, const op_start *start, const op_device *device);
 
 #endif

@@ -4,13 +4,17 @@
 
 #include <stdlib.h>
 
-bool replay_is_copy(const step *s) { return s->kind == OP_LOAD || s->kind == OP_STORE || s->kind == OP_DEQUANTIZE || s->kind == OP_COPY; }
+bool replay_is_copy(const step *s) {
+    return s->kind == OP_LOAD || s->kind == OP_STORE || s->kind == OP_DEQUANTIZE ||
+           s->kind == OP_COPY;
+}
 
 // Whether the host comes between a start and the next.
 static bool ends_part(const step *steps, int32_t num_steps, const op_start *start) {
     int32_t next = start->first + start->count;
     const step *s = &steps[start->first];
-    return next >= num_steps || replay_is_copy(s) || replay_is_copy(&steps[next]) || (s->kind == OP_QUANTIZE && s->external);
+    return next >= num_steps || replay_is_copy(s) || replay_is_copy(&steps[next]) ||
+           (s->kind == OP_QUANTIZE && s->external);
 }
 
 static void prepare(replay *r, const step_list *l, const op_device *device) {
@@ -20,9 +24,11 @@ static void prepare(replay *r, const step_list *l, const op_device *device) {
     for (int32_t i = 0; i < l->num_steps;) {
         op_start start = op_prepare(l->steps, i, l->num_steps, device);
         r->starts[r->num_starts++] = start;
-        for (int32_t end = i + start.count; i < end; i++, num_steps++) products += step_products(&l->steps[i]);
+        for (int32_t end = i + start.count; i < end; i++, num_steps++)
+            products += step_products(&l->steps[i]);
         if (!ends_part(l->steps, l->num_steps, &start)) continue;
-        bool is_worth_it = num_steps >= REPLAY_LEAST_STEPS && num_steps <= REPLAY_MOST_STEPS && products <= REPLAY_MOST_PRODUCTS;
+        bool is_worth_it = num_steps >= REPLAY_LEAST_STEPS && num_steps <= REPLAY_MOST_STEPS &&
+                           products <= REPLAY_MOST_PRODUCTS;
         part.end = r->num_starts, part.is_graph = is_worth_it && !(r->left_out & OP_GRAPHS);
         r->parts[r->num_parts++] = part;
         part = (replay_part){.first = r->num_starts};
@@ -37,7 +43,9 @@ replay *replay_prepare(step_list *l, const op_device *device) {
     replay_free(l);
     r = calloc(1, sizeof *r);
     if (!r) return NULL;
-    *r = (replay){.version = l->version, .left_out = left_out, .starts = calloc((size_t)l->num_steps + 1, sizeof *r->starts),
+    *r = (replay){.version = l->version,
+                  .left_out = left_out,
+                  .starts = calloc((size_t)l->num_steps + 1, sizeof *r->starts),
                   .parts = calloc((size_t)l->num_steps + 1, sizeof *r->parts)};
     l->prepared = r;
     if (!r->starts || !r->parts) {
@@ -51,10 +59,13 @@ replay *replay_prepare(step_list *l, const op_device *device) {
 // Whatever fails here is not told: the starts are then made one by one, and tell for themselves.
 static void capture(replay *r, replay_part *part, const step *steps, const op_device *device) {
     cudaGraph_t graph = NULL;
-    int failed = cudaStreamBeginCapture(device->stream, cudaStreamCaptureModeThreadLocal);  // other threads may allocate meanwhile
+    int failed = cudaStreamBeginCapture(
+        device->stream, cudaStreamCaptureModeThreadLocal);  // other threads may allocate meanwhile
     if (!failed) {
-        for (int32_t i = part->first; i < part->end && !failed; i++) failed = op_run(steps, &r->starts[i], device);
-        int ended = cudaStreamEndCapture(device->stream, &graph);  // whatever happened: the stream computes again
+        for (int32_t i = part->first; i < part->end && !failed; i++)
+            failed = op_run(steps, &r->starts[i], device);
+        int ended = cudaStreamEndCapture(device->stream, &graph);  // whatever happened: the stream
+                                                                   // computes again
         if (!failed) failed = ended;
     }
     if (!failed) failed = cudaGraphInstantiate(&part->graph, graph, 0);
@@ -63,7 +74,8 @@ static void capture(replay *r, replay_part *part, const step *steps, const op_de
     cudaGetLastError();
 }
 
-bool replay_launch(replay *r, replay_part *part, const step *steps, const op_device *device, cudaError_t *error) {
+bool replay_launch(replay *r, replay_part *part, const step *steps, const op_device *device,
+                   cudaError_t *error) {
     if (part->is_graph && part->has_run && !part->graph) capture(r, part, steps, device);
     if (!part->graph) return false;
     *error = cudaGraphLaunch(part->graph, device->stream);

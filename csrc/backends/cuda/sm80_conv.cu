@@ -1,10 +1,12 @@
-// Convolution of bf16 by implicit GEMM on mma.sync: out[m][n] = sum over taps and channels of in[source(m, tap)][c] *
-// weight[tap][n][c], m an output position, n an output channel, float32 sums, one rounding. Covers all that conv_params can
-// say: strides, nearest upsampling and zero padding in space; replicated or cached frames in time. in.c is a multiple of 32.
-// A block makes BM positions x BN channels. Both operands stream through a ring of shared-memory stages of BK channels, filled
-// by cp.async (whose zero fill is the padding); warps read them with ldmatrix, 16-byte chunks permuted so that 8 rows of a
-// chunk lie in different banks. At the end the ring holds the float32 tile once, so that rows leave in whole lines, and the
-// moments of a norm that follows are gathered on the way.
+// Convolution of bf16 by implicit GEMM on mma.sync: out[m][n] = sum over taps and channels of
+// in[source(m, tap)][c] * weight[tap][n][c], m an output position, n an output channel, float32
+// sums, one rounding. Covers all that conv_params can say: strides, nearest upsampling and zero
+// padding in space; replicated or cached frames in time. in.c is a multiple of 32. A block makes BM
+// positions x BN channels. Both operands stream through a ring of shared-memory stages of BK
+// channels, filled by cp.async (whose zero fill is the padding); warps read them with ldmatrix,
+// 16-byte chunks permuted so that 8 rows of a chunk lie in different banks. At the end the ring
+// holds the float32 tile once, so that rows leave in whole lines, and the moments of a norm that
+// follows are gathered on the way.
 // Who calls it: op.c, with the tile of conv_tile_choose.
 #include "conv.cuh"
 #include "kernels.h"
@@ -15,13 +17,15 @@
 // BM x BN x BK by WARPS_M x WARPS_N warps.
 template <int BM_, int BN_, int BK_, int WARPS_M_, int WARPS_N_, int STAGES_, int BLOCKS_PER_SM_>
 struct conv_shape_of {
-    static constexpr int BM = BM_, BN = BN_, BK = BK_, STAGES = STAGES_, WARPS_M = WARPS_M_, BLOCKS_PER_SM = BLOCKS_PER_SM_;
+    static constexpr int BM = BM_, BN = BN_, BK = BK_, STAGES = STAGES_, WARPS_M = WARPS_M_,
+                         BLOCKS_PER_SM = BLOCKS_PER_SM_;
     static constexpr int THREADS = WARPS_M_ * WARPS_N_ * WARP;
-    static constexpr int TILES_M = BM / WARPS_M_ / 16, TILES_N = BN / WARPS_N_ / 8;  // of 16 x 8, a warp
-    static constexpr int CHUNKS = BK / 8;                                             // of 16 bytes, a row
-    static constexpr int LOAD_ROWS = THREADS / CHUNKS;                                // that one round of copies fills
+    static constexpr int TILES_M = BM / WARPS_M_ / 16, TILES_N = BN / WARPS_N_ / 8;  // of 16 x 8, a
+                                                                                     // warp
+    static constexpr int CHUNKS = BK / 8;               // of 16 bytes, a row
+    static constexpr int LOAD_ROWS = THREADS / CHUNKS;  // that one round of copies fills
     static constexpr int A_ROUNDS = BM / LOAD_ROWS, B_ROUNDS = BN / LOAD_ROWS;
-    static constexpr int STAGE = (BM + BN) * BK;                                      // elements
+    static constexpr int STAGE = (BM + BN) * BK;  // elements
     static constexpr int SHARED_BYTES = STAGE * STAGES * 2;
     static_assert(BM * BN * 4 <= SHARED_BYTES, "the float32 tile reuses the ring");
     static_assert(SM80_CONV_PADDING % BN == 0 || BN % SM80_CONV_PADDING == 0, "");
@@ -57,15 +61,19 @@ DEVICE void conv_loader_set_tap(conv_loader<S> &l, const conv_call<bf16> &call, 
 
 // Issues the copies of the next stage and moves on.
 template <typename S>
-DEVICE void conv_loader_issue(conv_loader<S> &l, const conv_call<bf16> &call, shared<bf16> stage, int num_taps) {
-    int row = (int)threadIdx.x / S::CHUNKS, chunk = (int)threadIdx.x % S::CHUNKS, c_in = (int)call.p.in.c;
+DEVICE void conv_loader_issue(conv_loader<S> &l, const conv_call<bf16> &call, shared<bf16> stage,
+                              int num_taps) {
+    int row = (int)threadIdx.x / S::CHUNKS, chunk = (int)threadIdx.x % S::CHUNKS,
+        c_in = (int)call.p.in.c;
     shared<bf16> a = stage, b = stage + S::BM * S::BK;
 #pragma unroll
     for (int i = 0; i < S::A_ROUNDS; i++)
-        cp_async_16(a + conv_chunk_at<S::BK>(row + i * S::LOAD_ROWS, chunk), l.from[i] + l.c, l.inside >> i & 1 ? 16 : 0);
+        cp_async_16(a + conv_chunk_at<S::BK>(row + i * S::LOAD_ROWS, chunk), l.from[i] + l.c,
+                    l.inside >> i & 1 ? 16 : 0);
 #pragma unroll
     for (int i = 0; i < S::B_ROUNDS; i++)
-        cp_async_16(b + conv_chunk_at<S::BK>(row + i * S::LOAD_ROWS, chunk), l.weights + (int64_t)i * S::LOAD_ROWS * c_in + l.c, 16);
+        cp_async_16(b + conv_chunk_at<S::BK>(row + i * S::LOAD_ROWS, chunk),
+                    l.weights + (int64_t)i * S::LOAD_ROWS * c_in + l.c, 16);
     l.c += S::BK;
     if (l.c < c_in) return;
     l.c = 0, l.tap++, l.weights += call.tap_weights;
@@ -74,35 +82,42 @@ DEVICE void conv_loader_issue(conv_loader<S> &l, const conv_call<bf16> &call, sh
 
 // ---------------------------------------------------------------- one stage of products
 template <typename S>
-DEVICE void conv_load_fragments(uint32_t (&a)[S::TILES_M][4], uint32_t (&b)[S::TILES_N / 2][4], shared<bf16> stage, int m, int n, int step) {
+DEVICE void conv_load_fragments(uint32_t (&a)[S::TILES_M][4], uint32_t (&b)[S::TILES_N / 2][4],
+                                shared<bf16> stage, int m, int n, int step) {
     int lane = lane_id();
 #pragma unroll
     for (int i = 0; i < S::TILES_M; i++)
-        ldmatrix_x4(a[i], stage + conv_chunk_at<S::BK>(m + 16 * i + (lane & 15), 2 * step + (lane >> 4)));
+        ldmatrix_x4(a[i],
+                    stage + conv_chunk_at<S::BK>(m + 16 * i + (lane & 15), 2 * step + (lane >> 4)));
 #pragma unroll
     for (int j = 0; j < S::TILES_N / 2; j++)
-        ldmatrix_x4(b[j], stage + S::BM * S::BK + conv_chunk_at<S::BK>(n + 16 * j + (lane & 7) + 8 * (lane >> 4), 2 * step + (lane >> 3 & 1)));
+        ldmatrix_x4(b[j], stage + S::BM * S::BK +
+                              conv_chunk_at<S::BK>(n + 16 * j + (lane & 7) + 8 * (lane >> 4),
+                                                   2 * step + (lane >> 3 & 1)));
 }
 
 // Fragments of the next 16 channels are read while those before multiply.
 template <typename S>
-DEVICE void conv_multiply(float (&sums)[S::TILES_M][S::TILES_N][4], shared<bf16> stage, int m, int n) {
+DEVICE void conv_multiply(float (&sums)[S::TILES_M][S::TILES_N][4], shared<bf16> stage, int m,
+                          int n) {
     uint32_t a[2][S::TILES_M][4], b[2][S::TILES_N / 2][4];
     conv_load_fragments<S>(a[0], b[0], stage, m, n, 0);
 #pragma unroll
     for (int step = 0; step < S::BK / 16; step++) {
         int now = step & 1;
-        if (step + 1 < S::BK / 16) conv_load_fragments<S>(a[now ^ 1], b[now ^ 1], stage, m, n, step + 1);
+        if (step + 1 < S::BK / 16)
+            conv_load_fragments<S>(a[now ^ 1], b[now ^ 1], stage, m, n, step + 1);
 #pragma unroll
         for (int i = 0; i < S::TILES_M; i++)
 #pragma unroll
             for (int j = 0; j < S::TILES_N; j++)
-                mma_m16n8k16(sums[i][j], a[now][i], b[now][j / 2][j % 2 * 2], b[now][j / 2][j % 2 * 2 + 1]);
+                mma_m16n8k16(sums[i][j], a[now][i], b[now][j / 2][j % 2 * 2],
+                             b[now][j / 2][j % 2 * 2 + 1]);
     }
 }
 
-// ---------------------------------------------------------------- the tile's end
-// Float (row, c) of the staged tile: units of 8 floats, permuted by row so that neither side meets a bank twice.
+// ---------------------------------------------------------------- the tile's end Float (row, c) of
+// the staged tile: units of 8 floats, permuted by row so that neither side meets a bank twice.
 template <typename S>
 DEVICE int conv_staged_at(int row, int c) {
     return row * S::BN + (((c >> 3) ^ (row & 7)) << 3) + (c & 7);
@@ -118,15 +133,18 @@ DEVICE void conv_stage_sums(const float (&sums)[S::TILES_M][S::TILES_N][4], int 
         for (int j = 0; j < S::TILES_N; j++)
 #pragma unroll
             for (int h = 0; h < 2; h++)
-                shared_as<float2>(staged + conv_staged_at<S>(m + 16 * i + g + 8 * h, n + 8 * j + 2 * q))[0] =
+                shared_as<float2>(staged +
+                                  conv_staged_at<S>(m + 16 * i + g + 8 * h, n + 8 * j + 2 * q))[0] =
                     make_float2(sums[i][j][2 * h], sums[i][j][2 * h + 1]);
 }
 
-// Stores the tile, and with call.moments gathers its statistics: each thread those of its four channels, in float32 over 16
-// values (as differences from the first) and in float64 from there; then a warp a group, in a fixed order. The tile lies inside
-// then, in positions and, four by four, in channels.
+// Stores the tile, and with call.moments gathers its statistics: each thread those of its four
+// channels, in float32 over 16 values (as differences from the first) and in float64 from there;
+// then a warp a group, in a fixed order. The tile lies inside then, in positions and, four by four,
+// in channels.
 template <typename S, typename TOut>
-DEVICE void conv_store_tile(const conv_call<bf16> &call, const conv_target &target, int64_t first, int n0) {
+DEVICE void conv_store_tile(const conv_call<bf16> &call, const conv_target &target, int64_t first,
+                            int n0) {
     shared<float> staged = shared_at<float>(0);
     constexpr int LANES = S::BN / 4, ROWS = S::THREADS / LANES, RUN = 4;
     static_assert(S::BM / ROWS % RUN == 0, "");
@@ -136,56 +154,69 @@ DEVICE void conv_store_tile(const conv_call<bf16> &call, const conv_target &targ
     for (int n = 0; n < S::BM / ROWS; n += RUN) {
         float run = 0, run_square = 0;
         for (int i = 0; i < RUN; i++, row += ROWS) {
-            float4 v = conv_finish4<TOut>(call, target, first, row, n0 + c, shared_as<float4>(staged + conv_staged_at<S>(row, c))[0]);
+            float4 v = conv_finish4<TOut>(call, target, first, row, n0 + c,
+                                          shared_as<float4>(staged + conv_staged_at<S>(row, c))[0]);
             if (!call.moments) continue;
             v = conv_rounded4<TOut>(v);
             if (n == 0 && i == 0) shift = v.x;
             v = make_float4(v.x - shift, v.y - shift, v.z - shift, v.w - shift);
-            run += (v.x + v.y) + (v.z + v.w), run_square += (v.x * v.x + v.y * v.y) + (v.z * v.z + v.w * v.w);
+            run += (v.x + v.y) + (v.z + v.w),
+                run_square += (v.x * v.x + v.y * v.y) + (v.z * v.z + v.w * v.w);
         }
         sum += run, square += run_square;
     }
     if (!call.moments) return;
     const double count = 4 * S::BM / ROWS;
     shared<norm_moment> cells = shared_at<norm_moment>(0);  // [ROWS][LANES]
-    __syncthreads();  // all have read the tile
+    __syncthreads();                                        // all have read the tile
     cells[threadIdx.x] = norm_moment{shift + sum / count, square - sum * sum / count};
     __syncthreads();
-    int channels = (int)call.p.out.c, width = channels / call.groups, end = n0 + S::BN < channels ? n0 + S::BN : channels;
+    int channels = (int)call.p.out.c, width = channels / call.groups,
+        end = n0 + S::BN < channels ? n0 + S::BN : channels;
     for (int group = n0 / width + warp_id(); group * width < end; group += S::THREADS / WARP) {
-        int from = group * width > n0 ? group * width : n0, to = (group + 1) * width < end ? (group + 1) * width : end;
+        int from = group * width > n0 ? group * width : n0,
+            to = (group + 1) * width < end ? (group + 1) * width : end;
         int lanes = (to - from) / 4, num_cells = lanes * ROWS;
         shared<norm_moment> mine = cells + (from - n0) / 4;
         double mean = 0, deviations = 0;
-        for (int i = lane_id(); i < num_cells; i += WARP) mean += ((norm_moment)mine[i / lanes * LANES + i % lanes]).mean;
+        for (int i = lane_id(); i < num_cells; i += WARP)
+            mean += ((norm_moment)mine[i / lanes * LANES + i % lanes]).mean;
         mean = warp_sum_double(mean) / num_cells;
         for (int i = lane_id(); i < num_cells; i += WARP) {
             norm_moment cell = mine[i / lanes * LANES + i % lanes];
             deviations += cell.deviations + count * (cell.mean - mean) * (cell.mean - mean);
         }
         deviations = warp_sum_double(deviations);
-        if (lane_id() == 0) call.moments[(int64_t)blockIdx.x * call.groups + group] = norm_moment{mean, deviations > 0 || deviations != deviations ? deviations : 0.0};
+        if (lane_id() == 0)
+            call.moments[(int64_t)blockIdx.x * call.groups + group] =
+                norm_moment{mean, deviations > 0 || deviations != deviations ? deviations : 0.0};
     }
 }
 
 // ---------------------------------------------------------------- kernel
 template <typename S>
-__global__ void __launch_bounds__(S::THREADS, S::BLOCKS_PER_SM) sm80_conv_kernel(conv_call<bf16> call) {
+__global__ void __launch_bounds__(S::THREADS, S::BLOCKS_PER_SM)
+    sm80_conv_kernel(conv_call<bf16> call) {
     const conv_params &p = call.p;
     const conv_target target = call.targets[blockIdx.y];
-    int c_in = (int)p.in.c, num_taps = p.kernel * p.kernel * p.kernel_t, num_steps = num_taps * (c_in / S::BK);
+    int c_in = (int)p.in.c, num_taps = p.kernel * p.kernel * p.kernel_t,
+        num_steps = num_taps * (c_in / S::BK);
     int64_t positions = p.out.n * p.out.t * p.out.h * p.out.w;
 
     // Tiles of the same positions are neighbours: they read the same activations.
-    int tiles_n = (int)((p.out.c + S::BN - 1) / S::BN), n0 = (int)(blockIdx.x % (unsigned)tiles_n) * S::BN;
+    int tiles_n = (int)((p.out.c + S::BN - 1) / S::BN),
+        n0 = (int)(blockIdx.x % (unsigned)tiles_n) * S::BN;
     int64_t first = (int64_t)(blockIdx.x / (unsigned)tiles_n) * S::BM;
 
     int row = (int)threadIdx.x / S::CHUNKS, chunk = (int)threadIdx.x % S::CHUNKS;
     conv_loader<S> loader;
 #pragma unroll
-    for (int i = 0; i < S::A_ROUNDS; i++) {  // positions beyond the last read what the last reads, and are not stored
+    for (int i = 0; i < S::A_ROUNDS; i++) {  // positions beyond the last read what the last reads,
+                                             // and are not stored
         int at = row + i * S::LOAD_ROWS;
-        loader.rows[i] = conv_row_of(p, conv_position_of(p, first, first + at < positions ? at : (int)(positions - 1 - first)));
+        loader.rows[i] = conv_row_of(
+            p,
+            conv_position_of(p, first, first + at < positions ? at : (int)(positions - 1 - first)));
     }
     loader.tap = 0, loader.c = 0;
     loader.weights = (const bf16 *)target.packed + (int64_t)(n0 + row) * c_in + chunk * 8;
@@ -202,11 +233,14 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS_PER_SM) sm80_conv_kernel
     int reading = 0, filling = S::STAGES - 1;
     for (int k = 0; k < num_steps; k++) {
         cp_async_wait<S::STAGES - 2>();
-        __syncthreads();  // stage k has landed for all, and all have read the one that is filled next
-        if (k + S::STAGES - 1 < num_steps) conv_loader_issue(loader, call, ring + filling * S::STAGE, num_taps);
+        __syncthreads();  // stage k has landed for all, and all have read the one that is filled
+                          // next
+        if (k + S::STAGES - 1 < num_steps)
+            conv_loader_issue(loader, call, ring + filling * S::STAGE, num_taps);
         cp_async_commit();  // also when empty: wait counts groups
         conv_multiply<S>(sums, ring + reading * S::STAGE, m, n);
-        reading = reading + 1 == S::STAGES ? 0 : reading + 1, filling = filling + 1 == S::STAGES ? 0 : filling + 1;
+        reading = reading + 1 == S::STAGES ? 0 : reading + 1,
+        filling = filling + 1 == S::STAGES ? 0 : filling + 1;
     }
     cp_async_wait<0>();
     __syncthreads();
@@ -218,18 +252,31 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS_PER_SM) sm80_conv_kernel
 
 template <typename S>
 static int sm80_conv_launch(const conv_call<bf16> &call, int32_t num_targets, cudaStream_t stream) {
-    int64_t tiles_n = (call.p.out.c + S::BN - 1) / S::BN, tiles_m = (shape_positions(call.p.out) + S::BM - 1) / S::BM;
-    return LAUNCH(sm80_conv_kernel<S>, dim3((unsigned)(tiles_m * tiles_n), (unsigned)num_targets), dim3(S::THREADS), S::SHARED_BYTES, stream, call);
+    int64_t tiles_n = (call.p.out.c + S::BN - 1) / S::BN,
+            tiles_m = (shape_positions(call.p.out) + S::BM - 1) / S::BM;
+    return LAUNCH(sm80_conv_kernel<S>, dim3((unsigned)(tiles_m * tiles_n), (unsigned)num_targets),
+                  dim3(S::THREADS), S::SHARED_BYTES, stream, call);
 }
 
-extern "C" int sm80_conv(const conv_target *targets, int32_t num_targets, const void *in, const void *past, const void *residual,
-                         const conv_params *p, conv_tile tile, norm_moment *moments, int32_t groups, cudaStream_t stream) {
+extern "C" int sm80_conv(const conv_target *targets, int32_t num_targets, const void *in,
+                         const void *past, const void *residual, const conv_params *p,
+                         conv_tile tile, norm_moment *moments, int32_t groups,
+                         cudaStream_t stream) {
     int64_t tap_weights = conv_padded(p->out.c, SM80_CONV_PADDING) * p->in.c;
-    conv_call<bf16> call = conv_call_of<bf16>(targets, num_targets, in, past, residual, p, tap_weights, moments, groups);
+    conv_call<bf16> call = conv_call_of<bf16>(targets, num_targets, in, past, residual, p,
+                                              tap_weights, moments, groups);
     switch (tile) {
-        case CONV_TILE_128x256x64: return sm80_conv_launch<conv_shape_of<128, 256, 64, 2, 4, 3, 1>>(call, num_targets, stream);
-        case CONV_TILE_128x128x32: return sm80_conv_launch<conv_shape_of<128, 128, 32, 2, 2, 4, 2>>(call, num_targets, stream);
-        case CONV_TILE_128x64x32: return sm80_conv_launch<conv_shape_of<128, 64, 32, 2, 2, 4, 3>>(call, num_targets, stream);
-        default: return sm80_conv_launch<conv_shape_of<64, 64, 32, 2, 2, 4, 4>>(call, num_targets, stream);
+        case CONV_TILE_128x256x64:
+            return sm80_conv_launch<conv_shape_of<128, 256, 64, 2, 4, 3, 1>>(call, num_targets,
+                                                                             stream);
+        case CONV_TILE_128x128x32:
+            return sm80_conv_launch<conv_shape_of<128, 128, 32, 2, 2, 4, 2>>(call, num_targets,
+                                                                             stream);
+        case CONV_TILE_128x64x32:
+            return sm80_conv_launch<conv_shape_of<128, 64, 32, 2, 2, 4, 3>>(call, num_targets,
+                                                                            stream);
+        default:
+            return sm80_conv_launch<conv_shape_of<64, 64, 32, 2, 2, 4, 4>>(call, num_targets,
+                                                                           stream);
     }
 }

@@ -1,6 +1,7 @@
-// Causal attention over time at each position, one head of any width up to 512, float32 or bf16: frame t of q sees the frames of
-// k and v up to num_past + t, of which the last `window` (0: all). A warp makes one query, a lane has every 32nd channel, and
-// the sequences are short (frames of a clip), so keys pass one by one under a running maximum and sum, in float32.
+// Causal attention over time at each position, one head of any width up to 512, float32 or bf16:
+// frame t of q sees the frames of k and v up to num_past + t, of which the last `window` (0: all).
+// A warp makes one query, a lane has every 32nd channel, and the sequences are short (frames of a
+// clip), so keys pass one by one under a running maximum and sum, in float32.
 // Who calls it: op.c.
 #include "device.cuh"
 #include "kernels.h"
@@ -19,20 +20,24 @@ struct attention_time_call {
 
 // Neighbouring warps have neighbouring positions: what they read lies together.
 template <typename T, int MAX_WIDTH>
-__global__ void __launch_bounds__(WARPS *WARP) smxx_attention_time_kernel(attention_time_call<T> call) {
+__global__ void __launch_bounds__(WARPS *WARP)
+    smxx_attention_time_kernel(attention_time_call<T> call) {
     int64_t query = (int64_t)blockIdx.x * WARPS + warp_id();
     if (query >= call.num_queries) return;  // a whole warp: nothing here meets the others
     int64_t t = query / call.num_positions, position = query - t * call.num_positions;
-    int64_t end = call.num_past + t + 1, first = call.window && end > call.window ? end - call.window : 0;
+    int64_t end = call.num_past + t + 1,
+            first = call.window && end > call.window ? end - call.window : 0;
     int64_t step = call.num_positions * call.width;
-    float q[MAX_WIDTH / WARP], sums[MAX_WIDTH / WARP] = {}, scale = 1.0f / sqrtf((float)call.width), largest = LOWEST, total = 0;
+    float q[MAX_WIDTH / WARP], sums[MAX_WIDTH / WARP] = {}, scale = 1.0f / sqrtf((float)call.width),
+                                                largest = LOWEST, total = 0;
 #pragma unroll
     for (int i = 0; i < MAX_WIDTH / WARP; i++) {
         int c = lane_id() + WARP * i;
         q[i] = c < call.width ? to_float(call.q[query * call.width + c]) : 0.0f;
     }
     for (int64_t key = first; key < end; key++) {
-        const T *k = call.k + key * step + position * call.width, *v = call.v + key * step + position * call.width;
+        const T *k = call.k + key * step + position * call.width,
+                *v = call.v + key * step + position * call.width;
         float score = 0;
 #pragma unroll
         for (int i = 0; i < MAX_WIDTH / WARP; i++) {
@@ -56,16 +61,22 @@ __global__ void __launch_bounds__(WARPS *WARP) smxx_attention_time_kernel(attent
 }
 
 template <typename T>
-static int attention_time_launch(void *out, const void *q, const void *k, const void *v, const attention_params *p, cudaStream_t stream) {
-    int64_t positions = p->shape.h * p->shape.w, queries = shape_positions(p->shape);  // Limit: n is 1
-    attention_time_call<T> call = {(T *)out, (const T *)q, (const T *)k, (const T *)v, positions, queries, p->num_past, p->window, (int)p->shape.c};
+static int attention_time_launch(void *out, const void *q, const void *k, const void *v,
+                                 const attention_params *p, cudaStream_t stream) {
+    int64_t positions = p->shape.h * p->shape.w, queries = shape_positions(p->shape);  // Limit: n
+                                                                                       // is 1
+    attention_time_call<T> call = {(T *)out, (const T *)q, (const T *)k, (const T *)v,   positions,
+                                   queries,  p->num_past,  p->window,    (int)p->shape.c};
     dim3 grid((unsigned)((queries + WARPS - 1) / WARPS)), block(WARPS * WARP);
-    if (p->shape.c <= 128) return LAUNCH((smxx_attention_time_kernel<T, 128>), grid, block, 0, stream, call);
-    if (p->shape.c <= 512) return LAUNCH((smxx_attention_time_kernel<T, 512>), grid, block, 0, stream, call);
+    if (p->shape.c <= 128)
+        return LAUNCH((smxx_attention_time_kernel<T, 128>), grid, block, 0, stream, call);
+    if (p->shape.c <= 512)
+        return LAUNCH((smxx_attention_time_kernel<T, 512>), grid, block, 0, stream, call);
     return 1;  // Limit: a query must fit the registers of its warp. cudaErrorInvalidValue
 }
 
-extern "C" int smxx_attention_time(void *out, const void *q, const void *k, const void *v, const attention_params *p, cudaStream_t stream) {
+extern "C" int smxx_attention_time(void *out, const void *q, const void *k, const void *v,
+                                   const attention_params *p, cudaStream_t stream) {
     if (p->dtype == CTOK_BF16) return attention_time_launch<bf16>(out, q, k, v, p, stream);
     return attention_time_launch<float>(out, q, k, v, p, stream);
 }

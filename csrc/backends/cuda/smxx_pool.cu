@@ -1,5 +1,6 @@
-// pool: the mean of 2 x 2 pixels, or of two frames, float32 (summed in float64, as ref_pixels.c) or bf16 (in float32). A block
-// takes rows of the output, a thread an element at a time; a network pools once or twice, next to dozens of convolutions.
+// pool: the mean of 2 x 2 pixels, or of two frames, float32 (summed in float64, as ref_pixels.c) or
+// bf16 (in float32). A block takes rows of the output, a thread an element at a time; a network
+// pools once or twice, next to dozens of convolutions.
 #include "device.cuh"
 #include "kernels.h"
 
@@ -7,8 +8,12 @@ enum { THREADS = 256 };
 static const int64_t MAX_BLOCKS = 1 << 20;
 
 DEVICE float mean(const float *a, const float *b) { return (float)(((double)*a + *b) / 2); }
-DEVICE bf16 mean(const bf16 *a, const bf16 *b) { return from_float<bf16>((to_float(*a) + to_float(*b)) / 2); }
-DEVICE float mean(const float *a, const float *b, const float *c, const float *d) { return (float)(((double)*a + *b + *c + *d) / 4); }
+DEVICE bf16 mean(const bf16 *a, const bf16 *b) {
+    return from_float<bf16>((to_float(*a) + to_float(*b)) / 2);
+}
+DEVICE float mean(const float *a, const float *b, const float *c, const float *d) {
+    return (float)(((double)*a + *b + *c + *d) / 4);
+}
 DEVICE bf16 mean(const bf16 *a, const bf16 *b, const bf16 *c, const bf16 *d) {
     return from_float<bf16>(((to_float(*a) + to_float(*b)) + (to_float(*c) + to_float(*d))) / 4);
 }
@@ -24,7 +29,8 @@ __global__ void pool_rows(T *out, const T *in, int64_t rows, pool_params p) {
         if (p.is_temporal) {
             int64_t second = 2 * t + !p.is_first, first = second > 0 ? second - 1 : 0;
             const T *a = clip + first * frame + y * in_row, *b = clip + second * frame + y * in_row;
-            for (int32_t i = (int32_t)threadIdx.x; i < length; i += THREADS) to[i] = mean(a + i, b + i);
+            for (int32_t i = (int32_t)threadIdx.x; i < length; i += THREADS)
+                to[i] = mean(a + i, b + i);
         } else {
             const T *from = clip + t * frame + 2 * y * in_row;
             for (int32_t i = (int32_t)threadIdx.x; i < length; i += THREADS) {
@@ -38,6 +44,9 @@ __global__ void pool_rows(T *out, const T *in, int64_t rows, pool_params p) {
 extern "C" int smxx_pool(void *out, const void *in, const pool_params *p, cudaStream_t stream) {
     int64_t rows = p->out.n * p->out.t * p->out.h;
     dim3 blocks((unsigned)(rows < MAX_BLOCKS ? rows : MAX_BLOCKS)), block(THREADS);
-    if (p->dtype == CTOK_BF16) return LAUNCH((pool_rows<bf16>), blocks, block, 0, stream, (bf16 *)out, (const bf16 *)in, rows, *p);
-    return LAUNCH((pool_rows<float>), blocks, block, 0, stream, (float *)out, (const float *)in, rows, *p);
+    if (p->dtype == CTOK_BF16)
+        return LAUNCH((pool_rows<bf16>), blocks, block, 0, stream, (bf16 *)out, (const bf16 *)in,
+                      rows, *p);
+    return LAUNCH((pool_rows<float>), blocks, block, 0, stream, (float *)out, (const float *)in,
+                  rows, *p);
 }

@@ -1,8 +1,8 @@
-// quantize and dequantize, of every kind (base/ops.h). FSQ and SIGN take a thread a position; a warp looks up
-// TOGETHER of them at a time: first the least float32 distance to any code, then the float64 distance of
-// those codes that could be nearer than it tells, which decides. tanh, lengths and those distances are in
-// float64 and no step is fused, as in ref_quantize.c: a value next to a boundary must fall on the same side
-// everywhere.
+// quantize and dequantize, of every kind (base/ops.h). FSQ and SIGN take a thread a position; a
+// warp looks up TOGETHER of them at a time: first the least float32 distance to any code, then the
+// float64 distance of those codes that could be nearer than it tells, which decides. tanh, lengths
+// and those distances are in float64 and no step is fused, as in ref_quantize.c: a value next to a
+// boundary must fall on the same side everywhere.
 #include "device.cuh"
 #include "kernels.h"
 
@@ -72,7 +72,8 @@ DEVICE double exact_distance(shared<float> unit, int i, const float *code, int32
 
 DEVICE void put_unit_vector(shared<float> unit, const float *z, int32_t d) {
     double square = 0;
-    for (int32_t c = 0; c < d; c++) square = __dadd_rn(square, __dmul_rn((double)z[c], (double)z[c]));
+    for (int32_t c = 0; c < d; c++)
+        square = __dadd_rn(square, __dmul_rn((double)z[c], (double)z[c]));
     double length = fmax(sqrt(square), 1e-12);
     for (int32_t c = 0; c < d; c++) unit[c * TOGETHER] = (float)((double)z[c] / length);
 }
@@ -82,7 +83,8 @@ __global__ void __launch_bounds__(THREADS) lookup_positions(lookup_call call) {
     int64_t first = ((int64_t)blockIdx.x * WARPS + warp_id()) * TOGETHER;
     if (first >= call.positions) return;  // a whole warp: nothing here meets the others
     int count = call.positions - first < TOGETHER ? (int)(call.positions - first) : TOGETHER;
-    shared<float> unit = shared_at<float>((uint32_t)(warp_id() * d * TOGETHER) * (uint32_t)sizeof(float));
+    shared<float> unit =
+        shared_at<float>((uint32_t)(warp_id() * d * TOGETHER) * (uint32_t)sizeof(float));
     // Where there are fewer than TOGETHER, the last is looked up again.
     int64_t own = first + (lane < count ? lane : count - 1);
     if (lane < TOGETHER) put_unit_vector(unit + lane, call.in + own * d, d);
@@ -92,10 +94,11 @@ __global__ void __launch_bounds__(THREADS) lookup_positions(lookup_call call) {
     for (int i = 0; i < TOGETHER; i++) limits[i] = INFINITY;
     for (int32_t k = lane; k < call.size; k += WARP) {
         square_distances(sums, unit, call.codebook + (int64_t)k * d, d);
-        for (int i = 0; i < TOGETHER; i++) limits[i] = fminf(limits[i], sums[i]);  // NaN is never the least
+        for (int i = 0; i < TOGETHER; i++)
+            limits[i] = fminf(limits[i], sums[i]);  // NaN is never the least
     }
-    // A sum of squares is within (d + 2) 2^-24 of itself: four times that for either of two distances, and
-    // what the smallest numbers lose.
+    // A sum of squares is within (d + 2) 2^-24 of itself: four times that for either of two
+    // distances, and what the smallest numbers lose.
     float factor = 1 + (float)(d + 4) * 0x1p-21f, smallest = (float)d * 1e-37f;
     for (int i = 0; i < TOGETHER; i++) limits[i] = -warp_max(-limits[i]) * factor + smallest;
 
@@ -124,7 +127,8 @@ __global__ void __launch_bounds__(THREADS) lookup_positions(lookup_call call) {
         if (call.indices && lane == 0) call.indices[first + i] = nearest[i];
         const float *code = call.codebook + (int64_t)nearest[i] * d;
         bool is_found = least[i] < INFINITY;  // NaN and infinity are near nothing
-        for (int32_t c = lane; c < d; c += WARP) call.codes[(first + i) * d + c] = is_found ? code[c] : NAN;
+        for (int32_t c = lane; c < d; c += WARP)
+            call.codes[(first + i) * d + c] = is_found ? code[c] : NAN;
     }
 }
 
@@ -159,9 +163,11 @@ extern "C" int smxx_quantize(int32_t *indices, float *codes, const float *in, co
     dim3 blocks = blocks_of(positions, THREADS), block(THREADS);
     switch (p->kind) {
         case QUANTIZER_FSQ:
-            return LAUNCH(fsq_positions, blocks, block, 0, stream, indices, codes, in, positions, *p);
+            return LAUNCH(fsq_positions, blocks, block, 0, stream, indices, codes, in, positions,
+                          *p);
         case QUANTIZER_SIGN:
-            return LAUNCH(sign_positions, blocks, block, 0, stream, indices, codes, in, positions, d);
+            return LAUNCH(sign_positions, blocks, block, 0, stream, indices, codes, in, positions,
+                          d);
         case QUANTIZER_LOOKUP: {
             lookup_call call = {indices, codes, in, codebook, positions, d, p->size};
             // Limit: the 64 KB of a block on 7.5 hold unit vectors of 1024 channels.
@@ -179,5 +185,6 @@ extern "C" int smxx_dequantize(float *codes, const int32_t *indices, const float
     int64_t positions = shape_positions(p->shape);
     dim3 blocks = blocks_of(positions, THREADS);
     dim3 block(THREADS);
-    return LAUNCH(dequantize_positions, blocks, block, 0, stream, codes, indices, codebook, positions, *p);
+    return LAUNCH(dequantize_positions, blocks, block, 0, stream, codes, indices, codebook,
+                  positions, *p);
 }

@@ -1,14 +1,20 @@
-// The CUDA backend itself, on the emulator: what it says when there is no driver, no GPU, an old one, no memory or a lost one;
-// that it gives back what it took; which steps it starts as graphs, and what happens where that fails; which step is told to have failed;
-// and every op through the seam, in the cases of gpu_ops.h that the emulator can do in
-// seconds (cuda_test.c has all shapes and tiles). Prints TAP; the exit code is 1 when a test failed.
+// The CUDA backend itself, on the emulator: what it says when there is no driver, no GPU, an old
+// one, no memory or a lost one; that it gives back what it took; which steps it starts as graphs,
+// and what happens where that fails; which step is told to have failed; and every op through the
+// seam, in the cases of gpu_ops.h that the emulator can do in seconds (cuda_test.c has all shapes
+// and tiles). Prints TAP; the exit code is 1 when a test failed.
 #include "../../../csrc/backends/cuda/op.h"
 #include "../gpu_ops.h"
 #include "cuda_runtime_api.h"
 
-static const struct emulated_device whole = {.num_devices = 1, .driver = 13000, .major = 9, .shared_bytes = 232448, .total_bytes = (size_t)1 << 32};
+static const struct emulated_device whole = {.num_devices = 1,
+                                             .driver = 13000,
+                                             .major = 9,
+                                             .shared_bytes = 232448,
+                                             .total_bytes = (size_t)1 << 32};
 
-static void expect_refusal(struct emulated_device device, uint32_t index, ctok_status status, const char *text) {
+static void expect_refusal(struct emulated_device device, uint32_t index, ctok_status status,
+                           const char *text) {
     emulated_device = device;
     backend *b = NULL;
     ctok_error error = {.struct_size = sizeof error};
@@ -27,7 +33,9 @@ static void test_opening(void) {
     expect_refusal(device, 0, CTOK_E_DEVICE, "cuda:0: expected a GPU of that number, found 0");
     expect_refusal(whole, 1, CTOK_E_DEVICE, "cuda:1: expected a GPU of that number, found 1");
     device = whole, device.major = 7, device.minor = 0;
-    expect_refusal(device, 0, CTOK_E_DEVICE, "(Emulated GPU): expected compute capability 7.5 or more (8.0 for bf16), found 7.0");
+    expect_refusal(
+        device, 0, CTOK_E_DEVICE,
+        "(Emulated GPU): expected compute capability 7.5 or more (8.0 for bf16), found 7.0");
     device = whole, device.used_bytes = device.total_bytes;
     expect_refusal(device, 0, CTOK_E_MEMORY, "out of memory");
     device = whole, device.is_lost = true;
@@ -44,8 +52,10 @@ static void test_failures(void) {
     }
     uint64_t total, available;
     b->memory_bytes(b, &total, &available);
-    report(total == whole.total_bytes && available < total, "memory: %llu of %llu are free", (unsigned long long)available, (unsigned long long)total);
-    report(b->alloc(b, whole.total_bytes) == NULL && b->finish(b, NULL) == CTOK_OK, "no memory is NULL, and nothing has failed");
+    report(total == whole.total_bytes && available < total, "memory: %llu of %llu are free",
+           (unsigned long long)available, (unsigned long long)total);
+    report(b->alloc(b, whole.total_bytes) == NULL && b->finish(b, NULL) == CTOK_OK,
+           "no memory is NULL, and nothing has failed");
 
     float values[4] = {1, 2, 3, 6}, mean = 0;
     void *in = put_bytes(b, values, sizeof values), *out = b->alloc(b, sizeof mean);
@@ -55,19 +65,28 @@ static void test_failures(void) {
     step pool = pool_step(out, in, &p);
     step_list list = {.steps = &pool, .num_steps = 1};
     step_run run = {0};
-    bool is_right = b->run(b, &list, &run, &error) == CTOK_E_MEMORY && run.first == -1 && strstr(error.message, "cuda:0 (Emulated GPU)");
-    report(is_right, "after a copy without memory a list says so, and that none of its steps failed: %s", error.message);
+    bool is_right = b->run(b, &list, &run, &error) == CTOK_E_MEMORY && run.first == -1 &&
+                    strstr(error.message, "cuda:0 (Emulated GPU)");
+    report(is_right,
+           "after a copy without memory a list says so, and that none of its steps failed: %s",
+           error.message);
     report(b->finish(b, NULL) == CTOK_OK, "which is told once");
     b->upload(b, in, values, sizeof values);
-    report(op_pool(b, out, in, &p) == CTOK_OK && get_words(b, &mean, out, 1) == CTOK_OK && mean == 3, "then it goes on: %g", (double)mean);
+    report(
+        op_pool(b, out, in, &p) == CTOK_OK && get_words(b, &mean, out, 1) == CTOK_OK && mean == 3,
+        "then it goes on: %g", (double)mean);
 
     emulated_device.is_lost = true;
-    is_right = b->run(b, &list, &run, &error) == CTOK_E_DEVICE && run.first == 0 && strstr(error.message, "is lost to this process");
+    is_right = b->run(b, &list, &run, &error) == CTOK_E_DEVICE && run.first == 0 &&
+               strstr(error.message, "is lost to this process");
     report(is_right, "a lost device: the step fails: %s", error.message);
-    report(op_pool(b, out, in, &p) == CTOK_E_DEVICE && b->finish(b, NULL) == CTOK_E_DEVICE && !b->alloc(b, 64), "and so does every later one");
+    report(op_pool(b, out, in, &p) == CTOK_E_DEVICE && b->finish(b, NULL) == CTOK_E_DEVICE &&
+               !b->alloc(b, 64),
+           "and so does every later one");
     drop(b, in), drop(b, out);
     b->close(b);
-    report(emulated_device.num_allocations == 0, "all memory was given back: %d kept", emulated_device.num_allocations);
+    report(emulated_device.num_allocations == 0, "all memory was given back: %d kept",
+           emulated_device.num_allocations);
 }
 
 // ---------------------------------------------------------------- graphs
@@ -83,15 +102,19 @@ static void expect_same(uint32_t *got, const uint32_t *want, const replayed *r, 
     free(got);
 }
 
-// Kernels since the last time: one a step and one for the store, a norm two (its convolution gathers the moments) or three.
+// Kernels since the last time: one a step and one for the store, a norm two (its convolution
+// gathers the moments) or three.
 static void expect_kernels(int count, const char *name) {
-    report(emulator_num_launches == count, "graphs: %s: %d of %d kernels", name, emulator_num_launches, count);
+    report(emulator_num_launches == count, "graphs: %s: %d of %d kernels", name,
+           emulator_num_launches, count);
     emulator_num_launches = 0;
 }
 
 static void expect_counts(int captures, int launches, const char *name) {
-    report(emulated_device.num_captures == captures && emulated_device.num_graph_launches == launches, "graphs: %s: %d of %d captures, %d of %d launches",
-           name, emulated_device.num_captures, captures, emulated_device.num_graph_launches, launches);
+    report(
+        emulated_device.num_captures == captures && emulated_device.num_graph_launches == launches,
+        "graphs: %s: %d of %d captures, %d of %d launches", name, emulated_device.num_captures,
+        captures, emulated_device.num_graph_launches, launches);
 }
 
 // When a graph is captured and launched, and that whatever fails there costs no result.
@@ -124,18 +147,22 @@ static void test_graphs(void) {
 
     emulated_device.fail_graphs = 4;
     free(run_whole(&r, 0, CTOK_E_MEMORY, "a graph that cannot be launched"));
-    report(r.run.first == 0 && r.run.last == REPLAYED_STEPS - 1, "graphs: one of its steps failed: %d to %d", r.run.first, r.run.last);
+    report(r.run.first == 0 && r.run.last == REPLAYED_STEPS - 1,
+           "graphs: one of its steps failed: %d to %d", r.run.first, r.run.last);
     emulated_device.fail_graphs = 0;
-    expect_same(run_whole(&r, 0, CTOK_OK, "after a failed launch"), want, &r, "after a failed launch");
+    expect_same(run_whole(&r, 0, CTOK_OK, "after a failed launch"), want, &r,
+                "after a failed launch");
     expect_counts(1, 4, "its graph is still there");
 
     drop(b, b->alloc(b, 64));
-    expect_same(run_whole(&r, 0, CTOK_OK, "memory of others was given back"), want, &r, "memory of others was given back");
+    expect_same(run_whole(&r, 0, CTOK_OK, "memory of others was given back"), want, &r,
+                "memory of others was given back");
     expect_counts(1, 5, "its graph is still there");
 
     atomic_store(&op_left_out, OP_GRAPHS);
     emulator_num_launches = 0;
-    for (int i = 0; i < 2; i++) expect_same(run_whole(&r, 0, CTOK_OK, "without graphs"), want, &r, "without graphs");
+    for (int i = 0; i < 2; i++)
+        expect_same(run_whole(&r, 0, CTOK_OK, "without graphs"), want, &r, "without graphs");
     expect_counts(1, 5, "none is used where they are off");
     expect_kernels(16, "without graphs");
     atomic_store(&op_left_out, OP_GRAPHS | OP_MOMENTS);
@@ -148,31 +175,41 @@ static void test_graphs(void) {
     report(emulated_device.num_graphs == 0, "graphs: the one of before is not kept");
 
     for (int way = 1; way <= 3; way++) {
-        static const char *const names[] = {"capturing cannot begin", "a capture is broken", "no memory for a graph"};
+        static const char *const names[] = {"capturing cannot begin", "a capture is broken",
+                                            "no memory for a graph"};
         r.list.version++;
         emulated_device.fail_graphs = way;
         int before = emulated_device.num_captures;
-        for (int i = 0; i < 3; i++) expect_same(run_whole(&r, 0, CTOK_OK, names[way - 1]), want, &r, names[way - 1]);
+        for (int i = 0; i < 3; i++)
+            expect_same(run_whole(&r, 0, CTOK_OK, names[way - 1]), want, &r, names[way - 1]);
         expect_counts(before + 1, 5, "tried once, and then each start is made");
-        report(emulated_device.num_graphs == 0, "graphs: %s: %d are kept", names[way - 1], emulated_device.num_graphs);
+        report(emulated_device.num_graphs == 0, "graphs: %s: %d are kept", names[way - 1],
+               emulated_device.num_graphs);
     }
     emulated_device.fail_graphs = 0;
     r.list.version++;
-    for (int i = 0; i < 2; i++) expect_same(run_whole(&r, 0, CTOK_OK, "at last"), want, &r, "at last");
+    for (int i = 0; i < 2; i++)
+        expect_same(run_whole(&r, 0, CTOK_OK, "at last"), want, &r, "at last");
     report(emulated_device.num_graphs == 1, "graphs: one is kept");
 
     ctok_status status;
-    for (int i = 0; i < 3; i++) expect_same(replayed_run(&r, 1, 0, REPLAYED_STEPS, -1, &status, NULL), want, &r, "other memory");
-    report(status == CTOK_OK && emulated_device.num_graphs == 1, "graphs: other memory has another graph, instead of the one before");
+    for (int i = 0; i < 3; i++)
+        expect_same(replayed_run(&r, 1, 0, REPLAYED_STEPS, -1, &status, NULL), want, &r,
+                    "other memory");
+    report(status == CTOK_OK && emulated_device.num_graphs == 1,
+           "graphs: other memory has another graph, instead of the one before");
 
-    // A start that is refused is one step, whichever it is; three of a device that is lost are not known to be done.
+    // A start that is refused is one step, whichever it is; three of a device that is lost are not
+    // known to be done.
     static const int first_kernels[REPLAYED_STEPS + 1] = {1, 2, 4, 5, 6, 6, 6, 7, 8};
     for (int i = 0; i <= REPLAYED_STEPS; i++) {
         r.list.version++;
         emulator_fail_in = first_kernels[i];
         free(replayed_run(&r, 0, 0, REPLAYED_STEPS, -1, &status, NULL));
-        bool is_right = r.run.first <= i && i <= r.run.last && (r.run.first == r.run.last || (r.run.first == 4 && r.run.last == 6));
-        report(status == CTOK_E_DEVICE && emulator_fail_in == 0 && is_right, "step %d is refused: found to be %d to %d", i, r.run.first, r.run.last);
+        bool is_right = r.run.first <= i && i <= r.run.last &&
+                        (r.run.first == r.run.last || (r.run.first == 4 && r.run.last == 6));
+        report(status == CTOK_E_DEVICE && emulator_fail_in == 0 && is_right,
+               "step %d is refused: found to be %d to %d", i, r.run.first, r.run.last);
     }
     expect_same(run_whole(&r, 0, CTOK_OK, "after refusals"), want, &r, "after refusals");
 
@@ -180,13 +217,16 @@ static void test_graphs(void) {
     ctok_error error = {.struct_size = sizeof error};
     r.list.version++;
     free(replayed_run(&r, 0, 0, REPLAYED_STEPS, -1, &status, &error));
-    report(status == CTOK_E_DEVICE && strstr(error.message, "is lost to this process"), "graphs: the device is lost between steps %d and %d: %s", r.run.first,
-           r.run.last, error.message);
+    report(status == CTOK_E_DEVICE && strstr(error.message, "is lost to this process"),
+           "graphs: the device is lost between steps %d and %d: %s", r.run.first, r.run.last,
+           error.message);
     free(replayed_run(&r, 0, 0, REPLAYED_STEPS, -1, &status, &error));
-    report(status == CTOK_E_DEVICE && r.run.first == -1, "graphs: and is no step's failure from then on");
+    report(status == CTOK_E_DEVICE && r.run.first == -1,
+           "graphs: and is no step's failure from then on");
     free(want);
     replayed_free(&r), b->close(b);
-    report(emulated_device.num_graphs == 0 && emulated_device.num_allocations == 0, "graphs: none is left when the device is closed");
+    report(emulated_device.num_graphs == 0 && emulated_device.num_allocations == 0,
+           "graphs: none is left when the device is closed");
 }
 
 static int num_devices_tested;  // each in other modes of the emulator
@@ -194,19 +234,25 @@ static int num_devices_tested;  // each in other modes of the emulator
 static void test_device(int major, int minor, int shared_bytes) {
     emulated_device = whole;
     num_devices_tested++;
-    emulator_settings = (emulator_options){.seed = (uint32_t)num_devices_tested, .is_late = num_devices_tested & 1, .is_end_guarded = num_devices_tested & 1};
-    emulated_device.major = major, emulated_device.minor = minor, emulated_device.shared_bytes = shared_bytes;
+    emulator_settings = (emulator_options){.seed = (uint32_t)num_devices_tested,
+                                           .is_late = num_devices_tested & 1,
+                                           .is_end_guarded = num_devices_tested & 1};
+    emulated_device.major = major, emulated_device.minor = minor,
+    emulated_device.shared_bytes = shared_bytes;
     gpu_tests t = {0};
-    if (cuda_backend_open(&t.gpu, 0, NULL) != CTOK_OK || cpu_backend_open(&t.reference, 0, CTOK_KERNELS_REFERENCE, NULL) != CTOK_OK) {
+    if (cuda_backend_open(&t.gpu, 0, NULL) != CTOK_OK ||
+        cpu_backend_open(&t.reference, 0, CTOK_KERNELS_REFERENCE, NULL) != CTOK_OK) {
         report(false, "opens with compute capability %d.%d", major, minor);
         return;
     }
     test_gpu_ops(&t);
-    report(emulated_device.num_captures >= 2 && emulated_device.num_graph_launches >= 4, "capability %d.%d: %d graphs, launched %d times", major, minor,
+    report(emulated_device.num_captures >= 2 && emulated_device.num_graph_launches >= 4,
+           "capability %d.%d: %d graphs, launched %d times", major, minor,
            emulated_device.num_captures, emulated_device.num_graph_launches);
     t.gpu->close(t.gpu), t.reference->close(t.reference);
-    report(emulated_device.num_allocations == 0 && emulated_device.used_bytes == 0, "capability %d.%d: all memory was given back, %d cases left out",
-           major, minor, t.num_left_out);
+    report(emulated_device.num_allocations == 0 && emulated_device.used_bytes == 0,
+           "capability %d.%d: all memory was given back, %d cases left out", major, minor,
+           t.num_left_out);
 }
 
 int main(void) {

@@ -1,5 +1,6 @@
-// What <cuda_runtime.h> supplies to kernels, for g++: keywords, thread indices, vector types, intrinsics, shared memory behind
-// a checking proxy, launches. Only what kernels use; more is added when a kernel needs it. Found by -I of this folder.
+// What <cuda_runtime.h> supplies to kernels, for g++: keywords, thread indices, vector types,
+// intrinsics, shared memory behind a checking proxy, launches. Only what kernels use; more is added
+// when a kernel needs it. Found by -I of this folder.
 #ifndef CTOK_EMULATED_CUDA_RUNTIME_H
 #define CTOK_EMULATED_CUDA_RUNTIME_H
 
@@ -25,10 +26,14 @@ struct dim3 {
 };
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 
-#define EMULATED_VECTORS(type, name)                                                                                \
-    struct alignas(2 * sizeof(type)) name##2 { type x, y; };                                                        \
-    struct alignas(4 * sizeof(type) > 16 ? 16 : 4 * sizeof(type)) name##4 { type x, y, z, w; };                     \
-    inline name##2 make_##name##2(type x, type y) { return {x, y}; }                                                \
+#define EMULATED_VECTORS(type, name)                                        \
+    struct alignas(2 * sizeof(type)) name##2 {                              \
+        type x, y;                                                          \
+    };                                                                      \
+    struct alignas(4 * sizeof(type) > 16 ? 16 : 4 * sizeof(type)) name##4 { \
+        type x, y, z, w;                                                    \
+    };                                                                      \
+    inline name##2 make_##name##2(type x, type y) { return {x, y}; }        \
     inline name##4 make_##name##4(type x, type y, type z, type w) { return {x, y, z, w}; }
 EMULATED_VECTORS(float, float)
 EMULATED_VECTORS(double, double)
@@ -37,22 +42,27 @@ EMULATED_VECTORS(unsigned, uint)
 EMULATED_VECTORS(unsigned short, ushort)
 EMULATED_VECTORS(unsigned char, uchar)
 
-// ---------------------------------------------------------------- the emulator's side (emulator.cpp)
+// ---------------------------------------------------------------- the emulator's side
+// (emulator.cpp)
 namespace emulator {
 constexpr int NUM_LANES = 32;
 enum copy_kind { READ, WRITE };
 
 [[noreturn]] __attribute__((format(printf, 1, 2))) void fail(const char *format, ...);
-void *shared_access(int64_t offset, size_t num_bytes, size_t alignment, copy_kind kind);  // checked; where the bytes lie
-void async_copy(int64_t offset, const void *from, size_t num_bytes, size_t num_written);  // zeros after num_bytes
+void *shared_access(int64_t offset, size_t num_bytes, size_t alignment,
+                    copy_kind kind);  // checked; where the bytes lie
+void async_copy(int64_t offset, const void *from, size_t num_bytes,
+                size_t num_written);  // zeros after num_bytes
 void async_commit();
 void async_wait(int num_pending);
 void sync_threads();
-// Waits for the other lanes; the last to come runs op on what each lane brought, in lane order. All must bring the same op.
+// Waits for the other lanes; the last to come runs op on what each lane brought, in lane order. All
+// must bring the same op.
 typedef void (*warp_op)(void *const *operands);
 void warp_meet(warp_op op, void *operand, unsigned mask = 0xFFFFFFFFu);
 void sync_warp(unsigned mask);
-int launch(const char *name, dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> &body);
+int launch(const char *name, dim3 grid, dim3 block, size_t shared_bytes,
+           const std::function<void()> &body);
 }  // namespace emulator
 
 // ---------------------------------------------------------------- shared memory
@@ -62,15 +72,17 @@ struct shared_element {
     int64_t offset;
     operator T() const {
         T value;
-        std::memcpy(&value, emulator::shared_access(offset, sizeof(T), alignof(T), emulator::READ), sizeof(T));
+        std::memcpy(&value, emulator::shared_access(offset, sizeof(T), alignof(T), emulator::READ),
+                    sizeof(T));
         return value;
     }
     const shared_element &operator=(T value) const {
-        std::memcpy(emulator::shared_access(offset, sizeof(T), alignof(T), emulator::WRITE), &value, sizeof(T));
+        std::memcpy(emulator::shared_access(offset, sizeof(T), alignof(T), emulator::WRITE), &value,
+                    sizeof(T));
         return *this;
     }
     const shared_element &operator=(const shared_element &other) const { return *this = (T)other; }
-    const shared_element &operator+=(T value) const { return *this = (T)*this + value; }
+    const shared_element &operator+=(T value) const { return *this = (T) * this + value; }
 };
 
 template <typename T>
@@ -96,8 +108,10 @@ inline shared<U> shared_as(shared<T> pointer) {
 
 // ---------------------------------------------------------------- launches
 template <typename... P, typename... A>
-static int emulated_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t, A... arguments) {
-    return emulator::launch(name, grid, block, shared_bytes, [=] { kernel(static_cast<P>(arguments)...); });
+static int emulated_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block,
+                           size_t shared_bytes, cudaStream_t, A... arguments) {
+    return emulator::launch(name, grid, block, shared_bytes,
+                            [=] { kernel(static_cast<P>(arguments)...); });
 }
 #define LAUNCH(kernel, ...) emulated_launch(#kernel, kernel, __VA_ARGS__)
 
@@ -128,7 +142,8 @@ inline T emulated_shuffle_from(unsigned mask, T value, int source) {
 }
 
 inline int emulated_lane() {
-    return (int)((threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % emulator::NUM_LANES);
+    return (int)((threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) %
+                 emulator::NUM_LANES);
 }
 
 template <typename T>
@@ -157,8 +172,10 @@ struct emulated_vote {
 
 inline void emulated_vote_op(void *const *operands) {
     unsigned ballot = 0;
-    for (int lane = 0; lane < emulator::NUM_LANES; lane++) ballot |= (unsigned)((emulated_vote *)operands[lane])->is_set << lane;
-    for (int lane = 0; lane < emulator::NUM_LANES; lane++) ((emulated_vote *)operands[lane])->ballot = ballot;
+    for (int lane = 0; lane < emulator::NUM_LANES; lane++)
+        ballot |= (unsigned)((emulated_vote *)operands[lane])->is_set << lane;
+    for (int lane = 0; lane < emulator::NUM_LANES; lane++)
+        ((emulated_vote *)operands[lane])->ballot = ballot;
 }
 
 inline unsigned __ballot_sync(unsigned mask, bool is_set) {
@@ -167,7 +184,9 @@ inline unsigned __ballot_sync(unsigned mask, bool is_set) {
     return operand.ballot;
 }
 inline bool __any_sync(unsigned mask, bool is_set) { return __ballot_sync(mask, is_set) != 0; }
-inline bool __all_sync(unsigned mask, bool is_set) { return __ballot_sync(mask, is_set) == 0xFFFFFFFFu; }
+inline bool __all_sync(unsigned mask, bool is_set) {
+    return __ballot_sync(mask, is_set) == 0xFFFFFFFFu;
+}
 
 // Of global memory. Fibers do not interrupt each other, so plain code is atomic.
 template <typename T>
@@ -194,7 +213,8 @@ inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
 inline int __clz(int bits) { return bits ? __builtin_clz((unsigned)bits) : 32; }
 
-// Rounded alone: never joined into an fma (the emulated kernels are compiled with -ffp-contract=off).
+// Rounded alone: never joined into an fma (the emulated kernels are compiled with
+// -ffp-contract=off).
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline double __dadd_rn(double a, double b) { return a + b; }
 inline double __dmul_rn(double a, double b) { return a * b; }

@@ -1,7 +1,8 @@
-// The part of the CUDA runtime that cuda_backend.c calls, for the emulator: device memory is emulator_allocate, streams and
-// events are nothing (a kernel has run when it was started, or the graph that it was captured into), and one struct says what
-// the device is and what goes wrong next.
-// Who includes it: cuda_backend.c as compiled for the emulator, backend_test.c, and emulated_device.c, which owns the struct.
+// The part of the CUDA runtime that cuda_backend.c calls, for the emulator: device memory is
+// emulator_allocate, streams and events are nothing (a kernel has run when it was started, or the
+// graph that it was captured into), and one struct says what the device is and what goes wrong
+// next. Who includes it: cuda_backend.c as compiled for the emulator, backend_test.c, and
+// emulated_device.c, which owns the struct.
 #ifndef CTOK_EMULATED_CUDA_RUNTIME_API_H
 #define CTOK_EMULATED_CUDA_RUNTIME_API_H
 
@@ -27,16 +28,17 @@ typedef enum {
 
 struct emulated_device {
     int num_devices, driver, major, minor;
-    int shared_bytes;         // that a block may ask for
+    int shared_bytes;  // that a block may ask for
     size_t total_bytes, used_bytes;
-    bool is_lost;             // everything fails with an illegal address from now on
-    int fail_in;              // copies until one fails with out of memory; 0: never
-    int refuse_in;            // allocations until one is refused
-    int lose_in;              // calls of any kind until the device is lost
+    bool is_lost;   // everything fails with an illegal address from now on
+    int fail_in;    // copies until one fails with out of memory; 0: never
+    int refuse_in;  // allocations until one is refused
+    int lose_in;    // calls of any kind until the device is lost
     cudaError_t last;
-    int num_allocations;      // that live
+    int num_allocations;  // that live
     bool is_capturing, is_capture_invalid;
-    int fail_graphs;          // 1: none can be begun, 2: none captured, 3: none instantiated, 4: none launched
+    int fail_graphs;  // 1: none can be begun, 2: none captured, 3: none instantiated, 4: none
+                      // launched
     int num_graphs, num_captures, num_graph_launches;  // that live; begun; done
 };
 extern struct emulated_device emulated_device;
@@ -53,7 +55,11 @@ enum cudaDeviceAttr {
     cudaDevAttrMaxSharedMemoryPerBlockOptin
 };
 enum { cudaStreamNonBlocking = 1, cudaEventBlockingSync = 1, cudaEventDisableTiming = 2 };
-enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+enum cudaMemcpyKind {
+    cudaMemcpyHostToDevice = 1,
+    cudaMemcpyDeviceToHost,
+    cudaMemcpyDeviceToDevice
+};
 
 // Note: more is refused during a capture than on a device: whatever is no launch.
 static inline cudaError_t emulated_call(void) {
@@ -69,8 +75,15 @@ static inline cudaError_t cudaGetLastError(void) {
     if (!emulated_device.is_lost) emulated_device.last = cudaSuccess;
     return last;
 }
-static inline const char *cudaGetErrorName(cudaError_t e) { return e == cudaErrorMemoryAllocation ? "cudaErrorMemoryAllocation" : e == cudaErrorIllegalAddress ? "cudaErrorIllegalAddress" : "cudaError"; }
-static inline const char *cudaGetErrorString(cudaError_t e) { return e == cudaErrorMemoryAllocation ? "out of memory" : "an illegal memory access was encountered"; }
+static inline const char *cudaGetErrorName(cudaError_t e) {
+    return e == cudaErrorMemoryAllocation ? "cudaErrorMemoryAllocation"
+           : e == cudaErrorIllegalAddress ? "cudaErrorIllegalAddress"
+                                          : "cudaError";
+}
+static inline const char *cudaGetErrorString(cudaError_t e) {
+    return e == cudaErrorMemoryAllocation ? "out of memory"
+                                          : "an illegal memory access was encountered";
+}
 
 static inline cudaError_t cudaDriverGetVersion(int *version) {
     *version = emulated_device.driver;
@@ -78,7 +91,10 @@ static inline cudaError_t cudaDriverGetVersion(int *version) {
 }
 static inline cudaError_t cudaGetDeviceCount(int *count) {
     *count = emulated_device.num_devices;
-    return emulated_device.last = emulated_device.driver < CUDART_VERSION ? cudaErrorInsufficientDriver : *count ? cudaSuccess : cudaErrorNoDevice;
+    return emulated_device.last = emulated_device.driver < CUDART_VERSION
+                                      ? cudaErrorInsufficientDriver
+                                  : *count ? cudaSuccess
+                                           : cudaErrorNoDevice;
 }
 static inline cudaError_t cudaSetDevice(int device) {
     (void)device;
@@ -88,9 +104,11 @@ static inline cudaError_t cudaGetDevice(int *device) {
     *device = 0;
     return emulated_call();
 }
-static inline cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, int device) {
+static inline cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute,
+                                                 int device) {
     (void)device;
-    const int values[] = {emulated_device.major, emulated_device.minor, 4, emulated_device.shared_bytes};
+    const int values[] = {emulated_device.major, emulated_device.minor, 4,
+                          emulated_device.shared_bytes};
     *value = values[attribute];
     return emulated_call();
 }
@@ -105,7 +123,8 @@ static inline cudaError_t cudaMemGetInfo(size_t *available, size_t *total) {
     return emulated_call();
 }
 
-// Sizes are kept 64 bytes before what is given out, on the host's heap beside it, so that used_bytes is known.
+// Sizes are kept 64 bytes before what is given out, on the host's heap beside it, so that
+// used_bytes is known.
 enum { EMULATED_MOST = 4096 };
 typedef struct {
     void *memory;
@@ -116,10 +135,12 @@ extern emulated_allocation emulated_allocations[EMULATED_MOST];
 static inline cudaError_t cudaMalloc(void **memory, size_t num_bytes) {
     if (emulated_call() != cudaSuccess) return emulated_device.last;
     bool is_refused = emulated_device.refuse_in && --emulated_device.refuse_in == 0;
-    if (is_refused || num_bytes > emulated_device.total_bytes - emulated_device.used_bytes) return emulated_device.last = cudaErrorMemoryAllocation;
+    if (is_refused || num_bytes > emulated_device.total_bytes - emulated_device.used_bytes)
+        return emulated_device.last = cudaErrorMemoryAllocation;
     int i = 0;
     while (emulated_allocations[i].memory) i++;
-    emulated_allocations[i] = (emulated_allocation){*memory = emulator_allocate(num_bytes), num_bytes};
+    emulated_allocations[i] =
+        (emulated_allocation){ *memory = emulator_allocate(num_bytes), num_bytes};
     emulated_device.used_bytes += num_bytes, emulated_device.num_allocations++;
     return cudaSuccess;
 }
@@ -127,7 +148,8 @@ static inline cudaError_t cudaFree(void *memory) {
     int i = 0;
     while (memory && emulated_allocations[i].memory != memory) i++;
     if (memory) {
-        emulated_device.used_bytes -= emulated_allocations[i].num_bytes, emulated_device.num_allocations--;
+        emulated_device.used_bytes -= emulated_allocations[i].num_bytes,
+            emulated_device.num_allocations--;
         emulated_allocations[i].memory = NULL;
         emulator_free(memory);
     }
@@ -144,10 +166,14 @@ static inline cudaError_t cudaFreeHost(void *memory) {
     return emulated_call();
 }
 // Note: a copy onto itself is undefined on a device; here it ends the test.
-static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t num_bytes, enum cudaMemcpyKind kind, cudaStream_t stream) {
+static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t num_bytes,
+                                          enum cudaMemcpyKind kind, cudaStream_t stream) {
     (void)kind, (void)stream;
-    if (emulated_device.fail_in && --emulated_device.fail_in == 0) return emulated_device.last = cudaErrorMemoryAllocation;
-    if ((uint8_t *)to < (const uint8_t *)from + num_bytes && (const uint8_t *)from < (uint8_t *)to + num_bytes) abort();
+    if (emulated_device.fail_in && --emulated_device.fail_in == 0)
+        return emulated_device.last = cudaErrorMemoryAllocation;
+    if ((uint8_t *)to < (const uint8_t *)from + num_bytes &&
+        (const uint8_t *)from < (uint8_t *)to + num_bytes)
+        abort();
     memcpy(to, from, num_bytes);
     return emulated_call();
 }
@@ -156,7 +182,7 @@ static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsign
     *stream = (cudaStream_t)&emulated_device;
     return emulated_call();
 }
-#define EMULATED_NOTHING(name, type)               \
+#define EMULATED_NOTHING(name, type)                \
     static inline cudaError_t name(type argument) { \
         (void)argument;                             \
         return emulated_call();                     \
@@ -169,12 +195,15 @@ EMULATED_NOTHING(cudaEventSynchronize, cudaEvent_t)
 
 typedef struct emulator_graph *cudaGraph_t, *cudaGraphExec_t;
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
-static inline cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode) {
+static inline cudaError_t cudaStreamBeginCapture(cudaStream_t stream,
+                                                 enum cudaStreamCaptureMode mode) {
     (void)stream, (void)mode;
     emulated_device.num_captures++;
-    if (emulated_call() != cudaSuccess || emulated_device.fail_graphs == 1) return emulated_device.last = cudaErrorStreamCaptureUnsupported;
+    if (emulated_call() != cudaSuccess || emulated_device.fail_graphs == 1)
+        return emulated_device.last = cudaErrorStreamCaptureUnsupported;
     emulator_capture_begin();
-    emulated_device.is_capturing = true, emulated_device.is_capture_invalid = emulated_device.fail_graphs == 2;
+    emulated_device.is_capturing = true,
+    emulated_device.is_capture_invalid = emulated_device.fail_graphs == 2;
     return cudaSuccess;
 }
 static inline cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
@@ -188,7 +217,8 @@ static inline cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t 
     emulated_device.num_graphs++;
     return emulated_call();
 }
-static inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t *instance, cudaGraph_t graph, unsigned long long flags) {
+static inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t *instance, cudaGraph_t graph,
+                                               unsigned long long flags) {
     (void)flags;
     if (emulated_call() != cudaSuccess) return emulated_device.last;
     if (emulated_device.fail_graphs == 3) return emulated_device.last = cudaErrorMemoryAllocation;
@@ -201,7 +231,9 @@ static inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
     emulated_device.num_graphs--;
     return emulated_call();
 }
-static inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t instance) { return cudaGraphDestroy(instance); }
+static inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t instance) {
+    return cudaGraphDestroy(instance);
+}
 static inline cudaError_t cudaGraphLaunch(cudaGraphExec_t instance, cudaStream_t stream) {
     (void)stream;
     if (emulated_call() != cudaSuccess) return emulated_device.last;

@@ -10,9 +10,10 @@
 //               its thread has waited
 //   guards      global allocations lie between pages that fault; the signal ends the launch with a
 //               report
-// To add TMA, mbarrier and WGMMA: their copies are async_copy with another owner than a thread, mbarriers a second kind of
-// waiting (and is_ordered then needs a clock for each warp), WGMMA a meeting of four warps.
-// The first failure ends the launch: the fibers are dropped where they stand (kernels own nothing that must be destroyed).
+// To add TMA, mbarrier and WGMMA: their copies are async_copy with another owner than a thread,
+// mbarriers a second kind of waiting (and is_ordered then needs a clock for each warp), WGMMA a
+// meeting of four warps. The first failure ends the launch: the fibers are dropped where they stand
+// (kernels own nothing that must be destroyed).
 #include <sys/mman.h>
 #include <ucontext.h>
 
@@ -46,7 +47,8 @@ namespace emulator {
 namespace {
 constexpr size_t STACK_BYTES = 64 * 1024, SHARED_MOST = 232448, PAGE = 4096;
 constexpr int MAX_THREADS = 1024;
-constexpr int FAILED_LAUNCH = 719, INVALID_LAUNCH = 1;  // cudaErrorLaunchFailure, cudaErrorInvalidValue
+constexpr int FAILED_LAUNCH = 719, INVALID_LAUNCH = 1;  // cudaErrorLaunchFailure,
+                                                        // cudaErrorInvalidValue
 
 struct copy {
     int64_t offset;
@@ -56,7 +58,8 @@ struct copy {
 };
 
 enum fiber_state { READY, IN_BARRIER, IN_WARP, RETURNED };
-const char *const state_names[] = {"runs", "waits at __syncthreads", "waits in a warp operation", "has returned"};
+const char *const state_names[] = {"runs", "waits at __syncthreads", "waits in a warp operation",
+                                   "has returned"};
 
 struct fiber {
     dim3 index;
@@ -140,10 +143,12 @@ void start_block() {
     for (int i = 0; i < num_threads; i++) {
         fiber &f = fibers[i];
         unsigned x = (unsigned)i % blockDim.x, y = (unsigned)i / blockDim.x % blockDim.y;
-        f.index = dim3(x, y, (unsigned)i / blockDim.x / blockDim.y), f.is_started = false, f.group = 0;
+        f.index = dim3(x, y, (unsigned)i / blockDim.x / blockDim.y), f.is_started = false,
+        f.group = 0;
         f.copies.clear();
         getcontext(&f.start);
-        f.start.uc_stack.ss_sp = stacks + (size_t)i * STACK_BYTES, f.start.uc_stack.ss_size = STACK_BYTES, f.start.uc_link = nullptr;
+        f.start.uc_stack.ss_sp = stacks + (size_t)i * STACK_BYTES,
+        f.start.uc_stack.ss_size = STACK_BYTES, f.start.uc_link = nullptr;
         makecontext(&f.start, fiber_main, 0);
         make_ready(i);
     }
@@ -156,8 +161,10 @@ void start_block() {
     while (other < num_threads - 1 && fibers[other].state == fibers[waiting].state) other++;
     current = waiting;
     if (fibers[waiting].state == IN_WARP)
-        fail("not reached by all lanes: thread %d %s, thread %d %s", waiting, state_names[IN_WARP], other, state_names[fibers[other].state]);
-    fail("barrier not reached by all: thread %d %s, thread %d %s", waiting, state_names[fibers[waiting].state], other, state_names[fibers[other].state]);
+        fail("not reached by all lanes: thread %d %s, thread %d %s", waiting, state_names[IN_WARP],
+             other, state_names[fibers[other].state]);
+    fail("barrier not reached by all: thread %d %s, thread %d %s", waiting,
+         state_names[fibers[waiting].state], other, state_names[fibers[other].state]);
 }
 
 void run_block() {
@@ -172,18 +179,23 @@ void run_block() {
     }
 }
 
-// ---------------------------------------------------------------- shadow
-// Whether an access at (epoch, warp_epoch) by `thread` came before what the current thread does now.
+// ---------------------------------------------------------------- shadow Whether an access at
+// (epoch, warp_epoch) by `thread` came before what the current thread does now.
 bool is_ordered(int thread, uint32_t epoch, uint32_t warp_epoch) {
     if (thread == current || epoch != block_epoch) return true;
-    return thread / NUM_LANES == current / NUM_LANES && warp_epoch != warps[current / NUM_LANES].epoch;
+    return thread / NUM_LANES == current / NUM_LANES &&
+           warp_epoch != warps[current / NUM_LANES].epoch;
 }
 
 void check_read(cell &c, int64_t offset) {
-    if (c.state == UNWRITTEN) fail("shared byte %lld is read, and nothing wrote it", (long long)offset);
-    if (c.state == UNDER_WAY) fail("shared byte %lld is read before the copy to it has completed (thread %d issued it)", (long long)offset, c.writer);
+    if (c.state == UNWRITTEN)
+        fail("shared byte %lld is read, and nothing wrote it", (long long)offset);
+    if (c.state == UNDER_WAY)
+        fail("shared byte %lld is read before the copy to it has completed (thread %d issued it)",
+             (long long)offset, c.writer);
     if (!is_ordered(c.writer, c.write_epoch, c.write_warp_epoch))
-        fail("race: shared byte %lld is read without a barrier after thread %d wrote it", (long long)offset, c.writer);
+        fail("race: shared byte %lld is read without a barrier after thread %d wrote it",
+             (long long)offset, c.writer);
     uint32_t warp_epoch = warps[current / NUM_LANES].epoch;
     bool is_same_warp = c.reader / NUM_LANES == current / NUM_LANES;
     if (c.read_epoch != block_epoch) c.is_read_by_lanes = c.is_read_by_warps = false;
@@ -196,21 +208,30 @@ void check_read(cell &c, int64_t offset) {
 bool is_read_unordered(const cell &c) {
     if (c.read_epoch != block_epoch) return false;
     if (c.is_read_by_warps || c.reader / NUM_LANES != current / NUM_LANES) return true;
-    return c.read_warp_epoch == warps[current / NUM_LANES].epoch && (c.is_read_by_lanes || c.reader != current);
+    return c.read_warp_epoch == warps[current / NUM_LANES].epoch &&
+           (c.is_read_by_lanes || c.reader != current);
 }
 
 void check_write(cell &c, int64_t offset, cell_state next) {
-    if (c.state == UNDER_WAY) fail("shared byte %lld is written while a copy to it is under way (thread %d issued it)", (long long)offset, c.writer);
+    if (c.state == UNDER_WAY)
+        fail("shared byte %lld is written while a copy to it is under way (thread %d issued it)",
+             (long long)offset, c.writer);
     if (c.state == WRITTEN && !is_ordered(c.writer, c.write_epoch, c.write_warp_epoch))
-        fail("race: shared byte %lld is written without a barrier after thread %d wrote it", (long long)offset, c.writer);
-    if (is_read_unordered(c)) fail("race: shared byte %lld is written without a barrier after thread %d read it", (long long)offset, c.reader);
-    c.state = next, c.writer = (int16_t)current, c.write_epoch = block_epoch, c.write_warp_epoch = warps[current / NUM_LANES].epoch;
+        fail("race: shared byte %lld is written without a barrier after thread %d wrote it",
+             (long long)offset, c.writer);
+    if (is_read_unordered(c))
+        fail("race: shared byte %lld is written without a barrier after thread %d read it",
+             (long long)offset, c.reader);
+    c.state = next, c.writer = (int16_t)current, c.write_epoch = block_epoch,
+    c.write_warp_epoch = warps[current / NUM_LANES].epoch;
 }
 
 void check_range(int64_t offset, size_t num_bytes, size_t alignment) {
     if (offset < 0 || (size_t)offset + num_bytes > shared_bytes)
-        fail("out of bounds: shared bytes %lld to %lld of %zu", (long long)offset, (long long)offset + (long long)num_bytes - 1, shared_bytes);
-    if (offset % (int64_t)alignment) fail("misaligned: shared byte %lld, not a multiple of %zu", (long long)offset, alignment);
+        fail("out of bounds: shared bytes %lld to %lld of %zu", (long long)offset,
+             (long long)offset + (long long)num_bytes - 1, shared_bytes);
+    if (offset % (int64_t)alignment)
+        fail("misaligned: shared byte %lld, not a multiple of %zu", (long long)offset, alignment);
 }
 
 void land(const copy &c) {
@@ -225,7 +246,8 @@ void fail(const char *format, ...) {
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    snprintf(failure_text, sizeof failure_text, "%s, block (%u,%u,%u), thread %d: %s", kernel_name, blockIdx.x, blockIdx.y, blockIdx.z, current, text);
+    snprintf(failure_text, sizeof failure_text, "%s, block (%u,%u,%u), thread %d: %s", kernel_name,
+             blockIdx.x, blockIdx.y, blockIdx.z, current, text);
     _longjmp(launch_end, 1);
 }
 
@@ -241,10 +263,12 @@ void *shared_access(int64_t offset, size_t num_bytes, size_t alignment, copy_kin
 // ---------------------------------------------------------------- cp.async
 void async_copy(int64_t offset, const void *from, size_t num_bytes, size_t num_written) {
     check_range(offset, num_written, num_written);
-    if ((uintptr_t)from % num_written) fail("misaligned: a copy of %zu bytes from %p", num_written, from);
+    if ((uintptr_t)from % num_written)
+        fail("misaligned: a copy of %zu bytes from %p", num_written, from);
     if (num_bytes > num_written) fail("a copy of %zu bytes reads %zu", num_written, num_bytes);
     (void)*(const volatile char *)from;  // valid even where nothing is read
-    for (int64_t at = offset; at < offset + (int64_t)num_written; at += 2) check_write(shadow[at / 2], at, UNDER_WAY);
+    for (int64_t at = offset; at < offset + (int64_t)num_written; at += 2)
+        check_write(shadow[at / 2], at, UNDER_WAY);
     copy c = {offset, from, num_bytes, num_written, fibers[current].group};
     if (!emulator_settings.is_late) land(c);
     fibers[current].copies.push_back(c);
@@ -255,12 +279,14 @@ void async_commit() { fibers[current].group++; }
 void async_wait(int num_pending) {
     fiber &f = fibers[current];
     size_t num_done = 0;
-    for (; num_done < f.copies.size() && f.copies[num_done].group < f.group - num_pending; num_done++) {
+    for (; num_done < f.copies.size() && f.copies[num_done].group < f.group - num_pending;
+         num_done++) {
         const copy &c = f.copies[num_done];
         if (emulator_settings.is_late) land(c);
         for (int64_t at = c.offset; at < c.offset + (int64_t)c.num_written; at += 2) {
             cell &s = shadow[at / 2];
-            s.state = WRITTEN, s.write_epoch = block_epoch, s.write_warp_epoch = warps[current / NUM_LANES].epoch;
+            s.state = WRITTEN, s.write_epoch = block_epoch,
+            s.write_warp_epoch = warps[current / NUM_LANES].epoch;
         }
     }
     f.copies.erase(f.copies.begin(), f.copies.begin() + (ptrdiff_t)num_done);
@@ -276,7 +302,8 @@ void sync_threads() {
 
 void warp_meet(warp_op op, void *operand, unsigned mask) {
     warp &w = warps[current / NUM_LANES];
-    if (mask != 0xFFFFFFFFu) fail("a warp operation with mask %08x: only whole warps are emulated", mask);
+    if (mask != 0xFFFFFFFFu)
+        fail("a warp operation with mask %08x: only whole warps are emulated", mask);
     if (w.num_arrived && w.op != op) fail("the lanes of a warp are in different operations");
     w.op = op, w.operands[current % NUM_LANES] = operand;
     if (++w.num_arrived < NUM_LANES) return wait_in(IN_WARP);
@@ -304,7 +331,8 @@ std::vector<allocation> allocations;
 void *allocate(size_t num_bytes, bool is_sparse) {
     size_t inner = (num_bytes + PAGE) / PAGE * PAGE;  // at least one byte of margin
     if (num_bytes % PAGE == 0 && num_bytes) inner = num_bytes;
-    char *map = (char *)mmap(nullptr, inner + 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    char *map = (char *)mmap(nullptr, inner + 2 * PAGE, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (map == MAP_FAILED) return nullptr;
     mprotect(map, PAGE, PROT_NONE), mprotect(map + PAGE + inner, PAGE, PROT_NONE);
     size_t shift = emulator_settings.is_end_guarded ? (inner - num_bytes) / 16 * 16 : 0;
@@ -321,7 +349,10 @@ void check_margins() {
         for (const char *at = a.map + PAGE; at < a.map + a.map_bytes - PAGE; at++) {
             if (at == a.data) at += a.num_bytes;
             if (at < a.map + a.map_bytes - PAGE && (unsigned char)*at != MARGIN)
-                fail("out of bounds: something was written %lld bytes from the start of an allocation of %zu", (long long)(at - a.data), a.num_bytes);
+                fail(
+                    "out of bounds: something was written %lld bytes from the start of an "
+                    "allocation of %zu",
+                    (long long)(at - a.data), a.num_bytes);
         }
     }
 }
@@ -336,7 +367,8 @@ void on_signal(int signal, siginfo_t *info, void *) {
     const char *at = (const char *)info->si_addr;
     for (const allocation &a : allocations)
         if (at >= a.map && at < a.map + a.map_bytes)
-            fail("out of bounds: byte %lld of a global allocation of %zu", (long long)(at - a.data), a.num_bytes);
+            fail("out of bounds: byte %lld of a global allocation of %zu", (long long)(at - a.data),
+                 a.num_bytes);
     fail("out of bounds: address %p is in no allocation", (const void *)at);
 }
 
@@ -344,19 +376,22 @@ void prepare() {
     static bool is_prepared;
     if (is_prepared) return;
     is_prepared = true;
-    stacks = (char *)mmap(nullptr, MAX_THREADS * STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    stacks = (char *)mmap(nullptr, MAX_THREADS * STACK_BYTES, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     static char signal_stack[64 * 1024];
     stack_t alternative = {};
     alternative.ss_sp = signal_stack, alternative.ss_size = sizeof signal_stack;
     sigaltstack(&alternative, nullptr);
     struct sigaction action = {};
-    action.sa_sigaction = on_signal, action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;  // left by longjmp: never block
+    action.sa_sigaction = on_signal,
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;  // left by longjmp: never block
     for (int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE}) sigaction(signal, &action, nullptr);
 }
 }  // namespace
 
 // ---------------------------------------------------------------- launch
-int launch(const char *name, dim3 grid, dim3 block, size_t bytes, const std::function<void()> &body) {
+int launch(const char *name, dim3 grid, dim3 block, size_t bytes,
+           const std::function<void()> &body) {
     prepare();
     failure_text[0] = 0;
     if (captured) {
@@ -364,23 +399,29 @@ int launch(const char *name, dim3 grid, dim3 block, size_t bytes, const std::fun
         return 0;
     }
     if (emulator_fail_in && --emulator_fail_in == 0) return INVALID_LAUNCH;
-    size_t limit = emulator_settings.shared_limit ? emulator_settings.shared_limit : SHARED_MOST, threads = (size_t)block.x * block.y * block.z;
+    size_t limit = emulator_settings.shared_limit ? emulator_settings.shared_limit : SHARED_MOST,
+           threads = (size_t)block.x * block.y * block.z;
     int64_t num_blocks = (int64_t)grid.x * grid.y * grid.z;
-    if (bytes > limit || threads > MAX_THREADS || threads % NUM_LANES || threads == 0 || num_blocks == 0 || grid.x > 0x7FFFFFFFu ||
-        grid.y > 65535 || grid.z > 65535) {
-        snprintf(failure_text, sizeof failure_text, "%s: %zu threads, %zu bytes of shared memory or grid (%u,%u,%u) cannot be launched", name,
-                 threads, bytes, grid.x, grid.y, grid.z);
+    if (bytes > limit || threads > MAX_THREADS || threads % NUM_LANES || threads == 0 ||
+        num_blocks == 0 || grid.x > 0x7FFFFFFFu || grid.y > 65535 || grid.z > 65535) {
+        snprintf(
+            failure_text, sizeof failure_text,
+            "%s: %zu threads, %zu bytes of shared memory or grid (%u,%u,%u) cannot be launched",
+            name, threads, bytes, grid.x, grid.y, grid.z);
         return INVALID_LAUNCH;
     }
     kernel_name = name, kernel_body = &body, shared_bytes = bytes;
-    gridDim = grid, blockDim = block, num_threads = (int)threads, random_state = emulator_settings.seed * 2654435761u;
+    gridDim = grid, blockDim = block, num_threads = (int)threads,
+    random_state = emulator_settings.seed * 2654435761u;
     is_running = true, emulator_num_launches++;
     if (_setjmp(launch_end) == 0) {
         const emulator_options &o = emulator_settings;
-        int64_t first = o.num_blocks ? o.first_block : 0, count = o.num_blocks ? o.num_blocks : num_blocks;
+        int64_t first = o.num_blocks ? o.first_block : 0,
+                count = o.num_blocks ? o.num_blocks : num_blocks;
         for (int64_t i = 0; i < count; i++) {
             int64_t b = first + (o.is_late ? count - 1 - i : i);  // late: the last block first
-            blockIdx = dim3((unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y), (unsigned)(b / grid.x / grid.y));
+            blockIdx = dim3((unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y),
+                            (unsigned)(b / grid.x / grid.y));
             run_block();
         }
         check_margins();
@@ -416,12 +457,15 @@ emulator_graph *emulator_capture_end(void) {
     captured = nullptr;
     return graph;
 }
-emulator_graph *emulator_graph_copy(const emulator_graph *graph) { return new emulator_graph(*graph); }
+emulator_graph *emulator_graph_copy(const emulator_graph *graph) {
+    return new emulator_graph(*graph);
+}
 void emulator_graph_free(emulator_graph *graph) { delete graph; }
 
 int emulator_graph_run(const emulator_graph *graph) {
     for (const kept_launch &l : graph->launches)
-        if (int error = emulator::launch(l.name, l.grid, l.block, l.shared_bytes, l.body)) return error;
+        if (int error = emulator::launch(l.name, l.grid, l.block, l.shared_bytes, l.body))
+            return error;
     return 0;
 }
 

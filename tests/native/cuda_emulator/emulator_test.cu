@@ -1,6 +1,7 @@
-// Holds the emulator to what it promises: kernels with one planted bug of each kind, each of which must be reported as what it
-// is, beside the same kernel without the bug, which must pass. Then mma, ldmatrix and cp.async against plain arithmetic.
-// Prints TAP; the exit code is 1 when a test failed.
+// Holds the emulator to what it promises: kernels with one planted bug of each kind, each of which
+// must be reported as what it is, beside the same kernel without the bug, which must pass. Then
+// mma, ldmatrix and cp.async against plain arithmetic. Prints TAP; the exit code is 1 when a test
+// failed.
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,9 +17,24 @@ enum { THREADS = 64, NUM_RUNS = 8 };
 
 // Every thread passes a value to its mirror image by shared memory. A bug changes one line of it.
 enum bug {
-    SOUND, BEYOND_SHARED, BEFORE_SHARED, BEYOND_GLOBAL_READ, BEYOND_GLOBAL_WRITE, BEFORE_GLOBAL_READ, FAR_GLOBAL, MISSING_BARRIER,
-    DIVERGENT_BARRIER, EARLY_RETURN, UNWRITTEN_SHARED, MISSING_OUTPUT, OVERWRITE, DIVERGENT_WARP, MISALIGNED_SHARED, MISALIGNED_GLOBAL,
-    INT_OVERFLOW, LANES_WITHOUT_SYNC
+    SOUND,
+    BEYOND_SHARED,
+    BEFORE_SHARED,
+    BEYOND_GLOBAL_READ,
+    BEYOND_GLOBAL_WRITE,
+    BEFORE_GLOBAL_READ,
+    FAR_GLOBAL,
+    MISSING_BARRIER,
+    DIVERGENT_BARRIER,
+    EARLY_RETURN,
+    UNWRITTEN_SHARED,
+    MISSING_OUTPUT,
+    OVERWRITE,
+    DIVERGENT_WARP,
+    MISALIGNED_SHARED,
+    MISALIGNED_GLOBAL,
+    INT_OVERFLOW,
+    LANES_WITHOUT_SYNC
 };
 
 __global__ void mirror(float *out, const float *in, int count, bug planted) {
@@ -34,7 +50,8 @@ __global__ void mirror(float *out, const float *in, int count, bug planted) {
     float value = in[from];
     if (planted == BEYOND_SHARED && i == count - 1) row[count] = value;
     else if (planted == BEFORE_SHARED && i == 3) row[-1] = value;
-    else if (planted == MISALIGNED_SHARED) shared_as<float>(shared_as<uint16_t>(row) + 1)[0] = value;
+    else if (planted == MISALIGNED_SHARED)
+        shared_as<float>(shared_as<uint16_t>(row) + 1)[0] = value;
     else if (planted != UNWRITTEN_SHARED || i != 7) row[i] = value;
     if (planted == DIVERGENT_BARRIER && i < WARP) __syncthreads();
     if (planted == LANES_WITHOUT_SYNC) value += row[i ^ 1];
@@ -75,20 +92,25 @@ static void test_planted(void) {
     for (const auto &c : cases) {
         bool is_seen = false;
         char detail[512] = "";
-        // Steps before an allocation are seen where it begins at a guard page. Which of two findings comes first
-        // depends on the order.
+        // Steps before an allocation are seen where it begins at a guard page. Which of two
+        // findings comes first depends on the order.
         for (int run = 0; run < NUM_RUNS; run++) {
             emulator_settings.is_end_guarded = run % 2, emulator_settings.seed = (uint32_t)run;
-            float *in = (float *)emulator_allocate(THREADS * sizeof(float)), *out = (float *)emulator_allocate(THREADS * sizeof(float));
+            float *in = (float *)emulator_allocate(THREADS * sizeof(float)),
+                  *out = (float *)emulator_allocate(THREADS * sizeof(float));
             for (int i = 0; i < THREADS; i++) in[i] = (float)i;
-            LAUNCH(mirror, 1, THREADS, THREADS * sizeof(float), nullptr, out, in, THREADS, c.planted);
+            LAUNCH(mirror, 1, THREADS, THREADS * sizeof(float), nullptr, out, in, THREADS,
+                   c.planted);
             const char *failure = emulator_failure();
-            if (!*failure && emulator_has_unwritten(out, THREADS * sizeof(float))) failure = "unwritten output";
+            if (!*failure && emulator_has_unwritten(out, THREADS * sizeof(float)))
+                failure = "unwritten output";
             bool is_right = true;
-            for (int i = 0; i < THREADS && c.planted == SOUND; i++) is_right &= out[i] == (float)(THREADS - 1 - i);
+            for (int i = 0; i < THREADS && c.planted == SOUND; i++)
+                is_right &= out[i] == (float)(THREADS - 1 - i);
             if (c.planted == SOUND) is_seen = is_right && !*failure && (run == 0 || is_seen);
             else is_seen |= strstr(failure, c.want) != nullptr;
-            if (*failure && (!*detail || strstr(failure, c.want))) snprintf(detail, sizeof detail, "%s", failure);
+            if (*failure && (!*detail || strstr(failure, c.want)))
+                snprintf(detail, sizeof detail, "%s", failure);
             emulator_free(in), emulator_free(out);
         }
         report(is_seen, "%s: %s", c.name, detail);
@@ -103,7 +125,9 @@ __global__ void ring(float *out, const float *in, int num_steps, copy_bug plante
     int i = (int)threadIdx.x, neighbour = (i + 1) % THREADS;
     shared<float> slots = shared_at<float>(0);
     auto issue = [&](int step) {
-        if (step < num_steps) cp_async_16(slots + (step % 2 * THREADS + i) * 4, in + (step * THREADS + i) * 4, step == 1 ? 8 : 16);
+        if (step < num_steps)
+            cp_async_16(slots + (step % 2 * THREADS + i) * 4, in + (step * THREADS + i) * 4,
+                        step == 1 ? 8 : 16);
         cp_async_commit();
     };
     float sum = 0;
@@ -141,19 +165,23 @@ static void test_copies(void) {
             char detail[512] = "", name[128];
             for (int run = 0; run < NUM_RUNS; run++) {
                 emulator_settings.is_late = is_late, emulator_settings.seed = (uint32_t)run;
-                float *in = (float *)emulator_allocate(STEPS * THREADS * 16), *out = (float *)emulator_allocate(THREADS * sizeof(float));
+                float *in = (float *)emulator_allocate(STEPS * THREADS * 16),
+                      *out = (float *)emulator_allocate(THREADS * sizeof(float));
                 for (int i = 0; i < STEPS * THREADS * 4; i++) in[i] = (float)(i % 101);
                 LAUNCH(ring, 1, THREADS, 2 * THREADS * 16, nullptr, out, in, (int)STEPS, c.planted);
                 const char *failure = emulator_failure();
                 for (int i = 0; i < THREADS && c.planted == COPY_SOUND; i++) {
                     float want = 0;
                     for (int k = 0; k < STEPS * 4; k++)
-                        want += k / 4 == 1 && k % 4 >= 2 ? 0 : in[(k / 4 * THREADS + (i + 1) % THREADS) * 4 + k % 4];
+                        want += k / 4 == 1 && k % 4 >= 2
+                                    ? 0
+                                    : in[(k / 4 * THREADS + (i + 1) % THREADS) * 4 + k % 4];
                     is_seen &= out[i] == want;
                 }
                 if (c.planted == COPY_SOUND) is_seen &= !*failure;
                 else is_seen |= strstr(failure, c.want) != nullptr;
-                if (*failure && (!*detail || strstr(failure, c.want))) snprintf(detail, sizeof detail, "%s", failure);
+                if (*failure && (!*detail || strstr(failure, c.want)))
+                    snprintf(detail, sizeof detail, "%s", failure);
                 emulator_free(in), emulator_free(out);
             }
             snprintf(name, sizeof name, "%s, %s", c.name, is_late ? "late" : "early");
@@ -184,17 +212,21 @@ static void test_product(void) {
     for (int is_transposed = 0; is_transposed < 2; is_transposed++) {
         bf16 *a = (bf16 *)emulator_allocate(512), *b = (bf16 *)emulator_allocate(512);
         float *out = (float *)emulator_allocate(1024);
-        for (int i = 0; i < 256; i++) a[i] = from_float<bf16>((float)(i * 7 % 31)), b[i] = from_float<bf16>((float)(i * 5 % 23) - 11);
+        for (int i = 0; i < 256; i++)
+            a[i] = from_float<bf16>((float)(i * 7 % 31)),
+            b[i] = from_float<bf16>((float)(i * 5 % 23) - 11);
         LAUNCH(product, 1, WARP, 1024, nullptr, out, a, b, (bool)is_transposed);
         int wrong = 0;
         for (int m = 0; m < 16; m++)
             for (int n = 0; n < 16; n++) {
                 float want = 0;
-                for (int k = 0; k < 16; k++) want += to_float(a[m * 16 + k]) * to_float(b[is_transposed ? k * 16 + n : n * 16 + k]);
+                for (int k = 0; k < 16; k++)
+                    want += to_float(a[m * 16 + k]) *
+                            to_float(b[is_transposed ? k * 16 + n : n * 16 + k]);
                 wrong += out[m * 16 + n] != want;
             }
-        report(wrong == 0 && !*emulator_failure(), "mma on ldmatrix%s: %s", is_transposed ? ".trans" : "",
-               emulator_failure());
+        report(wrong == 0 && !*emulator_failure(), "mma on ldmatrix%s: %s",
+               is_transposed ? ".trans" : "", emulator_failure());
         emulator_free(a), emulator_free(b), emulator_free(out);
     }
     report(low_float(pack_bf16(1, 2)) == 1 && high_float(pack_bf16(1, 2)) == 2,
@@ -205,7 +237,9 @@ __global__ void nothing() {}
 
 static void test_limits(void) {
     emulator_settings.shared_limit = 101376;
-    int too_much = LAUNCH(nothing, 1, 32, 101377, nullptr), too_many = LAUNCH(nothing, 1, 2048, 0, nullptr), fits = LAUNCH(nothing, 3, 32, 101376, nullptr);
+    int too_much = LAUNCH(nothing, 1, 32, 101377, nullptr),
+        too_many = LAUNCH(nothing, 1, 2048, 0, nullptr),
+        fits = LAUNCH(nothing, 3, 32, 101376, nullptr);
     emulator_settings.shared_limit = 0;
     report(too_much && too_many && !fits, "launches beyond a device's limits are refused");
 }

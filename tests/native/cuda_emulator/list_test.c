@@ -1,6 +1,7 @@
-// Lists of steps as whole networks have them, on the CPU and on the emulated GPU, through ctok.h: a step that fails is told with its
-// number, kind, layer and shape, whichever it is; requests of the same shapes share a list, and with it its graphs, which stay right
-// when the arena moves, when other lists come between and when a model is closed and opened again; steps that are timed. TAP.
+// Lists of steps as whole networks have them, on the CPU and on the emulated GPU, through ctok.h: a
+// step that fails is told with its number, kind, layer and shape, whichever it is; requests of the
+// same shapes share a list, and with it its graphs, which stay right when the arena moves, when
+// other lists come between and when a model is closed and opened again; steps that are timed. TAP.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,8 +24,7 @@ typedef struct {
 
 static ctok_status end_job(life *l, uint32_t job, float *out, size_t out_bytes) {
     ctok_status status;
-    while ((status = ctok_job_wait(job, 1000000, &l->error)) == CTOK_E_NOT_READY) {
-    }
+    while ((status = ctok_job_wait(job, 1000000, &l->error)) == CTOK_E_NOT_READY) {}
     if (status == CTOK_OK && out) status = ctok_job_take(job, out, out_bytes, 0, &l->error);
     ctok_job_release(job, NULL);
     return status;
@@ -34,8 +34,10 @@ static bool open_model(life *l) {
     ctok_job_info info = {.struct_size = sizeof info};
     ctok_model_options options = {.struct_size = sizeof options};
     uint32_t job;
-    if (ctok_model_open(l->engine, checkpoint_path, &options, &job, &l->error) != CTOK_OK) return false;
-    bool is_open = ctok_job_wait(job, 60000000, &l->error) == CTOK_OK && ctok_job_query(job, &info, &l->error) == CTOK_OK;
+    if (ctok_model_open(l->engine, checkpoint_path, &options, &job, &l->error) != CTOK_OK)
+        return false;
+    bool is_open = ctok_job_wait(job, 60000000, &l->error) == CTOK_OK &&
+                   ctok_job_query(job, &info, &l->error) == CTOK_OK;
     l->model = info.model;
     ctok_job_release(job, NULL);
     return is_open;
@@ -45,16 +47,26 @@ static uint32_t keeps_steps;  // of the engines that begin
 
 static bool begin(life *l, uint32_t device) {
     *l = (life){.error.struct_size = sizeof l->error};
-    ctok_engine_options options = {.struct_size = sizeof options, .device = device, .num_threads = 1, .keeps_steps = keeps_steps};
+    ctok_engine_options options = {.struct_size = sizeof options,
+                                   .device = device,
+                                   .num_threads = 1,
+                                   .keeps_steps = keeps_steps};
     return ctok_engine_open(&options, NULL, &l->engine, &l->error) == CTOK_OK && open_model(l);
 }
 
-static ctok_status encode(life *l, int64_t batch, int64_t height, int64_t width, float *out, size_t out_bytes) {
+static ctok_status encode(life *l, int64_t batch, int64_t height, int64_t width, float *out,
+                          size_t out_bytes) {
     static uint8_t pixels[2 * MOST_SIDE * MOST_SIDE * 3];
     for (size_t i = 0; i < sizeof pixels; i++) pixels[i] = (uint8_t)(i * 37 % 251);
-    ctok_request request = {.struct_size = sizeof request, .task = CTOK_TASK_ENCODE, .input = CTOK_PIXELS_U8, .batch = batch, .height = height, .width = width};
+    ctok_request request = {.struct_size = sizeof request,
+                            .task = CTOK_TASK_ENCODE,
+                            .input = CTOK_PIXELS_U8,
+                            .batch = batch,
+                            .height = height,
+                            .width = width};
     uint32_t job;
-    ctok_status status = ctok_job_submit(l->model, pixels, (uint64_t)(batch * height * width) * 3, &request, &job, &l->error);
+    ctok_status status = ctok_job_submit(l->model, pixels, (uint64_t)(batch * height * width) * 3,
+                                         &request, &job, &l->error);
     return status == CTOK_OK ? end_job(l, job, out, out_bytes) : status;
 }
 
@@ -74,13 +86,16 @@ static const step_list *last_list(const life *l) {
 }
 
 // ---------------------------------------------------------------- failures
-static const char *const kinds[] = {"load", "store", "haar", "unhaar", "conv", "norm", "pool", "attention", "quantize", "dequantize", "copy"};
+static const char *const kinds[] = {"load", "store",     "haar",     "unhaar",     "conv", "norm",
+                                    "pool", "attention", "quantize", "dequantize", "copy"};
 
-// Whether the text names step `i` of the list: "step 41 of 96 (conv encoder.down.1.block.0.conv1, [1, 1, 128, 128, 256]) failed: ..."
+// Whether the text names step `i` of the list: "step 41 of 96 (conv encoder.down.1.block.0.conv1,
+// [1, 1, 128, 128, 256]) failed: ..."
 static bool names_step(const char *text, const step_list *list, int32_t i, const char *reason) {
     const step *s = &list->steps[i];
     char want[256];
-    snprintf(want, sizeof want, "step %d of %d (%s%s%s, [1, 1, ", i + 1, list->num_steps, kinds[s->kind], *s->layer ? " " : "", s->layer);
+    snprintf(want, sizeof want, "step %d of %d (%s%s%s, [1, 1, ", i + 1, list->num_steps,
+             kinds[s->kind], *s->layer ? " " : "", s->layer);
     const char *rest = strstr(text, ") failed: ");
     return strncmp(text, want, strlen(want)) == 0 && rest && strstr(rest, reason);
 }
@@ -89,17 +104,28 @@ static bool names_step(const char *text, const step_list *list, int32_t i, const
 static const cpu_ops *sound;
 static int countdown;
 #define FAIL_OR(call) (--countdown == 0 ? CTOK_E_INTERNAL : sound->call)
-static ctok_status load(backend *b, float *out, const void *e, void *w, const transfer_params *p) { return FAIL_OR(load(b, out, e, w, p)); }
-static ctok_status store(backend *b, void *e, const float *in, void *w, const transfer_params *p) { return FAIL_OR(store(b, e, in, w, p)); }
-static ctok_status haar(backend *b, float *out, const float *in, const haar_params *p) { return FAIL_OR(haar(b, out, in, p)); }
-static ctok_status pool_op(backend *b, void *out, const void *in, const pool_params *p) { return FAIL_OR(pool(b, out, in, p)); }
-static ctok_status conv(backend *b, void *out, const void *in, const void *past, const void *r, conv_weights w, void *s, const conv_params *p) {
+static ctok_status load(backend *b, float *out, const void *e, void *w, const transfer_params *p) {
+    return FAIL_OR(load(b, out, e, w, p));
+}
+static ctok_status store(backend *b, void *e, const float *in, void *w, const transfer_params *p) {
+    return FAIL_OR(store(b, e, in, w, p));
+}
+static ctok_status haar(backend *b, float *out, const float *in, const haar_params *p) {
+    return FAIL_OR(haar(b, out, in, p));
+}
+static ctok_status pool_op(backend *b, void *out, const void *in, const pool_params *p) {
+    return FAIL_OR(pool(b, out, in, p));
+}
+static ctok_status conv(backend *b, void *out, const void *in, const void *past, const void *r,
+                        conv_weights w, void *s, const conv_params *p) {
     return FAIL_OR(conv(b, out, in, past, r, w, s, p));
 }
-static ctok_status norm(backend *b, void *out, const void *in, const float *scale, const float *offset, const norm_params *p) {
+static ctok_status norm(backend *b, void *out, const void *in, const float *scale,
+                        const float *offset, const norm_params *p) {
     return FAIL_OR(norm(b, out, in, scale, offset, p));
 }
-static ctok_status attention(backend *b, void *out, const void *q, const void *k, const void *v, void *w, const attention_params *p) {
+static ctok_status attention(backend *b, void *out, const void *q, const void *k, const void *v,
+                             void *w, const attention_params *p) {
     return FAIL_OR(attention(b, out, q, k, v, w, p));
 }
 
@@ -112,22 +138,28 @@ static void test_cpu_failures(void) {
     const step_list *list = last_list(&l);
     sound = (const cpu_ops *)b->kernels;
     cpu_ops broken = *sound;
-    broken.load = load, broken.store = store, broken.haar = haar, broken.pool = pool_op, broken.conv = conv, broken.norm = norm, broken.attention = attention;
+    broken.load = load, broken.store = store, broken.haar = haar, broken.pool = pool_op,
+    broken.conv = conv, broken.norm = norm, broken.attention = attention;
     b->kernels = &broken.kernels;
     int num_wrong = 0;
     for (int32_t i = 0; i < list->num_steps; i++) {
         countdown = i + 1;
-        is_right = encode(&l, 1, SIDE, SIDE, NULL, 0) == CTOK_E_INTERNAL && last_list(&l) == list && names_step(l.error.message, list, i, "found status 501");
+        is_right = encode(&l, 1, SIDE, SIDE, NULL, 0) == CTOK_E_INTERNAL && last_list(&l) == list &&
+                   names_step(l.error.message, list, i, "found status 501");
         if (!is_right) printf("# step %d: %s\n", i, l.error.message), num_wrong++;
     }
-    report(num_wrong == 0 && list->num_steps > 40, "each of %d steps that fails on the CPU is told; the last: %s", list->num_steps, l.error.message);
+    report(num_wrong == 0 && list->num_steps > 40,
+           "each of %d steps that fails on the CPU is told; the last: %s", list->num_steps,
+           l.error.message);
     b->kernels = &sound->kernels;
-    is_right = encode(&l, 1, SIDE, SIDE, again, sizeof again) == CTOK_OK && memcmp(latent, again, SIDE / 8 * SIDE / 8 * 16 * sizeof(float)) == 0;
+    is_right = encode(&l, 1, SIDE, SIDE, again, sizeof again) == CTOK_OK &&
+               memcmp(latent, again, SIDE / 8 * SIDE / 8 * 16 * sizeof(float)) == 0;
     report(is_right, "then it goes on");
     ctok_engine_close(l.engine, NULL);
 }
 
-// Every 9th launch of an encode is refused, first where starts are made one by one. The number of launches of a list stays the same.
+// Every 9th launch of an encode is refused, first where starts are made one by one. The number of
+// launches of a list stays the same.
 static void test_gpu_failures(void) {
     life l;
     if (!report(begin(&l, CTOK_DEVICE_CUDA), "an engine on the emulated GPU")) return;
@@ -141,12 +173,17 @@ static void test_gpu_failures(void) {
         list->version++;  // no graph
         emulator_fail_in = n;
         ctok_status status = encode(&l, 1, SIDE, SIDE, NULL, 0);
-        bool is_one = sscanf(l.error.message, "step %d of", &number) == 1, is_some = sscanf(l.error.message, "one of the steps %d to", &number) == 1;
-        bool is_told = status == CTOK_E_DEVICE && number > before && (is_some || (is_one && names_step(l.error.message, list, number - 1, "cuda:0 (Emulated GPU)")));
+        bool is_one = sscanf(l.error.message, "step %d of", &number) == 1,
+             is_some = sscanf(l.error.message, "one of the steps %d to", &number) == 1;
+        bool is_told = status == CTOK_E_DEVICE && number > before &&
+                       (is_some || (is_one && names_step(l.error.message, list, number - 1,
+                                                         "cuda:0 (Emulated GPU)")));
         if (!is_told) printf("# launch %d: %s\n", n, l.error.message), num_wrong++;
         before = number;
     }
-    report(is_right && num_wrong == 0 && num_told > 5, "%d of %d launches that are refused are told; the last: %s", num_told, num_launches, l.error.message);
+    report(is_right && num_wrong == 0 && num_told > 5,
+           "%d of %d launches that are refused are told; the last: %s", num_told, num_launches,
+           l.error.message);
     ctok_engine_close(l.engine, NULL);
 }
 
@@ -154,25 +191,33 @@ static void test_gpu_failures(void) {
 static void expect(life *l, int64_t batch, int64_t side, const float *want, const char *what) {
     float got[2 * LATENTS];
     size_t bytes = (size_t)(side / 8 * side / 8) * 16 * sizeof(float);
-    bool is_same = encode(l, batch, side, side, got, sizeof got) == CTOK_OK && memcmp(got, want, bytes) == 0;
-    report(is_same, "%s: the same bits (%d graphs, %d captures, %d launches)", what, emulated_device.num_graphs, emulated_device.num_captures,
+    bool is_same =
+        encode(l, batch, side, side, got, sizeof got) == CTOK_OK && memcmp(got, want, bytes) == 0;
+    report(is_same, "%s: the same bits (%d graphs, %d captures, %d launches)", what,
+           emulated_device.num_graphs, emulated_device.num_captures,
            emulated_device.num_graph_launches);
 }
 
 static void test_graphs(void) {
     life l;
     float small[LATENTS], large[LATENTS];
-    bool is_right = begin(&l, CTOK_DEVICE_CUDA) && encode(&l, 1, SIDE, SIDE, small, sizeof small) == CTOK_OK;
-    if (!report(is_right && emulated_device.num_captures == 0, "a first encode makes its starts one by one")) return;
+    bool is_right =
+        begin(&l, CTOK_DEVICE_CUDA) && encode(&l, 1, SIDE, SIDE, small, sizeof small) == CTOK_OK;
+    if (!report(is_right && emulated_device.num_captures == 0,
+                "a first encode makes its starts one by one"))
+        return;
     expect(&l, 1, SIDE, small, "the second");
     int captures = emulated_device.num_captures;
     expect(&l, 1, SIDE, small, "the third");
-    is_right = captures > 0 && emulated_device.num_captures == captures && emulated_device.num_graph_launches == 2 * captures;
+    is_right = captures > 0 && emulated_device.num_captures == captures &&
+               emulated_device.num_graph_launches == 2 * captures;
     report(is_right, "the second is captured, the third launched alone");
 
-    is_right = encode(&l, 1, 2 * SIDE, 2 * SIDE, large, sizeof large) == CTOK_OK;  // a larger arena, elsewhere
+    is_right = encode(&l, 1, 2 * SIDE, 2 * SIDE, large, sizeof large) ==
+               CTOK_OK;  // a larger arena, elsewhere
     for (int i = 0; i < 2; i++) expect(&l, 1, SIDE, small, "after the arena moved");
-    report(is_right && emulated_device.num_captures == 2 * captures, "which is another graph, once");
+    report(is_right && emulated_device.num_captures == 2 * captures,
+           "which is another graph, once");
     expect(&l, 2, SIDE, small, "as the first of a batch");
     is_right = emulated_device.num_captures == 3 * captures;
     report(is_right, "whose second image is captured");
@@ -181,55 +226,80 @@ static void test_graphs(void) {
 
     is_right = true;
     for (int i = 0; i < PROGRAMS_KEPT + 2; i++)  // of other sizes, which give way to each other
-        for (int k = 0; k < 2; k++) is_right = is_right && encode(&l, 1, SIDE, SIDE - 15 + i, NULL, 0) == CTOK_OK;
-    report(is_right && emulated_device.num_graphs == PROGRAMS_KEPT * captures, "of %d sizes %d have graphs", PROGRAMS_KEPT + 2, emulated_device.num_graphs / captures);
+        for (int k = 0; k < 2; k++)
+            is_right = is_right && encode(&l, 1, SIDE, SIDE - 15 + i, NULL, 0) == CTOK_OK;
+    report(is_right && emulated_device.num_graphs == PROGRAMS_KEPT * captures,
+           "of %d sizes %d have graphs", PROGRAMS_KEPT + 2, emulated_device.num_graphs / captures);
     expect(&l, 1, SIDE, small, "after them");
 
     is_right = ctok_model_close(l.model, NULL) == CTOK_OK && open_model(&l);
-    report(is_right && emulated_device.num_graphs == 0, "a model that is closed takes its graphs along: %d are left", emulated_device.num_graphs);
+    report(is_right && emulated_device.num_graphs == 0,
+           "a model that is closed takes its graphs along: %d are left",
+           emulated_device.num_graphs);
     for (int i = 0; i < 3; i++) expect(&l, 1, SIDE, small, "opened again");
     ctok_engine_close(l.engine, NULL);
-    report(emulated_device.num_graphs == 0 && emulated_device.num_allocations == 0, "nothing is left: %d graphs, %d allocations", emulated_device.num_graphs,
+    report(emulated_device.num_graphs == 0 && emulated_device.num_allocations == 0,
+           "nothing is left: %d graphs, %d allocations", emulated_device.num_graphs,
            emulated_device.num_allocations);
 }
 
-// ---------------------------------------------------------------- times
-// Of a batch of two on an engine that keeps steps: the bits of one that does not, and a time for each step, from the end of the one before.
+// ---------------------------------------------------------------- times Of a batch of two on an
+// engine that keeps steps: the bits of one that does not, and a time for each step, from the end of
+// the one before.
 static void test_times(uint32_t device, const char *name) {
     life plain, timed;
     float want[2 * LATENTS], got[2 * LATENTS];
     size_t bytes = (size_t)(2 * SIDE / 8 * SIDE / 8) * 16 * sizeof(float);
     keeps_steps = 0;
-    bool is_right = begin(&plain, device) && encode(&plain, 2, SIDE, SIDE, want, sizeof want) == CTOK_OK;
+    bool is_right =
+        begin(&plain, device) && encode(&plain, 2, SIDE, SIDE, want, sizeof want) == CTOK_OK;
     keeps_steps = 1;
     if (!report(is_right && begin(&timed, device), "%s: two engines", name)) return;
     keeps_steps = 0;
     static const uint8_t pixels[2 * SIDE * SIDE * 3];
     static ctok_step steps[256];
-    ctok_request request = {.struct_size = sizeof request, .task = CTOK_TASK_ENCODE, .input = CTOK_PIXELS_U8, .batch = 2, .height = SIDE, .width = SIDE};
-    for (int i = 0; i < 2; i++) is_right = is_right && encode(&timed, 2, SIDE, SIDE, got, sizeof got) == CTOK_OK && memcmp(want, got, bytes) == 0;
+    ctok_request request = {.struct_size = sizeof request,
+                            .task = CTOK_TASK_ENCODE,
+                            .input = CTOK_PIXELS_U8,
+                            .batch = 2,
+                            .height = SIDE,
+                            .width = SIDE};
+    for (int i = 0; i < 2; i++)
+        is_right = is_right && encode(&timed, 2, SIDE, SIDE, got, sizeof got) == CTOK_OK &&
+                   memcmp(want, got, bytes) == 0;
     report(is_right, "%s: timed, the same bits", name);
 
     uint32_t job, count = 9, none = 9;
     ctok_job_info info = {.struct_size = sizeof info};
     const step_list *list = last_list(&timed);
     ctok_job_submit(timed.model, pixels, sizeof pixels, &request, &job, NULL);
-    is_right = ctok_job_wait(job, 60000000, NULL) == CTOK_OK && ctok_job_query(job, &info, NULL) == CTOK_OK;
-    is_right = is_right && ctok_job_steps(job, steps, 256, &count, NULL) == CTOK_OK && count == info.num_steps && count == 2u * (uint32_t)list->num_steps;
+    is_right = ctok_job_wait(job, 60000000, NULL) == CTOK_OK &&
+               ctok_job_query(job, &info, NULL) == CTOK_OK;
+    is_right = is_right && ctok_job_steps(job, steps, 256, &count, NULL) == CTOK_OK &&
+               count == info.num_steps && count == 2u * (uint32_t)list->num_steps;
     uint64_t sum = 0;
     for (uint32_t i = 0; i < count && is_right; i++) {
         const step *s = &list->steps[i % (uint32_t)list->num_steps];
-        bool follows = i % (uint32_t)list->num_steps == 0 || steps[i].start_ns == steps[i - 1].start_ns + steps[i - 1].duration_ns;
-        is_right = follows && strcmp(steps[i].kind, kinds[s->kind]) == 0 && strcmp(steps[i].layer, s->layer) == 0 && steps[i].shape[0] == 1;
-        is_right = is_right && (s->kind == OP_CONV) <= (steps[i].flops == 2 * (uint64_t)step_products(s)) && (i == 0 || steps[i].start_ns >= steps[i - 1].start_ns);
+        bool follows = i % (uint32_t)list->num_steps == 0 ||
+                       steps[i].start_ns == steps[i - 1].start_ns + steps[i - 1].duration_ns;
+        is_right = follows && strcmp(steps[i].kind, kinds[s->kind]) == 0 &&
+                   strcmp(steps[i].layer, s->layer) == 0 && steps[i].shape[0] == 1;
+        is_right = is_right &&
+                   (s->kind == OP_CONV) <= (steps[i].flops == 2 * (uint64_t)step_products(s)) &&
+                   (i == 0 || steps[i].start_ns >= steps[i - 1].start_ns);
         sum += steps[i].duration_ns;
     }
-    report(is_right && sum > 0 && sum / 1000 <= info.run_us + 1, "%s: %u steps took %llu of %llu us", name, count, (unsigned long long)(sum / 1000),
+    report(is_right && sum > 0 && sum / 1000 <= info.run_us + 1,
+           "%s: %u steps took %llu of %llu us", name, count, (unsigned long long)(sum / 1000),
            (unsigned long long)info.run_us);
-    is_right = ctok_job_steps(job, NULL, 0, &none, NULL) == CTOK_OK && none == count && ctok_job_steps(job, NULL, 1, &none, NULL) == CTOK_E_ARGUMENT;
-    report(is_right && ctok_job_release(job, NULL) == CTOK_OK && ctok_job_steps(job, NULL, 0, &none, NULL) == CTOK_E_HANDLE, "%s: or how many alone", name);
+    is_right = ctok_job_steps(job, NULL, 0, &none, NULL) == CTOK_OK && none == count &&
+               ctok_job_steps(job, NULL, 1, &none, NULL) == CTOK_E_ARGUMENT;
+    report(is_right && ctok_job_release(job, NULL) == CTOK_OK &&
+               ctok_job_steps(job, NULL, 0, &none, NULL) == CTOK_E_HANDLE,
+           "%s: or how many alone", name);
     ctok_job_submit(plain.model, pixels, sizeof pixels, &request, &job, NULL);
-    is_right = ctok_job_wait(job, 60000000, NULL) == CTOK_OK && ctok_job_steps(job, steps, 256, &none, NULL) == CTOK_OK && none == 0;
+    is_right = ctok_job_wait(job, 60000000, NULL) == CTOK_OK &&
+               ctok_job_steps(job, steps, 256, &none, NULL) == CTOK_OK && none == 0;
     report(is_right, "%s: an engine that keeps none tells of none", name);
     ctok_job_release(job, NULL);
     ctok_engine_close(plain.engine, NULL), ctok_engine_close(timed.engine, NULL);

@@ -1,8 +1,8 @@
-// What the two programs of this folder share: memory that a kernel writes and the host reads, on a GPU (nvcc) or on the
-// emulated one (g++). A layout is found by asking the instruction, not by its documentation: operands are marked, and the
-// text says where the marks came out. Elements are written lane.register.half, half 0 being the lower 16 bits; registers of
-// 32-bit elements, lane.register.
-// Who includes it: sm80_layouts.cu, sm90_layouts.cu.
+// What the two programs of this folder share: memory that a kernel writes and the host reads, on a
+// GPU (nvcc) or on the emulated one (g++). A layout is found by asking the instruction, not by its
+// documentation: operands are marked, and the text says where the marks came out. Elements are
+// written lane.register.half, half 0 being the lower 16 bits; registers of 32-bit elements,
+// lane.register. Who includes it: sm80_layouts.cu, sm90_layouts.cu.
 #ifndef CTOK_LAYOUTS_CUH
 #define CTOK_LAYOUTS_CUH
 
@@ -31,7 +31,8 @@ inline void expect_done(int error, const char *kernel) {
 
 inline void *new_results(size_t num_bytes) {
     void *memory = nullptr;
-    expect_done(cudaMallocHost(&memory, num_bytes), "memory");  // the host's, which the device reaches by the same address
+    expect_done(cudaMallocHost(&memory, num_bytes), "memory");  // the host's, which the device
+                                                                // reaches by the same address
     return memory;
 }
 #endif

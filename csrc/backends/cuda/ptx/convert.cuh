@@ -1,4 +1,5 @@
-// cvt.rn.bf16x2 and ex2.approx: two floats rounded to a pair of bf16 (low: the lower half), and 2^x within 2 ulp.
+// cvt.rn.bf16x2 and ex2.approx: two floats rounded to a pair of bf16 (low: the lower half), and 2^x
+// within 2 ulp.
 // Ref: PTX ISA 9.7.9.21 (its first operand is the upper half), 9.7.3.21.
 #ifndef CTOK_PTX_CONVERT_CUH
 #define CTOK_PTX_CONVERT_CUH
