@@ -46,6 +46,6 @@ int32_t block_attention(builder *b, int32_t x, bool is_temporal, const char *nam
     int32_t q = block_conv_1x1(b, h, c, GRAPH_NONE, block_join(part, name, "q"));
     int32_t k = block_conv_1x1(b, h, c, GRAPH_NONE, block_join(part, name, "k"));
     int32_t v = block_conv_1x1(b, h, c, GRAPH_NONE, block_join(part, name, "v"));
-    return block_conv_1x1(b, step_attention(b, q, k, v, is_temporal), c, x,
+    return block_conv_1x1(b, step_attention(b, q, k, v, is_temporal, name), c, x,
                           block_join(part, name, "proj_out"));
 }

@@ -17,6 +17,7 @@ typedef struct {
     int32_t external;  // number of the external output that store or quantize writes, or GRAPH_NONE
     int32_t layer;     // of conv and norm, or GRAPH_NONE
     int32_t slot;      // of the stream's state, where the node looks back in time, or GRAPH_NONE
+    char name[GRAPH_NAME_BYTES];  // of attention, which has no layer: its block's; else ""
     op_params params;
 } graph_node;
 

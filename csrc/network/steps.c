@@ -91,7 +91,8 @@ int32_t step_norm(builder *b, int32_t x, int32_t groups, bool has_silu, const ch
     return node->output;
 }
 
-int32_t step_attention(builder *b, int32_t q, int32_t k, int32_t v, bool is_temporal) {
+int32_t step_attention(builder *b, int32_t q, int32_t k, int32_t v, bool is_temporal,
+                       const char *name) {
     graph_value in = step_value(b, q);
     graph_node *node =
         graph_add_node(b->g, OP_ATTENTION, q, graph_add_value(b->g, in.shape, in.dtype));
@@ -100,6 +101,7 @@ int32_t step_attention(builder *b, int32_t q, int32_t k, int32_t v, bool is_temp
     node->params.attention =
         (attention_params){.shape = in.shape, .is_temporal = is_temporal, .dtype = in.dtype};
     if (is_temporal) node->slot = b->g->num_slots++;
+    snprintf(node->name, sizeof node->name, "%s", name);
     return node->output;
 }
 

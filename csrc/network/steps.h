@@ -42,7 +42,8 @@ __attribute__((format(printf, 4, 5))) void step_unused_conv(builder *b, int64_t 
 int32_t step_norm(builder *b, int32_t x, int32_t groups, bool has_silu, const char *name);
 
 // Single-head attention of width C: over the positions of a frame, or over the past of a position.
-int32_t step_attention(builder *b, int32_t q, int32_t k, int32_t v, bool is_temporal);
+int32_t step_attention(builder *b, int32_t q, int32_t k, int32_t v, bool is_temporal,
+                       const char *name);
 
 int32_t step_pool(builder *b, int32_t x, bool is_temporal);
 int32_t step_haar(builder *b, int32_t x, int32_t patch);  // [T, H, W, C] -> a patch a position; of

@@ -66,11 +66,11 @@ static void add_attention(writer *w, const graph_node *node, void *workspace) {
     if (slot) {
         size_t at = (size_t)slot->num_frames * slot->frame_bytes,
                num_bytes = (size_t)num_frames * slot->frame_bytes;
-        add_copy(w, "", slot->keys + at, k, num_bytes);
-        add_copy(w, "", slot->values + at, v, num_bytes);
+        add_copy(w, node->name, slot->keys + at, k, num_bytes);
+        add_copy(w, node->name, slot->values + at, v, num_bytes);
         k = slot->keys, v = slot->values;
     }
-    step *s = add(w, OP_ATTENTION, "");
+    step *s = add(w, OP_ATTENTION, node->name);
     s->params = node->params, s->workspace = workspace;
     s->out = value(w, node->output), s->in = value(w, node->inputs[0]), s->k = k, s->v = v;
     if (!slot) return;
@@ -79,8 +79,8 @@ static void add_attention(writer *w, const graph_node *node, void *workspace) {
     int64_t held = slot->num_frames + num_frames, kept = stream_kept(stream, held);
     size_t from = (size_t)(held - kept) * slot->frame_bytes,
            num_bytes = held > kept ? (size_t)kept * slot->frame_bytes : 0;
-    add_copy(w, "", slot->keys, slot->keys + from, num_bytes);
-    add_copy(w, "", slot->values, slot->values + from, num_bytes);
+    add_copy(w, node->name, slot->keys, slot->keys + from, num_bytes);
+    add_copy(w, node->name, slot->values, slot->values + from, num_bytes);
 }
 
 static void add_node(writer *w, const graph_node *node, void *workspace) {

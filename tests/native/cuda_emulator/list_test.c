@@ -97,7 +97,9 @@ static bool names_step(const char *text, const step_list *list, int32_t i, const
     snprintf(want, sizeof want, "step %d of %d (%s%s%s, [1, 1, ", i + 1, list->num_steps,
              kinds[s->kind], *s->layer ? " " : "", s->layer);
     const char *rest = strstr(text, ") failed: ");
-    return strncmp(text, want, strlen(want)) == 0 && rest && strstr(rest, reason);
+    bool has_layer = s->kind == OP_CONV || s->kind == OP_NORM || s->kind == OP_ATTENTION;
+    return (*s->layer || !has_layer) && strncmp(text, want, strlen(want)) == 0 && rest &&
+           strstr(rest, reason);
 }
 
 // The CPU's ops, of which the one at `countdown` fails.
