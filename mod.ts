@@ -87,7 +87,13 @@ export {
   roundToCodes,
   tellQuantizer,
 } from "./src/tokens/quantizer.ts";
-export { readImage, type ReadImageOptions, readImageSize, writeImage, type WriteImageOptions } from "./src/media/image.ts";
+export {
+  readImage,
+  type ReadImageOptions,
+  readImageSize,
+  writeImage,
+  type WriteImageOptions,
+} from "./src/media/image.ts";
 export { framesOf, VideoFrame, type VideoFrames } from "./src/media/frames.ts";
 export { createVideo, type VideoInfo, type VideoOptions } from "./src/media/video.ts";
 export type { VideoSink, VideoSinkOptions } from "./src/media/video.ts";
@@ -95,7 +101,16 @@ export { parseRate, type Rate, rateText } from "./src/tokens/rate.ts";
 export { detectGraphics, drawPicture, type Graphics, graphicsKinds } from "./src/looking/terminal.ts";
 export { contactSheet, type ContactSheetOptions, latentTiles, sideBySide, tokenMap } from "./src/looking/pictures.ts";
 export { codebookUse, psnr, ssim } from "./src/looking/metrics.ts";
-export { type ChannelMoments, edit, mix, noise, type Region, statsOf, swap, type TokenStats } from "./src/looking/edit.ts";
+export {
+  type ChannelMoments,
+  edit,
+  mix,
+  noise,
+  type Region,
+  statsOf,
+  swap,
+  type TokenStats,
+} from "./src/looking/edit.ts";
 export { datasetMissing, datasetStatus, planDataset, runDataset, unparkDataset } from "./src/corpus/dataset.ts";
 export {
   datasetFacts,

@@ -1,10 +1,12 @@
 /**
- * Packs what is published: ctok-VERSION.tgz (JavaScript with types, one file for each source file, the embedded models, and the C
- * sources, of which build.js makes a library where none is packed), and one package for each libctok.so, named by what that file
- * is for (ffi/platform.ts). ctok names those without CUDA as optional dependencies, so that no install script is needed.
- * JavaScript because Deno takes no TypeScript from node_modules; a file for each because a bundle would hoist bun:ffi.
- * The checkout's own package.json is private: `npm pack` there would ship TypeScript. Needs readelf (binutils), as gcc does.
- * Run: npm run package, or after build.ts: node_modules/.bin/bun pack.ts [FOLDER [LIBRARY...]]     (build/package, build/libctok*.so)
+ * Packs what is published: ctok-VERSION.tgz (JavaScript with types, one file for each source file, the embedded
+ * models, and the C sources, of which build.js makes a library where none is packed), and one package for each
+ * libctok.so, named by what that file is for (ffi/platform.ts). ctok names those without CUDA as optional dependencies,
+ * so that no install script is needed. JavaScript because Deno takes no TypeScript from node_modules; a file for each
+ * because a bundle would hoist bun:ffi. The checkout's own package.json is private: `npm pack` there would ship
+ * TypeScript. Needs readelf (binutils), as gcc does.
+ * Run: npm run package, or after build.ts: node_modules/.bin/bun pack.ts [FOLDER [LIBRARY...]]
+ * (unless given, build/package and build/libctok*.so)
  */
 import { execFileSync } from "node:child_process";
 import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -16,7 +18,9 @@ import { isOlder, type LibraryPackage, libraryPackages, oldestGlibc } from "./ff
 const root = fileURLToPath(new URL(".", import.meta.url));
 const [folder = "build/package", ...given] = process.argv.slice(2);
 const out = resolve(folder);
-const built = ["libctok.so", "libctok-cpu.so"].map((name) => join(root, "build", name)).filter((path) => existsSync(path));
+const built = ["libctok.so", "libctok-cpu.so"].map((name) => join(root, "build", name)).filter((path) =>
+  existsSync(path)
+);
 const about = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
 const { version, license, repository, homepage, bugs } = about;
 const common = { version, license, repository, homepage, bugs };
@@ -55,7 +59,12 @@ function compile(main: string): void {
     include: ["mod.ts", "build.ts", "tools", "ffi", "src", "cli", "repl", "plugin"].map((name) => join(root, name)),
   });
   execFileSync(join(root, "node_modules/.bin/tsc"), ["-p", config], { stdio: "inherit" });
-  for (const file of ["build.d.ts", ...filesUnder(join(main, "tools"), /\.d\.ts$/).map((name) => join("tools", name))]) {
+  for (
+    const file of [
+      "build.d.ts",
+      ...filesUnder(join(main, "tools"), /\.d\.ts$/).map((name) => join("tools", name)),
+    ]
+  ) {
     rmSync(join(main, file)); // of a program
   }
   // tsc rewrites the extension of imports in what it compiles, and leaves it in declarations.
@@ -81,7 +90,9 @@ function settleLinks(main: string, file: string): void {
 function makeMain(): string {
   const main = emptied("ctok");
   compile(main);
-  for (const name of ["models", "csrc", "docs", "plugin/tokens.d.ts", "README.md", "SECURITY.md", "LICENSE", "NOTICE"]) {
+  for (
+    const name of ["models", "csrc", "docs", "plugin/tokens.d.ts", "README.md", "SECURITY.md", "LICENSE", "NOTICE"]
+  ) {
     cpSync(join(root, name), join(main, name), { recursive: true, filter: (path) => !/docs\/.*\.ts$/.test(path) });
   }
   for (const file of filesUnder(main, /\.md$/)) settleLinks(main, file);
@@ -91,7 +102,9 @@ function makeMain(): string {
       ? target
       : { types: compiled(target, ".d.ts"), default: compiled(target, ".js") },
   ]);
-  const bin = Object.fromEntries(Object.entries<string>(about.bin).map(([name, path]) => [name, compiled(path, ".js")]));
+  const bin = Object.fromEntries(
+    Object.entries<string>(about.bin).map(([name, path]) => [name, compiled(path, ".js")]),
+  );
   for (const path of Object.values(bin).map((path) => join(main, path))) {
     // npx and a shell start it by this line: Node is what most have, and Bun stands in for it where there is none.
     writeFileSync(path, readFileSync(path, "utf8").replace(/^#!.*/, "#!/usr/bin/env node"));
@@ -112,7 +125,17 @@ function makeMain(): string {
     libraryPackages.filter((library) => library.hasCuda === hasCuda).map(({ name }) => name);
   const each = <T>(names: readonly string[], value: T) => Object.fromEntries(names.map((name) => [name, value]));
   write(main, "package.json", {
-    ...{ name, ...common, description, keywords, type, engines, exports: Object.fromEntries(exported), bin, dependencies },
+    ...{
+      name,
+      ...common,
+      description,
+      keywords,
+      type,
+      engines,
+      exports: Object.fromEntries(exported),
+      bin,
+      dependencies,
+    },
     optionalDependencies: { ...optionalDependencies, ...each(libraries(false), version) },
     // What users add themselves: so that package managers that keep packages apart let ctok see it.
     peerDependencies: { ...peerDependencies, ...each(libraries(true), version) },

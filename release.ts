@@ -1,8 +1,9 @@
 /**
- * npm run release [-- --dry-run] [--packages FOLDER]: publishes what pack.ts packed, the libraries before ctok, with provenance,
- * and writes the SBOM beside them. First it checks all that can be checked; what is wrong is said, all of it, and nothing is published.
- * --dry-run goes the same way to the end and publishes nothing: what only a release needs (a repository, every platform's
- * library, a clean checkout at its tag) is then told as missing and is no failure. Run by Bun, in CI by .github/workflows/release.yml.
+ * npm run release [-- --dry-run] [--packages FOLDER]: publishes what pack.ts packed, the libraries before ctok, with
+ * provenance, and writes the SBOM beside them. First it checks all that can be checked; what is wrong is said, all of
+ * it, and nothing is published. --dry-run goes the same way to the end and publishes nothing: what only a release needs
+ * (a repository, every platform's library, a clean checkout at its tag) is then told as missing and is no failure. Run
+ * by Bun, in CI by .github/workflows/release.yml.
  */
 import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -30,8 +31,8 @@ function inside(tarball: string): { about: Record<string, unknown>; files: Set<s
 }
 
 /**
- * A folder with package.json and the lock, without what is for development. Note: npm sbom --omit=dev would also leave out what ctok
- * needs, where a package for development needs it, too.
+ * A folder with package.json and the lock, without what is for development. Note: npm sbom --omit=dev would also leave
+ * out what ctok needs, where a package for development needs it, too.
  */
 function withoutDev(): string {
   const folder = join(packages, "sbom"), lock = JSON.parse(readFileSync(join(root, "package-lock.json"), "utf8"));
@@ -63,7 +64,9 @@ for (const name of names) {
   }
   const { about: its, files } = inside(tarball);
   const needed = name === about.name ? ["mod.js", "mod.d.ts", "cli/main.js", "build.js", "README.md"] : ["libctok.so"];
-  for (const file of [...needed, "LICENSE"]) if (!files.has(file)) wrong.push(`${name}: expected ${file} in it, found none`);
+  for (const file of [...needed, "LICENSE"]) {
+    if (!files.has(file)) wrong.push(`${name}: expected ${file} in it, found none`);
+  }
   if (its.name !== name || its.version !== about.version) {
     wrong.push(`${name}: expected version ${about.version}, found ${its.name} ${its.version}`);
   }

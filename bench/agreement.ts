@@ -1,13 +1,13 @@
 /**
- * How far ctok's answers are from those of the public networks, as tables in Markdown: of each network's stored cases the tokens
- * and pictures in float32 and in bfloat16, beside PyTorch's own on the same cases (bench/pytorch/errors.json for those in tests/fixtures,
- * tests/fixtures/pytorch_errors.json for the others). The truth is computed in float64 by reference/, which was checked against the
- * public code; weights are synthetic. No times: bench/cpu.ts.
+ * How far ctok's answers are from those of the public networks, as tables in Markdown: of each network's stored cases
+ * the tokens and pictures in float32 and in bfloat16, beside PyTorch's own on the same cases (bench/pytorch/errors.json
+ * for those in tests/fixtures, tests/fixtures/pytorch_errors.json for the others). The truth is computed in float64 by
+ * reference/, which was checked against the public code; weights are synthetic. No times: bench/cpu.ts.
  *
  *     bun bench/agreement.ts       (or deno run -A; after npm run setup)
  *
- * Cases: those in tests/fixtures, and all of ../shared/fixtures where it lies beside the checkout. Tests hold the same cases to
- * limits (tests/golden).
+ * Cases: those in tests/fixtures, and all of ../shared/fixtures where it lies beside the checkout. Tests hold the same
+ * cases to limits (tests/golden).
  */
 import { existsSync, readFileSync } from "node:fs";
 import { cpus } from "node:os";
@@ -36,7 +36,9 @@ interface Peer {
   readonly bfloat16: Errors;
 }
 
-/** Of one case, ours and PyTorch's: relative L2 errors of the latent (before FSQ) and the picture, and equal indices. */
+/**
+ * Of one case, ours and PyTorch's: relative L2 errors of the latent (before FSQ) and the picture, and equal indices.
+ */
 interface Row {
   readonly model: string;
   readonly precision: Precision;
@@ -109,7 +111,11 @@ const hasBf16 = await (async () => {
   }
 })();
 
-async function measure({ model, golden: path, peer: peers }: Case, weights: string, precision: Precision): Promise<Row> {
+async function measure(
+  { model, golden: path, peer: peers }: Case,
+  weights: string,
+  precision: Precision,
+): Promise<Row> {
   const golden = readTensors(path), peer = peers[precision === "f32" ? "float32" : "bfloat16"];
   const kernels = precision === "bf16" && !hasBf16 ? "reference" : "auto";
   await using tok = await Tokenizer.open(weights, { precision, kernels });
@@ -127,7 +133,9 @@ async function measure({ model, golden: path, peer: peers }: Case, weights: stri
   };
 }
 
-/** float32 [B, 3, (T,) H, W] in [-1, 1] as uint8 [B, (T,) H, W, 3]. Ref: reference/pipeline_reference.py, to_pixels(). */
+/**
+ * float32 [B, 3, (T,) H, W] in [-1, 1] as uint8 [B, (T,) H, W, 3]. Ref: reference/pipeline_reference.py, to_pixels().
+ */
 function bytesOf({ shape: [batch = 0, colours = 0, ...sizes], data }: TensorLike): TensorLike<"uint8"> {
   const plane = sizes.reduce((a, b) => a * b), out = new Uint8Array(data.length);
   data.forEach((value, i) => {
@@ -159,7 +167,8 @@ const rows: Row[] = [], pipelines: Bytes[] = [];
 for (const one of findCases()) {
   const run = async (weights: string) => {
     rows.push(await measure(one, weights, "f32"));
-    if (hasBf16 || one.size === "small") rows.push(await measure(one, weights, "bf16")); // reference ops take minutes for the rest
+    // Reference ops take minutes for the rest.
+    if (hasBf16 || one.size === "small") rows.push(await measure(one, weights, "bf16"));
     if (one.pipeline) pipelines.push(await measurePipeline(weights, one.pipeline));
   };
   await (one.path ? run(one.path) : withWeights(one.model, one.size, run));
@@ -171,10 +180,14 @@ const sum = (all: readonly number[]) => all.reduce((a, b) => a + b, 0);
 const percent = (part: number, all: number) => all ? `${Math.floor(part / all * 1e4) / 100} %` : "";
 const largest = (all: readonly number[]) => all.length ? Math.max(...all).toExponential(1) : "";
 const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
-const table = (head: readonly string[], lines: readonly string[]) => [line(head), line(head.map(() => "---")), ...lines];
+const table = (
+  head: readonly string[],
+  lines: readonly string[],
+) => [line(head), line(head.map(() => "---")), ...lines];
 
 /** Ours and PyTorch's of some rows. */
-const errors = (some: Row[], of: "latent" | "picture") => [0, 1].map((who) => largest(some.map((row) => row[of][who]!)));
+const errors = (some: Row[], of: "latent" | "picture") =>
+  [0, 1].map((who) => largest(some.map((row) => row[of][who]!)));
 const equals = (some: Row[]) =>
   [0, 1].map((who) => percent(sum(some.map((r) => r.equal[who]!)), sum(some.map((r) => r.tokens))));
 
@@ -193,7 +206,9 @@ function totals(precision: Precision, name: string): string[] {
 
 function byteTotals(name: string, what: string, some: Bytes[], peer: string): string[] {
   if (some.length === 0) return [];
-  const all = sum(some.map((b) => b.all)), byOne = sum(some.map((b) => b.byOne)), byMore = sum(some.map((b) => b.byMore));
+  const all = sum(some.map((b) => b.all)),
+    byOne = sum(some.map((b) => b.byOne)),
+    byMore = sum(some.map((b) => b.byMore));
   const ours = `${percent(all - byOne - byMore, all)}; ${byMore} off by more than one`;
   return [line([name, `equal bytes of ${what}, ${all} of ${some.length} cases`, ours, peer])];
 }
@@ -224,7 +239,9 @@ console.log([
   ]),
   "",
   ...table(
-    `network, float32 latent, equal indices, bfloat16 latent, PyTorch, picture, PyTorch, equal indices, PyTorch`.split(", "),
+    `network, float32 latent, equal indices, bfloat16 latent, PyTorch, picture, PyTorch, equal indices, PyTorch`.split(
+      ", ",
+    ),
     [...new Set(rows.map((row) => row.model))].map(networkLine),
   ),
 ].join("\n"));

@@ -48,7 +48,16 @@ const cases = [
     dtypes: "float32,bfloat16",
     peerRuns: 2,
   },
-  { model: "DI8x8", frames: 1, size: "1024x1024", runs: 2, f32: false, modes: "jit,tuned", dtypes: "bfloat16", peerRuns: 1 },
+  {
+    model: "DI8x8",
+    frames: 1,
+    size: "1024x1024",
+    runs: 2,
+    f32: false,
+    modes: "jit,tuned",
+    dtypes: "bfloat16",
+    peerRuns: 1,
+  },
   {
     model: "CV4x8x8",
     frames: 9,
@@ -80,10 +89,21 @@ function note(key: string, ms: number, mib: number): void {
   peaks.set(key, [...peaks.get(key) ?? [], mib]);
 }
 
-const keyOf = (c: (typeof cases)[number], half: string, who: string) => `${c.model} ${c.frames}x${c.size} ${half} ${who}`;
+const keyOf = (c: (typeof cases)[number], half: string, who: string) =>
+  `${c.model} ${c.frames}x${c.size} ${half} ${who}`;
 
 function runOurs(c: (typeof cases)[number], precision: string, kernels: string, who: string): void {
-  const shape = ["--model", c.model, "--size", c.size, "--frames", String(c.frames), "--runs", String(c.runs), "--json"];
+  const shape = [
+    "--model",
+    c.model,
+    "--size",
+    c.size,
+    "--frames",
+    String(c.frames),
+    "--runs",
+    String(c.runs),
+    "--json",
+  ];
   const args = [join(root, "bench/end_to_end.ts"), ...shape, "--precision", precision, "--kernels", kernels];
   for (const line of execFileSync(process.execPath, args, { encoding: "utf8", cwd: root }).trim().split("\n")) {
     const row = JSON.parse(line) as { half: string; median_ms: number; peak_rss_mib: number };
@@ -159,13 +179,16 @@ function report(rounds: number): string {
       ) {
         const ms = median(times.get(keyOf(c, half, who)));
         if (!Number.isFinite(ms)) continue;
-        const ratio = (peer: string) => who.startsWith("ours") ? round(median(times.get(keyOf(c, half, peer))) / ms, 2) : "";
+        const ratio = (peer: string) =>
+          who.startsWith("ours") ? round(median(times.get(keyOf(c, half, peer))) / ms, 2) : "";
         const part = flops[half]! / ms * 1e-6 / (who.includes("bf") ? roof.bf16 : roof.f32) * 100;
         const peak = Math.max(...peaks.get(keyOf(c, half, who))!);
         const ratios = ["tuned float32", "tuned bfloat16", "jit bfloat16"].map(ratio).join(" | ");
         const name = who.startsWith("ours") ? who : `PyTorch ${who}`;
         lines.push(
-          `| ${c.model} ${c.frames}x${c.size} | ${half} | ${name} | ${round(ms)} | ${round(part)} % | ${peak} | ${ratios} |`,
+          `| ${c.model} ${c.frames}x${c.size} | ${half} | ${name} | ${round(ms)} | ${
+            round(part)
+          } % | ${peak} | ${ratios} |`,
         );
       }
     }
@@ -183,7 +206,9 @@ function report(rounds: number): string {
       halves.map((half) => Math.log(median(times.get(keyOf(c, half, peer))) / median(times.get(keyOf(c, half, who)))))
     );
     const mean = Math.exp(logs.reduce((a, b) => a + b, 0) / logs.length);
-    if (Number.isFinite(mean)) lines.push("", `Geometric mean over DI8x8, ${who} to PyTorch ${peer}: ${mean.toFixed(2)}.`);
+    if (Number.isFinite(mean)) {
+      lines.push("", `Geometric mean over DI8x8, ${who} to PyTorch ${peer}: ${mean.toFixed(2)}.`);
+    }
   }
   return lines.join("\n") + "\n";
 }

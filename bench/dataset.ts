@@ -1,8 +1,9 @@
 /**
- * What a corpus costs beside its encoder: `bun bench/dataset.ts [COUNT] [MODEL]` (or `deno run -A`). Makes COUNT JPEGs of 256 x 256
- * pixels, then measures, in turns: the encoder alone on decoded pictures, kept supplied; preparing alone; and a whole run. Tells
- * the wall time and the processor's time an item, so that a shared machine can be judged by the second: a run cannot be faster than
- * encoder and decoder together, where both are this machine's. Then a run again of what is done, and how memory grew.
+ * What a corpus costs beside its encoder: `bun bench/dataset.ts [COUNT] [MODEL]` (or `deno run -A`). Makes COUNT JPEGs
+ * of 256 x 256 pixels, then measures, in turns: the encoder alone on decoded pictures, kept supplied; preparing alone;
+ * and a whole run. Tells the wall time and the processor's time an item, so that a shared machine can be judged by the
+ * second: a run cannot be faster than encoder and decoder together, where both are this machine's. Then a run again of
+ * what is done, and how memory grew.
  */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -96,7 +97,9 @@ try {
       part(encoder.cpuMs, run.cpuMs)
     } by processor time`,
   );
-  console.log(`a finished run again: ${again.wallMs.toFixed(0)} ms; resident after each round: ${memory.join(", ")} MB`);
+  console.log(
+    `a finished run again: ${again.wallMs.toFixed(0)} ms; resident after each round: ${memory.join(", ")} MB`,
+  );
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }

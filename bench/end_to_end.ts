@@ -1,13 +1,14 @@
 /**
- * Times a whole half of a network, pixels to tokens or back, as a user's process runs it. One JSON object a line with --json.
+ * Times a whole half of a network, pixels to tokens or back, as a user's process runs it. One JSON object a line with
+ * --json.
  *
  *     bun bench/end_to_end.ts --model DI8x8 --size 512x512 [--frames 9] [--precision bf16] [--threads 2] [--runs 5]
  *                             [--kernels auto] [--weights FILE|DIR] [--peer] [--json]
  *
- * Without --weights: synthetic weights, made once by build/tests/make_weights into build/weights/. Each half runs in a process
- * of its own (so its peak memory is its own): one warm-up, then `runs` timed calls. --peer runs bench/pytorch/network_times.py
- * (PyTorch as users run it, and tuned) in turn with ours, round by round, and prints ratios of medians: theirs over ours. Its
- * Python is PYTHON, or what sh bench/pytorch/setup.sh has made.
+ * Without --weights: synthetic weights, made once by build/tests/make_weights into build/weights/. Each half runs in a
+ * process of its own (so its peak memory is its own): one warm-up, then `runs` timed calls. --peer runs
+ * bench/pytorch/network_times.py (PyTorch as users run it, and tuned) in turn with ours, round by round, and prints
+ * ratios of medians: theirs over ours. Its Python is PYTHON, or what sh bench/pytorch/setup.sh has made.
  */
 import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
@@ -142,7 +143,8 @@ if (values.half) {
       ours.push(row);
       const { median_ms, min_ms, max_ms, peak_rss_mib } = row;
       const times = `${median_ms} ms (${min_ms} to ${max_ms}), peak ${peak_rss_mib} MiB`;
-      const text = `${row.model} ${row.frames}x${row.height}x${row.width} ${half} ${row.precision} ${row.kernels}: ${times}`;
+      const text =
+        `${row.model} ${row.frames}x${row.height}x${row.width} ${half} ${row.precision} ${row.kernels}: ${times}`;
       console.log(values.json ? JSON.stringify(row) : text);
     }
     if (python) theirs.push(...runPeer(python, peerSize));
@@ -155,8 +157,9 @@ if (values.half) {
         theirs.filter((row) => row.half === half && `${row.mode} ${row.dtype}` === kind).map((row) => row.ms),
       );
       const ratio = Math.round(peer / mine * 100) / 100;
-      if (values.json) console.log(JSON.stringify({ half, peer: `PyTorch ${kind}`, peer_ms: peer, ours_ms: mine, ratio }));
-      else console.log(`${half}: PyTorch ${kind} ${peer} ms, ours ${mine} ms: ${ratio} times as fast`);
+      if (values.json) {
+        console.log(JSON.stringify({ half, peer: `PyTorch ${kind}`, peer_ms: peer, ours_ms: mine, ratio }));
+      } else console.log(`${half}: PyTorch ${kind} ${peer} ms, ours ${mine} ms: ${ratio} times as fast`);
     }
   }
 }

@@ -1,7 +1,7 @@
 /**
- * A new user's first minute, timed: an empty folder, an install from a registry on this machine (every cache empty), a program
- * that tokenises a photo and turns it back, and the command line doing so. On Bun, Deno, the Node on the PATH, and what `npm run
- * nodes` has put there. Prints a row of seconds for each; docs/install.md has them.
+ * A new user's first minute, timed: an empty folder, an install from a registry on this machine (every cache empty), a
+ * program that tokenises a photo and turns it back, and the command line doing so. On Bun, Deno, the Node on the PATH,
+ * and what `npm run nodes` has put there. Prints a row of seconds for each; docs/install.md has them.
  *
  *     npm run package && bun bench/install.ts
  */

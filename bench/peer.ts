@@ -1,6 +1,6 @@
 /**
- * PyTorch's times, by bench/pytorch/network_times.py, and the median that every table takes. Its Python is PYTHON, or else
- * build/pytorch, which bench/pytorch/setup.sh makes; nothing is installed from here.
+ * PyTorch's times, by bench/pytorch/network_times.py, and the median that every table takes. Its Python is PYTHON, or
+ * else build/pytorch, which bench/pytorch/setup.sh makes; nothing is installed from here.
  */
 import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -21,7 +21,8 @@ const path = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 
 /** A Python that imports PyTorch. Throws with the command that makes one. */
 export function findPython(): string {
-  const made = path("../build/pytorch/bin/python"), python = process.env.PYTHON || (existsSync(made) ? made : undefined);
+  const made = path("../build/pytorch/bin/python"),
+    python = process.env.PYTHON || (existsSync(made) ? made : undefined);
   const wanted = "expected a Python with torch and numpy in PYTHON or in build/pytorch (sh bench/pytorch/setup.sh)";
   if (python === undefined) throw new Error(`${wanted}, found neither`);
   const tried = spawnSync(python, ["-c", "import numpy, torch"], { encoding: "utf8" });

@@ -1,8 +1,8 @@
 /**
- * What a queue costs: `bun bench/queue.ts [SHARDS]` (or `deno run -A`), with redis-server on the PATH. Measures the queue alone over
- * SHARDS shards (10,000): time of one from asking to done, and Redis's memory on the way; then, in turns, one worker of all threads
- * beside six of one thread on a corpus of JPEGs with the embedded model: by the clock and in processor time, so that a shared machine
- * can be judged.
+ * What a queue costs: `bun bench/queue.ts [SHARDS]` (or `deno run -A`), with redis-server on the PATH. Measures the
+ * queue alone over SHARDS shards (10,000): time of one from asking to done, and Redis's memory on the way; then, in
+ * turns, one worker of all threads beside six of one thread on a corpus of JPEGs with the embedded model: by the clock
+ * and in processor time, so that a shared machine can be judged.
  */
 import { spawn, spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -19,7 +19,8 @@ const [, , given = "10000"] = process.argv, numShards = Number(given), port = 73
 const numItems = 1200, shardSize = 10, rounds = 3, side = 256;
 const folder = mkdtempSync(join(tmpdir(), "ctok-queue-")), out = join(folder, "out");
 const redis = spawn("redis-server", ["--port", String(port), "--dir", folder, "--save", "", "--appendonly", "yes"]);
-const cli = (...args: string[]) => spawnSync("redis-cli", ["-p", String(port), ...args], { encoding: "utf8" }).stdout.trim();
+const cli = (...args: string[]) =>
+  spawnSync("redis-cli", ["-p", String(port), ...args], { encoding: "utf8" }).stdout.trim();
 const usedKb = () => Math.round(Number(/used_memory:(\d+)/.exec(cli("info", "memory"))![1]) / 1000);
 const median = (all: readonly number[]) => all.toSorted((a, b) => a - b)[Math.floor(all.length / 2)]!;
 
@@ -47,7 +48,9 @@ async function queueAlone(): Promise<void> {
     `the queue alone, ${numShards} shards: ${wallMs.toFixed(2)} ms a shard by the clock, of the worker's processor`,
   );
   console.log(
-    `${((user + system) / 1000 / numShards).toFixed(2)} ms; median from asking to the next ${median(times).toFixed(2)} ms`,
+    `${((user + system) / 1000 / numShards).toFixed(2)} ms; median from asking to the next ${
+      median(times).toFixed(2)
+    } ms`,
   );
   console.log(`memory of Redis before, and after each tenth: ${memory.join(", ")} kB`);
 }
@@ -120,13 +123,15 @@ try {
     six.push(await rateOf(6, 1));
   }
   console.log(
-    `${numItems} JPEGs of ${side} x ${side} in shards of ${shardSize}, nano-DI8x8, ${cores} cores, ${rounds} rounds in turns:`,
+    `${numItems} JPEGs of ${side} x ${side} in shards of ${shardSize}, nano-DI8x8, ${cores} cores, ${rounds} ` +
+      "rounds in turns:",
   );
   for (const [name, all] of [[`one worker of ${cores} threads`, one], ["six workers of one thread", six]] as const) {
     const told = (of: keyof Rate) => all.map((one) => one[of].toFixed(1)).join(", ");
     console.log(`${name}: ${told("rate")} pictures a second; ${told("cpuMs")} ms of the processors a picture`);
   }
-  const kept = (of: (one: Rate, six: Rate) => number) => (100 * median(six.map((rate, i) => of(one[i]!, rate)))).toFixed(1);
+  const kept = (of: (one: Rate, six: Rate) => number) =>
+    (100 * median(six.map((rate, i) => of(one[i]!, rate)))).toFixed(1);
   console.log(`six keep ${kept((one, six) => six.rate / one.rate)} % of the rate of one by the clock,`);
   console.log(`${kept((one, six) => one.cpuMs / six.cpuMs)} % by processor time (medians of the rounds)`);
 } finally {

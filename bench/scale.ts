@@ -1,8 +1,8 @@
 /**
- * What a corpus of very many items costs beside its tokens: `bun bench/scale.ts [ITEMS] [SHARDS]` (or `deno run -A`; default 1,000,000 and
- * 100,000; the folder for it is of TMPDIR, best one in memory). Measures the plan of a list, of tars and of a folder, an opened
- * plan, the manifests of so many shards with all that reads them, the ledger, and what processes that find nothing free cost.
- * docs/scale.md has the figures. Run by people.
+ * What a corpus of very many items costs beside its tokens: `bun bench/scale.ts [ITEMS] [SHARDS]` (or `deno run -A`;
+ * default 1,000,000 and 100,000; the folder for it is of TMPDIR, best one in memory). Measures the plan of a list, of
+ * tars and of a folder, an opened plan, the manifests of so many shards with all that reads them, the ledger, and what
+ * processes that find nothing free cost. docs/scale.md has the figures. Run by people.
  */
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -19,7 +19,10 @@ const [, , givenItems = "1000000", givenShards = "100000"] = process.argv;
 const numItems = Number(givenItems), numShards = Number(givenShards);
 const folder = mkdtempSync(join(tmpdir(), "ctok-scale-"));
 
-/** Runs `work`, and tells its time by the clock and of the processors, and the most memory that was resident while it ran. */
+/**
+ * Runs `work`, and tells its time by the clock and of the processors, and the most memory that was resident while it
+ * ran.
+ */
 async function tell<T>(name: string, work: () => T | Promise<T>): Promise<T> {
   const cpu = process.cpuUsage(), start = performance.now();
   let most = process.memoryUsage().rss;
@@ -112,7 +115,9 @@ async function committed(out: string): Promise<void> {
   await tell("a run of the finished corpus, set files made", () => runDataset(out));
   await tell("a run of the finished corpus", () => runDataset(out));
   console.log(
-    `  ${readdirSync(join(out, ".nv-meta")).map((name) => `${name} ${statSync(join(out, ".nv-meta", name)).size}`)} bytes`,
+    `  ${
+      readdirSync(join(out, ".nv-meta")).map((name) => `${name} ${statSync(join(out, ".nv-meta", name)).size}`)
+    } bytes`,
   );
 }
 

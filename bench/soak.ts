@@ -1,17 +1,20 @@
 /**
- * A soak: mixed work for a given time, as a long-lived process does it, with the resident memory and the descriptors sampled
- * as it goes. One JSON line a sample, and a verdict at the end; exit code 1 when memory or descriptors were not flat.
+ * A soak: mixed work for a given time, as a long-lived process does it, with the resident memory and the descriptors
+ * sampled as it goes. One JSON line a sample, and a verdict at the end; exit code 1 when memory or descriptors were not
+ * flat.
  *
  *     bun bench/soak.ts [--seconds 3600] [--every 30] [--rounds 1] [--share 1] [--seed 1]
  *     deno run -A bench/soak.ts ...
  *
- * It ends when the time is over and so many rounds are done. --every 0 samples after each round. --share 0.1 works a tenth of the time and rests the remainder, on a machine that others use. --leak keeps 20 MB of each round,
- * to see that the verdict tells. Each round is one of: opening and closing models, encoding, decoding, streams (whole, left
- * early, aborted), token files of every format, jobs cancelled in the queue, errors of every kind that input can cause, and,
- * where there is FFmpeg, a video read and written.
+ * It ends when the time is over and so many rounds are done. --every 0 samples after each round. --share 0.1 works a
+ * tenth of the time and rests the remainder, on a machine that others use. --leak keeps 20 MB of each round, to see
+ * that the verdict tells. Each round is one of: opening and closing models, encoding, decoding, streams (whole, left
+ * early, aborted), token files of every format, jobs cancelled in the queue, errors of every kind that input can cause,
+ * and, where there is FFmpeg, a video read and written.
  *
- * Flat: of the samples after the first fifth, in which caches fill, the median of the last third is at most 5 % and 8 MB above
- * the median of the first third (so that a sawtooth is flat), and likewise the descriptors, at most 2 more. Memory is sampled after a collection of garbage.
+ * Flat: of the samples after the first fifth, in which caches fill, the median of the last third is at most 5 % and 8
+ * MB above the median of the first third (so that a sawtooth is flat), and likewise the descriptors, at most 2 more.
+ * Memory is sampled after a collection of garbage.
  */
 import assert from "node:assert/strict";
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
@@ -67,7 +70,11 @@ const folder = mkdtempSync(join(tmpdir(), "ctok-soak-"));
 const at = (name: string) => join(folder, name);
 const picture = (): TensorLike<"uint8"> => {
   const shape = [16 + any(80), 16 + any(80), 3], seed = any(256);
-  return { dtype: "uint8", shape, data: Uint8Array.from({ length: shape[0]! * shape[1]! * 3 }, (_, i) => i * seed & 255) };
+  return {
+    dtype: "uint8",
+    shape,
+    data: Uint8Array.from({ length: shape[0]! * shape[1]! * 3 }, (_, i) => i * seed & 255),
+  };
 };
 function* frames(count: number): Generator<TensorLike<"uint8">> {
   const { shape, data } = picture();
@@ -96,7 +103,8 @@ const rounds: Record<string, () => Promise<unknown>> = {
     assert.equal(indices.shape[0], 3);
   },
   async stream() {
-    const count = 1 + any(40), parts = videos.encodeStream(frames(count), any(2) ? { window: 9 } : { attentionFrames: 4 });
+    const count = 1 + any(40),
+      parts = videos.encodeStream(frames(count), any(2) ? { window: 9 } : { attentionFrames: 4 });
     let numFrames = 0;
     for await (const _ of videos.decodeStream(parts)) numFrames++;
     assert.equal(numFrames, count);
@@ -161,7 +169,10 @@ interface Sample {
   readonly residentMb: number;
   readonly descriptors: number;
 }
-const samples: Sample[] = [], names = Object.keys(rounds), start = performance.now(), counts: Record<string, number> = {};
+const samples: Sample[] = [],
+  names = Object.keys(rounds),
+  start = performance.now(),
+  counts: Record<string, number> = {};
 const elapsed = () => (performance.now() - start) / 1000;
 const leaked: Uint8Array[] = [];
 let numRounds = 0;
@@ -177,7 +188,8 @@ async function sample(): Promise<void> {
 
 try {
   for (let next = 0; elapsed() < seconds || numRounds < leastRounds;) {
-    const began = performance.now(), name = names[numRounds < names.length ? numRounds : any(names.length)]!; // each once at first
+    // Each once at first.
+    const began = performance.now(), name = names[numRounds < names.length ? numRounds : any(names.length)]!;
     await rounds[name]!();
     numRounds++;
     counts[name] = (counts[name] ?? 0) + 1;

@@ -1,7 +1,7 @@
 /**
- * Arguments: what a command is, and from the words of a command line to its values. Every option is declared once, in options.ts;
- * a command names those it accepts. A wrong option fails before any work, with exit code 2 and what was expected. Where an option
- * is not given its environment variable counts. Called by main.ts.
+ * Arguments: what a command is, and from the words of a command line to its values. Every option is declared once, in
+ * options.ts; a command names those it accepts. A wrong option fails before any work, with exit code 2 and what was
+ * expected. Where an option is not given its environment variable counts. Called by main.ts.
  */
 import { parseArgs } from "node:util";
 import { suggestion } from "../mod.ts";
@@ -20,7 +20,10 @@ export interface Args extends OptionValues {
 }
 
 export interface Example {
-  /** As it is typed; it runs as it stands where the files are, which a test holds (tests/cli/help.test.ts has the files). */
+  /**
+   * As it is typed; it runs as it stands where the files are, which a test holds (tests/cli/help.test.ts has the
+   * files).
+   */
   readonly line: string;
   readonly about: string;
 }
@@ -34,7 +37,10 @@ export interface Command {
   /** More to know, for the command's own help. */
   readonly details?: string;
   readonly examples: readonly Example[];
-  /** Its own exit codes and what they mean, where they are not those of all commands; that of SIGTERM, where it is not 143. */
+  /**
+   * Its own exit codes and what they mean, where they are not those of all commands; that of SIGTERM, where it is not
+   * 143.
+   */
   readonly exits?: readonly (readonly [code: string, about: string])[];
   readonly terminated?: number;
   readonly accepts: readonly OptionName[];
@@ -72,8 +78,8 @@ export function splitWords(argv: readonly string[], commands: readonly Command[]
 }
 
 /**
- * The values of a command line. Throws a usage failure at an option that is unknown, not the command's, given twice, without its
- * value, or with a wrong one, in the environment too.
+ * The values of a command line. Throws a usage failure at an option that is unknown, not the command's, given twice,
+ * without its value, or with a wrong one, in the environment too.
  */
 export function parseArguments(
   { own, rest }: Words,
@@ -88,7 +94,9 @@ export function parseArguments(
     const option: Option | undefined = known.includes(name as OptionName) ? options[name as OptionName] : undefined;
     const isOthers = Object.hasOwn(options, name);
     if (!option) {
-      throw usage(`unknown option ${rawName}${isOthers ? ", which other commands have" : suggestion(name, known, "--")}`);
+      throw usage(
+        `unknown option ${rawName}${isOthers ? ", which other commands have" : suggestion(name, known, "--")}`,
+      );
     }
     // Note: a file named --out=x among those that the shell's * gives is an option, too.
     if (Object.hasOwn(values, name)) throw usage(`${rawName}: expected it once, found it twice`);

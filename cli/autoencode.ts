@@ -4,7 +4,16 @@ import { type Command, required } from "./args.ts";
 import { planPixels } from "./dryrun.ts";
 import { filesOfModel, findInputs, type Input, Outputs, planOutputs } from "./paths.ts";
 import { downloadsTo } from "./pull.ts";
-import { checkImage, deliver, eachFile, kindsFor, modelFor, ModelInUse, pictureOptionsOf, secondsSince } from "./run.ts";
+import {
+  checkImage,
+  deliver,
+  eachFile,
+  kindsFor,
+  modelFor,
+  ModelInUse,
+  pictureOptionsOf,
+  secondsSince,
+} from "./run.ts";
 import { framesOptions, openingOptions } from "./options.ts";
 import { Spool } from "./spool.ts";
 import { tellSize } from "./tell.ts";

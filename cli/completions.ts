@@ -1,6 +1,7 @@
 /**
- * ctok completions: a script for a shell that completes commands, options, their choices, models and files, made from the tables of
- * commands and options, so that it never lags behind them. What the scripts do they do by themselves: ctok is not run for a Tab.
+ * ctok completions: a script for a shell that completes commands, options, their choices, models and files, made from
+ * the tables of commands and options, so that it never lags behind them. What the scripts do they do by themselves:
+ * ctok is not run for a Tab.
  */
 import { embeddedModels, publicModels } from "../mod.ts";
 import { type Command, usage } from "./args.ts";
@@ -15,8 +16,8 @@ export function completionsCommand(commands: () => readonly Command[]): Command 
     usage: "bash|zsh|fish",
     about: "print a script that completes what is typed after ctok",
     details:
-      'For bash put `eval "$(ctok completions bash)"` into ~/.bashrc; for zsh `eval "$(ctok completions zsh)"` into ~/.zshrc, ' +
-      "after compinit; for fish save it as ~/.config/fish/completions/ctok.fish.",
+      'For bash put `eval "$(ctok completions bash)"` into ~/.bashrc; for zsh `eval "$(ctok completions zsh)"` into ' +
+      "~/.zshrc, after compinit; for fish save it as ~/.config/fish/completions/ctok.fish.",
     examples: [
       { line: "ctok completions bash > ctok.bash", about: "to be sourced by ~/.bashrc" },
       { line: "ctok completions fish > ctok.fish", about: "for ~/.config/fish/completions/" },
@@ -38,7 +39,8 @@ const optionOf = (name: string): Option => options[name as OptionName];
 const optionNames = Object.keys(options) as OptionName[];
 const namesOf = ({ accepts }: Command) => optionNames.filter((name) => [...accepts, ...globalOptions].includes(name));
 const models = [...embeddedModels, ...publicModels].map(({ name }) => name);
-const wordsOf = ({ takes }: Command) => takes === "models" ? models : Array.isArray(takes) ? takes as readonly string[] : [];
+const wordsOf = ({ takes }: Command) =>
+  takes === "models" ? models : Array.isArray(takes) ? takes as readonly string[] : [];
 const takesFiles = ({ takes = "files" }: Command) => takes === "files" || takes === "models";
 /** As it is typed: "--out", and "-o" where there is a short one. */
 const flagsOf = (name: OptionName) => [`--${name}`, ...optionOf(name).short ? [`-${optionOf(name).short}`] : []];
@@ -121,7 +123,8 @@ function zshScript(commands: readonly Command[]): string {
     return `    ${command.name}) _arguments -s ${[...namesOf(command).map(spec), ...rest].join(" \\\n      ")} ;;`;
   });
   return `#compdef ctok
-# zsh completion of ctok. To have it: eval "$(ctok completions zsh)" after compinit, or save it as _ctok in a folder of $fpath
+# zsh completion of ctok. To have it: eval "$(ctok completions zsh)" after compinit, or save it as _ctok \
+in a folder of $fpath
 _ctok() {
   local curcontext=$curcontext state line
   local -a commands=(

@@ -14,7 +14,8 @@ export const convertCommand: Command = {
   usage: "M… --out FILE|DIR",
   about: "checkpoints, such as folders of .jit files, to one .safetensors file each",
   details:
-    "A file is smaller and opens faster than a folder of .jit files, and gives the same tokens; its name is kept in it.",
+    "A file is smaller and opens faster than a folder of .jit files, and gives the same tokens; its name is kept " +
+    "in it.",
   examples: [
     { line: "ctok convert path/to/Cosmos-Tokenizer-DI8x8 -o DI8x8.safetensors", about: "a folder of .jit files" },
     { line: "ctok convert nano-DI8x8 -o mine.safetensors --name mine-DI8x8", about: "under another name" },
@@ -25,7 +26,9 @@ export const convertCommand: Command = {
   async run(args, report, signal) {
     const out = required(args.out, "out"), models = expandPatterns(args.inputs);
     if (models.length === 0) throw usage("expected at least one model, found none");
-    if (out === standard) throw usage("--out: expected a file or folder, found standard output, which takes no checkpoint");
+    if (out === standard) {
+      throw usage("--out: expected a file or folder, found standard output, which takes no checkpoint");
+    }
     await using spool = new Spool();
     const inputs = models.map((file) => {
       // A folder's or repository's whole name: "Cosmos-0.1-Tokenizer-DI8x8" has no extension.

@@ -1,7 +1,7 @@
 /**
- * ctok dataset: a corpus of pictures or videos to shards of tokens, in a folder that has its plan, its shards and their manifests. What
- * is done is the library's (planDataset, runDataset, datasetStatus, datasetMissing); here are its options, and what people and machines
- * are told.
+ * ctok dataset: a corpus of pictures or videos to shards of tokens, in a folder that has its plan, its shards and their
+ * manifests. What is done is the library's (planDataset, runDataset, datasetStatus, datasetMissing); here are its
+ * options, and what people and machines are told.
  */
 import {
   type DatasetEvent,
@@ -26,37 +26,27 @@ import { tellBytes, tellCount } from "./tell.ts";
 
 const { process } = globalThis;
 
+type Names = readonly OptionName[];
+
 /** Of the plan alone: what a run finds in it. */
 const ofPlan = [
-  ...["out", "shards", "dtype", "shard-size", "size", "crop", "crops", "flip", "bucket", "bucket-step", "min-size"] as const,
-  ...[
-    "member",
-    "column",
-    "columns",
-    "hash",
-    "clip-frames",
-    "stride",
-    "svg",
-    "video",
-    "window",
-    "stream",
-    "frames",
-    "fps",
-  ] as const,
-  ...["limit-pixels", "limit-frames", "name", "precision", "allow-other-arithmetic"] as const,
-] as const satisfies readonly OptionName[];
-const ofRun = ["shard", "resplit", "queue", "batch", "readers", "allow-missing"] as const satisfies readonly OptionName[];
-const ofBoth = ["model", "device", "threads", "max-memory"] as const satisfies readonly OptionName[];
+  ...["out", "shards", "dtype", "shard-size", "size", "crop", "crops", "flip", "bucket", "bucket-step"] as const,
+  ...["min-size", "member", "column", "columns", "hash", "clip-frames", "stride", "svg", "video", "window"] as const,
+  ...["stream", "frames", "fps", "limit-pixels", "limit-frames", "name", "precision"] as const,
+  "allow-other-arithmetic",
+] as const satisfies Names;
+const ofRun = ["shard", "resplit", "queue", "batch", "readers", "allow-missing"] as const satisfies Names;
+const ofBoth = ["model", "device", "threads", "max-memory"] as const satisfies Names;
 
 /** Of what reads a corpus alone. */
-const ofReading = ["samples", "format", "overwrite"] as const satisfies readonly OptionName[];
+const ofReading = ["samples", "format", "overwrite"] as const satisfies Names;
 
 const verbs = {
-  plan: { takes: [...ofPlan, ...ofBoth] as readonly OptionName[], run: plan },
-  run: { takes: [...ofRun, ...ofBoth] as readonly OptionName[], run: work },
-  status: { takes: [] as readonly OptionName[], run: status },
-  missing: { takes: ["shard"] as readonly OptionName[], run: missing },
-  unpark: { takes: [] as readonly OptionName[], run: unpark },
+  plan: { takes: [...ofPlan, ...ofBoth] as Names, run: plan },
+  run: { takes: [...ofRun, ...ofBoth] as Names, run: work },
+  status: { takes: [] as Names, run: status },
+  missing: { takes: ["shard"] as Names, run: missing },
+  unpark: { takes: [] as Names, run: unpark },
   ...readVerbs,
 };
 
@@ -65,13 +55,16 @@ export const datasetCommand: Command = {
   usage: "[plan|run|status|missing|unpark|verify|stats|head|cat] INPUT…|DIR",
   about: "a corpus of pictures or videos to shards of tokens for training",
   details:
-    "`dataset INPUT… --out DIR` plans and runs, and run again it goes on where it was. `dataset plan INPUT… --out DIR` freezes which " +
-    "items go into which shards; `dataset run DIR` works on a plan, also several at once, one for each GPU, or with --shard or --queue on many machines " +
-    "(docs/cluster.md); `dataset status DIR` says how far it is, `dataset missing DIR` which of the workers of --shard have shards to " +
-    "make, as a list such as 2,7-9. A shard that fails each time is parked by a queue: `dataset unpark DIR` has such shards tried again. `dataset verify DIR` looks at every hash and sample and decodes some, `dataset stats DIR` at the use of the codebook, " +
-    "`dataset head DIR` shows the first samples, `dataset cat DIR KEY` one with its tokens, or with --out as a token file. INPUT is a " +
-    "folder, a pattern, a webdataset .tar, a .parquet, a file, @LIST or - for a list; INPUT and DIR may be s3://BUCKET/PREFIX " +
-    "(docs/dataset_s3.md). Whatever happens, shards are whole or not there. Items that cannot be tokenised are set aside and named.",
+    "`dataset INPUT… --out DIR` plans and runs, and run again it goes on where it was. `dataset plan INPUT… --out " +
+    "DIR` freezes which items go into which shards; `dataset run DIR` works on a plan, also several at once, one for " +
+    "each GPU, or with --shard or --queue on many machines (docs/cluster.md); `dataset status DIR` says how far it " +
+    "is, `dataset missing DIR` which of the workers of --shard have shards to make, as a list such as 2,7-9. A shard " +
+    "that fails each time is parked by a queue: `dataset unpark DIR` has such shards tried again. `dataset verify " +
+    "DIR` looks at every hash and sample and decodes some, `dataset stats DIR` at the use of the codebook, `dataset " +
+    "head DIR` shows the first samples, `dataset cat DIR KEY` one with its tokens, or with --out as a token file. " +
+    "INPUT is a folder, a pattern, a webdataset .tar, a .parquet, a file, @LIST or - for a list; INPUT and DIR may " +
+    "be s3://BUCKET/PREFIX (docs/dataset_s3.md). Whatever happens, shards are whole or not there. Items that cannot " +
+    "be tokenised are set aside and named.",
   examples: [
     { line: "ctok dataset photos -o tokens --size 256", about: "a folder to webdataset shards" },
     { line: "ctok dataset plan photos -o planned --shards megatron --shard-size 500", about: "freeze the work" },
@@ -87,7 +80,8 @@ export const datasetCommand: Command = {
     ["3", "the model or the native library could not be opened"],
     [
       "75",
-      "worth another try: the disk is full or not there, memory, threads or the device went, the hub did not answer, SIGTERM",
+      "worth another try: the disk is full or not there, memory, threads or the device went, the hub did not " +
+      "answer, SIGTERM",
     ],
     ["129, 130", "interrupted by SIGHUP or Ctrl-C; what was committed stays"],
   ],
@@ -101,7 +95,8 @@ export const datasetCommand: Command = {
   ],
 
   async run(args, report, signal) {
-    const [first, ...rest] = args.inputs, verb = Object.hasOwn(verbs, first ?? "") ? first as keyof typeof verbs : undefined;
+    const [first, ...rest] = args.inputs,
+      verb = Object.hasOwn(verbs, first ?? "") ? first as keyof typeof verbs : undefined;
     const inputs = verb ? rest : args.inputs;
     if (verb) checkOptions(args, verb);
     if (verb) return await verbs[verb].run(inputs, args, report, signal);
@@ -117,8 +112,8 @@ export const datasetCommand: Command = {
 
 /** Throws a usage failure for an option that was given and is none of the verb's. */
 function checkOptions(args: Args, verb: keyof typeof verbs): void {
-  const takes: readonly OptionName[] = verbs[verb].takes;
-  const all: readonly OptionName[] = [...ofPlan, ...ofRun, ...ofBoth, ...ofReading];
+  const takes: Names = verbs[verb].takes;
+  const all: Names = [...ofPlan, ...ofRun, ...ofBoth, ...ofReading];
   const wrong = all.find((name) => args[name] !== undefined && !args.fromEnvironment[name] && !takes.includes(name));
   if (wrong) throw usage(`--${wrong}: expected an option of dataset ${verb}, found one of another`);
 }
@@ -168,20 +163,10 @@ async function plan(inputs: readonly string[], args: Args, report: Report, signa
     }),
   }));
   const { numItems, numShards, numRefused, plan: { model, arithmetic, shardFormat, dtype } } = status;
-  const facts = {
-    event: "plan",
-    out,
-    numItems,
-    numShards,
-    numRefused,
-    model: model.name,
-    ...arithmetic,
-    shardFormat,
-    dtype,
-  };
+  const facts = { out, numItems, numShards, numRefused, model: model.name, ...arithmetic, shardFormat, dtype };
   const refused = numRefused > 0 ? `, ${numRefused} refused` : "";
   report.result(
-    facts,
+    { event: "plan", ...facts },
     `${out}: ${tellCount(numItems, "item")} in ${
       tellCount(numShards, "shard")
     }${refused}; ${model.name}, ${arithmetic.precision}, ${shardFormat} of ${dtype}`,
@@ -192,24 +177,32 @@ async function work(folders: readonly string[], args: Args, report: Report, sign
   const folder = folderOf(folders);
   using teller = new Teller(report, args);
   const model = args.fromEnvironment.model || args.out !== undefined ? undefined : args.model; // the plan knows it
-  const { device, threads, "max-memory": maxMemory, batch, readers, resplit, queue, "allow-missing": allowMissing } = args;
-  const shard = args.shard && shareOf(args.shard), limits = { device, threads, maxMemory, batch, readers, allowMissing };
+  const { device, threads, "max-memory": maxMemory, batch, readers, resplit, queue, "allow-missing": allowMissing } =
+    args;
+  const shard = args.shard && shareOf(args.shard),
+    limits = { device, threads, maxMemory, batch, readers, allowMissing };
   if (resplit && !shard) throw usage("--resplit: expected --shard beside it, found none");
   if (queue && shard) throw usage("--queue: expected one way to share the shards, found --shard beside it");
   const done = await teller.during((onEvent) =>
     runDataset(folder, { model, shard, resplit, queue, ...limits, onEvent, signal })
   );
   const { quarantined, numRefused, parked } = done;
-  const numAside = shard || queue ? 0 : quarantined.length + numRefused; // of many workers none fails for the corpus's items
+  // Of many workers none fails for the corpus's items.
+  const numAside = shard || queue ? 0 : quarantined.length + numRefused;
   if (numAside + parked.length > 0) report.exitCode = Math.max(report.exitCode, exitCodes.failed);
   const share = shard && !done.isComplete ? `share ${shard.index}/${shard.of} done; ` : "";
-  report.result({ event: "done", out: folder, ...shard && { shard }, ...countsOf(done) }, share + tellStatus(folder, done));
+  report.result(
+    { event: "done", out: folder, ...shard && { shard }, ...countsOf(done) },
+    share + tellStatus(folder, done),
+  );
 }
 
 /** Where a cluster says which of the workers this is. */
 const workerVariables = ["SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX"];
 
-/** The worker that this is, by the option or the environment. Throws a usage failure that says which numbers there are. */
+/**
+ * The worker that this is, by the option or the environment. Throws a usage failure that says which numbers there are.
+ */
 function shareOf({ index: given, of }: NonNullable<Args["shard"]>): Share {
   const variable = given === undefined ? workerVariables.find((name) => process.env[name]) : undefined;
   if (given === undefined && !variable) {
@@ -217,8 +210,14 @@ function shareOf({ index: given, of }: NonNullable<Args["shard"]>): Share {
   }
   const said = variable ? process.env[variable]! : String(given), index = /^\d+$/.test(said) ? Number(said) : NaN;
   if (index < of) return { index, of };
-  const how = variable === "SLURM_ARRAY_TASK_ID" ? `: sbatch --array=0-${of - 1}` : variable ? `: completions: ${of}` : "";
-  throw usage(`${variable ?? "--shard"}: expected a worker from 0 to ${of - 1}, as there are ${of}${how}, found ${said}`);
+  const how = variable === "SLURM_ARRAY_TASK_ID"
+    ? `: sbatch --array=0-${of - 1}`
+    : variable
+    ? `: completions: ${of}`
+    : "";
+  throw usage(
+    `${variable ?? "--shard"}: expected a worker from 0 to ${of - 1}, as there are ${of}${how}, found ${said}`,
+  );
 }
 
 async function status(folders: readonly string[], _args: Args, report: Report): Promise<void> {
@@ -252,7 +251,9 @@ async function missing(folders: readonly string[], { shard, json }: Args, report
   if (shard?.index !== undefined) throw usage(`--shard: expected the number of workers, found worker ${shard.index}`);
   const found = await datasetMissing(folder, shard && { of: shard.of }), { elements, shards, parked } = found;
   if (json) return report.result({ out: folder, ...found });
-  if (parked.length > 0) report.warning(`${folder}: given up by a queue: shards ${listOf(parked)} (ctok dataset status)`);
+  if (parked.length > 0) {
+    report.warning(`${folder}: given up by a queue: shards ${listOf(parked)} (ctok dataset status)`);
+  }
   if (found.isComplete) return;
   if (!elements) {
     throw usage(
@@ -287,7 +288,9 @@ function folderOf([folder, ...more]: readonly string[]): string {
   return folder;
 }
 
-function countsOf({ committed, numShards, numItems, numRefused, quarantined, parked, split, isComplete }: DatasetStatus) {
+function countsOf(
+  { committed, numShards, numItems, numRefused, quarantined, parked, split, isComplete }: DatasetStatus,
+) {
   const numQuarantined = quarantined.length, numParked = parked.length;
   return { isComplete, numShards, numItems, numRefused, numQuarantined, numParked, committed, split };
 }
@@ -344,7 +347,9 @@ class Teller implements Disposable {
 
   #tell(event: DatasetEvent): void {
     const report = this.#report;
-    if (event.event === "opening" || event.event === "opened") return void (this.#isOpening = event.event === "opening");
+    if (event.event === "opening" || event.event === "opened") {
+      return void (this.#isOpening = event.event === "opening");
+    }
     if (!this.#isShared && (event.event === "quarantined" || event.event === "refused")) {
       report.exitCode = Math.max(report.exitCode, exitCodes.failed);
     }
@@ -356,7 +361,9 @@ class Teller implements Disposable {
       );
     }
     if (event.event === "note") return report.warning(event.text);
-    if (event.event === "refused") return report.failure(new TokenizerError("ARGUMENT", `${event.name}: ${event.reason}`));
+    if (event.event === "refused") {
+      return report.failure(new TokenizerError("ARGUMENT", `${event.name}: ${event.reason}`));
+    }
     if (event.event === "quarantined") {
       const text = `${event.key}, set aside: ${event.message}`;
       return this.#isShared ? report.warning(text) : report.failure(new TokenizerError("IMAGE", text));

@@ -1,6 +1,6 @@
 /**
- * ctok dataset verify, stats, head and cat: what a corpus holds, as people and machines are told. What is done is the library's
- * (verifyDataset, datasetStats, readDataset, datasetSample). Called by dataset.ts.
+ * ctok dataset verify, stats, head and cat: what a corpus holds, as people and machines are told. What is done is the
+ * library's (verifyDataset, datasetStats, readDataset, datasetSample). Called by dataset.ts.
  */
 import { existsSync } from "node:fs";
 import { extname } from "node:path";
@@ -58,7 +58,8 @@ async function verify(inputs: readonly string[], args: Args, report: Report, sig
   );
   const { decoded, problems, numShards, numMissing, numSamples, numTokens, bytes } = found;
   for (const problem of problems.slice(numTold)) report.failure(new TokenizerError("TOKEN_FILE", problem)); // the set's
-  const known = decoded.flatMap(({ psnr }) => psnr ?? []), mean = known.reduce((sum, psnr) => sum + psnr, 0) / known.length;
+  const known = decoded.flatMap(({ psnr }) => psnr ?? []),
+    mean = known.reduce((sum, psnr) => sum + psnr, 0) / known.length;
   if (problems.length > 0 || numMissing > 0) report.exitCode = Math.max(report.exitCode, exitCodes.failed);
   const facts = {
     event: "done",
@@ -83,7 +84,9 @@ async function verify(inputs: readonly string[], args: Args, report: Report, sig
 
 function tellShard({ stem, numSamples, bytes, problems, decoded }: VerifiedShard): string[] {
   const state = problems.length === 0 ? "ok" : tellCount(problems.length, "problem");
-  const quality = decoded.map(({ key, psnr, reason }) => `${key} ${psnr === undefined ? reason : `${psnr.toFixed(2)} dB`}`);
+  const quality = decoded.map(({ key, psnr, reason }) =>
+    `${key} ${psnr === undefined ? reason : `${psnr.toFixed(2)} dB`}`
+  );
   return [[`shard ${stem}: ${state}, ${tellCount(numSamples, "sample")}, ${tellBytes(bytes)}`, ...quality].join("; ")];
 }
 
@@ -146,7 +149,9 @@ function factsOf({ key, tokens: { main }, facts, sidecars }: Sample) {
 
 function tellSample({ key, tokens: { main }, facts, sidecars }: Sample): string {
   const { fileName, height, width, originalHeight, originalWidth, numFrames } = facts;
-  const was = height === originalHeight && width === originalWidth ? "" : ` of ${tellSize(originalHeight, originalWidth)}`;
+  const was = height === originalHeight && width === originalWidth
+    ? ""
+    : ` of ${tellSize(originalHeight, originalWidth)}`;
   const frames = numFrames === undefined ? "" : `${tellCount(numFrames, "frame")} of `;
   const along = sidecars.length > 0 ? `, with ${sidecars.map(({ field }) => field).join(", ")}` : "";
   return `${key}: ${main.kind} [${main.shape.slice(1).join(", ")}], ${frames}${
@@ -155,7 +160,12 @@ function tellSample({ key, tokens: { main }, facts, sidecars }: Sample): string 
 }
 
 /** Samples as lines of JSON with all their tokens; with --out one sample as a token file, which `ctok decode` takes. */
-async function cat([folder, ...keys]: readonly string[], args: Args, report: Report, signal: AbortSignal): Promise<void> {
+async function cat(
+  [folder, ...keys]: readonly string[],
+  args: Args,
+  report: Report,
+  signal: AbortSignal,
+): Promise<void> {
   if (folder === undefined) throw usage("expected a folder and keys of samples, found none");
   if (args.out !== undefined) return await save(folder, keys, args.out, args, report, signal);
   if (args.format) throw usage("--format: expected --out beside it, found none");
@@ -195,7 +205,9 @@ async function save(
   const format = args.format ?? named ?? "safetensors", { tokens } = await datasetSample(folder, key, { signal });
   if (out === standard) return void process.stdout.write(encodeTokens(tokens, format));
   if (!args.overwrite && existsSync(out) && await writtenByCtok(out) !== "tokens") {
-    throw usage(`${out}: expected nothing there yet or a token file of ctok, found another file (--overwrite replaces it)`);
+    throw usage(
+      `${out}: expected nothing there yet or a token file of ctok, found another file (--overwrite replaces it)`,
+    );
   }
   await saveTokens(out, tokens, { format });
   const { main } = tokens;

@@ -26,15 +26,25 @@ export const decodeCommand: Command = {
   usage: "TOKENS… --out FILE|DIR",
   about: "token files, or all in a folder, to images and videos",
   details:
-    "A token file names its model, which is opened; --model names another, and has to be there for bare arrays (.npy). " +
-    "Pictures become PNG and videos MP4, or what FILE's extension says; a batch becomes numbered pictures.",
+    "A token file names its model, which is opened; --model names another, and has to be there for bare arrays " +
+    "(.npy). Pictures become PNG and videos MP4, or what FILE's extension says; a batch becomes numbered pictures.",
   examples: [
     { line: "ctok decode photo.safetensors -o photo.png", about: "a picture" },
     { line: "ctok decode tokens -o pictures", about: "all token files in a folder" },
     { line: "ctok decode clip.safetensors -o clip_again.mp4", about: "a video" },
   ],
   accepts: [
-    ...["model", "out", "overwrite", "dry-run", "keep-partial", "container", "chunk", "attention-frames", "fps"] as const,
+    ...[
+      "model",
+      "out",
+      "overwrite",
+      "dry-run",
+      "keep-partial",
+      "container",
+      "chunk",
+      "attention-frames",
+      "fps",
+    ] as const,
     ...openingOptions,
   ],
 

@@ -1,7 +1,8 @@
 /**
- * --dry-run: what a command would do with a file, as far as headers tell: sizes, tokens, memory, what it replaces. Models are opened,
- * pictures and videos are not decoded, nothing is computed or written. What is known to fail fails here as it would there; damage
- * further on in a file is not seen. Called by encode, decode and autoencode in the place of their work.
+ * --dry-run: what a command would do with a file, as far as headers tell: sizes, tokens, memory, what it replaces.
+ * Models are opened, pictures and videos are not decoded, nothing is computed or written. What is known to fail fails
+ * here as it would there; damage further on in a file is not seen. Called by encode, decode and autoencode in the place
+ * of their work.
  */
 import { existsSync } from "node:fs";
 import * as ctok from "../mod.ts";
@@ -60,7 +61,10 @@ async function planVideo(
   const limit = args["limit-frames"] ?? limitFrames.default, { temporalFactor: factor, name } = tokenizer.info;
   if (numFrames === 0) throw new ctok.TokenizerError("VIDEO", `${path}: expected at least one frame, found none`);
   if (numFrames !== undefined && numFrames > limit) {
-    throw new ctok.TokenizerError("VIDEO", `${path}: expected at most ${limit} frames (limitFrames), found ${numFrames}`);
+    throw new ctok.TokenizerError(
+      "VIDEO",
+      `${path}: expected at most ${limit} frames (limitFrames), found ${numFrames}`,
+    );
   }
   const { stream = false, window = windows.default, "attention-frames": attentionFrames } = args;
   const chunkFrames = args.chunk ?? Math.max(chunks.default, factor),
@@ -131,6 +135,15 @@ function say(
   { facts, text, memoryBytes }: Planned,
 ): void {
   const isReplacing = existsSync(target), replaced = isReplacing ? "; replaces what is there" : "";
-  const all = { file, out, ok: true, isDryRun: true, model, ...facts, memoryBytes, ...(isReplacing && { isReplacing }) };
+  const all = {
+    file,
+    out,
+    ok: true,
+    isDryRun: true,
+    model,
+    ...facts,
+    memoryBytes,
+    ...(isReplacing && { isReplacing }),
+  };
   report.done(all, `${text}, ${model}, ${tellBytes(memoryBytes)} of memory${replaced}`);
 }

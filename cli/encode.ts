@@ -5,7 +5,16 @@ import { type Command, required, usage } from "./args.ts";
 import { planPixels } from "./dryrun.ts";
 import { filesOfModel, findInputs, Outputs, planOutputs } from "./paths.ts";
 import { downloadsTo } from "./pull.ts";
-import { checkImage, deliver, eachFile, kindsFor, modelFor, ModelInUse, pictureOptionsOf, secondsSince } from "./run.ts";
+import {
+  checkImage,
+  deliver,
+  eachFile,
+  kindsFor,
+  modelFor,
+  ModelInUse,
+  pictureOptionsOf,
+  secondsSince,
+} from "./run.ts";
 import { framesOptions, openingOptions } from "./options.ts";
 import { Spool } from "./spool.ts";
 import { tellSize } from "./tell.ts";
@@ -16,8 +25,9 @@ export const encodeCommand: Command = {
   usage: "FILE… --out FILE|DIR",
   about: "images and videos, or all in a folder, to token files",
   details:
-    "Each file's tokens go to a file of its own. Without --model pictures take nano-DI8x8 and videos nano-DV4x8x8, both " +
-    "built in. Of a folder the pictures and videos are taken, or with --model those that it takes, and the tree is kept.",
+    "Each file's tokens go to a file of its own. Without --model pictures take nano-DI8x8 and videos nano-DV4x8x8, " +
+    "both built in. Of a folder the pictures and videos are taken, or with --model those that it takes, and the tree " +
+    "is kept.",
   examples: [
     { line: "ctok encode photo.jpg -o photo.safetensors", about: "a picture" },
     { line: "ctok encode photos -o tokens", about: "all pictures and videos in a folder" },

@@ -1,6 +1,7 @@
 /**
- * Help: the short one of all commands, and a command's own, from the tables of commands and options, in the width of the terminal
- * (80 columns where there is none). `ctok help`, `ctok help COMMAND` and --help print it to stdout, `ctok` alone to stderr.
+ * Help: the short one of all commands, and a command's own, from the tables of commands and options, in the width of
+ * the terminal (80 columns where there is none). `ctok help`, `ctok help COMMAND` and --help print it to stdout, `ctok`
+ * alone to stderr.
  */
 import { suggestion } from "../mod.ts";
 import { type Command, usage } from "./args.ts";

@@ -25,7 +25,8 @@ export const infoCommand: Command = {
   name: "info",
   usage: "M|TOKENS…",
   about: "what a model or a token file is, and where each fact is from",
-  details: "A token file is told from a checkpoint by its content. Of a bare array (.npy) --model says which model made it.",
+  details:
+    "A token file is told from a checkpoint by its content. Of a bare array (.npy) --model says which model made it.",
   examples: [
     { line: "ctok info nano-DI8x8", about: "a model, and where each fact is from" },
     { line: "ctok info photo.safetensors", about: "a token file: its shape, its model, the picture" },
@@ -34,7 +35,9 @@ export const infoCommand: Command = {
   takes: "models",
 
   async run(args, report, signal) {
-    if (args.inputs.length === 0) throw usage("expected a model or token files, found none (ctok models lists the models)");
+    if (args.inputs.length === 0) {
+      throw usage("expected a model or token files, found none (ctok models lists the models)");
+    }
     for (const [i, input] of args.inputs.entries()) {
       try {
         const { facts, rows } = await about(input, args, report, signal);
@@ -96,7 +99,8 @@ async function aboutTokens(
   const { kind, dtype, shape } = main, { quantizer, video } = origin, bits = bitsOf(tokens, bytes);
   const facts = { file, holds: "tokens", format, bytes, kind, dtype, shape, parts, ...bits, origin };
   const [batch = 1] = shape, [rows = 0, columns = 0] = shape.slice(-2), windows = video?.windows?.length;
-  const grid = video ? tellTokens(shape) : `${tellSize(rows, columns)} tokens`, many = batch === 1 ? "" : `${batch} times `;
+  const grid = video ? tellTokens(shape) : `${tellSize(rows, columns)} tokens`,
+    many = batch === 1 ? "" : `${batch} times `;
   const padded = tellSize(rows * origin.spatialFactor, columns * origin.spatialFactor);
   const place = `${origin.left} from the left, ${origin.top} from the top`;
   return {
@@ -109,7 +113,10 @@ async function aboutTokens(
       ["model", origin.model],
       ["source", origin.source === origin.model ? undefined : origin.source],
       ["sha256", origin.sha256],
-      ["quantizer", quantizer ? `${tellQuantizer(quantizer)}, ${codebookSize(quantizer)} codes` : tellQuantizer(undefined)],
+      [
+        "quantizer",
+        quantizer ? `${tellQuantizer(quantizer)}, ${codebookSize(quantizer)} codes` : tellQuantizer(undefined),
+      ],
       ["precision", origin.precision],
       [
         video ? "frame" : "picture",
@@ -139,7 +146,9 @@ function perSecond(fps: string): number {
 function ratesOf({ origin: { video } }: Tokens): string[] {
   const { fps, times, start, sampleAspect } = video!;
   return [
-    ...(fps === undefined ? [] : [`${Number(perSecond(fps).toPrecision(5))} frames a second${times ? " on average" : ""}`]),
+    ...(fps === undefined
+      ? []
+      : [`${Number(perSecond(fps).toPrecision(5))} frames a second${times ? " on average" : ""}`]),
     ...(start ? [`from ${start} s on`] : []),
     ...(sampleAspect === undefined ? [] : [`pixels of ${sampleAspect}`]),
   ];

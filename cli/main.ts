@@ -1,7 +1,8 @@
 #!/usr/bin/env bun
 /**
- * ctok, the command line: finds the command, turns Ctrl-C into an AbortSignal and failures into exit codes. Runs on Bun as it is,
- * on Deno by `deno run -A cli/main.ts`, and packed on Node. Nothing opens the native library before a model is needed.
+ * ctok, the command line: finds the command, turns Ctrl-C into an AbortSignal and failures into exit codes. Runs on Bun
+ * as it is, on Deno by `deno run -A cli/main.ts`, and packed on Node. Nothing opens the native library before a model
+ * is needed.
  */
 import { readFileSync } from "node:fs";
 import { constants } from "node:os";
@@ -16,7 +17,8 @@ const { process } = globalThis;
 
 async function main(argv: readonly string[]): Promise<number> {
   const words = splitWords(argv, commands), { own, name } = words, command = commands.find((c) => c.name === name);
-  let report = new Report({ json: own.includes("--json"), stack: own.includes("--stack") }); // until the arguments are known
+  // What reports until the arguments are known.
+  let report = new Report({ json: own.includes("--json"), stack: own.includes("--stack") });
   const abort = new AbortController();
   let interruption = 0;
   const isIgnored = isHangupIgnored(); // Note: before the first handler, with which Deno takes SIGHUP, too
@@ -46,7 +48,13 @@ async function main(argv: readonly string[]): Promise<number> {
   } catch (error) {
     // With --keep-partial the error says what was kept.
     const kept = error instanceof Failure && "isPartial" in error.facts ? error : undefined;
-    const interrupted = new Failure(interruption, "CANCELLED", kept?.message ?? "interrupted", kept?.cause, kept?.facts);
+    const interrupted = new Failure(
+      interruption,
+      "CANCELLED",
+      kept?.message ?? "interrupted",
+      kept?.cause,
+      kept?.facts,
+    );
     report.failure(abort.signal.aborted ? interrupted : error);
   }
   return report.exitCode;
@@ -62,7 +70,8 @@ function isHangupIgnored(): boolean {
   }
 }
 
-if (process.env.NO_COLOR === "") delete process.env.NO_COLOR; // Note: not set, by its own rule (no-color.org); Node takes it for set
+// Note: not set, by its own rule (no-color.org); Node takes it for set.
+if (process.env.NO_COLOR === "") delete process.env.NO_COLOR;
 const code = process.exitCode = await main(process.argv.slice(2));
 // Interrupted while standard input says nothing, Deno would wait for it.
 if (code > 128 || code === exitCodes.tryAgain) {

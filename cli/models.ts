@@ -1,6 +1,6 @@
 /**
- * ctok models: the models that ctok opens by name, and which of them are on this machine. For people in groups of one publisher's
- * names and licence, so that a row is short; with --json all that is known of each.
+ * ctok models: the models that ctok opens by name, and which of them are on this machine. For people in groups of one
+ * publisher's names and licence, so that a row is short; with --json all that is known of each.
  */
 import { embeddedModels, findPulled, type PublicModel, publicModels } from "../mod.ts";
 import { type Command, usage } from "./args.ts";

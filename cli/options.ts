@@ -1,7 +1,8 @@
 /**
- * The options of the command line, each declared once: its place in help, its short form, what its value must be and becomes,
- * and the environment variable that stands in for it. Commands name those that they take (a row's name in `accepts`). What values
- * may be is values.ts, parsing is args.ts, help is help.ts, completion is completions.ts: the last three read this table alone.
+ * The options of the command line, each declared once: its place in help, its short form, what its value must be and
+ * becomes, and the environment variable that stands in for it. Commands name those that they take (a row's name in
+ * `accepts`). What values may be is values.ts, parsing is args.ts, help is help.ts, completion is completions.ts: the
+ * last three read this table alone.
  */
 import {
   datasetFacts,
@@ -30,7 +31,10 @@ export interface Option {
   readonly choices?: readonly string[];
   /** What completion offers else; nothing unless given. */
   readonly completes?: "files" | "models";
-  /** The value of a text, undefined where it is none; `wanted` then says what was expected. A text as it is unless given. */
+  /**
+   * The value of a text, undefined where it is none; `wanted` then says what was expected. A text as it is unless
+   * given.
+   */
   readonly read?: (text: string) => unknown;
   readonly wanted?: string;
 }
@@ -45,8 +49,8 @@ export const options = {
     short: "o",
     value: "FILE|DIR",
     completes: "files",
-    about:
-      "where results go: a folder when it ends in /, is one, or there are many inputs; made as needed; - is standard output, for one input",
+    about: "where results go: a folder when it ends in /, is one, or there are many inputs; made as needed; - is " +
+      "standard output, for one input",
   },
   format: {
     group: "Input and output",
@@ -73,12 +77,14 @@ export const options = {
   },
   overwrite: {
     group: "Input and output",
-    about: "replace files that ctok cannot tell for its own: token files and checkpoints of its own it replaces unasked",
+    about:
+      "replace files that ctok cannot tell for its own: token files and checkpoints of its own it replaces unasked",
   },
   roof: {
     group: "Input and output",
     value: "GFLOPS",
-    about: "what the machine can do at most, in 10^9 operations a second; unless given, as much as the fastest layer does",
+    about:
+      "what the machine can do at most, in 10^9 operations a second; unless given, as much as the fastest layer does",
     ...decimal([0.1, 1e7]),
   },
   "dry-run": {
@@ -95,7 +101,8 @@ export const options = {
   dtype: {
     group: "Datasets",
     value: "T",
-    about: "of what is stored: uint16 or int32 for codes, bf16, f16 or f32 for latents (the first that the format holds)",
+    about:
+      "of what is stored: uint16 or int32 for codes, bf16, f16 or f32 for latents (the first that the format holds)",
     ...oneOf(["uint16", "int32", "bf16", "f16", "f32"] as const),
   },
   "shard-size": {
@@ -107,14 +114,16 @@ export const options = {
   size: {
     group: "Datasets",
     value: "N",
-    about: "scale the shorter side to N pixels; with --bucket the square root of a bucket's area (as it is unless given)",
+    about:
+      "scale the shorter side to N pixels; with --bucket the square root of a bucket's area (as it is unless given)",
     ...whole([1, 16384]),
   },
   crop: {
     group: "Datasets",
     value: "C",
     about: "of what was scaled: center, none, or random:SEED (center where there is a size)",
-    read: (text: string) => /^(center|none|random:\d{1,15})$/.test(text) ? text as ItemOptions["crop"] & string : undefined,
+    read: (text: string) =>
+      /^(center|none|random:\d{1,15})$/.test(text) ? text as ItemOptions["crop"] & string : undefined,
     wanted: "center, none or random:SEED",
   },
   crops: { group: "Datasets", value: "N", about: "random crops of each picture (1 unless given)", ...whole([1, 1000]) },
@@ -148,7 +157,10 @@ export const options = {
     about: "of parquet files: the columns that go along (all others)",
     read: (text: string) => text.split(","),
   },
-  hash: { group: "Datasets", about: "read each item for its hash when planning, and look at it again when it is tokenised" },
+  hash: {
+    group: "Datasets",
+    about: "read each item for its hash when planning, and look at it again when it is tokenised",
+  },
   "clip-frames": {
     group: "Datasets",
     value: "N",
@@ -177,15 +189,19 @@ export const options = {
     group: "Datasets",
     value: "[I/]N",
     about:
-      "of N workers be the one of number I, from 0, and make every N-th shard; without I as SLURM_ARRAY_TASK_ID or JOB_COMPLETION_INDEX says",
+      "of N workers be the one of number I, from 0, and make every N-th shard; without I as SLURM_ARRAY_TASK_ID or " +
+      "JOB_COMPLETION_INDEX says",
     ...shareOf(datasetFacts.workers.range),
   },
-  resplit: { group: "Datasets", about: "with --shard: split a corpus anew that was split among another number of workers" },
+  resplit: {
+    group: "Datasets",
+    about: "with --shard: split a corpus anew that was split among another number of workers",
+  },
   samples: {
     group: "Datasets",
     value: "N",
-    about:
-      "of verify: samples of each shard that are decoded (1 unless given); of head: those that are shown (10 unless given)",
+    about: "of verify: samples of each shard that are decoded (1 unless given); of head: those that are shown (10 " +
+      "unless given)",
     ...whole([0, 1 << 20]),
   },
   "allow-missing": {
@@ -221,8 +237,8 @@ export const options = {
   chunk: {
     group: "Videos",
     value: "N",
-    about:
-      `frames computed at once in a seamless sequence: more is faster and takes more memory (${chunkFrames.default} unless given)`,
+    about: "frames computed at once in a seamless sequence: more is faster and takes more memory " +
+      `(${chunkFrames.default} unless given)`,
     ...whole(chunkFrames.range),
   },
   "attention-frames": {
@@ -261,7 +277,8 @@ export const options = {
   },
   "keep-partial": {
     group: "Videos",
-    about: "of a video that is cut short, fails midway or is interrupted, keep what was done of it under the result's name",
+    about:
+      "of a video that is cut short, fails midway or is interrupted, keep what was done of it under the result's name",
   },
   model: {
     group: "Model",
@@ -270,7 +287,8 @@ export const options = {
     env: "CTOK_MODEL",
     completes: "models",
     about:
-      `a name (ctok models), owner/name of the hub, a folder or a file (unless given, ${defaultModel} for images and ${defaultVideoModel} for videos)`,
+      `a name (ctok models), owner/name of the hub, a folder or a file (unless given, ${defaultModel} for images ` +
+      `and ${defaultVideoModel} for videos)`,
   },
   precision: {
     group: "Model",
@@ -284,7 +302,8 @@ export const options = {
     value: "D",
     env: "CTOK_DEVICE",
     about:
-      "where to compute: cpu, cuda, or cuda:1 for the second GPU; auto takes a GPU that can be used, otherwise the CPU (auto unless given)",
+      "where to compute: cpu, cuda, or cuda:1 for the second GPU; auto takes a GPU that can be used, otherwise the " +
+      "CPU (auto unless given)",
     choices: ["auto", "cpu", "cuda"],
     ...device,
   },
@@ -298,14 +317,15 @@ export const options = {
     group: "Limits",
     value: "BYTES",
     about:
-      "weights and one job or video's stream together, such as 2GB (2e9 bytes) or 2GiB (2^31); what needs more is refused before any work (all there is)",
+      "weights and one job or video's stream together, such as 2GB (2e9 bytes) or 2GiB (2^31); what needs more is " +
+      "refused before any work (all there is)",
     ...bytes(optionFacts.maxMemory.range),
   },
   "limit-pixels": {
     group: "Limits",
     value: "N|WxH",
-    about:
-      `largest picture or frame read, in pixels or such as 8192x8192; a larger one is refused by its header (${limitPixels.default} unless given)`,
+    about: "largest picture or frame read, in pixels or such as 8192x8192; a larger one is refused by its header " +
+      `(${limitPixels.default} unless given)`,
     ...pixels(limitPixels.range),
   },
   "limit-frames": {

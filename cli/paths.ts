@@ -1,7 +1,7 @@
 /**
- * Which files a command reads and where each result goes, settled before any work as far as that can be: only what a token
- * file holds says whether its result is a picture or a video, and how many. No result may take the place of an input, of
- * another result, or (unless asked) of a file that ctok did not write.
+ * Which files a command reads and where each result goes, settled before any work as far as that can be: only what a
+ * token file holds says whether its result is a picture or a video, and how many. No result may take the place of an
+ * input, of another result, or (unless asked) of a file that ctok did not write.
  */
 import { type BigIntStats, existsSync, readlinkSync, realpathSync, statSync } from "node:fs";
 import { readdir, stat } from "node:fs/promises";
@@ -59,13 +59,16 @@ export interface Wanted {
 }
 
 /**
- * What there is to read: files as they are, what comes through pipes from a spool, folders as the files in them, recursively,
- * in natural order and without hidden ones; with --video a folder is one input. Links to folders are not followed.
+ * What there is to read: files as they are, what comes through pipes from a spool, folders as the files in them,
+ * recursively, in natural order and without hidden ones; with --video a folder is one input. Links to folders are not
+ * followed.
  */
 export async function findInputs(args: Args, { kinds, spool, signal }: Wanted): Promise<Input[]> {
   const files = expandPatterns(args.inputs);
   if (files.length === 0) throw usage("expected at least one file, found none");
-  const found = await Promise.all(files.map((file) => file === standard ? undefined : stat(file).catch(() => undefined)));
+  const found = await Promise.all(
+    files.map((file) => file === standard ? undefined : stat(file).catch(() => undefined)),
+  );
   if (args.video && !found.some((f) => f?.isDirectory())) {
     throw usage("--video: expected a folder among the inputs, found none");
   }
@@ -155,11 +158,16 @@ export interface Results {
 }
 
 /**
- * One output for each input: --out itself for a single file unless it is a folder, else below it the input's stem with the
- * extension; of a folder's files that would so take one name, the whole name before it. Throws a usage failure for a name whose extension says what the command does not write, where two results
- * would take one name, or a result an input's.
+ * One output for each input: --out itself for a single file unless it is a folder, else below it the input's stem with
+ * the extension; of a folder's files that would so take one name, the whole name before it. Throws a usage failure for
+ * a name whose extension says what the command does not write, where two results would take one name, or a result an
+ * input's.
  */
-export function planOutputs(inputs: readonly Input[], out: string, { extensionOf, extensions, spool }: Results): InOut[] {
+export function planOutputs(
+  inputs: readonly Input[],
+  out: string,
+  { extensionOf, extensions, spool }: Results,
+): InOut[] {
   const [first] = inputs as [Input];
   if (out === standard) {
     if (inputs.length > 1 || first.isFound) {
@@ -171,10 +179,14 @@ export function planOutputs(inputs: readonly Input[], out: string, { extensionOf
   const found = existsSync(out) ? statSync(out) : undefined, extension = extname(out).toLowerCase();
   const isNamed = inputs.length === 1 && !first.isFound && !out.endsWith("/") && !found?.isDirectory();
   const many = first.isFound ? "what is in a folder" : `${inputs.length} inputs`;
-  if (!isNamed && found && !found.isDirectory()) throw usage(`--out: expected a folder for ${many}, found the file ${out}`);
+  if (!isNamed && found && !found.isDirectory()) {
+    throw usage(`--out: expected a folder for ${many}, found the file ${out}`);
+  }
   const isFileName = Object.values(writtenExtensions).flat().includes(extension);
   if (!isNamed && !found && !out.endsWith("/") && isFileName) {
-    throw usage(`--out: expected a folder for ${many}, found ${out}, which is a file's name (${out}/ makes a folder of it)`);
+    throw usage(
+      `--out: expected a folder for ${many}, found ${out}, which is a file's name (${out}/ makes a folder of it)`,
+    );
   }
   if (isNamed && extension && !extensions.includes(extension)) {
     throw usage(`--out: expected one of ${extensions.join(", ")}, found ${extension}`);
@@ -197,8 +209,8 @@ export class Outputs {
   readonly #replaced: "tokens" | "checkpoint" | undefined;
 
   /**
-   * `sources` are the files that must stay as they are, `replaced` what ctok replaces of its own. Throws a usage failure where
-   * two results would take one name, or a result an input's.
+   * `sources` are the files that must stay as they are, `replaced` what ctok replaces of its own. Throws a usage
+   * failure where two results would take one name, or a result an input's.
    */
   constructor(args: Args, files: readonly InOut[], sources: readonly string[], replaced?: "tokens" | "checkpoint") {
     this.#isOverwriting = args.overwrite === true;
@@ -232,7 +244,8 @@ export class Outputs {
   async admit(target: string, file: string): Promise<void> {
     const taken = this.reserve(target, file);
     if (taken) throw new Failure(exitCodes.failed, "FILE_EXISTS", taken);
-    if (this.#isOverwriting || !existsSync(target) || !statSync(target).isFile()) return; // what is no file is refused later
+    // What is no file is refused later.
+    if (this.#isOverwriting || !existsSync(target) || !statSync(target).isFile()) return;
     if (this.#replaced && await writtenByCtok(target) === this.#replaced) return;
     const own = this.#replaced ? `, or ${this.#replaced === "tokens" ? "tokens" : "a checkpoint"} that ctok wrote` : "";
     const message = `${target}: expected nothing there yet${own}, found a file (--overwrite replaces it)`;

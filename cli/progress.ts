@@ -1,6 +1,7 @@
 /**
- * The bar: one line at the end of standard error for the whole of a run, with the rate and the time left. What is counted is files,
- * where a part of one is a fraction, or bytes: see `Counted`. Where the bar goes and when it makes way is report.ts.
+ * The bar: one line at the end of standard error for the whole of a run, with the rate and the time left. What is
+ * counted is files, where a part of one is a fraction, or bytes: see `Counted`. Where the bar goes and when it makes
+ * way is report.ts.
  *
  *     using bar = report.progress({ unit: "bytes", total: 158_000_000 }); // undefined when nobody watches
  *     bar?.update(bytesSoFar, "model.safetensors");

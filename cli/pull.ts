@@ -11,8 +11,9 @@ export const pullCommand: Command = {
   usage: "MODEL…",
   about: "download models of the Hugging Face hub, into the cache that Python has too",
   details:
-    "MODEL is a public model's name (ctok models), or owner/name of any repository, with @REVISION for a branch, tag or commit. " +
-    "What is here already is checked. HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_ENDPOINT and HF_HUB_OFFLINE mean what they mean to Python.",
+    "MODEL is a public model's name (ctok models), or owner/name of any repository, with @REVISION for a branch, tag " +
+    "or commit. What is here already is checked. HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_ENDPOINT and HF_HUB_OFFLINE " +
+    "mean what they mean to Python.",
   examples: [
     { line: "ctok pull CI8x8", about: "by its short name" },
     { line: "ctok pull nvidia/Cosmos-0.1-Tokenizer-CI8x8@main", about: "a repository, at a revision" },
@@ -26,7 +27,8 @@ export const pullCommand: Command = {
       const start = performance.now();
       try {
         const pulled = await pullModel(model, { signal, ...downloadsTo(report) });
-        const { path, files, fetchedBytes, ...facts } = pulled, bytes = files.reduce((sum, file) => sum + file.bytes, 0);
+        const { path, files, fetchedBytes, ...facts } = pulled,
+          bytes = files.reduce((sum, file) => sum + file.bytes, 0);
         const looked = facts.isVerified ? "checked" : "not checked: the hub was not asked or did not answer";
         const did = fetchedBytes === 0
           ? `was here already, ${looked}`

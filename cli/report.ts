@@ -1,7 +1,8 @@
 /**
- * What the command line says and how it ends. Results go to stdout, as text or as JSON lines, but to stderr where stdout takes
- * the result itself; failures to stderr, or as JSON lines with the results; a progress bar to stderr where that is a terminal.
- * All of it is made safe for a terminal here, once: texts hold names and words from files. Keeps the exit code.
+ * What the command line says and how it ends. Results go to stdout, as text or as JSON lines, but to stderr where
+ * stdout takes the result itself; failures to stderr, or as JSON lines with the results; a progress bar to stderr where
+ * that is a terminal. All of it is made safe for a terminal here, once: texts hold names and words from files. Keeps
+ * the exit code.
  */
 import { messageOf, printable, TokenizerError } from "../mod.ts";
 import { Bar, type Counted } from "./progress.ts";
@@ -10,8 +11,8 @@ import { columnsOf, styled } from "./screen.ts";
 const { process } = globalThis;
 
 /**
- * An interruption ends with 128 and the signal's number: 129 SIGHUP, 130 SIGINT, 143 SIGTERM; but for a command's own code after SIGTERM.
- * 75 is EX_TEMPFAIL of sysexits.h.
+ * An interruption ends with 128 and the signal's number: 129 SIGHUP, 130 SIGINT, 143 SIGTERM; but for a command's own
+ * code after SIGTERM. 75 is EX_TEMPFAIL of sysexits.h.
  */
 export const exitCodes = { done: 0, failed: 1, usage: 2, model: 3, tryAgain: 75 } as const;
 
@@ -49,7 +50,10 @@ export class Report {
   }
 
   /** A file that is done, or would be: `facts` for machines; for people its names, and `details` of it. */
-  done(facts: { readonly file: string; readonly out: string; readonly [fact: string]: unknown }, details: string): void {
+  done(
+    facts: { readonly file: string; readonly out: string; readonly [fact: string]: unknown },
+    details: string,
+  ): void {
     const { file, out } = facts, stream = this.#options.out === "-" ? "stderr" : "stdout";
     this.#result(facts, [`${printable(`${file} -> ${out}:`)} ${styled("dim", printable(details), stream)}`]);
   }
@@ -75,8 +79,9 @@ export class Report {
     const message = file === undefined || said.includes(file) ? said : `${file}: ${said}`;
     this.exitCode = Math.max(this.exitCode, error instanceof Failure ? error.exitCode : exitCodes.failed);
     const facts = error instanceof Failure ? error.facts : {};
-    if (this.#options.json) this.#line(jsonOf({ ...facts, ...(file !== undefined && { file }), ok: false, code, message }));
-    else this.#say(message, "red");
+    if (this.#options.json) {
+      this.#line(jsonOf({ ...facts, ...(file !== undefined && { file }), ok: false, code, message }));
+    } else this.#say(message, "red");
     const origin = error instanceof Failure && error.cause ? error.cause : error;
     if (!this.#options.stack || !(origin instanceof Error)) return;
     for (const line of (origin.stack ?? "").replace(origin.message, printable(origin.message)).split("\n")) {
@@ -108,7 +113,10 @@ export class Report {
     }
   }
 
-  /** stdout takes no more, which can be told on stderr only. A reader that left (`| head`) is no failure: the work goes on. */
+  /**
+   * stdout takes no more, which can be told on stderr only. A reader that left (`| head`) is no failure: the work goes
+   * on.
+   */
   unwritable(error: unknown): void {
     if ((error as { code?: string }).code === "EPIPE") return;
     this.#say(`stdout: ${messageOf(error)}`, "red");

@@ -83,9 +83,13 @@ export function checkImage({ file, kind }: Input, model: string): void {
   throw new TokenizerError("IMAGE", `${file}: expected an image, as ${model} takes, found ${found}`);
 }
 
-/** `args`: those by which it was opened; what of them the environment said is told, as nobody has it before his eyes. */
+/**
+ * `args`: those by which it was opened; what of them the environment said is told, as nobody has it before his eyes.
+ */
 export function modelFailure(error: unknown, args?: Args): Failure {
-  const values = Object.entries(args?.fromEnvironment ?? {}).map(([name, env]) => `${env}=${args![name as OptionName]}`);
+  const values = Object.entries(args?.fromEnvironment ?? {}).map(([name, env]) =>
+    `${env}=${args![name as OptionName]}`
+  );
   const told = values.length > 0 ? ` (${values.join(", ")})` : "";
   const code = error instanceof TokenizerError ? error.code : "INTERNAL";
   return new Failure(exitCodes.model, code, messageOf(error) + told, error);
@@ -99,8 +103,8 @@ export interface Job {
 
 /**
  * Calls `work` on one file after the other. A failure is reported and the next file follows; an interruption ends all.
- * The folders of the outputs are made first, so that one that cannot be made costs no work; those that stay empty go again, as
- * they may stand in the way of the right command.
+ * The folders of the outputs are made first, so that one that cannot be made costs no work; those that stay empty go
+ * again, as they may stand in the way of the right command.
  */
 export async function eachFile(
   files: readonly InOut[],
@@ -173,7 +177,9 @@ function missingOf(folder: string): string[] {
 }
 
 function noFolder(folder: string, cause: unknown): TokenizerError {
-  return new TokenizerError("FILE_IO", `${folder}: expected a folder, or to make one, found ${messageOf(cause)}`, { cause });
+  return new TokenizerError("FILE_IO", `${folder}: expected a folder, or to make one, found ${messageOf(cause)}`, {
+    cause,
+  });
 }
 
 /** Sends a result that is on the disk to where it is to go, before a word of it is said. */

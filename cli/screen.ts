@@ -1,6 +1,6 @@
 /**
- * A terminal's looks: colours where a stream is a terminal that has them (NO_COLOR and TERM=dumb turn them off, FORCE_COLOR
- * on), its width, and how wide a text is on it. Called by help, reports and the progress bar.
+ * A terminal's looks: colours where a stream is a terminal that has them (NO_COLOR and TERM=dumb turn them off,
+ * FORCE_COLOR on), its width, and how wide a text is on it. Called by help, reports and the progress bar.
  */
 import { styleText } from "node:util";
 
@@ -20,13 +20,20 @@ export function columnsOf(stream: Stream): number {
 }
 
 /** Characters that take two columns: East Asian ones and pictures. */
-const wide =
-  /[\u1100-\u115f\u2e80-\u303e\u3041-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6\u{20000}-\u{3fffd}]|\p{Emoji_Presentation}/u;
+const wide = new RegExp(
+  [
+    /[\u1100-\u115f\u2e80-\u303e\u3041-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6]/u,
+    /[\u{20000}-\u{3fffd}]/u,
+    /\p{Emoji_Presentation}/u,
+  ].map(({ source }) => source).join("|"),
+  "u",
+);
 const graphemes = new Intl.Segmenter(undefined, { granularity: "grapheme" });
 
 /** The end of a text that takes at most so many columns, with "…" for what is left out before it. */
 export function tail(text: string, columns: number): string {
-  const parts = Array.from(graphemes.segment(text), ({ segment }) => segment), widthOf = (c: string) => wide.test(c) ? 2 : 1;
+  const parts = Array.from(graphemes.segment(text), ({ segment }) => segment),
+    widthOf = (c: string) => wide.test(c) ? 2 : 1;
   let width = parts.reduce((sum, part) => sum + widthOf(part), 0);
   if (width <= columns) return text;
   while (parts.length > 0 && width > columns - 1) width -= widthOf(parts.shift()!);

@@ -1,7 +1,7 @@
 /**
- * Standard input and output, and pipes, as files: what comes through a pipe is kept in a folder of its own while a command
- * works, because FFmpeg looks at a video more than once; what goes to standard output is made there first, whole or not at
- * all. The folder is made on first use, for this user alone, and gone at the end.
+ * Standard input and output, and pipes, as files: what comes through a pipe is kept in a folder of its own while a
+ * command works, because FFmpeg looks at a video more than once; what goes to standard output is made there first,
+ * whole or not at all. The folder is made on first use, for this user alone, and gone at the end.
  */
 import { mkdtempSync } from "node:fs";
 import { open, rm, stat } from "node:fs/promises";
@@ -25,9 +25,14 @@ export class Spool implements AsyncDisposable {
     return join(this.#folder, `${this.#count++}-${name}`);
   }
 
-  /** Keeps all that comes through a pipe ("-": standard input) at `path`. Throws FILE_IO for more than 16 GiB, CANCELLED. */
+  /**
+   * Keeps all that comes through a pipe ("-": standard input) at `path`. Throws FILE_IO for more than 16 GiB,
+   * CANCELLED.
+   */
   async fill(path: string, file: string, signal: AbortSignal): Promise<void> {
-    if (file === "-" && process.stdin.isTTY) throw usage("-: expected a pipe or file as standard input, found a terminal");
+    if (file === "-" && process.stdin.isTTY) {
+      throw usage("-: expected a pipe or file as standard input, found a terminal");
+    }
     const into = await open(path, "wx");
     try {
       for await (const chunk of await source(file, signal)) {
@@ -53,7 +58,9 @@ const ownInput = ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
 async function source(file: string, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>> {
   const path = file === "-" ? "/dev/stdin" : file, found = await stat(path).catch(() => undefined);
   const isOpened = found && !found.isSocket(); // a socket has no name to open it by
-  return isOpened || !ownInput.includes(file) ? readChunks(path, { signal, mostBytes }) : bounded(process.stdin, signal);
+  return isOpened || !ownInput.includes(file)
+    ? readChunks(path, { signal, mostBytes })
+    : bounded(process.stdin, signal);
 }
 
 /** Note: on Deno, destroying the stream leaves a read of it pending, which is abandoned here. */

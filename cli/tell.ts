@@ -1,6 +1,6 @@
 /**
- * How people are told numbers: sizes of pictures, bytes, times. A picture's size is its width, then its height, as everybody
- * writes it, and so is a grid of tokens; tensors' shapes are as the API has them. Called by all that reports.
+ * How people are told numbers: sizes of pictures, bytes, times. A picture's size is its width, then its height, as
+ * everybody writes it, and so is a grid of tokens; tensors' shapes are as the API has them. Called by all that reports.
  */
 
 /** "600x400": pixels or tokens, width by height. */

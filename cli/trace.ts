@@ -1,4 +1,7 @@
-/** ctok trace: where the time of a run goes, by layers; of an input that it runs, or of a file that CTOK_TRACE has written. */
+/**
+ * ctok trace: where the time of a run goes, by layers; of an input that it runs, or of a file that CTOK_TRACE has
+ * written.
+ */
 import { readFile } from "node:fs/promises";
 import { TokenizerError } from "../mod.ts";
 import { type Args, type Command, usage } from "./args.ts";
@@ -19,9 +22,9 @@ export const traceCommand: Command = {
   usage: "FILE|TRACE.json",
   about: "the slowest layers of a model, as it encodes and decodes a picture or video",
   details:
-    "FILE is run twice, and the second run counts. TRACE.json is what CTOK_TRACE=TRACE.json wrote during any other command. -o keeps the " +
-    "trace, which ui.perfetto.dev shows. The roof is what --roof says, else the fastest layer's own rate. Rates count the products of the " +
-    "direct form, of which Winograd's convolutions do fewer.",
+    "FILE is run twice, and the second run counts. TRACE.json is what CTOK_TRACE=TRACE.json wrote during any other " +
+    "command. -o keeps the trace, which ui.perfetto.dev shows. The roof is what --roof says, else the fastest " +
+    "layer's own rate. Rates count the products of the direct form, of which Winograd's convolutions do fewer.",
   examples: [
     { line: "ctok trace photo.jpg", about: "the ten slowest layers, and all others as one" },
     { line: "ctok trace photo.jpg -m nano-DI8x8 -o trace.json", about: "and the trace itself" },

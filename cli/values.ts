@@ -1,4 +1,7 @@
-/** What the values of options may be: from a text to the value, or undefined where it is none, and what was wanted. Called by options.ts. */
+/**
+ * What the values of options may be: from a text to the value, or undefined where it is none, and what was wanted.
+ * Called by options.ts.
+ */
 import { type OpenOptions, optionFacts, parseRate, type Rate } from "../mod.ts";
 
 export type Range = readonly [least: number, most: number];
@@ -47,7 +50,9 @@ export function pixels(range: Range) {
 /** "25", "29.97" or "30000/1001" frames a second. */
 export const rate = {
   read: (text: string): number | Rate | undefined => {
-    const { num, den } = parseRate(text), isFraction = /^\d+\/\d+$/.test(text), fps = isFraction ? num / den : Number(text);
+    const { num, den } = parseRate(text),
+      isFraction = /^\d+\/\d+$/.test(text),
+      fps = isFraction ? num / den : Number(text);
     if (!/^[\d./]+$/.test(text) || inRange(fps, [0.001, 1000]) === undefined) return undefined;
     return isFraction ? { num, den } : fps;
   },
@@ -64,6 +69,7 @@ export function shareOf(range: Range) {
 }
 
 export const device = {
-  read: (text: string) => optionFacts.device.pattern.test(text) ? text as NonNullable<OpenOptions["device"]> : undefined,
+  read: (text: string) =>
+    optionFacts.device.pattern.test(text) ? text as NonNullable<OpenOptions["device"]> : undefined,
   wanted: "auto, cpu, cuda or cuda:1",
 };

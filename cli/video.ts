@@ -1,7 +1,7 @@
 /**
- * What the commands do with videos. Frames go through as streams, a few in memory at a time; of an encoded video only its
- * tokens are kept. A video that is cut short, fails midway or is interrupted leaves nothing; with --keep-partial what was done
- * of it, and the failure says how much that is.
+ * What the commands do with videos. Frames go through as streams, a few in memory at a time; of an encoded video only
+ * its tokens are kept. A video that is cut short, fails midway or is interrupted leaves nothing; with --keep-partial
+ * what was done of it, and the failure says how much that is.
  */
 import * as ctok from "../mod.ts";
 import { type Args, usage } from "./args.ts";
@@ -66,7 +66,8 @@ export async function encodeVideo(
     ...{ file, out, ok: true, model, format, kind: main.kind, shape: main.shape, height, width },
     ...{ frames, fps: source.fps, ...modeOf(args), ...pace(frames, start) },
   };
-  const windows = video!.windows?.length, mode = windows === undefined ? "seamless" : `in ${tellCount(windows, "window")}`;
+  const windows = video!.windows?.length,
+    mode = windows === undefined ? "seamless" : `in ${tellCount(windows, "window")}`;
   const text = `${tellClip(frames, height, width)}, ${tellTokens(main.shape)} ${mode}, ${tellPace(frames, start)}`;
   const left = source.info.hasAudio ? "; audio left out" : "";
   await finish(report, job, io, source.damage, facts, text + left, parts.length);
@@ -217,8 +218,9 @@ function withoutCodes(part: ctok.TokenPart): ctok.Tokens {
 }
 
 /**
- * Writes frames as they come; the first one says how large they are. A video without sound begins with its first frame; one with
- * sound as its source does, with whichever comes first, or at --start. `damage`: why they ended early, and are kept.
+ * Writes frames as they come; the first one says how large they are. A video without sound begins with its first frame;
+ * one with sound as its source does, with whichever comes first, or at --start. `damage`: why they ended early, and are
+ * kept.
  */
 async function writeVideo(
   out: string,

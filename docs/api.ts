@@ -44,7 +44,7 @@ const prose = (text: string) => text.split(/(`[^`]*`)/).map((t, i) => i % 2 ? t 
 function render({ kind, name, file, lines }: Item): string {
   const [signature = "", ...rest] = lines;
   const out = [`### ${name}`, "", "```text", signature, "```"];
-  // Of a class or interface the doc ends at the first empty line; then come members, their own docs one step further in.
+  // Of a class or interface the doc ends at the first empty line; then come members, their own docs a step further in.
   const hasMembers = kind === "class" || kind === "interface", end = rest.indexOf("");
   const head = hasMembers && end >= 0 ? rest.slice(0, end) : rest, members: string[] = [];
   for (const line of hasMembers && end >= 0 ? rest.slice(end + 1) : []) {
@@ -73,8 +73,10 @@ export function renderApi(): string {
   });
   return `# The API
 
-Made from the docstrings by \`npm run docs\` (docs/api.ts); do not edit. Everything here is exported by \`ctok\` (\`mod.ts\` in the
-checkout). Shapes are in brackets: B batch, T H W pixels, t h w tokens, C and d channels, what is in parentheses for videos alone.
+Made from the docstrings by \`npm run docs\` (docs/api.ts); do not edit. Everything here is exported by \`ctok\` \
+(\`mod.ts\` in the
+checkout). Shapes are in brackets: B batch, T H W pixels, t h w tokens, C and d channels, what is in parentheses for \
+videos alone.
 
 ${sections.join("\n")}`;
 }

@@ -1,8 +1,8 @@
 /**
- * The README's picture, docs/pictures/tokens.jpg: a photo, the tokens that nano-DI8x8 makes of it, and what it makes of those
- * tokens. In the middle each token is a square with a colour of its own; the framed ones are drawn large, with their numbers.
- * In float32, so that every processor draws the same. Digits are drawn here: what fonts a machine has would show.
- * Run: bun docs/pictures.ts [FILE], or deno run -A docs/pictures.ts [FILE]
+ * The README's picture, docs/pictures/tokens.jpg: a photo, the tokens that nano-DI8x8 makes of it, and what it makes of
+ * those tokens. In the middle each token is a square with a colour of its own; the framed ones are drawn large, with
+ * their numbers. In float32, so that every processor draws the same. Digits are drawn here: what fonts a machine has
+ * would show. Run: bun docs/pictures.ts [FILE], or deno run -A docs/pictures.ts [FILE]
  */
 import { mkdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -22,7 +22,14 @@ const digits = ["75557", "26227", "71747", "71717", "55711", "74717", "74757", "
 type Colour = readonly [number, number, number];
 type Picture = Tensor<"uint8">;
 
-function fill({ shape, data }: Picture, top: number, left: number, height: number, width: number, colour: Colour): void {
+function fill(
+  { shape, data }: Picture,
+  top: number,
+  left: number,
+  height: number,
+  width: number,
+  colour: Colour,
+): void {
   const rowBytes = shape.at(-2)! * 3;
   for (let y = top; y < top + height; y++) {
     for (let x = left; x < left + width; x++) data.set(colour, y * rowBytes + x * 3);
@@ -43,7 +50,9 @@ function write(picture: Picture, text: string, top: number, left: number, scale:
   for (const [n, digit] of [...text].entries()) {
     for (const [y, row] of [...digits[Number(digit)]!].entries()) {
       for (let x = 0; x < 3; x++) {
-        if (Number(row) >> (2 - x) & 1) fill(picture, top + y * scale, left + (n * 4 + x) * scale, scale, scale, colour);
+        if (Number(row) >> (2 - x) & 1) {
+          fill(picture, top + y * scale, left + (n * 4 + x) * scale, scale, scale, colour);
+        }
       }
     }
   }

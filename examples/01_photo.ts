@@ -1,6 +1,6 @@
 /**
- * A photo to tokens, to a file, and back to a photo. The tokens are a grid of whole numbers, one for 8 x 8 pixels; the file
- * names the model and the photo's size, so decoding needs nothing else. Writes out/01_photo/.
+ * A photo to tokens, to a file, and back to a photo. The tokens are a grid of whole numbers, one for 8 x 8 pixels; the
+ * file names the model and the photo's size, so decoding needs nothing else. Writes out/01_photo/.
  * Run: bun examples/01_photo.ts [IMAGE], or deno run -A examples/01_photo.ts [IMAGE]
  */
 import { mkdir, stat } from "node:fs/promises";

@@ -36,4 +36,6 @@ for (const name of names) {
   }
 }
 const seconds = (performance.now() - start) / 1000;
-console.log(`${done} done, ${failed} failed: ${numTokens} tokens in ${out}/, ${(numTokens / seconds).toFixed(0)} a second`);
+console.log(
+  `${done} done, ${failed} failed: ${numTokens} tokens in ${out}/, ${(numTokens / seconds).toFixed(0)} a second`,
+);

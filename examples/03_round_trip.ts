@@ -1,6 +1,6 @@
 /**
- * How much of a photo the tokens keep: PSNR and SSIM of the round trip, what a pixel costs, and how many codes are in use.
- * Metrics are those of src/looking/metrics.ts, which follow scikit-image. Writes out/03_round_trip/.
+ * How much of a photo the tokens keep: PSNR and SSIM of the round trip, what a pixel costs, and how many codes are in
+ * use. Metrics are those of src/looking/metrics.ts, which follow scikit-image. Writes out/03_round_trip/.
  * Run: bun examples/03_round_trip.ts [IMAGE..], or deno run -A examples/03_round_trip.ts [IMAGE..]
  */
 import { mkdir } from "node:fs/promises";

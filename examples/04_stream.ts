@@ -1,14 +1,16 @@
 /**
- * A video as a stream: frames are read, encoded, decoded and written a few at a time, so memory does not grow with the clip
- * (but for the temporal attention's past). The parts are one seamless token sequence, equal to encoding the whole clip at
- * once. Needs FFmpeg. Writes out/04_stream/.
+ * A video as a stream: frames are read, encoded, decoded and written a few at a time, so memory does not grow with the
+ * clip (but for the temporal attention's past). The parts are one seamless token sequence, equal to encoding the whole
+ * clip at once. Needs FFmpeg. Writes out/04_stream/.
  * Run: bun examples/04_stream.ts [VIDEO [FRAMES]], or deno run -A examples/04_stream.ts [VIDEO [FRAMES]]
  */
 import { mkdir } from "node:fs/promises";
 import process from "node:process";
 import { createVideo, defaultVideoModel, framesOf, joinTokens, saveTokens, Tokenizer, type TokenPart } from "ctok";
 
-const video = process.argv[2] ?? "examples/media/cars.mp4", numFrames = Number(process.argv[3] ?? 17), out = "out/04_stream";
+const video = process.argv[2] ?? "examples/media/cars.mp4",
+  numFrames = Number(process.argv[3] ?? 17),
+  out = "out/04_stream";
 await mkdir(out, { recursive: true });
 
 await using tokenizer = await Tokenizer.open(defaultVideoModel);
@@ -21,7 +23,9 @@ console.log(`the plan for ${numFrames} frames: ${(plan.totalBytes / 2 ** 20).toF
 const parts: TokenPart[] = [];
 async function* seen(stream: AsyncIterable<TokenPart>): AsyncGenerator<TokenPart> {
   for await (const part of stream) {
-    console.log(`frames ${part.firstFrame} to ${part.firstFrame + part.numFrames - 1} -> tokens [${part.indices.shape}]`);
+    console.log(
+      `frames ${part.firstFrame} to ${part.firstFrame + part.numFrames - 1} -> tokens [${part.indices.shape}]`,
+    );
     parts.push(part);
     yield part;
   }

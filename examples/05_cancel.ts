@@ -1,7 +1,7 @@
 /**
- * Stopping work: an AbortSignal ends the job that runs, between two steps of the network, and those queued behind it; the
- * tokenizer stays open and takes new work at once. The error has the code CANCELLED, the name AbortError (as the web
- * platform's) and the signal's reason as its cause.
+ * Stopping work: an AbortSignal ends the job that runs, between two steps of the network, and those queued behind it;
+ * the tokenizer stays open and takes new work at once. The error has the code CANCELLED, the name AbortError (as the
+ * web platform's) and the signal's reason as its cause.
  * Run: bun examples/05_cancel.ts, or deno run -A examples/05_cancel.ts
  */
 import { defaultModel, readImage, sideBySide, Tokenizer, type TokenizerError } from "ctok";
@@ -20,7 +20,9 @@ const ms = performance.now() - stopped;
 
 const failures = ends.flatMap((end) => end.status === "rejected" ? [end.reason as TokenizerError] : []);
 const texts = new Set(failures.map((e) => `${e.name} ${e.code}: ${e.message} (${(e.cause as Error).message})`));
-console.log(`${jobs.length - failures.length} done, ${failures.length} stopped within ${ms.toFixed(1)} ms of the signal`);
+console.log(
+  `${jobs.length - failures.length} done, ${failures.length} stopped within ${ms.toFixed(1)} ms of the signal`,
+);
 console.log([...texts].join("\n"));
 
 // A limit in time is a signal too.

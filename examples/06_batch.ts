@@ -1,6 +1,6 @@
 /**
- * A batch: equally large pictures as one tensor, one job, one result. Here three photos, cut to 256 x 256 about their centres.
- * A batch gives the tokens that its pictures give one by one. Writes out/06_batch/.
+ * A batch: equally large pictures as one tensor, one job, one result. Here three photos, cut to 256 x 256 about their
+ * centres. A batch gives the tokens that its pictures give one by one. Writes out/06_batch/.
  * Run: bun examples/06_batch.ts, or deno run -A examples/06_batch.ts
  */
 import { mkdir } from "node:fs/promises";

@@ -1,11 +1,20 @@
 /**
- * From one photo to another through the codes. A code is d = 6 numbers in [-1, 1]; code k is (digit - L/2) / (L/2), L/2 rounded
- * down, with a digit 0 .. L - 1 (finite scalar quantisation, levels L = 8 8 8 5 5 5). The straight line between two codes
- * is rounded back to digits, so every step is a token grid that can be saved. Writes out/07_interpolate/.
+ * From one photo to another through the codes. A code is d = 6 numbers in [-1, 1]; code k is (digit - L/2) / (L/2), L/2
+ * rounded down, with a digit 0 .. L - 1 (finite scalar quantisation, levels L = 8 8 8 5 5 5). The straight line between
+ * two codes is rounded back to digits, so every step is a token grid that can be saved. Writes out/07_interpolate/.
  * Run: bun examples/07_interpolate.ts, or deno run -A examples/07_interpolate.ts
  */
 import { mkdir } from "node:fs/promises";
-import { contactSheet, defaultModel, indicesFromCodes, readImage, roundToCodes, Tensor, Tokenizer, writeImage } from "ctok";
+import {
+  contactSheet,
+  defaultModel,
+  indicesFromCodes,
+  readImage,
+  roundToCodes,
+  Tensor,
+  Tokenizer,
+  writeImage,
+} from "ctok";
 
 const out = "out/07_interpolate", side = 256, steps = 5;
 await mkdir(out, { recursive: true });

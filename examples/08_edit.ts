@@ -1,7 +1,7 @@
 /**
- * Editing tokens: a rectangle of the cat's tokens goes into the coffee's grid, and a single code fills another. Decoded, the
- * edit shows where it was made and fades within a few tokens; elsewhere little changes (attention and norms see the whole
- * picture, so not nothing). Writes out/08_edit/.
+ * Editing tokens: a rectangle of the cat's tokens goes into the coffee's grid, and a single code fills another.
+ * Decoded, the edit shows where it was made and fades within a few tokens; elsewhere little changes (attention and
+ * norms see the whole picture, so not nothing). Writes out/08_edit/.
  * Run: bun examples/08_edit.ts, or deno run -A examples/08_edit.ts
  */
 import { mkdir } from "node:fs/promises";

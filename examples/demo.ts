@@ -1,7 +1,8 @@
 /**
- * A photo and a clip to tokens and back with the embedded models; what it costs, how good it is, and which models are better.
- * Leaves pictures, the token file and a video in out/demo/, and in its README.txt what each is. Run: npm run demo, or with a photo of
- * yours: bun examples/demo.ts IMAGE (deno run -A examples/demo.ts IMAGE). Without FFmpeg the clip is left out.
+ * A photo and a clip to tokens and back with the embedded models; what it costs, how good it is, and which models are
+ * better. Leaves pictures, the token file and a video in out/demo/, and in its README.txt what each is. Run: npm run
+ * demo, or with a photo of yours: bun examples/demo.ts IMAGE (deno run -A examples/demo.ts IMAGE). Without FFmpeg the
+ * clip is left out.
  */
 import { mkdir, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, join, relative } from "node:path";
@@ -48,7 +49,9 @@ function showFile(kind: string, path: string, about: string): void {
 /** In the terminal too, where that is one. */
 async function drawHere(picture: Tensor<"uint8">): Promise<void> {
   const { stdout, env } = process;
-  stdout.write(await drawPicture(picture, detectGraphics(env, stdout.isTTY === true), Math.min(stdout.columns || 80, 100)));
+  stdout.write(
+    await drawPicture(picture, detectGraphics(env, stdout.isTTY === true), Math.min(stdout.columns || 80, 100)),
+  );
 }
 
 /** Median of several runs, in milliseconds, and what the last run gave. The caller has warmed up. */
@@ -69,7 +72,8 @@ const original = await readImage(photo);
 const [, height = 0, width = 0] = original.shape, pixels = height * width;
 
 // -------------------------------------------------------------- photo -> tokens -> photo
-const { indices, preQuant } = await tokenizer.encode(original, { preQuant: true }); // the warm-up, and the vector that the codes quantise
+// The warm-up, and the vector that the codes quantise.
+const { indices, preQuant } = await tokenizer.encode(original, { preQuant: true });
 await tokenizer.decode(indices);
 const encoded = await timed(() => tokenizer.encode(original));
 const decoded = await timed(() => tokenizer.decode(encoded.result, { dtype: "uint8" }));
@@ -156,8 +160,10 @@ try {
 
 // -------------------------------------------------------------- what drew these pictures, and what draws better ones
 const note =
-  `These pictures show what tokens are, not how good they can be. ctok carries small models so that it works with nothing
-downloaded: ${defaultModel} was trained for 45 minutes on two CPU cores, ${defaultVideoModel} for three hours. Fine texture, text and
+  `These pictures show what tokens are, not how good they can be. ctok carries small models so that it works \
+with nothing
+downloaded: ${defaultModel} was trained for 45 minutes on two CPU cores, ${defaultVideoModel} for three hours. \
+Fine texture, text and
 fast motion are lost. For quality take a public model, which is fetched from the Hugging Face hub when first asked for:
 
   ctok encode photo.jpg --out photo.safetensors --model nvidia/Cosmos-0.1-Tokenizer-DI8x8
@@ -197,7 +203,10 @@ async function showClip(): Promise<void> {
   for (const [i, frame] of frames.entries()) await sink.write(sideBySide(frame, again[i]!).data);
   await sink.close();
   showFile("video", video, "the original | its reconstruction, in windows of 17");
-  const shown = Array.from({ length: columnsOfSheet }, (_, i) => Math.round(i * (frames.length - 1) / (columnsOfSheet - 1)));
+  const shown = Array.from(
+    { length: columnsOfSheet },
+    (_, i) => Math.round(i * (frames.length - 1) / (columnsOfSheet - 1)),
+  );
   const rows = [frames, again].map((row) => shown.map((i) => row[i]!));
   await writeImage(sheet, contactSheet(rows, { shrink: 2 }));
   await drawHere(contactSheet(rows, { shrink: 2 }));

@@ -1,6 +1,6 @@
 /**
- * The structs of ctok.h as tables of fields in order, with C's alignment on every supported machine (natural). Each struct
- * reads and writes its own Uint8Array; tests/abi compares sizes and offsets with the C compiler's.
+ * The structs of ctok.h as tables of fields in order, with C's alignment on every supported machine (natural). Each
+ * struct reads and writes its own Uint8Array; tests/abi compares sizes and offsets with the C compiler's.
  */
 
 type Scalar = "u32" | "i32" | "i64" | "u64";
@@ -24,7 +24,10 @@ const encoder = new TextEncoder();
 
 const isFailure = Symbol.for("ctok.NativeFailure");
 
-/** A ctok_error as a value. src/model/job.ts turns it into a TokenizerError. An engine outlives the module that made it: see load.ts. */
+/**
+ * A ctok_error as a value. src/model/job.ts turns it into a TokenizerError. An engine outlives the module that made it:
+ * see load.ts.
+ */
 export class NativeFailure extends Error {
   static override [Symbol.hasInstance](value: unknown): boolean {
     return value instanceof Error && isFailure in value;
@@ -41,8 +44,8 @@ export class NativeFailure extends Error {
 }
 
 /**
- * The UTF-8 of a text that C reads up to its NUL. What C would read as another text is refused: a NUL inside ends it there,
- * a lone surrogate has no UTF-8, and a longer one would be cut. Throws NativeFailure that names it.
+ * The UTF-8 of a text that C reads up to its NUL. What C would read as another text is refused: a NUL inside ends it
+ * there, a lone surrogate has no UTF-8, and a longer one would be cut. Throws NativeFailure that names it.
  */
 export function utf8(name: string, text: unknown, mostBytes = Infinity): Uint8Array {
   const refuse = (wanted: string, found: unknown) =>

@@ -1,7 +1,8 @@
 /**
  * Finds libctok.so and opens it with the adapter of the runtime that runs. Nothing is opened before the first engine is
- * asked for, so imports and --help work without the library. A failure lists what was tried and the command that fixes it.
- * Also says where a file of the package is, for a bundle and a compiled program too: docs/bundling.md has what goes beside them.
+ * asked for, so imports and --help work without the library. A failure lists what was tried and the command that fixes
+ * it. Also says where a file of the package is, for a bundle and a compiled program too: docs/bundling.md has what goes
+ * beside them.
  */
 import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -31,8 +32,8 @@ function installed(name: string): string | undefined {
 }
 
 /**
- * A file of the package by its path in it: where the package lies, in the installed package that a bundle was made from, or
- * beside a compiled program. The first of these places where there is none, for the message.
+ * A file of the package by its path in it: where the package lies, in the installed package that a bundle was made
+ * from, or beside a compiled program. The first of these places where there is none, for the message.
  */
 export function packageFile(path: string): string {
   const own = join(dirname(here), "..", path);
@@ -80,7 +81,11 @@ async function openLibrary(): Promise<Functions> {
     throw new LibraryMissing(missingMessage(await hostHere(), tried.map(({ told }) => told), buildCommand()));
   }
   try {
-    const adapters = { bun: () => import("./bun.ts"), deno: () => import("./deno.ts"), node: () => import("./node.ts") };
+    const adapters = {
+      bun: () => import("./bun.ts"),
+      deno: () => import("./deno.ts"),
+      node: () => import("./node.ts"),
+    };
     return (await adapters[runtime]()).open(path);
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
@@ -89,23 +94,30 @@ async function openLibrary(): Promise<Functions> {
 }
 
 let library: Promise<Functions> | undefined;
-/** In the realm's hands, not this module's: `bun --hot` evaluates modules again at each change, and what is open serves on. */
+/**
+ * In the realm's hands, not this module's: `bun --hot` evaluates modules again at each change, and what is open serves
+ * on.
+ */
 const realm = globalThis as { [engines: symbol]: Map<string, Promise<Engine>> | undefined };
 const engines: Map<string, Promise<Engine>> = realm[Symbol.for(`ctok.engines.${ABI_VERSION}`)] ??= new Map();
 
 /**
- * The engine of these kernels and this device (0: the best), opened at first use and kept for the life of the realm: the process,
- * or a Worker.
+ * The engine of these kernels and this device (0: the best), opened at first use and kept for the life of the realm:
+ * the process, or a Worker.
  */
 export function engineFor(options: EngineSettings = {}): Promise<Engine> {
-  const key = [options.kernels, options.device, options.deviceIndex, options.keepsSteps].map((o) => Number(o ?? 0)).join(
-    "/",
-  );
+  const key = [options.kernels, options.device, options.deviceIndex, options.keepsSteps].map((o) => Number(o ?? 0))
+    .join(
+      "/",
+    );
   let engine = engines.get(key);
   if (!engine) {
     engine = newEngine(options);
     // `deno run --watch` starts the next realm on the same thread, which does not end.
-    engine.then((e) => (globalThis as Partial<typeof globalThis>).addEventListener?.("unload", () => e.close()), () => {});
+    engine.then(
+      (e) => (globalThis as Partial<typeof globalThis>).addEventListener?.("unload", () => e.close()),
+      () => {},
+    );
     engines.set(key, engine);
     engine.catch(() => {
       engines.delete(key);

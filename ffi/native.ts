@@ -1,8 +1,8 @@
 /**
- * What src/ may know of native code: an Engine that submits jobs and settles their promises, and failures as values of one
- * class. The runtime adapters (bun.ts, deno.ts, node.ts) only open the library; everything else is here, once.
- * No native thread calls into JavaScript: a Worker may be ended while its job runs, and a call into a realm that is gone ends
- * the process. JavaScript asks instead, now and then while jobs are pending.
+ * What src/ may know of native code: an Engine that submits jobs and settles their promises, and failures as values of
+ * one class. The runtime adapters (bun.ts, deno.ts, node.ts) only open the library; everything else is here, once.
+ * No native thread calls into JavaScript: a Worker may be ended while its job runs, and a call into a realm that is
+ * gone ends the process. JavaScript asks instead, now and then while jobs are pending.
  */
 import { clearTimeout, setTimeout } from "node:timers"; // the global ones may be a test's
 import * as layout from "./layout.ts";
@@ -46,12 +46,16 @@ function cString(name: string, text: string): Uint8Array {
 }
 
 const poolCapacity = 64;
-/** Between two looks for ended jobs: a 32nd of the time since the last one ended, so that a long job costs little to wait for. */
+/**
+ * Between two looks for ended jobs: a 32nd of the time since the last one ended, so that a long job costs little to
+ * wait for.
+ */
 const shortestMs = 1, longestMs = 10, part = 32;
 
 /**
- * One native engine: a thread that runs jobs in order. Shared by all models opened with the same options. It keeps the process
- * alive while jobs are pending, and ends with the thread of this realm: a Worker's, however that comes to its end.
+ * One native engine: a thread that runs jobs in order. Shared by all models opened with the same options. It keeps the
+ * process alive while jobs are pending, and ends with the thread of this realm: a Worker's, however that comes to its
+ * end.
  */
 export class Engine {
   readonly #f: Functions;
@@ -74,7 +78,8 @@ export class Engine {
       throw new NativeFailure(
         layout.status.UNSUPPORTED,
         f.ctok_abi_version(),
-        `native library ${f.ctok_version()}: expected ABI ${layout.ABI_VERSION}, found ${f.ctok_abi_version()}; build it again (bun build.ts)`,
+        `native library ${f.ctok_version()}: expected ABI ${layout.ABI_VERSION}, found ${f.ctok_abi_version()}; ` +
+          "build it again (bun build.ts)",
       );
     }
     const native = layout.EngineOptions.make({
@@ -111,7 +116,9 @@ export class Engine {
 
   run(model: number, input: Uint8Array, request: RequestValues): number {
     const native = layout.Request.make(request);
-    return this.#submit((job, error) => this.#f.ctok_job_submit(model, input, BigInt(input.byteLength), native, job, error));
+    return this.#submit((job, error) =>
+      this.#f.ctok_job_submit(model, input, BigInt(input.byteLength), native, job, error)
+    );
   }
 
   /** Submits the next chunk of a stream; it knows the task and which chunk this is. */
@@ -122,7 +129,9 @@ export class Engine {
     );
   }
 
-  /** Settles when the job has ended; rejects with its NativeFailure. The caller then takes its results and releases it. */
+  /**
+   * Settles when the job has ended; rejects with its NativeFailure. The caller then takes its results and releases it.
+   */
   ended(job: number): Promise<JobInfo> {
     return new Promise((resolve, reject) => {
       if (this.#waiting.size === 0) this.#lastEnd = performance.now();
@@ -181,7 +190,10 @@ export class Engine {
     this.#check((error) => this.#f.ctok_stream_close(stream, error));
   }
 
-  /** The model closes when `owner` is collected, if nobody closes it before: a reloaded module leaves such owners behind. */
+  /**
+   * The model closes when `owner` is collected, if nobody closes it before: a reloaded module leaves such owners
+   * behind.
+   */
   own(owner: object, model: number): void {
     this.#owners.register(owner, model);
   }

@@ -1,6 +1,6 @@
 /**
- * The library on Node: koffi's binary for this machine, which is a package of its own. koffi itself would add the sources and a
- * script that builds them. Imported by load.ts on Node alone.
+ * The library on Node: koffi's binary for this machine, which is a package of its own. koffi itself would add the
+ * sources and a script that builds them. Imported by load.ts on Node alone.
  */
 import { createRequire } from "node:module";
 import type { Functions } from "./native.ts";
@@ -19,7 +19,9 @@ const types = {
 } as const satisfies Record<CType, string>;
 
 export function open(path: string): Functions {
-  const koffi: typeof import("koffi") = createRequire(import.meta.url)(`@koromix/koffi-${process.platform}-${process.arch}`);
+  const koffi: typeof import("koffi") = createRequire(import.meta.url)(
+    `@koromix/koffi-${process.platform}-${process.arch}`,
+  );
   const library = koffi.load(path);
   const functions = Object.entries(symbols).map(([name, { parameters, result }]) => [
     name,

@@ -1,7 +1,7 @@
 /**
- * The machines that the native library is packed for, and what is told on any other: the machine, what was tried, and a command
- * that fixes it. Functions of a Host, so that tests ask for machines that are not here. Called by load.ts; pack.ts packs by the
- * same table. Looks at nothing but its arguments.
+ * The machines that the native library is packed for, and what is told on any other: the machine, what was tried, and a
+ * command that fixes it. Functions of a Host, so that tests ask for machines that are not here. Called by load.ts;
+ * pack.ts packs by the same table. Looks at nothing but its arguments.
  */
 
 export interface Host {
@@ -45,7 +45,8 @@ export function missingMessage(host: Host, tried: readonly string[], build: stri
   if (host.platform !== "linux") return `${looked}. ${elsewhere}`;
   if (!fitting || !fits(host)) return `${looked}. ${packedFor}: build it with a C compiler, ${build}`;
   const add = { bun: "bun add ", deno: "deno add npm:", node: "npm install " }[host.runtime];
-  return `${looked}. Install its package, ${add}${fitting.name}, or build it with a C compiler, ${build}; CTOK_LIBRARY may name a file`;
+  return `${looked}. Install its package, ${add}${fitting.name}, or build it with a C compiler, ${build}; ` +
+    "CTOK_LIBRARY may name a file";
 }
 
 /** Of a library that is there and does not load. `reason`: in the loader's words. */

@@ -2,12 +2,12 @@
  * ctok/plugin: pictures and token files as imports, on Bun.
  *     import tokens from "./photo.png?tokens";                // tokenised with the embedded model
  *     import tokens from "./clip.mp4?tokens=nano-DV4x8x8";    // with another embedded model, here a video's
- *     import tokens from "./photo.tokens.safetensors";        // read; .tokens.msgpack too (.npy does not name its model)
- * Each gives the Tokens that tokenize or loadTokens give, as the default export; tokens.d.ts beside this file has the types.
- * Switched on by `preload = ["ctok/plugin"]` in bunfig.toml, and again under [test] for bun test. Preloading registers
- * three filters and no more: ctok itself is loaded by the first such import.
- * Limits: for programs that Bun runs. `bun build` takes no modules that are values, and Deno no plugins: use tokenize there,
- * and for models by path (Bun 1.4.5 looks for a specifier with ./ in its query by itself and asks no plugin).
+ *     import tokens from "./photo.tokens.safetensors";        // read; .tokens.msgpack too (.npy names no model)
+ * Each gives the Tokens that tokenize or loadTokens give, as the default export; tokens.d.ts beside this file has the
+ * types. Switched on by `preload = ["ctok/plugin"]` in bunfig.toml, and again under [test] for bun test. Preloading
+ * registers three filters and no more: ctok itself is loaded by the first such import.
+ * Limits: for programs that Bun runs. `bun build` takes no modules that are values, and Deno no plugins: use tokenize
+ * there, and for models by path (Bun 1.4.5 looks for a specifier with ./ in its query by itself and asks no plugin).
  */
 import { dirname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";

@@ -1,6 +1,6 @@
 /**
- * Types of what ctok/plugin imports. In a project: /// <reference types="ctok/tokens" />, or "types": ["ctok/tokens"] in its
- * tsconfig.json.
+ * Types of what ctok/plugin imports. In a project: /// <reference types="ctok/tokens" />, or "types": ["ctok/tokens"]
+ * in its tsconfig.json.
  */
 declare module "*?tokens" {
   const tokens: import("ctok").Tokens;

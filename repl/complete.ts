@@ -1,7 +1,7 @@
 /**
- * What Tab offers: commands, names and members in scope, and inside a string the paths on the disk. A name from the disk
- * becomes source, so it is escaped for any string that it may stand in: '…', "…" or `…`. Which string that is cannot be told
- * from one line alone, as an earlier line may have opened it.
+ * What Tab offers: commands, names and members in scope, and inside a string the paths on the disk. A name from the
+ * disk becomes source, so it is escaped for any string that it may stand in: '…', "…" or `…`. Which string that is
+ * cannot be told from one line alone, as an earlier line may have opened it.
  */
 import { readdirSync } from "node:fs";
 import { basename, dirname } from "node:path";
@@ -38,7 +38,9 @@ function membersOf(value: unknown): string[] {
   return [...names].sort();
 }
 
-/** The string that the line leaves open, from its quote on: "" where there is none; undefined where nothing can be told. */
+/**
+ * The string that the line leaves open, from its quote on: "" where there is none; undefined where nothing can be told.
+ */
 function openString(line: string): string | undefined {
   try {
     for (const _ of tokenizer(line, syntax));
@@ -79,12 +81,17 @@ function pathsFrom(source: string): string[] {
   }
 }
 
-/** The rest of a name as it is written in any kind of string. A { at its start may follow a $ that stands there already. */
+/**
+ * The rest of a name as it is written in any kind of string. A { at its start may follow a $ that stands there already.
+ */
 function escaped(rest: string): string {
   return printable(rest.replace(/[\\"'`$]|^\{/g, "\\$&"));
 }
 
-/** Of several a terminal inserts what all begin with, which must not be half of an escape: then the part before it is offered too. */
+/**
+ * Of several a terminal inserts what all begin with, which must not be half of an escape: then the part before it is
+ * offered too.
+ */
 function withWholeEscapes(rests: string[]): string[] {
   const [first = "", ...others] = rests;
   let length = 0; // of what all have in common, in whole characters or escapes

@@ -1,7 +1,7 @@
 /**
  * The REPL: node:repl with its own eval (await and import at the top, Ctrl-C that stops the work and not the REPL),
- * completion of commands, names, members and paths, and a history in the user's state folder. Without a terminal it runs what
- * it is piped, statement by statement, and ends at the first failure. Alike on both runtimes.
+ * completion of commands, names, members and paths, and a history in the user's state folder. Without a terminal it
+ * runs what it is piped, statement by statement, and ends at the first failure. Alike on both runtimes.
  */
 import { randomUUID } from "node:crypto";
 import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
@@ -45,7 +45,9 @@ export async function runPiped(input: AsyncIterable<Uint8Array | string>, openin
   let source = "", pending = "";
   const decoder = new TextDecoder();
   try {
-    for await (const chunk of input) source += typeof chunk === "string" ? chunk : decoder.decode(chunk, { stream: true });
+    for await (const chunk of input) {
+      source += typeof chunk === "string" ? chunk : decoder.decode(chunk, { stream: true });
+    }
     for (const line of source.split("\n")) {
       pending += line + "\n";
       try {
@@ -82,8 +84,9 @@ function readHistory(): string[] {
 }
 
 /**
- * Whole or not at all, and only for the user to read; a state folder that cannot be written costs the history and nothing else.
- * The folder may be others' too: a name that cannot be guessed, made here or nowhere ("wx" follows no link).
+ * Whole or not at all, and only for the user to read; a state folder that cannot be written costs the history and
+ * nothing else. The folder may be others' too: a name that cannot be guessed, made here or nowhere ("wx" follows no
+ * link).
  */
 function writeHistory(lines: readonly string[]): void {
   const path = historyPath(), temporary = join(dirname(path), `.ctok-history-${randomUUID()}.tmp`);
@@ -93,7 +96,9 @@ function writeHistory(lines: readonly string[]): void {
     renameSync(temporary, path);
   } catch (error) {
     rmSync(temporary, { force: true });
-    process.stderr.write(`ctok: history not kept: ${printable(error instanceof Error ? error.message : String(error))}\n`);
+    process.stderr.write(
+      `ctok: history not kept: ${printable(error instanceof Error ? error.message : String(error))}\n`,
+    );
   }
 }
 
@@ -133,7 +138,8 @@ export async function runRepl(model: string | undefined, opening: OpenOptions = 
       evaluateLine(line).then(() => done(null), (error) => done(new repl.Recoverable(error as Error)));
     },
   } as unknown as repl.ReplOptions) as Server;
-  for (const name of ["save", "load", "editor"]) delete (server.commands as Record<string, unknown>)[name]; // of node:repl's session
+  // They are of node:repl's session.
+  for (const name of ["save", "load", "editor"]) delete (server.commands as Record<string, unknown>)[name];
   server.history.push(...readHistory());
   server.defineCommand("help", {
     help: "list the verbs and commands",

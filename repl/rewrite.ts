@@ -1,6 +1,6 @@
 /**
- * Makes a line of JavaScript something that eval can run: await and import at the top, and names that outlive the line. The
- * line becomes an async function whose declarations assign to globalThis and whose last expression is returned.
+ * Makes a line of JavaScript something that eval can run: await and import at the top, and names that outlive the line.
+ * The line becomes an async function whose declarations assign to globalThis and whose last expression is returned.
  *     const x = await f(); x + 1    ->    (async () => { ;( x = await f());return { value: (x + 1) }; })()
  * What it leaves out: TypeScript (the line is JavaScript), and the difference of const from let.
  */
@@ -24,7 +24,9 @@ export function rewrite(source: string): { code: string; names: string[] } {
   const names: string[] = [], edits: { start: number; end: number; text: string }[] = [];
   const replace = (start: number, end: number, text: string) => edits.push({ start, end, text });
   const body = parseBody(source);
-  for (const node of body) eachNode(node, (n) => n.type === "ImportExpression" && replace(n.start, n.start + 6, importName));
+  for (const node of body) {
+    eachNode(node, (n) => n.type === "ImportExpression" && replace(n.start, n.start + 6, importName));
+  }
   for (const [i, node] of body.entries()) {
     switch (node.type) {
       case "VariableDeclaration": {
@@ -68,7 +70,9 @@ function parseBody(source: string): readonly Node[] {
   } catch (error) {
     const { message, pos } = error as SyntaxError & { pos: number };
     // An error at the very end is a line that goes on; so is an open template or comment, wherever it began.
-    if (pos >= source.trimEnd().length || /^Unterminated (template|comment)/.test(message)) throw new Incomplete(message);
+    if (pos >= source.trimEnd().length || /^Unterminated (template|comment)/.test(message)) {
+      throw new Incomplete(message);
+    }
     throw new SyntaxError(message);
   }
 }

@@ -1,6 +1,6 @@
 /**
- * What the REPL writes: pictures in the way that the terminal has, progress of long work, values in few lines. Progress goes
- * to stderr, and only where that is a terminal; everything else to stdout.
+ * What the REPL writes: pictures in the way that the terminal has, progress of long work, values in few lines. Progress
+ * goes to stderr, and only where that is a terminal; everything else to stdout.
  */
 import { inspect } from "node:util";
 import * as ctok from "../mod.ts";
@@ -33,8 +33,8 @@ export class Screen {
   }
 
   /**
-   * Runs `work`; after half a second, and where stderr is a terminal, shows how far it is, until it ends or `signal` fires: the
-   * prompt that follows an interruption comes before the work has ended.
+   * Runs `work`; after half a second, and where stderr is a terminal, shows how far it is, until it ends or `signal`
+   * fires: the prompt that follows an interruption comes before the work has ended.
    */
   async during<T>(what: string, signal: AbortSignal, work: (onProgress: Progress) => Promise<T>): Promise<T> {
     const start = performance.now();
@@ -58,10 +58,13 @@ export class Screen {
 
   /** Draws frames over each other at `fps`; without a terminal that could, draws their contact sheet. */
   async play(frames: readonly ctok.Tensor<"uint8">[], fps: number, signal: AbortSignal): Promise<void> {
-    if (this.graphics === "none" || !process.stdout.isTTY) return await this.draw(ctok.contactSheet([frames.slice(0, 4)]));
+    if (this.graphics === "none" || !process.stdout.isTTY) {
+      return await this.draw(ctok.contactSheet([frames.slice(0, 4)]));
+    }
     for (const frame of frames) {
       const next = performance.now() + 1000 / fps, text = await drawPicture(frame, this.graphics, this.columns);
-      // Back to where the frame before began: half-blocks are lines to count, the others leave the cursor to be restored.
+      // Back to where the frame before began: half-blocks are lines to count, the others leave the cursor to be
+      // restored.
       const isLast = frame === frames.at(-1), lines = text.split("\n").length - 1;
       process.stdout.write(this.graphics === "blocks" ? text : `\x1b7${text}`);
       await new Promise((resolve) => setTimeout(resolve, Math.max(0, next - performance.now())));

@@ -1,6 +1,6 @@
 /**
- * The short verbs of the REPL and of `ctok run`, around models that stay open: each returns a value to script with. A verb
- * checks what it is given, and a wrong call answers with the verb's signature and what it received.
+ * The short verbs of the REPL and of `ctok run`, around models that stay open: each returns a value to script with. A
+ * verb checks what it is given, and a wrong call answers with the verb's signature and what it received.
  */
 import { extname } from "node:path";
 import * as ctok from "../mod.ts";
@@ -42,9 +42,15 @@ interface Check {
 const path: Check = { wanted: "a path", fits: (x) => typeof x === "string" && x !== "" };
 const tokens: Check = { wanted: "tokens, as encode gives", fits: isTokens };
 const picture: Check = { wanted: "a picture, as load and decode give", fits: (x) => isPixels(x) && !isVideo(x) };
-const pixels: Check = { wanted: "a path or a picture or video, as load gives", fits: (x) => path.fits(x) || isPixels(x) };
+const pixels: Check = {
+  wanted: "a path or a picture or video, as load gives",
+  fits: (x) => path.fits(x) || isPixels(x),
+};
 const number: Check = { wanted: "a number", fits: (x) => typeof x === "number" };
-const region: Check = { wanted: "a region { top, left, height, width }", fits: (x) => typeof x === "object" && x !== null };
+const region: Check = {
+  wanted: "a region { top, left, height, width }",
+  fits: (x) => typeof x === "object" && x !== null,
+};
 const code: Check = {
   wanted: "a code's index, or the values of its channels",
   fits: (x) => typeof x === "number" || Array.isArray(x) || ArrayBuffer.isView(x),
@@ -95,7 +101,12 @@ export class Session implements AsyncDisposable {
         code,
         codebook,
       ], ctok.edit),
-      verb("swap(a, b, region, codebook?)", "a with the region taken from b", [tokens, tokens, region, codebook], ctok.swap),
+      verb(
+        "swap(a, b, region, codebook?)",
+        "a with the region taken from b",
+        [tokens, tokens, region, codebook],
+        ctok.swap,
+      ),
       verb("mix(a, b, t, codebook?)", "between a (t = 0) and b (t = 1)", [tokens, tokens, number, codebook], ctok.mix),
       verb("noise(tokens, sigma, seed?, codebook?)", "tokens with Gaussian noise", [
         tokens,
@@ -109,7 +120,12 @@ export class Session implements AsyncDisposable {
         [number, codebook],
         this.#neighbours,
       ),
-      verb("save(path, x)", "write tokens, a picture or a video, by the path's extension", [path, anything], this.#save),
+      verb(
+        "save(path, x)",
+        "write tokens, a picture or a video, by the path's extension",
+        [path, anything],
+        this.#save,
+      ),
       verb("play(video, fps?)", "a video's frames in the terminal, one after the other", [{
         wanted: "a video, as load and decode give",
         fits: isVideo,
@@ -141,7 +157,9 @@ export class Session implements AsyncDisposable {
 
   #checked({ signature, accepts, run }: Verb) {
     return (...args: unknown[]) => {
-      const place = accepts.findIndex(({ fits, isOptional }, i) => !(isOptional && args[i] === undefined) && !fits(args[i]));
+      const place = accepts.findIndex(({ fits, isOptional }, i) =>
+        !(isOptional && args[i] === undefined) && !fits(args[i])
+      );
       const wrong = place >= 0 ? `expected ${accepts[place]!.wanted}, found ${described(args[place])}` : undefined;
       const extra = `expected at most ${accepts.length} arguments, found ${args.length}`;
       if (wrong || args.length > accepts.length) {
@@ -168,7 +186,9 @@ export class Session implements AsyncDisposable {
     const { source, sha256, quantizer } = opened.info;
     await this.#open.get(source)?.close();
     this.#open.set(source, opened);
-    if (quantizer?.kind === "lookup" && !this.#codebooks.has(sha256)) this.#codebooks.set(sha256, await opened.codebook());
+    if (quantizer?.kind === "lookup" && !this.#codebooks.has(sha256)) {
+      this.#codebooks.set(sha256, await opened.codebook());
+    }
     return this.#current = opened;
   };
 
@@ -266,7 +286,10 @@ export class Session implements AsyncDisposable {
     const seen: Seen[] = [];
     for (const neighbour of ctok.neighboursOf(code, quantizer, codebook)) {
       const indices = new ctok.Tensor("int32", [1, side, side], new Int32Array(side * side).fill(neighbour.index));
-      seen.push({ ...neighbour, picture: await model.decode(new ctok.Tokens(origin, { indices }), { dtype: "uint8" }) });
+      seen.push({
+        ...neighbour,
+        picture: await model.decode(new ctok.Tokens(origin, { indices }), { dtype: "uint8" }),
+      });
     }
     return seen;
   };
@@ -284,5 +307,9 @@ function diff(a: Picture, b: Picture): Difference {
   const quality = ctok.psnr(a, b), [height = 0, width = 0] = a.shape.slice(-3);
   const map = new Uint8Array(a.data.length).map((_, i) => Math.min(255, 4 * Math.abs(a.data[i]! - b.data[i]!)));
   const similar = Math.min(height, width) >= 7 ? ctok.ssim(a, b) : undefined; // whose windows are 7 x 7
-  return { psnr: quality, ssim: similar, map: new ctok.Tensor("uint8", [1, height, width, 3], map, { kind: "pixels" }) };
+  return {
+    psnr: quality,
+    ssim: similar,
+    map: new ctok.Tensor("uint8", [1, height, width, 3], map, { kind: "pixels" }),
+  };
 }

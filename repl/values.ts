@@ -93,6 +93,11 @@ function timeSlices(x: ctok.Tensor, axis: 1 | 2): ctok.Tensor[] {
       const from = (o * frames + t) * size;
       (data as Float32Array).set(x.data.subarray(from, from + size) as Float32Array, o * size);
     }
-    return new ctok.Tensor(x.dtype, axis === 1 ? [1, ...rest] : [1, outer!, ...rest], data, x.kind ? { kind: x.kind } : {});
+    return new ctok.Tensor(
+      x.dtype,
+      axis === 1 ? [1, ...rest] : [1, outer!, ...rest],
+      data,
+      x.kind ? { kind: x.kind } : {},
+    );
   });
 }

@@ -1,6 +1,6 @@
 /**
- * AbortSignals: the ways in which work listens to one. Each answers an abort at once with code CANCELLED and takes its listener
- * off again. Called by all that waits; native jobs have more to end, see job.ts.
+ * AbortSignals: the ways in which work listens to one. Each answers an abort at once with code CANCELLED and takes its
+ * listener off again. Called by all that waits; native jobs have more to end, see job.ts.
  */
 import { cancelled, type TokenizerError } from "./errors.ts";
 

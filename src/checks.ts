@@ -1,7 +1,8 @@
 /**
- * How arguments are checked: a zod schema beside each options interface, the checks that several share, and the one way in which
- * a wrong option is reported. A schema without a field of its interface, or with another one or type, is an error of types:
- * `satisfies Fields<…>` in one direction, the argument of `parse` in the other. Called by all that takes options.
+ * How arguments are checked: a zod schema beside each options interface, the checks that several share, and the one way
+ * in which a wrong option is reported. A schema without a field of its interface, or with another one or type, is an
+ * error of types: `satisfies Fields<…>` in one direction, the argument of `parse` in the other. Called by all that
+ * takes options.
  */
 import { z } from "zod";
 import { TokenizerError } from "./errors.ts";
@@ -18,14 +19,20 @@ export const limitPixels = z.int().min(1).default(mostPixels);
 
 /** Of a picture that is read: all that keep a stranger's picture from costing more than it should. */
 export interface PictureLimits {
-  /** Largest picture taken, height × width in pixels; a larger one is refused by its header. Default 16383², as sharp's own. */
+  /**
+   * Largest picture taken, height × width in pixels; a larger one is refused by its header. Default 16383², as sharp's
+   * own.
+   */
   limitPixels?: number | undefined;
   /**
-   * Seconds of processor time that decoding may take, in the helper process that decodes SVG, AVIF, TIFF, GIF, animated WebP
-   * and what is large (docs/limits.md). Default: 1, and for what is no SVG one more for each 2^22 pixels of the picture.
+   * Seconds of processor time that decoding may take, in the helper process that decodes SVG, AVIF, TIFF, GIF, animated
+   * WebP and what is large (docs/limits.md). Default: 1, and for what is no SVG one more for each 2^22 pixels of the
+   * picture.
    */
   limitSeconds?: number | undefined;
-  /** Bytes of memory that decoding may take there. Default: 96 MiB, and for each pixel 2.5 times its samples and 8 more. */
+  /**
+   * Bytes of memory that decoding may take there. Default: 96 MiB, and for each pixel 2.5 times its samples and 8 more.
+   */
   limitMemory?: number | undefined;
   /** Whether SVG is drawn. It is a program: it costs what it wants, up to these limits. Default false: refused. */
   svg?: boolean | undefined;
@@ -37,13 +44,18 @@ export const pictureLimits = {
   svg: z.boolean().default(false),
 } satisfies Fields<PictureLimits>;
 
-/** Parses; a failure is one TokenizerError ARGUMENT that names every wrong option, what was expected and what was found. */
+/**
+ * Parses; a failure is one TokenizerError ARGUMENT that names every wrong option, what was expected and what was found.
+ */
 export function parse<S extends z.ZodType>(schema: S, value: z.input<S>, name: string): z.output<S> {
   const result = schema.safeParse(value ?? {});
   if (result.success) return result.data;
   const problems = result.error.issues.map((issue) => {
     const path = [name, ...issue.path.map(String)].join(".");
-    const found = issue.path.reduce<unknown>((at, key) => (at as Record<PropertyKey, unknown> | undefined)?.[key], value);
+    const found = issue.path.reduce<unknown>(
+      (at, key) => (at as Record<PropertyKey, unknown> | undefined)?.[key],
+      value,
+    );
     const shown = typeof found === "object"
       ? JSON.stringify(found)
       : typeof found === "string"

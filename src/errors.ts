@@ -1,6 +1,7 @@
 /**
- * The one error type of the project. Every failure names what was expected and what was found, carries a code for programs
- * and the stack of the caller. Codes equal the C library's (ctok.h) without their prefix, and those that C cannot meet.
+ * The one error type of the project. Every failure names what was expected and what was found, carries a code for
+ * programs and the stack of the caller. Codes equal the C library's (ctok.h) without their prefix, and those that C
+ * cannot meet.
  */
 
 /** Grouped by who can fix it: the caller, the file, the machine, the flow, us. */
@@ -72,7 +73,10 @@ export function cancelled(signal: AbortSignal): TokenizerError {
   return new TokenizerError("CANCELLED", "the work was cancelled by its AbortSignal", { cause: signal.reason });
 }
 
-/** Any value as text: the beginning of a list, and of what has no text of its own (symbols in lists, null prototypes) the type. */
+/**
+ * Any value as text: the beginning of a list, and of what has no text of its own (symbols in lists, null prototypes)
+ * the type.
+ */
 function shown(value: unknown): string {
   try {
     if (typeof value === "string") return JSON.stringify(value);
@@ -86,8 +90,8 @@ const mostElements = 64;
 
 /**
  * Text for a terminal, one line of it: what could move its cursor, change its colours, title or clipboard, or turn the
- * direction of reading is shown as an escape (`\x1b`, `\n`, `\u202e`). Messages and names hold what stands in files: who prints
- * them passes them through here.
+ * direction of reading is shown as an escape (`\x1b`, `\n`, `\u202e`). Messages and names hold what stands in files:
+ * who prints them passes them through here.
  */
 export function printable(text: string): string {
   return text.replace(unprintable, (c) => {

@@ -1,8 +1,8 @@
 /**
- * Whole files in, whole files out. A file that ctok writes is there complete or not at all: the bytes go to a temporary file
- * in the same folder, reach the disk, and only then take the name. A name always stands for the file that was opened under
- * it: that is looked at before the rename. The system's refusals become TokenizerErrors here. Called by all that reads or
- * writes files but the checkpoints, which are C's (csrc/checkpoint).
+ * Whole files in, whole files out. A file that ctok writes is there complete or not at all: the bytes go to a temporary
+ * file in the same folder, reach the disk, and only then take the name. A name always stands for the file that was
+ * opened under it: that is looked at before the rename. The system's refusals become TokenizerErrors here. Called by
+ * all that reads or writes files but the checkpoints, which are C's (csrc/checkpoint).
  */
 import { createHash, randomBytes } from "node:crypto";
 import { type BigIntStats, constants, readFileSync, readlinkSync } from "node:fs";
@@ -26,8 +26,9 @@ export interface ReadOptions {
 }
 
 /**
- * All bytes of a file, or of a pipe until its writers have closed it. Throws FILE_MISSING when nothing is there; FILE_IO for a
- * device, which may never end, for more than `mostBytes`, for a folder and what else the system refuses; CANCELLED.
+ * All bytes of a file, or of a pipe until its writers have closed it. Throws FILE_MISSING when nothing is there;
+ * FILE_IO for a device, which may never end, for more than `mostBytes`, for a folder and what else the system refuses;
+ * CANCELLED.
  */
 export async function readWholeFile(path: string, options: ReadOptions = {}): Promise<Uint8Array> {
   const chunks: Uint8Array[] = [];
@@ -63,7 +64,9 @@ async function* readPieces(
   const isPipe = found.isFIFO(), flags = constants.O_RDONLY | (isPipe ? constants.O_NONBLOCK : 0);
   const file = await io(path, "read", open(path, flags));
   try {
-    const read = isPipe ? await pipeReader(file, path, signal) : (into: Uint8Array) => file.read(into, 0, into.length, null);
+    const read = isPipe
+      ? await pipeReader(file, path, signal)
+      : (into: Uint8Array) => file.read(into, 0, into.length, null);
     const whole = new Uint8Array(isWhole ? found.size : 0);
     for (let length = 0;;) {
       throwIfAborted(signal);
@@ -73,7 +76,9 @@ async function* readPieces(
       if (bytesRead === 0) return;
       length += bytesRead;
       if (length > mostBytes) throw tooLarge("more");
-      yield piece.buffer !== whole.buffer && bytesRead < size / 2 ? piece.slice(0, bytesRead) : piece.subarray(0, bytesRead);
+      yield piece.buffer !== whole.buffer && bytesRead < size / 2
+        ? piece.slice(0, bytesRead)
+        : piece.subarray(0, bytesRead);
     }
   } finally {
     await file.close().catch(() => {}); // nothing was written
@@ -81,13 +86,14 @@ async function* readPieces(
 }
 
 /**
- * Reads of a pipe that was opened without blocking: each waits until there is something, zero bytes are the end. Of a pipe
- * with a name and no writer yet, the first is waited for. Limit: one that comes and goes between two looks, having written
- * nothing, was never there.
+ * Reads of a pipe that was opened without blocking: each waits until there is something, zero bytes are the end. Of a
+ * pipe with a name and no writer yet, the first is waited for. Limit: one that comes and goes between two looks, having
+ * written nothing, was never there.
  */
 async function pipeReader(file: FileHandle, path: string, signal: AbortSignal | undefined) {
   const { ino } = await file.stat();
-  let isBegun = !await realpath(path).then(stat).then((named) => named.ino === ino, () => false); // "pipe:[123]" has no name
+  // "pipe:[123]" has no name.
+  let isBegun = !await realpath(path).then(stat).then((named) => named.ino === ino, () => false);
   return async (into: Uint8Array): Promise<{ bytesRead: number }> => {
     for (let wait = 0;; wait = Math.min(2 * wait + 1, longestWaitMs)) {
       throwIfAborted(signal);
@@ -105,9 +111,9 @@ async function pipeReader(file: FileHandle, path: string, signal: AbortSignal | 
 }
 
 /**
- * Writes a file whole, replacing one of that name; through a symbolic link, the file that it points to. On any failure, one
- * thrown by `content` included, neither the file nor the temporary one is left behind, and an older file is untouched.
- * Throws FILE_IO (detail: errno) naming the path; what `content` throws passes unchanged.
+ * Writes a file whole, replacing one of that name; through a symbolic link, the file that it points to. On any failure,
+ * one thrown by `content` included, neither the file nor the temporary one is left behind, and an older file is
+ * untouched. Throws FILE_IO (detail: errno) naming the path; what `content` throws passes unchanged.
  */
 export async function writeFileAtomic(
   path: string,
@@ -123,9 +129,9 @@ export async function writeFileAtomic(
 }
 
 /**
- * A file that is being written, under a temporary name beside its target that nobody can foresee: `.ctok-PLACE-PID-RANDOM.tmp`.
- * A process that is killed leaves such a file; the next one that finishes a file in the folder removes it, where it can tell
- * that its writer is gone.
+ * A file that is being written, under a temporary name beside its target that nobody can foresee:
+ * `.ctok-PLACE-PID-RANDOM.tmp`. A process that is killed leaves such a file; the next one that finishes a file in the
+ * folder removes it, where it can tell that its writer is gone.
  */
 export class PendingFile {
   readonly temporary: string;
@@ -149,8 +155,8 @@ export class PendingFile {
   }
 
   /**
-   * Where a child process finds this very file, whatever others in the folder have put under its name meanwhile: our descriptor,
-   * where the system shows those (Linux), else the name.
+   * Where a child process finds this very file, whatever others in the folder have put under its name meanwhile: our
+   * descriptor, where the system shows those (Linux), else the name.
    */
   async pathForChild(): Promise<string> {
     const descriptor = `/proc/${process.pid}/fd/${this.#file.fd}`;
@@ -176,8 +182,8 @@ export class PendingFile {
   }
 
   /**
-   * Throws FILE_IO unless the temporary name still stands for the file that was made: others with the folder at their hands
-   * may have put another file or a link there. `publish` looks by itself.
+   * Throws FILE_IO unless the temporary name still stands for the file that was made: others with the folder at their
+   * hands may have put another file or a link there. `publish` looks by itself.
    */
   async verify(): Promise<void> {
     const [ours, named] = await Promise.all([
@@ -232,7 +238,10 @@ function isSameFile(a: BigIntStats, b: BigIntStats): boolean {
 }
 
 // ---------------------------------------------------------------- temporary files
-/** PLACE, PID: a process number means something only in one boot and one space of such numbers (containers have their own). */
+/**
+ * PLACE, PID: a process number means something only in one boot and one space of such numbers (containers have their
+ * own).
+ */
 const temporaryPattern = /^\.ctok-([0-9a-f]+)-(\d+)(?:-[0-9a-f]+)?\.tmp$/;
 /** After a day without a write the writer is taken for gone where its process cannot be looked up. */
 const abandonedMs = 86_400_000;
@@ -244,7 +253,9 @@ const swept = new Set<string>();
 /** This process among all that may write here, in hexadecimal digits and a hyphen; `isWriterGone` reads it. */
 export const writerName = `${place}-${process.pid}`;
 
-/** Whether the process of that name is known to have ended; false where that cannot be told, as of another machine's. */
+/**
+ * Whether the process of that name is known to have ended; false where that cannot be told, as of another machine's.
+ */
 export function isWriterGone(name: string): boolean {
   const [at, pid] = name.split("-");
   return at === place && isGone(Number(pid));
@@ -290,8 +301,8 @@ export function isGone(pid: number): boolean {
 }
 
 /**
- * Where the bytes finally go: at the end of symbolic links, also where nothing is yet. Limit: regular files only; a rename
- * onto /dev/stdout or a pipe would replace it.
+ * Where the bytes finally go: at the end of symbolic links, also where nothing is yet. Limit: regular files only; a
+ * rename onto /dev/stdout or a pipe would replace it.
  */
 async function targetOf(path: string): Promise<string> {
   // The system would refuse a NUL only at the rename, when all is written, and the runtimes make U+FFFD of a surrogate.

@@ -1,7 +1,7 @@
 /**
- * From where the bytes of a picture or a token file may come: one answer for encode, tokenize, readImage, detokenize and
- * loadTokens. Memory that the caller can still touch (bytes) is copied when it is passed, before the call returns its promise;
- * files and Blobs are read later.
+ * From where the bytes of a picture or a token file may come: one answer for encode, tokenize, readImage, detokenize
+ * and loadTokens. Memory that the caller can still touch (bytes) is copied when it is passed, before the call returns
+ * its promise; files and Blobs are read later.
  */
 import { fileURLToPath } from "node:url";
 import { attempt, throwIfAborted } from "./abort.ts";
@@ -10,8 +10,8 @@ import { expected, nameOf, TokenizerError } from "./errors.ts";
 import { ioError, readWholeFile } from "./files.ts";
 
 /**
- * A path, a `file:` URL, the bytes themselves, or a Blob: a File, what `response.blob()` and Bun's `file(path)` give. Addresses
- * of the network are not fetched.
+ * A path, a `file:` URL, the bytes themselves, or a Blob: a File, what `response.blob()` and Bun's `file(path)` give.
+ * Addresses of the network are not fetched.
  */
 export type BytesSource = string | URL | Uint8Array | ArrayBuffer | Blob;
 
@@ -41,7 +41,10 @@ export function takeBytes(name: string, source: BytesSource): Taken {
   }
   if (source instanceof Blob) {
     const path = (source as File).name;
-    return { name: path || `${name} of ${source.size} bytes`, read: (signal) => readBlob(path || name, source, signal) };
+    return {
+      name: path || `${name} of ${source.size} bytes`,
+      read: (signal) => readBlob(path || name, source, signal),
+    };
   }
   const hint = typeof Response !== "undefined" && (source as unknown) instanceof Response
     ? "a Response; pass await response.blob()"
@@ -82,7 +85,9 @@ async function readBlob(name: string, blob: Blob, signal: AbortSignal | undefine
     for (let next; !(next = await reader.read()).done;) {
       chunks.push(next.value);
       length += next.value.length;
-      if (length > wholeFileBytes) throw expected(name, `at most ${wholeFileBytes} bytes`, `${length} and more`, "FILE_IO");
+      if (length > wholeFileBytes) {
+        throw expected(name, `at most ${wholeFileBytes} bytes`, `${length} and more`, "FILE_IO");
+      }
     }
   } catch (error) {
     stop();

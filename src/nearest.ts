@@ -1,6 +1,9 @@
 /** "Did you mean": the known name that is nearest to one that is not known. Called by whoever refuses a name. */
 
-/** " (did you mean NAME?)" for a name that is two edits away, or a third of its letters, upper and lower case alike; else nothing. */
+/**
+ * " (did you mean NAME?)" for a name that is two edits away, or a third of its letters, upper and lower case alike;
+ * else nothing.
+ */
 export function suggestion(name: string, known: readonly string[], prefix = ""): string {
   const lower = name.toLowerCase();
   let best: string | undefined, least = Infinity;

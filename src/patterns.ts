@@ -1,16 +1,16 @@
 /**
- * Patterns of file names (* ? [] {} **), for what a shell left alone. Called by the command line and by the sources of a corpus.
- * Note: not by node:fs, whose globSync Node has from 22 on. As there, hidden files need a dot in the pattern, and ** goes
- * through no links to folders.
+ * Patterns of file names (* ? [] {} **), for what a shell left alone. Called by the command line and by the sources of
+ * a corpus. Note: not by node:fs, whose globSync Node has from 22 on. As there, hidden files need a dot in the pattern,
+ * and ** goes through no links to folders.
  */
 import { type Dirent, existsSync, readdirSync } from "node:fs";
 import { join, resolve } from "node:path";
 import picomatch from "picomatch";
 
 /**
- * The files that texts name, in the texts' order, each once. A pattern gives its matches, sorted by code unit, the same on
- * every machine; a file of exactly that name goes first, and a pattern without matches stays as it is. What `isOther` says is no
- * file stays, too.
+ * The files that texts name, in the texts' order, each once. A pattern gives its matches, sorted by code unit, the same
+ * on every machine; a file of exactly that name goes first, and a pattern without matches stays as it is. What
+ * `isOther` says is no file stays, too.
  */
 export function expandPatterns(texts: readonly string[], isOther: (text: string) => boolean = () => false): string[] {
   const seen = new Set<string>();

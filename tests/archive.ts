@@ -24,7 +24,8 @@ export function readZip(bytes: Uint8Array): Entry[] {
     ];
     const start = local + 30 + view.getUint16(local + 26, true) + view.getUint16(local + 28, true);
     const name = new TextDecoder().decode(bytes.subarray(at + 46, at + 46 + nameBytes));
-    if (method === 0) entries.push({ name, data: bytes.slice(start, start + size) }); // deflated ones (code/) serve nothing here
+    // Deflated ones (code/) serve nothing here.
+    if (method === 0) entries.push({ name, data: bytes.slice(start, start + size) });
     at += 46 + nameBytes + extraBytes + commentBytes;
   }
   return entries;
@@ -36,7 +37,9 @@ export function writeZip(entries: readonly Entry[]): Uint8Array {
   type Field = [at: number, size: 2 | 4, value: number];
   const header = (bytes: number, fields: Field[], name: Uint8Array, data: Uint8Array = new Uint8Array()) => {
     const out = new Uint8Array(bytes + name.length + data.length), view = new DataView(out.buffer);
-    for (const [at, size, value] of fields) size === 2 ? view.setUint16(at, value, true) : view.setUint32(at, value, true);
+    for (const [at, size, value] of fields) {
+      size === 2 ? view.setUint16(at, value, true) : view.setUint32(at, value, true);
+    }
     out.set(name, bytes);
     out.set(data, bytes + name.length);
     return out;

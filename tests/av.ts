@@ -1,6 +1,6 @@
 /**
- * Clips that flash white and beep at whole seconds, and the seconds at which a file does: sound and picture of a result are
- * measured from what is seen and heard in it, within a millisecond.
+ * Clips that flash white and beep at whole seconds, and the seconds at which a file does: sound and picture of a result
+ * are measured from what is seen and heard in it, within a millisecond.
  */
 import { Buffer } from "node:buffer";
 import { execFileSync, spawnSync } from "node:child_process";
@@ -46,8 +46,8 @@ export function makeClip(path: string, { picture = "select='not(mod(n,2))'", sou
 }
 
 /**
- * Seconds of all frames, whether each is white, and the seconds of those that are while the one before is not. `zero`: what
- * counts as the beginning, for a clock that is hours ahead, of which FFmpeg prints six digits.
+ * Seconds of all frames, whether each is white, and the seconds of those that are while the one before is not. `zero`:
+ * what counts as the beginning, for a clock that is hours ahead, of which FFmpeg prints six digits.
  */
 export function seen(path: string, zero = 0): { times: number[]; lit: boolean[]; flashes: number[] } {
   const printed = runFfmpeg(
@@ -63,8 +63,8 @@ export function seen(path: string, zero = 0): { times: number[]; lit: boolean[];
 const mostSeconds = 60;
 
 /**
- * Seconds at which a beep begins, and at which the sound ends; a gap in it is silence. `zero`: what counts as the beginning,
- * as above.
+ * Seconds at which a beep begins, and at which the sound ends; a gap in it is silence. `zero`: what counts as the
+ * beginning, as above.
  */
 export function heard(path: string, zero = 0): { beeps: number[]; end: number } {
   const rate = 8000, filter = `asetpts=PTS-${zero}/TB,atrim=end=${mostSeconds},aresample=${rate}:async=1:first_pts=0`;
@@ -79,7 +79,10 @@ export function heard(path: string, zero = 0): { beeps: number[]; end: number } 
   return { beeps, end: zero + samples.length / rate };
 }
 
-/** The number of an MP4's samples and how long each is shown, in seconds: its first track's time-to-sample box, run by run. */
+/**
+ * The number of an MP4's samples and how long each is shown, in seconds: its first track's time-to-sample box, run by
+ * run.
+ */
 export function durationsOf(mp4: Uint8Array): { count: number; seconds: number }[] {
   const bytes = Buffer.from(mp4), clock = bytes.indexOf("mdhd") + 4, table = bytes.indexOf("stts") + 8;
   const scale = bytes.readUInt32BE(clock + (bytes[clock] === 0 ? 12 : 20));

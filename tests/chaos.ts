@@ -1,7 +1,8 @@
 /**
- * Everything at once, in one process: Workers that end in the middle of their jobs, aborted calls and streams, processes of
- * the command line that are killed, a disk that is full, several writers of one target, and beside them work whose results are
- * known. One JSON line at the end; exit code 1 when a result was wrong, a file was not whole, or threads, memory or files stayed.
+ * Everything at once, in one process: Workers that end in the middle of their jobs, aborted calls and streams,
+ * processes of the command line that are killed, a disk that is full, several writers of one target, and beside them
+ * work whose results are known. One JSON line at the end; exit code 1 when a result was wrong, a file was not whole, or
+ * threads, memory or files stayed.
  *
  *     bun tests/chaos.ts [--seconds 600] [--seed 1]
  *     deno run -A tests/chaos.ts ...

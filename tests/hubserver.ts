@@ -1,6 +1,7 @@
 /**
- * A server that plays the Hugging Face hub for tests: what it is asked for a model, a tree and files, with ranges, and a second address
- * that files are redirected to, as the hub's are. A test makes it misbehave by `onRequest`. It keeps what it was asked.
+ * A server that plays the Hugging Face hub for tests: what it is asked for a model, a tree and files, with ranges, and
+ * a second address that files are redirected to, as the hub's are. A test makes it misbehave by `onRequest`. It keeps
+ * what it was asked.
  */
 import { createHash } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
@@ -39,7 +40,8 @@ export class HubServer implements AsyncDisposable {
   /** Old names and new ones. */
   readonly renamed = new Map<string, string>();
   /** Answers itself and gives true, or leaves it to the server. */
-  onRequest: (request: Request, response: ServerResponse, bytes: Uint8Array) => boolean | Promise<boolean> = () => false;
+  onRequest: (request: Request, response: ServerResponse, bytes: Uint8Array) => boolean | Promise<boolean> = () =>
+    false;
   #servers: Server[] = [];
   url = "";
   /** Where files' content is. */
@@ -121,8 +123,15 @@ export function send(request: Request, response: ServerResponse, bytes: Uint8Arr
   else response.write(part);
 }
 
-export function refuse(response: ServerResponse, status: number, code?: string, headers: Record<string, string> = {}): true {
-  response.writeHead(status, { ...headers, ...(code !== undefined && { "x-error-code": code }) }).end(`refused: ${status}`);
+export function refuse(
+  response: ServerResponse,
+  status: number,
+  code?: string,
+  headers: Record<string, string> = {},
+): true {
+  response.writeHead(status, { ...headers, ...(code !== undefined && { "x-error-code": code }) }).end(
+    `refused: ${status}`,
+  );
   return true;
 }
 

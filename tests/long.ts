@@ -1,10 +1,11 @@
 /**
- * npm run test:long [-- SECONDS]: what takes too long for every commit. Builds the core with clang's sanitizers, gives every
- * fuzz target SECONDS (default 600), then runs the native tests and a storm of jobs (SECONDS / 10 and at least 10, of other seeds than npm
- * test's) under AddressSanitizer + UBSan and under ThreadSanitizer, the parsers' tests and corpora under valgrind, the
- * readers of token files on random bytes, and on each runtime 1,000 rounds of writers of one target and SECONDS of chaos.ts. Prints
- * the number of inputs tried; ends with an error when anything was found. What the fuzzer finds stays in build/fuzz/found, its grown corpus in build/fuzz/corpus. Run by Bun. Installs Debian's clang and
- * valgrind where there are none and it may.
+ * npm run test:long [-- SECONDS]: what takes too long for every commit. Builds the core with clang's sanitizers, gives
+ * every fuzz target SECONDS (default 600), then runs the native tests and a storm of jobs (SECONDS / 10 and at least
+ * 10, of other seeds than npm test's) under AddressSanitizer + UBSan and under ThreadSanitizer, the parsers' tests and
+ * corpora under valgrind, the readers of token files on random bytes, and on each runtime 1,000 rounds of writers of
+ * one target and SECONDS of chaos.ts. Prints the number of inputs tried; ends with an error when anything was found.
+ * What the fuzzer finds stays in build/fuzz/found, its grown corpus in build/fuzz/corpus. Run by Bun. Installs Debian's
+ * clang and valgrind where there are none and it may.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync } from "node:fs";
@@ -47,7 +48,9 @@ function build(folder: string, sanitizers: string): void {
 function fuzz(): number {
   let total = 0;
   for (const target of readdirSync(join(root, "tests/fuzz/corpus")).sort()) {
-    for (const folder of [`corpus/${target}`, "found"]) mkdirSync(join(root, "build/fuzz", folder), { recursive: true });
+    for (const folder of [`corpus/${target}`, "found"]) {
+      mkdirSync(join(root, "build/fuzz", folder), { recursive: true });
+    }
     const limits = ["-max_len=16384", "-timeout=60", "-rss_limit_mb=3072", "-artifact_prefix=build/fuzz/found/"];
     const corpora = [`build/fuzz/corpus/${target}`, `tests/fuzz/corpus/${target}`];
     const result = run(`build/fuzz/fuzz/${target}`, [

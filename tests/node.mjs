@@ -1,14 +1,16 @@
 /**
- * What Node needs to run the checkout: `node --import ./tests/node.mjs`. tsx takes types away and lowers `using`, and gives "mod.ts"
- * its place by tsconfig.json. What tests use and Node 20 or 22 lacks is added, and Worker as pages have it; tests/unit/architecture.test.ts holds that nothing
- * outside tests/ leans on it. Plain JavaScript, as it runs before there is anything else.
+ * What Node needs to run the checkout: `node --import ./tests/node.mjs`. tsx takes types away and lowers `using`, and
+ * gives "mod.ts" its place by tsconfig.json. What tests use and Node 20 or 22 lacks is added, and Worker as pages have
+ * it; tests/unit/architecture.test.ts holds that nothing outside tests/ leans on it. Plain JavaScript, as it runs
+ * before there is anything else.
  */
 import { fileURLToPath } from "node:url";
 import { parentPort, Worker as Thread, workerData } from "node:worker_threads";
 
 const { process } = globalThis; // see architecture.test.ts: imported, it would open standard input
 
-process.env.TSX_TSCONFIG_PATH = fileURLToPath(new URL("../tsconfig.json", import.meta.url)); // also from elsewhere, and of children
+// Also when started from elsewhere, and for children.
+process.env.TSX_TSCONFIG_PATH = fileURLToPath(new URL("../tsconfig.json", import.meta.url));
 const isWorker = parentPort !== null && typeof workerData?.program === "string"; // and no thread of tsx
 if (isWorker) (await import("tsx/esm/api")).register();
 else await import("tsx");

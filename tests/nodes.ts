@@ -1,6 +1,6 @@
 /**
- * Which of the tests run on Node, and how: Node finds no tests in TypeScript by itself. Called by run.ts, for the Node on the PATH,
- * and long.ts, for each that is there.
+ * Which of the tests run on Node, and how: Node finds no tests in TypeScript by itself. Called by run.ts, for the Node
+ * on the PATH, and long.ts, for each that is there.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, statSync } from "node:fs";
@@ -11,11 +11,13 @@ const root = fileURLToPath(new URL("../", import.meta.url));
 /** What meets the runtime: the rest is arithmetic, documents and C, which Bun and Deno have tried. */
 const folders = ["abi", "api", "cli", "faults/workers.test.ts", "golden", "package", "unit"];
 /**
- * Minutes in which FFmpeg works, files are damaged in every way, networks run as on a GPU, and processes and Workers begin, each with
- * a tsx of its own: long.ts has the time. In npm test the packed command line stands for the rest.
+ * Minutes in which FFmpeg works, files are damaged in every way, networks run as on a GPU, and processes and Workers
+ * begin, each with a tsx of its own: long.ts has the time. In npm test the packed command line stands for the rest.
  */
-const long =
-  /^tests\/(api\/checkpoints|cli\/(?!repl)\w+|faults\/workers|golden\/emulator|unit\/(reading|video|videosink))\.test\.ts$/;
+const long = [
+  /^tests\/(api\/checkpoints|cli\/(?!repl)\w+|faults\/workers|golden\/emulator)\.test\.ts$/,
+  /^tests\/unit\/(reading|video|videosink)\.test\.ts$/,
+];
 
 export interface OnNode {
   readonly version: string;
@@ -27,7 +29,9 @@ export interface OnNode {
 /** `paths`: files and folders, of which those are left that run on Node. */
 export function testsOnNode(paths: readonly string[], length: "short" | "long", node = "node"): OnNode {
   const version = spawnSync(node, ["-p", "process.versions.node"], { encoding: "utf8" }).stdout?.trim() ?? "";
-  const why = parseInt(version) >= 20 ? undefined : `expected ${node} to be Node 20 or later, found ${version || "none"}`;
+  const why = parseInt(version) >= 20
+    ? undefined
+    : `expected ${node} to be Node 20 or later, found ${version || "none"}`;
   const files = paths.flatMap((path) => {
     const folder = join(root, path);
     if (!statSync(folder).isDirectory()) return [relative(root, folder)];
@@ -36,7 +40,11 @@ export function testsOnNode(paths: readonly string[], length: "short" | "long", 
     return names.map((name) => relative(root, join(folder, name)));
   });
   const runs = (file: string) => folders.some((name) => file === `tests/${name}` || file.startsWith(`tests/${name}/`));
-  return { version, why, files: files.filter((file) => runs(file) && (length === "long" || !long.test(file))) };
+  return {
+    version,
+    why,
+    files: files.filter((file) => runs(file) && (length === "long" || !long.some((pattern) => pattern.test(file)))),
+  };
 }
 
 /** As JUnit into a file, and for people. One file after another, as some count memory. */

@@ -1,6 +1,6 @@
 /**
- * No test asks the hub, or finds what it gave before. For tests/support.ts and tests/cli/spawn.ts; tests that play a hub take it off, and call
- * goOffline when they end, as others may run in the same process.
+ * No test asks the hub, or finds what it gave before. For tests/support.ts and tests/cli/spawn.ts; tests that play a
+ * hub take it off, and call goOffline when they end, as others may run in the same process.
  */
 import { tmpdir } from "node:os";
 import { join } from "node:path";

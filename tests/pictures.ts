@@ -1,6 +1,6 @@
 /**
- * Encoded pictures made byte by byte, for tests that want what sharp does not write: any depth, any profile, a GIF's transparent
- * index, and headers that lie.
+ * Encoded pictures made byte by byte, for tests that want what sharp does not write: any depth, any profile, a GIF's
+ * transparent index, and headers that lie.
  */
 import { crc32, deflateSync } from "node:zlib";
 
@@ -8,7 +8,10 @@ const ascii = (text: string) => Uint8Array.from(text, (letter) => letter.charCod
 const join = (...parts: Uint8Array[]) => new Uint8Array(Buffer.concat(parts));
 
 // ---------------------------------------------------------------- ICC profiles
-/** The colours of a profile's primaries, adapted to D50: columns of the matrix to XYZ. Ref: Lindbloom; Adobe RGB (1998), 4.3.5. */
+/**
+ * The colours of a profile's primaries, adapted to D50: columns of the matrix to XYZ. Ref: Lindbloom; Adobe RGB (1998),
+ * 4.3.5.
+ */
 const primaries = {
   srgb: [[0.4360747, 0.2225045, 0.0139322], [0.3850649, 0.7168786, 0.0971045], [0.1430804, 0.0606169, 0.7141733]],
   p3: [[0.5151, 0.2412, -0.0011], [0.2919, 0.6922, 0.0419], [0.1572, 0.0666, 0.7841]],

@@ -1,8 +1,8 @@
 /**
- * npm test: format, lint and types; the native tests, here and on arm64 under QEMU; then one suite on Bun and on Deno, and what of
- * it meets the runtime on Node. Prints the table of fixture cases and ends with "N passed, N failed, N skipped". Where the
- * fixtures lie beside the checkout, none of their cases may be skipped. Run by Bun, after build.ts. Arguments: test files or
- * folders instead of all, or --check (npm run check) for format, lint and types alone.
+ * npm test: format, lint and types; the native tests, here and on arm64 under QEMU; then one suite on Bun and on Deno,
+ * and what of it meets the runtime on Node. Prints the table of fixture cases and ends with "N passed, N failed, N
+ * skipped". Where the fixtures lie beside the checkout, none of their cases may be skipped. Run by Bun, after build.ts.
+ * Arguments: test files or folders instead of all, or --check (npm run check) for format, lint and types alone.
  */
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
@@ -86,7 +86,11 @@ function runBeside(
 ): Promise<{ code: number; out: string }> {
   return new Promise((settle, fail) => {
     let out = "";
-    const child = spawn(command, args, { cwd: root, stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...env } });
+    const child = spawn(command, args, {
+      cwd: root,
+      stdio: ["ignore", "pipe", "pipe"],
+      env: { ...process.env, ...env },
+    });
     for (const stream of [child.stdout, child.stderr]) stream.setEncoding("utf8").on("data", (text) => out += text);
     child.on("error", fail);
     child.on("close", (code) => settle({ code: code ?? 1, out }));
@@ -95,8 +99,9 @@ function runBeside(
 
 // ---------------------------------------------------------------- the native tests on arm64, under QEMU
 /**
- * Built by Debian's cross compiler and run two at a time. QEMU's neoverse-n1 has no BF16: there NEON is chosen at run time. "max" has
- * it, but computes it slowly, and gets only the tests that ask for it. What cannot hold under an emulator skips itself (tap.h).
+ * Built by Debian's cross compiler and run two at a time. QEMU's neoverse-n1 has no BF16: there NEON is chosen at run
+ * time. "max" has it, but computes it slowly, and gets only the tests that ask for it. What cannot hold under an
+ * emulator skips itself (tap.h).
  */
 async function nativeOnArm64(): Promise<void> {
   const triplet = "aarch64-linux-gnu";
@@ -115,7 +120,13 @@ async function nativeOnArm64(): Promise<void> {
   const queue = names.values();
   await Promise.all([0, 1].map(async () => {
     for (const name of queue) {
-      const args = ["-cpu", withBf16.includes(name) ? "max" : "neoverse-n1", "-L", `/usr/${triplet}`, join(folder, name)];
+      const args = [
+        "-cpu",
+        withBf16.includes(name) ? "max" : "neoverse-n1",
+        "-L",
+        `/usr/${triplet}`,
+        join(folder, name),
+      ];
       const { code, out } = await runBeside("qemu-aarch64", args, { CTOK_EMULATED: "1" });
       countTap(`arm64 ${name}`, code, out);
     }
@@ -144,7 +155,11 @@ async function suite({ name, command, args, report }: Suite): Promise<void> {
   const xml = existsSync(report) ? readFileSync(report, "utf8") : "";
   for (const [, attributes, , body] of xml.matchAll(/<testcase\b([^>]*?)(\/>|>([\s\S]*?)<\/testcase>)/g)) {
     const title = /\bname="([^"]*)"/.exec(attributes!)?.[1] ?? "?";
-    const outcome = /<(failure|error)\b/.test(body ?? "") ? "failed" : /<skipped\b/.test(body ?? "") ? "skipped" : "passed";
+    const outcome = /<(failure|error)\b/.test(body ?? "")
+      ? "failed"
+      : /<skipped\b/.test(body ?? "")
+      ? "skipped"
+      : "passed";
     if (outcome === "skipped") console.log(`skipped on ${name}: ${title}`);
     count(`${name}: ${title}`, outcome);
   }
@@ -162,7 +177,9 @@ function fixtureTable(runtime: string): number {
   for (const { name, error, limit } of rows) {
     const number = (n: number | null) => n === 0 ? "0" : n === null ? "NaN" : n.toExponential(1);
     console.log(
-      `${name.padEnd(58)} ${number(error).padStart(8)} ${number(limit).padStart(8)} ${error <= limit ? "" : "  FAILED"}`,
+      `${name.padEnd(58)} ${number(error).padStart(8)} ${number(limit).padStart(8)} ${
+        error <= limit ? "" : "  FAILED"
+      }`,
     );
   }
   return rows.length;

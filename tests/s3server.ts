@@ -1,13 +1,15 @@
 /**
- * A server that plays an S3 bucket for tests, in memory: signatures and hashes are checked, what is written "where nothing is" is, parts
- * and their end, copies, lists by pages, ranges. A test makes it misbehave by `fault` and the switches. It keeps what it was asked.
- * Signatures are computed here once more, by AWS's description of Signature Version 4, not by what the client signs with.
+ * A server that plays an S3 bucket for tests, in memory: signatures and hashes are checked, what is written "where
+ * nothing is" is, parts and their end, copies, lists by pages, ranges. A test makes it misbehave by `fault` and the
+ * switches. It keeps what it was asked. Signatures are computed here once more, by AWS's description of Signature
+ * Version 4, not by what the client signs with.
  */
 import { Buffer } from "node:buffer";
 import { createHash, createHmac, randomBytes } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import process from "node:process";
+import { sequence } from "./support.ts";
 
 export const bucket = "corpora", accessKeyId = "AKIDEXAMPLE", secretAccessKey = "secret/of+tests";
 const region = "eu-test-1", skewMs = 15 * 60_000;
@@ -147,8 +149,10 @@ export class S3Server implements AsyncDisposable {
 
   /** Ref: AWS, "Signature Version 4 signing process", header form. */
   #refusalOf({ method, headers }: IncomingMessage, url: URL, body: Uint8Array): Result | undefined {
-    const pattern =
-      /^AWS4-HMAC-SHA256 Credential=([^/]+)\/(\d{8})\/([^/]+)\/s3\/aws4_request, SignedHeaders=([^,]+), Signature=([0-9a-f]{64})$/;
+    const pattern = sequence(
+      /^AWS4-HMAC-SHA256 Credential=([^/]+)\/(\d{8})\/([^/]+)\/s3\/aws4_request, /,
+      /SignedHeaders=([^,]+), Signature=([0-9a-f]{64})$/,
+    );
     const [, id, day, place, names, signature] = pattern.exec(headers.authorization ?? "") ?? [];
     if (!names || !signature) return refusal(403, "AccessDenied");
     if (id !== accessKeyId) return refusal(403, "InvalidAccessKeyId");
@@ -261,7 +265,10 @@ export class S3Server implements AsyncDisposable {
     const made = { etag: `"${md5(bytes)}-${all.length}"`, sha256: `${sums.digest("base64")}-${all.length}` };
     this.objects.set(key, { ...this.#stored(bytes, upload.meta), ...made });
     this.uploads.delete(id);
-    return { status: 200, body: `<CompleteMultipartUploadResult><ETag>${made.etag}</ETag></CompleteMultipartUploadResult>` };
+    return {
+      status: 200,
+      body: `<CompleteMultipartUploadResult><ETag>${made.etag}</ETag></CompleteMultipartUploadResult>`,
+    };
   }
 
   #sourceOf(headers: IncomingMessage["headers"]): StoredObject | undefined {
@@ -279,7 +286,9 @@ export class S3Server implements AsyncDisposable {
       ...(tells && { "x-amz-checksum-sha256": sha256 }),
     };
     const [, first, last] = /^bytes=(\d+)-(\d+)$/.exec(headers.range ?? "") ?? [];
-    if (first === undefined) return { status: 200, headers: { ...common, "content-length": bytes.length }, body: bytes };
+    if (first === undefined) {
+      return { status: 200, headers: { ...common, "content-length": bytes.length }, body: bytes };
+    }
     if (Number(first) >= bytes.length) return refusal(416, "InvalidRange");
     return { status: 206, headers: common, body: bytes.subarray(Number(first), Number(last) + 1) };
   }
@@ -301,7 +310,9 @@ export class S3Server implements AsyncDisposable {
         object!.bytes.length
       }</Size></Contents>`;
     });
-    const next = left.length > page.length ? `<NextContinuationToken>${xmlText(page.at(-1)!)}</NextContinuationToken>` : "";
+    const next = left.length > page.length
+      ? `<NextContinuationToken>${xmlText(page.at(-1)!)}</NextContinuationToken>`
+      : "";
     const head = `<Prefix>${xmlText(prefix)}</Prefix><EncodingType>url</EncodingType><IsTruncated>${
       next !== ""
     }</IsTruncated>`;
@@ -339,13 +350,16 @@ function metaOf(headers: IncomingMessage["headers"]): Record<string, string> {
   return Object.fromEntries(all.map(([name, value]) => [name, String(value)]));
 }
 
-const hmac = (key: string | Uint8Array, text: string) => new Uint8Array(createHmac("sha256", key).update(text).digest());
+const hmac = (key: string | Uint8Array, text: string) =>
+  new Uint8Array(createHmac("sha256", key).update(text).digest());
 const md5 = (bytes: Uint8Array) => createHash("md5").update(bytes).digest("hex");
 const rfc3986 = (text: string) =>
   encodeURIComponent(text).replace(/[!'()*]/g, (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`);
 const xmlText = (text: string) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
-/** Runs with a server that the environment of this process and its children names, and a cache of its own in `folder`. */
+/**
+ * Runs with a server that the environment of this process and its children names, and a cache of its own in `folder`.
+ */
 export async function withS3(folder: string, use: (server: S3Server) => Promise<void>): Promise<void> {
   const before = { ...process.env };
   await using server = await S3Server.start();

@@ -150,3 +150,8 @@ export function kittyChunks(text: string): RegExpMatchArray[] {
   // deno-lint-ignore no-control-regex
   return [...text.matchAll(/\x1b_G([^;]*);([^\x1b]*)\x1b\\/g)];
 }
+
+/** One pattern of parts that follow each other, with the flags of the first. */
+export function sequence(...parts: RegExp[]): RegExp {
+  return new RegExp(parts.map(({ source }) => source).join(""), parts[0]?.flags);
+}

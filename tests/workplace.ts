@@ -1,6 +1,7 @@
 /**
- * A folder that looks like the repository's root to whoever runs there: what examples and documents read is linked in, what
- * they write (out/ and the rest) stays in the folder, so runs on Bun and Deno do not meet and the checkout stays clean.
+ * A folder that looks like the repository's root to whoever runs there: what examples and documents read is linked in,
+ * what they write (out/ and the rest) stays in the folder, so runs on Bun and Deno do not meet and the checkout stays
+ * clean.
  */
 import assert from "node:assert/strict";
 import { execFile, spawnSync } from "node:child_process";
@@ -55,7 +56,9 @@ export function runs(
     execFile(command, [...args], options, (error, stdout, stderr) => {
       if (!error) return resolve({ stdout, stderr });
       reject(
-        new assert.AssertionError({ message: `${command} ${args.join(" ")} in ${cwd}: ${error}\n${stdout}\n${stderr}` }),
+        new assert.AssertionError({
+          message: `${command} ${args.join(" ")} in ${cwd}: ${error}\n${stdout}\n${stderr}`,
+        }),
       );
     });
   });
@@ -73,7 +76,9 @@ export async function writeClip(path: string): Promise<void> {
   await using sink = await createVideo(path, { height, width, fps: info.fps });
   for await (const { data, shape } of frames) {
     const cut = new Uint8Array(height * width * 3), row = shape[1]! * 3;
-    for (let y = 0; y < height; y++) cut.set(data.subarray((y + 200) * row, (y + 200) * row + width * 3), y * width * 3);
+    for (let y = 0; y < height; y++) {
+      cut.set(data.subarray((y + 200) * row, (y + 200) * row + width * 3), y * width * 3);
+    }
     await sink.write(cut);
   }
   await sink.close();

@@ -1,6 +1,6 @@
 /**
- * The CUDA toolkit, where there is one: nvcc, the runtime that libctok.so is linked with, and the steps that it does. The kernels of
- * a file are compiled for the GPUs that its prefix names. Called by library.ts and programs.ts.
+ * The CUDA toolkit, where there is one: nvcc, the runtime that libctok.so is linked with, and the steps that it does.
+ * The kernels of a file are compiled for the GPUs that its prefix names. Called by library.ts and programs.ts.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, writeFileSync } from "node:fs";
@@ -34,7 +34,9 @@ export function findCuda(): Cuda | string {
   return process.env.NVCC ? `no ${process.env.NVCC}` : "no nvcc on the PATH or in /usr/local/cuda/bin";
 }
 
-/** Code for each generation of GPU that a file serves, and PTX of 8.0, which later ones compile when they first load it. */
+/**
+ * Code for each generation of GPU that a file serves, and PTX of 8.0, which later ones compile when they first load it.
+ */
 const gpuCode = (...architectures: number[]) =>
   [...architectures.map((a) => `arch=compute_${a},code=sm_${a}`), "arch=compute_80,code=compute_80"]
     .flatMap((code) => ["-gencode", code]);
@@ -44,7 +46,9 @@ const gpuFlags: [prefix: string, flags: string[]][] = [
 ];
 const strict = isStrict ? ["-Werror", "all-warnings"] : [];
 
-/** ptxas tells of spilled registers and of serialised tensor-core instructions (C75xx) in passing: either is slow code. */
+/**
+ * ptxas tells of spilled registers and of serialised tensor-core instructions (C75xx) in passing: either is slow code.
+ */
 function checkKernel(source: string, object: string): (log: string) => void {
   return (log) => {
     writeFileSync(resolve(root, object.replace(/\.o$/, ".ptxas.txt")), log);

@@ -1,5 +1,6 @@
 /**
- * The emulator's tests: the kernels again, as C++ for tests/native/cuda_emulator, beside the reference ops. Called by programs.ts.
+ * The emulator's tests: the kernels again, as C++ for tests/native/cuda_emulator, beside the reference ops. Called by
+ * programs.ts.
  */
 import { spawnSync } from "node:child_process";
 import { basename, join } from "node:path";
@@ -14,7 +15,9 @@ const emulated = (source: string) => objectFile(`emulated-${basename(source).rep
 
 /** The CUDA backend in C, over a runtime that is the emulator's. */
 const backend = ["cuda_backend", "op", "replay"].map((name) => `csrc/backends/cuda/${name}.c`);
-/** What of the core a test of single kernels needs: the reference ops, and the choices and layouts that kernels share. */
+/**
+ * What of the core a test of single kernels needs: the reference ops, and the choices and layouts that kernels share.
+ */
 const isForKernels = (source: string) =>
   /backends\/cpu\/|(base\/status|network\/quantizer)\.c|cuda\/(heuristics|conv_pack)\.c/.test(source);
 

@@ -1,6 +1,6 @@
 /**
- * libctok.so of csrc/, and where there is nvcc libctok-cpu.so beside it. A CUDA compiler that fails costs the GPU alone, and is told;
- * with CUDA=1 it ends the build. Called by build.ts.
+ * libctok.so of csrc/, and where there is nvcc libctok-cpu.so beside it. A CUDA compiler that fails costs the GPU
+ * alone, and is told; with CUDA=1 it ends the build. Called by build.ts.
  */
 import { rmSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -50,7 +50,9 @@ export function libraryOf(cuda?: Cuda): Library {
 
 const isCudaNeeded = process.env.CUDA === "1" && !isCross;
 /** What a GPU needs, which may fail. */
-const cudaSteps = (cuda: Cuda) => [...kernelSteps(cuda), ...sources.filter(isCuda).map((source) => compile(source, cuda))];
+const cudaSteps = (
+  cuda: Cuda,
+) => [...kernelSteps(cuda), ...sources.filter(isCuda).map((source) => compile(source, cuda))];
 /** Steps for the CPU, and the seam to nowhere, of which libctok-cpu.so is made too. */
 const cpuSteps = () => sources.map((source) => compile(source));
 
@@ -64,7 +66,9 @@ function linkSteps(cuda?: Cuda): Step[] {
   return [link("libctok.so", libraryOf(cuda)), ...(cuda ? [link("libctok-cpu.so", libraryOf())] : [])];
 }
 
-export const librarySteps = (cuda?: Cuda): Step[] => [...(cuda ? cudaSteps(cuda) : []), ...cpuSteps(), ...linkSteps(cuda)];
+export const librarySteps = (
+  cuda?: Cuda,
+): Step[] => [...(cuda ? cudaSteps(cuda) : []), ...cpuSteps(), ...linkSteps(cuda)];
 
 /** The toolkit, where it is there; otherwise that it is not is said. */
 export function lookForCuda(): Cuda | undefined {

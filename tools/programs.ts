@@ -1,6 +1,6 @@
 /**
- * The programs beside the library: tests/native/*.c in build/tests, bench/*.c in build/bench, and tests/fuzz/*.c in a build for a
- * fuzzer; for arm64 QEMU's plugin that counts instructions. Called by build.ts.
+ * The programs beside the library: tests/native/*.c in build/tests, bench/*.c in build/bench, and tests/fuzz/*.c in a
+ * build for a fuzzer; for arm64 QEMU's plugin that counts instructions. Called by build.ts.
  */
 import { readFileSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
@@ -8,10 +8,23 @@ import process from "node:process";
 import { type Cuda, layoutSteps } from "./cuda.ts";
 import { emulatorFolder, emulatorSteps } from "./emulator.ts";
 import { libraryOf } from "./library.ts";
-import { cc, cFlags, filesUnder, isCross, isFuzzed, isSanitized, linkFlags, objectFile, out, root } from "./settings.ts";
+import {
+  cc,
+  cFlags,
+  filesUnder,
+  isCross,
+  isFuzzed,
+  isSanitized,
+  linkFlags,
+  objectFile,
+  out,
+  root,
+} from "./settings.ts";
 import { compileStep, linkStep, type Step } from "./steps.ts";
 
-/** A test that puts functions of its own before the system's says which by "wrapped: malloc calloc" in its first lines. */
+/**
+ * A test that puts functions of its own before the system's says which by "wrapped: malloc calloc" in its first lines.
+ */
 function wrapFlags(source: string): string[] {
   const names = /^\/\/ wrapped: (.*)$/m.exec(readFileSync(resolve(root, source), "utf8"))?.[1]?.split(" ") ?? [];
   return names.map((name) => `-Wl,--wrap=${name}`);

@@ -1,6 +1,6 @@
 /**
- * What build.ts was asked for, on its command line and in the environment, and the flags that a file's name decides. Called by
- * build.ts and the files beside this one. docs/environment.md lists the variables.
+ * What build.ts was asked for, on its command line and in the environment, and the flags that a file's name decides.
+ * Called by build.ts and the files beside this one. docs/environment.md lists the variables.
  */
 import { existsSync, readdirSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -44,22 +44,34 @@ export const isFuzzed = extra.some((flag) => flag.includes("fuzzer-no-link"));
 export const isStrict = !["", "0", "false"].includes(process.env.CI ?? "");
 
 /** The folder of all that is made, from the root. */
-export const out = join(process.env.BUILD ?? "build", ...(isCross ? [isDarwin ? target! : target!.split("-")[0]!] : []));
+export const out = join(
+  process.env.BUILD ?? "build",
+  ...(isCross ? [isDarwin ? target! : target!.split("-")[0]!] : []),
+);
 
 /** Compilers, which may have arguments: CC="ccache gcc". */
 export const cc = process.env.CC ? words(process.env.CC) : [isCross ? `${target}-gcc` : "cc"];
 export const cxx = words(process.env.CXX ?? "g++");
 
 const strict = isStrict ? ["-Werror"] : [];
-const optimised = ["-std=c11", "-O3", "-g1", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-pthread", "-D_GNU_SOURCE"];
+const optimised = [
+  "-std=c11",
+  "-O3",
+  "-g1",
+  "-fPIC",
+  "-fvisibility=hidden",
+  "-fno-math-errno",
+  "-pthread",
+  "-D_GNU_SOURCE",
+];
 const warnings = ["-Wall", "-Wextra", "-Wstrict-prototypes", ...strict];
 export const cFlags = [...optimised, ...extra, ...warnings];
 /** What programs are linked with too. */
 export const linkFlags = [...extra, "-pthread"];
 
 /**
- * The CUDA emulator's flags: kernels as C++. -O2: their time goes into switching fibers. Undefined behaviour (a misaligned address,
- * an int overflow) traps, and the emulator reports it.
+ * The CUDA emulator's flags: kernels as C++. -O2: their time goes into switching fibers. Undefined behaviour (a
+ * misaligned address, an int overflow) traps, and the emulator reports it.
  */
 export const emulatedFlags = [
   ...["-std=c++17", "-O2", "-g1", "-DCTOK_CUDA_EMULATOR", "-Itests/native/cuda_emulator/"],

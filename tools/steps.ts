@@ -1,9 +1,10 @@
 /**
- * The steps of a build: a command that makes one file of others. A step is done again when its file is gone, its command is another,
- * or something that it read has changed since it began. What it read the compiler tells (-MMD), so a comment in one header compiles
- * again what includes it and nothing else. Beside the objects lies a record of each step: its command, its beginning, what it read.
- * Steps run as soon as what they need is made, JOBS at a time. Called by build.ts, library.ts, cuda.ts and programs.ts.
- * Paths are from the root, where commands run. Limit: a compiler that changed under the same name is not noticed.
+ * The steps of a build: a command that makes one file of others. A step is done again when its file is gone, its
+ * command is another, or something that it read has changed since it began. What it read the compiler tells (-MMD), so
+ * a comment in one header compiles again what includes it and nothing else. Beside the objects lies a record of each
+ * step: its command, its beginning, what it read. Steps run as soon as what they need is made, JOBS at a time. Called
+ * by build.ts, library.ts, cuda.ts and programs.ts. Paths are from the root, where commands run. Limit: a compiler that
+ * changed under the same name is not noticed.
  */
 import { spawn } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
@@ -21,7 +22,10 @@ export interface Step {
   readonly inputs: readonly string[];
   /** The one file that it compiles, whose headers the compiler tells; undefined where it links. */
   readonly source?: string;
-  /** Looks at what the command printed, and throws where that is bad. What is printed is shown where there is no such look. */
+  /**
+   * Looks at what the command printed, and throws where that is bad. What is printed is shown where there is no such
+   * look.
+   */
   readonly check?: (log: string) => void;
 }
 
@@ -48,7 +52,8 @@ export const linkStep = (output: string, command: readonly string[]): Step => ({
 });
 
 // ---------------------------------------------------------------- what is stale
-const recordOf = ({ output }: Step) => join(out, "objects", `${output.slice(out.length + 1).replaceAll("/", "-")}.json`);
+const recordOf = ({ output }: Step) =>
+  join(out, "objects", `${output.slice(out.length + 1).replaceAll("/", "-")}.json`);
 
 function readRecord(step: Step): StepRecord | undefined {
   try {
@@ -142,8 +147,8 @@ async function perform(step: Step): Promise<void> {
 }
 
 /**
- * Does what is stale of `steps`, which stand after those whose files they need. After a failure none begins any more, and the first
- * is thrown once the others have ended.
+ * Does what is stale of `steps`, which stand after those whose files they need. After a failure none begins any more,
+ * and the first is thrown once the others have ended.
  */
 export async function makeSteps(steps: readonly Step[]): Promise<void> {
   mkdirSync(resolve(root, out, "objects"), { recursive: true });

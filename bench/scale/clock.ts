@@ -1,10 +1,13 @@
 /**
- * Virtual time for work that is real beside it: tasks read and write files as they do, and sleep in seconds that nobody waits for. When
- * all tasks sleep, the clock goes on to the earliest end of a sleep, one at a time, so that a run repeats from its seed alone.
- * Used by cluster.ts.
+ * Virtual time for work that is real beside it: tasks read and write files as they do, and sleep in seconds that nobody
+ * waits for. When all tasks sleep, the clock goes on to the earliest end of a sleep, one at a time, so that a run
+ * repeats from its seed alone. Used by cluster.ts.
  */
 
-/** What a task sleeps under. Whoever is dead does nothing more: its sleep ends with Killed, as SIGKILL leaves a process no time. */
+/**
+ * What a task sleeps under. Whoever is dead does nothing more: its sleep ends with Killed, as SIGKILL leaves a process
+ * no time.
+ */
 export interface Life {
   /** Seconds; undefined: alive. */
   diedAt?: number;

@@ -1,8 +1,9 @@
 /**
- * A cluster that tokenises a corpus in virtual time: nodes die and come back, some are slow, workers freeze for longer than their lease
- * lasts, and whoever hands out shards forgets all it knew. Plan, pending files, decision and manifests are the real ones
- * (Plan, Storage) on a real folder; only the encoder is a sleep, and leases are a table. Each try at a shard writes other bytes,
- * so that what is committed tells whose it is. Used by simulate.ts and tests/corpus/scale.test.ts.
+ * A cluster that tokenises a corpus in virtual time: nodes die and come back, some are slow, workers freeze for longer
+ * than their lease lasts, and whoever hands out shards forgets all it knew. Plan, pending files, decision and manifests
+ * are the real ones (Plan, Storage) on a real folder; only the encoder is a sleep, and leases are a table. Each try at
+ * a shard writes other bytes, so that what is committed tells whose it is. Used by simulate.ts and
+ * tests/corpus/scale.test.ts.
  */
 import { createHash } from "node:crypto";
 import { readdir, readFile } from "node:fs/promises";
@@ -108,7 +109,9 @@ class Cluster {
     const { workersOfNode, mtbf, repair } = this.#o;
     for (;;) {
       const life: Life = {};
-      for (let i = 0; i < workersOfNode; i++) this.#clock.start(() => this.#worker(node * workersOfNode + i, node, life));
+      for (let i = 0; i < workersOfNode; i++) {
+        this.#clock.start(() => this.#worker(node * workersOfNode + i, node, life));
+      }
       await this.#clock.sleep(this.#exponential(mtbf));
       life.diedAt = this.#clock.now;
       this.#failures++;
@@ -156,7 +159,11 @@ class Cluster {
           await file.write(new TextEncoder().encode(`try ${mark}\n${items.map(({ key }) => `${key}\n`).join("")}`));
           isCommitting = true;
           const counts = { numItems: items.length, numSamples: items.length, numTokens: 0, quarantined: [] };
-          const isOurs = await attempt.commit({ plan: this.#plan.id, arithmetic: this.#plan.header.arithmetic, ...counts });
+          const isOurs = await attempt.commit({
+            plan: this.#plan.id,
+            arithmetic: this.#plan.header.arithmetic,
+            ...counts,
+          });
           isCommitting = false;
           if (!isOurs) this.#doubled++, this.#doubledSeconds += clock.now - begun;
           begun = undefined;
@@ -223,8 +230,9 @@ const pollSeconds = 5;
 const numSteps = 7;
 
 /**
- * Throws unless the corpus is whole: a manifest for each shard and no other, each file as its manifest says and of one try alone,
- * all items once and in the plan's order, nothing decided left over, no file that nobody knows. Gives how many bytes there are.
+ * Throws unless the corpus is whole: a manifest for each shard and no other, each file as its manifest says and of one
+ * try alone, all items once and in the plan's order, nothing decided left over, no file that nobody knows. Gives how
+ * many bytes there are.
  */
 export async function checkWhole(plan: Plan): Promise<number> {
   const storage = new FolderStorage(plan.folder);

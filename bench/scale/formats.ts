@@ -1,6 +1,7 @@
 /**
- * How large shards are: `bun bench/scale/formats.ts` (or `deno run -A`) writes 1,000 samples of made-up tokens in each format, as the formats
- * write them, and tells bytes an item, of tokens alone, and files a shard. docs/scale.md has the figures. Run by people.
+ * How large shards are: `bun bench/scale/formats.ts` (or `deno run -A`) writes 1,000 samples of made-up tokens in each
+ * format, as the formats write them, and tells bytes an item, of tokens alone, and files a shard. docs/scale.md has the
+ * figures. Run by people.
  */
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -17,7 +18,9 @@ try {
     const video = isVideo ? { video: { frames: 17, fps: "24", windows: [{ tokens: 3, frames: 17, before: 0 }] } } : {};
     for (const format of shardFormats.values()) {
       for (
-        const dtype of dtypesOf(format, kind).filter((dtype) => dtype !== "int32" || format.dtypes.discrete.length === 1)
+        const dtype of dtypesOf(format, kind).filter((dtype) =>
+          dtype !== "int32" || format.dtypes.discrete.length === 1
+        )
       ) {
         if (format.name === "1x" && !isVideo) continue;
         const facts = { ...factsOf(kind, dtype), numShards: 1 }, out = join(folder, `${kind}-${format.name}-${dtype}`);

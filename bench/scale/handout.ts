@@ -1,4 +1,7 @@
-/** Who works on what in a simulated cluster: a table of leases that run out, or a split that is fixed. Used by cluster.ts. */
+/**
+ * Who works on what in a simulated cluster: a table of leases that run out, or a split that is fixed. Used by
+ * cluster.ts.
+ */
 import type { Clock, Life } from "./clock.ts";
 
 export interface Handout {

@@ -26,7 +26,10 @@ const start: PlanStart = {
 };
 
 /** The real plan of so many items that are nowhere. */
-export async function planOf(out: string, about: { readonly numItems: number; readonly numShards: number }): Promise<Plan> {
+export async function planOf(
+  out: string,
+  about: { readonly numItems: number; readonly numShards: number },
+): Promise<Plan> {
   const { numItems, numShards } = about;
   await mkdir(out, { recursive: true });
   const items = async function* (): AsyncGenerator<Item> {

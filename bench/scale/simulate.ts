@@ -1,7 +1,8 @@
 /**
  * Simulates clusters of 1,000 workers that tokenise 1e9 pictures in 1e5 shards, in virtual time on the real commit:
- * `bun bench/scale/simulate.ts [SHARDS] [NAME…]` (or `deno run -A`; the folder for it is of TMPDIR, best one in memory). A shard's plan
- * has 10 items, which stand for 10,000. Note: `5000 hourly`, as each start looks at what all the dead have left, which real time would remove. docs/scale.md has the figures. Run by people.
+ * `bun bench/scale/simulate.ts [SHARDS] [NAME…]` (or `deno run -A`; the folder for it is of TMPDIR, best one in
+ * memory). A shard's plan has 10 items, which stand for 10,000. Note: `5000 hourly`, as each start looks at what all
+ * the dead have left, which real time would remove. docs/scale.md has the figures. Run by people.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -14,8 +15,9 @@ const [, , given = "100000", ...names] = process.argv, numShards = Number(given)
 const minute = 60, hour = 3600, day = 86_400;
 
 /**
- * Two cores a worker, which take 134 ms for a picture (DI8x8, 256 x 256, bench/results/epyc-zen4-2-cores.md); eight workers a node. Failures: 419 in
- * 54 days on the 2,048 servers of Llama 3's training. What freezes and forgets is a guess, on the bad side.
+ * Two cores a worker, which take 134 ms for a picture (DI8x8, 256 x 256, bench/results/epyc-zen4-2-cores.md); eight
+ * workers a node. Failures: 419 in 54 days on the 2,048 servers of Llama 3's training. What freezes and forgets is a
+ * guess, on the bad side.
  */
 const usual: ClusterOptions = {
   numNodes: 125,

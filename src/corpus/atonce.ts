@@ -1,6 +1,11 @@
-/** Work that waits for others, such as a store or a disk, done a few pieces at a time. Called by s3/, s3storage.ts and status.ts. */
+/**
+ * Work that waits for others, such as a store or a disk, done a few pieces at a time. Called by s3/, s3storage.ts and
+ * status.ts.
+ */
 
-/** `count` pieces of work, in order, few under way at once; the first failure ends all, once those under way have ended. */
+/**
+ * `count` pieces of work, in order, few under way at once; the first failure ends all, once those under way have ended.
+ */
 export async function fewAtOnce<T>(count: number, work: (i: number) => Promise<T>, atOnce = 4): Promise<T[]> {
   const results = new Array<T>(count);
   let next = 0, isFailed = false;

@@ -1,6 +1,7 @@
 /**
- * One try at a shard, in a folder of this machine: its files under names that begin with the try's own id, hashed as they are written and
- * synced at the end. What becomes of them then is the storage's, which makes tries. Called by formats, through shard.ts.
+ * One try at a shard, in a folder of this machine: its files under names that begin with the try's own id, hashed as
+ * they are written and synced at the end. What becomes of them then is the storage's, which makes tries. Called by
+ * formats, through shard.ts.
  */
 import { createHash, randomBytes } from "node:crypto";
 import { type FileHandle, mkdir, open, readdir, rm, stat } from "node:fs/promises";

@@ -1,10 +1,10 @@
 /**
- * Clips of videos, one after the other, without starting over: the frame before a clip's first is where the reading of the last
- * one stopped, or among what is kept of it. A worker asks for a video's clips in order, so FFmpeg runs once over it. Frames are
- * scaled as they come; what is kept is what the latest clip has. Called by prepare.ts.
+ * Clips of videos, one after the other, without starting over: the frame before a clip's first is where the reading of
+ * the last one stopped, or among what is kept of it. A worker asks for a video's clips in order, so FFmpeg runs once
+ * over it. Frames are scaled as they come; what is kept is what the latest clip has. Called by prepare.ts.
  *
- * Limit: a video is not read beyond the last clip that is asked for. Damage behind it is not seen; damage within is where FFmpeg
- * stops at it, which it tells at the end alone, not where its decoder patches a frame.
+ * Limit: a video is not read beyond the last clip that is asked for. Damage behind it is not seen; damage within is
+ * where FFmpeg stops at it, which it tells at the end alone, not where its decoder patches a frame.
  */
 import { orAbort } from "../abort.ts";
 import { TokenizerError } from "../errors.ts";
@@ -80,7 +80,9 @@ export class ClipReader implements AsyncDisposable {
           });
         }
         const { height, width } = reading.info;
-        if (this.#position++ >= firstFrame) this.#kept.push(await this.#scale({ height, width, data: next.value.data }));
+        if (this.#position++ >= firstFrame) {
+          this.#kept.push(await this.#scale({ height, width, data: next.value.data }));
+        }
       }
       return { info: reading.info, frames: this.#kept.slice(0, numFrames) };
     } catch (error) {

@@ -1,6 +1,6 @@
 /**
- * Opens a plan's model on this machine so that it computes what the plan says, or says why it cannot: other weights, another
- * precision or kernel set, other versions. Called by run.ts.
+ * Opens a plan's model on this machine so that it computes what the plan says, or says why it cannot: other weights,
+ * another precision or kernel set, other versions. Called by run.ts.
  */
 import { expected } from "../errors.ts";
 import type { OpenOptions } from "../model/options.ts";
@@ -41,7 +41,8 @@ export async function openEncoder(
     }
     const [here, planned] = differences(ours, arithmetic);
     if (!allowOtherArithmetic && here) {
-      const wanted = `${planned}, as planned (unless the plan is made with allowOtherArithmetic, --allow-other-arithmetic)`;
+      const wanted =
+        `${planned}, as planned (unless the plan is made with allowOtherArithmetic, --allow-other-arithmetic)`;
       throw expected("arithmetic", wanted, here, "UNSUPPORTED");
     }
     return { tokenizer, arithmetic: ours, [Symbol.asyncDispose]: () => tokenizer.close() };

@@ -1,4 +1,7 @@
-/** What planning and running a corpus tell while they work: plain objects, which `ctok dataset --json` prints one a line. */
+/**
+ * What planning and running a corpus tell while they work: plain objects, which `ctok dataset --json` prints one a
+ * line.
+ */
 import type { Quarantined } from "./storage.ts";
 
 /** How far a run is. Counts of items and tokens are those of the corpus and of this process, each as named. */
@@ -14,8 +17,8 @@ export interface DatasetProgress {
   readonly itemsPerSecond: number;
   readonly tokensPerSecond: number;
   /**
-   * Pixels a second over those that the encoder did of this run's first pictures with nothing beside it; absent until that is known.
-   * Over 1 where the machine had less to do later.
+   * Pixels a second over those that the encoder did of this run's first pictures with nothing beside it; absent until
+   * that is known. Over 1 where the machine had less to do later.
    */
   readonly ownRate?: number;
   /** Part of the time in which the encoder had something to do. */

@@ -1,7 +1,7 @@
 /**
- * What goes with items fails with them; items that are all gone are a disk that is gone; which failures of a run are a shard's alone,
- * and which are worth another try. Whose failure an error is, the item's or the machine's, is in source.ts. Called by pump.ts, shard.ts
- * and run.ts, and by who runs corpora.
+ * What goes with items fails with them; items that are all gone are a disk that is gone; which failures of a run are a
+ * shard's alone, and which are worth another try. Whose failure an error is, the item's or the machine's, is in
+ * source.ts. Called by pump.ts, shard.ts and run.ts, and by who runs corpora.
  */
 import { type ErrorCode, expected, TokenizerError } from "../errors.ts";
 import type { Item, Sample } from "./item.ts";
@@ -22,10 +22,14 @@ export async function readSidecars(item: Item, places: PlaceReader, signal: Abor
   return all;
 }
 
-/** Fails where a shard has nothing left of what was planned: a disk that is not there, rather than that many removed items. */
+/**
+ * Fails where a shard has nothing left of what was planned: a disk that is not there, rather than that many removed
+ * items.
+ */
 export function checkPresence(missing: number, planned: number, first: string): void {
   if (missing < planned || planned < fewItems) return;
-  const message = "the items that were planned (allowMissing: true, --allow-missing where they were removed on purpose)";
+  const message =
+    "the items that were planned (allowMissing: true, --allow-missing where they were removed on purpose)";
   throw new ShardFailure(expected(first, message, `none of the shard's ${planned}`, "FILE_IO"));
 }
 const fewItems = 4;
@@ -43,20 +47,24 @@ const ofMachines: readonly ErrorCode[] = [
 ];
 
 /**
- * Whether a failure of a run may be that of the shard alone that it met: nothing of it is there, it does not fit its format, its items
- * take too much memory, the encoder does not take them. Who has others to do goes on with them, unless they fail alike.
+ * Whether a failure of a run may be that of the shard alone that it met: nothing of it is there, it does not fit its
+ * format, its items take too much memory, the encoder does not take them. Who has others to do goes on with them,
+ * unless they fail alike.
  */
 export function isShardsFault(error: unknown): error is TokenizerError {
   return error instanceof ShardFailure || error instanceof TokenizerError && !ofMachines.includes(error.code);
 }
 
-/** What the system says of one path again and again: not permitted, there already, no folder or a folder, too large, read-only, … */
+/**
+ * What the system says of one path again and again: not permitted, there already, no folder or a folder, too large,
+ * read-only, …
+ */
 const lastingErrnos = [1, 13, 17, 20, 21, 22, 27, 30, 36, 40];
 
 /**
- * Whether a run of a corpus that ended so may well succeed when it is run again, here or on another machine: the disk is full or not
- * there (FILE_IO, but for a missing right and its like), memory, threads or the device went, the hub or the queue did not answer, it was cancelled.
- * All else would fail again. `ctok dataset` exits with 75 then.
+ * Whether a run of a corpus that ended so may well succeed when it is run again, here or on another machine: the disk
+ * is full or not there (FILE_IO, but for a missing right and its like), memory, threads or the device went, the hub or
+ * the queue did not answer, it was cancelled. All else would fail again. `ctok dataset` exits with 75 then.
  */
 export function isWorthAnotherTry(error: unknown): boolean {
   if (!(error instanceof TokenizerError)) return false;

@@ -1,13 +1,15 @@
 /**
- * A corpus in a folder, of one machine or of a disk that several share. All that touches the folder's shards and manifests is here.
- * docs/dataset.md proves the steps:
+ * A corpus in a folder, of one machine or of a disk that several share. All that touches the folder's shards and
+ * manifests is here. docs/dataset.md proves the steps:
  *
- *   pending/SHARD-WRITER-ID/   a shard that is being made: its files under names that nobody else has, then entry.json, all synced
- *   decided/SHARD/             the same folder renamed: one rename wins, as a folder that is not empty is never replaced
+ *   pending/SHARD-WRITER-ID/   a shard that is being made: its files under names that nobody else has, then
+ *                              entry.json, all synced
+ *   decided/SHARD/             the same folder renamed: one rename wins, as one that is not empty is never replaced
  *   SHARD.tar, …               its files renamed to their names, then
  *   manifest/SHARD.json        its entry: from here on the shard is committed and never touched again
  *
- * Who finds a decided shard finishes it, so nothing depends on two workers making the same bytes. Opened by openstorage.ts.
+ * Who finds a decided shard finishes it, so nothing depends on two workers making the same bytes. Opened by
+ * openstorage.ts.
  */
 import { createHash, randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
@@ -170,8 +172,11 @@ export class FolderStorage implements Storage {
     if (!existsSync(decided)) return;
     // Read first, looked at then: what was decided after a commit, by who had looked before it, is seen to be late.
     const said = await readWholeFile(join(decided, entryName)).catch(missingAsUndefined);
-    if (said && !await this.isCommitted(stem)) await this.#place(decided, JSON.parse(new TextDecoder().decode(said)), step);
-    if (!await this.isCommitted(stem)) return; // emptied by another, who has not committed: impossible, and so left to be looked at
+    if (said && !await this.isCommitted(stem)) {
+      await this.#place(decided, JSON.parse(new TextDecoder().decode(said)), step);
+    }
+    // Emptied by another, who has not committed: impossible, and so left to be looked at.
+    if (!await this.isCommitted(stem)) return;
     await rm(join(decided, entryName), { force: true });
     // Late files of one who lost, after the winner had tidied up.
     for (const name of await readdir(decided).catch(() => [])) await rm(join(decided, name), { force: true });
@@ -179,13 +184,17 @@ export class FolderStorage implements Storage {
     await step("tidied");
   }
 
-  /** Note: names within a decided folder begin with the try's own id, so that nobody can take the file of another try for it. */
+  /**
+   * Note: names within a decided folder begin with the try's own id, so that nobody can take the file of another try
+   * for it.
+   */
   async #place(decided: string, { id, entry }: Decided, step: Step): Promise<void> {
     for (const { name, bytes } of entry.files) {
       const target = join(this.folder, name);
       await rename(join(decided, pendingName(id, name)), target).catch(async (error) => {
         if (error.code !== "ENOENT") return await io(target, "write", Promise.reject(error));
-        const found = await stat(target).catch(() => undefined); // placed before, by who was killed or is as far as we are
+        // Placed before, by who was killed or is as far as we are.
+        const found = await stat(target).catch(() => undefined);
         if (found?.size !== bytes) throw expected(target, `a file of ${bytes} bytes`, found?.size ?? "none", "FILE_IO");
       });
       await step("placing");

@@ -1,6 +1,7 @@
 /**
- * What a shard format is: a writer that takes samples one after the other, a reader that gives them back, and the files of the
- * whole set. Formats know nothing of plans, leases or commits: they get files to write to, already pending, and return names.
+ * What a shard format is: a writer that takes samples one after the other, a reader that gives them back, and the files
+ * of the whole set. Formats know nothing of plans, leases or commits: they get files to write to, already pending, and
+ * return names.
  */
 import type { Quantizer } from "../tokens/origin.ts";
 import type { Sample } from "./item.ts";
@@ -25,7 +26,10 @@ export interface CorpusFacts {
 }
 export type TokenDType = "uint16" | "int32" | "bf16" | "f16" | "f32";
 
-/** A file that a writer fills. What is written is hashed and, when the shard is committed, fsynced and renamed with the rest. */
+/**
+ * A file that a writer fills. What is written is hashed and, when the shard is committed, fsynced and renamed with the
+ * rest.
+ */
 export interface ShardFile {
   /** Bytes so far. */
   readonly offset: number;
@@ -41,9 +45,9 @@ export interface ShardFiles {
 
 export interface ShardWriter {
   /**
-   * In the plan's order. Equal samples give equal bytes, on every machine. Throws, before anything of the sample is written: SHAPE
-   * or VALUE where this sample cannot be held, and the shard can go on without it; ARGUMENT where the corpus needs other options,
-   * such as one size for all.
+   * In the plan's order. Equal samples give equal bytes, on every machine. Throws, before anything of the sample is
+   * written: SHAPE or VALUE where this sample cannot be held, and the shard can go on without it; ARGUMENT where the
+   * corpus needs other options, such as one size for all.
    */
   add(sample: Sample): Promise<void>;
   /** Writes what follows the last sample. The shard may have no sample at all, where all its items were quarantined. */
@@ -65,8 +69,8 @@ export interface ShardFormat {
   /** Which dtypes it takes, the default first, for discrete and for continuous models; empty: none. */
   readonly dtypes: { readonly discrete: readonly TokenDType[]; readonly continuous: readonly TokenDType[] };
   /**
-   * The dtype of a corpus of such a model (no quantizer: continuous): the one asked for, or the first that holds it. Throws
-   * ARGUMENT where the format holds no such tokens, or not in that dtype.
+   * The dtype of a corpus of such a model (no quantizer: continuous): the one asked for, or the first that holds it.
+   * Throws ARGUMENT where the format holds no such tokens, or not in that dtype.
    */
   dtypeOf(quantizer: Quantizer | undefined, wanted?: TokenDType): TokenDType;
   /** Refuses what it cannot hold, before any work: throws ARGUMENT with what was expected and found. */

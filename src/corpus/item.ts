@@ -1,15 +1,25 @@
 /**
- * What a corpus is made of: an item (one thing to tokenise, as the plan freezes it), what becomes of it (a sample), and where
- * its bytes lie. Pure types; sources/ find items, formats/ write and read samples, the rest of this folder lies between.
+ * What a corpus is made of: an item (one thing to tokenise, as the plan freezes it), what becomes of it (a sample), and
+ * where its bytes lie. Pure types; sources/ find items, formats/ write and read samples, the rest of this folder lies
+ * between.
  */
 import type { Tokens } from "../tokens/tensor.ts";
 
-/** Where bytes lie, by path or s3://BUCKET/KEY. All a worker needs to read them again, on any machine that sees the same. */
+/**
+ * Where bytes lie, by path or s3://BUCKET/KEY. All a worker needs to read them again, on any machine that sees the
+ * same.
+ */
 export type Place =
   /** A file. */
   | { readonly kind: "file"; readonly path: string }
   /** A member of a tar: `bytes` of it from `offset` (of its content, not of its header). */
-  | { readonly kind: "tar"; readonly path: string; readonly offset: number; readonly bytes: number; readonly member: string }
+  | {
+    readonly kind: "tar";
+    readonly path: string;
+    readonly offset: number;
+    readonly bytes: number;
+    readonly member: string;
+  }
   /** A cell of a parquet file: bytes, a string as UTF-8, or Hugging Face's { bytes, path }. */
   | { readonly kind: "parquet"; readonly path: string; readonly row: number; readonly column: string }
   /** Several cells of a row, as one JSON object. Of sidecars alone. */
@@ -18,20 +28,25 @@ export type Place =
   | { readonly kind: "text"; readonly text: string };
 
 /**
- * What tells that an item is still the one that was planned. Of a file: its size and time of change in nanoseconds; of a member
- * or cell, those of the file that holds it; of a folder of frames, the sum of its pictures' sizes and the latest change.
- * `sha256` of the item's own bytes where the plan was asked to read them.
+ * What tells that an item is still the one that was planned. Of a file: its size and time of change in nanoseconds; of
+ * a member or cell, those of the file that holds it; of a folder of frames, the sum of its pictures' sizes and the
+ * latest change. `sha256` of the item's own bytes where the plan was asked to read them.
  */
 export interface Identity {
   readonly bytes: number;
-  /** Decimal, as 64 bits are more than a number holds exactly. Whole milliseconds: Deno tells no more, and Bun the rest. */
+  /**
+   * Decimal, as 64 bits are more than a number holds exactly. Whole milliseconds: Deno tells no more, and Bun the rest.
+   */
   readonly mtimeNs: string;
   /** Of an object in S3, which has no time of change here ("0"). */
   readonly etag?: string;
   readonly sha256?: string;
 }
 
-/** A caption or other fact that goes into the shard untouched: `field` is what follows the key ("txt", "json", "seg.png"). */
+/**
+ * A caption or other fact that goes into the shard untouched: `field` is what follows the key ("txt", "json",
+ * "seg.png").
+ */
 export interface Sidecar {
   readonly field: string;
   readonly place: Place;
@@ -40,7 +55,10 @@ export interface Sidecar {
 
 /** One thing to tokenise: a line of the plan. */
 export interface Item {
-  /** Unique in the plan: letters, digits and other characters of UTF-8, with neither a dot nor a slash nor a control character. */
+  /**
+   * Unique in the plan: letters, digits and other characters of UTF-8, with neither a dot nor a slash nor a control
+   * character.
+   */
   readonly key: string;
   readonly kind: "image" | "video";
   readonly place: Place;
@@ -48,14 +66,18 @@ export interface Item {
   readonly sidecars: readonly Sidecar[];
   /** Which of several looks at one picture this is (flips and crops), from 0; absent where there is one. */
   readonly variant?: number;
-  /** Of a video that is cut into clips: which frames, counted after resampling to the wanted rate. Absent: all of them. */
+  /**
+   * Of a video that is cut into clips: which frames, counted after resampling to the wanted rate. Absent: all of them.
+   */
   readonly clip?: { readonly firstFrame: number; readonly numFrames: number };
 }
 
 /** An item once it is tokenised: what a format writes and reads back. */
 export interface Sample {
   readonly key: string;
-  /** One picture's tokens ([1, h, w] indices or [1, C, h, w] latent), or one clip's ([1, t, h, w] or [1, C, t, h, w]). */
+  /**
+   * One picture's tokens ([1, h, w] indices or [1, C, h, w] latent), or one clip's ([1, t, h, w] or [1, C, t, h, w]).
+   */
   readonly tokens: Tokens;
   readonly facts: SampleFacts;
   readonly sidecars: readonly { readonly field: string; readonly bytes: Uint8Array }[];

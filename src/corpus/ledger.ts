@@ -1,7 +1,7 @@
 /**
- * Who works on which shard: leases that end by themselves, in SQLite, for any number of processes on one machine. Nothing here is
- * truth: manifests are. The file may be removed at any time, and two may then make one shard, of which one is committed.
- * Called by run.ts, which does without where there is no SQLite.
+ * Who works on which shard: leases that end by themselves, in SQLite, for any number of processes on one machine.
+ * Nothing here is truth: manifests are. The file may be removed at any time, and two may then make one shard, of which
+ * one is committed. Called by run.ts, which does without where there is no SQLite.
  */
 import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
@@ -26,7 +26,8 @@ const open = 0, leased = 1, done = 2;
 const schema = `
   CREATE TABLE IF NOT EXISTS about (plan TEXT NOT NULL);
   CREATE TABLE IF NOT EXISTS shards (
-    number INTEGER PRIMARY KEY, state INTEGER NOT NULL, owner TEXT, expires INTEGER NOT NULL DEFAULT 0, items INTEGER NOT NULL DEFAULT 0
+    number INTEGER PRIMARY KEY, state INTEGER NOT NULL, owner TEXT,
+    expires INTEGER NOT NULL DEFAULT 0, items INTEGER NOT NULL DEFAULT 0
   );
   CREATE INDEX IF NOT EXISTS by_state ON shards (state, number);`;
 
@@ -178,7 +179,8 @@ export async function leasedShards(folder: string, plan: string): Promise<Leased
     using db = closing(await database(path));
     if ((db.value.prepare("SELECT plan FROM about").get() as { plan: string } | undefined)?.plan !== plan) return [];
     const rows = db.value.prepare(
-      `SELECT number AS "index", owner, items AS numItems FROM shards WHERE state = ${leased} AND expires >= ? ORDER BY number`,
+      `SELECT number AS "index", owner, items AS numItems FROM shards WHERE state = ${leased} AND expires >= ? ` +
+        "ORDER BY number",
     ).all(Date.now()) as unknown as LeasedShard[];
     return rows.filter(({ owner }) => !isWriterGone(owner)).map((row) => ({ ...row }));
   } catch {
@@ -221,7 +223,9 @@ async function setUp(db: Database, { plan, numShards, committed }: LeasesOptions
 const markDone = `UPDATE shards SET state = ${done}, owner = NULL WHERE number = ? AND state <> ${done}`;
 
 function refused(path: string, cause: unknown): TokenizerError {
-  return new TokenizerError("FILE_IO", `${path}: expected a ledger, or to make one, found ${messageOf(cause)}`, { cause });
+  return new TokenizerError("FILE_IO", `${path}: expected a ledger, or to make one, found ${messageOf(cause)}`, {
+    cause,
+  });
 }
 
 function closing(value: Database): { readonly value: Database } & Disposable {

@@ -1,17 +1,21 @@
 /**
- * How a picture is looked at: to which size it is scaled, which part of it is taken, whether mirrored. Pure arithmetic on sizes and
- * keys, the same on every machine; prepare.ts does it to pixels.
+ * How a picture is looked at: to which size it is scaled, which part of it is taken, whether mirrored. Pure arithmetic
+ * on sizes and keys, the same on every machine; prepare.ts does it to pixels.
  *
- * `size`: the shorter side becomes so many pixels; of the result the middle square is taken, one at random, or all ("none").
- * `bucket`: the sizes of one area, size × size at most, whose sides are multiples of a step; a picture goes to the one whose shape is
- * the nearest to its own, scaled to cover it, and what stands over is cut off. Ref: NovelAI's aspect-ratio buckets, kohya's.
+ * `size`: the shorter side becomes so many pixels; of the result the middle square is taken, one at random, or all
+ * ("none"). `bucket`: the sizes of one area, size × size at most, whose sides are multiples of a step; a picture goes
+ * to the one whose shape is the nearest to its own, scaled to cover it, and what stands over is cut off. Ref: NovelAI's
+ * aspect-ratio buckets, kohya's.
  */
 import { createHash } from "node:crypto";
 import { z } from "zod";
 import type { Fields } from "../checks.ts";
 
 export interface LookOptions {
-  /** Pixels of the shorter side, also where that means to enlarge; with `bucket` the square root of the area. Default: as it is. */
+  /**
+   * Pixels of the shorter side, also where that means to enlarge; with `bucket` the square root of the area. Default:
+   * as it is.
+   */
   size?: number | undefined;
   /** Which part of the scaled picture. Default "center" where there is a size, else "none"; "random:7" has a seed. */
   crop?: "center" | "none" | `random:${number}` | undefined;
@@ -76,8 +80,8 @@ export interface Look {
 }
 
 /**
- * The look at a picture of that size. A random place depends on the seed, the key and the number of the crop alone, and so is the
- * same for the mirrored look.
+ * The look at a picture of that size. A random place depends on the seed, the key and the number of the crop alone, and
+ * so is the same for the mirrored look.
  */
 export function lookAt(height: number, width: number, o: Looks, key: string, variant?: number): Look {
   const numFlips = o.flip ? 2 : 1, number = variant ?? 0;
@@ -123,7 +127,10 @@ export interface Bucket {
   readonly width: number;
 }
 
-/** All buckets from the widest to the tallest: for each width the largest height that the area has room for, and the other way. */
+/**
+ * All buckets from the widest to the tallest: for each width the largest height that the area has room for, and the
+ * other way.
+ */
 export function bucketsOf(size: number, step: number, ratio: number): Bucket[] {
   const found = new Map<string, Bucket>(), area = size * size;
   for (let short = step; short <= size; short += step) {

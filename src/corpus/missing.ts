@@ -1,4 +1,7 @@
-/** What of a corpus is not there yet, and which workers of its split have it to make: for who starts workers again. Called by dataset.ts. */
+/**
+ * What of a corpus is not there yet, and which workers of its split have it to make: for who starts workers again.
+ * Called by dataset.ts.
+ */
 import { basename } from "node:path";
 import { expected } from "../errors.ts";
 import type { Plan } from "./plan.ts";
@@ -8,7 +11,10 @@ import type { Storage } from "./storage.ts";
 export interface DatasetMissing {
   /** Shards that are not committed, in order. */
   readonly shards: readonly number[];
-  /** Among how many workers the corpus is split (`shard`), and those that have some of these shards, in order; absent where it is not. */
+  /**
+   * Among how many workers the corpus is split (`shard`), and those that have some of these shards, in order; absent
+   * where it is not.
+   */
   readonly of?: number;
   readonly elements?: readonly number[];
   /** Of `shards`, those that a queue has given up: `datasetStatus` says why. */

@@ -1,7 +1,7 @@
 /**
- * Files of a corpus, wherever they lie: of the disk, or objects in S3, which are read by ranges and seen to be the same all the time. What
- * stands in a folder or below a prefix, and what a file is known by, are asked here as well. Called by sources, places and formats, which
- * know a location and no more.
+ * Files of a corpus, wherever they lie: of the disk, or objects in S3, which are read by ranges and seen to be the same
+ * all the time. What stands in a folder or below a prefix, and what a file is known by, are asked here as well. Called
+ * by sources, places and formats, which know a location and no more.
  */
 import { type BigIntStats, constants } from "node:fs";
 import { open, readdir, stat } from "node:fs/promises";
@@ -99,7 +99,10 @@ export async function* chunksOfObject(
 }
 
 // ---------------------------------------------------------------- what is there
-/** What a file is known by. Of a folder of the disk: its pictures, which are a video's frames. Throws FILE_MISSING, FILE_IO. */
+/**
+ * What a file is known by. Of a folder of the disk: its pictures, which are a video's frames. Throws FILE_MISSING,
+ * FILE_IO.
+ */
 export async function identityOf(location: string, signal?: AbortSignal): Promise<Identity> {
   if (!isS3(location)) return await identityOfStats(location, await statsOf(location));
   const { bucket, key } = parseS3(location),
@@ -142,7 +145,9 @@ export interface FolderEntry {
   readonly identity?: Identity;
 }
 
-/** In no order. `beginning`: of names, where only such are wanted of S3. Throws what the system says, and as request.ts. */
+/**
+ * In no order. `beginning`: of names, where only such are wanted of S3. Throws what the system says, and as request.ts.
+ */
 export async function entriesOf(folder: string, beginning = "", signal?: AbortSignal): Promise<FolderEntry[]> {
   if (isS3(folder)) return await entriesBelow(folder, beginning, signal);
   return (await readdir(folder, { withFileTypes: true })).map((entry) => ({

@@ -1,4 +1,7 @@
-/** Chooses who hands out a run's shards, by its options: a queue, a fixed split, or this machine's ledger. Called by run.ts. */
+/**
+ * Chooses who hands out a run's shards, by its options: a queue, a fixed split, or this machine's ledger. Called by
+ * run.ts.
+ */
 import type { Leases, LeasesOptions } from "./leases.ts";
 import { hasSqlite, Ledger } from "./ledger.ts";
 import type { RunDatasetOptions } from "./options.ts";
@@ -28,12 +31,15 @@ export async function openLeases(plan: Plan, storage: Storage, o: Options): Prom
   }
   if (await hasSqlite()) return await Ledger.open(storage.private, options);
   note(
-    "this Node has no SQLite (22.13 and later have it): other processes on this corpus would do the same shards; use --shard",
+    "this Node has no SQLite (22.13 and later have it): other processes on this corpus would do the same shards; " +
+      "use --shard",
   );
   return await Split.open({ index: 0, of: 1 }, options);
 }
 
-/** For leases: all names are read once, at the opening; while waiting, the few shards that others are at are looked for. */
+/**
+ * For leases: all names are read once, at the opening; while waiting, the few shards that others are at are looked for.
+ */
 export function committedIn(plan: Plan, storage: Storage): LeasesOptions["committed"] {
   return async (among) => {
     if (!among) return new Set([...await storage.committed()].map(Number));

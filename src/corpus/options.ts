@@ -1,4 +1,7 @@
-/** What callers may ask of a corpus: each options type as an interface, and beside it the zod schema that checks it (see checks.ts). */
+/**
+ * What callers may ask of a corpus: each options type as an interface, and beside it the zod schema that checks it (see
+ * checks.ts).
+ */
 import { z } from "zod";
 import { type Fields, signal } from "../checks.ts";
 import { encodeStreamOptions, type OpenOptions, openOptions } from "../model/options.ts";
@@ -18,9 +21,15 @@ const text = z.string().min(1).optional();
 
 export interface PlanDatasetOptions
   extends Pick<OpenOptions, "device" | "precision" | "kernels" | "threads" | "maxMemory" | "name"> {
-  /** What to tokenise, in this order: folders, patterns, lists, webdataset tars, parquet files, single files; of S3 by s3://BUCKET/KEY. */
+  /**
+   * What to tokenise, in this order: folders, patterns, lists, webdataset tars, parquet files, single files; of S3 by
+   * s3://BUCKET/KEY.
+   */
   inputs: readonly string[];
-  /** The corpus's folder, or s3://BUCKET/PREFIX; made as needed. One that has a plan keeps it, and is refused where it is another. */
+  /**
+   * The corpus's folder, or s3://BUCKET/PREFIX; made as needed. One that has a plan keeps it, and is refused where it
+   * is another.
+   */
   out: string;
   /** As for `Tokenizer.open`. Default: the embedded model of images. */
   model?: string | undefined;
@@ -28,13 +37,19 @@ export interface PlanDatasetOptions
   format?: string | undefined;
   /** Of what is stored. Default: the format's first for the model's kind of tokens. */
   dtype?: TokenDType | undefined;
-  /** Of a video model: frames of the windows that do not see each other, into which clips and videos are cut. Default 17. */
+  /**
+   * Of a video model: frames of the windows that do not see each other, into which clips and videos are cut. Default
+   * 17.
+   */
   window?: number | undefined;
   /** Of a video model: each clip or video is one seamless sequence instead. Default false. */
   stream?: boolean | undefined;
   /** Items of a shard, the unit of work and of what is lost by a crash; 1 to 2^20. Default 1000. */
   shardSize?: number | undefined;
-  /** Whether workers with another precision, kernel set or versions may take part: their tokens differ here and there. Default false. */
+  /**
+   * Whether workers with another precision, kernel set or versions may take part: their tokens differ here and there.
+   * Default false.
+   */
   allowOtherArithmetic?: boolean | undefined;
   /** Called as things happen. What it throws ends the call. */
   onEvent?: OnEvent | undefined;
@@ -64,22 +79,33 @@ export const planDatasetOptions = z.strictObject(
 );
 
 export interface RunDatasetOptions extends Pick<OpenOptions, "device" | "threads" | "maxMemory"> {
-  /** Where the plan's model lies on this machine, where that is not where it was planned; its weights must be the same. */
+  /**
+   * Where the plan's model lies on this machine, where that is not where it was planned; its weights must be the same.
+   */
   model?: string | undefined;
-  /** Pictures encoded as one job at most, 1 to 256; fewer where they are large. Tokens do not depend on it. Default 16. */
+  /**
+   * Pictures encoded as one job at most, 1 to 256; fewer where they are large. Tokens do not depend on it. Default 16.
+   */
   batch?: number | undefined;
   /** Items read and prepared at once, 1 to 64. Default 4. */
   readers?: number | undefined;
-  /** This worker among several that share the shards by their numbers: shard k is that of worker k mod `of`. Default: by a ledger. */
+  /**
+   * This worker among several that share the shards by their numbers: shard k is that of worker k mod `of`. Default: by
+   * a ledger.
+   */
   shard?: Share | undefined;
   /** With `shard`: splits a corpus that was split among another number of workers. Default false: it is refused. */
   resplit?: boolean | undefined;
-  /** Whether a shard of which no item is there any more is committed as it is, rather than taken for a missing disk. Default false. */
+  /**
+   * Whether a shard of which no item is there any more is committed as it is, rather than taken for a missing disk.
+   * Default false.
+   */
   allowMissing?: boolean | undefined;
   /**
-   * Where shards are handed out to workers on many machines: `redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]`, or rediss:// with TLS. Takes
-   * the packages bullmq and ioredis. Behind `?`, seconds: `lock` (15) after which a silent worker's shard is another's, `gone` (300) after
-   * which a run ends that gets no answer, `retry` (10) until a shard that failed is tried again. Default: this machine's ledger.
+   * Where shards are handed out to workers on many machines: `redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]`, or
+   * rediss:// with TLS. Takes the packages bullmq and ioredis. Behind `?`, seconds: `lock` (15) after which a silent
+   * worker's shard is another's, `gone` (300) after which a run ends that gets no answer, `retry` (10) until a shard
+   * that failed is tried again. Default: this machine's ledger.
    */
   queue?: string | undefined;
   /** Called as things happen. What it throws ends the call. */

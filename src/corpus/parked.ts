@@ -1,7 +1,7 @@
 /**
- * Shards that a queue has given up, as each try at them failed for the shard itself or ended its worker: notes in the corpus, one a
- * shard, which all workers and `status` see without the queue. Who removes a note asks for another try. Called by run.ts, status.ts
- * and dataset.ts.
+ * Shards that a queue has given up, as each try at them failed for the shard itself or ended its worker: notes in the
+ * corpus, one a shard, which all workers and `status` see without the queue. Who removes a note asks for another try.
+ * Called by run.ts, status.ts and dataset.ts.
  */
 import { basename, join } from "node:path";
 import type { Plan } from "./plan.ts";

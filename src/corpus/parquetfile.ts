@@ -1,7 +1,8 @@
 /**
- * A parquet file as rows whose cells are read by column: what is in it, and one cell's bytes. A column of one row group is decoded
- * at once and kept while its rows are asked for, as workers ask for them in order. Called by places.ts and sources/parquet.ts; the
- * format itself is hyparquet's. Limits: no encryption, no LZ4, no LZO; a column of a row group has at most 2 GiB.
+ * A parquet file as rows whose cells are read by column: what is in it, and one cell's bytes. A column of one row group
+ * is decoded at once and kept while its rows are asked for, as workers ask for them in order. Called by places.ts and
+ * sources/parquet.ts; the format itself is hyparquet's. Limits: no encryption, no LZ4, no LZO; a column of a row group
+ * has at most 2 GiB.
  */
 import * as zlib from "node:zlib";
 import type { AsyncBuffer, Compressors, FileMetaData, SchemaTree } from "hyparquet";
@@ -24,7 +25,10 @@ const mostChunkBytes = 256 * 2 ** 20, rowsOfSlice = 16;
 /** A header that lies would else fill the plan. */
 const mostRows = 2 ** 31;
 
-/** Note: node:zlib has it in Bun, Deno and from Node 22.15 on; a name that is imported and not there ends a program on any other. */
+/**
+ * Note: node:zlib has it in Bun, Deno and from Node 22.15 on; a name that is imported and not there ends a program on
+ * any other.
+ */
 function unzstd(input: Uint8Array, outputBytes: number): Uint8Array {
   if (zlib.zstdDecompressSync) return zlib.zstdDecompressSync(input, { maxOutputLength: outputBytes });
   throw expected("parquet file", "a runtime with Zstandard (Bun, Deno, Node 22.15 or later)", "none", "UNSUPPORTED");

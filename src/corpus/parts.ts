@@ -1,7 +1,6 @@
 /**
- * What planning and running a corpus are made of: where items are found, how they are prepared, which formats there are. Tests give
- * others of these. Used by planner.ts and run.ts; the real
- * ones are standard.ts.
+ * What planning and running a corpus are made of: where items are found, how they are prepared, which formats there
+ * are. Tests give others of these. Used by planner.ts and run.ts; the real ones are standard.ts.
  */
 import type { ShardFormat } from "./format.ts";
 import type { Item } from "./item.ts";

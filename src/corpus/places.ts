@@ -1,7 +1,8 @@
 /**
- * Bytes of places, once it is sure that what is there is what was planned: its size, its time of change, its hash where the plan
- * has one. Files that hold many items stay open, the latest few; of parquet files what is decoded stays, too. Called by whoever
- * makes samples (prepare.ts, sidecars) and by the sources that look into files. Any number of reads at a time.
+ * Bytes of places, once it is sure that what is there is what was planned: its size, its time of change, its hash where
+ * the plan has one. Files that hold many items stay open, the latest few; of parquet files what is decoded stays, too.
+ * Called by whoever makes samples (prepare.ts, sidecars) and by the sources that look into files. Any number of reads
+ * at a time.
  *
  * Messages name the place and what is there as far as that is the same on every machine; they go into manifests.
  */
@@ -67,9 +68,8 @@ export class Places implements PlaceReader {
   #isClosed = false;
 
   /**
-   * All bytes of a place. Throws FILE_MISSING where its file is gone, FILE_IO where it is another by now, cannot be read, or has more
-   * than 2^31 bytes; FILE_FORMAT for a damaged parquet file; CANCELLED. An empty
-   * cell has no bytes.
+   * All bytes of a place. Throws FILE_MISSING where its file is gone, FILE_IO where it is another by now, cannot be
+   * read, or has more than 2^31 bytes; FILE_FORMAT for a damaged parquet file; CANCELLED. An empty cell has no bytes.
    */
   async read(place: Place, identity: Identity, signal?: AbortSignal): Promise<Uint8Array> {
     throwIfAborted(signal);
@@ -258,7 +258,10 @@ async function rowBytes(file: ParquetFile, place: Place & { kind: "row" }): Prom
   return new TextEncoder().encode(JSON.stringify(row));
 }
 
-/** As JSON has it: whole numbers as such where a number holds them exactly, else as text; bytes as base64; times as ISO 8601. */
+/**
+ * As JSON has it: whole numbers as such where a number holds them exactly, else as text; bytes as base64; times as ISO
+ * 8601.
+ */
 function plain(value: unknown): unknown {
   if (typeof value === "bigint") return Number.isSafeInteger(Number(value)) ? Number(value) : String(value);
   if (value instanceof Uint8Array) return Buffer.from(value).toString("base64");

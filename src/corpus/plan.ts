@@ -1,9 +1,9 @@
 /**
- * The plan of a corpus: which items, in which order and shards, by which model, arithmetic and options. DIR/plan.jsonl, written
- * once and never changed: its first line is the header, padded with spaces so that it can be filled in at the end; then a line
- * for each item, and one for each thing that was refused, as they were found. DIR/plan.idx has the byte offset of each
- * shard's first line as u64 little-endian, and the file's end; written behind the plan, it is made of it where it is missing or wrong.
- * Called by planner.ts, run.ts, status.ts and verification.
+ * The plan of a corpus: which items, in which order and shards, by which model, arithmetic and options. DIR/plan.jsonl,
+ * written once and never changed: its first line is the header, padded with spaces so that it can be filled in at the
+ * end; then a line for each item, and one for each thing that was refused, as they were found. DIR/plan.idx has the
+ * byte offset of each shard's first line as u64 little-endian, and the file's end; written behind the plan, it is made
+ * of it where it is missing or wrong. Called by planner.ts, run.ts, status.ts and verification.
  */
 import { createHash } from "node:crypto";
 import { open, rm } from "node:fs/promises";
@@ -98,8 +98,11 @@ export class Plan {
   }
 
   get facts(): CorpusFacts {
-    const { model: { name: model, source, sha256, isVideo, quantizer, spatialFactor, temporalFactor }, dtype, arithmetic } =
-      this.header;
+    const {
+      model: { name: model, source, sha256, isVideo, quantizer, spatialFactor, temporalFactor },
+      dtype,
+      arithmetic,
+    } = this.header;
     return {
       model,
       source,
@@ -135,7 +138,9 @@ export class Plan {
   static async write(folder: string, start: PlanStart, found: AsyncIterable<Item | Refused>): Promise<Plan> {
     const path = join(folder, planName),
       headerOf = (numItems: number, numRefused: number, linesSha256: string) => {
-        return encoder.encode(JSON.stringify({ format, ...start, numItems, numRefused, linesSha256 } satisfies PlanHeader));
+        return encoder.encode(
+          JSON.stringify({ format, ...start, numItems, numRefused, linesSha256 } satisfies PlanHeader),
+        );
       };
     const room = headerOf(Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER, "0".repeat(64)).length + 1;
     const pending = await PendingFile.create(path), lines = new Lines(pending, room), index = join(folder, indexName);

@@ -1,7 +1,7 @@
 /**
- * Makes a plan: opens the model to know what it is and how it computes, finds the items, and freezes them. A folder that has a
- * plan keeps it: asked for the same again, that plan is given; asked for anything else, both are named and nothing is done.
- * Called by dataset.ts.
+ * Makes a plan: opens the model to know what it is and how it computes, finds the items, and freezes them. A folder
+ * that has a plan keeps it: asked for the same again, that plan is given; asked for anything else, both are named and
+ * nothing is done. Called by dataset.ts.
  */
 import type { z } from "zod";
 import { expected, TokenizerError } from "../errors.ts";
@@ -133,8 +133,17 @@ function windowOf({ isVideo, name }: PlannedModel, { window, stream }: Options):
   return isVideo && !stream ? { window: window ?? defaultWindow } : {};
 }
 
-/** Throws ARGUMENT, which names both, where a plan is not what is asked for now. What is not asked for is taken as planned. */
-function checkSame({ header }: Plan, { folder }: Storage, o: Options, itemOptions: ItemOptions, format: ShardFormat): void {
+/**
+ * Throws ARGUMENT, which names both, where a plan is not what is asked for now. What is not asked for is taken as
+ * planned.
+ */
+function checkSame(
+  { header }: Plan,
+  { folder }: Storage,
+  o: Options,
+  itemOptions: ItemOptions,
+  format: ShardFormat,
+): void {
   const wants: [name: string, planned: unknown, wanted: unknown][] = [
     ["model", header.model.at, o.model === undefined ? header.model.at : resolveModel(o.model).source],
     ["precision", header.arithmetic.precision, o.precision === "auto" ? header.arithmetic.precision : o.precision],

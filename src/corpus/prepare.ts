@@ -1,10 +1,10 @@
 /**
- * From an item's bytes to the pixels that are tokenised: decoded as `ctok encode` decodes the file (the same pixels where nothing
- * is scaled), then scaled, cut and mirrored as the options say. The same pixels on every machine with the same decoders
- * (`decoderVersions`). Called by whoever makes samples.
+ * From an item's bytes to the pixels that are tokenised: decoded as `ctok encode` decodes the file (the same pixels
+ * where nothing is scaled), then scaled, cut and mirrored as the options say. The same pixels on every machine with the
+ * same decoders (`decoderVersions`). Called by whoever makes samples.
  *
- * Scaling is libvips' Lanczos (3 lobes) on the decoded pixels, in sRGB, whatever the format. Note: not while a JPEG is decoded,
- * which is faster for large photos and gives other pixels for a JPEG than for a PNG of the same picture.
+ * Scaling is libvips' Lanczos (3 lobes) on the decoded pixels, in sRGB, whatever the format. Note: not while a JPEG is
+ * decoded, which is faster for large photos and gives other pixels for a JPEG than for a PNG of the same picture.
  */
 import { basename } from "node:path";
 import { z } from "zod";
@@ -48,7 +48,10 @@ export type Prepared =
   | { readonly kind: "image"; readonly pixels: Tensor<"uint8">; readonly facts: SampleFacts }
   /** One clip of a video, uint8 [1, T, H, W, 3]. */
   | { readonly kind: "clip"; readonly pixels: Tensor<"uint8">; readonly facts: SampleFacts }
-  /** A whole video, uint8 [H, W, 3] each, read as they are asked for. How many there are (`facts.numFrames`) is known at their end. */
+  /**
+   * A whole video, uint8 [H, W, 3] each, read as they are asked for. How many there are (`facts.numFrames`) is known at
+   * their end.
+   */
   | { readonly kind: "video"; readonly frames: AsyncIterable<VideoFrame>; readonly facts: SampleFacts };
 
 /** Decoded pictures of which several looks are taken, and videos of which more clips may be asked for. */
@@ -72,10 +75,10 @@ export class Preparer implements AsyncDisposable {
   }
 
   /**
-   * What becomes of an item. Any number at a time; clips of one video in the plan's order are read without starting over.
-   * Errors: those of reading its place (FILE_MISSING, FILE_IO, FILE_FORMAT), IMAGE or VIDEO for what cannot be decoded, is larger
-   * than `limitPixels` or smaller than `minSize`, or ends before its clip does; FFMPEG, LIBRARY, THREAD, MEMORY; CANCELLED.
-   * `isItemsFault` (source.ts) tells which of them another item may not have.
+   * What becomes of an item. Any number at a time; clips of one video in the plan's order are read without starting
+   * over. Errors: those of reading its place (FILE_MISSING, FILE_IO, FILE_FORMAT), IMAGE or VIDEO for what cannot be
+   * decoded, is larger than `limitPixels` or smaller than `minSize`, or ends before its clip does; FFMPEG, LIBRARY,
+   * THREAD, MEMORY; CANCELLED. `isItemsFault` (source.ts) tells which of them another item may not have.
    */
   async prepare(item: Item, signal?: AbortSignal): Promise<Prepared> {
     throwIfAborted(signal);
@@ -117,7 +120,11 @@ export class Preparer implements AsyncDisposable {
     return { ...await scale({ ...original, data: decoded.data }, this.#lookOf(item, original)), original };
   }
 
-  async #clip(item: Item, { firstFrame, numFrames }: NonNullable<Item["clip"]>, signal?: AbortSignal): Promise<Prepared> {
+  async #clip(
+    item: Item,
+    { firstFrame, numFrames }: NonNullable<Item["clip"]>,
+    signal?: AbortSignal,
+  ): Promise<Prepared> {
     const name = nameOfPlace(item.place);
     const { info, frames } = await this.#readerOf(item).read(name, firstFrame, numFrames, signal);
     const look = this.#lookOf(item, info), frameBytes = look.height * look.width * 3;
@@ -133,10 +140,14 @@ export class Preparer implements AsyncDisposable {
     const { fps, limitPixels, limitFrames, minSize } = this.#options;
     let reader = this.#readers.get(id);
     this.#readers.delete(id);
-    reader ??= new ClipReader(() => spool(place, identity, this.#places), { fps, limitPixels, limitFrames }, (frame) => {
-      checkSize(name, frame, minSize, "VIDEO");
-      return scale(frame, this.#lookOf(item, frame));
-    });
+    reader ??= new ClipReader(
+      () => spool(place, identity, this.#places),
+      { fps, limitPixels, limitFrames },
+      (frame) => {
+        checkSize(name, frame, minSize, "VIDEO");
+        return scale(frame, this.#lookOf(item, frame));
+      },
+    );
     this.#readers.set(id, reader);
     for (const [oldest, other] of this.#readers) {
       if (this.#readers.size <= mostReaders || other === reader) break;
@@ -156,7 +167,9 @@ export class Preparer implements AsyncDisposable {
       if (this.#files.delete(file)) await file[Symbol.asyncDispose]();
     };
     try {
-      const source = await file.named(() => openVideo(file.path, { fps, frames: most, limitPixels, limitFrames, signal }));
+      const source = await file.named(() =>
+        openVideo(file.path, { fps, frames: most, limitPixels, limitFrames, signal })
+      );
       const { height, width } = source.info;
       checkSize(name, { height, width }, minSize, "VIDEO");
       const look = this.#lookOf(item, source.info);

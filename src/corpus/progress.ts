@@ -1,4 +1,7 @@
-/** Tells how far a run is, twice a second and at its end: rates over the last seconds, and what is left at them. Called by run.ts. */
+/**
+ * Tells how far a run is, twice a second and at its end: rates over the last seconds, and what is left at them. Called
+ * by run.ts.
+ */
 import type { DatasetProgress, OnEvent } from "./events.ts";
 import type { Leases } from "./leases.ts";
 import type { Plan } from "./plan.ts";
@@ -76,7 +79,9 @@ export class ProgressTeller implements Disposable {
     const open = [...this.#shards].map(({ written }) => written);
     const sum = (of: (written: Shard["written"]) => number) => open.reduce((total, written) => total + of(written), 0);
     const { pixels, busyMs, ownRate } = this.#pump?.state ?? { pixels: 0, busyMs: 0, ownRate: undefined };
-    const items = this.#items + sum((w) => w.items), tokens = this.#tokens + sum((w) => w.tokens), at = performance.now();
+    const items = this.#items + sum((w) => w.items),
+      tokens = this.#tokens + sum((w) => w.tokens),
+      at = performance.now();
     const now: Moment = { at, items, tokens, pixels, busyMs };
     while (this.#moments.length > 1 && at - this.#moments[0]!.at > windowMs) this.#moments.shift();
     const before = this.#moments[0] ?? { at: this.#start, items: 0, tokens: 0, pixels: 0, busyMs: 0 };

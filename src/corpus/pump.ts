@@ -1,8 +1,9 @@
 /**
- * From items to samples, with the encoder never waiting: items are read and prepared ahead, few at a time and within bounds of
- * count and bytes; pictures of one size are encoded as a batch when a batch is full or the encoder has nothing queued; what
- * comes out is handed on as it comes, and put in order by shard.ts. Tokens do not depend on what they are batched with
- * (tests/corpus/pump.test.ts). A failure of an item is its outcome; any other ends all, unless who gave the works takes it. Called by run.ts.
+ * From items to samples, with the encoder never waiting: items are read and prepared ahead, few at a time and within
+ * bounds of count and bytes; pictures of one size are encoded as a batch when a batch is full or the encoder has
+ * nothing queued; what comes out is handed on as it comes, and put in order by shard.ts. Tokens do not depend on what
+ * they are batched with (tests/corpus/pump.test.ts). A failure of an item is its outcome; any other ends all, unless
+ * who gave the works takes it. Called by run.ts.
  */
 import { throwIfAborted } from "../abort.ts";
 import { cancelled, TokenizerError } from "../errors.ts";
@@ -42,7 +43,9 @@ export interface PumpOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Items between their reading and their writing; bytes of pixels among them; pixels of one job, as the largest batch. */
+/**
+ * Items between their reading and their writing; bytes of pixels among them; pixels of one job, as the largest batch.
+ */
 const mostItems = 256, mostBytes = 1 << 28, batchPixels = 1 << 21;
 /** Jobs that the encoder is given: one that runs and one behind it. */
 const queued = 2;
@@ -71,7 +74,11 @@ export class Pump {
   #busyMs = 0;
   #busySince = 0;
   /** While the encoder's own rate is measured: nothing else is done meanwhile. */
-  #own: { started: number; pixels: number; isEncoding: boolean } | undefined = { started: 0, pixels: 0, isEncoding: false };
+  #own: { started: number; pixels: number; isEncoding: boolean } | undefined = {
+    started: 0,
+    pixels: 0,
+    isEncoding: false,
+  };
   #ownRate: number | undefined;
   #pixels = 0;
 
@@ -80,7 +87,10 @@ export class Pump {
     options.signal?.addEventListener("abort", this.#abort);
   }
 
-  /** Pixels encoded so far; milliseconds in which the encoder had a job; pixels a second that it encodes with nothing beside it. */
+  /**
+   * Pixels encoded so far; milliseconds in which the encoder had a job; pixels a second that it encodes with nothing
+   * beside it.
+   */
   get state(): { readonly pixels: number; readonly busyMs: number; readonly ownRate: number | undefined } {
     const since = this.#jobs > 0 ? performance.now() - this.#busySince : 0;
     return { pixels: this.#pixels, busyMs: this.#busyMs + since, ownRate: this.#ownRate };
@@ -142,7 +152,8 @@ export class Pump {
         readSidecars(work.item, places, signal),
       ]);
       if (this.#failure) return;
-      const pixels = pixelsOf(prepared), size = prepared.kind === "image" ? prepared.pixels.shape.join("x") : work.item.key;
+      const pixels = pixelsOf(prepared),
+        size = prepared.kind === "image" ? prepared.pixels.shape.join("x") : work.item.key;
       this.#bytes += heldBytes(prepared);
       if (this.#own) this.#own.pixels += pixels;
       const group = this.#groups.get(size) ?? [];
@@ -159,7 +170,9 @@ export class Pump {
   #flush(): void {
     if (this.#failure) return;
     if (this.#own && !this.#own.isEncoding) { // all first pictures are encoded with nothing beside
-      if (this.#preparing > 0 || this.#groups.size === 0 || !(this.#isOwnFull() || this.#isAsking || this.#isFed)) return;
+      if (this.#preparing > 0 || this.#groups.size === 0 || !(this.#isOwnFull() || this.#isAsking || this.#isFed)) {
+        return;
+      }
       this.#own.isEncoding = true;
       this.#own.pixels = 0;
       this.#own.started = performance.now();
@@ -318,7 +331,9 @@ function* framesOfTensor(
   { shape: [, frames = 0, height = 0, width = 0], data }: Tensor<"uint8">,
 ): Generator<Tensor<"uint8">> {
   const bytes = height * width * 3;
-  for (let i = 0; i < frames; i++) yield new Tensor("uint8", [height, width, 3], data.subarray(i * bytes, (i + 1) * bytes));
+  for (let i = 0; i < frames; i++) {
+    yield new Tensor("uint8", [height, width, 3], data.subarray(i * bytes, (i + 1) * bytes));
+  }
 }
 
 /** A failure of the encoder, with what it was at. */

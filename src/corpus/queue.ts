@@ -1,8 +1,9 @@
 /**
- * Shards handed out by a queue in Redis, to workers on any number of machines: a job is a shard's number, locked by the worker that
- * has it and free again soon after the last sign of life of that worker. Nothing of it is truth: who gets a shard looks at its
- * manifest first, and what the queue lost is put in again. At most some thousand shards wait in it at a time, whatever the corpus
- * has. While Redis is away, a worker goes on with what it holds. Called by run.ts; BullMQ's part is its scripts, by its manual API.
+ * Shards handed out by a queue in Redis, to workers on any number of machines: a job is a shard's number, locked by the
+ * worker that has it and free again soon after the last sign of life of that worker. Nothing of it is truth: who gets a
+ * shard looks at its manifest first, and what the queue lost is put in again. At most some thousand shards wait in it
+ * at a time, whatever the corpus has. While Redis is away, a worker goes on with what it holds. Called by run.ts;
+ * BullMQ's part is its scripts, by its manual API.
  */
 import { randomBytes } from "node:crypto";
 import { setTimeout } from "node:timers/promises";
@@ -11,7 +12,16 @@ import { throwIfAborted } from "../abort.ts";
 import { messageOf, type TokenizerError } from "../errors.ts";
 import type { Leases, LeasesOptions } from "./leases.ts";
 import type { WhyParked } from "./parked.ts";
-import { type Address, type Client, connect, loadBullMQ, readAddress, refusalOf, unreachable, warningOf } from "./redis.ts";
+import {
+  type Address,
+  type Client,
+  connect,
+  loadBullMQ,
+  readAddress,
+  refusalOf,
+  unreachable,
+  warningOf,
+} from "./redis.ts";
 
 export interface QueueOptions extends LeasesOptions {
   /** Which shards are given up, and to give one up. */
@@ -24,7 +34,10 @@ export interface QueueOptions extends LeasesOptions {
 
 /** Tries at a shard, each of which failed for itself or ended its worker, until it is parked. */
 export const tries = 3;
-/** Shards that wait in Redis at most; how often an empty queue is asked; how often manifests are listed while others work. */
+/**
+ * Shards that wait in Redis at most; how often an empty queue is asked; how often manifests are listed while others
+ * work.
+ */
 const mostQueued = 1000, pollMs = 500, lookMs = 15_000;
 
 export class Queue implements Leases {
@@ -56,7 +69,10 @@ export class Queue implements Leases {
     this.#timer = setInterval(() => this.#renew().catch(() => {}), thirdOf(address));
   }
 
-  /** Opens the queue of a plan. Throws UNSUPPORTED without BullMQ, ARGUMENT for an address that is none or refused, QUEUE, CANCELLED. */
+  /**
+   * Opens the queue of a plan. Throws UNSUPPORTED without BullMQ, ARGUMENT for an address that is none or refused,
+   * QUEUE, CANCELLED.
+   */
   static async open(text: string, options: QueueOptions): Promise<Queue> {
     const address = readAddress(text), { Queue: Jobs, Worker } = await loadBullMQ();
     const client = await connect(address, options.signal);
@@ -85,7 +101,10 @@ export class Queue implements Leases {
     }
   }
 
-  /** Undefined: all are committed or parked. Throws QUEUE when Redis is gone for good and nothing is in work here; CANCELLED. */
+  /**
+   * Undefined: all are committed or parked. Throws QUEUE when Redis is gone for good and nothing is in work here;
+   * CANCELLED.
+   */
   async next(signal?: AbortSignal): Promise<number | undefined> {
     for (;;) {
       throwIfAborted(signal);
@@ -158,7 +177,9 @@ export class Queue implements Leases {
 
   #heard(): void {
     if (this.#awaySince === undefined) return;
-    this.#o.note(`queue: ${this.#address.shown} answers again after ${Math.round((Date.now() - this.#awaySince) / 1000)} s`);
+    this.#o.note(
+      `queue: ${this.#address.shown} answers again after ${Math.round((Date.now() - this.#awaySince) / 1000)} s`,
+    );
     this.#awaySince = undefined;
   }
 
@@ -203,7 +224,10 @@ export class Queue implements Leases {
     return Math.min(this.#o.numShards, this.#numCommitted + Math.max(0, last - first));
   }
 
-  /** Says a last word of a shard. One that is not heard does no harm: the lock runs out, and the manifest is there or is not. */
+  /**
+   * Says a last word of a shard. One that is not heard does no harm: the lock runs out, and the manifest is there or is
+   * not.
+   */
   #part(index: number, say: (job: Job) => Promise<unknown>): void {
     const job = this.#held.get(index);
     if (!job) return;
@@ -218,8 +242,11 @@ export class Queue implements Leases {
     this.#isRenewing = true;
     try {
       const { lockMs } = this.#address, jobs = [...this.#held.values()], ids = jobs.map(({ id }) => id!);
-      const lost = jobs.length > 0 ? await this.#worker.extendJobLocks(ids, jobs.map(({ token }) => token!), lockMs) : [];
-      // Redis was away for longer than a lock lasts. One that nobody has taken since is ours again, before it is missed.
+      const lost = jobs.length > 0
+        ? await this.#worker.extendJobLocks(ids, jobs.map(({ token }) => token!), lockMs)
+        : [];
+      // Redis was away for longer than a lock lasts. One that nobody has taken since is ours again, before it is
+      // missed.
       for (const { id, token } of jobs.filter(({ id }) => lost.includes(id!))) {
         await this.#client.set(`${this.#jobs.toKey(id!)}:lock`, token!, "PX", lockMs, "NX");
       }
@@ -243,7 +270,9 @@ export class Queue implements Leases {
   }
 }
 
-/** Milliseconds between two prolongations of a lock, and two looks for locks that ran out. Note: Redis takes whole ones. */
+/**
+ * Milliseconds between two prolongations of a lock, and two looks for locks that ran out. Note: Redis takes whole ones.
+ */
 function thirdOf({ lockMs }: Address): number {
   return Math.round(lockMs / 3);
 }

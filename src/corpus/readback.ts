@@ -1,6 +1,7 @@
 /**
- * A corpus that is read back by its folder alone: its plan says what shards hold and which items were planned, its manifests which
- * shards there are. Verification, statistics and samples as mod.ts has them; the work is in verify.ts and stats.ts.
+ * A corpus that is read back by its folder alone: its plan says what shards hold and which items were planned, its
+ * manifests which shards there are. Verification, statistics and samples as mod.ts has them; the work is in verify.ts
+ * and stats.ts.
  */
 import { z } from "zod";
 import { type Fields, parse, signal } from "../checks.ts";
@@ -22,9 +23,14 @@ import { allEntries } from "./status.ts";
 import { type Corpus, type DecodedSample, type Judge, type VerifiedShard, verifySet, verifyShards } from "./verify.ts";
 
 export interface VerifyDatasetOptions extends Pick<OpenOptions, "device" | "threads" | "maxMemory"> {
-  /** Where the plan's model lies on this machine, where that is not where it was planned; its weights must be the same. */
+  /**
+   * Where the plan's model lies on this machine, where that is not where it was planned; its weights must be the same.
+   */
   model?: string | undefined;
-  /** Samples of each shard that are decoded and compared with what they were made of, evenly spread; 0: none, and no model. Default 1. */
+  /**
+   * Samples of each shard that are decoded and compared with what they were made of, evenly spread; 0: none, and no
+   * model. Default 1.
+   */
   samples?: number | undefined;
   /** Called after each shard. What it throws ends the call. */
   onShard?: ((shard: VerifiedShard) => void) | undefined;
@@ -57,11 +63,11 @@ export interface DatasetVerification {
 }
 
 /**
- * Whether a corpus is as it was written: the size and SHA-256 of every file, every sample read, their keys those of the plan in its
- * order but for the quarantined, the files of the set; and some samples decoded, with their PSNR in dB against the pictures that
- * they were made of, where these are still there. Changes nothing; goes on after a problem.
- * Errors: FILE_MISSING without a plan; FILE_FORMAT for a damaged plan or manifest; those of opening the model; ARGUMENT where it has
- * other weights; CANCELLED.
+ * Whether a corpus is as it was written: the size and SHA-256 of every file, every sample read, their keys those of the
+ * plan in its order but for the quarantined, the files of the set; and some samples decoded, with their PSNR in dB
+ * against the pictures that they were made of, where these are still there. Changes nothing; goes on after a problem.
+ * Errors: FILE_MISSING without a plan; FILE_FORMAT for a damaged plan or manifest; those of opening the model; ARGUMENT
+ * where it has other weights; CANCELLED.
  */
 export function verifyDataset(folder: string, options: VerifyDatasetOptions = {}): Promise<DatasetVerification> {
   return located(() => verifyWith(standard, folder, options));
@@ -73,7 +79,8 @@ export async function verifyWith(
   folder: string,
   options: VerifyDatasetOptions = {},
 ): Promise<DatasetVerification> {
-  const o = parse(verifyOptions, options, "options"), { plan, storage, corpus } = await openCorpus(folder, parts, o.signal);
+  const o = parse(verifyOptions, options, "options"),
+    { plan, storage, corpus } = await openCorpus(folder, parts, o.signal);
   await using judge = o.samples > 0 && corpus.shards.length > 0 ? await openJudge(plan, parts, o) : undefined;
   const shards: VerifiedShard[] = [];
   for await (const shard of verifyShards(corpus, { ...(judge && { judge }), samples: o.samples, signal: o.signal })) {
@@ -94,18 +101,25 @@ export async function verifyWith(
 }
 
 /**
- * What the tokens of a corpus are like, over all committed shards: sizes, use and entropy of the codebook with the digits of each
- * level, or moments of each channel. Opens no model. Errors: as `datasetStatus`; TOKEN_FILE for a damaged shard; CANCELLED.
+ * What the tokens of a corpus are like, over all committed shards: sizes, use and entropy of the codebook with the
+ * digits of each level, or moments of each channel. Opens no model. Errors: as `datasetStatus`; TOKEN_FILE for a
+ * damaged shard; CANCELLED.
  */
 export function datasetStats(folder: string, options: { signal?: AbortSignal | undefined } = {}): Promise<CorpusStats> {
-  return located(async () => statsOfCorpus((await openCorpus(folder, standard, options.signal)).corpus, options.signal));
+  return located(async () =>
+    statsOfCorpus((await openCorpus(folder, standard, options.signal)).corpus, options.signal)
+  );
 }
 
 /**
- * All samples of a corpus, shard after shard, in the plan's order: `for await (const { key, tokens, facts, sidecars } of
- * readDataset("corpus"))`. Tokens are what `decode` takes. In memory is one sample at a time. Errors: as `datasetStats`.
+ * All samples of a corpus, shard after shard, in the plan's order: `for await (const { key, tokens, facts, sidecars }
+ * of readDataset("corpus"))`. Tokens are what `decode` takes. In memory is one sample at a time. Errors: as
+ * `datasetStats`.
  */
-export function readDataset(folder: string, options: { signal?: AbortSignal | undefined } = {}): AsyncGenerator<Sample> {
+export function readDataset(
+  folder: string,
+  options: { signal?: AbortSignal | undefined } = {},
+): AsyncGenerator<Sample> {
   return samplesIn(folder, options.signal);
 }
 
@@ -113,17 +127,24 @@ async function* samplesIn(folder: string, signal?: AbortSignal): AsyncGenerator<
   yield* samplesOf((await openCorpus(folder, standard, signal)).corpus, signal);
 }
 
-/** The sample of a key; only its shard is read. Errors: as `datasetStats`; ARGUMENT for a key that no committed shard has. */
+/**
+ * The sample of a key; only its shard is read. Errors: as `datasetStats`; ARGUMENT for a key that no committed shard
+ * has.
+ */
 export function datasetSample(
   folder: string,
   key: string,
   options: { signal?: AbortSignal | undefined } = {},
 ): Promise<Sample> {
-  return located(async () => sampleByKey((await openCorpus(folder, standard, options.signal)).corpus, key, options.signal));
+  return located(async () =>
+    sampleByKey((await openCorpus(folder, standard, options.signal)).corpus, key, options.signal)
+  );
 }
 
 async function openCorpus(folder: string, parts: Parts, signal?: AbortSignal) {
-  const storage = openStorage(folder, { signal }), plan = await storage.plan(), shards = await allEntries(plan, storage);
+  const storage = openStorage(folder, { signal }),
+    plan = await storage.plan(),
+    shards = await allEntries(plan, storage);
   const corpus: Corpus = {
     folder,
     format: formatOf(plan.header.shardFormat, parts),
@@ -135,7 +156,11 @@ async function openCorpus(folder: string, parts: Parts, signal?: AbortSignal) {
 }
 
 /** Opens the plan's model to decode with, and what reads the items again. */
-async function openJudge(plan: Plan, parts: Parts, o: z.output<typeof verifyOptions>): Promise<Judge & AsyncDisposable> {
+async function openJudge(
+  plan: Plan,
+  parts: Parts,
+  o: z.output<typeof verifyOptions>,
+): Promise<Judge & AsyncDisposable> {
   const decoder = await openDecoder(plan, o), opened: AsyncDisposable[] = [decoder], { header } = plan, { signal } = o;
   const close = async () => {
     for (const one of opened.reverse()) await one[Symbol.asyncDispose]();

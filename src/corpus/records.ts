@@ -1,8 +1,8 @@
 /**
- * What a shard says of each sample beside its tokens, as a plain record for JSON: where it came from and where the picture lies
- * in the token grid. The names are those of token files (docs/token_formats.md) and read by the same code; those that all samples
- * of a corpus share come from its facts, so that whoever makes a shard writes the same. Checks on the way in and on the way out
- * are the same ones. Called by all formats/.
+ * What a shard says of each sample beside its tokens, as a plain record for JSON: where it came from and where the
+ * picture lies in the token grid. The names are those of token files (docs/token_formats.md) and read by the same code;
+ * those that all samples of a corpus share come from its facts, so that whoever makes a shard writes the same. Checks
+ * on the way in and on the way out are the same ones. Called by all formats/.
  */
 import { z } from "zod";
 import { expected, messageOf, TokenizerError } from "../errors.ts";
@@ -70,8 +70,8 @@ export function commonKeys(facts: CorpusFacts): RecordKeys {
 }
 
 /**
- * A sample's tokens in the corpus's dtype and its record. Throws SHAPE where tokens, facts and corpus contradict each other or a
- * name cannot stand in a shard, VALUE for an element that the dtype does not hold.
+ * A sample's tokens in the corpus's dtype and its record. Throws SHAPE where tokens, facts and corpus contradict each
+ * other or a name cannot stand in a shard, VALUE for an element that the dtype does not hold.
  */
 export function storedSample(sample: Sample, facts: CorpusFacts): StoredSample {
   const { key, tokens, sidecars } = sample;
@@ -91,7 +91,9 @@ function checkedParts(key: string, tokens: Tokens): ReturnType<typeof storedPart
   try {
     return storedParts(tokens);
   } catch (cause) {
-    throw cause instanceof TokenizerError ? new TokenizerError(cause.code, `${key}: ${cause.message}`, { cause }) : cause;
+    throw cause instanceof TokenizerError
+      ? new TokenizerError(cause.code, `${key}: ${cause.message}`, { cause })
+      : cause;
   }
 }
 
@@ -116,7 +118,9 @@ export function sampleOf(
       throw expected("frames", facts.isVideo ? "those of a clip" : "none beside a picture", keys.frames, "TOKEN_FILE");
     }
     const at = times && { dtype: "float64", shape: [times.length], data: Float64Array.from(times) } as const;
-    const tokens = finish(describedTokens({ ...commonKeys(facts), ...keys }, { [kind]: main, ...(at && { times: at }) }));
+    const tokens = finish(
+      describedTokens({ ...commonKeys(facts), ...keys }, { [kind]: main, ...(at && { times: at }) }),
+    );
     const sample = { key, tokens, facts: toldFacts(told, tokens.origin), sidecars };
     checkNames(sample);
     return sample;
@@ -127,8 +131,8 @@ export function sampleOf(
 }
 
 /**
- * The record of a whole one, which has the corpus's keys as well, and other keys that only readers elsewhere want. Throws
- * TOKEN_FILE where one of the corpus's keys is another.
+ * The record of a whole one, which has the corpus's keys as well, and other keys that only readers elsewhere want.
+ * Throws TOKEN_FILE where one of the corpus's keys is another.
  */
 export function ownRecord(whole: RecordKeys, facts: CorpusFacts, others: readonly string[] = []): RecordKeys {
   const common = commonKeys(facts), name = String(whole.key);
@@ -195,7 +199,10 @@ function checkNames({ key, sidecars }: Pick<Sample, "key" | "sidecars">): void {
   }
 }
 
-/** Facts that stand in the origin too are written once, from there; the rate, which its frames' times tell better, unasked. */
+/**
+ * Facts that stand in the origin too are written once, from there; the rate, which its frames' times tell better,
+ * unasked.
+ */
 function checkFacts({ key, tokens, facts }: Sample): void {
   const { height, width, video } = tokens.origin;
   const pairs: [string, unknown, unknown][] = [["height", height, facts.height], ["width", width, facts.width]];
@@ -206,7 +213,10 @@ function checkFacts({ key, tokens, facts }: Sample): void {
   const result = recordSchema.safeParse(factKeys(key, facts));
   if (result.success) return;
   const [issue] = result.error.issues;
-  throw new TokenizerError("SHAPE", `${key}: ${issue!.path.join(".")}: ${issue!.message.replace(/^Invalid \w+: /, "")}`);
+  throw new TokenizerError(
+    "SHAPE",
+    `${key}: ${issue!.path.join(".")}: ${issue!.message.replace(/^Invalid \w+: /, "")}`,
+  );
 }
 
 /** Of the corpus's model, and of pictures or clips as all others. */

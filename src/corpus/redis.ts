@@ -1,7 +1,7 @@
 /**
- * The Redis of a queue: what its address says, the two packages that talk to it, which ctok does not bring along, and one connection
- * that never waits in silence: while Redis is away each command fails at once, and one that is not answered fails after seconds.
- * Called by queue.ts.
+ * The Redis of a queue: what its address says, the two packages that talk to it, which ctok does not bring along, and
+ * one connection that never waits in silence: while Redis is away each command fails at once, and one that is not
+ * answered fails after seconds. Called by queue.ts.
  */
 import { orAbort } from "../abort.ts";
 import { expected, messageOf, TokenizerError } from "../errors.ts";
@@ -30,7 +30,9 @@ export interface Address {
   readonly retryMs: number;
 }
 
-/** Reads `redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE][?lock=SECONDS&gone=SECONDS&retry=SECONDS]`. Throws ARGUMENT. */
+/**
+ * Reads `redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE][?lock=SECONDS&gone=SECONDS&retry=SECONDS]`. Throws ARGUMENT.
+ */
 export function readAddress(text: string): Address {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (!url || !/^rediss?:$/.test(url.protocol) || !url.hostname || !/^(\/\d{0,4})?$/.test(url.pathname)) {
@@ -46,7 +48,9 @@ export function readAddress(text: string): Address {
     if (!Object.hasOwn(seconds, name)) {
       throw expected("queue", `one of ${Object.keys(seconds).join(", ")} behind the ?`, name);
     }
-    if (!(n >= range[0] && n <= range[1])) throw expected(`queue: ${name}`, `${range[0]} to ${range[1]} seconds`, value);
+    if (!(n >= range[0] && n <= range[1])) {
+      throw expected(`queue: ${name}`, `${range[0]} to ${range[1]} seconds`, value);
+    }
     seconds[name as keyof typeof seconds] = n;
   }
   url.search = "";
@@ -70,11 +74,16 @@ async function load<T>(name: string): Promise<T> {
     return await import(name);
   } catch (cause) {
     const wanted = "the packages bullmq and ioredis, which a queue takes (npm install bullmq ioredis)";
-    throw new TokenizerError("UNSUPPORTED", `queue: expected ${wanted}, found no ${name}: ${messageOf(cause)}`, { cause });
+    throw new TokenizerError("UNSUPPORTED", `queue: expected ${wanted}, found no ${name}: ${messageOf(cause)}`, {
+      cause,
+    });
   }
 }
 
-/** A connection that is open, or fails: after 30 s or `gone` with QUEUE, at once with ARGUMENT where Redis does not let us in. */
+/**
+ * A connection that is open, or fails: after 30 s or `gone` with QUEUE, at once with ARGUMENT where Redis does not let
+ * us in.
+ */
 export async function connect(address: Address, signal?: AbortSignal): Promise<Client> {
   const { Redis } = await load<typeof import("ioredis")>("ioredis"),
     answerMs = Math.max(2_000, Math.min(5_000, address.lockMs / 3));
@@ -84,7 +93,8 @@ export async function connect(address: Address, signal?: AbortSignal): Promise<C
     maxRetriesPerRequest: null, // BullMQ insists, although without the queue above nothing is tried again
     connectTimeout: answerMs,
     commandTimeout: answerMs,
-    socketTimeout: 1.5 * answerMs, // of who answers nothing: a connection that was cut says so after a quarter of an hour
+    // Of a server that answers nothing: a connection that was cut says so after a quarter of an hour.
+    socketTimeout: 1.5 * answerMs,
     retryStrategy: (times) => Math.min(100 * times, 1_000),
   });
   try {
@@ -114,7 +124,10 @@ async function opened(client: Client, { shown, goneMs }: Address): Promise<void>
   }
 }
 
-/** What Redis says to who may not enter, or asks for what it does not know: no waiting mends it. Undefined for what waiting may mend. */
+/**
+ * What Redis says to who may not enter, or asks for what it does not know: no waiting mends it. Undefined for what
+ * waiting may mend.
+ */
 export function refusalOf(shown: string, error: unknown): TokenizerError | undefined {
   const said = messageOf(error);
   const isRefused = /^(WRONGPASS|NOAUTH|NOPERM|ERR (invalid password|AUTH|DB index|unknown command))/.test(said);
@@ -123,14 +136,19 @@ export function refusalOf(shown: string, error: unknown): TokenizerError | undef
 
 export function unreachable(shown: string, cause: unknown, ms: number): TokenizerError {
   const said = cause === undefined ? "" : messageOf(cause); // of several refused addresses there is no message
-  return new TokenizerError("QUEUE", `queue: expected ${shown} to answer within ${ms / 1000} s, found ${said || "none"}`, {
-    cause,
-  });
+  return new TokenizerError(
+    "QUEUE",
+    `queue: expected ${shown} to answer within ${ms / 1000} s, found ${said || "none"}`,
+    {
+      cause,
+    },
+  );
 }
 
 /** What is wrong with how a Redis is set up, in words. */
 export async function warningOf(client: Client): Promise<string | undefined> {
   const said = await client.info(), [, policy] = /^maxmemory_policy:(\S+)/m.exec(said) ?? [];
   if (policy === undefined || policy === "noeviction") return undefined;
-  return `queue: expected maxmemory-policy noeviction, found ${policy}: Redis may forget shards, which are handed out again then`;
+  return `queue: expected maxmemory-policy noeviction, found ${policy}: Redis may forget shards, which are handed ` +
+    "out again then";
 }

@@ -1,8 +1,8 @@
 /**
- * Works on a plan until all shards, or all of its share, are committed: recovers what a killed process has left, takes shards from
- * the ledger, the split or a queue, pumps their items through the encoder, the tail of one with the head of the next, and writes the
- * set's files when all are there. A finished corpus costs a look at its manifests. Any number of processes may run on one folder.
- * Called by dataset.ts.
+ * Works on a plan until all shards, or all of its share, are committed: recovers what a killed process has left, takes
+ * shards from the ledger, the split or a queue, pumps their items through the encoder, the tail of one with the head of
+ * the next, and writes the set's files when all are there. A finished corpus costs a look at its manifests. Any number
+ * of processes may run on one folder. Called by dataset.ts.
  */
 import type { z } from "zod";
 import { expected } from "../errors.ts";
@@ -148,7 +148,10 @@ class Worker {
     return { shard, fail: (error) => this.#giveUp(shard, attempt, error) };
   }
 
-  /** Leaves a shard that failed for itself to the leases. False where that cannot be, or so many in a row are not for themselves. */
+  /**
+   * Leaves a shard that failed for itself to the leases. False where that cannot be, or so many in a row are not for
+   * themselves.
+   */
   #giveUp(shard: Shard, attempt: Attempt, error: unknown): boolean {
     if (this.#failed.has(shard)) return true; // another of its items
     if (!this.#leases.failed || !isShardsFault(error)) return false;

@@ -1,13 +1,15 @@
 /**
- * A corpus in S3 or a store like it, where any number of machines may work on it. There is no rename: objects are copied, and what is
- * written "where nothing is" (If-None-Match: *) decides. docs/dataset_s3.md proves the steps; below PREFIX:
+ * A corpus in S3 or a store like it, where any number of machines may work on it. There is no rename: objects are
+ * copied, and what is written "where nothing is" (If-None-Match: *) decides. docs/dataset_s3.md proves the steps; below
+ * PREFIX:
  *
  *   .ctok/pending/SHARD-WRITER-ID/   files of a try, uploaded from the folder of this machine in which they were made
  *   .ctok/decided/SHARD.json         written where nothing is: the try that won, and what the manifest will say
  *   SHARD.tar, …                     copies of its files, whose size and hash are looked at, then
  *   manifest/SHARD.json              its entry: from here on the shard is committed
  *
- * Who finds a decided shard finishes it. Answers that come late, twice or never change nothing. Opened by openstorage.ts.
+ * Who finds a decided shard finishes it. Answers that come late, twice or never change nothing. Opened by
+ * openstorage.ts.
  */
 import { createHash } from "node:crypto";
 import { mkdir, rm } from "node:fs/promises";
@@ -41,7 +43,10 @@ import {
   type Storage,
 } from "./storage.ts";
 
-/** A request that was signed longer ago than 15 minutes is refused: what a killed process has sent has come by then, or never will. */
+/**
+ * A request that was signed longer ago than 15 minutes is refused: what a killed process has sent has come by then, or
+ * never will.
+ */
 const lateMs = 20 * 60_000;
 
 export class S3Storage implements Storage {

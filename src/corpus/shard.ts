@@ -1,6 +1,6 @@
 /**
- * One shard: takes what becomes of its items in any order, writes it in the plan's, and commits. Formats are asked one thing at a
- * time. Called by run.ts.
+ * One shard: takes what becomes of its items in any order, writes it in the plan's, and commits. Formats are asked one
+ * thing at a time. Called by run.ts.
  */
 import { TokenizerError } from "../errors.ts";
 import { checkPresence } from "./failures.ts";

@@ -1,4 +1,6 @@
-/** What a source of items is, and how an item's bytes come back: the border between sources/ and the rest of the corpus. */
+/**
+ * What a source of items is, and how an item's bytes come back: the border between sources/ and the rest of the corpus.
+ */
 import { TokenizerError } from "../errors.ts";
 import type { Item, Place } from "./item.ts";
 
@@ -13,8 +15,8 @@ export type Found = { readonly item: Item } | { readonly refused: Refused };
 /** Reads bytes of places; keeps what is worth keeping open (tars, parquet row groups) until it is closed. */
 export interface PlaceReader extends AsyncDisposable {
   /**
-   * All bytes of a place, after checking that what is there is still what was planned. Throws FILE_MISSING or FILE_IO that say what
-   * was planned and what is there.
+   * All bytes of a place, after checking that what is there is still what was planned. Throws FILE_MISSING or FILE_IO
+   * that say what was planned and what is there.
    */
   read(place: Place, identity: Item["identity"], signal?: AbortSignal): Promise<Uint8Array>;
 }
@@ -23,8 +25,9 @@ export interface PlaceReader extends AsyncDisposable {
 const errnosOfPaths = [1, 13, 21, 36, 40];
 
 /**
- * Whether an error is that of an item, which is then set aside, or else of the machine: a full disk, too many open files, no FFmpeg, no
- * memory. A run stops at those, as every item after it would fail, too. Note: an FFmpeg that ended early counts as the item's.
+ * Whether an error is that of an item, which is then set aside, or else of the machine: a full disk, too many open
+ * files, no FFmpeg, no memory. A run stops at those, as every item after it would fail, too. Note: an FFmpeg that ended
+ * early counts as the item's.
  */
 export function isItemsFault(error: unknown): error is TokenizerError {
   if (!(error instanceof TokenizerError)) return false;

@@ -1,7 +1,8 @@
 /**
- * A fixed split, without a server: shard k belongs to worker k mod N. Workers ask nobody and know no clock; two of one number make
- * the same shards twice, of which one each is committed. N is kept in a note of the corpus, as another N would leave shards to
- * nobody while workers of the one before are still at work. Called by run.ts, status.ts and missing.ts.
+ * A fixed split, without a server: shard k belongs to worker k mod N. Workers ask nobody and know no clock; two of one
+ * number make the same shards twice, of which one each is committed. N is kept in a note of the corpus, as another N
+ * would leave shards to nobody while workers of the one before are still at work. Called by run.ts, status.ts and
+ * missing.ts.
  */
 import { expected } from "../errors.ts";
 import type { Leases, LeasesOptions } from "./leases.ts";
@@ -20,7 +21,10 @@ export function shardsOf({ index, of }: Share, numShards: number): number[] {
   return Array.from({ length: Math.max(0, Math.ceil((numShards - index) / of)) }, (_, i) => index + i * of);
 }
 
-/** The workers that have shards to make, in order. Where all are committed and the set's files are not there, the first writes them. */
+/**
+ * The workers that have shards to make, in order. Where all are committed and the set's files are not there, the first
+ * writes them.
+ */
 export function workersOf(missing: readonly number[], of: number, isComplete: boolean): number[] {
   if (missing.length === 0) return isComplete ? [] : [0];
   return [...new Set(missing.map((index) => index % of))].sort((a, b) => a - b);

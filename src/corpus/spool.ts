@@ -1,6 +1,7 @@
 /**
- * Videos as files, which is what FFmpeg reads: a file is one; an object, a member of a tar or a cell is put into a temporary one, for as
- * long as somebody works with it. Called by prepare.ts and, for how many frames there are, by sources/clips.ts.
+ * Videos as files, which is what FFmpeg reads: a file is one; an object, a member of a tar or a cell is put into a
+ * temporary one, for as long as somebody works with it. Called by prepare.ts and, for how many frames there are, by
+ * sources/clips.ts.
  */
 import { appendFile, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -12,20 +13,24 @@ import { isS3 } from "./s3/address.ts";
 
 export interface Spooled extends AsyncDisposable {
   readonly path: string;
-  /** Runs what works on the file; its errors call the place by name, and not by that of a temporary file, which none knows. */
+  /**
+   * Runs what works on the file; its errors call the place by name, and not by that of a temporary file, which none
+   * knows.
+   */
   named<T>(work: () => Promise<T>): Promise<T>;
 }
 
 /**
- * The file of a place, after a look whether it is the one that was planned. Throws as Places do, and FFMPEG where the temporary
- * folder takes no file, which is no fault of the place.
+ * The file of a place, after a look whether it is the one that was planned. Throws as Places do, and FFMPEG where the
+ * temporary folder takes no file, which is no fault of the place.
  */
 export async function spool(place: Place, identity: Identity, places: Places, signal?: AbortSignal): Promise<Spooled> {
   if (place.kind === "file" && !isS3(place.path)) {
     await places.check(place, identity, signal);
     return { path: place.path, named: (work) => work(), [Symbol.asyncDispose]: () => Promise.resolve() };
   }
-  const name = nameOfPlace(place), whole = place.kind === "file" ? undefined : await places.read(place, identity, signal);
+  const name = nameOfPlace(place),
+    whole = place.kind === "file" ? undefined : await places.read(place, identity, signal);
   let folder: string | undefined;
   const remove = async () => {
     if (folder !== undefined) await rm(folder, { recursive: true, force: true });

@@ -1,4 +1,6 @@
-/** The sources, formats and preparing that there are, as parts; and their options as one flat list. Used by dataset.ts. */
+/**
+ * The sources, formats and preparing that there are, as parts; and their options as one flat list. Used by dataset.ts.
+ */
 import { z } from "zod";
 import { type Fields, parse } from "../checks.ts";
 import { expected } from "../errors.ts";
@@ -67,7 +69,8 @@ export const standard: Parts = {
   openPlaces: () => new Places(),
 
   async openPreparer(options, places) {
-    const names = Object.keys(prepareOptions.shape), own = Object.entries(options).filter(([name]) => names.includes(name));
+    const names = Object.keys(prepareOptions.shape),
+      own = Object.entries(options).filter(([name]) => names.includes(name));
     const preparer = new Preparer(Object.fromEntries(own), places as Places), restore = await decodeSmall();
     return {
       prepare: (item, signal) => preparer.prepare(item, signal),
@@ -83,8 +86,8 @@ export const standard: Parts = {
 };
 
 /**
- * libvips with a thread a picture and nothing kept: several pictures are decoded at once, none of them twice. A third less time of the
- * processor for a JPEG of 256 x 256 pixels, which the encoder then has. Gives what puts it back.
+ * libvips with a thread a picture and nothing kept: several pictures are decoded at once, none of them twice. A third
+ * less time of the processor for a JPEG of 256 x 256 pixels, which the encoder then has. Gives what puts it back.
  */
 async function decodeSmall(): Promise<() => void> {
   const sharp = await loadSharp(), threads = sharp.concurrency(), { memory, files, items } = sharp.cache();

@@ -1,7 +1,7 @@
 /**
- * What the tokens of a corpus are like: how many of the codes are used and how evenly, the digits of each level, or the moments of
- * each channel; which sizes there are. One pass, in memory that does not grow with the corpus. And samples by themselves: the
- * first ones, and one by its key.
+ * What the tokens of a corpus are like: how many of the codes are used and how evenly, the digits of each level, or the
+ * moments of each channel; which sizes there are. One pass, in memory that does not grow with the corpus. And samples
+ * by themselves: the first ones, and one by its key.
  */
 import { throwIfAborted } from "../abort.ts";
 import { expected } from "../errors.ts";
@@ -15,7 +15,10 @@ export interface CorpusStats {
   readonly numShards: number;
   readonly numSamples: number;
   readonly numTokens: number;
-  /** "WIDTHxHEIGHT" in pixels as tokenised, of clips "WIDTHxHEIGHTxFRAMES", and how many samples have it; the most frequent first. */
+  /**
+   * "WIDTHxHEIGHT" in pixels as tokenised, of clips "WIDTHxHEIGHTxFRAMES", and how many samples have it; the most
+   * frequent first.
+   */
   readonly sizes: readonly { readonly size: string; readonly count: number }[];
   /** Of discrete tokens. `entropyBits`: bits a token; `perplexity`: codes that would be as even, 2 to its power. */
   readonly codebook?: {
@@ -74,7 +77,9 @@ export async function* headOf(corpus: Corpus, count: number, signal?: AbortSigna
   }
 }
 
-/** The sample of a key; only its shard is read. Throws ARGUMENT where there is none, and says whether it was planned. */
+/**
+ * The sample of a key; only its shard is read. Throws ARGUMENT where there is none, and says whether it was planned.
+ */
 export async function sampleByKey(corpus: Corpus, key: string, signal?: AbortSignal): Promise<Sample> {
   for (const shard of corpus.shards) {
     if (!(await corpus.plannedKeys(shard)).includes(key)) continue;
@@ -120,7 +125,10 @@ class CodeCounter {
         rest = Math.floor(rest / digits.length);
       }
     }
-    const top = used.sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, mostTop).map(([code, count]) => ({ code, count }));
+    const top = used.sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, mostTop).map(([code, count]) => ({
+      code,
+      count,
+    }));
     const codebook = { size: this.#size, distinct: used.length, entropyBits, perplexity: 2 ** entropyBits, top };
     return { codebook, ...(levels && { levels }) };
   }

@@ -1,4 +1,7 @@
-/** How far a corpus is, from its manifests; what is in work, from the ledger, where there is one. Called by run.ts, dataset.ts. */
+/**
+ * How far a corpus is, from its manifests; what is in work, from the ledger, where there is one. Called by run.ts,
+ * dataset.ts.
+ */
 import { expected } from "../errors.ts";
 import { fewAtOnce } from "./atonce.ts";
 import { type LeasedShard, leasedShards } from "./ledger.ts";
@@ -13,7 +16,10 @@ export interface DatasetStatus {
   readonly numShards: number;
   readonly numItems: number;
   readonly numRefused: number;
-  /** Shards that are committed, and of those: items, the samples and tokens that were made of them, bytes of their files. */
+  /**
+   * Shards that are committed, and of those: items, the samples and tokens that were made of them, bytes of their
+   * files.
+   */
   readonly committed: {
     readonly numShards: number;
     readonly numItems: number;

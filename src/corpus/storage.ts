@@ -1,8 +1,9 @@
 /**
- * What a place for corpora must do, whichever it is: keep a plan, notes, and shards that come whole, once, whoever makes them and whenever
- * one is killed. A folder is one (folderstorage.ts), a prefix in S3 the other (s3storage.ts); docs/dataset.md and docs/dataset_s3.md prove
- * their steps. A shard is tried in a folder of this machine (attempt.ts), decided, given its names, and committed by its manifest. Called
- * by whoever plans, runs and reads corpora, who get theirs of openstorage.ts.
+ * What a place for corpora must do, whichever it is: keep a plan, notes, and shards that come whole, once, whoever
+ * makes them and whenever one is killed. A folder is one (folderstorage.ts), a prefix in S3 the other (s3storage.ts);
+ * docs/dataset.md and docs/dataset_s3.md prove their steps. A shard is tried in a folder of this machine (attempt.ts),
+ * decided, given its names, and committed by its manifest. Called by whoever plans, runs and reads corpora, who get
+ * theirs of openstorage.ts.
  */
 import { expected } from "../errors.ts";
 import type { CommittedShard, ShardFiles } from "./format.ts";
@@ -49,7 +50,9 @@ export type CommitStep =
   | "committed"
   | "tidied";
 
-/** A place for one corpus. Errors: FILE_MISSING, FILE_IO, FILE_FORMAT; of S3 also ARGUMENT for what it will never allow. */
+/**
+ * A place for one corpus. Errors: FILE_MISSING, FILE_IO, FILE_FORMAT; of S3 also ARGUMENT for what it will never allow.
+ */
 export interface Storage {
   /** As it was given: a path, or s3://BUCKET/PREFIX. Its files are read below it. */
   readonly folder: string;
@@ -96,7 +99,10 @@ export interface Storage {
 export interface Attempt extends ShardFiles {
   /** Commits the shard, or finds that another has; gives whether it was this try. */
   commit(about: Omit<ShardEntry, "files" | "stem" | "index" | "format">): Promise<boolean>;
-  /** Removes the files, unless a commit is on its way: that comes to its end first. Never throws: the next run removes what is left. */
+  /**
+   * Removes the files, unless a commit is on its way: that comes to its end first. Never throws: the next run removes
+   * what is left.
+   */
   discard(): Promise<void>;
 }
 

@@ -1,7 +1,8 @@
 /**
- * Whether a corpus holds what it should: every file's size and hash as its manifest says, every sample parsed, the planned keys in
- * their order but for the quarantined, and some samples of each shard decoded and compared with what they were made of, where that
- * can still be read. Finds problems and goes on; changes nothing. What is planned and how pictures are read comes from the caller.
+ * Whether a corpus holds what it should: every file's size and hash as its manifest says, every sample parsed, the
+ * planned keys in their order but for the quarantined, and some samples of each shard decoded and compared with what
+ * they were made of, where that can still be read. Finds problems and goes on; changes nothing. What is planned and how
+ * pictures are read comes from the caller.
  */
 import { createHash } from "node:crypto";
 import { throwIfAborted } from "../abort.ts";
@@ -65,7 +66,10 @@ export interface DecodedSample {
   readonly reason?: string;
 }
 
-/** Each shard in order. Throws CANCELLED, and what the machine refuses; what is wrong with a shard is among its problems. */
+/**
+ * Each shard in order. Throws CANCELLED, and what the machine refuses; what is wrong with a shard is among its
+ * problems.
+ */
 export async function* verifyShards(corpus: Corpus, options: VerifyOptions = {}): AsyncGenerator<VerifiedShard> {
   for (const shard of corpus.shards) {
     const problems: string[] = [];
@@ -76,7 +80,8 @@ export async function* verifyShards(corpus: Corpus, options: VerifyOptions = {})
     for (const sample of chosen.values()) {
       await within(problems, async () => void decoded.push(await judged(shard, sample, options.judge!)));
     }
-    const { index, stem, numSamples, numTokens, files } = shard, bytes = files.reduce((sum, file) => sum + file.bytes, 0);
+    const { index, stem, numSamples, numTokens, files } = shard,
+      bytes = files.reduce((sum, file) => sum + file.bytes, 0);
     yield { index, stem, numSamples, numTokens, bytes, problems, decoded };
   }
 }
@@ -100,7 +105,14 @@ async function within(problems: string[], check: () => Promise<void>): Promise<v
     problems.push(error.message);
   }
 }
-const blaming: ReadonlySet<string> = new Set(["TOKEN_FILE", "FILE_MISSING", "FILE_IO", "VALUE", "SHAPE", "UNSUPPORTED"]);
+const blaming: ReadonlySet<string> = new Set([
+  "TOKEN_FILE",
+  "FILE_MISSING",
+  "FILE_IO",
+  "VALUE",
+  "SHAPE",
+  "UNSUPPORTED",
+]);
 
 async function checkFile(folder: string, file: CommittedShard["files"][number], signal?: AbortSignal): Promise<void> {
   const hash = createHash("sha256"),
@@ -131,7 +143,10 @@ async function checkSamples(
     throwIfAborted(signal);
     if (sample.key !== keys[count]) {
       const planned = keys[count] ?? "the end";
-      throw new TokenizerError("TOKEN_FILE", `shard ${shard.stem}: expected ${planned}, as planned, found ${sample.key}`);
+      throw new TokenizerError(
+        "TOKEN_FILE",
+        `shard ${shard.stem}: expected ${planned}, as planned, found ${sample.key}`,
+      );
     }
     if (wanted.has(count)) chosen.set(sample.key, sample);
     count++;

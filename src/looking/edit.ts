@@ -1,8 +1,8 @@
 /**
- * Taking tokens apart: change a region, mix, add noise, look at neighbouring codes, count. Pure functions; each gives new
- * tokens that know their model, shape and origin, so that they decode. Discrete tokens stay discrete: what is computed on
- * codes is rounded to the nearest code. Tokens of a learned codebook need it as `codebook`, float32 [size, channels]: without it
- * all throw UNSUPPORTED. Ref: FSQ, Mentzer et al. 2023, arXiv 2309.15505.
+ * Taking tokens apart: change a region, mix, add noise, look at neighbouring codes, count. Pure functions; each gives
+ * new tokens that know their model, shape and origin, so that they decode. Discrete tokens stay discrete: what is
+ * computed on codes is rounded to the nearest code. Tokens of a learned codebook need it as `codebook`, float32 [size,
+ * channels]: without it all throw UNSUPPORTED. Ref: FSQ, Mentzer et al. 2023, arXiv 2309.15505.
  */
 import { expected } from "../errors.ts";
 import {
@@ -19,8 +19,8 @@ import { codebookUse } from "./metrics.ts";
 import { Tensor, type TensorLike, Tokens } from "../tokens/tensor.ts";
 
 /**
- * A box of the token grid: `height` x `width` tokens from (`top`, `left`) on, of all frames or of `frames` from `first` on.
- * What is left out is whole.
+ * A box of the token grid: `height` x `width` tokens from (`top`, `left`) on, of all frames or of `frames` from `first`
+ * on. What is left out is whole.
  */
 export interface Region {
   readonly top?: number;
@@ -58,7 +58,9 @@ function valuesOf(tokens: Tokens, codebook: Codebook | undefined): Tensor<"float
 /** Tokens of the same origin around new values; discrete ones are rounded to codes. */
 function withValues({ origin }: Tokens, values: Float32Array, shape: readonly number[], codebook?: Codebook): Tokens {
   const { quantizer } = origin;
-  if (!quantizer) return new Tokens(origin, { latent: new Tensor("float32", shape, values, { kind: "latent", origin }) });
+  if (!quantizer) {
+    return new Tokens(origin, { latent: new Tensor("float32", shape, values, { kind: "latent", origin }) });
+  }
   const nearest = indicesOfNearest(new Tensor("float32", shape, values), quantizer, codebook);
   const codes = codesFromIndices(nearest, quantizer, codebook);
   return new Tokens(origin, {
@@ -82,7 +84,9 @@ function eachPosition(grid: Grid, region: Region, visit: (position: number) => v
   if (typeof region !== "object" || region === null) {
     throw expected("region", "{ top, left, height, width } in tokens (videos: first, frames)", region);
   }
-  const unknown = Object.keys(region).find((key) => !["top", "left", "height", "width", "first", "frames"].includes(key));
+  const unknown = Object.keys(region).find((key) =>
+    !["top", "left", "height", "width", "first", "frames"].includes(key)
+  );
   if (unknown) throw expected("region", "top, left, height, width, first or frames", unknown);
   const [y0, y1] = within("top", "height"), [x0, x1] = within("left", "width"), [t0, t1] = within("first", "frames");
   for (let t = t0; t < t1; t++) {
@@ -94,7 +98,8 @@ function eachPosition(grid: Grid, region: Region, visit: (position: number) => v
 
 /**
  * The tokens with one code all over a region. `code`: an index of discrete tokens; or the values of all channels, which
- * discrete tokens round to a code. Throws VALUE for an index outside the codebook, ARGUMENT for a region outside the grid.
+ * discrete tokens round to a code. Throws VALUE for an index outside the codebook, ARGUMENT for a region outside the
+ * grid.
  */
 export function edit(tokens: Tokens, region: Region, code: number | ArrayLike<number>, codebook?: Codebook): Tokens {
   const grid = gridOf(tokens, codebook), values = valuesOf(tokens, codebook), data = values.data.slice();
@@ -134,8 +139,8 @@ export function mix(a: Tokens, b: Tokens, t: number, codebook?: Codebook): Token
 }
 
 /**
- * The tokens with Gaussian noise of deviation `sigma` on their latent, or on their codes, which are then rounded to codes.
- * The same seed gives the same noise.
+ * The tokens with Gaussian noise of deviation `sigma` on their latent, or on their codes, which are then rounded to
+ * codes. The same seed gives the same noise.
  */
 export function noise(tokens: Tokens, sigma: number, seed = 1, codebook?: Codebook): Tokens {
   gridOf(tokens, codebook);
@@ -144,7 +149,8 @@ export function noise(tokens: Tokens, sigma: number, seed = 1, codebook?: Codebo
   }
   if (!Number.isInteger(seed)) throw expected("seed", "a whole number", seed);
   const values = valuesOf(tokens, codebook), random = uniform(seed);
-  const gaussian = () => Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random()); // Ref: Box and Muller 1958
+  // Ref: Box and Muller 1958.
+  const gaussian = () => Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
   return withValues(tokens, values.data.map((v) => v + sigma * gaussian()), values.shape, codebook);
 }
 
@@ -176,7 +182,10 @@ export interface ChannelMoments {
 
 export interface TokenStats {
   readonly tokens: number;
-  /** Of discrete tokens: how many codes occur, entropy in bits a token, and of FSQ and signs how often each digit of each level occurs. */
+  /**
+   * Of discrete tokens: how many codes occur, entropy in bits a token, and of FSQ and signs how often each digit of
+   * each level occurs.
+   */
   readonly codebook?: { readonly size: number; readonly distinct: number; readonly entropyBits: number };
   readonly levels?: readonly (readonly number[])[];
   /** Of the latent or of the codes. */

@@ -1,7 +1,7 @@
 /**
  * How near two pictures are, and how much of a codebook a picture uses. Pictures are uint8 [H, W, 3] or [1, H, W, 3].
- * SSIM is that of scikit-image, structural_similarity(a, b, channel_axis=-1, data_range=255): 7×7 uniform windows, sample
- * covariance, the mean over whole windows only and over channels. Ref: Wang et al. 2004, IEEE TIP 13(4).
+ * SSIM is that of scikit-image, structural_similarity(a, b, channel_axis=-1, data_range=255): 7×7 uniform windows,
+ * sample covariance, the mean over whole windows only and over channels. Ref: Wang et al. 2004, IEEE TIP 13(4).
  */
 import { pictureSize } from "../tokens/dense.ts";
 import { expected } from "../errors.ts";
@@ -59,8 +59,8 @@ export function ssim(a: TensorLike<"uint8">, b: TensorLike<"uint8">): number {
 }
 
 /**
- * How many of the `size` codes occur, and the entropy of their frequencies in bits a token (at most log2 of `size` and of
- * the number of tokens). Indices of any shape. Throws VALUE at an index outside 0 .. size − 1.
+ * How many of the `size` codes occur, and the entropy of their frequencies in bits a token (at most log2 of `size` and
+ * of the number of tokens). Indices of any shape. Throws VALUE at an index outside 0 .. size − 1.
  */
 export function codebookUse(
   indices: TensorLike<"int32" | "uint16">,
@@ -74,7 +74,9 @@ export function codebookUse(
     counts.set(index, (counts.get(index) ?? 0) + 1);
   }
   let entropyBits = 0;
-  for (const count of counts.values()) entropyBits += count / indices.data.length * Math.log2(indices.data.length / count);
+  for (const count of counts.values()) {
+    entropyBits += count / indices.data.length * Math.log2(indices.data.length / count);
+  }
   return { distinct: counts.size, entropyBits };
 }
 

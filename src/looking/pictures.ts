@@ -1,6 +1,6 @@
 /**
- * Pictures of pictures and of tokens, for people: images side by side or in a sheet, a map of the codes, the channels of a latent.
- * Pure functions from tensors to uint8 [H, W, 3]; writing them to a file is media/image.ts.
+ * Pictures of pictures and of tokens, for people: images side by side or in a sheet, a map of the codes, the channels
+ * of a latent. Pure functions from tensors to uint8 [H, W, 3]; writing them to a file is media/image.ts.
  */
 import { expected } from "../errors.ts";
 import { mostPixels } from "../checks.ts";
@@ -96,8 +96,8 @@ export function tokenMap(indices: TensorLike<"int32" | "uint16">, scale = 8): Te
 }
 
 /**
- * A latent, codes or preQuant [1, C, h, w] as C tiles in rows of ⌈√C⌉, one scale apart: viridis from each tile's own least
- * value (dark blue) to its greatest (yellow), a constant tile dark blue, a value that is not finite red.
+ * A latent, codes or preQuant [1, C, h, w] as C tiles in rows of ⌈√C⌉, one scale apart: viridis from each tile's own
+ * least value (dark blue) to its greatest (yellow), a constant tile dark blue, a value that is not finite red.
  */
 export function latentTiles(latent: TensorLike<"float32">, scale = 8): Tensor<"uint8"> {
   checkTensor("latent", latent);
@@ -142,7 +142,14 @@ class Canvas {
   }
 
   /** height × width cells of `scale` pixels each way; `colour(i)` is that of cell i, row-major. */
-  drawGrid(top: number, left: number, height: number, width: number, scale: number, colour: (i: number) => Colour): void {
+  drawGrid(
+    top: number,
+    left: number,
+    height: number,
+    width: number,
+    scale: number,
+    colour: (i: number) => Colour,
+  ): void {
     const rowBytes = this.#width * 3;
     for (let y = 0; y < height; y++) {
       const start = (top + y * scale) * rowBytes + left * 3;

@@ -11,7 +11,9 @@ import type { TensorLike } from "../tokens/tensor.ts";
 export const graphicsKinds = ["kitty", "sixel", "blocks", "none"] as const;
 export type Graphics = (typeof graphicsKinds)[number];
 
-/** What the terminal can show, by its environment. CTOK_GRAPHICS names a kind and wins; what is no terminal shows none. */
+/**
+ * What the terminal can show, by its environment. CTOK_GRAPHICS names a kind and wins; what is no terminal shows none.
+ */
 export function detectGraphics(env: Record<string, string | undefined>, isTerminal: boolean): Graphics {
   const asked = graphicsKinds.find((kind) => kind === env.CTOK_GRAPHICS);
   if (asked) return asked;
@@ -68,7 +70,9 @@ async function sixel(picture: TensorLike<"uint8">): Promise<string> {
   return introducer(0) + sixelEncode(rgba, width, height, [...palette.values()]) + FINALIZER + "\n";
 }
 
-/** A character is two pixels, one above the other: the upper in the foreground's colour, the lower in the background's. */
+/**
+ * A character is two pixels, one above the other: the upper in the foreground's colour, the lower in the background's.
+ */
 function halfBlocks(picture: TensorLike<"uint8">): string {
   const { data } = picture, { height, width } = pictureSize("picture", picture);
   const colour = (x: number, y: number) => data.subarray((y * width + x) * 3, (y * width + x) * 3 + 3).join(";");

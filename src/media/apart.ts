@@ -1,10 +1,12 @@
 /**
- * Pictures decoded apart: in helper processes, which can be killed in the middle of what libvips cannot stop. For what can
- * cost more than its size says (SVG, AVIF, TIFF, what has several frames) and for what is large; image.ts chooses. A helper
- * (helper.ts) is started for the first such picture, decodes one at a time, stays for the next ones, and leaves by itself when
- * idle or when this process is gone. It never keeps this process alive: only a picture that is being decoded does.
+ * Pictures decoded apart: in helper processes, which can be killed in the middle of what libvips cannot stop. For what
+ * can cost more than its size says (SVG, AVIF, TIFF, what has several frames) and for what is large; image.ts chooses.
+ * A helper (helper.ts) is started for the first such picture, decodes one at a time, stays for the next ones, and
+ * leaves by itself when idle or when this process is gone. It never keeps this process alive: only a picture that is
+ * being decoded does.
  *
- * Both ways go messages: 4 bytes with the length of a JSON text (little-endian), that text, and as many bytes as its `bytes` says.
+ * Both ways go messages: 4 bytes with the length of a JSON text (little-endian), that text, and as many bytes as its
+ * `bytes` says.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -51,7 +53,9 @@ export function message(about: Order | Answer, body: Uint8Array = new Uint8Array
 export class NoHelper extends Error {}
 
 const mostHelpers = Math.min(availableParallelism(), 4);
-/** A helper that says nothing for so long is lost: to start, and to decode beyond ten times its limit of processor time. */
+/**
+ * A helper that says nothing for so long is lost: to start, and to decode beyond ten times its limit of processor time.
+ */
 const patienceMs = 60_000;
 const mostTextBytes = 1 << 16;
 
@@ -61,8 +65,8 @@ const waiting: (() => void)[] = [];
 let numBusy = 0;
 
 /**
- * Decodes in a helper. An abort is answered at once, and what was under way ends with the helper. Throws what the helper says
- * (IMAGE), CANCELLED, and NoHelper.
+ * Decodes in a helper. An abort is answered at once, and what was under way ends with the helper. Throws what the
+ * helper says (IMAGE), CANCELLED, and NoHelper.
  */
 export async function decodeApart(bytes: Uint8Array, order: Order, signal?: AbortSignal): Promise<Decoded> {
   await turn(signal);
@@ -100,7 +104,10 @@ async function turn(signal: AbortSignal | undefined): Promise<void> {
 }
 
 function lost(name: string, ending: string): TokenizerError {
-  return new TokenizerError("IMAGE", `${name}: expected an image that sharp can read, found: its process ended (${ending})`);
+  return new TokenizerError(
+    "IMAGE",
+    `${name}: expected an image that sharp can read, found: its process ended (${ending})`,
+  );
 }
 
 class Helper {
@@ -236,14 +243,25 @@ function parseText(text: Uint8Array): Answer & { bytes: number } {
   }
 }
 
-/** The runtime that runs us, on helper.ts beside this file. Limit: not in compiled and bundled programs, which have no such file. */
+/**
+ * The runtime that runs us, on helper.ts beside this file. Limit: not in compiled and bundled programs, which have no
+ * such file.
+ */
 function program(): { command: string; args: string[]; folder: string } {
   const url = new URL(import.meta.url.endsWith(".ts") ? "./helper.ts" : "./helper.js", import.meta.url);
   const command = process.execPath, runtime = /^(bun|deno|node)(-\w+)?(\.exe)?$/.exec(basename(command))?.[1];
   const path = url.protocol === "file:" ? fileURLToPath(url) : undefined;
   // Note: a compiled program is its own execPath; run again it would do all that it does.
   if (!runtime || !path || !existsSync(path)) throw new NoHelper(`no Bun, Deno or Node, or no ${url.href}`);
-  const rights = ["--no-prompt", "--no-lock", "--cached-only", "--allow-read", "--allow-env", "--allow-ffi", "--allow-sys"];
+  const rights = [
+    "--no-prompt",
+    "--no-lock",
+    "--cached-only",
+    "--allow-read",
+    "--allow-env",
+    "--allow-ffi",
+    "--allow-sys",
+  ];
   const before = { bun: [], deno: ["run", ...rights], node: path.endsWith(".ts") ? ["--import", "tsx"] : [] }[runtime]!;
   return { command, args: [...before, path], folder: dirname(path) };
 }

@@ -48,7 +48,9 @@ export interface FfmpegRun {
   readonly ended: Promise<Ending>;
   /** Ends it at once, if it still runs, and waits until nothing of it is left. */
   kill(): Promise<Ending>;
-  /** Whether the run keeps this process from ending, as it does from the start. One that nobody waits for should not. */
+  /**
+   * Whether the run keeps this process from ending, as it does from the start. One that nobody waits for should not.
+   */
   hold(isHeld: boolean): void;
 }
 
@@ -87,14 +89,17 @@ const programs = {
 
 /**
  * FFmpeg from the environment variable CTOK_FFMPEG, else from PATH, else from the npm package @ffmpeg-installer/ffmpeg.
- * CTOK_FFMPEG is an order, not a hint: when what it names does not run, nothing else is tried. Throws FFMPEG, which lists
- * what was tried and how to install it.
+ * CTOK_FFMPEG is an order, not a hint: when what it names does not run, nothing else is tried. Throws FFMPEG, which
+ * lists what was tried and how to install it.
  */
 export async function findFfmpeg(): Promise<Ffmpeg> {
   return await checkOnce(programs.ffmpeg, await locate(programs.ffmpeg));
 }
 
-/** ffprobe from CTOK_FFPROBE, else from the folder of the FFmpeg in use, PATH, the npm package @ffprobe-installer/ffprobe. */
+/**
+ * ffprobe from CTOK_FFPROBE, else from the folder of the FFmpeg in use, PATH, the npm package
+ * @ffprobe-installer/ffprobe.
+ */
 export async function findFfprobe(): Promise<Ffprobe> {
   const ffmpeg = await locate(programs.ffmpeg).catch(() => undefined); // told when it is needed itself
   return await checkOnce(programs.ffprobe, await locate(programs.ffprobe, ffmpeg && dirname(ffmpeg)));
@@ -116,7 +121,10 @@ async function locate(program: Program, beside?: string): Promise<string> {
   if (wanted) {
     const path = resolve(wanted);
     if (await isExecutable(path)) return path;
-    throw missing(program, `nothing that can be run at ${path}, which ${variable} names; ${mend(program)}, or unset it`);
+    throw missing(
+      program,
+      `nothing that can be run at ${path}, which ${variable} names; ${mend(program)}, or unset it`,
+    );
   }
   const folders = (process.env.PATH ?? "").split(delimiter).filter(Boolean);
   const name = process.platform === "win32" ? `${program.name}.exe` : program.name;
@@ -149,7 +157,10 @@ async function isExecutable(path: string): Promise<boolean> {
   }
 }
 
-/** Runs it once: a program for another machine, or one that is not FFmpeg, is told here and not in the middle of a video. */
+/**
+ * Runs it once: a program for another machine, or one that is not FFmpeg, is told here and not in the middle of a
+ * video.
+ */
 async function check(program: Program, path: string): Promise<Ffmpeg> {
   const run = start(path, ["-version"], {});
   let said = "";
@@ -177,8 +188,8 @@ function missing({ name, expected: wanted }: Program, found: string): TokenizerE
 }
 
 /**
- * Starts FFmpeg with `args`, after options that keep it from asking questions and mark each line of stderr with its level.
- * Throws CANCELLED when the signal has already fired; a start that the system refuses shows in `ended`.
+ * Starts FFmpeg with `args`, after options that keep it from asking questions and mark each line of stderr with its
+ * level. Throws CANCELLED when the signal has already fired; a start that the system refuses shows in `ended`.
  */
 export function startFfmpeg(ffmpeg: Ffmpeg, args: readonly string[], options: RunOptions = {}): FfmpegRun {
   throwIfAborted(options.signal);
@@ -201,7 +212,8 @@ interface Held {
 function start(path: string, args: readonly string[], options: RunOptions): FfmpegRun {
   const child = spawn(path, args, {
     stdio: ["pipe", "pipe", "pipe"],
-    // Without converters of texts, which nobody asks for: static builds (the npm package's ffprobe) crash in those of the system.
+    // Without converters of texts, which nobody asks for: static builds (the npm package's ffprobe) crash in those of
+    // the system.
     env: { ...process.env, AV_LOG_FORCE_NOCOLOR: "1", GCONV_PATH: "/nonexistent" },
     windowsHide: true,
     detached: true, // a terminal's Ctrl-C is for us: who works with the child decides how it ends
@@ -257,12 +269,28 @@ function start(path: string, args: readonly string[], options: RunOptions): Ffmp
 }
 
 /**
- * What is read: containers, elementary streams and still images that hold their own frames or sound. Not on the list is what
- * names other files or addresses (hls, dash, concat, image2, sdp, imf …) or is drawn (tty, svg, lavfi), under whatever
- * extension: FFmpeg goes by content. Names that a build does not have do no harm.
+ * What is read: containers, elementary streams and still images that hold their own frames or sound. Not on the list is
+ * what names other files or addresses (hls, dash, concat, image2, sdp, imf …) or is drawn (tty, svg, lavfi), under
+ * whatever extension: FFmpeg goes by content. Names that a build does not have do no harm.
  */
 const formats = [
-  ...["mov", "matroska", "avi", "mpegts", "mpeg", "ogg", "flv", "live_flv", "asf", "nut", "mxf", "gxf", "wtv", "rm", "nsv"],
+  ...[
+    "mov",
+    "matroska",
+    "avi",
+    "mpegts",
+    "mpeg",
+    "ogg",
+    "flv",
+    "live_flv",
+    "asf",
+    "nut",
+    "mxf",
+    "gxf",
+    "wtv",
+    "rm",
+    "nsv",
+  ],
   ...[
     "mpegvideo",
     "m4v",
@@ -286,8 +314,9 @@ const formats = [
 ];
 
 /**
- * The options that make `path` an input: no network, nothing but `formats`, no decoder above `limitPixels` a frame, and no
- * single block of memory above eight bytes for each of those (FFmpeg's own limit of 2 GiB stays) and 256 MiB for an index.
+ * The options that make `path` an input: no network, nothing but `formats`, no decoder above `limitPixels` a frame, and
+ * no single block of memory above eight bytes for each of those (FFmpeg's own limit of 2 GiB stays) and 256 MiB for an
+ * index.
  */
 export function inputArgs(path: string, limitPixels: number): string[] {
   const block = Math.min(8 * limitPixels + 2 ** 28, 2 ** 31 - 1);

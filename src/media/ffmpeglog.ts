@@ -1,13 +1,14 @@
 /**
- * FFmpeg's stderr, line by line: why it failed, for messages, and whether a decoder or demuxer found damage. No other fact
- * about a file comes from here (ffprobe.ts). Lines carry their level (`-loglevel level+verbose`):
+ * FFmpeg's stderr, line by line: why it failed, for messages, and whether a decoder or demuxer found damage. No other
+ * fact about a file comes from here (ffprobe.ts). Lines carry their level (`-loglevel level+verbose`):
  *
  *   [graph 0 input from stream 0:0 @ 0x55…] [verbose] w:768 h:432 pixfmt:yuv420p tb:1/12800 fr:25/2 sar:0/1
  *   [mov,mp4,m4a,3gp,3g2,mj2 @ 0x56…] [error] stream 0, offset 0x37da8: partial file
  *
- * The graph line is written when the first frame is decoded. Why damage is taken from words: FFmpeg 4.1 and 5.1 have no other
- * sign. Of 13 files of 6 containers, cut short or overwritten, exit codes under -xerror missed 18 in 26 runs (Matroska cut
- * short, spoilt H.264 in MP4; both versions, 2026-11-25), and "corrupt" flags reach neither ffprobe's JSON nor an encoder.
+ * The graph line is written when the first frame is decoded. Why damage is taken from words: FFmpeg 4.1 and 5.1 have no
+ * other sign. Of 13 files of 6 containers, cut short or overwritten, exit codes under -xerror missed 18 in 26 runs
+ * (Matroska cut short, spoilt H.264 in MP4; both versions, 2026-11-25), and "corrupt" flags reach neither ffprobe's
+ * JSON nor an encoder.
  */
 import type { Ending } from "./ffmpeg.ts";
 
@@ -19,7 +20,9 @@ interface Complaint {
 
 /** Who writes what FFmpeg makes, and the program itself about that: no word on the file that is read. */
 const writers = /^(nut|rawvideo|null|out#|vost#|aost#|mux)/;
-/** What decoders call an error though every pixel is there: of reference lists after a cut, and of a camera's own notes. */
+/**
+ * What decoders call an error though every pixel is there: of reference lists after a cut, and of a camera's own notes.
+ */
 const harmless = [
   /^Application provided invalid, non monotonically increasing dts/,
   /^(mmco: unref short failure|co located POCs unavailable)/,
@@ -67,7 +70,8 @@ export class FfmpegLog {
 
   /**
    * A sign that frames are lost or spoilt. What a decoder says before the first frame does not count: a recording
-   * that was joined midway begins with frames that nothing can decode. `format`: the demuxer, which says best what happened.
+   * that was joined midway begins with frames that nothing can decode. `format`: the demuxer, which says best what
+   * happened.
    */
   damage(format: string): string | undefined {
     const told = this.#complaints.filter(({ by }) => !writers.test(by));
@@ -75,7 +79,10 @@ export class FfmpegLog {
     return (byContainer ?? told.find(({ isAfterFirstFrame }) => isAfterFirstFrame))?.text;
   }
 
-  /** Whether FFmpeg could not write its output, of which its exit code need not tell (it is 0 after a full disk, up to 5.1). */
+  /**
+   * Whether FFmpeg could not write its output, of which its exit code need not tell (it is 0 after a full disk, up to
+   * 5.1).
+   */
   get isUnwritten(): boolean {
     const told = /^(Error (writing|closing|muxing)|av_interleaved_write_frame\(\))/;
     return this.#complaints.some(({ by, text }) => by === "" && told.test(text));
@@ -86,7 +93,10 @@ export class FfmpegLog {
     return this.#complaints.find(({ text }) => text.startsWith("Format not on whitelist"))?.by;
   }
 
-  /** A frame's size that a decoder refused, above `-max_pixels` or FFmpeg's own limit; of one that came after the first frame. */
+  /**
+   * A frame's size that a decoder refused, above `-max_pixels` or FFmpeg's own limit; of one that came after the first
+   * frame.
+   */
   excess(isAfterFirstFrame: boolean): { readonly height: number; readonly width: number } | undefined {
     for (const { text, isAfterFirstFrame: isLater } of this.#complaints) {
       const size = /^Picture size (\d+)x(\d+) (exceeds specified max pixel count|is invalid)/.exec(text);
@@ -97,7 +107,9 @@ export class FfmpegLog {
 
   /** The errors that FFmpeg told, the last ones, on one line. */
   get reason(): string {
-    const texts = this.#complaints.map(({ text }) => text.trim()).filter((text) => text && !/^Conversion failed/.test(text));
+    const texts = this.#complaints.map(({ text }) => text.trim()).filter((text) =>
+      text && !/^Conversion failed/.test(text)
+    );
     return [...new Set(texts)].slice(-3).join("; ");
   }
 }

@@ -1,7 +1,7 @@
 /**
- * What is in a media file, by ffprobe's JSON: streams, rates, rotation, when streams start, and the packets of the beginning.
- * Texts inside the file (titles, tags) are no part of what is asked for. Called where videos are opened and where audio is
- * taken along. Decoded frames, whose size and times are the truth in the end, are videofile.ts's.
+ * What is in a media file, by ffprobe's JSON: streams, rates, rotation, when streams start, and the packets of the
+ * beginning. Texts inside the file (titles, tags) are no part of what is asked for. Called where videos are opened and
+ * where audio is taken along. Decoded frames, whose size and times are the truth in the end, are videofile.ts's.
  */
 import { throwIfAborted } from "../abort.ts";
 import { TokenizerError } from "../errors.ts";
@@ -33,7 +33,10 @@ export interface VideoFacts {
   readonly durationSeconds: number | undefined;
   /** As the container's index says. */
   readonly numFrames: number | undefined;
-  /** Fractions such as "30000/1001", neither of which need be the frames' rate: of the finest tick seen, and the average. */
+  /**
+   * Fractions such as "30000/1001", neither of which need be the frames' rate: of the finest tick seen, and the
+   * average.
+   */
   readonly tickRate: string | undefined;
   readonly averageRate: string | undefined;
   /** Its first packets, in the file's order. */
@@ -66,8 +69,8 @@ const entries = [
 ];
 
 /**
- * Throws VIDEO when `path` is nothing that FFmpeg reads, with its words, or its pixels are too many; FFMPEG when ffprobe is not found or died; CANCELLED.
- * `wanted` is what the message says was expected.
+ * Throws VIDEO when `path` is nothing that FFmpeg reads, with its words, or its pixels are too many; FFMPEG when
+ * ffprobe is not found or died; CANCELLED. `wanted` is what the message says was expected.
  */
 export async function probeMedia(
   path: string,
@@ -83,7 +86,9 @@ export async function probeMedia(
     throw new TokenizerError("FFMPEG", message, { detail: 0 });
   }
   const size = ending.code === 0 ? undefined : FfmpegLog.of(ending).excess(false);
-  if (size && size.height * size.width > limitPixels) throw tooLarge("VIDEO", path, limitPixels, size.height, size.width);
+  if (size && size.height * size.width > limitPixels) {
+    throw tooLarge("VIDEO", path, limitPixels, size.height, size.width);
+  }
   if (ending.code !== 0) throw new TokenizerError("VIDEO", `${path}: expected ${wanted}, found: ${reasonOf(ending)}`);
   const json = parseJson(path, text), facts = toFacts(json), { video } = facts;
   // Sound alone for some seconds, or a recording joined midway.
@@ -104,13 +109,22 @@ async function findPackets(path: string, limitPixels: number, signal?: AbortSign
   }
 }
 
-/** Height and width, as stored, of the first decoded frame that is not as large as the first one. Decodes up to there. */
+/**
+ * Height and width, as stored, of the first decoded frame that is not as large as the first one. Decodes up to there.
+ */
 export async function findOtherSize(
   path: string,
   limitPixels: number,
   signal?: AbortSignal,
 ): Promise<{ readonly height: number; readonly width: number } | undefined> {
-  const args = ["-select_streams", "V:0", "-show_entries", "frame=width,height", "-print_format", "csv=print_section=0"];
+  const args = [
+    "-select_streams",
+    "V:0",
+    "-show_entries",
+    "frame=width,height",
+    "-print_format",
+    "csv=print_section=0",
+  ];
   const run = startFfprobe(await findFfprobe(), [...args, ...inputArgs(path, limitPixels)], { signal });
   let rest = "", first: string | undefined;
   try {

@@ -24,8 +24,8 @@ export interface VideoFrames {
 }
 
 /**
- * Opens a video file, a still image or a folder of images; frames are uint8 [H, W, 3], read as they are asked for. Errors: as
- * openVideo.
+ * Opens a video file, a still image or a folder of images; frames are uint8 [H, W, 3], read as they are asked for.
+ * Errors: as openVideo.
  */
 export async function framesOf(path: string, options: VideoOptions = {}): Promise<VideoFrames> {
   const source = await openVideo(path, options);

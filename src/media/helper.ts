@@ -1,7 +1,7 @@
 /**
- * The program of a helper process, which decodes pictures for apart.ts until its input ends, or until nothing came for a while.
- * It watches itself: what a picture takes of processor time and memory is looked at every few milliseconds, while libvips works on
- * other threads. Above a limit it says so and kills itself, as nothing else ends libvips.
+ * The program of a helper process, which decodes pictures for apart.ts until its input ends, or until nothing came for
+ * a while. It watches itself: what a picture takes of processor time and memory is looked at every few milliseconds,
+ * while libvips works on other threads. Above a limit it says so and kills itself, as nothing else ends libvips.
  *
  * Processor time, not the clock: a busy machine makes no picture costlier.
  */

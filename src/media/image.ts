@@ -1,11 +1,11 @@
 /**
  * Pictures in and out through sharp: any encoded image to uint8 RGB [1, H, W, 3], and back to a file. Upright (EXIF
  * applied), sRGB, 8 bits (the high byte of 16), grey repeated in three channels, the first page of many. Called by the
- * tokenizer's inputs and the command line. What sharp is asked is in picture.ts; ordinary pictures are decoded in this process,
- * those that can cost more than their size says in one that can be killed (apart.ts).
+ * tokenizer's inputs and the command line. What sharp is asked is in picture.ts; ordinary pictures are decoded in this
+ * process, those that can cost more than their size says in one that can be killed (apart.ts).
  *
- * Alpha is dropped, not blended: a background would be our invention, and the public Python pipelines take the first three
- * channels (`image[..., :3]`, PIL's convert("RGB")), so the same picture gives the same tokens there and here.
+ * Alpha is dropped, not blended: a background would be our invention, and the public Python pipelines take the first
+ * three channels (`image[..., :3]`, PIL's convert("RGB")), so the same picture gives the same tokens there and here.
  */
 import { extname } from "node:path";
 import { z } from "zod";
@@ -44,20 +44,22 @@ const writers = {
 export const pictureExtensions: readonly string[] = Object.keys(writers);
 
 /**
- * Formats whose cost the header and the file's size tell: a JPEG's scans are counted, the others go over their pixels once. A
- * GIF's and a WebP's frames are all looked at for the first (in a WebP in time that grows with their square), a TIFF's tiles
- * and an AVIF's hidden frames cost what they want, an SVG is a program.
+ * Formats whose cost the header and the file's size tell: a JPEG's scans are counted, the others go over their pixels
+ * once. A GIF's and a WebP's frames are all looked at for the first (in a WebP in time that grows with their square), a
+ * TIFF's tiles and an AVIF's hidden frames cost what they want, an SVG is a program.
  */
 const here: readonly Format[] = ["jpeg", "png", "webp"];
-/** What is decoded in this process, where nothing can stop it: at most about a second of one core, for noise in WebP. */
+/**
+ * What is decoded in this process, where nothing can stop it: at most about a second of one core, for noise in WebP.
+ */
 const mostHere = { pixels: 2 ** 24, bytes: 2 ** 24 };
 
 /**
- * An image file, or the bytes of one (PNG, JPEG, WebP, AVIF, GIF, TIFF; SVG with `svg: true`), as uint8 [1, H, W, 3], kind
- * "pixels". Bytes are copied before the call returns: the caller may change them afterwards.
- * Throws FILE_MISSING, FILE_IO, or IMAGE when it is empty, damaged, cut short, no image, or larger than `limitPixels` (`detail`:
- * its pixels), which its header says before memory is taken, or costs more time or memory than allowed; CANCELLED at once when
- * `signal` fires; THREAD when no helper process starts and the picture needs one.
+ * An image file, or the bytes of one (PNG, JPEG, WebP, AVIF, GIF, TIFF; SVG with `svg: true`), as uint8 [1, H, W, 3],
+ * kind "pixels". Bytes are copied before the call returns: the caller may change them afterwards.
+ * Throws FILE_MISSING, FILE_IO, or IMAGE when it is empty, damaged, cut short, no image, or larger than `limitPixels`
+ * (`detail`: its pixels), which its header says before memory is taken, or costs more time or memory than allowed;
+ * CANCELLED at once when `signal` fires; THREAD when no helper process starts and the picture needs one.
  */
 export async function readImage(input: BytesSource, options: ReadImageOptions = {}): Promise<Tensor<"uint8">> {
   const taken = takeBytes("image", input);
@@ -72,8 +74,8 @@ export async function decodeImage(taken: Taken, o: PictureOptions): Promise<Tens
 }
 
 /**
- * The height and width that `readImage` would give a picture, in pixels, by its header alone; the pixels may turn out to be damaged
- * all the same. Takes and throws what `readImage` does.
+ * The height and width that `readImage` would give a picture, in pixels, by its header alone; the pixels may turn out
+ * to be damaged all the same. Takes and throws what `readImage` does.
  */
 export async function readImageSize(
   input: BytesSource,
@@ -97,7 +99,9 @@ async function encodedImage(taken: Taken, o: PictureOptions): Promise<{ bytes: U
   const { name } = taken;
   throwIfAborted(o.signal);
   const bytes = await taken.read(o.signal);
-  if (bytes.length === 0) throw new TokenizerError("IMAGE", `${name}: expected an encoded image, found no bytes at all`);
+  if (bytes.length === 0) {
+    throw new TokenizerError("IMAGE", `${name}: expected an encoded image, found no bytes at all`);
+  }
   const format = formatOf(bytes);
   if (!format) {
     throw new TokenizerError(
@@ -106,7 +110,8 @@ async function encodedImage(taken: Taken, o: PictureOptions): Promise<{ bytes: U
     );
   }
   if (format === "text" && !o.svg) {
-    const message = `${name}: expected pixels, found what may be SVG, which is drawn only when asked for (svg: true, --svg)`;
+    const message =
+      `${name}: expected pixels, found what may be SVG, which is drawn only when asked for (svg: true, --svg)`;
     throw new TokenizerError("IMAGE", message);
   }
   return { bytes, format };
@@ -142,10 +147,10 @@ function noHelper(name: string, cause: NoHelper): TokenizerError {
 }
 
 /**
- * Writes uint8 [H, W, 3] or [1, H, W, 3], or what detokenize returned, as PNG, JPEG (quality 95), WebP (quality 95) or AVIF
- * (quality 80), by the extension; PNG without one. The pixels are copied before the call returns, and the file is written whole
- * or not at all. Throws ARGUMENT for another extension, SHAPE for another shape, UNSUPPORTED when the format cannot hold the
- * size, FILE_IO, CANCELLED.
+ * Writes uint8 [H, W, 3] or [1, H, W, 3], or what detokenize returned, as PNG, JPEG (quality 95), WebP (quality 95) or
+ * AVIF (quality 80), by the extension; PNG without one. The pixels are copied before the call returns, and the file is
+ * written whole or not at all. Throws ARGUMENT for another extension, SHAPE for another shape, UNSUPPORTED when the
+ * format cannot hold the size, FILE_IO, CANCELLED.
  */
 export async function writeImage(
   path: string,

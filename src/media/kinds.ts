@@ -1,8 +1,8 @@
 // deno-lint-ignore-file no-control-regex
 /**
- * What a file is: a picture, a video or tokens, by its extension, else by its first bytes; and whether ctok wrote it. One
- * table of extensions for all that ask. What a file called so then holds is for its reader to find out. Called by the command
- * line and the REPL.
+ * What a file is: a picture, a video or tokens, by its extension, else by its first bytes; and whether ctok wrote it.
+ * One table of extensions for all that ask. What a file called so then holds is for its reader to find out. Called by
+ * the command line and the REPL.
  */
 import { constants } from "node:fs";
 import { open } from "node:fs/promises";
@@ -13,14 +13,16 @@ import { type TokenFormat, tokenFormats } from "../tokens/tokenfile.ts";
 
 export type FileKind = "picture" | "video" | "tokens";
 
-/** Extensions of what is read. A GIF counts as a picture (its first frame), an SVG too, which is drawn only on request. */
+/**
+ * Extensions of what is read. A GIF counts as a picture (its first frame), an SVG too, which is drawn only on request.
+ */
 export const readExtensions: Readonly<Record<FileKind, readonly string[]>> = {
   picture: [".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".gif", ".tif", ".tiff", ".svg"],
   video: [
-    ...[".mp4", ".m4v", ".mov", ".qt", ".f4v", ".3gp", ".3g2", ".mkv", ".mk3d", ".webm", ".avi", ".divx", ".wmv", ".asf"],
-    ...[".flv", ".ogv", ".ogm", ".mpg", ".mpeg", ".m1v", ".m2v", ".m2p", ".mpv", ".vob", ".ts", ".mts", ".m2ts", ".m2t"],
-    ...[".tod", ".mod", ".mxf", ".gxf", ".nut", ".ivf", ".y4m", ".dv", ".rm", ".rmvb", ".wtv", ".h264", ".264", ".h265"],
-    ...[".265", ".hevc", ".avc", ".obu", ".mjpg", ".mjpeg"],
+    ...[".mp4", ".m4v", ".mov", ".qt", ".f4v", ".3gp", ".3g2", ".mkv", ".mk3d", ".webm", ".avi", ".divx"],
+    ...[".wmv", ".asf", ".flv", ".ogv", ".ogm", ".mpg", ".mpeg", ".m1v", ".m2v", ".m2p", ".mpv", ".vob"],
+    ...[".ts", ".mts", ".m2ts", ".m2t", ".tod", ".mod", ".mxf", ".gxf", ".nut", ".ivf", ".y4m", ".dv"],
+    ...[".rm", ".rmvb", ".wtv", ".h264", ".264", ".h265", ".265", ".hevc", ".avc", ".obu", ".mjpg", ".mjpeg"],
   ],
   tokens: tokenFormats.map((format) => `.${format}`),
 };
@@ -34,7 +36,9 @@ export const writtenExtensions: Readonly<Record<FileKind, readonly string[]>> = 
 
 const headBytes = 4096;
 
-/** By the extension, in any case; by the first bytes where that says nothing. Undefined where they say nothing either. */
+/**
+ * By the extension, in any case; by the first bytes where that says nothing. Undefined where they say nothing either.
+ */
 export async function fileKind(path: string): Promise<FileKind | undefined> {
   return kindOfName(path) ?? kindOfBytes(await headOf(path, 0, headBytes));
 }
@@ -52,7 +56,8 @@ const marks: readonly [kind: FileKind, at: number, mark: RegExp][] = [
   ["picture", 0, /^(\xef\xbb\xbf)?\s*<(svg|\?xml|!DOCTYPE svg|!--)/i],
   ["video", 4, /^(ftyp|moov|mdat|wide|skip|free)/], // ISO and QuickTime
   ["video", 0, /^(\x1a\x45\xdf\xa3|RIFF....AVI |OggS|FLV\x01|\x30\x26\xb2\x75\x8e\x66\xcf\x11)/s], // Matroska … ASF
-  ["video", 0, /^(\0\0\x01[\xba\xb3]|\x06\x0e\x2b\x34|nut\/multimedia container|YUV4MPEG2|DKIF|\.RMF)/], // MPEG … RealMedia
+  // MPEG … RealMedia
+  ["video", 0, /^(\0\0\x01[\xba\xb3]|\x06\x0e\x2b\x34|nut\/multimedia container|YUV4MPEG2|DKIF|\.RMF)/],
   ["video", 0, /^\0?\0\0\x01([\x27\x47\x67]|\x09[\x10\x30\x50\x70\xf0]|[\x40\x46]\x01)/], // H.264 and HEVC as such
   ["video", 0, /^\x47.{187}\x47.{187}\x47/s], // a transport stream
   ["video", 4, /^\x47.{191}\x47.{191}\x47/s], // with times before its packets: .m2ts
@@ -84,8 +89,8 @@ async function headOf(path: string, at: number, length: number): Promise<Uint8Ar
 const mostHeaderBytes = 32 << 20; // as checkpoints may have
 
 /**
- * Whether a file is one that ctok wrote, as far as its content tells: tokens as safetensors or msgpack, a converted checkpoint.
- * Pictures, videos and .npy arrays bear no mark.
+ * Whether a file is one that ctok wrote, as far as its content tells: tokens as safetensors or msgpack, a converted
+ * checkpoint. Pictures, videos and .npy arrays bear no mark.
  */
 export async function writtenByCtok(path: string): Promise<"tokens" | "checkpoint" | undefined> {
   const head = await headOf(path, 0, 64);
@@ -96,8 +101,8 @@ export async function writtenByCtok(path: string): Promise<"tokens" | "checkpoin
 }
 
 /**
- * Which form of token file a file is, by its content alone; undefined for anything else, a checkpoint too. A safetensors file that
- * ctok did not write is one of tokens where it has a tensor `indices` or `latent`.
+ * Which form of token file a file is, by its content alone; undefined for anything else, a checkpoint too. A
+ * safetensors file that ctok did not write is one of tokens where it has a tensor `indices` or `latent`.
  */
 export async function tokenFormatOf(path: string): Promise<TokenFormat | undefined> {
   const head = await headOf(path, 0, 64);

@@ -1,9 +1,10 @@
 /**
- * The one video stream of a NUT container as FFmpeg writes it to a pipe: raw frames with the exact time of each. Called by
- * videofile.ts. NUT is the container that every FFmpeg writes with a frame's own time base, size and sample aspect ahead of the
- * pixels. Left out: other streams, the index, side data and what stable versions of FFmpeg do not write; all that is told.
+ * The one video stream of a NUT container as FFmpeg writes it to a pipe: raw frames with the exact time of each. Called
+ * by videofile.ts. NUT is the container that every FFmpeg writes with a frame's own time base, size and sample aspect
+ * ahead of the pixels. Left out: other streams, the index, side data and what stable versions of FFmpeg do not write;
+ * all that is told.
  *
- *   file id   main header (time bases, 256 frame codes)   stream header (size, aspect)   { sync point }   frame …   index
+ *   file id   main header (time bases, 256 frame codes)   stream header (size, aspect)   { sync point }  frame …  index
  *
  * Ref: nut.txt of the FFmpeg project; libavformat/nutenc.c.
  */
@@ -69,7 +70,10 @@ export class NutReader {
   #last = 0; // time of the last frame, in ticks
   #header: NutHeader | undefined;
 
-  /** `aheadSeconds`: by how much the stream's clock is ahead of the times that are wanted; exact where it is a whole number. */
+  /**
+   * `aheadSeconds`: by how much the stream's clock is ahead of the times that are wanted; exact where it is a whole
+   * number.
+   */
   constructor(chunks: AsyncIterable<Uint8Array>, aheadSeconds = 0) {
     this.#aheadSeconds = aheadSeconds;
     this.#bytes = new Bytes(chunks[Symbol.asyncIterator]());
@@ -165,7 +169,8 @@ export class NutReader {
 
   async #readMain(bytes: Bytes): Promise<void> {
     const version = await bytes.value();
-    if (version !== 3) throw strange("version 3 of NUT", `${version}`); // Note: 4 is not stable, and not written unless asked for
+    // Note: 4 is not stable, and not written unless asked for.
+    if (version !== 3) throw strange("version 3 of NUT", `${version}`);
     const streams = await bytes.value();
     if (streams !== 1) throw strange("one stream", `${streams}`);
     await bytes.value(); // how far sync points are apart
@@ -264,8 +269,8 @@ class Bytes {
   }
 
   /**
-   * A whole number: seven bits a byte, the last one below 128. Limit: to 2^53, which no frame's time of FFmpeg's passes. At once
-   * where all of it is there, as it mostly is: a promise for each would cost more than all else here.
+   * A whole number: seven bits a byte, the last one below 128. Limit: to 2^53, which no frame's time of FFmpeg's
+   * passes. At once where all of it is there, as it mostly is: a promise for each would cost more than all else here.
    */
   value(): number | Promise<number> {
     const chunk = this.#chunk;

@@ -1,9 +1,10 @@
 /**
  * Raw RGB frames with their times, in the NUT container as FFmpeg reads it from a pipe: what rawvideo is to frames at a
- * constant rate. One stream of rgb24, a time base of choice, no index; the pipe's end is the stream's. Called by videosink.ts.
+ * constant rate. One stream of rgb24, a time base of choice, no index; the pipe's end is the stream's. Called by
+ * videosink.ts.
  *
- * Ref: the NUT specification (https://ffmpeg.org/~michael/nut.txt), version 4, whose flag for pipes spares a syncpoint at each
- * frame (FFmpeg keeps those in memory); and FFmpeg's nutdec.c, which takes the rate from an info packet.
+ * Ref: the NUT specification (https://ffmpeg.org/~michael/nut.txt), version 4, whose flag for pipes spares a syncpoint
+ * at each frame (FFmpeg keeps those in memory); and FFmpeg's nutdec.c, which takes the rate from an info packet.
  */
 import type { Rate } from "../tokens/rate.ts";
 

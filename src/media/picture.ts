@@ -1,10 +1,11 @@
 /**
- * One encoded picture to uint8 RGB by sharp: what its header says (`lookAt`, `glanceAt`), then its pixels (`decode`). Upright, sRGB,
- * 8 bits, three channels, the first page of many. Called by image.ts, in this process or in a helper's (apart.ts).
+ * One encoded picture to uint8 RGB by sharp: what its header says (`lookAt`, `glanceAt`), then its pixels (`decode`).
+ * Upright, sRGB, 8 bits, three channels, the first page of many. Called by image.ts, in this process or in a helper's
+ * (apart.ts).
  *
- * sharp (libvips) does all that it does right. Not right, and done here: a profile of more than 8 bits (it converts RGB to
- * Display P3 and leaves grey alone), floats (it takes 0..1 as linear light in RGB, as 0..255 in grey), what lies under a GIF's
- * transparent index (it gives black). Alpha is dropped, not blended: image.ts says why.
+ * sharp (libvips) does all that it does right. Not right, and done here: a profile of more than 8 bits (it converts RGB
+ * to Display P3 and leaves grey alone), floats (it takes 0..1 as linear light in RGB, as 0..255 in grey), what lies
+ * under a GIF's transparent index (it gives black). Alpha is dropped, not blended: image.ts says why.
  */
 import { createRequire } from "node:module";
 import type sharpModule from "sharp";
@@ -23,12 +24,16 @@ export interface Decoded {
 /** What a header says of a picture, as sharp tells it. */
 export type About = Pick<Metadata, "format" | "height" | "width" | "channels" | "space" | "depth" | "icc">;
 
-/** What libvips tells pictures apart by, and "frames" for a WebP of several; "text" is what may be SVG, plain or compressed. */
+/**
+ * What libvips tells pictures apart by, and "frames" for a WebP of several; "text" is what may be SVG, plain or
+ * compressed.
+ */
 export type Format = "jpeg" | "png" | "gif" | "webp" | "frames" | "tiff" | "heif" | "text";
 
 /**
- * What decoding may take in a helper unless told: seconds of processor time, and bytes. SVG's time has nothing to do with its
- * pixels, and gets none for them. Of memory a pixel gets 2.5 times its samples (read, converted, handed on) and 8 bytes more.
+ * What decoding may take in a helper unless told: seconds of processor time, and bytes. SVG's time has nothing to do
+ * with its pixels, and gets none for them. Of memory a pixel gets 2.5 times its samples (read, converted, handed on)
+ * and 8 bytes more.
  */
 export function defaultLimits(about?: About): { readonly seconds: number; readonly bytes: number } {
   const bytes = 96 * 2 ** 20;
@@ -41,7 +46,10 @@ const depthBytes: Readonly<Record<string, number>> = { uchar: 1, ushort: 2, shor
 
 /** Scans of a JPEG: each goes over the whole picture. Encoders write about ten; libtiff, too, takes 100. */
 const mostScans = 100;
-/** Of a float picture, whose samples are 0..1: a little more is what sharpening leaves and is clipped, more has no meaning here. */
+/**
+ * Of a float picture, whose samples are 0..1: a little more is what sharpening leaves and is clipped, more has no
+ * meaning here.
+ */
 const floatRange = [-1, 2] as const;
 /** Pixels that are converted at once through a profile. */
 const slabPixels = 1 << 22;
@@ -57,7 +65,9 @@ export function formatOf(bytes: Uint8Array): Format | undefined {
   if (/^(II[*+]\0|MM\0[*+])/.test(head)) return "tiff";
   if (head.slice(4, 8) === "ftyp") return "heif";
   // Ref: librsvg's test in libvips: the first 1000 bytes are text with "<svg" in them, unless they are gzip's.
-  if (head.startsWith("\x1f\x8b") || /<\w*:?svg/i.test(new TextDecoder().decode(bytes.subarray(0, 1000)))) return "text";
+  if (head.startsWith("\x1f\x8b") || /<\w*:?svg/i.test(new TextDecoder().decode(bytes.subarray(0, 1000)))) {
+    return "text";
+  }
   return undefined;
 }
 
@@ -88,7 +98,8 @@ function checkCost(bytes: Uint8Array, name: string, { format, height, width }: A
 export function decode(bytes: Uint8Array, name: string, about: About): Promise<Decoded> {
   const { space, depth } = about;
   return read(name, async () => {
-    const isPlain = depth === "uchar" || ["lab", "labs", "xyz"].includes(space) || depth === "ushort" && space === "cmyk";
+    const isPlain = depth === "uchar" || ["lab", "labs", "xyz"].includes(space) ||
+      depth === "ushort" && space === "cmyk";
     if (isPlain || depth === "ushort" && !about.icc) {
       const frame = about.format === "gif" ? clearTransparency(bytes) : undefined;
       const decoded = await decodePlain(bytes);
@@ -113,7 +124,8 @@ async function decodePlain(bytes: Uint8Array): Promise<Decoded> {
 async function decodeWide(bytes: Uint8Array, name: string, { space, depth, icc }: About): Promise<Decoded> {
   const sharp = await loadSharp();
   const raw = depth === "ushort" || depth === "uint" ? depth : "float";
-  const picture = sharp(bytes, { failOn: "error", limitInputPixels: false, ignoreIcc: true }).autoOrient().removeAlpha();
+  const picture = sharp(bytes, { failOn: "error", limitInputPixels: false, ignoreIcc: true }).autoOrient()
+    .removeAlpha();
   const { data, info } = await picture.toColourspace(space).raw({ depth: raw }).toBuffer({ resolveWithObject: true });
   const { height, width, channels } = info, colours = channels < 3 ? 1 : 3, pixels = height * width;
   const { buffer } = alone(data);
@@ -145,9 +157,9 @@ async function decodeWide(bytes: Uint8Array, name: string, { space, depth, icc }
 }
 
 /**
- * An RGB profile with a grey one's curve for each colour: littleCMS takes grey of 16 bits through a table of few points, 10 levels
- * of 255 beside the curve of linear light, and RGB through the curve itself. A grey profile without its curve stays, which
- * nothing then takes. Ref: ICC.1:2022, 7.2, 7.3 and 8.4.3.
+ * An RGB profile with a grey one's curve for each colour: littleCMS takes grey of 16 bits through a table of few
+ * points, 10 levels of 255 beside the curve of linear light, and RGB through the curve itself. A grey profile without
+ * its curve stays, which nothing then takes. Ref: ICC.1:2022, 7.2, 7.3 and 8.4.3.
  */
 function rgbProfile(grey: Uint8Array): Uint8Array {
   const view = new DataView(grey.buffer, grey.byteOffset, grey.byteLength), word = (at: number) => view.getUint32(at);
@@ -175,8 +187,9 @@ function rgbProfile(grey: Uint8Array): Uint8Array {
 }
 
 /**
- * An uncompressed TIFF of three 16-bit samples with a profile, whose photometric interpretation (32803, a sensor's) says nothing
- * of RGB: sharp then converts by the profile, from 16 bits to sRGB of 8 in one step. Ref: TIFF 6.0; sharp's pipeline.cc.
+ * An uncompressed TIFF of three 16-bit samples with a profile, whose photometric interpretation (32803, a sensor's)
+ * says nothing of RGB: sharp then converts by the profile, from 16 bits to sRGB of 8 in one step. Ref: TIFF 6.0;
+ * sharp's pipeline.cc.
  */
 function profiledTiff(words: Uint16Array, width: number, icc: Uint8Array): Uint8Array {
   const short = 3, long = 4, bytes = 7, numEntries = 10, bitsAt = 8 + 2 + 12 * numEntries + 4, iccAt = bitsAt + 6;
@@ -215,8 +228,8 @@ interface GifFrame {
 }
 
 /**
- * Takes the transparent index from a GIF's first frame, in place, so that its pixels decode to the palette's colour. Around a
- * frame that is smaller than the screen Pillow has that colour, or colour 0 where no index is transparent.
+ * Takes the transparent index from a GIF's first frame, in place, so that its pixels decode to the palette's colour.
+ * Around a frame that is smaller than the screen Pillow has that colour, or colour 0 where no index is transparent.
  * Undefined where there is nothing to paint, or no frame. Ref: GIF89a, 18 to 23.
  */
 function clearTransparency(bytes: Uint8Array): GifFrame | undefined {
@@ -253,8 +266,9 @@ function paintOutside({ height, width, data }: Decoded, { screen, frame, around 
 
 // ---------------------------------------------------------------- JPEG
 /**
- * What the frame header of a plain JPEG says (8 bits, grey or three colours, Huffman); undefined for any other, which sharp is asked
- * about. A quarter of the time that a picture of 256 by 256 pixels takes is that question's. Ref: ITU-T T.81, B.2.2.
+ * What the frame header of a plain JPEG says (8 bits, grey or three colours, Huffman); undefined for any other, which
+ * sharp is asked about. A quarter of the time that a picture of 256 by 256 pixels takes is that question's. Ref: ITU-T
+ * T.81, B.2.2.
  */
 function aboutJpeg(bytes: Uint8Array): About | undefined {
   if (bytes[0] !== 0xff || bytes[1] !== 0xd8) return undefined;
@@ -308,7 +322,10 @@ export async function loadSharp(): Promise<typeof sharpModule> {
   }
 }
 
-/** A compiled program resolves nothing from its own modules: node_modules beside it may have sharp, whose binaries stay files. */
+/**
+ * A compiled program resolves nothing from its own modules: node_modules beside it may have sharp, whose binaries stay
+ * files.
+ */
 function sharpBesideProgram(): typeof sharpModule | undefined {
   try {
     return createRequire(process.execPath)("sharp");
@@ -335,7 +352,9 @@ async function read<T>(name: string, work: () => Promise<T>): Promise<T> {
     return await work();
   } catch (cause) {
     if (cause instanceof TokenizerError) throw cause;
-    throw new TokenizerError("IMAGE", `${name}: expected an image that sharp can read, found: ${sayOf(cause)}`, { cause });
+    throw new TokenizerError("IMAGE", `${name}: expected an image that sharp can read, found: ${sayOf(cause)}`, {
+      cause,
+    });
   }
 }
 

@@ -60,7 +60,9 @@ export async function openFolder(path: string, options: Options): Promise<VideoS
     throw ioError(path, "read", error);
   });
   const { compare } = new Intl.Collator("en", { numeric: true });
-  const images = entries.filter((name) => imageExtensions.includes(extname(name).toLowerCase()) && !name.startsWith("."))
+  const images = entries.filter((name) =>
+    imageExtensions.includes(extname(name).toLowerCase()) && !name.startsWith(".")
+  )
     .sort((a, b) => compare(a, b) || (a < b ? -1 : 1));
   if (images.length === 0) {
     const message = `${path}: expected a folder with images (${imageExtensions.join(", ")}), found none of them`;
@@ -78,7 +80,9 @@ export async function openImages(
   const wanted = images.slice(start, frames === undefined ? undefined : start + frames);
   if (wanted.length === 0) {
     const count = `${images.length} image${images.length === 1 ? "" : "s"}`;
-    throw new TokenizerError("VIDEO", `${path}: expected an image ${start} (counted from 0), found ${count}`, { detail: 0 });
+    throw new TokenizerError("VIDEO", `${path}: expected an image ${start} (counted from 0), found ${count}`, {
+      detail: 0,
+    });
   }
   const first = await readFrame(wanted[0]!, limitPixels, signal), { num, den } = toRate(fps ?? 25);
   const [, height = 0, width = 0] = first.shape;

@@ -1,7 +1,7 @@
 /**
- * Videos in: any container that FFmpeg reads (Y4M too), a still image, or a folder of numbered images, as a sequence of RGB
- * frames, each with the time at which it is shown, that is never in memory as a whole. Called by the streams and the command
- * line; videos out are videosink.ts.
+ * Videos in: any container that FFmpeg reads (Y4M too), a still image, or a folder of numbered images, as a sequence of
+ * RGB frames, each with the time at which it is shown, that is never in memory as a whole. Called by the streams and
+ * the command line; videos out are videosink.ts.
  */
 import { access, constants, stat } from "node:fs/promises";
 import { throwIfAborted } from "../abort.ts";
@@ -16,17 +16,18 @@ export type { VideoInfo, VideoOptions, VideoSource } from "./clip.ts";
 export { createVideo, type VideoSink, type VideoSinkOptions } from "./videosink.ts";
 
 /**
- * Opens a video file, a still image (a clip of one frame, upright as readImage gives it), or a folder whose images (PNG, JPEG,
- * WebP, AVIF, TIFF, GIF) in natural order (2 before 10) are its frames. Reads no more than the beginning.
+ * Opens a video file, a still image (a clip of one frame, upright as readImage gives it), or a folder whose images
+ * (PNG, JPEG, WebP, AVIF, TIFF, GIF) in natural order (2 before 10) are its frames. Reads no more than the beginning.
  *
- * Where the rate varies, each stored frame comes once, because frames are what is tokenised: the constant rate that FFmpeg
- * would make by itself repeats and drops frames to fit a clock, sometimes a thousandfold. Ask for `fps` to have that.
+ * Where the rate varies, each stored frame comes once, because frames are what is tokenised: the constant rate that
+ * FFmpeg would make by itself repeats and drops frames to fit a clock, sometimes a thousandfold. Ask for `fps` to have
+ * that.
  *
- * Only what holds its own frames is read: a playlist or script, which names other files or addresses, is refused under any
- * extension.
+ * Only what holds its own frames is read: a playlist or script, which names other files or addresses, is refused under
+ * any extension.
  *
- * Errors: FILE_MISSING, FILE_IO, ARGUMENT, CANCELLED; VIDEO when it is no video, has no video stream or no frames, or one
- * larger than `limitPixels` (`detail`: its pixels); FFMPEG when FFmpeg is not found.
+ * Errors: FILE_MISSING, FILE_IO, ARGUMENT, CANCELLED; VIDEO when it is no video, has no video stream or no frames, or
+ * one larger than `limitPixels` (`detail`: its pixels); FFMPEG when FFmpeg is not found.
  */
 export async function openVideo(path: string, options: VideoOptions = {}): Promise<VideoSource> {
   const wanted = parse(videoOptions, options, "options");

@@ -1,12 +1,12 @@
 /**
  * A video file as frames, by FFmpeg. Called by video.ts.
  *
- * Pixels are those of `ffmpeg -i FILE -f rawvideo -pix_fmt rgb24 -`, to the byte, which is how the reference answers were
- * made: FFmpeg's default conversion to 8-bit RGB, rotation applied. They come in a container (NUT), which has each frame's
- * own time. Frames are chosen and repeated here, by these times: FFmpeg's trim and fps filters start over where the pixel
- * format changes midway. Audio is left out. Limits: high dynamic range is not tone-mapped, interlaced fields stay woven,
- * pixels that are not square stay as stored (`sampleAspect` tells); of a Y4M file cut short FFmpeg drops the last, partial
- * frame and says nothing.
+ * Pixels are those of `ffmpeg -i FILE -f rawvideo -pix_fmt rgb24 -`, to the byte, which is how the reference answers
+ * were made: FFmpeg's default conversion to 8-bit RGB, rotation applied. They come in a container (NUT), which has each
+ * frame's own time. Frames are chosen and repeated here, by these times: FFmpeg's trim and fps filters start over where
+ * the pixel format changes midway. Audio is left out. Limits: high dynamic range is not tone-mapped, interlaced fields
+ * stay woven, pixels that are not square stay as stored (`sampleAspect` tells); of a Y4M file cut short FFmpeg drops
+ * the last, partial frame and says nothing.
  */
 import { throwIfAborted } from "../abort.ts";
 import { TokenizerError } from "../errors.ts";
@@ -26,8 +26,9 @@ const offsetSeconds = 2;
 const roundingSeconds = 1e-5;
 
 /**
- * The first video stream that is not cover art, as raw frames with their times on stdout, each handed on as soon as it is there.
- * Note: without the offset, FFmpeg moves the zero of transport and program streams to the first frame of the streams in use.
+ * The first video stream that is not cover art, as raw frames with their times on stdout, each handed on as soon as it
+ * is there. Note: without the offset, FFmpeg moves the zero of transport and program streams to the first frame of the
+ * streams in use.
  */
 function decodeArgs(path: string, ffmpeg: Ffmpeg, limitPixels: number, filters: string, frames: number): string[] {
   return [
@@ -95,10 +96,14 @@ export async function openFile(path: string, options: Options): Promise<VideoSou
 }
 
 /**
- * By how much FFmpeg's times are ahead of the source's clock. An elementary stream without timestamps is not moved, and a
- * transport stream whose picture starts more than ten seconds after its sound is moved to its first frame.
+ * By how much FFmpeg's times are ahead of the source's clock. An elementary stream without timestamps is not moved, and
+ * a transport stream whose picture starts more than ten seconds after its sound is moved to its first frame.
  */
-function aheadOf({ video: { packets }, startSeconds = 0 }: Opened["facts"], firstSeconds: number, firstKey: number): number {
+function aheadOf(
+  { video: { packets }, startSeconds = 0 }: Opened["facts"],
+  firstSeconds: number,
+  firstKey: number,
+): number {
   const shown = packets.filter(({ isDropped, seconds }) => !isDropped && seconds !== undefined);
   if (shown.length === 0) return packets.some(({ decodedSeconds }) => decodedSeconds !== undefined) ? offsetSeconds : 0;
   const wanted = shown.reduce((least, { seconds }) => Math.min(least, seconds!), Infinity) - startSeconds;
@@ -149,8 +154,8 @@ function firstKeyOf({ video: { packets }, startSeconds = 0 }: Opened["facts"]): 
 const mostRate = 240;
 
 /**
- * The rate of the first frames, on the container's clock from `first` on, and whether it varies. What the container declares is
- * tried first, and believed where it fits, and where not every packet has a time (MPEG program streams).
+ * The rate of the first frames, on the container's clock from `first` on, and whether it varies. What the container
+ * declares is tried first, and believed where it fits, and where not every packet has a time (MPEG program streams).
  */
 function ownRate(
   { packets, tickRate, averageRate: average }: VideoFacts,
@@ -176,7 +181,8 @@ function ownRate(
 async function* decode(opened: Opened, options: Options): AsyncGenerator<TimedFrame, void, undefined> {
   const { path, ffmpeg, info: { height, width }, ownRate: { num, den }, firstKey, ahead } = opened;
   const { start, frames = Infinity, fps, limitPixels, limitFrames, signal } = options;
-  // FFmpeg would scale a frame of another size to the first one's. This crop does nothing, or fails when it is set up anew.
+  // FFmpeg would scale a frame of another size to the first one's. This crop does nothing, or fails when it is set up
+  // anew.
   const filters = `format=rgb24,crop=if(eq(iw\\,${width})*eq(ih\\,${height})\\,iw\\,-1):ih:0:0`;
   const isCounted = fps === undefined && firstKey === -Infinity;
   const most = isCounted ? start + Math.min(frames, limitFrames + 1) : Infinity;
@@ -190,7 +196,8 @@ async function* decode(opened: Opened, options: Options): AsyncGenerator<TimedFr
   async function* real(numSkipped: number): AsyncGenerator<TimedFrame> {
     for (let frame, n = 0; (frame = await reader.frame());) {
       if (!(frame.seconds > firstKey - roundingSeconds) || n++ < numSkipped) continue;
-      // Note: zero is what FFmpeg takes for the earliest start, by first packets; a frame may be decoded that is shown before.
+      // Note: zero is what FFmpeg takes for the earliest start, by first packets; a frame may be decoded that is shown
+      // before.
       yield frame.seconds >= 0 ? frame : { ...frame, seconds: 0 };
     }
   }
@@ -218,8 +225,8 @@ async function* decode(opened: Opened, options: Options): AsyncGenerator<TimedFr
 const clockSeconds = 0.001;
 
 /**
- * What is shown at the first frame's time and every 1 / fps seconds from there, from the moment `start` on: a frame is shown
- * until the next one's time, the last one for `lasting` seconds.
+ * What is shown at the first frame's time and every 1 / fps seconds from there, from the moment `start` on: a frame is
+ * shown until the next one's time, the last one for `lasting` seconds.
  */
 async function* resampled(
   frames: AsyncGenerator<TimedFrame>,

@@ -1,11 +1,11 @@
 /**
- * Videos out: RGB frames with their times to H.264 or lossless FFV1 through FFmpeg, audio from another file on request. The
- * file is there complete or not at all, as everything that ctok writes (files.ts): FFmpeg writes to a temporary file in the
- * same folder, which takes the real name in `close`. Called by the command line.
+ * Videos out: RGB frames with their times to H.264 or lossless FFV1 through FFmpeg, audio from another file on request.
+ * The file is there complete or not at all, as everything that ctok writes (files.ts): FFmpeg writes to a temporary
+ * file in the same folder, which takes the real name in `close`. Called by the command line.
  *
- * Frames go to FFmpeg as NUT (nutwriter.ts), so that each keeps its time. Matroska without audio is written at once; all else
- * is encoded into a NUT file, which a second run copies into its container: how long the audio goes on is known only at the
- * end, and FFmpeg of 2018 gives the last frame of an MP4 no duration otherwise.
+ * Frames go to FFmpeg as NUT (nutwriter.ts), so that each keeps its time. Matroska without audio is written at once;
+ * all else is encoded into a NUT file, which a second run copies into its container: how long the audio goes on is
+ * known only at the end, and FFmpeg of 2018 gives the last frame of an MP4 no duration otherwise.
  */
 import { stat } from "node:fs/promises";
 import { constants } from "node:os";
@@ -46,15 +46,21 @@ export interface VideoSinkOptions {
   width: number;
   /** Frames per second, where the rate is constant; the average, where frames are written with times of their own. */
   fps: number | Rate;
-  /** A pixel's width to its height. Default: square. Note: Matroska keeps it as a size in whole pixels, so a little rounded. */
+  /**
+   * A pixel's width to its height. Default: square. Note: Matroska keeps it as a size in whole pixels, so a little
+   * rounded.
+   */
   sampleAspect?: { num: number; den: number } | undefined;
   /** "h264": to look at. "ffv1": every pixel exact; .mkv alone. Default: by the extension. */
   codec?: "h264" | "ffv1" | undefined;
-  /** A file whose first audio stream goes along, as it is where the container takes it, else as AAC. None there: none here. */
+  /**
+   * A file whose first audio stream goes along, as it is where the container takes it, else as AAC. None there: none
+   * here.
+   */
   audioFrom?: string | undefined;
   /**
-   * The time, in seconds on the clock of the frames and the audio, that becomes the video's zero: what sounds before it is cut
-   * off, and no frame may be earlier. Zero of a file's clock is the earliest start of its streams.
+   * The time, in seconds on the clock of the frames and the audio, that becomes the video's zero: what sounds before it
+   * is cut off, and no frame may be earlier. Zero of a file's clock is the earliest start of its streams.
    */
   startSeconds?: number | undefined;
   /** Abandons the video: as `abort`, and the work under way fails with code CANCELLED. */
@@ -75,17 +81,18 @@ const sinkOptions = z.strictObject(
 type Options = z.output<typeof sinkOptions>;
 
 /**
- * Starts a video file: .mp4 and .mov hold H.264, .mkv lossless FFV1 unless `codec` says h264, .y4m uncompressed YUV for other
- * programs. The file replaces one of that name, through a symbolic link the file that it points to.
+ * Starts a video file: .mp4 and .mov hold H.264, .mkv lossless FFV1 unless `codec` says h264, .y4m uncompressed YUV for
+ * other programs. The file replaces one of that name, through a symbolic link the file that it points to.
  *
- * H.264 is x264's veryfast at CRF 16, BT.709, 4:2:0 where height and width are even. Where one is odd it is 4:4:4, because
- * 4:2:0 H.264 has no odd sizes: the frame keeps its size, at the price that some browsers and phones cannot play it.
+ * H.264 is x264's veryfast at CRF 16, BT.709, 4:2:0 where height and width are even. Where one is odd it is 4:4:4,
+ * because 4:2:0 H.264 has no odd sizes: the frame keeps its size, at the price that some browsers and phones cannot
+ * play it.
  *
- * Y4M holds neither sound nor times: frames are repeated and left out to keep a constant rate. Its YUV is BT.601 in 4:4:4, as
- * FFmpeg takes it back: the format has no field for the matrix.
+ * Y4M holds neither sound nor times: frames are repeated and left out to keep a constant rate. Its YUV is BT.601 in
+ * 4:4:4, as FFmpeg takes it back: the format has no field for the matrix.
  *
- * Errors: ARGUMENT; FILE_MISSING for audioFrom; FILE_IO for a path that is a folder or device, or in no folder; FFMPEG when
- * FFmpeg is not found; CANCELLED.
+ * Errors: ARGUMENT; FILE_MISSING for audioFrom; FILE_IO for a path that is a folder or device, or in no folder; FFMPEG
+ * when FFmpeg is not found; CANCELLED.
  */
 export async function createVideo(path: string, options: VideoSinkOptions): Promise<VideoSink> {
   const wanted = parse(sinkOptions, options, "options");
@@ -94,7 +101,9 @@ export async function createVideo(path: string, options: VideoSinkOptions): Prom
   const container = containers[extension as keyof typeof containers];
   const codec = wanted.codec ?? container.codec;
   if (codec === "ffv1" && container.muxer !== "matroska") throw expected(path, ".mkv, which holds FFV1", extension);
-  if (codec === "h264" && container.codec === "y4m") throw expected(path, ".mp4, .mov or .mkv, which hold H.264", extension);
+  if (codec === "h264" && container.codec === "y4m") {
+    throw expected(path, ".mp4, .mov or .mkv, which hold H.264", extension);
+  }
   throwIfAborted(wanted.signal);
 
   const ffmpeg = await findFfmpeg();
@@ -150,8 +159,9 @@ function codecArgs(codec: "ffv1" | "h264" | "y4m", wanted: Options, ffmpeg: Ffmp
 }
 
 /**
- * FFV1 has no rgb24; bgr0 is the same bytes in another order. Level 3 cuts a frame into slices, for speed; where a frame is
- * smaller than its slices FFmpeg writes what it cannot read (seen up to 16 × 3 with FFmpeg 4.1 and 5.1), so level 1 there.
+ * FFV1 has no rgb24; bgr0 is the same bytes in another order. Level 3 cuts a frame into slices, for speed; where a
+ * frame is smaller than its slices FFmpeg writes what it cannot read (seen up to 16 × 3 with FFmpeg 4.1 and 5.1), so
+ * level 1 there.
  */
 function ffv1Args({ height, width }: Size): string[] {
   return ["-c:v", "ffv1", "-level", Math.min(height, width) < 16 ? "1" : "3", "-pix_fmt", "bgr0"];
@@ -227,13 +237,14 @@ export class VideoSink {
   }
 
   /**
-   * Adds a frame, uint8 [height, width, 3], shown from `seconds` on (of the clock that `startSeconds` is about) until the next
-   * one is, the last one for 1/fps. Default: at the constant rate from `startSeconds` on. Times may not go back by more than a
-   * tick of a coarse clock, 1/600 s. As long as they are within one of a constant rate they are that rate's, exactly.
+   * Adds a frame, uint8 [height, width, 3], shown from `seconds` on (of the clock that `startSeconds` is about) until
+   * the next one is, the last one for 1/fps. Default: at the constant rate from `startSeconds` on. Times may not go
+   * back by more than a tick of a coarse clock, 1/600 s. As long as they are within one of a constant rate they are
+   * that rate's, exactly.
    *
-   * Resolves when FFmpeg has taken it, so that a loop that awaits keeps no frames; the memory is then the caller's again.
-   * Throws SHAPE, ARGUMENT, CLOSED, CANCELLED; FFMPEG with its words when it failed, FILE_IO when the disk is full: the sink
-   * is then abandoned.
+   * Resolves when FFmpeg has taken it, so that a loop that awaits keeps no frames; the memory is then the caller's
+   * again. Throws SHAPE, ARGUMENT, CLOSED, CANCELLED; FFMPEG with its words when it failed, FILE_IO when the disk is
+   * full: the sink is then abandoned.
    */
   async write(frame: Uint8Array, seconds?: number): Promise<void> {
     const { options: { height, width, signal, sampleAspect }, clock } = this.#plan;
@@ -278,8 +289,8 @@ export class VideoSink {
 
   /**
    * Ends the video and gives it its name; resolves when it is on the disk. Called again, it is the same promise. Throws
-   * VIDEO when no frame was written, CLOSED after abort, CANCELLED, FFMPEG, FILE_IO (a full disk, too); nothing is then left
-   * behind.
+   * VIDEO when no frame was written, CLOSED after abort, CANCELLED, FFMPEG, FILE_IO (a full disk, too); nothing is then
+   * left behind.
    */
   close(): Promise<void> {
     return this.#closed ??= this.#close();
@@ -354,8 +365,8 @@ export class VideoSink {
     if (codec === undefined) return [];
     const isCopied = muxer === "matroska" || mp4Audio.includes(codec);
     if (!isCopied) return ["-map", "1:a:0", "-c:a", "aac", "-b:a", "192k", "-af", `atrim=start=0:end=${end}`];
-    // Packets before zero are left out, but for those of MP4 that only lead a decoder in: an edit list hides these. Matroska
-    // would shift everything to have them.
+    // Packets before zero are left out, but for those of MP4 that only lead a decoder in: an edit list hides these.
+    // Matroska would shift everything to have them.
     const isCut = startSeconds > 0 || muxer === "matroska";
     return ["-map", "1:a:0", "-c:a", "copy", ...(isCut ? ["-copypriorss", "0"] : [])];
   }
@@ -375,6 +386,8 @@ export class VideoSink {
       throw new TokenizerError("FILE_IO", message, { detail: constants.errno.ENOSPC });
     }
     const found = `${tellEnding(ending)} after ${this.#numFrames} frames: ${reason}`;
-    throw new TokenizerError("FFMPEG", `${path}: expected FFmpeg to write it, found ${found}`, { detail: this.#numFrames });
+    throw new TokenizerError("FFMPEG", `${path}: expected FFmpeg to write it, found ${found}`, {
+      detail: this.#numFrames,
+    });
   }
 }

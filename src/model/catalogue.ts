@@ -1,6 +1,7 @@
 /**
- * The catalogue: the embedded models, and how what a user calls a model is understood: an embedded name, a file or folder, a
- * public model's name, or a repository of the hub. No file is opened here and nothing is downloaded: hub.ts does that.
+ * The catalogue: the embedded models, and how what a user calls a model is understood: an embedded name, a file or
+ * folder, a public model's name, or a repository of the hub. No file is opened here and nothing is downloaded: hub.ts
+ * does that.
  */
 import { existsSync } from "node:fs";
 import { basename, dirname, extname, resolve } from "node:path";
@@ -28,7 +29,10 @@ export const embeddedModels: readonly EmbeddedModel[] = [nano("DI8x8"), nano("DV
 export const defaultModel = "nano-DI8x8";
 export const defaultVideoModel = "nano-DV4x8x8";
 
-/** A model that is known, before anything is opened or fetched. `source` finds it again, and stands in the tokens' origin. */
+/**
+ * A model that is known, before anything is opened or fetched. `source` finds it again, and stands in the tokens'
+ * origin.
+ */
 export type ResolvedModel =
   | { readonly kind: "embedded"; readonly source: string; readonly name: string; readonly path: string }
   /** The name is the path's own unless it is told: in a cache of the hub a path ends in a commit. */
@@ -45,10 +49,10 @@ export interface HubModelToFetch extends HubModel {
 }
 
 /**
- * An embedded name; a file or folder that is there; a public model's name or repository; another repository of the hub, as
- * "owner/name"; any of the last two with "@revision", or a `revision` beside it; or a source, "hub:owner/name@revision". Throws FILE_MISSING
- * that says what was looked for and what name is near; ARGUMENT for no string, two revisions, one of what is not of the
- * hub, and a source without owner, name or revision.
+ * An embedded name; a file or folder that is there; a public model's name or repository; another repository of the hub,
+ * as "owner/name"; any of the last two with "@revision", or a `revision` beside it; or a source,
+ * "hub:owner/name@revision". Throws FILE_MISSING that says what was looked for and what name is near; ARGUMENT for no
+ * string, two revisions, one of what is not of the hub, and a source without owner, name or revision.
  */
 export function resolveModel(model: string, revision?: string): ResolvedModel {
   if (typeof model !== "string") throw expected("model", "an embedded name, a path, or a model of the hub", model);
@@ -79,7 +83,10 @@ function hubModel(hub: HubModel, named?: PublicModel): HubModelToFetch {
   const known = named ?? rows.find(({ files }) => hub.file === undefined ? rows.length === 1 : files[0] === hub.file);
   const file = hub.file ?? (known?.files.length === 1 ? known.files[0] : undefined);
   const model = { repository: hub.repository, revision: hub.revision, ...(file !== undefined && { file }) };
-  const name = (file === undefined ? basename(hub.repository) : basename(file, extname(file))).slice(0, mostNameCharacters);
+  const name = (file === undefined ? basename(hub.repository) : basename(file, extname(file))).slice(
+    0,
+    mostNameCharacters,
+  );
   return { kind: "hub", source: tellHubModel(model), name, known, ...model };
 }
 
@@ -121,7 +128,10 @@ function missing(model: string): TokenizerError {
   return new TokenizerError("FILE_MISSING", `model: expected ${wanted}, found ${JSON.stringify(model)}${hint}`);
 }
 
-/** The failure of opening the model that tokens name: which it is, and nothing of what lies at its path, as a stranger may name any. */
+/**
+ * The failure of opening the model that tokens name: which it is, and nothing of what lies at its path, as a stranger
+ * may name any.
+ */
 export function modelMissing({ model, sha256 }: Origin): TokenizerError {
   const its = `${model}${sha256 ? ` (sha256 ${sha256})` : ""}`;
   const message =

@@ -1,7 +1,7 @@
 /**
- * Clips: the frames of a video that one job takes. They are gathered from frames as these come, or cut from a tensor of pixels;
- * `inOrder` then does the jobs, two at a time, for everything that encodes or decodes a video. Called by the tokenizer and its
- * streams.
+ * Clips: the frames of a video that one job takes. They are gathered from frames as these come, or cut from a tensor of
+ * pixels; `inOrder` then does the jobs, two at a time, for everything that encodes or decodes a video. Called by the
+ * tokenizer and its streams.
  */
 import * as layout from "../../ffi/layout.ts";
 import { tensorOf } from "../tokens/dense.ts";
@@ -23,8 +23,8 @@ export interface Clip extends Pixels {
 }
 
 /**
- * Gathers frames into clips of the sizes that `sizeOf` names; the last may be shorter. Frames must stay as large as the first.
- * `admit` throws where a clip of so many frames is too large, before its memory is taken.
+ * Gathers frames into clips of the sizes that `sizeOf` names; the last may be shorter. Frames must stay as large as the
+ * first. `admit` throws where a clip of so many frames is too large, before its memory is taken.
  * Note: clips share one buffer, so each must be submitted (which copies it) before the next is asked for.
  */
 export async function* gather(
@@ -108,7 +108,10 @@ export interface JobsOptions extends JobOptions {
   readonly site: Error;
 }
 
-/** Starts `work` for each item, at most two at a time, and gives the results in order; what still runs is cancelled at the end. */
+/**
+ * Starts `work` for each item, at most two at a time, and gives the results in order; what still runs is cancelled at
+ * the end.
+ */
 export async function* inOrder<T, R>(
   items: AsyncIterable<T> | Iterable<T>,
   { signal: ends, onProgress, numJobs, site }: JobsOptions,

@@ -1,9 +1,10 @@
 /**
- * One file of the hub into the cache: resumed where it was left, hashed as a whole, and there under its hash only when all of it
- * is right. What has come so far lies beside it: as HASH.incomplete, which anyone may take up (Python does, too), or, while a process
- * is at it, under a name with the process in it. A file under such a name has one owner: to take one up is to rename it, which one
- * process alone can. So several processes do not fetch one file twice, and bytes that a killed one left are used. Called by hub.ts.
- * Limit: that others wait for the owner needs one clock; where two believe that they own it, the hash tells and it starts anew.
+ * One file of the hub into the cache: resumed where it was left, hashed as a whole, and there under its hash only when
+ * all of it is right. What has come so far lies beside it: as HASH.incomplete, which anyone may take up (Python does,
+ * too), or, while a process is at it, under a name with the process in it. A file under such a name has one owner: to
+ * take one up is to rename it, which one process alone can. So several processes do not fetch one file twice, and bytes
+ * that a killed one left are used. Called by hub.ts. Limit: that others wait for the owner needs one clock; where two
+ * believe that they own it, the hash tells and it starts anew.
  */
 import { createHash, type Hash, randomBytes } from "node:crypto";
 import { mkdir, open, readdir, readFile, rename, rm, stat, utimes } from "node:fs/promises";
@@ -36,8 +37,8 @@ export interface DownloadOptions {
 const goneMs = 60_000, markEveryMs = 5_000, lookEveryMs = 100;
 
 /**
- * Puts the file at `blob`, unless it is there; gives the bytes that were fetched. Throws HUB, FILE_IO, CANCELLED; what has come by then
- * stays for the next time, unless its hash is wrong.
+ * Puts the file at `blob`, unless it is there; gives the bytes that were fetched. Throws HUB, FILE_IO, CANCELLED; what
+ * has come by then stays for the next time, unless its hash is wrong.
  */
 export async function download(
   file: RemoteFile,
@@ -90,7 +91,12 @@ function hasherFor(hash: string, bytes: number): Hash {
   return hash.length === 64 ? createHash("sha256") : createHash("sha1").update(`blob ${bytes}\0`);
 }
 
-async function fill(partial: PartialFile, file: RemoteFile, client: HubClient, options: DownloadOptions): Promise<number> {
+async function fill(
+  partial: PartialFile,
+  file: RemoteFile,
+  client: HubClient,
+  options: DownloadOptions,
+): Promise<number> {
   const { bytes, hash, name } = file, { signal, onBytes } = options;
   let hasher = hasherFor(hash, bytes), at = 0, fetched = 0, isResumed = false;
   const restart = async () => {
@@ -154,7 +160,9 @@ function startOf({ status, headers }: Response): number | undefined {
 
 /** Bytes of the whole file, where the answer says. */
 function totalOf({ status, headers }: Response): number | undefined {
-  const text = status === 200 ? headers.get("content-length") : /\/(\d+)$/.exec(headers.get("content-range") ?? "")?.[1];
+  const text = status === 200
+    ? headers.get("content-length")
+    : /\/(\d+)$/.exec(headers.get("content-range") ?? "")?.[1];
   return text ? Number(text) : undefined;
 }
 
@@ -185,8 +193,8 @@ class PartialFile {
   }
 
   /**
-   * Takes up the largest file that nobody owns, or begins one; undefined where another process has one. Who finds another beside his own
-   * gives way, so of two that begin at once none goes on, and they try again.
+   * Takes up the largest file that nobody owns, or begins one; undefined where another process has one. Who finds
+   * another beside his own gives way, so of two that begin at once none goes on, and they try again.
    */
   static async take(blob: string): Promise<PartialFile | undefined> {
     const found = await partialsOf(blob);
@@ -269,7 +277,11 @@ async function partialsOf(blob: string): Promise<Found[]> {
     if (!facts?.isFile()) continue;
     const [, at, pid] = ownedPattern.exec(name) ?? [];
     const isMarked = Date.now() - facts.mtimeMs < goneMs;
-    found.push({ path, bytes: facts.size, isOwned: at !== undefined && isMarked && !(at === place && isGone(Number(pid))) });
+    found.push({
+      path,
+      bytes: facts.size,
+      isOwned: at !== undefined && isMarked && !(at === place && isGone(Number(pid))),
+    });
   }
   return found;
 }

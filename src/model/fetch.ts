@@ -1,6 +1,7 @@
 /**
- * Where a model that a user calls lies on this machine: an embedded one or a file is here, one of the hub is downloaded. The calls of
- * that for users, too: bring a model, and see whether it is here. Called by tokenizer.ts and tokenize.ts.
+ * Where a model that a user calls lies on this machine: an embedded one or a file is here, one of the hub is
+ * downloaded. The calls of that for users, too: bring a model, and see whether it is here. Called by tokenizer.ts and
+ * tokenize.ts.
  */
 import { z } from "zod";
 import { type Fields, parse, signal } from "../checks.ts";
@@ -16,13 +17,19 @@ export interface HubOptions {
   /** The folder of the cache. Default: as Python's huggingface_hub, by HF_HUB_CACHE, HF_HOME and XDG_CACHE_HOME. */
   cacheDir?: string | undefined;
   /**
-   * Access token, sent to the hub's own address alone; false: none. Default: HF_TOKEN, or what `hf auth login` left in HF_TOKEN_PATH or
-   * in HF_HOME.
+   * Access token, sent to the hub's own address alone; false: none. Default: HF_TOKEN, or what `hf auth login` left in
+   * HF_TOKEN_PATH or in HF_HOME.
    */
   token?: string | false | undefined;
-  /** Whether only what is downloaded already is opened, without a question to the hub. Default: as HF_HUB_OFFLINE says, or false. */
+  /**
+   * Whether only what is downloaded already is opened, without a question to the hub. Default: as HF_HUB_OFFLINE says,
+   * or false.
+   */
   localFilesOnly?: boolean | undefined;
-  /** Called now and then while files are fetched or were found to be here. What it throws ends the call with code ARGUMENT. */
+  /**
+   * Called now and then while files are fetched or were found to be here. What it throws ends the call with code
+   * ARGUMENT.
+   */
   onDownload?: ((progress: DownloadProgress) => void) | undefined;
 }
 export const hubOptions = {
@@ -62,10 +69,10 @@ export async function fetchModel(
 }
 
 /**
- * Downloads what is needed of a model of the hub: a public model's name ("DI8x8"), "owner/name", with "@revision" as wanted, unless it is
- * here. Files that are here are hashed and compared with the hub's; a download that was cut short goes on where it was.
- * Errors: HUB (refused or not to be reached; detail: the HTTP status), FILE_MISSING, FILE_IO, ARGUMENT for what is not of the hub,
- * CANCELLED.
+ * Downloads what is needed of a model of the hub: a public model's name ("DI8x8"), "owner/name", with "@revision" as
+ * wanted, unless it is here. Files that are here are hashed and compared with the hub's; a download that was cut short
+ * goes on where it was. Errors: HUB (refused or not to be reached; detail: the HTTP status), FILE_MISSING, FILE_IO,
+ * ARGUMENT for what is not of the hub, CANCELLED.
  */
 export function pullModel(model: string, options: PullOptions = {}): Promise<FetchedModel> {
   return located(async () => {
@@ -75,8 +82,8 @@ export function pullModel(model: string, options: PullOptions = {}): Promise<Fet
 }
 
 /**
- * The same of what is on this machine, without a question to anybody; undefined where it is not, or not whole. Errors: ARGUMENT,
- * FILE_MISSING for a name that is none.
+ * The same of what is on this machine, without a question to anybody; undefined where it is not, or not whole. Errors:
+ * ARGUMENT, FILE_MISSING for a name that is none.
  */
 export function findPulled(model: string, options: PullOptions = {}): Promise<FetchedModel | undefined> {
   return located(async () => {

@@ -1,8 +1,8 @@
 /**
- * Models of the Hugging Face hub: what a repository holds at a revision, which of its files are needed, and where they lie on this
- * machine once download.ts has brought those that the cache lacks. Questions about repositories go through @huggingface/hub. A commit
- * that is here whole is opened without a question; a branch is asked about, and where the hub does not answer the copy of
- * before is taken. Called by fetch.ts.
+ * Models of the Hugging Face hub: what a repository holds at a revision, which of its files are needed, and where they
+ * lie on this machine once download.ts has brought those that the cache lacks. Questions about repositories go through
+ * @huggingface/hub. A commit that is here whole is opened without a question; a branch is asked about, and where the
+ * hub does not answer the copy of before is taken. Called by fetch.ts.
  */
 import type { ListFileEntry } from "@huggingface/hub";
 import { existsSync } from "node:fs";
@@ -77,7 +77,10 @@ const mostBytesForTokens = 1 << 30;
 const mostEntries = 10_000;
 const progressEveryMs = 100;
 
-/** Brings what is needed of a model. Throws HUB, FILE_MISSING where the repository holds no model, FILE_IO, ARGUMENT, CANCELLED. */
+/**
+ * Brings what is needed of a model. Throws HUB, FILE_MISSING where the repository holds no model, FILE_IO, ARGUMENT,
+ * CANCELLED.
+ */
 export async function fetchFromHub(model: HubModelToFetch, options: FetchOptions = {}): Promise<FetchedModel> {
   const settings = await hubSettings(options), copy = copyIn(settings, model, options.half);
   const { isFromTokens = false, isVerified = false, signal } = options;
@@ -86,7 +89,11 @@ export async function fetchFromHub(model: HubModelToFetch, options: FetchOptions
   if (copy && (settings.isOffline || (isPinned && !isVerified))) return copy;
   if (settings.isOffline) throw notHere(model, settings, "no network may be used (localFilesOnly or HF_HUB_OFFLINE)");
   if (isFromTokens && !model.known && !isListed(model.repository)) {
-    throw notHere(model, settings, "tokens may be a stranger's, and only public models are downloaded for them unasked");
+    throw notHere(
+      model,
+      settings,
+      "tokens may be a stranger's, and only public models are downloaded for them unasked",
+    );
   }
   const client = new HubClient(settings, { ...model, hint: hintFor(model) }, signal, copy !== undefined);
   let asked: Asked;
@@ -100,7 +107,10 @@ export async function fetchFromHub(model: HubModelToFetch, options: FetchOptions
 }
 
 /** What of a model is on this machine, without a question to anybody; undefined where a needed file is missing. */
-export async function findOnDisk(model: HubModelToFetch, options: FetchOptions = {}): Promise<FetchedModel | undefined> {
+export async function findOnDisk(
+  model: HubModelToFetch,
+  options: FetchOptions = {},
+): Promise<FetchedModel | undefined> {
   return copyIn(await hubSettings({ token: false, ...options }), model, options.half);
 }
 
@@ -144,7 +154,10 @@ interface Asked {
   readonly files: readonly RemoteFile[];
 }
 
-/** What the hub says of the repository. Its answers are a stranger's: names and hashes become paths only in their known forms. */
+/**
+ * What the hub says of the repository. Its answers are a stranger's: names and hashes become paths only in their known
+ * forms.
+ */
 async function ask(
   client: HubClient,
   { endpoint: hubUrl }: HubSettings,
@@ -162,9 +175,15 @@ async function ask(
   const held = await answered(client, async () => {
     const files: ListFileEntry[] = [];
     let count = 0; // page may follow page for ever
-    for await (const entry of listFiles({ repo: { type: "model", name: repository }, revision: commit, hubUrl, fetch })) {
-      if (++count > mostEntries) throw client.wrong(commit, `at most ${mostEntries} files and folders at its top`, "more");
-      if (entry?.type === "file" && typeof entry.path === "string") files.push(entry);
+    for await (
+      const entry of listFiles({ repo: { type: "model", name: repository }, revision: commit, hubUrl, fetch })
+    ) {
+      if (++count > mostEntries) {
+        throw client.wrong(commit, `at most ${mostEntries} files and folders at its top`, "more");
+      }
+      if (entry?.type === "file" && typeof entry.path === "string") {
+        files.push(entry);
+      }
     }
     return files;
   });
@@ -174,7 +193,9 @@ async function ask(
     const { size, lfs, oid } = held.find(({ path }) => path === name)!;
     const bytes = lfs?.size ?? size, hash = lfs?.oid ?? oid, pattern = lfs ? /^[0-9a-f]{64}$/ : /^[0-9a-f]{40}$/;
     if (!Number.isSafeInteger(bytes) || bytes < 1) throw client.wrong(name, "a size in bytes", shown(bytes));
-    if (!pattern.test(hash ?? "")) throw client.wrong(name, `a hash of ${lfs ? 64 : 40} hexadecimal digits`, shown(hash));
+    if (!pattern.test(hash ?? "")) {
+      throw client.wrong(name, `a hash of ${lfs ? 64 : 40} hexadecimal digits`, shown(hash));
+    }
     return { name, bytes, hash: hash!, url: `${hubUrl}/${repository}/resolve/${commit}/${encodeURIComponent(name)}` };
   });
   const bytes = files.reduce((sum, file) => sum + file.bytes, 0);
@@ -205,7 +226,8 @@ async function bring(
   { signal, onDownload, isVerified = false }: FetchOptions,
 ): Promise<FetchedModel> {
   const { repository, revision } = model, folders = foldersOf(settings, model);
-  const folder = folders.find((path) => existsSync(path)) ?? folders[0]!; // what another name brought is not brought again
+  // What another name brought is not brought again.
+  const folder = folders.find((path) => existsSync(path)) ?? folders[0]!;
   const snapshot = snapshotFolder(folder, commit), tell = new Teller(repository, files, onDownload);
   let bytes = 0;
   for (const file of files) {
@@ -273,7 +295,11 @@ function hintFor({ repository, known }: HubModelToFetch): string {
   return known ? "" : suggestion(repository, publicModels.map((m) => m.repository));
 }
 
-function notHere({ repository, revision, name }: HubModelToFetch, { cacheDir }: HubSettings, why: string): TokenizerError {
+function notHere(
+  { repository, revision, name }: HubModelToFetch,
+  { cacheDir }: HubSettings,
+  why: string,
+): TokenizerError {
   const how = `\`ctok pull ${repository}@${revision}\` downloads it, or \`model\` or --model names another`;
   const message = `${name}: expected ${repository} at ${revision} in ${cacheDir}, found none, and ${why}: ${how}`;
   return new TokenizerError("HUB", message);
@@ -281,10 +307,13 @@ function notHere({ repository, revision, name }: HubModelToFetch, { cacheDir }: 
 
 function noModel(model: HubModelToFetch, names: readonly string[], half: Half): TokenizerError {
   const wanted = filesOf(model)?.join(" and ") ??
-    `${half ?? "encoder"}.jit${half ? "" : " and decoder.jit"} (or .safetensors), or one .safetensors, .pt, .pth or .ckpt`;
+    `${half ?? "encoder"}.jit${
+      half ? "" : " and decoder.jit"
+    } (or .safetensors), or one .safetensors, .pt, .pth or .ckpt`;
   const rows = publicModels.filter((m) => m.repository === model.repository).map((m) => m.name);
   const hint = rows.length > 0 && !model.known ? `; ${rows.join(" and ")} name models of it` : "";
-  const some = names.slice(0, 8).join(", "), found = names.length === 0 ? "no file" : names.length > 8 ? `${some}, …` : some;
+  const some = names.slice(0, 8).join(", "),
+    found = names.length === 0 ? "no file" : names.length > 8 ? `${some}, …` : some;
   return new TokenizerError(
     "FILE_MISSING",
     `${model.repository} at ${model.revision}: expected ${wanted}, found ${found}${hint}`,

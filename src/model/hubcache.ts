@@ -1,8 +1,8 @@
 /**
  * The cache of the hub on this machine, laid out as Python's huggingface_hub does, so that either finds what the other
- * downloaded: models--OWNER--NAME/{blobs/HASH, refs/REVISION, snapshots/COMMIT/FILE -> ../../blobs/HASH}. Where it is and what
- * else the environment says, read by the same variables; which files of a repository make a model. Nothing here reaches the
- * network. Called by catalogue.ts and hub.ts. Ref: https://huggingface.co/docs/hub/local-cache
+ * downloaded: models--OWNER--NAME/{blobs/HASH, refs/REVISION, snapshots/COMMIT/FILE -> ../../blobs/HASH}. Where it is
+ * and what else the environment says, read by the same variables; which files of a repository make a model. Nothing
+ * here reaches the network. Called by catalogue.ts and hub.ts. Ref: https://huggingface.co/docs/hub/local-cache
  */
 import { readdirSync, readFileSync, type Stats, statSync } from "node:fs";
 import { mkdir, readFile, rename, rm, symlink } from "node:fs/promises";
@@ -48,7 +48,10 @@ function expand(path: string): string {
   return resolve(named.replace(/^~(?=\/|$)/, homedir()));
 }
 
-/** What options say, then the environment. Throws ARGUMENT where either is wrong, FILE_IO for a token file that cannot be read. */
+/**
+ * What options say, then the environment. Throws ARGUMENT where either is wrong, FILE_IO for a token file that cannot
+ * be read.
+ */
 export async function hubSettings(options: SettingsOptions): Promise<HubSettings> {
   const endpoint = (variable("HF_ENDPOINT") ?? "https://huggingface.co").replace(/\/+$/, "");
   if (!/^https?:\/\/[^/]/.test(endpoint) || !URL.canParse(endpoint)) {
@@ -141,7 +144,9 @@ export function snapshotFiles(snapshot: string): { readonly name: string; readon
   }
 }
 
-/** Makes `snapshot/file` stand for the blob. Where the system makes no links the blob itself moves there, as in Python. */
+/**
+ * Makes `snapshot/file` stand for the blob. Where the system makes no links the blob itself moves there, as in Python.
+ */
 export async function linkBlob(snapshot: string, file: string, blob: string): Promise<void> {
   const path = join(snapshot, file), temporary = join(snapshot, `.ctok-${process.pid}-${crypto.randomUUID()}.tmp`);
   try {
@@ -166,7 +171,11 @@ const single = [/^[\w][\w.-]*\.safetensors$/, /^[\w][\w.-]*\.(pt|pth|ckpt)$/];
 export type Half = "encoder" | "decoder" | undefined;
 
 /** Of the files that a model needs those for a half, or undefined where `names` lacks one. */
-export function neededFiles(names: readonly string[], half: Half, files?: readonly string[]): readonly string[] | undefined {
+export function neededFiles(
+  names: readonly string[],
+  half: Half,
+  files?: readonly string[],
+): readonly string[] | undefined {
   const set = files ?? sets.map((set) => set.filter((name) => names.includes(name))).find((set) => set.length > 0) ??
     single.map((pattern) => names.filter((name) => pattern.test(name))).find((found) => found.length > 0);
   if (!set || (!files && set.length > 1 && !isHalf(set[0]!))) return undefined;
@@ -190,8 +199,8 @@ export interface CachePath {
 }
 
 /**
- * What a path in a cache stands for: a folder models--OWNER--NAME, a snapshot in it, or a file of one. Undefined for other paths.
- * Throws FILE_MISSING where a repository's folder does not say which of its snapshots is meant.
+ * What a path in a cache stands for: a folder models--OWNER--NAME, a snapshot in it, or a file of one. Undefined for
+ * other paths. Throws FILE_MISSING where a repository's folder does not say which of its snapshots is meant.
  */
 export function cachePathOf(path: string): CachePath | undefined {
   const whole = repositoryOf(path), commit = whole ? onlyCommit(path) : basename(path);

@@ -1,14 +1,16 @@
 /**
- * Requests to the hub: the token goes to the hub's own address alone, redirects are followed here for that, a server that is busy
- * is asked again, one that says nothing is given up, and every refusal says what to do. What is asked for is in hub.ts and
- * download.ts, which call this; @huggingface/hub gets `fetch` of here.
+ * Requests to the hub: the token goes to the hub's own address alone, redirects are followed here for that, a server
+ * that is busy is asked again, one that says nothing is given up, and every refusal says what to do. What is asked for
+ * is in hub.ts and download.ts, which call this; @huggingface/hub gets `fetch` of here.
  */
 import { setTimeout as wait } from "node:timers/promises";
 import { throwIfAborted } from "../abort.ts";
 import { cancelled, messageOf, TokenizerError } from "../errors.ts";
 import type { HubSettings } from "./hubcache.ts";
 
-/** Tries of one request for a file, or of a download that brings nothing new; and of a question about the repository. */
+/**
+ * Tries of one request for a file, or of a download that brings nothing new; and of a question about the repository.
+ */
 export const mostTries = 5;
 const mostQuestions = 3;
 const firstPauseMs = 500, longestPauseMs = 60_000, mostRedirects = 5;
@@ -71,8 +73,9 @@ export class HubClient {
   }) as typeof fetch; // which the library calls, and no more
 
   /**
-   * A file's answer, 200 or, where `headers` ask for a range, 206 or 416, and what comes: read `body`, or `drop` it. Throws HUB for any
-   * other once it was asked for `most` times, where that can help. The body throws Interrupted where it ends early.
+   * A file's answer, 200 or, where `headers` ask for a range, 206 or 416, and what comes: read `body`, or `drop` it.
+   * Throws HUB for any other once it was asked for `most` times, where that can help. The body throws Interrupted where
+   * it ends early.
    */
   async open(url: string, headers: Headers, most = mostTries): Promise<Opened> {
     for (let tries = 1;; tries++) {
@@ -120,7 +123,9 @@ export class HubClient {
       if (![301, 302, 303, 307, 308].includes(response.status)) return response;
       const to = response.headers.get("location") ?? "";
       await response.body?.cancel().catch(() => {});
-      if (!URL.canParse(to, at.href)) throw this.#error("a redirect to an address", JSON.stringify(to), response.status);
+      if (!URL.canParse(to, at.href)) {
+        throw this.#error("a redirect to an address", JSON.stringify(to), response.status);
+      }
       const next = new URL(to, at.href);
       if (next.protocol !== "https:" && next.protocol !== home.protocol) {
         throw this.#error(`a redirect by ${home.protocol.slice(0, -1)}`, JSON.stringify(next.origin), response.status);
@@ -139,7 +144,10 @@ export class HubClient {
       const denied = /"([^"]+)"/.exec(said)?.[1] ?? host;
       return this.#error(`permission to reach ${denied}`, `none: deno run --allow-net=${denied} gives it`);
     }
-    return this.#error(`an answer of ${host}`, `${said}; is there a network? Without one only what is downloaded opens`);
+    return this.#error(
+      `an answer of ${host}`,
+      `${said}; is there a network? Without one only what is downloaded opens`,
+    );
   }
 
   #refusal(response: Response, after: number | undefined): TokenizerError {
@@ -165,7 +173,11 @@ export class HubClient {
     }
     if (status === 401 || status === 404) {
       const found = `none of that name, or a private one (${status})${hint}`;
-      return this.#error("a repository of the hub", isTokenSent ? found : `${found}: if it is private, ${logIn}`, status);
+      return this.#error(
+        "a repository of the hub",
+        isTokenSent ? found : `${found}: if it is private, ${logIn}`,
+        status,
+      );
     }
     if (status === 429) {
       const when = after === undefined ? "later" : `in ${Math.ceil(after / 1000)} s`;

@@ -40,8 +40,8 @@ export interface ModelInfo {
   /** Memory of the packed weights. */
   readonly weightBytes: number;
   /**
-   * SHA-256 of all parameters of the checkpoint, both halves, in hex: the same for every form that holds the same tensors,
-   * .jit or what `convert` wrote. docs/token_formats.md says how it is made.
+   * SHA-256 of all parameters of the checkpoint, both halves, in hex: the same for every form that holds the same
+   * tensors, .jit or what `convert` wrote. docs/token_formats.md says how it is made.
    */
   readonly sha256: string;
   /** Of ctok's library that computes. */
@@ -93,6 +93,10 @@ export function describe(engine: Engine, n: NativeModelInfo, source: string): Mo
     sha256: n.sha256,
     version: engine.version,
     nonFinite: { weights: n.num_nonfinite, tensors: n.num_nonfinite_tensors, first: n.first_nonfinite || undefined },
-    facts: n.facts.slice(0, n.num_facts).map(({ name, value, from }) => ({ name, value, from: layout.sources[from] ?? "" })),
+    facts: n.facts.slice(0, n.num_facts).map(({ name, value, from }) => ({
+      name,
+      value,
+      from: layout.sources[from] ?? "",
+    })),
   };
 }

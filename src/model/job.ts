@@ -12,8 +12,8 @@ export interface JobOptions {
   /** Ends the call as soon as it fires, with code CANCELLED; the error's cause is the signal's reason. */
   signal?: AbortSignal | undefined;
   /**
-   * Called now and then with the part of the work that is done, 0 to 1. What it throws, or rejects with where it is async, ends
-   * the call with code ARGUMENT and that as the cause.
+   * Called now and then with the part of the work that is done, 0 to 1. What it throws, or rejects with where it is
+   * async, ends the call with code ARGUMENT and that as the cause.
    */
   onProgress?: ((part: number) => void) | undefined;
 }
@@ -62,16 +62,21 @@ function relocate(thrown: unknown, site: Error): TokenizerError {
 export interface JobEnds {
   /** Takes back what a job did that ended well all the same after it was stopped. */
   readonly undo?: (info: JobInfo) => void;
-  /** What the job does stays, so the answer waits for its end and tells which it was: done is done, also after an abort. */
+  /**
+   * What the job does stays, so the answer waits for its end and tells which it was: done is done, also after an abort.
+   */
   readonly isLasting?: boolean;
-  /** Sees a promise that settles when the native job has ended and is released, which may be after the call was answered. */
+  /**
+   * Sees a promise that settles when the native job has ended and is released, which may be after the call was
+   * answered.
+   */
   readonly hold?: (ended: Promise<unknown>) => void;
 }
 
 /**
  * Submits, waits, and gives what `finish` makes of the ended job; the native job is released on every path. An abort is
- * answered at once, while the native thread finishes the step that it is at; so is a callback that throws. A job that ended
- * before the signal could stop it still counts as cancelled, unless it is lasting.
+ * answered at once, while the native thread finishes the step that it is at; so is a callback that throws. A job that
+ * ended before the signal could stop it still counts as cancelled, unless it is lasting.
  */
 export async function runJob<T>(
   engine: Engine,
@@ -128,7 +133,9 @@ export async function runJob<T>(
   }
 }
 
-/** Tells a caller's callback how far work is. What it throws or rejects with goes to `fail`, and it is not called again. */
+/**
+ * Tells a caller's callback how far work is. What it throws or rejects with goes to `fail`, and it is not called again.
+ */
 class Progress {
   readonly #callback: (part: number) => unknown;
   readonly #fail: (why: TokenizerError) => void;

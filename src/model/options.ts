@@ -1,6 +1,6 @@
 /**
- * What callers may pass to a tokenizer: each options type as an interface, whose comments are what editors and declarations show,
- * and beside it the zod schema that checks it (see checks.ts).
+ * What callers may pass to a tokenizer: each options type as an interface, whose comments are what editors and
+ * declarations show, and beside it the zod schema that checks it (see checks.ts).
  */
 import { z } from "zod";
 import { kernels } from "../../ffi/layout.ts";
@@ -21,7 +21,10 @@ export function readOptionsOf(
   return { limitPixels, limitSeconds, limitMemory, svg, signal };
 }
 
-/** Frames of a window unless given, as the public tokenizer; frames of a stream's chunk; token frames that it decodes at once. */
+/**
+ * Frames of a window unless given, as the public tokenizer; frames of a stream's chunk; token frames that it decodes at
+ * once.
+ */
 export const defaultWindow = 17, defaultChunkFrames = 8, defaultChunkTokens = 2;
 
 export type Device = "auto" | "cpu" | "cuda" | `cuda:${number}`;
@@ -29,44 +32,48 @@ const devicePattern = /^(auto|cpu|cuda(:\d{1,3})?)$/, expectedDevice = 'expected
 
 export interface OpenOptions extends JobOptions, HubOptions {
   /**
-   * Where to compute. "cuda" is the first GPU and "cuda:1" the second; "auto", the default, takes the first GPU that can be
-   * used, otherwise the CPU (also where `kernels` names some of the CPU's).
+   * Where to compute. "cuda" is the first GPU and "cuda:1" the second; "auto", the default, takes the first GPU that
+   * can be used, otherwise the CPU (also where `kernels` names some of the CPU's).
    */
   device?: Device | undefined;
   /**
-   * Arithmetic. "bf16": bfloat16 weights and activations, summed in float32; norms' statistics, softmax, latents and FSQ stay
-   * float32. "auto", the default, is bf16 where the device multiplies it (AVX-512 BF16, BF16 of arm64, a GPU of compute
-   * capability 8.0 or more), otherwise f32.
+   * Arithmetic. "bf16": bfloat16 weights and activations, summed in float32; norms' statistics, softmax, latents and
+   * FSQ stay float32. "auto", the default, is bf16 where the device multiplies it (AVX-512 BF16, BF16 of arm64, a GPU
+   * of compute capability 8.0 or more), otherwise f32.
    */
   precision?: "auto" | "f32" | "bf16" | undefined;
   /** Opens one half alone, which takes half of the memory. Default: every half that the checkpoint holds. */
   half?: "encoder" | "decoder" | undefined;
-  /** The model's name, 1 to 63 characters, checked against its tensors. Default: the last part of the path, or of the repository. */
+  /**
+   * The model's name, 1 to 63 characters, checked against its tensors. Default: the last part of the path, or of the
+   * repository.
+   */
   name?: string | undefined;
   /** FSQ levels, level 0 least significant, where a checkpoint does not say: 1 to 8 of them, each 2 to 65535. */
   fsqLevels?: number[] | undefined;
   /**
-   * Pixels of one token each way, 2 to 256, of a video checkpoint that carries unused convolutions under a name that does not
-   * tell; otherwise checked.
+   * Pixels of one token each way, 2 to 256, of a video checkpoint that carries unused convolutions under a name that
+   * does not tell; otherwise checked.
    */
   spatialFactor?: number | undefined;
   /** Frames of one token after the first, 1 to 256, of such a checkpoint. */
   temporalFactor?: number | undefined;
   /**
-   * Threads that compute for this model on the CPU, 1 to 256, of the one pool that all models share: at most one for each
-   * processor, the default.
+   * Threads that compute for this model on the CPU, 1 to 256, of the one pool that all models share: at most one for
+   * each processor, the default.
    */
   threads?: number | undefined;
   /**
-   * Bytes that the weights and one request may take together: `totalBytes` in `plan`. More is refused with MEMORY, which names
-   * both numbers, before anything is allocated; of a stream, the chunk that would pass it. Default: what the device has.
+   * Bytes that the weights and one request may take together: `totalBytes` in `plan`. More is refused with MEMORY,
+   * which names both numbers, before anything is allocated; of a stream, the chunk that would pass it. Default: what
+   * the device has.
    */
   maxMemory?: number | undefined;
   /** Kernels of the CPU to use; "auto", the default, takes the best that the processor has. */
   kernels?: "auto" | "reference" | "generic" | "avx2" | "avx512" | "avx512_bf16" | "neon" | "neon_bf16" | undefined;
   /**
-   * Whether tokens, which may be a stranger's, named the model, and not you. Then of the hub only what is here already is opened, and
-   * the public models are downloaded, of at most 1 GiB. Default false.
+   * Whether tokens, which may be a stranger's, named the model, and not you. Then of the hub only what is here already
+   * is opened, and the public models are downloaded, of at most 1 GiB. Default false.
    */
   isFromTokens?: boolean | undefined;
 }
@@ -119,7 +126,9 @@ export interface DecodeOptions extends JobOptions {
   dtype?: "float32" | "uint8" | undefined;
   /** Whether tokens that know their picture's size decode to that size, without the padding. Default true. */
   crop?: boolean | undefined;
-  /** As for `Tokenizer.open`, for this call; of a video all decoded frames count, twice (they are gathered and joined). */
+  /**
+   * As for `Tokenizer.open`, for this call; of a video all decoded frames count, twice (they are gathered and joined).
+   */
   maxMemory?: number | undefined;
 }
 export const decodeOptions = z.strictObject(
@@ -152,8 +161,8 @@ export interface EncodeStreamOptions {
   /** As for `Tokenizer.open`, for this stream; the smaller one counts. */
   maxMemory?: number | undefined;
   /**
-   * Frames a second, such as "30000/1001": recorded with the tokens. Frames that know their times (those of framesOf) have theirs
-   * recorded: a start and this rate where it fits all of them, else another one or every time.
+   * Frames a second, such as "30000/1001": recorded with the tokens. Frames that know their times (those of framesOf)
+   * have theirs recorded: a start and this rate where it fits all of them, else another one or every time.
    */
   fps?: string | undefined;
   /** Width to height of a pixel, such as "16:11": recorded with the tokens. Default: square. */
@@ -240,7 +249,10 @@ function rangeOf(schema: { unwrap(): z.ZodNumber }): readonly [least: number, mo
   return [minValue!, maxValue!];
 }
 
-/** What the schemas above say, for those who ask people: ranges of whole numbers, choices, and what is taken unless given. */
+/**
+ * What the schemas above say, for those who ask people: ranges of whole numbers, choices, and what is taken unless
+ * given.
+ */
 export const optionFacts = {
   device: { pattern: devicePattern },
   precision: { choices: openOptions.shape.precision.unwrap().options },
@@ -252,5 +264,8 @@ export const optionFacts = {
   chunkTokens: { range: rangeOf(decodeStreamOptions.shape.chunkTokens), default: defaultChunkTokens },
   attentionFrames: { range: rangeOf(attentionFrames) },
   limitPixels: { range: rangeOf(pictureLimits.limitPixels), default: mostPixels },
-  limitFrames: { range: rangeOf(videoOptions.shape.limitFrames), default: videoOptions.shape.limitFrames.def.defaultValue },
+  limitFrames: {
+    range: rangeOf(videoOptions.shape.limitFrames),
+    default: videoOptions.shape.limitFrames.def.defaultValue,
+  },
 } as const;

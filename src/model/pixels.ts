@@ -1,6 +1,6 @@
 /**
- * From what a user passes as an image to bytes and sizes that a request takes. Pixels are never kept as views of the caller's
- * memory across an await: what is not submitted in the call's own tick (C copies it) is copied in it.
+ * From what a user passes as an image to bytes and sizes that a request takes. Pixels are never kept as views of the
+ * caller's memory across an await: what is not submitted in the call's own tick (C copies it) is copied in it.
  */
 import * as layout from "../../ffi/layout.ts";
 import { throwIfAborted } from "../abort.ts";
@@ -12,9 +12,9 @@ import { decodeImage, type PictureOptions } from "../media/image.ts";
 import { sliceAxis, type TensorLike, tensorOf } from "../tokens/dense.ts";
 
 /**
- * An encoded image (a path, a `file:` URL, its bytes, a Blob), or pixels: uint8 [(B,) H, W, 3], float32 [(B,) 3, H, W] in
- * [-1, 1]. For a video tokenizer the path or URL of a video or a folder of images, or uint8 [(B,) T, H, W, 3], float32
- * [(B,) 3, T, H, W].
+ * An encoded image (a path, a `file:` URL, its bytes, a Blob), or pixels: uint8 [(B,) H, W, 3], float32 [(B,) 3, H, W]
+ * in [-1, 1]. For a video tokenizer the path or URL of a video or a folder of images, or uint8 [(B,) T, H, W, 3],
+ * float32 [(B,) 3, T, H, W].
  */
 export type ImageInput = BytesSource | TensorLike<"uint8"> | TensorLike<"float32">;
 
@@ -46,8 +46,8 @@ type One = Pixels | Read;
 type Read = (signal: AbortSignal | undefined) => Promise<Pixels>;
 
 /**
- * Reads one input or a batch of equally large ones. Tensors are given at once: one alone as a view of the caller's memory, to
- * be submitted or sliced before anything is awaited; a batch joined. Files and encoded bytes give a promise.
+ * Reads one input or a batch of equally large ones. Tensors are given at once: one alone as a view of the caller's
+ * memory, to be submitted or sliced before anything is awaited; a batch joined. Files and encoded bytes give a promise.
  * Errors: FILE_MISSING, IMAGE, SHAPE, VALUE, ARGUMENT, MEMORY, CANCELLED.
  */
 export function readPixels(input: ImageInput | readonly ImageInput[], o: PixelReading): Pixels | Promise<Pixels> {
@@ -84,7 +84,9 @@ async function readRest(batch: Batch, unread: [number, Read][], signal: AbortSig
   return batch.joined;
 }
 
-/** Pictures put one behind the other. The first whose size is known decides it for all, and whether all are admitted. */
+/**
+ * Pictures put one behind the other. The first whose size is known decides it for all, and whether all are admitted.
+ */
 class Batch {
   readonly #counts: readonly number[];
   readonly #options: PixelReading;
@@ -170,8 +172,9 @@ function pixelsOf(input: TensorLike, name: string, wanted: string, { isVideo, al
 }
 
 /**
- * Throws VALUE for the first NaN or infinity, its position as `detail`. On the bits: the exponent of such a number, and of no
- * other, overflows into the sign. 0.27 ms for 512 x 512 pixels, 0.3 % of nano-DI8x8's encode (EPYC, Zen 4, Bun 1.4.5).
+ * Throws VALUE for the first NaN or infinity, its position as `detail`. On the bits: the exponent of such a number, and
+ * of no other, overflows into the sign. 0.27 ms for 512 x 512 pixels, 0.3 % of nano-DI8x8's encode (EPYC, Zen 4, Bun
+ * 1.4.5).
  */
 function checkFinite(name: string, { data, shape }: TensorLike<"float32">): void {
   const words = new Int32Array(data.buffer, data.byteOffset, data.length);

@@ -1,7 +1,7 @@
 /**
- * The public checkpoints that ctok opens, by name: where each lies on the hub, which of its files are needed, and what its
- * publishers say of it. What was not found said is absent. The files decide what a model is when it is opened, whatever stands
- * here. A family that is added gets its rows here. Read by catalogue.ts; docs/models.md shows it.
+ * The public checkpoints that ctok opens, by name: where each lies on the hub, which of its files are needed, and what
+ * its publishers say of it. What was not found said is absent. The files decide what a model is when it is opened,
+ * whatever stands here. A family that is added gets its rows here. Read by catalogue.ts; docs/models.md shows it.
  */
 
 /** Reconstruction quality as the publishers measured it, on pictures or videos of a public set. */
@@ -19,7 +19,9 @@ export interface Claim {
 }
 
 export interface PublicModel {
-  /** Short name, such as "DI8x8": what `Tokenizer.open`, `--model` and `ctok pull` take, as they take the repository. */
+  /**
+   * Short name, such as "DI8x8": what `Tokenizer.open`, `--model` and `ctok pull` take, as they take the repository.
+   */
   readonly name: string;
   readonly family: "cosmos" | "llamagen";
   /** Repository on the Hugging Face hub, "owner/name". */
@@ -82,7 +84,9 @@ function cosmos(
   };
 }
 
-/** The first release, Cosmos-0.1-Tokenizer, called Cosmos-Tokenizer before. Its files could be read without an account. */
+/**
+ * The first release, Cosmos-0.1-Tokenizer, called Cosmos-Tokenizer before. Its files could be read without an account.
+ */
 const first = (name: string, figures: Figures) =>
   cosmos(name, `Cosmos-0.1-Tokenizer-${name}`, { isGated: false, ...figures }, [`Cosmos-Tokenizer-${name}`]);
 const second = (name: string, figures: Figures) => cosmos(`1.0-${name}`, `Cosmos-1.0-Tokenizer-${name}`, figures);
@@ -122,8 +126,8 @@ const vq = (
 const million = 1e6;
 
 /**
- * Tokenizers that ctok opens by name and downloads from the hub. Their weights are not part of ctok: each has its licence, and a
- * gated one wants it accepted on its page.
+ * Tokenizers that ctok opens by name and downloads from the hub. Their weights are not part of ctok: each has its
+ * licence, and a gated one wants it accepted on its page.
  */
 export const publicModels: readonly PublicModel[] = [
   first("CI8x8", {
@@ -144,7 +148,11 @@ export const publicModels: readonly PublicModel[] = [
     bytes: 149.1 * million,
     claims: video([32.80, 0.900, 15.93], [35.45, 0.928, 6.85]),
   }),
-  first("CV8x8x8", { trainedFrames: 49, bytes: 226 * million, claims: video([30.61, 0.856, 30.16], [34.44, 0.917, 11.62]) }),
+  first("CV8x8x8", {
+    trainedFrames: 49,
+    bytes: 226 * million,
+    claims: video([30.61, 0.856, 30.16], [34.44, 0.917, 11.62]),
+  }),
   first("CV8x16x16", {
     trainedFrames: 49,
     bytes: 222.5 * million,

@@ -1,6 +1,6 @@
 /**
- * An open native model as Tokenizer and its streams use it: submits requests, gives tensors, and knows whether it is closed.
- * Not part of the public API.
+ * An open native model as Tokenizer and its streams use it: submits requests, gives tensors, and knows whether it is
+ * closed. Not part of the public API.
  */
 import * as layout from "../../ffi/layout.ts";
 import type { Engine, JobInfo, PlanInfo, RequestValues } from "../../ffi/native.ts";
@@ -140,7 +140,9 @@ function hold(all: Set<Promise<unknown>>, promise: Promise<unknown>): void {
 
 function toTensor(out: JobInfo["outputs"][number], bytes: Uint8Array): OutputTensor {
   const dtype = out.kind === layout.kind.pixelsU8 ? "uint8" : out.kind === layout.kind.indices ? "int32" : "float32";
-  return new Tensor(dtype, out.shape.slice(0, out.rank), viewAs(dtype, bytes), { kind: kindName(out.kind) }) as OutputTensor;
+  return new Tensor(dtype, out.shape.slice(0, out.rank), viewAs(dtype, bytes), {
+    kind: kindName(out.kind),
+  }) as OutputTensor;
 }
 
 export function kindName(kind: number): TokenKind | "pixels" {

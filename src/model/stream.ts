@@ -1,8 +1,9 @@
 /**
- * Videos of any length, a few frames at a time: encodeStream gives parts of tokens, decodeStream takes them back to frames.
- * Without `window` the parts are one seamless sequence, equal to the whole clip at once however it is cut (causal caches carry
- * over natively); with `window` each part is a window that sees no other. Memory does not grow with the clip, but for the
- * temporal attention's past, which `attentionFrames` bounds. While one chunk computes the next is read.
+ * Videos of any length, a few frames at a time: encodeStream gives parts of tokens, decodeStream takes them back to
+ * frames. Without `window` the parts are one seamless sequence, equal to the whole clip at once however it is cut
+ * (causal caches carry over natively); with `window` each part is a window that sees no other. Memory does not grow
+ * with the clip, but for the temporal attention's past, which `attentionFrames` bounds. While one chunk computes the
+ * next is read.
  */
 import * as layout from "../../ffi/layout.ts";
 import type { RequestValues } from "../../ffi/native.ts";
@@ -10,7 +11,12 @@ import { abortable } from "../abort.ts";
 import { type Clip, filled, type Frames, gather, inOrder, type JobsOptions } from "./clips.ts";
 import { expected, nameOf } from "../errors.ts";
 import { locatedSync } from "./job.ts";
-import { type DecodeStreamOptions, defaultChunkFrames, defaultChunkTokens, type EncodeStreamOptions } from "./options.ts";
+import {
+  type DecodeStreamOptions,
+  defaultChunkFrames,
+  defaultChunkTokens,
+  type EncodeStreamOptions,
+} from "./options.ts";
 import type { PixelSize } from "./pixels.ts";
 import type { OutputTensor, Runner } from "./runner.ts";
 import { sliceAxis, Tensor, type TensorLike, TokenPart, type Tokens, type VideoOrigin } from "../tokens/tensor.ts";
@@ -48,8 +54,15 @@ interface EncodeClipsOptions extends JobsOptions {
   readonly numHeld: number;
 }
 
-/** The request for a clip's tokens. A chunk of a stream is filled to whole token frames; its first frame is one alone. */
-function requestOf(runner: Runner, size: PixelSize, firstFrame: number, o: Omit<EncodeClipsOptions, "site">): RequestValues {
+/**
+ * The request for a clip's tokens. A chunk of a stream is filled to whole token frames; its first frame is one alone.
+ */
+function requestOf(
+  runner: Runner,
+  size: PixelSize,
+  firstFrame: number,
+  o: Omit<EncodeClipsOptions, "site">,
+): RequestValues {
   const factor = runner.info.temporalFactor, alone = firstFrame === 0 ? 1 : 0;
   const frames = o.stream === undefined ? size.frames : Math.ceil((size.frames - alone) / factor) * factor + alone;
   const task = { task: layout.task.encode, outputs: runner.tokenOutputs(o.preQuant) };
@@ -111,7 +124,10 @@ interface TokenClip {
   isWindow: boolean;
 }
 
-/** Cuts parts into windows, or seamless pieces of a few token frames; the real frames are known only at the end of each part. */
+/**
+ * Cuts parts into windows, or seamless pieces of a few token frames; the real frames are known only at the end of each
+ * part.
+ */
 async function* cut(
   parts: AsyncIterable<Tensor> | Iterable<Tensor>,
   factor: number,
@@ -134,7 +150,9 @@ async function* cut(
       const decoded = count * factor - (isFirst ? factor - 1 : 0),
         frames: number | undefined = left && Math.min(left, decoded);
       if (left !== undefined) left -= frames!;
-      if (left === undefined || frames! > 0) yield { tensor: slice(at, at + count), before: 0, frames, isWindow: false };
+      if (left === undefined || frames! > 0) {
+        yield { tensor: slice(at, at + count), before: 0, frames, isWindow: false };
+      }
       isFirst = false;
     }
   }

@@ -36,7 +36,9 @@ export function tokenInput(info: ModelInfo, tokens: Tokens | TensorLike): TokenI
   if (shape.length !== rank || (!isIndices && shape[1] !== latentChannels)) {
     throw expected(`${name} decodes`, wanted, tensor.shape, "SHAPE");
   }
-  const bytes = bytesOf(tensor.dtype === "uint16" ? { dtype: "int32", shape, data: Int32Array.from(tensor.data) } : tensor);
+  const bytes = bytesOf(
+    tensor.dtype === "uint16" ? { dtype: "int32", shape, data: Int32Array.from(tensor.data) } : tensor,
+  );
   const input = isIndices ? layout.kind.indices : isDiscrete ? layout.kind.codes : layout.kind.latent;
   const [height, width] = shape.slice(-2) as [number, number];
   return { bytes, input, batch: shape[0]!, frames: isVideo ? shape.at(-3)! : 1, height, width, origin };
@@ -45,7 +47,9 @@ export function tokenInput(info: ModelInfo, tokens: Tokens | TensorLike): TokenI
 /** The tensor that decode takes, its fields read once. */
 function mainOf(name: string, tokens: Tokens | TensorLike): ReturnType<typeof tensorOf> {
   const given = tokens instanceof Tokens ? tokens.main : tokens;
-  if (given === null || typeof given !== "object") throw expected(name, "what encode returned, or a tensor", nameOf(given));
+  if (given === null || typeof given !== "object") {
+    throw expected(name, "what encode returned, or a tensor", nameOf(given));
+  }
   return tensorOf(name, given);
 }
 
@@ -57,10 +61,13 @@ export function ownTokens(name: string, tokens: Tokens | TensorLike): Tensor {
 }
 
 /**
- * Numbers that a caller's own origin may have wrong (those of a file were checked when it was read), and windows that are not
- * those of the tensor. Throws ARGUMENT, SHAPE.
+ * Numbers that a caller's own origin may have wrong (those of a file were checked when it was read), and windows that
+ * are not those of the tensor. Throws ARGUMENT, SHAPE.
  */
-export function checkOrigin(name: string, { origin, dtype, shape }: TensorLike & { origin?: Origin | undefined }): void {
+export function checkOrigin(
+  name: string,
+  { origin, dtype, shape }: TensorLike & { origin?: Origin | undefined },
+): void {
   if (!origin) return;
   const check = (what: string, least: number, value: unknown) => {
     if (Number.isInteger(value) && value as number >= least && value as number <= 0xffff_ffff) return;

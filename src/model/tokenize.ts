@@ -1,6 +1,6 @@
 /**
- * One-call forms over Tokenizer: tokenize a picture, get it back, convert a checkpoint. The models of the first two are kept
- * open, a few of them.
+ * One-call forms over Tokenizer: tokenize a picture, get it back, convert a checkpoint. The models of the first two are
+ * kept open, a few of them.
  */
 import * as layout from "../../ffi/layout.ts";
 import { parse } from "../checks.ts";
@@ -35,8 +35,8 @@ const opened = new Map<string, Shared>();
 let wake: (() => void)[] = []; // calls that wait until a model is idle
 
 /**
- * Runs `work` with the tokenizer of a model with default options: in this tick where that is open. Of a model that tokens name, whose
- * origin is `from`, a failure to open it is told without what its path holds.
+ * Runs `work` with the tokenizer of a model with default options: in this tick where that is open. Of a model that
+ * tokens name, whose origin is `from`, a failure to open it is told without what its path holds.
  */
 async function withModel<T>(
   model: string,
@@ -44,7 +44,8 @@ async function withModel<T>(
   work: (tokenizer: Tokenizer) => Promise<T>,
   from?: Origin,
 ): Promise<T> {
-  const ends = signal instanceof AbortSignal ? signal : undefined; // another thing is told when all options are looked at
+  // Another thing is told when all options are looked at.
+  const ends = signal instanceof AbortSignal ? signal : undefined;
   let shared: Shared | undefined;
   try {
     let tokenizer: Tokenizer;
@@ -104,8 +105,8 @@ export interface TokenizeOptions extends EncodeOptions {
 
 /**
  * Pixels to tokens with an embedded model (nano-DI8x8 unless `model` says another) or any other.
- * The four models used last stay open; use Tokenizer.open to decide that yourself. Pixels and bytes are copied before the call
- * returns. Errors: as Tokenizer.open and encode.
+ * The four models used last stay open; use Tokenizer.open to decide that yourself. Pixels and bytes are copied before
+ * the call returns. Errors: as Tokenizer.open and encode.
  */
 export function tokenize(
   input: ImageInput | readonly ImageInput[],
@@ -137,18 +138,21 @@ export interface Image extends Tensor<"uint8"> {
 }
 
 export interface DetokenizeOptions extends JobOptions {
-  /** An embedded or public model's name, a path, or "owner/name" of the hub. Default: the model that the tokens name. */
+  /**
+   * An embedded or public model's name, a path, or "owner/name" of the hub. Default: the model that the tokens name.
+   */
   model?: string | undefined;
 }
 
 /**
- * Tokens of one picture back to pixels, with the model that they name (or `model`). Takes what tokenize or encode returned, or
- * a token file: its path, `file:` URL, bytes or Blob. What it gives writeImage, psnr and encode take.
- * A file names its model and no path: unless it is an embedded one, one of the hub, or a file or folder of that name is here, say where
- * by `model`. Of the hub a public model is downloaded; another, as a stranger's tokens may name any, is opened if it is here already.
- * Nothing checks that it is the model that made the tokens; its hash tells: `tokens.origin.sha256` is `info.sha256` of that model.
- * Errors: as Tokenizer.open and decode; TOKEN_FILE; SHAPE for a batch. Where the tokens name a model that cannot be opened the
- * error is FILE_MISSING whatever the reason, as a stranger's file may name any path of this machine: pass `model` to be told.
+ * Tokens of one picture back to pixels, with the model that they name (or `model`). Takes what tokenize or encode
+ * returned, or a token file: its path, `file:` URL, bytes or Blob. What it gives writeImage, psnr and encode take.
+ * A file names its model and no path: unless it is an embedded one, one of the hub, or a file or folder of that name is
+ * here, say where by `model`. Of the hub a public model is downloaded; another, as a stranger's tokens may name any, is
+ * opened if it is here already. Nothing checks that it is the model that made the tokens; its hash tells:
+ * `tokens.origin.sha256` is `info.sha256` of that model. Errors: as Tokenizer.open and decode; TOKEN_FILE; SHAPE for a
+ * batch. Where the tokens name a model that cannot be opened the error is FILE_MISSING whatever the reason, as a
+ * stranger's file may name any path of this machine: pass `model` to be told.
  */
 export function detokenize(
   tokens: Tokens | BytesSource,
@@ -166,7 +170,12 @@ export function detokenize(
     }
     const batch = read.main.shape[0]!;
     if (batch !== 1) {
-      throw expected("tokens", "one picture (use at(n) or Tokenizer.decode for a batch)", `a batch of ${batch}`, "SHAPE");
+      throw expected(
+        "tokens",
+        "one picture (use at(n) or Tokenizer.decode for a batch)",
+        `a batch of ${batch}`,
+        "SHAPE",
+      );
     }
     const own = ownTokens("tokens", read);
     const work = (tokenizer: Tokenizer) => tokenizer.decode(own, { ...decode, dtype: "uint8" });
@@ -196,10 +205,11 @@ function hidden(failure: unknown, origin: Origin): unknown {
 }
 
 /**
- * Writes a checkpoint (a folder of .jit files, or one file) as one safetensors file with the public parameter names; what
- * names and shapes cannot tell goes into its metadata. The file appears whole or not at all, and replaces one of that name;
- * through a symbolic link, the file that it leads to. Aborted, it either rejects and has written nothing, or, where the new
- * file has its name by then, resolves. Errors: as Tokenizer.open; FILE_IO, also for a device, pipe or folder at `outPath`.
+ * Writes a checkpoint (a folder of .jit files, or one file) as one safetensors file with the public parameter names;
+ * what names and shapes cannot tell goes into its metadata. The file appears whole or not at all, and replaces one of
+ * that name; through a symbolic link, the file that it leads to. Aborted, it either rejects and has written nothing,
+ * or, where the new file has its name by then, resolves. Errors: as Tokenizer.open; FILE_IO, also for a device, pipe or
+ * folder at `outPath`.
  */
 export function convert(model: string, outPath: string, options: ConvertOptions = {}): Promise<void> {
   return located(async () => {

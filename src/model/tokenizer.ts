@@ -1,6 +1,6 @@
 /**
- * Tokenizer: an open model, from pixels to tokens and back. All work runs on a native thread; a method returns a promise at
- * once, and the jobs of one tokenizer run in the order called. Pixels in and out, layouts, and errors: see each method.
+ * Tokenizer: an open model, from pixels to tokens and back. All work runs on a native thread: methods return promises
+ * at once, and the jobs of one tokenizer run in the order called. Each method says its layouts and errors.
  */
 import type { z } from "zod";
 import * as layout from "../../ffi/layout.ts";
@@ -18,16 +18,8 @@ import * as options from "./options.ts";
 import { allocate, type ImageInput, type PixelReading, type Pixels, readPixels } from "./pixels.ts";
 import { kindName, type OutputTensor, Runner } from "./runner.ts";
 import { traceAsked } from "./trace.ts";
-import {
-  checkIterable,
-  decodeClips,
-  decodeStream,
-  encodeClips,
-  encodeStream,
-  limitOf,
-  type Parts,
-  streamHeld,
-} from "./stream.ts";
+import { checkIterable, decodeClips, decodeStream, encodeClips, encodeStream, limitOf, streamHeld } from "./stream.ts";
+import type { Parts } from "./stream.ts";
 import { concatAxis, Tensor, type TensorLike, type TokenPart, Tokens } from "../tokens/tensor.ts";
 import { checkOrigin, cropOf, ownTokens, tokenInput } from "./tokeninput.ts";
 import { joinTokens, timeAxisOf } from "../tokens/windows.ts";
@@ -51,8 +43,8 @@ export interface Plan {
   /** Packed weights, held since opening. */
   readonly weightBytes: number;
   /**
-   * All at once, which is what `maxMemory` looks at: weights, activations, state, and inputs and results: of one job, or of
-   * the three windows or chunks of a video that are in flight (one gathered, one queued, one running).
+   * All at once, which is what `maxMemory` looks at: weights, activations, state, and inputs and results: of one job,
+   * or of the three windows or chunks of a video that are in flight (one gathered, one queued, one running).
    */
   readonly totalBytes: number;
   readonly outputs: readonly { readonly kind: string; readonly shape: readonly number[]; readonly bytes: number }[];
@@ -74,10 +66,11 @@ export class Tokenizer implements AsyncDisposable {
   }
 
   /**
-   * Opens an embedded model ("nano-DI8x8"), a folder of a checkpoint, one file (.jit, .safetensors, .pt, .pth, .ckpt), a public model by
-   * its name ("DI8x8"), or another repository of the hub ("owner/name"), these with "@revision" as wanted. A path that is there goes first.
-   * What is not here of a model of the hub is downloaded into the cache that Python's huggingface_hub uses, by the same variables.
-   * Errors: FILE_MISSING, FILE_FORMAT, FILE_TENSOR, FILE_NETWORK, FILE_IO, HUB, ARGUMENT, DEVICE, UNSUPPORTED, MEMORY, CANCELLED.
+   * Opens an embedded model ("nano-DI8x8"), a folder of a checkpoint, one file (.jit, .safetensors, .pt, .pth, .ckpt),
+   * a public model by its name ("DI8x8"), or another repository of the hub ("owner/name"), these with "@revision" as
+   * wanted. A path that is there goes first. What is not here of a model of the hub is downloaded into the cache that
+   * Python's huggingface_hub uses, by the same variables. Errors: FILE_MISSING, FILE_FORMAT, FILE_TENSOR, FILE_NETWORK,
+   * FILE_IO, HUB, ARGUMENT, DEVICE, UNSUPPORTED, MEMORY, CANCELLED.
    */
   static open(model: string, openOptions: options.OpenOptions = {}): Promise<Tokenizer> {
     return located(async () => {
@@ -110,9 +103,9 @@ export class Tokenizer implements AsyncDisposable {
   }
 
   /**
-   * Pixels to tokens. Sizes that are no multiple of 16 are padded with black, half on each side; the tokens remember it.
-   * An array of inputs is one batch; its pictures must be equally large. A video is cut into windows that do not see each
-   * other (see encodeStream for one seamless sequence), and their tokens are concatenated along time.
+   * Pixels to tokens. Sizes that are no multiple of 16 are padded with black, half on each side; the tokens remember
+   * it. An array of inputs is one batch; its pictures must be equally large. A video is cut into windows that do not
+   * see each other (see encodeStream for one seamless sequence), and their tokens are concatenated along time.
    * Discrete: `indices` int32 [B, (t,) h, w] and `codes` float32 [B, d, (t,) h, w]. Continuous: `latent` float32
    * [B, C, (t,) h, w].
    * Pixels and bytes are copied before the call returns: change their memory as you like afterwards.
@@ -134,9 +127,11 @@ export class Tokenizer implements AsyncDisposable {
       }
       const task = { task: layout.task.encode, outputs: this.#runner.tokenOutputs(preQuant) };
       const admit = this.#admission(task, window, o), taken = readPixels(input, this.#reading(o, admit));
-      const pixels = taken instanceof Promise ? await taken : taken; // an await would let the caller change a view's memory
+      // An await would let the caller change a view's memory.
+      const pixels = taken instanceof Promise ? await taken : taken;
       if (!this.info.isVideo) {
-        const { origin, parts } = await this.#runner.encode(pixels.bytes, { ...pixels.request, ...task, ...limitOf(o) }, o);
+        const request = { ...pixels.request, ...task, ...limitOf(o) };
+        const { origin, parts } = await this.#runner.encode(pixels.bytes, request, o);
         return new Tokens(origin, parts);
       }
       admit(pixels.request);
@@ -147,17 +142,24 @@ export class Tokenizer implements AsyncDisposable {
   }
 
   /**
-   * Tokens to pixels: what encode returned, or any tensor of indices (int32 or uint16 [(B,) (t,) h, w]), codes or latents
-   * (float32 [(B,) C, (t,) h, w]). Gives float32 [B, 3, (T,) H, W], not clamped; or, by `dtype: "uint8"`, uint8
-   * [B, (T,) H, W, 3]. Tokens that know their picture's size give that size (unless `crop: false`), and of a video its frames.
-   * Errors: VALUE (an index out of range, with its position), SHAPE, UNSUPPORTED, ARGUMENT, MEMORY, CANCELLED, CLOSED.
+   * Tokens to pixels: what encode returned, or any tensor of indices (int32 or uint16 [(B,) (t,) h, w]), codes or
+   * latents (float32 [(B,) C, (t,) h, w]). Gives float32 [B, 3, (T,) H, W], not clamped; or, by `dtype: "uint8"`, uint8
+   * [B, (T,) H, W, 3]. Tokens that know their picture's size give that size (unless `crop: false`), and of a video its
+   * frames. Errors: VALUE (an index out of range, with its position), SHAPE, UNSUPPORTED, ARGUMENT, MEMORY, CANCELLED,
+   * CLOSED.
    */
-  decode(tokens: Tokens | TensorLike, decodeOptions: options.DecodeOptions & { dtype: "uint8" }): Promise<Tensor<"uint8">>;
+  decode(
+    tokens: Tokens | TensorLike,
+    decodeOptions: options.DecodeOptions & { dtype: "uint8" },
+  ): Promise<Tensor<"uint8">>;
   decode(
     tokens: Tokens | TensorLike,
     decodeOptions?: options.DecodeOptions & { dtype?: "float32" },
   ): Promise<Tensor<"float32">>;
-  decode(tokens: Tokens | TensorLike, decodeOptions?: options.DecodeOptions): Promise<Tensor<"float32"> | Tensor<"uint8">>;
+  decode(
+    tokens: Tokens | TensorLike,
+    decodeOptions?: options.DecodeOptions,
+  ): Promise<Tensor<"float32"> | Tensor<"uint8">>;
   decode(
     tokens: Tokens | TensorLike,
     decodeOptions: options.DecodeOptions = {},
@@ -182,8 +184,8 @@ export class Tokenizer implements AsyncDisposable {
   }
 
   /**
-   * Pixels to tokens and back in one job (one a window for a video): pad, encode, decode, crop. uint8 [B, (T,) H, W, 3], as
-   * large as the input. Errors: as encode and decode.
+   * Pixels to tokens and back in one job (one a window for a video): pad, encode, decode, crop. uint8 [B, (T,) H, W,
+   * 3], as large as the input. Errors: as encode and decode.
    */
   autoencode(
     input: ImageInput | readonly ImageInput[],
@@ -193,11 +195,9 @@ export class Tokenizer implements AsyncDisposable {
       const o = parse(options.autoencodeOptions, autoencodeOptions, "options");
       const { isVideo } = this.info, window = o.window ?? options.defaultWindow;
       if (isVideo && (typeof input === "string" || input instanceof URL)) {
-        throw expected(
-          "input",
-          "frames as a tensor (for files see encodeStream and decodeStream, which hold few frames at a time)",
-          String(input),
-        );
+        const want =
+          "frames as a tensor (for files see encodeStream and decodeStream, which hold few frames at a time)";
+        throw expected("input", want, String(input));
       }
       const task = { task: layout.task.autoencode, outputs: layout.kind.pixelsU8 };
       const admit = this.#admission(task, window, o, heldOf), taken = readPixels(input, this.#reading(o, admit));
@@ -215,9 +215,9 @@ export class Tokenizer implements AsyncDisposable {
   }
 
   /**
-   * A video of any length, frame by frame, to parts of tokens: one seamless sequence, equal to the whole clip at once; or, with
-   * `window`, windows that do not see each other. `frames`: uint8 [H, W, 3] each. At the end of the clip the last frame is
-   * repeated to fill the last chunk; each part says how many of its frames are real.
+   * A video of any length, frame by frame, to parts of tokens: one seamless sequence, equal to the whole clip at once;
+   * or, with `window`, windows that do not see each other. `frames`: uint8 [H, W, 3] each. At the end of the clip the
+   * last frame is repeated to fill the last chunk; each part says how many of its frames are real.
    * Errors: as encode; VIDEO without a frame; SHAPE where a frame is of another size.
    */
   encodeStream(frames: Frames, streamOptions: options.EncodeStreamOptions = {}): AsyncGenerator<TokenPart> {
@@ -232,8 +232,8 @@ export class Tokenizer implements AsyncDisposable {
   }
 
   /**
-   * Parts of tokens, or whole tokens of a video, back to frames: uint8 [H, W, 3] each, with the times at which they are shown
-   * where the tokens know them. Errors: as decode.
+   * Parts of tokens, or whole tokens of a video, back to frames: uint8 [H, W, 3] each, with the times at which they are
+   * shown where the tokens know them. Errors: as decode.
    */
   decodeStream(
     parts: Parts,
@@ -249,9 +249,9 @@ export class Tokenizer implements AsyncDisposable {
   }
 
   /**
-   * What a request will need and return, before any work. Height and width in pixels, or in tokens for `task: "decode"`.
-   * Frames of a video: `mode: "window"` (the default) plans one window of it, "stream" its largest chunk and the state at its
-   * end, "whole" the clip in one job.
+   * What a request will need and return, before any work. Height and width in pixels, or in tokens for `task:
+   * "decode"`. Frames of a video: `mode: "window"` (the default) plans one window of it, "stream" its largest chunk and
+   * the state at its end, "whole" the clip in one job.
    */
   plan(shape: options.PlanShape, planOptions: options.PlanOptions = {}): Plan {
     return locatedSync(() => {
@@ -278,25 +278,23 @@ export class Tokenizer implements AsyncDisposable {
   }
 
   /**
-   * The codes of all indices: float32 [size, channels], row i the code of index i, as `encode` gives it and `decode` takes it (FSQ:
-   * in [-1, 1]). What `codesFromIndices`, `edit` and others need for a learned codebook. Runs no network, so either half will do.
-   * Errors: UNSUPPORTED for a continuous model, MEMORY, CLOSED.
+   * The codes of all indices: float32 [size, channels], row i the code of index i, as `encode` gives it and `decode`
+   * takes it (FSQ: in [-1, 1]). What `codesFromIndices`, `edit` and others need for a learned codebook. Runs no
+   * network, so either half will do. Errors: UNSUPPORTED for a continuous model, MEMORY, CLOSED.
    */
   codebook(): Promise<Tensor<"float32">> {
     return this.#runner.track(async () => {
       const { name, isDiscrete, codebookSize: size, latentChannels: channels } = this.info;
-      if (!isDiscrete) throw expected("codebook", "a discrete model", `${name}, whose latent is continuous`, "UNSUPPORTED");
+      if (!isDiscrete) {
+        throw expected("codebook", "a discrete model", `${name}, whose latent is continuous`, "UNSUPPORTED");
+      }
       const rows = new Float32Array(allocate("the codebook", size * channels * Float32Array.BYTES_PER_ELEMENT).buffer);
+      const kinds = { input: layout.kind.indices, outputs: layout.kind.codes };
       for (let first = 0; first < size; first += mostCodesAtOnce) {
         const width = Math.min(mostCodesAtOnce, size - first), indices = new Int32Array(width).map((_, i) => first + i);
-        const request = {
-          task: layout.task.decode,
-          input: layout.kind.indices,
-          outputs: layout.kind.codes,
-          height: 1,
-          width,
-        };
-        const { data } = (await this.#runner.run(new Uint8Array(indices.buffer), request, {})).outputs[0]!; // [1, d, (1,) 1, width]
+        const request = { task: layout.task.decode, ...kinds, height: 1, width };
+        // [1, d, (1,) 1, width]
+        const { data } = (await this.#runner.run(new Uint8Array(indices.buffer), request, {})).outputs[0]!;
         for (let i = 0; i < width; i++) {
           for (let c = 0; c < channels; c++) rows[(first + i) * channels + c] = data[c * width + i]!;
         }
@@ -340,15 +338,17 @@ export class Tokenizer implements AsyncDisposable {
   ): Promise<OutputTensor> {
     const { bytes, origin, ...size } = tokenInput(this.info, tensor);
     const outputs = layout.kind[o.dtype === "uint8" ? "pixelsU8" : "pixelsF32"];
-    const whole = { crop_height: size.height * this.info.spatialFactor, crop_width: size.width * this.info.spatialFactor };
+    const { spatialFactor: factor } = this.info;
+    const whole = { crop_height: size.height * factor, crop_width: size.width * factor };
     const crop = o.crop ? cropOf(this.info, origin, size.height, size.width) : {};
     const request = { task: layout.task.decode, outputs, ...size, ...whole, ...crop, ...time, ...limitOf(o) };
     return (await this.#runner.run(bytes, request, o)).outputs[0]!;
   }
 
   #checkPreQuant(isAsked: boolean): void {
-    if (!isAsked || this.info.isDiscrete) return;
-    const message = `options.preQuant: expected a discrete model, found ${this.info.name}, whose latent is all there is`;
+    const { name, isDiscrete } = this.info;
+    if (!isAsked || isDiscrete) return;
+    const message = `options.preQuant: expected a discrete model, found ${name}, whose latent is all there is`;
     throw new TokenizerError("UNSUPPORTED", message);
   }
 

@@ -1,8 +1,9 @@
 /**
- * What CTOK_TRACE=FILE asks for: when each step of each job ran, as a Chrome trace (JSON that ui.perfetto.dev and chrome://tracing open). A
- * lane is an engine; in it a job, and in the job its steps. The file is written whole when a tokenizer is closed and when the process
- * ends; "%p" in its name is the process's number. Called by Tokenizer.open, which opens engines that keep steps then, and by the runner.
- * Where the variable is not set nothing here costs more than looking that up when a model is opened.
+ * What CTOK_TRACE=FILE asks for: when each step of each job ran, as a Chrome trace (JSON that ui.perfetto.dev and
+ * chrome://tracing open). A lane is an engine; in it a job, and in the job its steps. The file is written whole when a
+ * tokenizer is closed and when the process ends; "%p" in its name is the process's number. Called by Tokenizer.open,
+ * which opens engines that keep steps then, and by the runner. Where the variable is not set nothing here costs more
+ * than looking that up when a model is opened.
  */
 import { accessSync, constants, renameSync, writeFileSync } from "node:fs";
 import { dirname, resolve } from "node:path";

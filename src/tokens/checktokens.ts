@@ -1,6 +1,6 @@
 /**
- * Whether tensors and the origin that they came with fit: one check, made of what is read and of what is written, so that
- * nothing is written that could not be read back. Called by tensor.ts for every form of tokens.
+ * Whether tensors and the origin that they came with fit: one check, made of what is read and of what is written, so
+ * that nothing is written that could not be read back. Called by tensor.ts for every form of tokens.
  */
 import { expected, type TokenizerError } from "../errors.ts";
 import { isAspect, isFraction, type Origin, type VideoOrigin, type VideoWindow } from "./origin.ts";
@@ -19,9 +19,9 @@ interface About {
 type Parts = { readonly [K in "indices" | "latent" | "preQuant"]?: About };
 
 /**
- * Throws unless the tensors and the origin fit: which there are, types (whole numbers or floats of any size), ranks, channels,
- * the picture inside the grid, the frames inside their windows, times that increase. `isContinued`: a part of a seamless sequence
- * that begins behind its start, where each token frame has all of its frames.
+ * Throws unless the tensors and the origin fit: which there are, types (whole numbers or floats of any size), ranks,
+ * channels, the picture inside the grid, the frames inside their windows, times that increase. `isContinued`: a part of
+ * a seamless sequence that begins behind its start, where each token frame has all of its frames.
  */
 export function checkTokens(origin: Origin, parts: Parts, code: "SHAPE" | "TOKEN_FILE", isContinued = false): void {
   const fail: Fail = (what, wanted, found) => expected(what, wanted, found, code);
@@ -84,8 +84,8 @@ function checkSizes(fail: Fail, least: number, sizes: Record<string, unknown>): 
 }
 
 /**
- * Throws unless windows (or one seamless sequence) add up to the token frames and the real frames lie inside them, none missing
- * or doubled, and the times are possible ones.
+ * Throws unless windows (or one seamless sequence) add up to the token frames and the real frames lie inside them, none
+ * missing or doubled, and the times are possible ones.
  */
 function checkVideo(v: VideoOrigin, gridFrames: number, isContinued: boolean, fail: Fail): void {
   checkSizes(fail, 1, { temporalFactor: v.temporalFactor, frames: v.frames });

@@ -1,6 +1,6 @@
 /**
- * Plain dense tensors, row-major, and what is done to their axes. Nothing here calls native code or knows of models: an origin
- * is carried along unseen. Layouts of what ctok's tensors hold are in tensor.ts.
+ * Plain dense tensors, row-major, and what is done to their axes. Nothing here calls native code or knows of models: an
+ * origin is carried along unseen. Layouts of what ctok's tensors hold are in tensor.ts.
  */
 import { expected, nameOf, printable } from "../errors.ts";
 import type { Origin } from "./origin.ts";
@@ -72,7 +72,9 @@ export class Tensor<D extends DType = DType> implements TensorLike<D> {
   /** Image `n` of the batch as a batch of one; shares memory. */
   at(n: number): Tensor<D> {
     const batch = this.shape[0] ?? 0;
-    if (!Number.isInteger(n) || n < 0 || n >= batch) throw expected("at(n)", `a whole number from 0 to ${batch - 1}`, n);
+    if (!Number.isInteger(n) || n < 0 || n >= batch) {
+      throw expected("at(n)", `a whole number from 0 to ${batch - 1}`, n);
+    }
     const size = this.data.length / batch;
     const data = this.data.subarray(n * size, (n + 1) * size) as Arrays[D];
     return new Tensor(this.dtype, [1, ...this.shape.slice(1)], data, this);
@@ -85,7 +87,10 @@ export function sliceAxis<D extends DType>(t: TensorLike<D>, axis: number, from:
   const inner = elementsOf(t.shape.slice(axis + 1)), step = t.shape[axis]! * inner, size = (to - from) * inner;
   const data = new (t.data.constructor as new (n: number) => Arrays[D])(elementsOf(shape));
   for (let o = 0; o * size < data.length; o++) {
-    data.set(t.data.subarray(o * step + from * inner, o * step + to * inner) as Arrays[D] & ArrayLike<number>, o * size);
+    data.set(
+      t.data.subarray(o * step + from * inner, o * step + to * inner) as Arrays[D] & ArrayLike<number>,
+      o * size,
+    );
   }
   return new Tensor(t.dtype, shape, data, t as Tensor<D>);
 }
@@ -111,7 +116,10 @@ export function elementsOf(shape: readonly number[]): number {
   return shape.reduce((product, n) => product * n, 1);
 }
 
-/** Throws unless it is an object whose dtype is known, data is its array type, and the shape holds positive whole numbers that multiply to data.length. */
+/**
+ * Throws unless it is an object whose dtype is known, data is its array type, and the shape holds positive whole
+ * numbers that multiply to data.length.
+ */
 export function checkTensor(name: string, t: TensorLike): void {
   if (typeof t !== "object" || t === null) throw expected(name, "a tensor { data, shape, dtype }", t);
   const constructor = typeof t.dtype === "string" && Object.hasOwn(constructors, t.dtype) && constructors[t.dtype];
@@ -129,11 +137,13 @@ export function checkTensor(name: string, t: TensorLike): void {
 }
 
 /**
- * The fields of what is passed as a tensor, each read once and then checked, so that no getter gives another value later.
- * Throws ARGUMENT, SHAPE.
+ * The fields of what is passed as a tensor, each read once and then checked, so that no getter gives another value
+ * later. Throws ARGUMENT, SHAPE.
  */
 export function tensorOf(name: string, value: TensorLike): TensorLike & Pick<Tensor, "kind" | "origin"> {
-  if (value === null || typeof value !== "object") throw expected(name, "a tensor { dtype, shape, data }", nameOf(value));
+  if (value === null || typeof value !== "object") {
+    throw expected(name, "a tensor { dtype, shape, data }", nameOf(value));
+  }
   const { dtype, shape, data, kind, origin } = value as Tensor;
   const tensor = { dtype, shape: Array.isArray(shape) ? [...shape] : shape, data, kind, origin };
   checkTensor(name, tensor);
@@ -144,7 +154,11 @@ export function tensorOf(name: string, value: TensorLike): TensorLike & Pick<Ten
 export function pictureSize(name: string, picture: TensorLike<"uint8">): { height: number; width: number } {
   checkTensor(name, picture);
   const { shape, dtype } = picture;
-  const [height, width, channels] = shape.length === 4 && shape[0] === 1 ? shape.slice(1) : shape.length === 3 ? shape : [];
+  const [height, width, channels] = shape.length === 4 && shape[0] === 1
+    ? shape.slice(1)
+    : shape.length === 3
+    ? shape
+    : [];
   if (dtype !== "uint8" || height === undefined || width === undefined || channels !== 3) {
     throw expected(name, "uint8 [H, W, 3] or [1, H, W, 3]", `${dtype} [${shape.join(", ")}]`, "SHAPE");
   }

@@ -1,7 +1,8 @@
 /**
- * From what ctok works with, int32 indices and float32 values, to the narrower types that files for training hold. Nothing is
- * changed silently: an index that does not fit and a value that would become infinite are refused, all else is rounded to the
- * nearest value, of two equally near to the one whose last bit is 0, as NumPy and PyTorch round. The way back is in stored.ts.
+ * From what ctok works with, int32 indices and float32 values, to the narrower types that files for training hold.
+ * Nothing is changed silently: an index that does not fit and a value that would become infinite are refused, all else
+ * is rounded to the nearest value, of two equally near to the one whose last bit is 0, as NumPy and PyTorch round. The
+ * way back is in stored.ts.
  */
 import type { TensorLike } from "./dense.ts";
 import { expected } from "../errors.ts";
@@ -12,8 +13,8 @@ import type { StoredTensor } from "./stored.ts";
 export type NarrowType = "uint16" | "int32" | "bfloat16" | "float16" | "float32";
 
 /**
- * A tensor of the same shape in memory of its own. Infinities and NaN stay what they are. Throws VALUE (detail: the position) at
- * the first element that does not fit, ARGUMENT for floats as indices and the reverse.
+ * A tensor of the same shape in memory of its own. Infinities and NaN stay what they are. Throws VALUE (detail: the
+ * position) at the first element that does not fit, ARGUMENT for floats as indices and the reverse.
  */
 export function narrowed(name: string, tensor: TensorLike, to: NarrowType): StoredTensor {
   const { dtype, shape, data } = tensor, isFloat = dtype === "float32";

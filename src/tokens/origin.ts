@@ -1,6 +1,6 @@
 /**
- * Where tokens came from: what travels with them, and its windows as text and back. Nothing here knows of a form of file;
- * whether an origin and tensors fit is checked in checktokens.ts.
+ * Where tokens came from: what travels with them, and its windows as text and back. Nothing here knows of a form of
+ * file; whether an origin and tensors fit is checked in checktokens.ts.
  */
 import { expected } from "../errors.ts";
 
@@ -18,14 +18,17 @@ export interface Origin {
   /** Name of the model, such as "Cosmos-Tokenizer-DI8x8" or "nano-DI8x8". */
   readonly model: string;
   /**
-   * What finds the model again: an embedded name, "hub:owner/name@commit" (with "/file" where the repository holds several
-   * models), or the absolute path that it was opened from. Token files keep a path only when asked to; of others it is the
-   * model's name.
+   * What finds the model again: an embedded name, "hub:owner/name@commit" (with "/file" where the repository holds
+   * several models), or the absolute path that it was opened from. Token files keep a path only when asked to; of
+   * others it is the model's name.
    */
   readonly source: string;
   /** Arithmetic that made the tokens; absent in files of older versions. */
   readonly precision?: "f32" | "bf16";
-  /** Hash of the model's tensors, 64 hexadecimal digits, as `info.sha256` of an open model; absent in files of older versions. */
+  /**
+   * Hash of the model's tensors, 64 hexadecimal digits, as `info.sha256` of an open model; absent in files of older
+   * versions.
+   */
   readonly sha256?: string;
   /** Pixels of one token, each way. */
   readonly spatialFactor: number;
@@ -43,8 +46,8 @@ export interface Origin {
 }
 
 /**
- * The frames behind the tokens of a video. Frame i is shown at `times[i]`, or where there are no times at start + i / fps
- * seconds on the source's clock, whose zero is the earliest start of any of its streams.
+ * The frames behind the tokens of a video. Frame i is shown at `times[i]`, or where there are no times at start + i /
+ * fps seconds on the source's clock, whose zero is the earliest start of any of its streams.
  */
 export interface VideoOrigin {
   /** Frames of one token after the first frame. */
@@ -89,8 +92,8 @@ export function isAspect(text: unknown): boolean {
 }
 
 /**
- * Windows as text: "tokens/frames/before" for each, and for one that comes n times in a row "tokens/frames/before*n", so that
- * the windows of any video are a few bytes: "5/17/0*61680 3/8/0".
+ * Windows as text: "tokens/frames/before" for each, and for one that comes n times in a row "tokens/frames/before*n",
+ * so that the windows of any video are a few bytes: "5/17/0*61680 3/8/0".
  */
 export function tellWindows(windows: readonly VideoWindow[]): string {
   const runs: { window: VideoWindow; count: number }[] = [];
@@ -105,7 +108,9 @@ export function tellWindows(windows: readonly VideoWindow[]): string {
   }).join(" ");
 }
 
-/** Windows of that text. Throws TOKEN_FILE where it is none, and where they have more than `gridFrames` token frames. */
+/**
+ * Windows of that text. Throws TOKEN_FILE where it is none, and where they have more than `gridFrames` token frames.
+ */
 export function parseWindows(text: string, gridFrames: number): VideoWindow[] {
   let total = 0;
   const runs = text.split(" ").map((run) => {
@@ -122,7 +127,10 @@ export function parseWindows(text: string, gridFrames: number): VideoWindow[] {
   return runs.flatMap(({ count, window }) => new Array<VideoWindow>(count).fill(window));
 }
 
-/** A model of the hub: its repository, a branch, tag or commit there, and the file where the repository holds several models. */
+/**
+ * A model of the hub: its repository, a branch, tag or commit there, and the file where the repository holds several
+ * models.
+ */
 export interface HubModel {
   readonly repository: string;
   readonly revision: string;
@@ -142,7 +150,9 @@ export function tellHubModel({ repository, revision, file }: HubModel): string {
   return `hub:${repository}@${revision}${file === undefined ? "" : `/${file}`}`;
 }
 
-/** Which of its three kinds a source is; a name is an embedded model's, or the model's own where its path was not kept. */
+/**
+ * Which of its three kinds a source is; a name is an embedded model's, or the model's own where its path was not kept.
+ */
 export function kindOfSource(source: string): "name" | "hub" | "path" {
   if (hubModelOf(source)) return "hub";
   return source.includes("/") ? "path" : "name";

@@ -1,9 +1,10 @@
 /**
- * What the indices of discrete tokens count in, as plain data that JSON and structuredClone carry, and the way between indices
- * and codes (int32 [B, ...] and float32 [B, d, ...]). Three kinds:
- *   fsq     an index is a mixed-radix number whose digit k counts in base levels[k], level 0 least significant, and code k is
- *           (digit − ⌊L/2⌋) / ⌊L/2⌋. Ref: Mentzer et al. 2023, arXiv 2309.15505.
- *   lookup  code i is row i of a learned codebook [size, channels], which the model holds: it is passed where codes are needed.
+ * What the indices of discrete tokens count in, as plain data that JSON and structuredClone carry, and the way between
+ * indices and codes (int32 [B, ...] and float32 [B, d, ...]). Three kinds:
+ *   fsq     an index is a mixed-radix number whose digit k counts in base levels[k], level 0 least significant, and
+ *           code k is (digit − ⌊L/2⌋) / ⌊L/2⌋. Ref: Mentzer et al. 2023, arXiv 2309.15505.
+ *   lookup  code i is row i of a learned codebook [size, channels], which the model holds: it is passed where codes
+ *           are needed.
  *   sign    code k is 1 where bit k of the index is set and −1 where it is not. Ref: Yu et al. 2023, arXiv 2310.05737.
  * Quantising a latent happens in C.
  */
@@ -17,14 +18,20 @@ export type { Quantizer } from "./origin.ts";
 export type Codebook = TensorLike<"float32">;
 type Indices = TensorLike<"int32" | "uint16">;
 
-/** The quantizer of FSQ levels, such as 8, 8, 8, 5, 5, 5. Throws VALUE unless each is a whole number ≥ 2 and indices fit int32. */
+/**
+ * The quantizer of FSQ levels, such as 8, 8, 8, 5, 5, 5. Throws VALUE unless each is a whole number ≥ 2 and indices fit
+ * int32.
+ */
 export function fsq(levels: readonly number[]): Quantizer {
   const quantizer = { kind: "fsq", levels: Array.isArray(levels) ? Object.freeze([...levels]) : levels } as const;
   codebookSize(quantizer);
   return Object.freeze(quantizer);
 }
 
-/** Number of codes. Throws ARGUMENT for what is no quantizer, VALUE where its numbers are not possible or indices exceed int32. */
+/**
+ * Number of codes. Throws ARGUMENT for what is no quantizer, VALUE where its numbers are not possible or indices exceed
+ * int32.
+ */
 export function codebookSize(quantizer: Quantizer): number {
   const { kind, levels, size, channels } = Object(quantizer) as Partial<
     Record<"kind" | "levels" | "size" | "channels", unknown>
@@ -58,7 +65,10 @@ export function channelsOf(quantizer: Quantizer): number {
   return quantizer.kind === "fsq" ? quantizer.levels.length : quantizer.channels;
 }
 
-/** How many values each channel takes, channel 0 the least significant digit of an index; undefined for a learned codebook. */
+/**
+ * How many values each channel takes, channel 0 the least significant digit of an index; undefined for a learned
+ * codebook.
+ */
 export function digitsOf(quantizer: Quantizer): readonly number[] | undefined {
   if (quantizer.kind === "lookup") return undefined;
   return quantizer.kind === "fsq" ? quantizer.levels : new Array<number>(quantizer.channels).fill(2);
@@ -90,8 +100,8 @@ export function checkIndices(name: string, indices: Indices, quantizer: Quantize
 }
 
 /**
- * int32 or uint16 [B, ...] to float32 codes [B, d, ...], those of FSQ in [-1, 1]. Throws VALUE at an index outside the codebook,
- * UNSUPPORTED for a lookup quantizer without its `codebook`, SHAPE for one of another shape.
+ * int32 or uint16 [B, ...] to float32 codes [B, d, ...], those of FSQ in [-1, 1]. Throws VALUE at an index outside the
+ * codebook, UNSUPPORTED for a lookup quantizer without its `codebook`, SHAPE for one of another shape.
  */
 export function codesFromIndices(indices: Indices, quantizer: Quantizer, codebook?: Codebook): Tensor<"float32"> {
   checkTensor("indices", indices);
@@ -119,20 +129,31 @@ export function indicesFromCodes(
 }
 const mostOff = 1e-3;
 
-/** float32 values [B, d, ...] to the nearest codes, of the same shape. Throws as indicesFromCodes, but for values between codes. */
-export function roundToCodes(values: TensorLike<"float32">, quantizer: Quantizer, codebook?: Codebook): Tensor<"float32"> {
+/**
+ * float32 values [B, d, ...] to the nearest codes, of the same shape. Throws as indicesFromCodes, but for values
+ * between codes.
+ */
+export function roundToCodes(
+  values: TensorLike<"float32">,
+  quantizer: Quantizer,
+  codebook?: Codebook,
+): Tensor<"float32"> {
   return codesFromIndices(indicesOfNearest(values, quantizer, codebook), quantizer, codebook);
 }
 
 /** The indices of those codes, int32 [B, ...]. Throws as roundToCodes. */
-export function indicesOfNearest(values: TensorLike<"float32">, quantizer: Quantizer, codebook?: Codebook): Tensor<"int32"> {
+export function indicesOfNearest(
+  values: TensorLike<"float32">,
+  quantizer: Quantizer,
+  codebook?: Codebook,
+): Tensor<"int32"> {
   return nearestIndices("values", values, quantizer, codebook, Infinity);
 }
 
 /**
- * The index [B, ...] of the code nearest to each vector of [B, d, ...]: each FSQ digit rounded and kept inside its level, the row
- * with the least squared distance (of equal ones the first), each sign (of 0: −1). Throws VALUE at the first value that is more than
- * `most` steps off; NaN passes only where `most` is infinite.
+ * The index [B, ...] of the code nearest to each vector of [B, d, ...]: each FSQ digit rounded and kept inside its
+ * level, the row with the least squared distance (of equal ones the first), each sign (of 0: −1). Throws VALUE at the
+ * first value that is more than `most` steps off; NaN passes only where `most` is infinite.
  */
 function nearestIndices(
   name: string,
@@ -173,7 +194,8 @@ function nearestDigits(
   let basis = 1, at = from;
   for (const { size, offset, half } of scalesOf(quantizer)) {
     for (let p = 0; p < indices.length; p++, at++) {
-      const exact = data[at]! * half + offset, near = isSign ? Number(data[at]! > 0) : Math.round(data[at]! * half) + offset;
+      const exact = data[at]! * half + offset,
+        near = isSign ? Number(data[at]! > 0) : Math.round(data[at]! * half) + offset;
       const digit = near > 0 ? Math.min(near, size - 1) : 0;
       if (most < Infinity && !(Math.abs(exact - digit) <= most)) {
         return { at, wanted: `(digit - ${offset}) / ${half} with a digit from 0 to ${size - 1}` };
@@ -287,9 +309,9 @@ export interface Neighbour {
 const mostNeighbours = 12;
 
 /**
- * The codes nearest to that of `index`: of FSQ one step away, two for each level and one at a level's end; of signs one sign
- * changed; of a learned codebook the 12 nearest others, the nearest first. Throws VALUE outside the codebook, UNSUPPORTED for a
- * learned one that is not passed.
+ * The codes nearest to that of `index`: of FSQ one step away, two for each level and one at a level's end; of signs one
+ * sign changed; of a learned codebook the 12 nearest others, the nearest first. Throws VALUE outside the codebook,
+ * UNSUPPORTED for a learned one that is not passed.
  */
 export function neighboursOf(index: number, quantizer: Quantizer, codebook?: Codebook): Neighbour[] {
   const code = codeOf(index, quantizer, codebook);
@@ -310,7 +332,10 @@ export function neighboursOf(index: number, quantizer: Quantizer, codebook?: Cod
   });
 }
 
-/** The code of an index: one value for each channel. Throws VALUE outside 0 .. codebook size - 1, UNSUPPORTED as codesFromIndices. */
+/**
+ * The code of an index: one value for each channel. Throws VALUE outside 0 .. codebook size - 1, UNSUPPORTED as
+ * codesFromIndices.
+ */
 export function codeOf(index: number, quantizer: Quantizer, codebook?: Codebook): number[] {
   const size = codebookSize(quantizer);
   if (!Number.isInteger(index) || index < 0 || index >= size) {

@@ -1,6 +1,6 @@
 /**
- * Frames per second, and the shapes of pixels, as exact fractions: what videos are read and written at, and the texts of
- * fractions that token files and FFmpeg have. Called by all that handles a rate, the command line and the REPL too.
+ * Frames per second, and the shapes of pixels, as exact fractions: what videos are read and written at, and the texts
+ * of fractions that token files and FFmpeg have. Called by all that handles a rate, the command line and the REPL too.
  */
 import { z } from "zod";
 
@@ -19,7 +19,9 @@ function greatestDivisor(a: number, b: number): number {
   return b === 0 ? a : greatestDivisor(b, a % b);
 }
 
-/** The fraction that a text is: "30000/1001" or "25" frames a second, or the shape of pixels "16:11". Checks nothing. */
+/**
+ * The fraction that a text is: "30000/1001" or "25" frames a second, or the shape of pixels "16:11". Checks nothing.
+ */
 export function parseRate(text: string): Rate {
   const [num = NaN, den = 1] = text.split(/[/:]/).map(Number);
   return { num, den };

@@ -1,6 +1,6 @@
 /**
- * Token files on the disk: the only part of tokens that reads or writes one. What is in them is in tokenfile.ts, which a page in a
- * browser has as well.
+ * Token files on the disk: the only part of tokens that reads or writes one. What is in them is in tokenfile.ts, which
+ * a page in a browser has as well.
  */
 import { extname } from "node:path";
 import { setImmediate } from "node:timers/promises";
@@ -30,8 +30,8 @@ export interface LoadOptions {
 }
 
 /**
- * Writes a token file, whole or not at all; the tokens may change once it has returned its promise. Throws what encodeTokens
- * throws, and FILE_IO.
+ * Writes a token file, whole or not at all; the tokens may change once it has returned its promise. Throws what
+ * encodeTokens throws, and FILE_IO.
  */
 export async function saveTokens(path: string, tokens: Tokens, options: SaveOptions = {}): Promise<void> {
   if (typeof path !== "string") throw expected("path", "a path", path);
@@ -41,8 +41,9 @@ export async function saveTokens(path: string, tokens: Tokens, options: SaveOpti
 }
 
 /**
- * Reads a token file of any format: its path or that of a pipe that it comes through, its `file:` URL, bytes or Blob; see
- * decodeTokens. A large one in slices. Throws FILE_MISSING, FILE_IO, TOKEN_FILE, ARGUMENT; CANCELLED when `signal` fires.
+ * Reads a token file of any format: its path or that of a pipe that it comes through, its `file:` URL, bytes or Blob;
+ * see decodeTokens. A large one in slices. Throws FILE_MISSING, FILE_IO, TOKEN_FILE, ARGUMENT; CANCELLED when `signal`
+ * fires.
  */
 export async function loadTokens(
   source: BytesSource,

@@ -1,7 +1,7 @@
 /**
- * Arrays as files hold them: the types that NumPy and PyTorch write, what each form of token file calls them, and the way from
- * them to what ctok works with: int32 indices, checked against the codebook, and float32 values. Always new memory, so that
- * nothing hangs on the file's bytes; in slices, between which the caller may let others work.
+ * Arrays as files hold them: the types that NumPy and PyTorch write, what each form of token file calls them, and the
+ * way from them to what ctok works with: int32 indices, checked against the codebook, and float32 values. Always new
+ * memory, so that nothing hangs on the file's bytes; in slices, between which the caller may let others work.
  */
 import { type ArrayType, elementsOf, viewOf } from "./dense.ts";
 import { expected } from "../errors.ts";
@@ -91,7 +91,10 @@ export function isShape(shape: unknown): shape is number[] {
   return Array.isArray(shape) && shape.length <= 8 && shape.every((n) => Number.isSafeInteger(n) && n > 0);
 }
 
-/** A tensor that shares memory with its bytes. Throws TOKEN_FILE unless the type is known and they are as many as it needs. */
+/**
+ * A tensor that shares memory with its bytes. Throws TOKEN_FILE unless the type is known and they are as many as it
+ * needs.
+ */
 export function storedTensor(name: string, dtype: unknown, shape: unknown, bytes: Uint8Array): StoredTensor {
   const bad = (what: string, wanted: string, found: unknown) => expected(`${name}${what}`, wanted, found, "TOKEN_FILE");
   const type = names.find((type) => type === dtype);

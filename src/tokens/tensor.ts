@@ -1,8 +1,8 @@
 /**
- * What an encoder returns, and the plain forms in which it travels: structuredClone, JSON. Layouts (B batch, t h w token grid,
- * d channels of a code; T and t for videos): indices int32 [B, (t,) h, w]; codes float32 [B, d, (t,) h, w]; latent float32 [B, C,
- * (t,) h, w]; pixels uint8 [B, (T,) H, W, 3] or float32 [B, 3, (T,) H, W] in [-1, 1]. Nothing here calls native code. What
- * dense.ts and origin.ts have is given on, so that users of tensors look here alone.
+ * What an encoder returns, and the plain forms in which it travels: structuredClone, JSON. Layouts (B batch, t h w
+ * token grid, d channels of a code; T and t for videos): indices int32 [B, (t,) h, w]; codes float32 [B, d, (t,) h, w];
+ * latent float32 [B, C, (t,) h, w]; pixels uint8 [B, (T,) H, W, 3] or float32 [B, 3, (T,) H, W] in [-1, 1]. Nothing
+ * here calls native code. What dense.ts and origin.ts have is given on, so that users of tensors look here alone.
  */
 import { type Arrays, checkTensor, type DType, inspect, Tensor, type TensorLike, type TokenKind } from "./dense.ts";
 import { fromBase64, toBase64 } from "../base64.ts";
@@ -71,9 +71,10 @@ export class Tokens {
     return this.#get("indices") as Tensor<"int32">;
   }
   /**
-   * float32 [B, d, (t,) h, w], the quantised values. Discrete models. Made of the indices when first asked for, where the tokens
-   * came from a file or another place that has indices alone: 2 d times their bytes there. Those of a learned codebook have no
-   * codes there: `codesFromIndices(tokens.indices, tokens.origin.quantizer, await tokenizer.codebook())` gives them.
+   * float32 [B, d, (t,) h, w], the quantised values. Discrete models. Made of the indices when first asked for, where
+   * the tokens came from a file or another place that has indices alone: 2 d times their bytes there. Those of a
+   * learned codebook have no codes there: `codesFromIndices(tokens.indices, tokens.origin.quantizer, await
+   * tokenizer.codebook())` gives them.
    */
   get codes(): Tensor<"float32"> {
     const { quantizer } = this.origin;
@@ -106,9 +107,10 @@ export class Tokens {
   }
 
   /**
-   * Plain objects and typed arrays for postMessage and structuredClone, which lose what a class has; Tokens.fromTransferable
-   * makes tokens of it again. Its memory is its own, so its buffers may be transferred: `postMessage(message,
-   * Object.values(message.tensors).map((t) => t.data.buffer))`. Codes are left out, as the indices give them.
+   * Plain objects and typed arrays for postMessage and structuredClone, which lose what a class has;
+   * Tokens.fromTransferable makes tokens of it again. Its memory is its own, so its buffers may be transferred:
+   * `postMessage(message, Object.values(message.tensors).map((t) => t.data.buffer))`. Codes are left out, as the
+   * indices give them.
    */
   toTransferable(): TransferableTokens {
     const tensors = Object.entries(storedParts(this, isContinued(this))).map(([kind, { dtype, shape, data }]) => {
@@ -124,7 +126,10 @@ export class Tokens {
     return finish(tokensOf(origin, tensors as Stored, "SHAPE", part));
   }
 
-  /** What JSON.stringify writes: the origin, without the path of the model, and the tensors in base64. See Tokens.fromJSON. */
+  /**
+   * What JSON.stringify writes: the origin, without the path of the model, and the tensors in base64. See
+   * Tokens.fromJSON.
+   */
   toJSON(): TokensJSON {
     const tensors = Object.entries(storedParts(this, isContinued(this))).map(([kind, { dtype, shape, data }]) => {
       return [kind, { dtype, shape, data: toBase64(new Uint8Array(data.buffer, data.byteOffset, data.byteLength)) }];
@@ -192,7 +197,7 @@ export function isContinued(tokens: Tokens): boolean {
   return tokens instanceof TokenPart && tokens.firstFrame > 0 && tokens.origin.video?.windows === undefined;
 }
 
-// ---------------------------------------------------------------------------------------------- what is stored and sent
+// -------------------------------------------------------------- what is stored and sent
 
 /** Of token files and of JSON. */
 export const formatName = "ctok-tokens-2";
@@ -210,7 +215,9 @@ function ofLevels(older: Origin): Origin {
   return Object.freeze({ ...origin, ...quantizerOf(levels) });
 }
 
-/** What is kept of tokens: `indices` or `latent`, perhaps `preQuant`. Codes never: the indices give them back exactly. */
+/**
+ * What is kept of tokens: `indices` or `latent`, perhaps `preQuant`. Codes never: the indices give them back exactly.
+ */
 export type Stored = { readonly [K in "indices" | "latent" | "preQuant"]?: StoredTensor };
 
 /** Throws VALUE for an index outside the codebook, SHAPE when the tensors and the origin contradict each other. */
@@ -232,7 +239,10 @@ export function storedParts(tokens: Tokens, continued = false): { [K in keyof St
   return { indices: main, ...preQuant };
 }
 
-/** Tokens of what was stored, in new memory, in slices between which the caller may let others work. Throws `code`, and VALUE. */
+/**
+ * Tokens of what was stored, in new memory, in slices between which the caller may let others work. Throws `code`, and
+ * VALUE.
+ */
 export function* tokensOf(
   origin: Origin,
   stored: Stored,
@@ -245,7 +255,10 @@ export function* tokensOf(
     const tensor = stored[kind];
     if (!tensor) continue;
     parts[kind] = kind === "indices"
-      ? new Tensor("int32", tensor.shape, yield* indicesOf(kind, tensor, codebookSize(origin.quantizer!)), { kind, origin })
+      ? new Tensor("int32", tensor.shape, yield* indicesOf(kind, tensor, codebookSize(origin.quantizer!)), {
+        kind,
+        origin,
+      })
       : new Tensor("float32", tensor.shape, yield* floatsOf(tensor), { kind, origin });
   }
   return part ? new TokenPart(origin, parts, part.firstFrame, part.numFrames) : new Tokens(origin, parts);
@@ -267,7 +280,10 @@ export function unreadable(name: string, cause: unknown): TokenizerError {
 
 const kinds: readonly TokenKind[] = ["indices", "codes", "latent", "preQuant"];
 
-/** The fields of a plain form of tokens: its tensors are of the kinds that are stored, `part` is what a TokenPart has besides. */
+/**
+ * The fields of a plain form of tokens: its tensors are of the kinds that are stored, `part` is what a TokenPart has
+ * besides.
+ */
 function recordOf(name: string, value: unknown, code: "ARGUMENT" | "TOKEN_FILE") {
   const { format, origin, tensors, firstFrame, numFrames } = Object(value);
   const isRecord = (x: unknown): x is Record<string, unknown> => typeof x === "object" && x !== null;

@@ -1,7 +1,7 @@
 /**
- * When the frames of a clip are shown, in seconds on the source's clock, and how a token file keeps that: a start and a rate
- * where one fits all frames, else every time. Called by the streams, by what joins tokens, and where a video is opened.
- * Nothing here reads a file.
+ * When the frames of a clip are shown, in seconds on the source's clock, and how a token file keeps that: a start and a
+ * rate where one fits all frames, else every time. Called by the streams, by what joins tokens, and where a video is
+ * opened. Nothing here reads a file.
  */
 import { perSecond, rateText, toRate } from "./rate.ts";
 
@@ -16,9 +16,10 @@ export interface FrameTimes {
 export const coarsestTick = 1 / 600;
 
 /**
- * Seconds of frames in order, as `start` and `fps`, or `times` with their average as `fps` where no constant rate puts each
- * within a tick of a coarse clock: 29.97 frames a second in whole milliseconds are constant. `hint`, a fraction such as
- * "30000/1001", is tried first and kept where a single frame tells no rate. Times are rounded to microseconds and increase.
+ * Seconds of frames in order, as `start` and `fps`, or `times` with their average as `fps` where no constant rate puts
+ * each within a tick of a coarse clock: 29.97 frames a second in whole milliseconds are constant. `hint`, a fraction
+ * such as "30000/1001", is tried first and kept where a single frame tells no rate. Times are rounded to microseconds
+ * and increase.
  */
 export function timesOf(seconds: readonly number[], hint?: string): FrameTimes {
   if (seconds.length === 0) return hint === undefined ? {} : { fps: hint };
@@ -26,7 +27,9 @@ export function timesOf(seconds: readonly number[], hint?: string): FrameTimes {
   if (steady) return steady;
   const average = averageRate(seconds) ?? hint;
   const times: number[] = [];
-  for (const time of seconds) times.push(Math.max(toMicroseconds(time), toMicroseconds((times.at(-1) ?? -Infinity) + 1e-6)));
+  for (const time of seconds) {
+    times.push(Math.max(toMicroseconds(time), toMicroseconds((times.at(-1) ?? -Infinity) + 1e-6)));
+  }
   return { ...(average !== undefined && { fps: average }), times };
 }
 
@@ -37,8 +40,8 @@ export function secondsOf({ fps, start, times }: FrameTimes, n: number): number 
 }
 
 /**
- * The rate that puts each frame within a tick of a coarse clock: one of `hints`, or what the frames' average stands for, or one of
- * `others`.
+ * The rate that puts each frame within a tick of a coarse clock: one of `hints`, or what the frames' average stands
+ * for, or one of `others`.
  */
 export function steadyRate(
   seconds: readonly number[],
@@ -71,7 +74,9 @@ export function steadyRate(
 /** Frames a second from the first to the last, as a fraction; undefined for one frame. */
 export function averageRate(seconds: readonly number[]): string | undefined {
   const span = (seconds.at(-1) ?? 0) - (seconds[0] ?? 0);
-  return span > 0 ? simplest((seconds.length - 1) / span * (1 - 1e-4), (seconds.length - 1) / span * (1 + 1e-4)) : undefined;
+  return span > 0
+    ? simplest((seconds.length - 1) / span * (1 - 1e-4), (seconds.length - 1) / span * (1 + 1e-4))
+    : undefined;
 }
 
 /** The fraction of the smallest denominator between two numbers. Ref: the Stern-Brocot tree, by continued fractions. */

@@ -1,11 +1,13 @@
 /**
  * The bytes of a token file and back. One of three forms, told apart by content when read:
- *   safetensors  `indices` U16 [B, (t,) h, w] (I32 above 65536 codes) or `latent` F32 [B, C, (t,) h, w], `preQuant` F32 and, of
- *                frames at a varying rate, `times` F64 where present, and the origin as metadata strings. The default.
+ *   safetensors  `indices` U16 [B, (t,) h, w] (I32 above 65536 codes) or `latent` F32 [B, C, (t,) h, w], `preQuant`
+ *                F32 and, of frames at a varying rate, `times` F64 where present, and the origin as metadata strings.
+ *                The default.
  *   msgpack      the same arrays and origin as one self-describing record, for queues and databases.
  *   npy          only the main array, for NumPy; the reader must say which model made it.
- * Codes are never stored: the indices give them back exactly. Arrays of NumPy and PyTorch are read too, of any type that holds
- * what is needed. Nothing is written that would not be read. docs/token_formats.md has every byte; files are in store.ts.
+ * Codes are never stored: the indices give them back exactly. Arrays of NumPy and PyTorch are read too, of any type
+ * that holds what is needed. Nothing is written that would not be read. docs/token_formats.md has every byte; files are
+ * in store.ts.
  */
 import { z } from "zod";
 import { isBytes, wholeFileBytes } from "../bytes.ts";
@@ -45,9 +47,9 @@ export interface StoreOptions {
   storePath?: boolean;
 }
 /**
- * The bytes of a token file. Throws ARGUMENT for an unknown format, VALUE for an index outside the codebook, SHAPE when the
- * tensors and the origin contradict each other, UNSUPPORTED for what decodeTokens would refuse to read: over 2 GiB, or windows so
- * unlike each other that they fill the header.
+ * The bytes of a token file. Throws ARGUMENT for an unknown format, VALUE for an index outside the codebook, SHAPE when
+ * the tensors and the origin contradict each other, UNSUPPORTED for what decodeTokens would refuse to read: over 2 GiB,
+ * or windows so unlike each other that they fill the header.
  */
 export function encodeTokens(tokens: Tokens, format: TokenFormat, options: StoreOptions = {}): Uint8Array {
   const { storePath = false } = Object(options) as StoreOptions;
@@ -69,13 +71,16 @@ export function encodeTokens(tokens: Tokens, format: TokenFormat, options: Store
 }
 
 /**
- * Tokens equal to those encoded, in memory of their own. `name` is for error texts; `fallback` says where an array came from that
- * does not say it itself (.npy, or safetensors without ctok's metadata: the tensor named `indices` or `latent`, or the only one)
- * and is ignored otherwise. Indices may be whole numbers of any type, latents floats of any type.
+ * Tokens equal to those encoded, in memory of their own. `name` is for error texts; `fallback` says where an array came
+ * from that does not say it itself (.npy, or safetensors without ctok's metadata: the tensor named `indices` or
+ * `latent`, or the only one) and is ignored otherwise. Indices may be whole numbers of any type, latents floats of any
+ * type.
  * Throws TOKEN_FILE when the bytes are no token file, or a damaged one.
  */
 export function decodeTokens(bytes: Uint8Array | ArrayBuffer, name: string, fallback?: FallbackOrigin): Tokens {
-  if (!isBytes(bytes)) throw expected("bytes", "those of a token file (loadTokens takes paths and Blobs)", nameOf(bytes));
+  if (!isBytes(bytes)) {
+    throw expected("bytes", "those of a token file (loadTokens takes paths and Blobs)", nameOf(bytes));
+  }
   checkFallback(fallback);
   return finish(decoding(bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes), name, fallback));
 }
@@ -87,7 +92,9 @@ export function checkFallback(fallback: FallbackOrigin | undefined): void {
   if (typeof model !== "string" || typeof source !== "string" || !Number.isInteger(spatialFactor)) {
     throw expected("fallback", "an origin { model, source, spatialFactor, quantizer, version, … }", nameOf(fallback));
   }
-  if ("levels" in fallback) throw expected("fallback.levels", "none: quantizer, as fsq(levels) gives it", fallback.levels);
+  if ("levels" in fallback) {
+    throw expected("fallback.levels", "none: quantizer, as fsq(levels) gives it", fallback.levels);
+  }
   if (quantizer !== undefined) codebookSize(quantizer);
 }
 
@@ -115,7 +122,7 @@ function bad(message: string): TokenizerError {
   return new TokenizerError("TOKEN_FILE", message);
 }
 
-// ------------------------------------------------------------------------------------------- the origin as a file's keys
+// -------------------------------------------------------------- the origin as a file's keys
 
 /** Plain values: numbers, texts, and the levels as a list. */
 export function aboutOf(origin: Origin, storePath: boolean): Record<string, unknown> {
@@ -175,7 +182,8 @@ const aboutSchema = z.object({
   precision: z.enum(["f32", "bf16"], { error: unless("f32 or bf16") }).optional(),
   sha256: text.optional(),
   spatial_factor: positive,
-  quantizer: z.enum(["none", "fsq", "lookup", "sign"], { error: unless('"none", "fsq", "lookup" or "sign"') }).optional(),
+  quantizer: z.enum(["none", "fsq", "lookup", "sign"], { error: unless('"none", "fsq", "lookup" or "sign"') })
+    .optional(),
   levels: z.union([z.array(z.number()).max(31), numberList], { error: unless("the levels, such as 8,8,8,5,5,5") })
     .optional(),
   codebook_size: positive.optional(),
@@ -209,7 +217,9 @@ const quantizerKeys = {
   sign: ["codebook_size", "code_channels"],
 } as const;
 
-/** The quantizer that a file's keys tell of; its numbers are looked at with the tensors. An older file has levels alone. */
+/**
+ * The quantizer that a file's keys tell of; its numbers are looked at with the tensors. An older file has levels alone.
+ */
 function quantizerIn(about: About): { readonly quantizer?: Quantizer } {
   const { format, levels, codebook_size: size, code_channels: channels } = about;
   const isOlder = format === olderFormat, kind = isOlder ? "fsq" : about.quantizer;
@@ -233,8 +243,8 @@ function quantizerIn(about: About): { readonly quantizer?: Quantizer } {
   return { quantizer };
 }
 /**
- * The tokens of a file's keys and tensors, which are called what they are in the key `kind`, "preQuant" and "times". Throws
- * TOKEN_FILE for keys that are none, or that do not fit the tensors; VALUE for an index outside the codebook.
+ * The tokens of a file's keys and tensors, which are called what they are in the key `kind`, "preQuant" and "times".
+ * Throws TOKEN_FILE for keys that are none, or that do not fit the tensors; VALUE for an index outside the codebook.
  */
 export function* describedTokens(
   keys: Readonly<Record<string, unknown>>,
@@ -270,7 +280,9 @@ function videoOf(
   { shape }: StoredTensor,
   times: StoredTensor | undefined,
 ): VideoOrigin {
-  if (!about.temporal_factor) throw bad("temporal_factor: expected a positive whole number beside frames, found nothing");
+  if (!about.temporal_factor) {
+    throw bad("temporal_factor: expected a positive whole number beside frames, found nothing");
+  }
   const windows = about.windows === undefined ? undefined : parseWindows(about.windows, shape.at(-3) ?? 0);
   if (times && times.dtype !== "float64") throw expected("times", "float64", times.dtype, "TOKEN_FILE");
   return {
@@ -286,20 +298,27 @@ function videoOf(
 
 const asks = "say which: --model, or decodeTokens' fallback";
 
-/** Arrays of a file that does not name its model: one called as the model's tokens are, or the only one. A missing batch is one. */
+/**
+ * Arrays of a file that does not name its model: one called as the model's tokens are, or the only one. A missing batch
+ * is one.
+ */
 function* bareTokens(
   tensors: Readonly<Record<string, StoredTensor>>,
   fallback: FallbackOrigin | undefined,
   format: TokenFormat,
 ): Generator<void, Tokens> {
   if (!fallback) {
-    throw bad(`format: expected "${formatName}", of a file that names its model, found a bare ${format} array; ${asks}`);
+    throw bad(
+      `format: expected "${formatName}", of a file that names its model, found a bare ${format} array; ${asks}`,
+    );
   }
   const { temporalFactor = 1, ...known } = fallback, all = Object.values(tensors);
   const wanted = known.quantizer ? "indices" : "latent";
   const array = Object.hasOwn(tensors, wanted) ? tensors[wanted] : all.length === 1 ? all[0] : undefined;
   if (!array) {
-    throw bad(`expected a tensor named ${wanted}, or one tensor alone, found ${Object.keys(tensors).join(", ") || "none"}`);
+    throw bad(
+      `expected a tensor named ${wanted}, or one tensor alone, found ${Object.keys(tensors).join(", ") || "none"}`,
+    );
   }
   const rank = (isFloat(array) ? 4 : 3) + (temporalFactor > 1 ? 1 : 0);
   const main: StoredTensor = array.shape.length === rank - 1 ? { ...array, shape: [1, ...array.shape] } : array;

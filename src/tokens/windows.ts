@@ -1,6 +1,6 @@
 /**
- * Window mode: a clip is cut into windows that do not see each other, each padded to 8k + 1 frames by repeating its first and
- * last frames, as the public tokenizer does. Tokens of all windows are one tensor, concatenated along time.
+ * Window mode: a clip is cut into windows that do not see each other, each padded to 8k + 1 frames by repeating its
+ * first and last frames, as the public tokenizer does. Tokens of all windows are one tensor, concatenated along time.
  * Ref: reference/pipeline_reference.py, autoencode_video.
  */
 import { concatAxis, sliceAxis } from "./dense.ts";
@@ -31,7 +31,10 @@ export function windowOf(frames: number, temporalFactor: number): VideoWindow {
   return { tokens: (padded - 1) / temporalFactor + 1, frames, before: Math.floor((padded - frames) / 2) };
 }
 
-/** The windows of a clip, in order; the last one may be shorter. Throws ARGUMENT unless all three are positive whole numbers. */
+/**
+ * The windows of a clip, in order; the last one may be shorter. Throws ARGUMENT unless all three are positive whole
+ * numbers.
+ */
 export function windowsOf(frames: number, window: number, temporalFactor: number): VideoWindow[] {
   for (const [name, value] of Object.entries({ frames, window, temporalFactor })) {
     if (!Number.isSafeInteger(value) || value < 1) throw expected(name, "a positive whole number", value);
@@ -47,9 +50,10 @@ export function timeAxisOf({ dtype }: { readonly dtype: DType }): 1 | 2 {
 }
 
 /**
- * Tokens of consecutive parts of one video as one: windows one after the other, or one seamless sequence, in the order of time.
- * Throws ARGUMENT unless there are parts and all are tokens of videos made alike (one model, hash and precision, all in windows or
- * all seamless, one rate and shape of pixels); SHAPE where sizes differ, or where a part does not follow the one before it.
+ * Tokens of consecutive parts of one video as one: windows one after the other, or one seamless sequence, in the order
+ * of time. Throws ARGUMENT unless there are parts and all are tokens of videos made alike (one model, hash and
+ * precision, all in windows or all seamless, one rate and shape of pixels); SHAPE where sizes differ, or where a part
+ * does not follow the one before it.
  */
 export function joinTokens(parts: readonly Tokens[]): Tokens {
   const videos = checkJoin(parts), first = parts[0]!;
@@ -58,7 +62,8 @@ export function joinTokens(parts: readonly Tokens[]): Tokens {
   const frames = videos.reduce((sum, v) => sum + v.frames, 0);
   const video = { ...alike, ...joinTimes(videos), frames, ...(windows && { windows }) };
   const origin: Origin = Object.freeze({ ...first.origin, video });
-  const kinds = first.parts.filter((kind) => kind !== "codes" || !first.parts.includes("indices")); // which give the codes
+  // Indices give the codes.
+  const kinds = first.parts.filter((kind) => kind !== "codes" || !first.parts.includes("indices"));
   const joined = kinds.map((kind) => {
     const { dtype, shape, data } = concatAxis(parts.map((p) => p[kind]), timeAxisOf(first[kind]));
     return [kind, new Tensor(dtype, shape, data, { kind, origin })];
@@ -99,7 +104,9 @@ function checkJoin(parts: readonly Tokens[]): VideoOrigin[] {
 /** Times of consecutive parts as those of one video. Frames of untimed parts with a rate come one after the other. */
 function joinTimes(videos: readonly VideoOrigin[]): FrameTimes {
   const { fps, start, times } = videos[0]!;
-  if (videos.length === 1) return { ...(fps && { fps }), ...(start !== undefined && { start }), ...(times && { times }) };
+  if (videos.length === 1) {
+    return { ...(fps && { fps }), ...(start !== undefined && { start }), ...(times && { times }) };
+  }
   if (videos.every((v) => !v.times && v.start === undefined)) {
     const other = videos.find((v) => v.fps !== fps);
     if (other) throw expected("parts", `frames a second ${fps ?? "unknown"} of all`, other.fps ?? "unknown");
@@ -107,7 +114,9 @@ function joinTimes(videos: readonly VideoOrigin[]): FrameTimes {
   }
   const all = videos.flatMap((v) => Array.from({ length: v.frames }, (_, i) => secondsOf(v, i)));
   const known = all.filter((seconds) => seconds !== undefined);
-  if (known.length < all.length) throw expected("parts", "frames whose times are known in all, or in none", "both kinds");
+  if (known.length < all.length) {
+    throw expected("parts", "frames whose times are known in all, or in none", "both kinds");
+  }
   const back = known.findIndex((seconds, i) => seconds <= known[i - 1]! - coarsestTick);
   if (back > 0) throw expected("parts", `frames after ${known[back - 1]} seconds`, `one at ${known[back]}`, "SHAPE");
   return timesOf(known, fps);

@@ -25,7 +25,9 @@ test("the header declares at most 30 functions", () =>
 
 test("the kernel sets have the numbers of the header", () => {
   const [, names = ""] = /enum \{\s*(CTOK_KERNELS_AUTO = 0,[^}]*)\}/.exec(header)!;
-  const wanted = names.split(",").map((name) => name.replace(/= 0/, "").trim().replace("CTOK_KERNELS_", "").toLowerCase());
+  const wanted = names.split(",").map((name) =>
+    name.replace(/= 0/, "").trim().replace("CTOK_KERNELS_", "").toLowerCase()
+  );
   assert.deepEqual(Object.entries(layout.kernels), wanted.map((name, number) => [name, number]));
 });
 

@@ -26,7 +26,8 @@ function runAlone(script: string, ...args: string[]): string {
 }
 
 describe("the event loop", () => {
-  // Counted in turns, not in time: a call that computed on this thread, or waited for the one that does, would leave none.
+  // Counted in turns, not in time: a call that computed on this thread, or waited for the one that does, would leave
+  // none.
   test("turns again and again while jobs run", async () => {
     await using tok = await Tokenizer.open("nano-DI8x8", { threads: 1 });
     const image = pixels(512);
@@ -96,7 +97,10 @@ describe("stopping", () => {
     const untouched = tok.encode(pixels(32));
     await turn();
     controller.abort(reason);
-    const [one] = await Promise.all([rejects(() => running, "CANCELLED", /./), rejects(() => queued, "CANCELLED", /./)]);
+    const [one] = await Promise.all([
+      rejects(() => running, "CANCELLED", /./),
+      rejects(() => queued, "CANCELLED", /./),
+    ]);
     assert.equal(one.name, "AbortError");
     assert.equal(one.cause, reason);
     assert.deepEqual((await untouched).indices.shape, [1, 4, 4]);

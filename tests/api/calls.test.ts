@@ -1,4 +1,7 @@
-/** How a call ends: callbacks that throw, aborts while a step runs or nothing comes, and the models that one-call forms keep. */
+/**
+ * How a call ends: callbacks that throw, aborts while a step runs or nothing comes, and the models that one-call forms
+ * keep.
+ */
 import assert from "node:assert/strict";
 import { copyFile, mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -147,7 +150,8 @@ describe("an abort", () => {
       const source = {
         [Symbol.asyncIterator]: () => source,
         next(): Promise<IteratorResult<never>> {
-          const value = (name === "encodeStream" ? new Tensor("uint8", [16, 16, 3], new Uint8Array(768)) : indices) as never;
+          const value =
+            (name === "encodeStream" ? new Tensor("uint8", [16, 16, 3], new Uint8Array(768)) : indices) as never;
           if (given++ === 0) return Promise.resolve({ done: false, value });
           asked.resolve();
           return new Promise(() => {}); // never

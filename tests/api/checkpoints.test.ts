@@ -1,4 +1,6 @@
-/** Checkpoints nobody should trust: each damaged in one way, each refused with a message that says what was expected. */
+/**
+ * Checkpoints nobody should trust: each damaged in one way, each refused with a message that says what was expected.
+ */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -28,7 +30,18 @@ import {
   tensorsOf,
   writeZip,
 } from "../archive.ts";
-import { carried, countDifferent, hasShared, noShared, rejects, root, shared, withFolder, withWeights } from "../support.ts";
+import {
+  carried,
+  countDifferent,
+  hasShared,
+  noShared,
+  rejects,
+  root,
+  sequence,
+  shared,
+  withFolder,
+  withWeights,
+} from "../support.ts";
 
 const folder = join(carried, "Cosmos-Tokenizer-CI8x8");
 const jit = new Uint8Array(readFileSync(join(folder, "encoder.jit")));
@@ -80,7 +93,12 @@ describe("TorchScript archives", () => {
     return refuses("encoder.jit", writeZip(entries), "FILE_FORMAT", /data\/7.*(deflated|compressed|stored)/);
   });
   test("missing data/N", () =>
-    refuses("encoder.jit", writeZip(readZip(jit).filter((e) => !e.name.endsWith("/data/9"))), "FILE_FORMAT", /data\/9/));
+    refuses(
+      "encoder.jit",
+      writeZip(readZip(jit).filter((e) => !e.name.endsWith("/data/9"))),
+      "FILE_FORMAT",
+      /data\/9/,
+    ));
   test("missing tensor", () =>
     refuses(
       "encoder.jit",
@@ -172,7 +190,9 @@ describe("modules that hold the tokenizer, or hold it no more", () => {
   });
   test("an encoder.jit that holds a decoder is refused", () =>
     withFolder(async (temporary) => {
-      for (const name of ["encoder.jit", "decoder.jit"]) copyFileSync(join(folder, "decoder.jit"), join(temporary, name));
+      for (const name of ["encoder.jit", "decoder.jit"]) {
+        copyFileSync(join(folder, "decoder.jit"), join(temporary, name));
+      }
       await rejects(
         () => Tokenizer.open(temporary),
         "FILE_NETWORK",
@@ -309,7 +329,8 @@ describe("buffers", () => {
       for (
         const added of [
           { ...numbers("latent_mean", each(channels * 16)), ...numbers("latent_std", each(channels * 16)) }, // ComfyUI
-          { latents_mean: { dtype: "F32", shape: [1, channels, 16, 1, 1], data: floats(...each(channels * 16)) } }, // diffusers
+          // diffusers.
+          { latents_mean: { dtype: "F32", shape: [1, channels, 16, 1, 1], data: floats(...each(channels * 16)) } },
         ]
       ) assert.equal(await opens("CI8x8.safetensors", addTensors(plain, added)), sha256);
       const wrong = addTensors(plain, numbers("latent_mean", each(channels * 16 - 1)));
@@ -330,7 +351,8 @@ describe("the hash of all parameters", () => {
   };
   test("of the embedded models, as node:crypto has it", async () => { // Ref: docs/token_formats.md
     for (const name of ["DI8x8", "DV4x8x8"]) {
-      const file = new Uint8Array(readFileSync(join(root, `models/nano/${name}.safetensors`))), whole = createHash("sha256");
+      const file = new Uint8Array(readFileSync(join(root, `models/nano/${name}.safetensors`))),
+        whole = createHash("sha256");
       for (const [tensor, { dtype, shape }] of tensorsOf(file)) {
         const values = createHash("sha256").update(file.subarray(...tensorRange(file, tensor))).digest("hex");
         whole.update(`${tensor} ${dtype} ${shape.join()} ${values}\n`);
@@ -375,7 +397,8 @@ describe("the hash of all parameters", () => {
       assert.equal(await hashOf(path), sha256);
       const bias = new Uint8Array(readFileSync(path)), [from, to] = tensorRange(nano, "quant_conv.bias");
       const wide = new Uint8Array(new Float32Array((to - from) / 2).buffer);
-      for (let i = from; i < to; i += 2) wide.set(nano.subarray(i, i + 2), (i - from) * 2 + 2); // the same values as float32
+      // The same values as float32.
+      for (let i = from; i < to; i += 2) wide.set(nano.subarray(i, i + 2), (i - from) * 2 + 2);
       writeFileSync(
         path,
         addTensors(keepTensors(bias, /^(?!quant_conv\.bias)/), {
@@ -455,14 +478,16 @@ describe("safetensors", () => {
       "FILE_NETWORK",
       /encoder\.\* or decoder\.\*/,
     ));
-  test("a name that says something else", () => refuses("DI16x16.safetensors", nano, "FILE_NETWORK", /DI16x16.*factor 8/));
+  test("a name that says something else", () =>
+    refuses("DI16x16.safetensors", nano, "FILE_NETWORK", /DI16x16.*factor 8/));
   test("random bytes", () =>
     refuses("x.safetensors", Uint8Array.from({ length: 5000 }, (_, i) => (i * 7919) >> 3), "FILE_FORMAT", /./));
 
   test("weights that are not finite are allowed and told", () =>
     withFolder(async (temporary) => {
       const path = join(temporary, "x.safetensors"), damaged = nano.slice();
-      new DataView(damaged.buffer).setUint16(tensorRange(damaged, "encoder.conv_in.bias")[0], 0x7fc0, true); // bfloat16 NaN
+      // bfloat16 NaN.
+      new DataView(damaged.buffer).setUint16(tensorRange(damaged, "encoder.conv_in.bias")[0], 0x7fc0, true);
       writeFileSync(path, damaged);
       await using tok = await Tokenizer.open(path);
       assert.deepEqual(tok.info.nonFinite, { weights: 1, tensors: 1, first: "encoder.conv_in.bias" });
@@ -476,8 +501,10 @@ describe("folders and options", () => {
     await rejects(() => Tokenizer.open("no/such/model"), "FILE_MISSING", /nano-DI8x8.*no\/such\/model/);
   });
   test("a public name without its files and without a network says where they are", async () => {
-    const text =
-      /nvidia\/Cosmos-0\.1-Tokenizer-DI16x16 at main .*`ctok pull nvidia\/Cosmos-0\.1-Tokenizer-DI16x16@main` downloads it/;
+    const text = sequence(
+      /nvidia\/Cosmos-0\.1-Tokenizer-DI16x16 at main .*/,
+      /`ctok pull nvidia\/Cosmos-0\.1-Tokenizer-DI16x16@main` downloads it/,
+    );
     await rejects(() => Tokenizer.open("DI16x16"), "HUB", text);
   });
   test("a folder without a checkpoint", () =>
@@ -508,7 +535,11 @@ describe("folders and options", () => {
     );
   });
   test("device, precision and other options", async () => {
-    await rejects(() => Tokenizer.open("nano-DI8x8", { device: "cuda:999" }), "DEVICE", /cuda:999: expected .*, found /);
+    await rejects(
+      () => Tokenizer.open("nano-DI8x8", { device: "cuda:999" }),
+      "DEVICE",
+      /cuda:999: expected .*, found /,
+    );
     await rejects(() => Tokenizer.open("nano-DI8x8", { device: "gpu" as "cuda" }), "ARGUMENT", /"cuda:1", found "gpu"/);
     await rejects(
       () => Tokenizer.open("nano-DI8x8", { device: "cuda", kernels: "generic" }),
@@ -564,7 +595,10 @@ describe("convert", () => {
       symlinkSync("/dev/null", at("null"));
       mkdirSync(at("folder"));
       for (
-        const [name, found] of [["pipe", /device or pipe/], ["null", /device or pipe/], ["folder", /a directory/]] as const
+        const [name, found] of [["pipe", /device or pipe/], ["null", /device or pipe/], [
+          "folder",
+          /a directory/,
+        ]] as const
       ) {
         const error = await rejects(
           () => convert("nano-DI8x8", at(name)),
@@ -644,7 +678,9 @@ describe("convert", () => {
       };
       await attempt((controller) => controller.abort());
       assert.equal(cancelled, 1);
-      for (const ms of [0, 1, 2, 3, 5, 8, 13, 21]) await attempt((controller) => setTimeout(() => controller.abort(), ms));
+      for (const ms of [0, 1, 2, 3, 5, 8, 13, 21]) {
+        await attempt((controller) => setTimeout(() => controller.abort(), ms));
+      }
       rmSync(target);
     }));
   test("levels travel in the metadata", () =>

@@ -1,6 +1,6 @@
 /**
- * Models of the hub, with a server that plays it: what is asked, fetched and kept, in the layout that Python's huggingface_hub has,
- * and that what it keeps opens here. Failures of the hub are in tests/faults/hub.test.ts.
+ * Models of the hub, with a server that plays it: what is asked, fetched and kept, in the layout that Python's
+ * huggingface_hub has, and that what it keeps opens here. Failures of the hub are in tests/faults/hub.test.ts.
  */
 import assert from "node:assert/strict";
 import {
@@ -58,7 +58,9 @@ function laidOut(folder: string): string[] {
   return readdirSync(folder, { recursive: true, encoding: "utf8" }).filter((path) =>
     !lstatSync(join(folder, path)).isDirectory()
   )
-    .map((path) => lstatSync(join(folder, path)).isSymbolicLink() ? `${path} -> ${readlinkSync(join(folder, path))}` : path)
+    .map((path) =>
+      lstatSync(join(folder, path)).isSymbolicLink() ? `${path} -> ${readlinkSync(join(folder, path))}` : path
+    )
     .sort();
 }
 
@@ -82,14 +84,17 @@ function asPython(cacheDir: string, repository: string, files: Record<string, Ui
 }
 
 test(
-  "a public model opens by its short name: the files that are needed, laid out as Python does, called by its repository",
+  "a public model opens by its short name: the files needed, laid out as Python does, called by its repository",
   withCache(async (cacheDir) => {
     const told: DownloadProgress[] = [], onDownload = (progress: DownloadProgress) => void told.push(progress);
     {
       await using tok = await Tokenizer.open("CI8x8", { onDownload });
       assert.equal(tok.info.name, "Cosmos-0.1-Tokenizer-CI8x8");
       assert.equal(tok.info.source, `hub:${name}@${commit}`);
-      assert.deepEqual([tok.info.spatialFactor, tok.info.isDiscrete, tok.info.halves], [8, false, ["encoder", "decoder"]]);
+      assert.deepEqual([tok.info.spatialFactor, tok.info.isDiscrete, tok.info.halves], [8, false, [
+        "encoder",
+        "decoder",
+      ]]);
     }
     const hashes = Object.entries(halves).map(([path, bytes]) => [path, sha256(bytes)] as const);
     const folder = "models--nvidia--Cosmos-0.1-Tokenizer-CI8x8";
@@ -237,7 +242,8 @@ test(
 test(
   "tokens of strangers make this machine ask for public models only",
   withCache(async (cacheDir) => {
-    const stranger = "mallory/Evil-DI8x8", bytes = new Uint8Array(readFileSync(join(root, "models/nano/DI8x8.safetensors")));
+    const stranger = "mallory/Evil-DI8x8",
+      bytes = new Uint8Array(readFileSync(join(root, "models/nano/DI8x8.safetensors")));
     hub.repositories.set(stranger, { commit, files: { "model.safetensors": bytes } });
     const tokensOf = (source: string) => {
       const origin = { ...pictureOrigin, source };
@@ -269,7 +275,9 @@ test(
     const nano = new Uint8Array(readFileSync(join(root, "models/nano/DI8x8.safetensors")));
     hub.repositories.set("me/mine-DI8x8", { commit, files: { "README.md": noise(90), "model.safetensors": nano } });
     await using tok = await Tokenizer.open("me/mine-DI8x8@main", { half: "decoder" });
-    assert.deepEqual([tok.info.source, tok.info.halves], [`hub:me/mine-DI8x8@${commit}/model.safetensors`, ["decoder"]]);
+    assert.deepEqual([tok.info.source, tok.info.halves], [`hub:me/mine-DI8x8@${commit}/model.safetensors`, [
+      "decoder",
+    ]]);
     await convert("me/mine-DI8x8", join(cacheDir, "copy.safetensors"));
     hub.repositories.set("me/two", { commit, files: { "a.safetensors": noise(1000), "b.safetensors": noise(1000) } });
     const text = /me\/two at main: expected encoder\.jit and decoder\.jit .*, found a\.safetensors, b\.safetensors/;

@@ -1,6 +1,7 @@
 /**
- * What calls take and what becomes of it: every kind of source wherever a picture's or a token file's bytes are, memory that the
- * caller changes right after a call, pixels that are no numbers, values of the wrong kind, batches and their limits.
+ * What calls take and what becomes of it: every kind of source wherever a picture's or a token file's bytes are, memory
+ * that the caller changes right after a call, pixels that are no numbers, values of the wrong kind, batches and their
+ * limits.
  */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -73,7 +74,9 @@ describe("sources", () => {
   });
   test("a token file's", () =>
     withFolder(async (folder) => {
-      const path = join(folder, "t.safetensors"), tokens = await image.encode(photo), picture = await detokenize(tokens);
+      const path = join(folder, "t.safetensors"),
+        tokens = await image.encode(photo),
+        picture = await detokenize(tokens);
       await saveTokens(path, tokens);
       for (const [form, source] of Object.entries(sourcesOf(path))) {
         assert.equal(countDifferent((await loadTokens(source)).indices, tokens.indices), 0, form);
@@ -221,7 +224,10 @@ test("the first tokenize and detokenize of a model, which open it, copy too", ()
 
 test("a frame's memory may be used again for the next one", async () => {
   const clip = noise([frames, side, side, 3]), size = side * side * 3;
-  const all = Array.from({ length: frames }, (_, t) => tensorU8([side, side, 3], clip.subarray(t * size, (t + 1) * size)));
+  const all = Array.from(
+    { length: frames },
+    (_, t) => tensorU8([side, side, 3], clip.subarray(t * size, (t + 1) * size)),
+  );
   async function* reused() {
     const buffer = new Uint8Array(size);
     for (const { data } of all) {
@@ -277,7 +283,11 @@ test("a pixel that is no finite number is an error with its position, unless all
     assert.ok(tokens.indices.data.every((index) => index >= 0 && index < 64000));
     await image.autoencode(float(value, at), { allowNonFinite: true });
   }
-  const clip = { dtype: "float32" as const, shape: [3, 2, 16, 16], data: new Float32Array(3 * 2 * 256).fill(NaN, 300, 301) };
+  const clip = {
+    dtype: "float32" as const,
+    shape: [3, 2, 16, 16],
+    data: new Float32Array(3 * 2 * 256).fill(NaN, 300, 301),
+  };
   await rejects(() => video.encode(clip), "VALUE", /^input\[0, 1, 2, 12\]/);
   await rejects(() => image.encode([float(0, 0), float(NaN, 3)]), "VALUE", /^input\[1\]\[0, 0, 0, 3\]/);
   for (const value of [3.4e38, -3.4e38, 1e-45, -0, 0]) await image.encode(float(value, at));
@@ -296,7 +306,11 @@ test("wrong values are told as the caller's, never as a fault of ctok or in the 
     await rejects(() => decode({ video: { ...origin.video, windows } }), "ARGUMENT", /windows\[0\]\.tokens: expected/);
   }
   for (const windows of [[], origin.video!.windows!.slice(1)]) {
-    await rejects(() => decode({ video: { ...origin.video, windows } }), "SHAPE", /windows: expected \d+ frames of tokens/);
+    await rejects(
+      () => decode({ video: { ...origin.video, windows } }),
+      "SHAPE",
+      /windows: expected \d+ frames of tokens/,
+    );
   }
   await rejects(() => decode({ quantizer: [8, 8] }), "ARGUMENT", /quantizer/);
   const collect = async (stream: () => AsyncIterable<unknown>) => await Array.fromAsync(stream());
@@ -314,7 +328,11 @@ test("wrong values are told as the caller's, never as a fault of ctok or in the 
   await rejects(() => readImage(detached), "IMAGE", /no bytes/);
   await rejects(() => readImage(detached.buffer), "IMAGE", /no bytes/);
   await rejects(() => detokenize(detached), "TOKEN_FILE", /empty/);
-  await rejects(() => image.encode(tensorU8([4, 4, 3], new Uint8Array(48)), { signal: 5 as never }), "ARGUMENT", /signal/);
+  await rejects(
+    () => image.encode(tensorU8([4, 4, 3], new Uint8Array(48)), { signal: 5 as never }),
+    "ARGUMENT",
+    /signal/,
+  );
   await rejects(() => tokenize(photo, { signal: 5 } as never), "ARGUMENT", /signal/);
   await rejects(() => tokenize(photo, { model: 5 } as never), "ARGUMENT", /^model/);
 });
@@ -358,7 +376,11 @@ test("files of a batch are read a few at a time, and none once they are known to
     await rejects(() => image.encode(new Array(100_000).fill(file), { maxMemory: 2e7 }), "MEMORY", /./);
     assert.ok(all <= count + 8, `expected a few to be read, found ${all - count}`);
     const pixels = tensorU8([36, 48, 3], noise([36, 48, 3]));
-    await rejects(() => image.encode([photo, pixels, other]), "SHAPE", /^input\[2\]: expected 36x48 .*input\[1\].*16x32/);
+    await rejects(
+      () => image.encode([photo, pixels, other]),
+      "SHAPE",
+      /^input\[2\]: expected 36x48 .*input\[1\].*16x32/,
+    );
     await rejects(() => image.encode([photo, none, none]), "FILE_MISSING", /none\.png/);
     all = open = 0;
     await rejects(() => image.encode([none, ...new Array(1000).fill(file)]), "FILE_MISSING", /none\.png/);

@@ -1,4 +1,6 @@
-/** LlamaGen's VQ-8 through the public API: any size, token files, and what its options and checkpoints are refused for. */
+/**
+ * LlamaGen's VQ-8 through the public API: any size, token files, and what its options and checkpoints are refused for.
+ */
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -51,7 +53,11 @@ test("token files of every form that name their model come back", () =>
       assert.deepEqual(back.origin.quantizer, { kind: "lookup", size: 16384, channels: 8 }, format);
       assert.equal(countDifferent(back.indices, tokens.indices), 0, format);
       assert.equal(countDifferent(await tok.decode(back), await tok.decode(tokens)), 0, format);
-      assert.throws(() => back.codes, /tokenizer\.codebook\(\)/, "indices alone do not tell a learned codebook's codes");
+      assert.throws(
+        () => back.codes,
+        /tokenizer\.codebook\(\)/,
+        "indices alone do not tell a learned codebook's codes",
+      );
     }
   }));
 
@@ -95,5 +101,9 @@ test("options and checkpoints that do not fit are refused by name", () =>
     write((all) => {
       for (const name of tensors.keys()) if (!name.startsWith("quantize.")) all.delete(name);
     });
-    await rejects(() => Tokenizer.open(edited), "FILE_NETWORK", /encoder\.conv_blocks\.\* .*llamagen.*encoder\.\* .*cosmos/);
+    await rejects(
+      () => Tokenizer.open(edited),
+      "FILE_NETWORK",
+      /encoder\.conv_blocks\.\* .*llamagen.*encoder\.\* .*cosmos/,
+    );
   }));

@@ -1,4 +1,7 @@
-/** Run as a process of its own by async.test.ts: opens a model and prints what that added to the peak of resident memory, and its weights, bytes. MODEL */
+/**
+ * Run as a process of its own by async.test.ts: opens a model and prints what that added to the peak of resident
+ * memory, and its weights, bytes. MODEL
+ */
 import process from "node:process";
 import { Tokenizer } from "mod.ts";
 import { peakResidentBytes } from "../support.ts";

@@ -41,7 +41,8 @@ describe("weights of the same files", () => {
       await first.close();
       for (const other of others) assert.equal(await tokensOf(other), tokens, "after the first was closed");
       await Promise.all(others.map((other) => other.close()));
-      for (let n = 0; n < 3000 && residentBytes() - start > 0.3 * weightBytes; n++) await sleep(20); // a job lets go just after it ends
+      // A job lets go just after it ends.
+      for (let n = 0; n < 3000 && residentBytes() - start > 0.3 * weightBytes; n++) await sleep(20);
       const kept = residentBytes() - start;
       assert.ok(kept < 0.3 * weightBytes, `closed, ${kept} of ${weightBytes} bytes are still there`);
     }));
@@ -57,7 +58,11 @@ describe("weights of the same files", () => {
       assert.equal(encoder.info.weightBytes + decoder.info.weightBytes, both.info.weightBytes);
       assert.equal(encoder.info.name, "of-my-own");
       assert.equal(await tokensOf(encoder), await tokensOf(both));
-      await rejects(() => encoder.decode({ dtype: "int32", shape: [1, 1], data: new Int32Array(1) }), "UNSUPPORTED", /./);
+      await rejects(
+        () => encoder.decode({ dtype: "int32", shape: [1, 1], data: new Int32Array(1) }),
+        "UNSUPPORTED",
+        /./,
+      );
       await rejects(() => Tokenizer.open(path, { fsqLevels: [8, 8] }), "FILE_NETWORK", /levels/);
       await rejects(() => Tokenizer.open(path, { name: "DI16x16" }), "FILE_NETWORK", /DI16x16/);
     }));

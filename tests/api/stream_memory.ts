@@ -1,7 +1,7 @@
 /**
- * Run as a process of its own: MODE FRAMES HEIGHT WIDTH [MODEL]. Encodes synthetic frames in a stream or in windows and prints
- * as JSON the growth of peak resident memory since the model was opened, what the plan said (without weights), and the bytes
- * of the temporal attention's past in it.
+ * Run as a process of its own: MODE FRAMES HEIGHT WIDTH [MODEL]. Encodes synthetic frames in a stream or in windows and
+ * prints as JSON the growth of peak resident memory since the model was opened, what the plan said (without weights),
+ * and the bytes of the temporal attention's past in it.
  */
 import process from "node:process";
 import { type TensorLike, Tokenizer } from "mod.ts";

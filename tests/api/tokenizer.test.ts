@@ -168,7 +168,11 @@ describe("embedded model", () => {
     await rejects(() => tok.encode({ ...noise(4, 4), shape: [4, -4, 3] }), "SHAPE", /positive/);
     await rejects(() => tok.encode(42 as unknown as string), "ARGUMENT", /input/);
     await rejects(() => tok.encode([]), "ARGUMENT", /at least one/);
-    await rejects(() => tok.encode([noise(16, 16), noise(16, 32)]), "SHAPE", /input\[1\]: expected 16x16.*found "16x32/);
+    await rejects(
+      () => tok.encode([noise(16, 16), noise(16, 32)]),
+      "SHAPE",
+      /input\[1\]: expected 16x16.*found "16x32/,
+    );
     const { preQuant } = await tok.encode(noise(16, 16), { preQuant: true });
     await rejects(() => tok.decode(preQuant), "UNSUPPORTED", /not quantised/);
   });
@@ -229,7 +233,11 @@ describe("codebook", () => {
     }));
   test("a continuous model has none, nor a closed one", async () => {
     const tok = await Tokenizer.open(join(carried, "Cosmos-Tokenizer-CI8x8"));
-    const error = await rejects(() => tok.codebook(), "UNSUPPORTED", /codebook: expected a discrete model, found .*CI8x8/);
+    const error = await rejects(
+      () => tok.codebook(),
+      "UNSUPPORTED",
+      /codebook: expected a discrete model, found .*CI8x8/,
+    );
     assert.match(error.stack!, /tokenizer\.test\.ts/, "the stack points at the caller");
     await tok.close();
     await rejects(() => tok.codebook(), "CLOSED", /./);

@@ -1,4 +1,7 @@
-/** What CTOK_TRACE makes: a Chrome trace of every step of every job, whole at each close and at the process's end; without it, nothing. */
+/**
+ * What CTOK_TRACE makes: a Chrome trace of every step of every job, whole at each close and at the process's end;
+ * without it, nothing.
+ */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -59,14 +62,20 @@ test("steps follow each other in their jobs, and their sum is the run's time", (
       for (const [i, { cat, tid, ts, dur, args }] of steps.entries()) {
         assert.ok(cat === "step" && tid === job.tid && args.shape.length === 5 && dur >= 0, JSON.stringify(steps[i]));
         if (i > 0) {
-          assert.ok(Math.abs(ts - (steps[i - 1]!.ts + steps[i - 1]!.dur)) < 1, `step ${i} begins where the one before ends`);
+          assert.ok(
+            Math.abs(ts - (steps[i - 1]!.ts + steps[i - 1]!.dur)) < 1,
+            `step ${i} begins where the one before ends`,
+          );
         }
         assert.ok(ts >= job.ts - 1 && ts + dur <= job.ts + job.dur + 1, `step ${i} lies in its job`);
       }
       return steps.reduce((sum, { dur }) => sum + dur, 0) / job.args.run_us;
     });
     // What a busy machine does between two steps is no step's: some of the jobs is left alone.
-    assert.ok(Math.max(...parts) > 0.95 && Math.max(...parts) <= 1.001, `the steps take ${parts.join(", ")} of their jobs`);
+    assert.ok(
+      Math.max(...parts) > 0.95 && Math.max(...parts) <= 1.001,
+      `the steps take ${parts.join(", ")} of their jobs`,
+    );
     const conv = events.find(({ name }) => name === "encoder.conv_in")!;
     assert.deepEqual([conv.args.kind, conv.args.shape.slice(0, 4)], ["conv", [1, 1, 32, 32]]);
     assert.ok(conv.args.flops > 0);

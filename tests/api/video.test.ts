@@ -1,4 +1,7 @@
-/** Videos through the public API: streams equal whole clips however they are cut, windows, wrong input, stopping, memory. */
+/**
+ * Videos through the public API: streams equal whole clips however they are cut, windows, wrong input, stopping,
+ * memory.
+ */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { join } from "node:path";
@@ -106,7 +109,9 @@ for (
       for (const sizes of plans) {
         for (const chunkTokens of [1, 2, 5]) {
           const frames = stack(
-            await collect(tok.decodeStream(pieces(whole.main, sizes.filter((n) => n > 0)), { chunkTokens, crop: false })),
+            await collect(
+              tok.decodeStream(pieces(whole.main, sizes.filter((n) => n > 0)), { chunkTokens, crop: false }),
+            ),
           );
           assert.equal(countDifferent(frames, pixels), 0, `pieces of ${sizes}, chunks of ${chunkTokens}`);
         }
@@ -182,7 +187,10 @@ describe("the embedded video model", () => {
         assert.equal(countDifferent(loaded.codes, tokens.codes), 0);
         assert.deepEqual((await tok.decode(loaded, { dtype: "uint8" })).shape, [1, 30, 40, 56, 3]);
         assert.equal(
-          countDifferent(stack(await collect(tok.decodeStream([loaded]))), await tok.decode(tokens, { dtype: "uint8" })),
+          countDifferent(
+            stack(await collect(tok.decodeStream([loaded]))),
+            await tok.decode(tokens, { dtype: "uint8" }),
+          ),
           0,
         );
       }
@@ -277,10 +285,15 @@ describe("the embedded video model", () => {
 
 describe("memory", () => {
   const peak = (...args: (string | number)[]) => {
-    const out = execFileSync(process.execPath, [...runArgs, join(root, "tests/api/stream_memory.ts"), ...args.map(String)], {
+    const out = execFileSync(process.execPath, [
+      ...runArgs,
+      join(root, "tests/api/stream_memory.ts"),
+      ...args.map(String),
+    ], {
       encoding: "utf8",
       cwd: root,
-      env: { ...process.env, MALLOC_MMAP_THRESHOLD_: "65536" }, // what was freed is given back, and does not count (glibc)
+      // What was freed is given back, and does not count (glibc).
+      env: { ...process.env, MALLOC_MMAP_THRESHOLD_: "65536" },
     });
     return JSON.parse(out) as { peakBytes: number; planBytes: number; pastBytes: number };
   };

@@ -1,7 +1,7 @@
 /**
- * Picture and sound of `ctok autoencode --audio`, measured in its results: flashes and beeps are within a frame of each other
- * and of the source, whichever starts late, in constant and varied rates, in every container, from the start or --start on.
- * The frames are small and the windows short: only their times count here.
+ * Picture and sound of `ctok autoencode --audio`, measured in its results: flashes and beeps are within a frame of each
+ * other and of the source, whichever starts late, in constant and varied rates, in every container, from the start or
+ * --start on. The frames are small and the windows short: only their times count here.
  */
 import assert from "node:assert/strict";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";

@@ -1,6 +1,6 @@
 /**
- * The command line as its users meet it: spawned by the runtime that runs the tests, in folders of its own. What the models
- * compute is tested elsewhere; here it is files, texts, and exit codes.
+ * The command line as its users meet it: spawned by the runtime that runs the tests, in folders of its own. What the
+ * models compute is tested elsewhere; here it is files, texts, and exit codes.
  */
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
@@ -49,7 +49,10 @@ const wrongUsages: [args: string[], said: RegExp][] = [
   [["encode", cat, "-o=x"], /-o: expected a value after a space, or --out=x, found -o=x/],
   [["encode", cat, "-o", "x", "--out", "y"], /--out: expected it once, found it twice/],
   [["encode", cat, "-o", "x", "-y"], /unknown option -y/],
-  [["encode", cat, "-o", "x", "--max-memory", "2XB"], /--max-memory: expected bytes, such as 2GB, 512MiB .*, found 2XB/],
+  [
+    ["encode", cat, "-o", "x", "--max-memory", "2XB"],
+    /--max-memory: expected bytes, such as 2GB, 512MiB .*, found 2XB/,
+  ],
   [["encode", cat, "-o", "x", "--max-memory", "0.1"], /--max-memory: expected bytes, .*, found 0\.1/],
   [["encode", cat, "-o", "x", "--limit-pixels", "0x9"], /--limit-pixels: expected pixels from 1 to \d+, .*, found 0x9/],
   [["convert", "nano-DI8x8", "-o", "x", "--device", "cpu"], /unknown option --device, which other commands have/],
@@ -63,15 +66,24 @@ const wrongUsages: [args: string[], said: RegExp][] = [
   [["encode", cat, cat + "/../coffee.jpg", "--out", "-"], /--out -: expected one file to read, found 2/],
   [["convert", "nano-DI8x8", "--out", "-"], /--out: expected a file or folder, found standard output/],
   [["encode", cat, "--out", "x", "--json=1"], /--json: expected no value, found "1"/],
-  [["encode", "v.mp4", "--out", "x", "--window", "9", "--stream"], /--stream: expected no --window beside it, found one/],
+  [
+    ["encode", "v.mp4", "--out", "x", "--window", "9", "--stream"],
+    /--stream: expected no --window beside it, found one/,
+  ],
   [["encode", "v.mp4", "--out", "x", "--window", "0"], /--window: expected a whole number from 1 to 1048576, found 0/],
-  [["encode", "v.mp4", "--out", "x", "--frames", "1.5"], /--frames: expected a whole number from 1 to 1048576, found 1\.5/],
+  [
+    ["encode", "v.mp4", "--out", "x", "--frames", "1.5"],
+    /--frames: expected a whole number from 1 to 1048576, found 1\.5/,
+  ],
   [["encode", "v.mp4", "--out", "x", "--chunk", "8"], /--chunk: expected --stream beside it, found none/],
   [["encode", "v.mp4", "--out", "x", "--fps", "fast"], /--fps: expected frames a second .*, found fast/],
   [["encode", "v.mp4", "--out", "x", "--fps", "30/0"], /--fps: expected frames a second .*, found 30\/0/],
   [["autoencode", cat, "--out", "x", "--audio"], /--audio: expected a video among the inputs, found only images/],
   [["decode", "x", "--out", "x", "--stream"], /unknown option --stream, which other commands have/],
-  [["decode", "x", "--out", "x.mp4", "--container", "mp4"], /--container: expected --out - beside it, found --out x\.mp4/],
+  [
+    ["decode", "x", "--out", "x.mp4", "--container", "mp4"],
+    /--container: expected --out - beside it, found --out x\.mp4/,
+  ],
   [
     ["autoencode", "x", "--out", "x.mp4", "--container", "mp4"],
     /--container: expected --out - beside it, found --out x\.mp4/,
@@ -165,7 +177,10 @@ test("decode reports a batch whose pictures would overwrite another file's", asy
   await saveTokens(join(dir, "a.safetensors"), await tokenize([path, path]));
   await saveTokens(join(dir, "a-1.safetensors"), await tokenize(path));
   const { stderr } = await ctokEnds(1, ["decode", "a.safetensors", "a-1.safetensors", "--out", "out"], { cwd: dir });
-  assert.match(stderr, /a-1\.safetensors and a\.safetensors: expected different names, .* both would become out\/a-1\.png/);
+  assert.match(
+    stderr,
+    /a-1\.safetensors and a\.safetensors: expected different names, .* both would become out\/a-1\.png/,
+  );
   assert.deepEqual(await readdir(join(dir, "out")), ["a-1.png"]);
 });
 
@@ -272,7 +287,10 @@ test("a result never overwrites an input", async () => {
   const dir = await folder("input"), path = await picture(join(dir, "p.png")), before = await readFile(path);
   await symlink(dir, join(dir, "same"));
   for (const out of [".", "p.png", "same/"]) {
-    assert.match((await ctokEnds(2, ["autoencode", "p.png", "--out", out], { cwd: dir })).stderr, /would overwrite p\.png/);
+    assert.match(
+      (await ctokEnds(2, ["autoencode", "p.png", "--out", out], { cwd: dir })).stderr,
+      /would overwrite p\.png/,
+    );
   }
   assert.deepEqual(await readFile(path), before);
 });
@@ -362,8 +380,13 @@ test("decode says when other weights made the tokens, and decodes them", async (
   const said = `expected tokens of nano-DI8x8 with the weights ${
     sha256!.slice(0, 12)
   }… \\(sha256\\), found those of nano-DI8x8 with 0123456789ab…`;
-  assert.match(stderr, new RegExp(`^ctok: other\\.safetensors: ${said}: the result may be another picture\n2 of 2 files`));
-  const json = await ctokEnds(0, ["decode", "other.safetensors", "own.safetensors", "--out", "j", "--json"], { cwd: dir });
+  assert.match(
+    stderr,
+    new RegExp(`^ctok: other\\.safetensors: ${said}: the result may be another picture\n2 of 2 files`),
+  );
+  const json = await ctokEnds(0, ["decode", "other.safetensors", "own.safetensors", "--out", "j", "--json"], {
+    cwd: dir,
+  });
   assert.deepEqual([lines(json.stdout).map(({ isOtherModel }) => isOtherModel), json.stderr], [[true, undefined], ""]);
   assert.deepEqual(await readFile(join(dir, "o/other.png")), await readFile(join(dir, "o/own.png")));
 });
@@ -395,7 +418,10 @@ test("a converted model gives the same tokens", async () => {
   assert.match((await readFile(join(dir, "copy.safetensors"))).toString("latin1", 8, 200), /"ctok\.name":"Copy-DI8x8"/);
   await ctokEnds(0, ["encode", path, "--model", "copy.safetensors", "--out", "t.safetensors"], { cwd: dir });
   assert.deepEqual((await loadTokens(join(dir, "t.safetensors"))).indices.data, (await tokenize(path)).indices.data);
-  assert.match((await ctokEnds(3, ["convert", "/gone", "--out", "x"], { cwd: dir })).stderr, /^ctok: .*expected .*"\/gone"/);
+  assert.match(
+    (await ctokEnds(3, ["convert", "/gone", "--out", "x"], { cwd: dir })).stderr,
+    /^ctok: .*expected .*"\/gone"/,
+  );
   assert.deepEqual((await readdir(dir)).sort(), ["copy.safetensors", "p.png", "t.safetensors"]);
 });
 
@@ -415,7 +441,7 @@ test(
   },
 );
 
-// ---------------------------------------------------------------- nothing half-written; kill -9 and full disks are in faults/
+// ------------------------------------------------------- nothing half-written; kill -9 and full disks are in faults/
 for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143], ["SIGHUP", 129]] as const) {
   test(`${signal} ends with ${code}, keeps what was finished, and leaves no part of the rest`, {
     ...slow,
@@ -435,7 +461,9 @@ for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143], ["SIGHUP", 129]
   });
 }
 
-const resets = process.versions.bun || process.versions.deno ? false : "Node gives every signal its default when it starts";
+const resets = process.versions.bun || process.versions.deno
+  ? false
+  : "Node gives every signal its default when it starts";
 test("nohup lets it work on when the terminal goes", { ...slow, skip: resets }, async () => {
   const dir = await folder("nohup"), names = ["a.png", "b.png", "c.png"];
   for (const name of names) await picture(join(dir, name), 256, 256);

@@ -115,7 +115,8 @@ ask() {
   await 'ready> ' >/dev/null
   print -r -- NEXT
 }
-zpty -w shell "autoload -Uz compinit; compinit -u -D; source $0; LISTMAX=999; setopt no_list_beep no_prompt_sp; PS1='rea'dy'> '"
+zpty -w shell "autoload -Uz compinit; compinit -u -D; source $0; LISTMAX=999; \
+setopt no_list_beep no_prompt_sp; PS1='rea'dy'> '"
 await 'ready> ' >/dev/null # the prompt: the line editor is there
 ${asked}
 zpty -d shell`;
@@ -126,7 +127,12 @@ zpty -d shell`;
 }
 
 test("zsh: commands, options, choices and models", { skip: missing("zsh") }, () => {
-  const [first, flags, formats, models] = inZsh("ctok ", "ctok decode --con", "ctok encode --format ", "ctok info nano-D");
+  const [first, flags, formats, models] = inZsh(
+    "ctok ",
+    "ctok decode --con",
+    "ctok encode --format ",
+    "ctok info nano-D",
+  );
   for (const { name } of commands) assert.match(first!, new RegExp(`^${name} +-- `, "m"));
   assert.match(flags!, /--container/);
   assert.match(formats!, /msgpack +npy +safetensors/);

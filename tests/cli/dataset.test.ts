@@ -1,4 +1,7 @@
-/** ctok dataset as a child process: exit codes, what machines are told, killed and run again. What it makes is held in tests/corpus. */
+/**
+ * ctok dataset as a child process: exit codes, what machines are told, killed and run again. What it makes is held in
+ * tests/corpus.
+ */
 import assert from "node:assert/strict";
 import { copyFileSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -6,7 +9,7 @@ import process from "node:process";
 import { test } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import { contentOf } from "../corpus/support.ts";
-import { root, withFolder } from "../support.ts";
+import { root, sequence, withFolder } from "../support.ts";
 import { ctok, ctokEnds, lines } from "./spawn.ts";
 
 /** So many pictures in a folder "photos". */
@@ -22,7 +25,10 @@ test("plan, run, status, and the short form: the same corpus, and what is told",
     const short = await ctokEnds(0, ["dataset", "photos", "-o", "short", ...size], { cwd });
     assert.match(
       short.stdout,
-      /^short: 5 items in 3 shards; nano-DI8x8, \w+, webdataset of uint16\nshort: complete, 3 shards; 5 of 5 items, 80 tokens, /,
+      sequence(
+        /^short: 5 items in 3 shards; nano-DI8x8, \w+, webdataset of uint16\n/,
+        /short: complete, 3 shards; 5 of 5 items, 80 tokens, /,
+      ),
     );
     await ctokEnds(0, ["dataset", "plan", "photos", "-o", "long", ...size], { cwd });
     const before = lines((await ctokEnds(0, ["dataset", "status", "long", "--json"], { cwd })).stdout)[0];

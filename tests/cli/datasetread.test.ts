@@ -1,4 +1,7 @@
-/** ctok dataset verify, stats, head and cat on a small corpus: what they say, in words and as JSON, and their exit codes. */
+/**
+ * ctok dataset verify, stats, head and cat on a small corpus: what they say, in words and as JSON, and their exit
+ * codes.
+ */
 import { Buffer } from "node:buffer";
 import assert from "node:assert/strict";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -22,7 +25,10 @@ test("verify: every shard, the quality of what was decoded, and the whole; a pro
   const [first, second, whole] = stdout.trim().split("\n");
   assert.match(first!, /^shard 00000: ok, 2 samples, [\d.]+ kB; photo-0 [\d.]+ dB; photo-1 [\d.]+ dB$/);
   assert.match(second!, /^shard 00001: ok, 1 sample, [\d.]+ kB; photo-2 [\d.]+ dB$/);
-  assert.match(whole!, /^corpus: as it was written, 2 shards, 3 samples, 24 tokens, [\d.]+ kB, [\d.]+ dB over 3 decoded$/);
+  assert.match(
+    whole!,
+    /^corpus: as it was written, 2 shards, 3 samples, 24 tokens, [\d.]+ kB, [\d.]+ dB over 3 decoded$/,
+  );
   const [, , done] = lines((await run(0, "verify", "corpus", "--json", "--samples=0")).stdout);
   const { bytes, ...told } = done as Record<string, unknown>;
   assert.ok(Number(bytes) > 0);

@@ -1,6 +1,6 @@
 /**
- * ctok dataset on many machines, as a child process: which worker this is, what is missing, and exit codes that say whether another
- * try is worth it. What workers do is held in tests/corpus/split.test.ts.
+ * ctok dataset on many machines, as a child process: which worker this is, what is missing, and exit codes that say
+ * whether another try is worth it. What workers do is held in tests/corpus/split.test.ts.
  */
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
@@ -27,7 +27,8 @@ test("the worker's number is given, or the cluster's; the list of those missing 
     await planned(cwd, 14, 1);
     const run = (code: number, shard: string, env: Record<string, string> = {}) =>
       ctokEnds(code, ["dataset", "run", "out", `--shard=${shard}`], { cwd, env: { ...noCluster, ...env } });
-    const missing = async (...more: string[]) => (await ctokEnds(0, ["dataset", "missing", "out", ...more], { cwd })).stdout;
+    const missing = async (...more: string[]) =>
+      (await ctokEnds(0, ["dataset", "missing", "out", ...more], { cwd })).stdout;
     assert.match(
       (await ctokEnds(2, ["dataset", "missing", "out"], { cwd })).stderr,
       /that --shard splits, or --shard N, found/,
@@ -120,7 +121,10 @@ test("a full disk is worth another try, and with room it succeeds", async (t) =>
     try {
       await planned(cwd, 6, 2);
       writeFileSync(join(out, "ballast"), new Uint8Array((1 << 20) - 40_960));
-      assert.match((await ctokEnds(75, ["dataset", "run", "out", "--shard", "0/1"], { cwd })).stderr, /found a full disk/);
+      assert.match(
+        (await ctokEnds(75, ["dataset", "run", "out", "--shard", "0/1"], { cwd })).stderr,
+        /found a full disk/,
+      );
       execFileSync("mount", ["-o", "remount,size=32m", out]);
       await ctokEnds(0, ["dataset", "run", "out", "--shard", "0/1"], { cwd });
     } finally {

@@ -42,7 +42,13 @@ test("encode: files, names, sizes, shapes and memory as a run then has them", sl
   await picture(join(dir, "in/deep/b.webp"), 17, 33);
   await writeClip(join(dir, "in/clip.mp4"));
   for (
-    const options of [[], ["--stream"], ["--window", "9", "--start", "3"], ["--stream", "--chunk", "4", "--frames", "7"]]
+    const options of [[], ["--stream"], ["--window", "9", "--start", "3"], [
+      "--stream",
+      "--chunk",
+      "4",
+      "--frames",
+      "7",
+    ]]
   ) {
     const args = ["encode", "in", "--out", "out", "--overwrite", ...options], told = await dry(args, dir);
     const done = lines((await ctokEnds(0, [...args, "--json"], { cwd: dir })).stdout);
@@ -104,7 +110,8 @@ test("what is known to fail fails in a dry run with the run's own codes", slow, 
     [3, ["encode", "good.png", "--model", "gone", "--out", "y.npy"]],
   ];
   for (const [code, args] of cases) {
-    const told = await dry(args, dir, code), ran = lines((await ctokEnds(code, [...args, "--json"], { cwd: dir })).stdout);
+    const told = await dry(args, dir, code),
+      ran = lines((await ctokEnds(code, [...args, "--json"], { cwd: dir })).stdout);
     const failures = (all: Record<string, unknown>[]) => {
       return all.filter(({ ok }) => !ok).map(({ file, code, message }) => [file, code, `${message}`.split(":")[0]]);
     };
@@ -122,7 +129,10 @@ test("what is known to fail fails in a dry run with the run's own codes", slow, 
 test("a dry run reads a pipe and sends nothing on", async () => {
   const dir = await folder("pipe");
   await picture(join(dir, "a.png"), 16, 24);
-  const { stdout, stderr } = await ctokEnds(0, ["encode", "-", "--out", "-", "-n"], { cwd: dir, shell: `cat a.png | "$@"` });
+  const { stdout, stderr } = await ctokEnds(0, ["encode", "-", "--out", "-", "-n"], {
+    cwd: dir,
+    shell: `cat a.png | "$@"`,
+  });
   assert.equal(stdout, "");
   assert.match(stderr, /^- -> -: 24x16 pixels, 4x2 tokens, nano-DI8x8, [\d.]+ MB of memory\n$/);
 });
@@ -139,7 +149,9 @@ test("info tells token files from models by their content, and several at once",
   await ctokEnds(0, ["encode", "clip.mp4", "--out", "clip.safetensors"], { cwd: dir });
   await ctokEnds(0, ["convert", "nano-DI8x8", "--out", "model.safetensors"], { cwd: dir });
   await copyFile(join(dir, "p.msgpack"), join(dir, "noname"));
-  const { stdout } = await ctokEnds(0, ["info", "p.safetensors", "model.safetensors", "noname", "--json"], { cwd: dir });
+  const { stdout } = await ctokEnds(0, ["info", "p.safetensors", "model.safetensors", "noname", "--json"], {
+    cwd: dir,
+  });
   const [tokens, model, packed] = lines(stdout), { origin } = await loadTokens(join(dir, "p.safetensors"));
   const bits = 24 * Math.log2(64000) / (30 * 44), { size } = await stat(join(dir, "p.safetensors"));
   assert.deepEqual(tokens, {

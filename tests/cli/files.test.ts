@@ -1,6 +1,6 @@
 /**
- * Which files the command line reads and which it may replace: folders, extensions, what is there already, links, standard
- * input and output, and what file names and contents may do to a terminal.
+ * Which files the command line reads and which it may replace: folders, extensions, what is there already, links,
+ * standard input and output, and what file names and contents may do to a terminal.
  */
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
@@ -59,7 +59,8 @@ function make(path: string, ...args: string[]): string {
 }
 
 /** Nine frames of the sample clip, 32 by 48 pixels. */
-const clip = (path: string, ...args: string[]) => make(path, "-i", cars, "-vf", "scale=48:32", "-frames:v", "9", ...args);
+const clip = (path: string, ...args: string[]) =>
+  make(path, "-i", cars, "-vf", "scale=48:32", "-frames:v", "9", ...args);
 
 /** Every file below a folder, hidden ones too. */
 const tree = (dir: string) => {
@@ -70,7 +71,16 @@ const tree = (dir: string) => {
 // ---------------------------------------------------------------- folders
 test("a folder of pictures is its pictures, recursively; the tree is kept below --out", async () => {
   const dir = await folder("photos");
-  await pictures(join(dir, "photos"), "2.png", "10.jpg", "a/1.jpg", "b/1.jpg", "b/c/1.webp", ".hidden.png", ".git/x.png");
+  await pictures(
+    join(dir, "photos"),
+    "2.png",
+    "10.jpg",
+    "a/1.jpg",
+    "b/1.jpg",
+    "b/c/1.webp",
+    ".hidden.png",
+    ".git/x.png",
+  );
   await writeFile(join(dir, "photos/notes.txt"), "notes");
   await symlink("..", join(dir, "photos/b/loop"));
   const { stdout } = await ctokEnds(0, ["encode", "photos", "--out", "tokens", "--json"], { cwd: dir });
@@ -92,7 +102,12 @@ test("a folder of pictures is its pictures, recursively; the tree is kept below 
   assert.deepEqual(tree(join(dir, "photos/again")), ["10.png", "2.png", "a/1.png", "b/1.png", "b/c/1.png"]);
   // Of more than one input, each folder keeps its name.
   await ctokEnds(0, ["encode", "photos/a", "photos/b", "photos/2.png", "--out", "two"], { cwd: dir });
-  assert.deepEqual(tree(join(dir, "two")), ["2.safetensors", "a/1.safetensors", "b/1.safetensors", "b/c/1.safetensors"]);
+  assert.deepEqual(tree(join(dir, "two")), [
+    "2.safetensors",
+    "a/1.safetensors",
+    "b/1.safetensors",
+    "b/c/1.safetensors",
+  ]);
 });
 
 test("files of a folder that differ by their extension alone keep it in the results' names", async () => {
@@ -108,7 +123,9 @@ test("a folder of equally large photos is one video only when asked", needs, asy
   await pictures(join(dir, "frames"), "f1.png", "f2.png", "f10.png");
   await ctokEnds(0, ["encode", "frames", "--out", "single"], { cwd: dir });
   assert.deepEqual(tree(join(dir, "single")), ["f1.safetensors", "f10.safetensors", "f2.safetensors"]);
-  const { stdout } = await ctokEnds(0, ["encode", "frames", "--video", "--out", "v.safetensors", "--json"], { cwd: dir });
+  const { stdout } = await ctokEnds(0, ["encode", "frames", "--video", "--out", "v.safetensors", "--json"], {
+    cwd: dir,
+  });
   assert.deepEqual([lines(stdout)[0].model, lines(stdout)[0].frames], ["nano-DV4x8x8", 3]);
 });
 
@@ -133,7 +150,10 @@ test("a folder is taken by what the model takes; what is not there is told, and 
       /mixed: expected a folder with videos, found 1 picture \(--video takes /,
     ],
     [["encode", "empty"], /empty: expected a folder with pictures or videos, found no file that ctok reads$/m],
-    [["encode", "out0"], /out0: expected a folder with pictures or videos, found 2 tokens \(ctok decode takes tokens\)/],
+    [
+      ["encode", "out0"],
+      /out0: expected a folder with pictures or videos, found 2 tokens \(ctok decode takes tokens\)/,
+    ],
     [["decode", "mixed"], /mixed: expected a folder with tokens, found 1 picture$/m],
   ];
   for (const [args, said] of wrong) {
@@ -151,7 +171,10 @@ test("what failed leaves nothing that stands in the way of the right command", n
   await pictures(join(dir, "frames"), "0.png", "1.png");
   await writeImage(join(dir, "frames/2.png"), flat(0, 24, 24));
   const { stderr } = await ctokEnds(2, ["encode", "frames", "--out", "t.safetensors"], { cwd: dir });
-  assert.match(stderr, /--out: expected a folder for what is in a folder, found t\.safetensors, which is a file's name/);
+  assert.match(
+    stderr,
+    /--out: expected a folder for what is in a folder, found t\.safetensors, which is a file's name/,
+  );
   await ctokEnds(1, ["encode", "frames", "--video", "--out", "t.safetensors"], { cwd: dir }); // another size midway
   await ctokEnds(1, ["encode", "gone", "--out", "new/deep/"], { cwd: dir });
   assert.deepEqual(readdirSync(dir), ["frames"]);
@@ -161,9 +184,14 @@ test("what failed leaves nothing that stands in the way of the right command", n
 
 // ---------------------------------------------------------------- kinds of files
 test("extensions of videos are one table, and without one the content decides", needs, async () => {
-  const dir = await folder("kinds"), videos = ["mts", "m2ts", "3gp", "wmv", "asf", "flv", "ogv", "vob", "mxf", "m2v", "f4v"];
-  for (const name of [...videos, "nut", "mp4", "webm", "Y4M", "TS"]) assert.equal(kindOfName(`x.${name}`), "video", name);
-  for (const name of ["png", "JPG", "webp", "avif", "gif", "tif"]) assert.equal(kindOfName(`x.${name}`), "picture", name);
+  const dir = await folder("kinds"),
+    videos = ["mts", "m2ts", "3gp", "wmv", "asf", "flv", "ogv", "vob", "mxf", "m2v", "f4v"];
+  for (const name of [...videos, "nut", "mp4", "webm", "Y4M", "TS"]) {
+    assert.equal(kindOfName(`x.${name}`), "video", name);
+  }
+  for (const name of ["png", "JPG", "webp", "avif", "gif", "tif"]) {
+    assert.equal(kindOfName(`x.${name}`), "picture", name);
+  }
   const written: [string, "picture" | "video" | "tokens" | undefined][] = [["text", undefined], ["none", undefined]];
   await writeFile(join(dir, "text"), "words, nothing but words");
   await writeFile(join(dir, "none"), "");
@@ -269,7 +297,9 @@ test("no command replaces a foreign file unasked, nor one whose extension it doe
       const told = `${args.join(" ")} --out ${out}: ${code} ${stderr}`;
       assert.equal(readFileSync(join(dir, out), "latin1"), "precious", told);
       assert.equal(code, isWritten || isOther ? 1 : 2, told);
-      if (isWritten) assert.match(stderr, /expected nothing there yet.*, found a file \(--overwrite replaces it\)/, told);
+      if (isWritten) {
+        assert.match(stderr, /expected nothing there yet.*, found a file \(--overwrite replaces it\)/, told);
+      }
       await rm(join(dir, out));
     }));
   }
@@ -291,7 +321,10 @@ test("ctok replaces token files and checkpoints of its own, everything with --ov
   }
   await ctokEnds(0, ["convert", "nano-DI8x8", "--out", "m.safetensors"], { cwd: dir });
   await ctokEnds(0, ["convert", "nano-DI8x8", "--out", "m.safetensors"], { cwd: dir });
-  assert.deepEqual([await writtenByCtok(join(dir, "m.safetensors")), await writtenByCtok(join(dir, "msgpack/a.msgpack"))], [
+  assert.deepEqual([
+    await writtenByCtok(join(dir, "m.safetensors")),
+    await writtenByCtok(join(dir, "msgpack/a.msgpack")),
+  ], [
     "checkpoint",
     "tokens",
   ]);
@@ -317,7 +350,7 @@ test("ctok replaces token files and checkpoints of its own, everything with --ov
   assert.deepEqual((await readImage(join(dir, "out/a.png"))).shape, [1, 16, 24, 3]);
 });
 
-test("an input is never overwritten: by its name, a link, a hard link, as a model; not with --overwrite either", async () => {
+test("an input is never overwritten: by name, link or hard link, as a model; not with --overwrite either", async () => {
   const dir = await folder("inputs");
   await pictures(dir, "p.png");
   await symlink("p.png", join(dir, "soft.png"));
@@ -351,7 +384,10 @@ test("two results that are one file are refused: through links, and after the na
   await ctokEnds(0, ["encode", "in/cat.png", "--out", "out/cat.safetensors"], { cwd: dir });
   await symlink("cat.safetensors", join(dir, "out/coffee.safetensors"));
   const linked = await ctokEnds(2, ["encode", "in", "--out", "out"], { cwd: dir });
-  assert.match(linked.stderr, /in\/cat\.png and in\/coffee\.png: expected different names, .* out\/coffee\.safetensors/);
+  assert.match(
+    linked.stderr,
+    /in\/cat\.png and in\/coffee\.png: expected different names, .* out\/coffee\.safetensors/,
+  );
   await rm(join(dir, "out/cat.safetensors")); // a link to nothing is the same place
   assert.match(
     (await ctokEnds(2, ["encode", "in", "--out", "out"], { cwd: dir })).stderr,
@@ -375,7 +411,7 @@ test("two results that are one file are refused: through links, and after the na
   }
 });
 
-test("another run that replaces results meanwhile makes no two of them one: numbers of files are given anew", async () => {
+test("another run that replaces results meanwhile makes no two of them one: numbers are given anew", async () => {
   const dir = await folder("anew"), tokens = await tokenize(flat());
   const planned = ["a", "b"].map((name): InOut => {
     const target = join(dir, `${name}.safetensors`), path = join(dir, `${name}.png`);
@@ -585,7 +621,9 @@ test("nothing from inside a file or a name reaches the terminal as it is", async
     const { stdout, stderr } = await ctok(args, { cwd: dir });
     assert.ok((stdout + stderr).length > 10);
     assert.doesNotMatch(stdout + stderr, unsafe, JSON.stringify(args));
-    if (!args.includes("--stack")) assert.ok(stderr.split("\n").length + stdout.split("\n").length <= 4, "no forged line");
+    if (!args.includes("--stack")) {
+      assert.ok(stderr.split("\n").length + stdout.split("\n").length <= 4, "no forged line");
+    }
     if (args.includes("--json")) assert.ok(lines(stdout)[0].file.includes(evil), "JSON says it exactly");
   }
   const { stdout } = await ctokEnds(0, ["encode", "good", "--out", "o2/"], { cwd: dir });

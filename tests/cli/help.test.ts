@@ -1,6 +1,6 @@
 /**
- * What the command line says of itself, and how its words become values: help in every form, the examples in it, which run as they
- * stand, short options, sizes, the environment, and the arguments of scripts.
+ * What the command line says of itself, and how its words become values: help in every form, the examples in it, which
+ * run as they stand, short options, sizes, the environment, and the arguments of scripts.
  */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -73,7 +73,8 @@ test("the examples of every command's help run as they stand", { timeout: 600_00
   await writeFile(join(cwd, "package.json"), `{ "type": "module" }`); // for Node, of what it runs by tsx
   const prepared = ["encode clip.mp4 -o clip.safetensors", "encode photos -o tokens"]; // what others of them made
   for (const args of prepared) await ctokEnds(0, args.split(" "), { cwd });
-  const jit = (name: string) => readFile(join(carried, "Cosmos-Tokenizer-CI8x8", name)); // what the examples of pull ask for
+  // What the examples of pull ask for.
+  const jit = (name: string) => readFile(join(carried, "Cosmos-Tokenizer-CI8x8", name));
   const files = { "encoder.jit": await jit("encoder.jit"), "decoder.jit": await jit("decoder.jit") };
   await using hub = await HubServer.start({ "nvidia/Cosmos-0.1-Tokenizer-CI8x8": { commit: commitOf(3), files } });
   const token = { HF_HUB_DISABLE_IMPLICIT_TOKEN: "1", HF_HUB_OFFLINE: "" };
@@ -151,8 +152,13 @@ test("texts are cut to a terminal's columns", () => {
 
 // ---------------------------------------------------------------- the environment
 test("variables count where the option is not given, for commands that take it", async () => {
-  const env = { CTOK_MODEL: "nano-DI8x8", CTOK_PRECISION: "f32", CTOK_DEVICE: "cpu" }, cwd = await folder("environment");
-  const { model, precision, device, fromEnvironment } = parsed(["encode", "-m", "M"], ["model", "precision", "device"], env);
+  const env = { CTOK_MODEL: "nano-DI8x8", CTOK_PRECISION: "f32", CTOK_DEVICE: "cpu" },
+    cwd = await folder("environment");
+  const { model, precision, device, fromEnvironment } = parsed(
+    ["encode", "-m", "M"],
+    ["model", "precision", "device"],
+    env,
+  );
   assert.deepEqual([model, precision, device], ["M", "f32", "cpu"]);
   assert.deepEqual(fromEnvironment, { precision: "CTOK_PRECISION", device: "CTOK_DEVICE" });
   assert.equal(parsed(["encode"], ["model"], { CTOK_MODEL: "" }).model, undefined, "empty is as good as none");
@@ -169,7 +175,10 @@ test("a wrong variable is told by its name", async () => {
     await told(2, { CTOK_PRECISION: "f64" }),
     /^ctok: CTOK_PRECISION: expected one of auto, f32, bf16, found f64;/,
   );
-  assert.match(await told(2, { CTOK_DEVICE: "tpu" }), /^ctok: CTOK_DEVICE: expected auto, cpu, cuda or cuda:1, found tpu;/);
+  assert.match(
+    await told(2, { CTOK_DEVICE: "tpu" }),
+    /^ctok: CTOK_DEVICE: expected auto, cpu, cuda or cuda:1, found tpu;/,
+  );
   assert.match(await told(3, { CTOK_MODEL: "/gone" }), /found "\/gone" \(CTOK_MODEL=\/gone\)\n$/);
   await ctokEnds(0, ["help"], { env: { CTOK_DEVICE: "tpu" } });
   assert.equal((await ctok(["completions", "bash"], { env: { CTOK_PRECISION: "f64" } })).code, 0);
@@ -190,7 +199,11 @@ console.log(JSON.stringify([process.argv.slice(1), globalThis.process.argv.lengt
   );
   const args = ["--json", "-h", "a b", "--", "--threads", "-1"];
   for (
-    const first of [["run", "s.ts"], ["run", "--threads", "1", "./s.ts"], ["--quiet", "run", "s.ts"], ["run", "--", "s.ts"]]
+    const first of [["run", "s.ts"], ["run", "--threads", "1", "./s.ts"], ["--quiet", "run", "s.ts"], [
+      "run",
+      "--",
+      "s.ts",
+    ]]
   ) {
     const { stdout, stderr } = await ctokEnds(0, [...first, ...args], { cwd });
     assert.deepEqual([lines(stdout)[0], stderr], [[[join(cwd, "s.ts"), ...args], args.length + 2, "function"], ""]);

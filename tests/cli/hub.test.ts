@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { publicModels } from "mod.ts";
 import { commitOf, HubServer } from "../hubserver.ts";
-import { carried, root, withFolder } from "../support.ts";
+import { carried, root, sequence, withFolder } from "../support.ts";
 import { ctok, ctokEnds, lines } from "./spawn.ts";
 
 const name = "nvidia/Cosmos-0.1-Tokenizer-CI8x8", commit = commitOf(3);
@@ -22,7 +22,7 @@ const within = (cache: string) => ({
   HF_HUB_OFFLINE: "",
 });
 
-test("pull says what it fetched and where it lies; again, that it was here; a wrong one fails and the others are done", () =>
+test("pull says what it fetched and where it lies; again, that it was here; a wrong one fails, others are done", () =>
   withFolder(async (cache) => {
     const env = within(cache);
     const first = await ctokEnds(0, ["pull", "CI8x8"], { env });
@@ -56,7 +56,10 @@ test("models lists what there is, and what is here", () =>
     assert.equal(hub.requests.length, asked); // it asks nobody
     assert.match(
       text,
-      /^nvidia\/Cosmos-0\.1-Tokenizer-… \(NVIDIA Open Model License\)\n {2}CI8x8 +continuous image +8x8 +154 MB +here$/m,
+      sequence(
+        /^nvidia\/Cosmos-0\.1-Tokenizer-… \(NVIDIA Open Model License\)\n/m,
+        / {2}CI8x8 +continuous image +8x8 +154 MB +here$/,
+      ),
     );
     assert.match(
       text,
@@ -67,7 +70,7 @@ test("models lists what there is, and what is here", () =>
     assert.match((await ctok(["models", "x"], { env })).stderr, /expected no model, found 1/);
   }));
 
-test("--model takes a model of the hub; tokens are decoded with the one that they name, and another's are not fetched", () =>
+test("--model takes a model of the hub; tokens are decoded with the one they name, and another's are not fetched", () =>
   withFolder(async (cache) => {
     const env = within(cache), cwd = cache, tokens = "cat.safetensors";
     const half = await ctokEnds(0, ["encode", cat, "--model", "CI8x8", "--out", tokens, "--json"], { env, cwd });

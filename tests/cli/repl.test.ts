@@ -1,6 +1,6 @@
 /**
- * The REPL in a pseudo-terminal (util-linux's script), as a person drives it; then piped, and ctok run. Pictures are asked for
- * in the kitty protocol, whose pixels can be read back.
+ * The REPL in a pseudo-terminal (util-linux's script), as a person drives it; then piped, and ctok run. Pictures are
+ * asked for in the kitty protocol, whose pixels can be read back.
  */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
@@ -193,7 +193,11 @@ test("names from the disk: completed as one string, listed without what a termin
   await withFolder(async (folder) => {
     const runs = `a"),require("node:fs").writeFileSync("pwned",""),("`, title = "b\x1b]0;title\x07.png";
     for (const name of [runs, title, "b2.png"]) await writeFile(join(folder, name), "no picture");
-    await using terminal = new Terminal([...runtimeCommand, "repl"], { CTOK_HISTORY: join(folder, ".history") }, folder);
+    await using terminal = new Terminal(
+      [...runtimeCommand, "repl"],
+      { CTOK_HISTORY: join(folder, ".history") },
+      folder,
+    );
     let all = await terminal.waitFor(prompt);
     terminal.type('await load("a\t');
     all += await terminal.waitFor(/\\",\\"\\"\),\(\\"/);
@@ -202,7 +206,8 @@ test("names from the disk: completed as one string, listed without what a termin
     terminal.type('await load("b');
     for (let isListed = false; !isListed;) { // the second Tab in a row lists; two in one read are text
       terminal.type("\t");
-      isListed = await terminal.waitFor(/b2\.png[^]*ctok> await load\("b/, 500).then((text) => all += text, () => "") !== "";
+      isListed = await terminal.waitFor(/b2\.png[^]*ctok> await load\("b/, 500).then((text) =>
+        all += text, () => "") !== "";
     }
     terminal.type("\\x1b\t");
     all += await terminal.waitFor(/title\\x07\.png/);
@@ -302,7 +307,9 @@ test("ctok run: a TypeScript file with the verbs in scope; its failure is exit c
     const script = join(folder, "script.mts"), call = "(globalThis as Record<string, any>)";
     await writeFile(
       script,
-      `const t: unknown = await ${call}.encode(${JSON.stringify(photo)});\nconsole.log(String(${call}.stats(t).tokens));\n`,
+      `const t: unknown = await ${call}.encode(${
+        JSON.stringify(photo)
+      });\nconsole.log(String(${call}.stats(t).tokens));\n`,
     );
     const { stdout } = await ctokEnds(0, ["run", script]);
     assert.equal(stdout, "2204\n");
@@ -312,7 +319,10 @@ test("ctok run: a TypeScript file with the verbs in scope; its failure is exit c
     assert.match((await ctokEnds(1, ["run", join(folder, "none.ts")])).stderr, /none\.ts: expected a script/);
   }));
 
-function pipe(args: readonly string[], input: string): Promise<{ code: number | null; stdout: string; stderr: string }> {
+function pipe(
+  args: readonly string[],
+  input: string,
+): Promise<{ code: number | null; stdout: string; stderr: string }> {
   const [command, ...rest] = runtimeCommand;
   const child = spawn(command!, [...rest, ...args], { cwd: top, stdio: ["pipe", "pipe", "pipe"] });
   const ended = { stdout: "", stderr: "" };

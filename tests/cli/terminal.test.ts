@@ -1,5 +1,8 @@
 // deno-lint-ignore-file no-control-regex
-/** What a terminal is shown: help in its width, colours and their absence, and the bar. Terminals are those of script(1). */
+/**
+ * What a terminal is shown: help in its width, colours and their absence, and the bar. Terminals are those of
+ * script(1).
+ */
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import { copyFile, mkdtemp, rm, writeFile } from "node:fs/promises";
@@ -17,7 +20,8 @@ const noScript = spawnSync("script", ["--version"]).status === 0 ? false : "no s
 /** What ctok writes to a terminal of so many columns, its line ends as ours. */
 function inTerminal(columns: number, args: readonly string[], env: Record<string, string> = {}): Promise<string> {
   const quoted = [...runtimeCommand, ...args].map((word) => `'${word}'`).join(" ");
-  const { NO_COLOR: _no, FORCE_COLOR: _force, CI: _ci, ...others } = process.env; // on CI a terminal is taken to have no colours
+  // On CI a terminal is taken to have no colours.
+  const { NO_COLOR: _no, FORCE_COLOR: _force, CI: _ci, ...others } = process.env;
   const child = spawn("script", ["-qec", `stty cols ${columns}; ${quoted} 2>&1`, "/dev/null"], {
     cwd: place,
     env: { ...others, TERM: "xterm-256color", ...env },
@@ -52,7 +56,9 @@ for (const columns of [40, 60, 100]) {
 test("failures are marked red; NO_COLOR, a dumb terminal and a pipe have none, FORCE_COLOR a pipe too", {
   skip: noScript,
 }, async () => {
-  const wrong = ["encdoe"], red = /^\x1b\[31mctok:\x1b\[39m unknown command encdoe/, plain = /^ctok: unknown command encdoe/;
+  const wrong = ["encdoe"],
+    red = /^\x1b\[31mctok:\x1b\[39m unknown command encdoe/,
+    plain = /^ctok: unknown command encdoe/;
   assert.match(await inTerminal(80, wrong), red);
   assert.match(await inTerminal(80, wrong, { NO_COLOR: "" }), red);
   assert.match(await inTerminal(80, wrong, { NO_COLOR: "1" }), plain);
@@ -95,13 +101,19 @@ const at = (counted: Counted, moment: Partial<Moment>, columns = 80) => {
 test("files: the part, the count, the rate and the time left", () => {
   const files = { unit: "files", total: 20 } as const;
   assert.equal(at(files, {}), "[..........]    0%  1/20  photos/cat.jpg");
-  assert.equal(at(files, { done: 5.5, seconds: 11 }), "[###.......]   27%  6/20  2.0 s/file  0:29 left  photos/cat.jpg");
+  assert.equal(
+    at(files, { done: 5.5, seconds: 11 }),
+    "[###.......]   27%  6/20  2.0 s/file  0:29 left  photos/cat.jpg",
+  );
   assert.equal(at(files, { done: 15, seconds: 5 }), "[########..]   75%  16/20  3 files/s  0:02 left  photos/cat.jpg");
   assert.equal(
     at(files, { done: 15, seconds: 5, note: "12.3 frames/s" }),
     "[########..]   75%  16/20  12.3 frames/s  0:02 left  photos/cat.jpg",
   );
-  assert.equal(at({ unit: "files", total: 1 }, { done: 0.5, seconds: 2 }), "[#####.....]   50%  0:02 left  photos/cat.jpg");
+  assert.equal(
+    at({ unit: "files", total: 1 }, { done: 0.5, seconds: 2 }),
+    "[#####.....]   50%  0:02 left  photos/cat.jpg",
+  );
   const unknown = { done: undefined, note: "40 frames, 12.3 frames/s", seconds: 9 };
   assert.equal(at({ unit: "files", total: 1 }, unknown), "40 frames, 12.3 frames/s  photos/cat.jpg");
 });
@@ -112,7 +124,10 @@ test("bytes: of what there was before, none count for the rate", () => {
     at(bytes, { done: 79e6, first: 59e6, seconds: 4, label: "m.jit" }, 100),
     "[############............]   50%  79.0 MB of 158 MB  5.00 MB/s  0:16 left  m.jit",
   );
-  assert.equal(at({ unit: "bytes", total: undefined }, { done: 79e6, seconds: 4 }), "79.0 MB  19.8 MB/s  photos/cat.jpg");
+  assert.equal(
+    at({ unit: "bytes", total: undefined }, { done: 79e6, seconds: 4 }),
+    "79.0 MB  19.8 MB/s  photos/cat.jpg",
+  );
 });
 
 test("whatever there is to say fits, and moves no cursor", () => {

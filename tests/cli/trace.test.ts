@@ -28,7 +28,8 @@ test("ten layers and the rest are the run's time; a roof that is given counts", 
       told.stdout,
       /\d+ others\n *[\d.]+ % +[\d.]+ +all steps\n\nThe roof is [\d.]+ GFLOP\/s, of the fastest layer\.\n$/,
     );
-    const again = await ctok(["trace", trace, "--json", "--roof", "100000"]), both = JSON.parse(again.stdout) as Summary;
+    const again = await ctok(["trace", trace, "--json", "--roof", "100000"]),
+      both = JSON.parse(again.stdout) as Summary;
     assert.equal(both.rows.length, 10);
     assert.deepEqual([both.numJobs, both.roofGflops, both.roofFrom], [2, 100000, "--roof"]);
     assert.ok(both.rows.every(({ ofRoof }) => ofRoof < 1));

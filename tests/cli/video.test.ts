@@ -1,6 +1,6 @@
 /**
- * Videos through the command line, as its users meet it: files, texts, exit codes, and what is left behind. The clips are
- * made here from the sample clip, by the FFmpeg that the library finds.
+ * Videos through the command line, as its users meet it: files, texts, exit codes, and what is left behind. The clips
+ * are made here from the sample clip, by the FFmpeg that the library finds.
  */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -14,7 +14,7 @@ import { after, test } from "node:test";
 import { framesOf, loadTokens, psnr, saveTokens, Tensor, Tokenizer, Tokens, writeImage } from "mod.ts";
 import { findFfmpeg } from "../../src/media/ffmpeg.ts";
 import { seen } from "../av.ts";
-import { withWeights } from "../support.ts";
+import { sequence, withWeights } from "../support.ts";
 import { ctokEnds, lines, noHangup, top } from "./spawn.ts";
 
 const cars = join(top, "examples/media/cars.mp4"); // 75 frames of 432x768, 12.5 a second, no audio
@@ -34,7 +34,19 @@ const h264 = ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p"];
 /** 30 frames of the sample clip, 64 by 96 pixels unless told, with audio. */
 const small = (dir: string, name = "small.mp4", size = "96:64") =>
   make(
-    ...[join(dir, name), "-i", cars, "-f", "lavfi", "-i", "sine=d=2.4", "-vf", `scale=${size}`, "-frames:v", "30"] as const,
+    ...[
+      join(dir, name),
+      "-i",
+      cars,
+      "-f",
+      "lavfi",
+      "-i",
+      "sine=d=2.4",
+      "-vf",
+      `scale=${size}`,
+      "-frames:v",
+      "30",
+    ] as const,
     ...[...h264, "-c:a", "aac", "-shortest"],
   );
 
@@ -63,7 +75,8 @@ for (
   test(`encodes and decodes a video: ${mode} mode ${args.join(" ")}`, needs, async () => {
     const dir = await folder(mode), file = small(dir), out = join(dir, "t.safetensors"), again = join(dir, "again.mkv");
     const { stdout, stderr } = await ctokEnds(0, ["encode", file, ...args, "--out", out, "--json"]);
-    const size = { height: 64, width: 96 }, facts = { ok: true, model: "nano-DV4x8x8", ...size, frames: 30, fps: "25/2" };
+    const size = { height: 64, width: 96 },
+      facts = { ok: true, model: "nano-DV4x8x8", ...size, frames: 30, fps: "25/2" };
     const kind = { format: "safetensors", kind: "indices", shape: [1, tokenFrames, 8, 12] };
     assert.deepEqual([said(stdout), stderr], [[{ file, out, ...kind, ...facts, ...about }], ""]);
 
@@ -107,7 +120,10 @@ test("--start, --frames and --fps choose the frames; a folder of outputs gives .
   ]);
   assert.match(
     stdout,
-    /: 10 frames of 96x64 pixels, 5 frames of 12x8 tokens in 1 window, [\d.]+ s \([\d.]+ frames\/s\); audio left out\n$/,
+    sequence(
+      /: 10 frames of 96x64 pixels, 5 frames of 12x8 tokens in 1 window, /,
+      /[\d.]+ s \([\d.]+ frames\/s\); audio left out\n$/,
+    ),
   );
   const { origin: { video } } = await loadTokens(join(dir, "small.safetensors"));
   assert.deepEqual(video, {
@@ -150,7 +166,8 @@ test("autoencode: the video again, how near it is, and its audio on request", ne
 
 test("1080p with audio, a few frames: there and back", needs, async () => {
   const dir = await folder("1080p"), file = small(dir, "large.mp4", "1920:1080");
-  await withWeights("DV8x16x16", "small", async (model) => { // 16x16: the embedded model has four times the tokens to attend to
+  // 16x16: the embedded model has four times the tokens to attend to.
+  await withWeights("DV8x16x16", "small", async (model) => {
     const args = ["autoencode", file, "--model", model, "--frames", "9", "--start", "3", "--stream", "--audio"];
     const { stdout } = await ctokEnds(0, [...args, "--out", "again.mp4"], { cwd: dir });
     assert.match(stdout, /: 9 frames of 1920x1080 pixels, PSNR [\d.]+ dB, .*; audio taken along\n$/);
@@ -177,7 +194,16 @@ test("a folder of images is a video when asked, and so is a photo for a video mo
     assert.deepEqual([done!.model, done!.frames, done!.fps], ["nano-DV4x8x8", count, fps]);
   }
   await ctokEnds(0, ["encode", "frames", "--video", "--stream", "--out", "whole.npy"], { cwd: dir });
-  const silent = await ctokEnds(0, ["autoencode", "frames/", "--video", "--window", "11", "--audio", "--out", "again.mkv"], {
+  const silent = await ctokEnds(0, [
+    "autoencode",
+    "frames/",
+    "--video",
+    "--window",
+    "11",
+    "--audio",
+    "--out",
+    "again.mkv",
+  ], {
     cwd: dir,
   });
   assert.match(silent.stdout, /; it has no audio\n$/);
@@ -209,8 +235,16 @@ test("each input takes its own model; one that does not fit is told", needs, asy
   await ctokEnds(0, ["decode", "out/cat.safetensors", "out/small.safetensors", "--out", "back"], { cwd: dir });
   assert.deepEqual((await readdir(join(dir, "back"))).sort(), ["cat.png", "small.mp4"]);
   const wrong: [tokens: string, model: string, said: RegExp][] = [
-    ["small", "nano-DI8x8", /expected tokens of an image, for nano-DI8x8, found those of a video, int32 \[1, 1, 8, 12\]/],
-    ["cat", "nano-DV4x8x8", /expected tokens of a video, for nano-DV4x8x8, found those of an image, int32 \[1, 38, 58\]/],
+    [
+      "small",
+      "nano-DI8x8",
+      /expected tokens of an image, for nano-DI8x8, found those of a video, int32 \[1, 1, 8, 12\]/,
+    ],
+    [
+      "cat",
+      "nano-DV4x8x8",
+      /expected tokens of a video, for nano-DV4x8x8, found those of an image, int32 \[1, 38, 58\]/,
+    ],
   ];
   for (const [tokens, model, text] of wrong) {
     const args = ["decode", `out/${tokens}.safetensors`, "--model", model, "--out", "x/"];
@@ -263,7 +297,9 @@ test("times from long before zero or far behind it: what is written begins with 
     await ctokEnds(0, ["decode", "t.safetensors", "--out", "v.mp4", "--overwrite"], { cwd: dir });
     const found = seen(join(dir, "v.mp4")).times, wanted = steps.map((i) => when.times ? i * i / 100 : i / 12.5);
     assert.equal(found.length, wanted.length);
-    for (const [i, seconds] of wanted.entries()) assert.ok(Math.abs(found[i]! - seconds) < 0.003, `${found}; ${wanted}`);
+    for (const [i, seconds] of wanted.entries()) {
+      assert.ok(Math.abs(found[i]! - seconds) < 0.003, `${found}; ${wanted}`);
+    }
   }
 });
 
@@ -291,7 +327,9 @@ test(
   needs,
   async () => {
     const dir = await folder("cut");
-    const whole = await readFile(make(join(dir, "whole.mp4"), "-i", small(dir), "-c", "copy", "-movflags", "+faststart"));
+    const whole = await readFile(
+      make(join(dir, "whole.mp4"), "-i", small(dir), "-c", "copy", "-movflags", "+faststart"),
+    );
     await writeFile(join(dir, "cut.mp4"), whole.subarray(0, whole.length * 0.6));
     const { frames: readable } = await framesOf(join(dir, "cut.mp4"));
     let count = 0;
@@ -306,7 +344,16 @@ test(
       assert.doesNotMatch(stderr, /keeps/);
       assert.ok(!existsSync(join(dir, "none")));
     }
-    const text = await ctokEnds(1, ["encode", "cut.mp4", "whole.mp4", "--keep-partial", "--window", "9", "--out", "out"], {
+    const text = await ctokEnds(1, [
+      "encode",
+      "cut.mp4",
+      "whole.mp4",
+      "--keep-partial",
+      "--window",
+      "9",
+      "--out",
+      "out",
+    ], {
       cwd: dir,
     });
     const parts = Math.ceil(count / 9);
@@ -355,10 +402,16 @@ test("what is no video is told, and the others are done", needs, async () => {
 
 test("without FFmpeg the message says what was tried and how to get it", async () => {
   const dir = await folder("ffmpeg");
-  const { stderr } = await ctokEnds(1, ["encode", cars, "--out", "t"], { cwd: dir, env: { CTOK_FFMPEG: "/nonexistent" } });
+  const { stderr } = await ctokEnds(1, ["encode", cars, "--out", "t"], {
+    cwd: dir,
+    env: { CTOK_FFMPEG: "/nonexistent" },
+  });
   assert.match(
     stderr,
-    /expected to find FFmpeg, .* at \/nonexistent, which CTOK_FFMPEG names; install it \(apt-get install ffmpeg, or npm install @ffmpeg-installer\/ffmpeg\)/,
+    sequence(
+      /expected to find FFmpeg, .* at \/nonexistent, which CTOK_FFMPEG names; /,
+      /install it \(apt-get install ffmpeg, or npm install @ffmpeg-installer\/ffmpeg\)/,
+    ),
   );
   assert.deepEqual(await readdir(dir), []);
 });
@@ -373,7 +426,10 @@ test("a token file with a missing or repeated window is refused", needs, async (
   assert.equal((await encodedTwice(dir)).origin.video?.windows?.length, 2);
   const wrong: [edits: Record<string, string>, said: RegExp][] = [
     [{ windows: "3/9/0", frames: "9" }, /windows: expected 6 token frames in all, as the tensor has, found 3/],
-    [{ windows: "3/9/0 3/9/0 3/9/0", frames: "27" }, /windows: expected 6 token frames in all, as the tensor has, found 9/],
+    [
+      { windows: "3/9/0 3/9/0 3/9/0", frames: "27" },
+      /windows: expected 6 token frames in all, as the tensor has, found 9/,
+    ],
     [{ frames: "27" }, /windows: expected 27 frames in all, found 18/],
     [{ windows: "3/9/0 3/9/0 x" }, /windows: expected "tokens\/frames\/before" for each window/],
   ];
@@ -402,10 +458,24 @@ async function editMetadata(from: string, to: string, edits: Record<string, stri
 /** 200 frames of 128 by 192 pixels: few of them fit into the pipes between FFmpeg and ctok. */
 const frameBytes = 128 * 192 * 3;
 const longClip = (dir: string) => {
-  return make(join(dir, "long.mp4"), "-stream_loop", "2", "-i", cars, "-vf", "scale=192:128", "-frames:v", "200", ...h264);
+  return make(
+    join(dir, "long.mp4"),
+    "-stream_loop",
+    "2",
+    "-i",
+    cars,
+    "-vf",
+    "scale=192:128",
+    "-frames:v",
+    "200",
+    ...h264,
+  );
 };
 
-/** Interrupts at the line that says that the first is done, once FFmpegs read and write the second; gives their commands. */
+/**
+ * Interrupts at the line that says that the first is done, once FFmpegs read and write the second; gives their
+ * commands.
+ */
 function interruptsMidway(ffmpegs: () => Ffmpeg[], signal: NodeJS.Signals, commands: string[]) {
   let isAsked = false;
   return (interrupt: (signal: NodeJS.Signals) => void) => {
@@ -413,7 +483,8 @@ function interruptsMidway(ffmpegs: () => Ffmpeg[], signal: NodeJS.Signals, comma
     isAsked = true;
     const look = () => {
       const working = ffmpegs(), isAt = (pipe: string) => working.some(({ command }) => command.includes(pipe));
-      if (!isAt("pipe:0") || !isAt("pipe:1")) return setTimeout(look, 5); // one writes what we give, one gives what it reads
+      // One FFmpeg writes what we give, one gives what it reads.
+      if (!isAt("pipe:0") || !isAt("pipe:1")) return setTimeout(look, 5);
       // Stopped, what reads gives no more frames: the work cannot come to its end before the signal does.
       for (const { pid } of working) process.kill(pid, "SIGSTOP");
       commands.push(...working.map(({ command }) => command));
@@ -487,7 +558,9 @@ for (const [command, extension] of [["encode", "safetensors"], ["autoencode", "m
       assert.deepEqual([video?.frames, video?.windows?.length, indices.shape[1]], [frames, parts, 3 * parts]);
       await using tokenizer = await Tokenizer.open("nano-DV4x8x8");
       const first = tokenizer.encodeStream((await framesOf(long, { frames: 5 })).frames, { window: 5 });
-      for await (const part of first) assert.deepEqual(indices.data.slice(0, part.indices.data.length), part.indices.data);
+      for await (const part of first) {
+        assert.deepEqual(indices.data.slice(0, part.indices.data.length), part.indices.data);
+      }
     } else {
       assert.equal((await read(join(dir, out))).frames.length, frames);
     }

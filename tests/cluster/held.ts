@@ -1,6 +1,6 @@
 /**
- * A worker of an array that stops itself in the midst of its second shard, as one that hangs, until it is killed: FOLDER INDEX OF. Run
- * by slurm.test.ts in the place of ctok.
+ * A worker of an array that stops itself in the midst of its second shard, as one that hangs, until it is killed:
+ * FOLDER INDEX OF. Run by slurm.test.ts in the place of ctok.
  */
 import process from "node:process";
 import { runWith } from "../../src/corpus/dataset.ts";

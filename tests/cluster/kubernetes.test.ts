@@ -1,4 +1,7 @@
-/** examples/cluster/kubernetes.yaml: a Job that Kubernetes takes as it is meant. Parsed by Bun; there is no Kubernetes here. */
+/**
+ * examples/cluster/kubernetes.yaml: a Job that Kubernetes takes as it is meant. Parsed by Bun; there is no Kubernetes
+ * here.
+ */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -44,7 +47,8 @@ test(
     assert.ok(spec.backoffLimitPerIndex > 0 && spec.parallelism <= spec.completions);
     assert.equal(spec.maxFailedIndexes, spec.completions);
 
-    const [program, ...argv] = container.command, args = parseArguments(splitWords(argv, commands), datasetCommand.accepts);
+    const [program, ...argv] = container.command,
+      args = parseArguments(splitWords(argv, commands), datasetCommand.accepts);
     assert.deepEqual([program, argv[0], args.inputs[0]], ["ctok", "dataset", "run"]);
     assert.deepEqual(args.shard, { index: undefined, of: spec.completions });
     const { name, mountPath } = container.volumeMounts[0]!;

@@ -1,4 +1,7 @@
-/** A Slurm of one machine, of a test's own: munged, slurmctld and slurmd on free ports, in a temporary folder. As root, without systemd. */
+/**
+ * A Slurm of one machine, of a test's own: munged, slurmctld and slurmd on free ports, in a temporary folder. As root,
+ * without systemd.
+ */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -82,7 +85,8 @@ export class Slurm implements AsyncDisposable {
   }
 
   #daemon(program: string, ...args: string[]): void {
-    const log = join(this.#folder, `${program}.out`), words = ["-c", `exec "$@" >'${log}' 2>&1`, "sh", program, ...args];
+    const log = join(this.#folder, `${program}.out`),
+      words = ["-c", `exec "$@" >'${log}' 2>&1`, "sh", program, ...args];
     this.#daemons.push(spawn("sh", words, { cwd: this.#folder, stdio: "ignore" }));
   }
 
@@ -97,7 +101,10 @@ export class Slurm implements AsyncDisposable {
     program: string,
     ...args: string[]
   ): { readonly code: number | null; readonly stdout: string; readonly stderr: string } {
-    const { status, stdout, stderr } = spawnSync(program, args, { encoding: "utf8", env: { ...process.env, ...this.env } });
+    const { status, stdout, stderr } = spawnSync(program, args, {
+      encoding: "utf8",
+      env: { ...process.env, ...this.env },
+    });
     return { code: status, stdout, stderr };
   }
 

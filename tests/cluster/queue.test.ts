@@ -1,6 +1,6 @@
 /**
- * A queue in Redis: workers share a corpus, whatever becomes of them, and shards that fail are parked. What becomes of Redis itself is
- * in queue_redis.test.ts.
+ * A queue in Redis: workers share a corpus, whatever becomes of them, and shards that fail are parked. What becomes of
+ * Redis itself is in queue_redis.test.ts.
  */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -44,9 +44,13 @@ test(
   { skip },
   () =>
     withCorpus(24, async ({ folder, out, whole, redis }) => {
-      const held = { key: "00017", until: join(folder, "never") }; // past the first pictures, which are encoded together
+      // Past the first pictures, which are encoded together.
+      const held = { key: "00017", until: join(folder, "never") };
       await using first = new WorkerProcess({ out, queue: redis.url(), held });
-      await first.says(() => first.prepared.includes(held.key) && first.shards.length === 4, "it is at the fifth shard");
+      await first.says(
+        () => first.prepared.includes(held.key) && first.shards.length === 4,
+        "it is at the fifth shard",
+      );
       first.kill("SIGKILL");
       await using second = new WorkerProcess({ out, queue: redis.url() });
       assert.equal((await second.end()).isComplete, true);
@@ -117,7 +121,9 @@ test("a shard that fails for itself is parked after three tries while others are
     assert.deepEqual(parked.map(({ index, attempts }) => [index, attempts]), [[1, 3]]);
     assert.match(parked[0]!.message, /none of the shard's 4/);
     assert.deepEqual(events.filter(({ event }) => event === "parked").length, 1);
-    const tried = events.flatMap((event) => event.event === "note" && /try \d of 3/.test(event.text) ? [event.text] : []);
+    const tried = events.flatMap((event) =>
+      event.event === "note" && /try \d of 3/.test(event.text) ? [event.text] : []
+    );
     assert.equal(tried.length, 2);
     assert.deepEqual((await datasetStatus(out)).parked, parked);
     assert.deepEqual((await runWith(plain, out, options)).parked, parked); // with no try
@@ -188,7 +194,8 @@ test(
       const { parked, committed } = await datasetStatus(out);
       assert.deepEqual([parked, committed.numShards], [[], 0]);
       renameSync(`${input}-away`, input);
-      assert.ok((await runWith(plain, out, { queue: redis.url() })).isComplete); // the tries that failed wait in the queue, this run for them
+      // The tries that failed wait in the queue, this run for them.
+      assert.ok((await runWith(plain, out, { queue: redis.url() })).isComplete);
       assert.deepEqual(contentOf(out), whole);
     }),
 );
@@ -203,7 +210,10 @@ test("without BullMQ it is said what to install", () =>
     const load = 'import { loadBullMQ } from "./src/corpus/redis.ts";\n' +
       "console.log(await loadBullMQ().catch(({ code, message }) => `${code} ${message}`));";
     writeFileSync(join(folder, "load.ts"), load);
-    const said = execFileSync(process.execPath, [...runArgs, join(folder, "load.ts")], { cwd: folder, encoding: "utf8" });
+    const said = execFileSync(process.execPath, [...runArgs, join(folder, "load.ts")], {
+      cwd: folder,
+      encoding: "utf8",
+    });
     assert.match(said, /^UNSUPPORTED queue: expected .*\(npm install bullmq ioredis\), found no bullmq: /);
     return Promise.resolve();
   }));
@@ -213,7 +223,13 @@ test(
   { skip },
   () =>
     withFolder(async (folder) => {
-      await using redis = await RedisServer.start(folder, "--requirepass", "secret", "--maxmemory-policy", "allkeys-lru");
+      await using redis = await RedisServer.start(
+        folder,
+        "--requirepass",
+        "secret",
+        "--maxmemory-policy",
+        "allkeys-lru",
+      );
       const none = () => Promise.resolve(new Set<number>()), notes: string[] = [];
       const options = {
         plan: "p",

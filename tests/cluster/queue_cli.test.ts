@@ -17,26 +17,33 @@ async function planned(cwd: string, numItems: number): Promise<string[]> {
   return names;
 }
 
-test("a worker of a queue ends with 0 though items were set aside, with 1 where a shard is parked, and unpark mends it", {
-  skip: noRedis,
-}, () =>
-  withFolder(async (cwd) => {
-    await using redis = await RedisServer.start(cwd);
-    const gone = (await planned(cwd, 12)).slice(4, 8), env = { CTOK_QUEUE: redis.url() };
-    for (const name of gone) renameSync(name, `${name}-away`);
-    const parked = await ctokEnds(1, ["dataset", "run", "out"], { cwd, env });
-    assert.match(parked.stderr, /shard 1, parked after 3 tries: .*none of the shard's 4/);
-    assert.match(parked.stdout, /^out: 2 of 3 shards; .*, 1 set aside, 1 shard parked\n$/);
-    const status = await ctokEnds(0, ["dataset", "status", "out"], { cwd });
-    assert.match(status.stdout, /parked: shard 1, after 3 tries: \w+: .*none of the shard's 4/);
-    const [said] = lines((await ctokEnds(0, ["dataset", "status", "out", "--json"], { cwd })).stdout);
-    assert.deepEqual([said.numParked, said.parked[0].index, said.parked[0].attempts], [1, 1, 3]);
-    for (const name of gone) renameSync(`${name}-away`, name);
-    assert.match((await ctokEnds(0, ["dataset", "unpark", "out"], { cwd })).stdout, /^out: 1 shard to be tried again\n$/);
-    const done = await ctokEnds(0, ["dataset", "run", "out", "--queue", redis.url()], { cwd });
-    assert.match(done.stdout, /^out: complete, 3 shards; 11 of 12 items, .*, 1 set aside\n$/);
-    assert.match(done.stderr, /^$/);
-  }));
+test(
+  "a worker of a queue ends with 0 though items were set aside, with 1 where a shard is parked, and unpark mends it",
+  {
+    skip: noRedis,
+  },
+  () =>
+    withFolder(async (cwd) => {
+      await using redis = await RedisServer.start(cwd);
+      const gone = (await planned(cwd, 12)).slice(4, 8), env = { CTOK_QUEUE: redis.url() };
+      for (const name of gone) renameSync(name, `${name}-away`);
+      const parked = await ctokEnds(1, ["dataset", "run", "out"], { cwd, env });
+      assert.match(parked.stderr, /shard 1, parked after 3 tries: .*none of the shard's 4/);
+      assert.match(parked.stdout, /^out: 2 of 3 shards; .*, 1 set aside, 1 shard parked\n$/);
+      const status = await ctokEnds(0, ["dataset", "status", "out"], { cwd });
+      assert.match(status.stdout, /parked: shard 1, after 3 tries: \w+: .*none of the shard's 4/);
+      const [said] = lines((await ctokEnds(0, ["dataset", "status", "out", "--json"], { cwd })).stdout);
+      assert.deepEqual([said.numParked, said.parked[0].index, said.parked[0].attempts], [1, 1, 3]);
+      for (const name of gone) renameSync(`${name}-away`, name);
+      assert.match(
+        (await ctokEnds(0, ["dataset", "unpark", "out"], { cwd })).stdout,
+        /^out: 1 shard to be tried again\n$/,
+      );
+      const done = await ctokEnds(0, ["dataset", "run", "out", "--queue", redis.url()], { cwd });
+      assert.match(done.stdout, /^out: complete, 3 shards; 11 of 12 items, .*, 1 set aside\n$/);
+      assert.match(done.stderr, /^$/);
+    }),
+);
 
 test("a parked shard is named without a queue, and a run without one makes it", () =>
   withFolder(async (cwd) => {

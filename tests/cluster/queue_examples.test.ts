@@ -1,4 +1,7 @@
-/** The files of examples/cluster that start a queue and its workers: Redis takes its settings, Bun and systemd read the others. */
+/**
+ * The files of examples/cluster that start a queue and its workers: Redis takes its settings, Bun and systemd read the
+ * others.
+ */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -8,7 +11,8 @@ import { Queue } from "../../src/corpus/queue.ts";
 import { root, runtime, withFolder } from "../support.ts";
 import { noRedis, RedisServer } from "./support.ts";
 
-const at = (name: string) => join(root, "examples/cluster", name), read = (name: string) => readFileSync(at(name), "utf8");
+const at = (name: string) => join(root, "examples/cluster", name),
+  read = (name: string) => readFileSync(at(name), "utf8");
 const settingsOf = (text: string) => text.split("\n").map((line) => line.trim()).filter((line) => /^[a-z]/.test(line));
 
 test("redis.conf starts a Redis that no worker complains of", { skip: noRedis }, () =>
@@ -17,7 +21,8 @@ test("redis.conf starts a Redis that no worker complains of", { skip: noRedis },
       const [name, ...value] = line.split(" ");
       return [`--${name}`, value.join(" ").replaceAll('"', "")];
     });
-    await using redis = await RedisServer.start(folder, ...conf, "--bind", "127.0.0.1"); // in a test this machine's own address alone
+    // In a test this machine's own address alone.
+    await using redis = await RedisServer.start(folder, ...conf, "--bind", "127.0.0.1");
     for (const [name, value] of [["maxmemory-policy", "noeviction"], ["appendonly", "yes"], ["save", ""]] as const) {
       assert.deepEqual(redis.cli("config", "get", name).split("\n")[1] ?? "", value);
     }
@@ -60,7 +65,11 @@ test("systemd takes the unit", { skip: noSystemd }, () =>
       unit,
       read("ctok-worker@.service").replace("/usr/local/bin/ctok", "/bin/true").replace("User=ctok", "User=root"),
     );
-    const { status, stderr } = spawnSync("systemd-analyze", ["verify", "--recursive-errors=no", unit.replace("@", "@0")], {
+    const { status, stderr } = spawnSync("systemd-analyze", [
+      "verify",
+      "--recursive-errors=no",
+      unit.replace("@", "@0"),
+    ], {
       encoding: "utf8",
     });
     assert.equal(status, 0, stderr);

@@ -1,4 +1,7 @@
-/** What becomes of a queue's Redis: stopped and back, full, emptied, two of them, gone; and a network that is. The corpus bears it all. */
+/**
+ * What becomes of a queue's Redis: stopped and back, full, emptied, two of them, gone; and a network that is. The
+ * corpus bears it all.
+ */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { readdirSync } from "node:fs";
@@ -110,9 +113,13 @@ test(
     }),
 );
 
-const onlyOnce = runtime === "bun" ? false : "once, beside Bun's tests: the wire of queue.test.ts is cut on each runtime";
+const onlyOnce = runtime === "bun"
+  ? false
+  : "once, beside Bun's tests: the wire of queue.test.ts is cut on each runtime";
 
-/** Why no network of our own may be made here, or false. Its two ends are 10.203.77.1, here, and .2, in the namespace. */
+/**
+ * Why no network of our own may be made here, or false. Its two ends are 10.203.77.1, here, and .2, in the namespace.
+ */
 function makeNetwork(name: string): string | false {
   const commands = [
     `netns add ${name}`,
@@ -131,31 +138,42 @@ function makeNetwork(name: string): string | false {
   return false;
 }
 
-test("a worker whose network goes commits what it holds, and comes back with it", { skip: skip || onlyOnce }, async (t) => {
-  const name = `ctok${process.pid % 10_000}`;
-  try {
-    const why = makeNetwork(name);
-    if (why) return t.skip(why);
-    await withFolder((folder) =>
-      withCorpus(32, async ({ out, whole, redis: near }) => {
-        await using redis = await RedisServer.start(folder, "--bind", "127.0.0.1", "10.203.77.1", "--protected-mode", "no");
-        const far = `redis://10.203.77.1:${redis.port}/0?lock=2&retry=0.1`;
-        await near.stop();
-        await using one = new WorkerProcess({ out, queue: far, itemMs: 150 }, ["ip", "netns", "exec", name]);
-        await one.says(() => one.prepared.length > 0, "it works");
-        spawnSync("ip", ["link", "set", `${name}h`, "down"]);
-        const held = Number(one.prepared[0]) >> 2;
-        await one.says(() => one.shards.includes(held), "what it held is committed");
-        await one.says(() => one.events("note").length > 0, "it says that it is alone");
-        await using two = new WorkerProcess({ out, queue: redis.url(), itemMs: 20 });
-        await two.says(() => two.shards.length > 0, "the other works");
-        spawnSync("ip", ["link", "set", `${name}h`, "up"]);
-        for (const worker of [one, two]) assert.equal((await worker.end()).isComplete, true);
-        assert.deepEqual(contentOf(out), whole);
-      })
-    );
-  } finally {
-    spawnSync("ip", ["link", "del", `${name}h`]);
-    spawnSync("ip", ["netns", "del", name]);
-  }
-});
+test(
+  "a worker whose network goes commits what it holds, and comes back with it",
+  { skip: skip || onlyOnce },
+  async (t) => {
+    const name = `ctok${process.pid % 10_000}`;
+    try {
+      const why = makeNetwork(name);
+      if (why) return t.skip(why);
+      await withFolder((folder) =>
+        withCorpus(32, async ({ out, whole, redis: near }) => {
+          await using redis = await RedisServer.start(
+            folder,
+            "--bind",
+            "127.0.0.1",
+            "10.203.77.1",
+            "--protected-mode",
+            "no",
+          );
+          const far = `redis://10.203.77.1:${redis.port}/0?lock=2&retry=0.1`;
+          await near.stop();
+          await using one = new WorkerProcess({ out, queue: far, itemMs: 150 }, ["ip", "netns", "exec", name]);
+          await one.says(() => one.prepared.length > 0, "it works");
+          spawnSync("ip", ["link", "set", `${name}h`, "down"]);
+          const held = Number(one.prepared[0]) >> 2;
+          await one.says(() => one.shards.includes(held), "what it held is committed");
+          await one.says(() => one.events("note").length > 0, "it says that it is alone");
+          await using two = new WorkerProcess({ out, queue: redis.url(), itemMs: 20 });
+          await two.says(() => two.shards.length > 0, "the other works");
+          spawnSync("ip", ["link", "set", `${name}h`, "up"]);
+          for (const worker of [one, two]) assert.equal((await worker.end()).isComplete, true);
+          assert.deepEqual(contentOf(out), whole);
+        })
+      );
+    } finally {
+      spawnSync("ip", ["link", "del", `${name}h`]);
+      spawnSync("ip", ["netns", "del", name]);
+    }
+  },
+);

@@ -1,10 +1,19 @@
 /**
- * examples/cluster/slurm.sh: as an array of ten on a Slurm of one machine, of which two elements are killed and resubmitted by what
- * `ctok dataset missing` says; and alone, with a ctok and an scontrol that play what may happen.
+ * examples/cluster/slurm.sh: as an array of ten on a Slurm of one machine, of which two elements are killed and
+ * resubmitted by what `ctok dataset missing` says; and alone, with a ctok and an scontrol that play what may happen.
  */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { chmodSync, copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
@@ -38,7 +47,9 @@ test("an array of ten, two of them killed: missing names exactly those, and the 
     const worker = [process.execPath, ...runArgs, join(root, "tests/cluster/held.ts")];
     const ctok = [
       "index=$SLURM_ARRAY_TASK_ID",
-      `if [ -e "held-$index" ]; then echo $$ >"held-$index"; cd ${root}; exec ${quoted(worker)} "${cwd}/$3" "$index" 10; fi`,
+      `if [ -e "held-$index" ]; then echo $$ >"held-$index"; cd ${root}; exec ${
+        quoted(worker)
+      } "${cwd}/$3" "$index" 10; fi`,
       `exec ${quoted(runtimeCommand)} "$@"`,
     ];
     const PATH = programs(cwd, { ctok: ctok.join("\n") });
@@ -46,7 +57,13 @@ test("an array of ten, two of them killed: missing names exactly those, and the 
     mkdirSync(join(cwd, "slurm"));
     await using slurm = await Slurm.start(join(cwd, "slurm"));
     const submit = (array: string) => {
-      const about = [`--array=${array}`, "--parsable", "--cpus-per-task=1", `--chdir=${cwd}`, `--export=ALL,PATH=${PATH}`];
+      const about = [
+        `--array=${array}`,
+        "--parsable",
+        "--cpus-per-task=1",
+        `--chdir=${cwd}`,
+        `--export=ALL,PATH=${PATH}`,
+      ];
       const { code, stdout, stderr } = slurm.run("sbatch", ...about, script, "tokens", "10");
       assert.equal(code, 0, stderr);
       return stdout.trim();
@@ -58,7 +75,8 @@ test("an array of ten, two of them killed: missing names exactly those, and the 
     const pidOf = (index: number) => Number(readFileSync(join(cwd, `held-${index}`), "utf8"));
     const isStopped = (index: number) => {
       const pid = pidOf(index);
-      return pid > 0 && existsSync(`/proc/${pid}/stat`) && /^\d+ \(.*\) T /.test(readFileSync(`/proc/${pid}/stat`, "utf8"));
+      return pid > 0 && existsSync(`/proc/${pid}/stat`) &&
+        /^\d+ \(.*\) T /.test(readFileSync(`/proc/${pid}/stat`, "utf8"));
     };
 
     const first = submit("0-9");
@@ -104,7 +122,9 @@ async function play(cwd: string, ctok: string, restarts: number | undefined, sig
 test("slurm.sh requeues what is worth another try, a few times, and what the time limit ends; nothing else", () =>
   withFolder(async (cwd) => {
     const ends = (code: number) => `echo begun "$@"; [ "$*" = "dataset run tokens --shard /10" ] && exit ${code}`;
-    for (const code of [0, 1, 2, 3, 137]) assert.deepEqual(await play(cwd, ends(code), undefined), { code, requeued: "" });
+    for (const code of [0, 1, 2, 3, 137]) {
+      assert.deepEqual(await play(cwd, ends(code), undefined), { code, requeued: "" });
+    }
     const requeued = { code: 75, requeued: "requeue 42\n" };
     for (const restarts of [undefined, 1, 4]) assert.deepEqual(await play(cwd, ends(75), restarts), requeued);
     assert.deepEqual(await play(cwd, ends(75), 5), { code: 75, requeued: "" });

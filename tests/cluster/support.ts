@@ -105,7 +105,10 @@ export class RedisServer implements AsyncDisposable {
   }
 }
 
-/** A wire to a port. Cut, it lets nothing through and nobody is told, as a network that is gone; mended, what was sent arrives late. */
+/**
+ * A wire to a port. Cut, it lets nothing through and nobody is told, as a network that is gone; mended, what was sent
+ * arrives late.
+ */
 export class Wire implements AsyncDisposable {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();

@@ -1,7 +1,7 @@
 /**
- * A process of the tests of queues: runs a plan by a queue and says a line of JSON for each event, each item and its end. Its one
- * argument is JSON: `itemMs` that each item takes longer, `deadly` the key of an item that ends the process by SIGKILL, `held` that of
- * one that waits until a file is there.
+ * A process of the tests of queues: runs a plan by a queue and says a line of JSON for each event, each item and its
+ * end. Its one argument is JSON: `itemMs` that each item takes longer, `deadly` the key of an item that ends the
+ * process by SIGKILL, `held` that of one that waits until a file is there.
  */
 import { existsSync, writeSync } from "node:fs";
 import process from "node:process";

@@ -1,7 +1,7 @@
 /**
- * The Dockerfile without Docker: what it copies and runs is there, its steps are those of container/steps.sh, and those run in a
- * copy of what the build would see. Packages and objects of this checkout stand in for the downloads and most of the compiling.
- * Not tested here: the base images, and apt.
+ * The Dockerfile without Docker: what it copies and runs is there, its steps are those of container/steps.sh, and those
+ * run in a copy of what the build would see. Packages and objects of this checkout stand in for the downloads and most
+ * of the compiling. Not tested here: the base images, and apt.
  */
 import assert from "node:assert/strict";
 import { cp, mkdir, readdir, readFile, symlink, utimes } from "node:fs/promises";
@@ -12,7 +12,9 @@ import { root, runtime, withFolder } from "../support.ts";
 import { runs } from "../workplace.ts";
 
 const steps = "container/steps.sh";
-const dockerfile = (await readFile(join(root, "Dockerfile"), "utf8")).split("\n").filter((line) => !line.startsWith("#"));
+const dockerfile = (await readFile(join(root, "Dockerfile"), "utf8")).split("\n").filter((line) =>
+  !line.startsWith("#")
+);
 const rest = (instruction: string) =>
   dockerfile.filter((line) => line.startsWith(`${instruction} `)).map((line) => line.slice(instruction.length + 1));
 
@@ -49,7 +51,8 @@ test("the steps after system run in a fresh copy, and leave the demo's pictures"
     await symlink(join(root, "node_modules"), join(folder, "node_modules"));
     await mkdir(join(folder, "build"));
     await cp(join(root, "build/objects"), join(folder, "build/objects"), { recursive: true, preserveTimestamps: true });
-    await utimes(join(folder, "package-lock.json"), 0, 0); // so that packages finds node_modules newer, and fetches nothing
+    // So that packages finds node_modules newer, and fetches nothing.
+    await utimes(join(folder, "package-lock.json"), 0, 0);
     for (const step of ["packages", "build"]) await runs(folder, "sh", [steps, step]);
     // Without FFmpeg the demo leaves the clip out, which takes most of its time and is tested elsewhere.
     const { stdout } = await runs(folder, "sh", [steps, "demo"], { CTOK_FFMPEG: "/nonexistent" });

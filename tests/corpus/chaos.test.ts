@@ -1,7 +1,8 @@
 /**
- * Chaos: workers, two at a time, are killed by SIGKILL after any number of items, events and steps, again and again, by the ledger or
- * a split as it comes, until the corpus is complete. It is that of one run that nobody disturbed, bit for bit: nothing doubled, nothing
- * lost. CTOK_CHAOS_ITEMS and CTOK_CHAOS_SEED change how many items there are and when they die.
+ * Chaos: workers, two at a time, are killed by SIGKILL after any number of items, events and steps, again and again, by
+ * the ledger or a split as it comes, until the corpus is complete. It is that of one run that nobody disturbed, bit for
+ * bit: nothing doubled, nothing lost. CTOK_CHAOS_ITEMS and CTOK_CHAOS_SEED change how many items there are and when
+ * they die.
  */
 import assert from "node:assert/strict";
 import { readdirSync, rmSync, writeFileSync } from "node:fs";

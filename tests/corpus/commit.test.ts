@@ -1,6 +1,7 @@
 /**
- * The commit of a shard: killed by SIGKILL at each of its steps, and run again, the corpus is that of a run that nobody disturbed,
- * bit for bit, with nothing left beside it. Two workers at one shard, whatever bytes they make, leave one of them whole.
+ * The commit of a shard: killed by SIGKILL at each of its steps, and run again, the corpus is that of a run that nobody
+ * disturbed, bit for bit, with nothing left beside it. Two workers at one shard, whatever bytes they make, leave one of
+ * them whole.
  */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
@@ -78,7 +79,11 @@ for (const step of steps.slice(1)) {
         if (at !== step || isOthers !== undefined) return;
         isOthers = false;
         const late = await attempt(other, "other");
-        [isOthers] = await Promise.all([late.commit(about), new FolderStorage(out).settle("00000"), other.settle("00000")]);
+        [isOthers] = await Promise.all([
+          late.commit(about),
+          new FolderStorage(out).settle("00000"),
+          other.settle("00000"),
+        ]);
       };
       const storage = new FolderStorage(out, onStep);
       await storage.prepare();
@@ -169,7 +174,11 @@ test("a decided shard whose file is neither there nor placed is told, not commit
     await assert.rejects((await attempt(storage, "lost")).commit(about), /as if killed/);
     const decided = join(out, ".ctok/decided/00000");
     for (const name of readdirSync(decided)) if (name.endsWith(".bin")) rmSync(join(decided, name));
-    await rejects(() => new FolderStorage(out).recover(), "FILE_IO", /00000\.bin: expected a file of 8 bytes, found "none"/);
+    await rejects(
+      () => new FolderStorage(out).recover(),
+      "FILE_IO",
+      /00000\.bin: expected a file of 8 bytes, found "none"/,
+    );
     assert.equal(await storage.isCommitted("00000"), false);
   }));
 
@@ -186,5 +195,9 @@ test("manifests that are none, or of another plan, are told by name", () =>
       /manifest\/00000\.json: expected a shard of the plan [0-9a-f]{64}, found "one of 0{64}"/,
     );
     writeFileSync(path, "{");
-    await rejects(() => runWith(plain, out), "FILE_FORMAT", /manifest\/00000\.json: expected a manifest of ctok dataset/);
+    await rejects(
+      () => runWith(plain, out),
+      "FILE_FORMAT",
+      /manifest\/00000\.json: expected a manifest of ctok dataset/,
+    );
   }));

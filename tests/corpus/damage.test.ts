@@ -1,7 +1,8 @@
 /**
- * Shards that lie: cut at any length, with bytes changed, with members, lines and headers that contradict each other. Each reader
- * refuses them as a stranger's, names the shard, and gives nothing wrong before: what it gave until then was written so.
- * Where a changed byte is itself possible (an index, a caption), only the manifest's hash can tell: verify looks at that.
+ * Shards that lie: cut at any length, with bytes changed, with members, lines and headers that contradict each other.
+ * Each reader refuses them as a stranger's, names the shard, and gives nothing wrong before: what it gave until then
+ * was written so. Where a changed byte is itself possible (an index, a caption), only the manifest's hash can tell:
+ * verify looks at that.
  */
 import assert from "node:assert/strict";
 import { cpSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
@@ -54,7 +55,21 @@ for (const format of shardFormats.values()) {
       const corpus = corpusOf(format), shard = await writeShard(folder, format, corpus.facts, corpus.samples);
       for (const { name, bytes } of shard.files) {
         const path = join(folder, name), whole = readFileSync(path);
-        const lengths = new Set([0, 1, 7, 8, 40, 511, 512, 513, bytes - 1024, bytes - 513, bytes - 8, bytes - 2, bytes - 1]);
+        const lengths = new Set([
+          0,
+          1,
+          7,
+          8,
+          40,
+          511,
+          512,
+          513,
+          bytes - 1024,
+          bytes - 513,
+          bytes - 8,
+          bytes - 2,
+          bytes - 1,
+        ]);
         for (let at = 0; at < bytes; at += Math.ceil(bytes / 40)) lengths.add(at);
         for (const length of [...lengths].filter((n) => n >= 0 && n < bytes)) {
           writeFileSync(path, whole.subarray(0, length));
@@ -65,7 +80,10 @@ for (const format of shardFormats.values()) {
           );
           assert.match(unchanged.message, /as were committed/);
           const error = await failureOf(folder, corpus, recommitted(folder, shard));
-          assert.ok(error instanceof TokenizerError && error.code === "TOKEN_FILE", `${name} cut to ${length}: ${error}`);
+          assert.ok(
+            error instanceof TokenizerError && error.code === "TOKEN_FILE",
+            `${name} cut to ${length}: ${error}`,
+          );
           assert.match(error.message, /^shard 00002: /);
         }
         rmSync(path);
@@ -79,7 +97,7 @@ for (const format of shardFormats.values()) {
       assert.equal(await failureOf(folder, corpus, shard), undefined);
     }));
 
-  test(`${format.name}: a changed byte fails as a damaged file or changes a value alone, and bytes behind the end are refused`, () =>
+  test(`${format.name}: a changed byte fails as damage or changes a value alone, bytes past the end are refused`, () =>
     withFolder(async (folder) => {
       const corpus = corpusOf(format), shard = await writeShard(folder, format, corpus.facts, corpus.samples);
       let refused = 0;
@@ -117,7 +135,9 @@ for (const format of shardFormats.values()) {
         await rejects(() => read({ sha256: "f".repeat(64) }), "TOKEN_FILE", /ffff/);
       }
       const { quantizer: _, ...continuous } = facts;
-      if (facts.quantizer) await rejects(() => readShard(folder, format, shard, continuous), "TOKEN_FILE", /^shard 00002: /);
+      if (facts.quantizer) {
+        await rejects(() => readShard(folder, format, shard, continuous), "TOKEN_FILE", /^shard 00002: /);
+      }
       for (const numSamples of [3, 5]) {
         await rejects(() => readShard(folder, format, { ...shard, numSamples }, facts), "TOKEN_FILE", /^shard 00002/);
       }
@@ -133,7 +153,9 @@ function edit(folder: string, name: string, from: string | RegExp, to: string): 
 
 test("records that lie: each is refused in its own words", () =>
   withFolder(async (folder) => {
-    const format = shardFormat("megatron"), facts = factsOf("pictures", "uint16"), samples = samplesOf("pictures", facts);
+    const format = shardFormat("megatron"),
+      facts = factsOf("pictures", "uint16"),
+      samples = samplesOf("pictures", facts);
     const shard = await writeShard(folder, format, facts, samples);
     const whole = readFileSync(join(folder, "00002.jsonl"));
     const lies: [from: string | RegExp, to: string, text: RegExp][] = [
@@ -180,7 +202,9 @@ test("an index outside the codebook is refused by its place", () =>
 
 test("tars of other hands: members that are missing, doubled, moved or of another kind are refused", () =>
   withFolder(async (folder) => {
-    const format = shardFormat("webdataset"), facts = factsOf("pictures", "uint16"), samples = samplesOf("pictures", facts);
+    const format = shardFormat("webdataset"),
+      facts = factsOf("pictures", "uint16"),
+      samples = samplesOf("pictures", facts);
     const shard = await writeShard(folder, format, facts, samples.slice(1, 3));
     const path = join(folder, "00002.tar"), whole = readFileSync(path), last = tarStart(whole, "7.npy");
     const json = whole.subarray(last + 1024, whole.length - 1024), npy = whole.subarray(last, last + 1024);
@@ -208,7 +232,11 @@ test("tars of other hands: members that are missing, doubled, moved or of anothe
     ];
     for (const [name, parts, text] of lies) {
       writeFileSync(path, Buffer.concat(parts));
-      const error = await rejects(() => readShard(folder, format, recommitted(folder, shard), facts), "TOKEN_FILE", text);
+      const error = await rejects(
+        () => readShard(folder, format, recommitted(folder, shard), facts),
+        "TOKEN_FILE",
+        text,
+      );
       assert.ok(error, name);
     }
     writeFileSync(path, Buffer.concat([head, npy, json, end]));
@@ -250,7 +278,11 @@ test("a shard is read from where it lies now: a copy of its folder is the same c
     try {
       assert.equal((await readShard(`${folder}-copy`, format, shard, facts)).length, 4);
       truncateSync(join(`${folder}-copy`, "00002.safetensors"), 100);
-      await rejects(() => readShard(`${folder}-copy`, format, shard, facts), "TOKEN_FILE", /as were committed, found 100$/);
+      await rejects(
+        () => readShard(`${folder}-copy`, format, shard, facts),
+        "TOKEN_FILE",
+        /as were committed, found 100$/,
+      );
     } finally {
       rmSync(`${folder}-copy`, { recursive: true });
     }

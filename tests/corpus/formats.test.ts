@@ -1,4 +1,7 @@
-/** Every format gives back what was written: tokens, facts and sidecars of pictures and clips, in each dtype; the same bytes twice. */
+/**
+ * Every format gives back what was written: tokens, facts and sidecars of pictures and clips, in each dtype; the same
+ * bytes twice.
+ */
 import assert from "node:assert/strict";
 import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -78,10 +81,14 @@ test("a format says what it does not hold before any work", async () => {
   }
   assert.equal(shardFormat("megatron").dtypeOf(fsq([2, 32749])), "uint16");
   assert.equal(shardFormat("megatron").dtypeOf({ kind: "lookup", size: 65_500, channels: 8 }), "int32");
-  await rejects(() => shardFormat("tfrecord"), "ARGUMENT", /^format: expected one of webdataset, .*, found "tfrecord"$/);
+  await rejects(
+    () => shardFormat("tfrecord"),
+    "ARGUMENT",
+    /^format: expected one of webdataset, .*, found "tfrecord"$/,
+  );
 });
 
-test("a sample that contradicts its corpus or itself, or whose names cannot stand in a shard, is refused before a byte is written", () =>
+test("a sample that contradicts its corpus or itself, or is named as no file can be, is refused unwritten", () =>
   withFolder(async (folder) => {
     const facts = factsOf("pictures", "uint16"), good = samplesOf("pictures", facts)[0]!;
     const other = (more: object) => ({ ...good, ...more });
@@ -116,7 +123,8 @@ test("a sample that contradicts its corpus or itself, or whose names cannot stan
       const written: string[] = [];
       const files = {
         stem: "00000",
-        create: (suffix: string) => Promise.resolve({ offset: 0, write: () => (written.push(suffix), Promise.resolve()) }),
+        create: (suffix: string) =>
+          Promise.resolve({ offset: 0, write: () => (written.push(suffix), Promise.resolve()) }),
       };
       const writer = await format.open(files, facts);
       for (const [sample, text] of refused) await rejects(() => writer.add(sample), "SHAPE", text);
@@ -135,7 +143,8 @@ test("samples of other sizes are an error of the options where a format holds on
       await rejects(write, "ARGUMENT", text);
     }
     const facts = factsOf("clips", "int32"), short = sampleOf("clips", facts, { key: "short", video: { frames: 9 } });
-    const text = /^short: expected windows of 17 frames, all of them full, found "9 frames in 1 windows, 2 token frames"$/;
+    const text =
+      /^short: expected windows of 17 frames, all of them full, found "9 frames in 1 windows, 2 token frames"$/;
     await rejects(() => writeShard(folder, shardFormat("1x"), facts, [short], 6), "SHAPE", text);
   }));
 

@@ -1,6 +1,6 @@
 /**
- * A corpus in its plainest form, on which plan, run and commit are tested alone: the pictures of one folder, as they are, into
- * shards of a line a sample. What sources and formats do beside is tested in their own files.
+ * A corpus in its plainest form, on which plan, run and commit are tested alone: the pictures of one folder, as they
+ * are, into shards of a line a sample. What sources and formats do beside is tested in their own files.
  */
 import { Buffer } from "node:buffer";
 import { readdir, readFile, stat } from "node:fs/promises";
@@ -34,8 +34,12 @@ export const lines: ShardFormat = {
   about: "a line a sample",
   dtypes: { discrete: ["uint16"], continuous: [] },
   dtypeOf: (quantizer, wanted = "uint16") => {
-    if (!quantizer) throw new TokenizerError("ARGUMENT", "format lines: expected a discrete model, found a continuous one");
-    if (wanted !== "uint16") throw new TokenizerError("ARGUMENT", `format lines: dtype: expected uint16, found "${wanted}"`);
+    if (!quantizer) {
+      throw new TokenizerError("ARGUMENT", "format lines: expected a discrete model, found a continuous one");
+    }
+    if (wanted !== "uint16") {
+      throw new TokenizerError("ARGUMENT", `format lines: dtype: expected uint16, found "${wanted}"`);
+    }
     return wanted;
   },
   check() {},

@@ -1,4 +1,6 @@
-/** From bytes to pixels: those of readImage, then scaled, cut, mirrored; clips of videos; what changed since the plan. */
+/**
+ * From bytes to pixels: those of readImage, then scaled, cut, mirrored; clips of videos; what changed since the plan.
+ */
 import assert from "node:assert/strict";
 import {
   cpSync,
@@ -80,7 +82,13 @@ test("without options a picture has the pixels that readImage gives, wherever it
       assert.deepEqual(pixels.shape, wanted.shape);
       assert.ok(Buffer.compare(pixels.data, wanted.data) === 0, item.key);
       const [, height, width] = wanted.shape as [number, number, number];
-      assert.deepEqual(facts, { fileName: facts.fileName, height, width, originalHeight: height, originalWidth: width });
+      assert.deepEqual(facts, {
+        fileName: facts.fileName,
+        height,
+        width,
+        originalHeight: height,
+        originalWidth: width,
+      });
     }
   });
 });
@@ -136,7 +144,9 @@ test("variants: random crops and mirrored ones of one decoding, each in memory o
       const { pixels: { data }, facts } = prepared;
       assert.equal(facts.isFlipped, v % 2 === 1 ? true : undefined);
       for (let i = 0; i < data.length; i++) {
-        const y = Math.floor(i / 120), x = Math.floor(i % 120 / 3), from = facts.cropLeft! + (facts.isFlipped ? 39 - x : x);
+        const y = Math.floor(i / 120),
+          x = Math.floor(i % 120 / 3),
+          from = facts.cropLeft! + (facts.isFlipped ? 39 - x : x);
         if (data[i] !== source.data[(y * 60 + from) * 3 + i % 3]) assert.fail(`variant ${v}, row ${y}, column ${x}`);
       }
     }
@@ -296,7 +306,10 @@ test("clips scaled and cut; one that ends too early; a video with too few frames
     assert.ok(isItemsFault(error));
     const refused = [], notes: string[] = [];
     for await (const found of findItems([clip], { kind: "video", clipFrames: 100_000 })) refused.push(found);
-    assert.match("refused" in refused[0]! ? refused[0].refused.reason : "", /expected at least 100000 frames, found \d+/);
+    assert.match(
+      "refused" in refused[0]! ? refused[0].refused.reason : "",
+      /expected at least 100000 frames, found \d+/,
+    );
     for await (
       const _ of findItems([clip], {
         kind: "video",
@@ -309,40 +322,47 @@ test("clips scaled and cut; one that ends too early; a video with too few frames
   });
 });
 
-test("a video in a tar is that of the file, and leaves nothing in the temporary folder", { skip: noFfmpeg }, async (t) => {
-  await withFolder(async (folder) => {
-    mkdirSync(join(folder, "source"));
-    const clip = makeVideo(join(folder, "source")), tar = join(folder, "v.tar"), own = join(folder, "tmp");
-    mkdirSync(own);
-    const before = process.env.TMPDIR;
-    process.env.TMPDIR = own; // as other tests work in the usual one
-    t.after(() => before === undefined ? delete process.env.TMPDIR : process.env.TMPDIR = before);
-    assert.equal(tmpdir(), own);
-    const add = (name: string, body: Uint8Array) => ({ header: { name, size: body.length, type: "file" as const }, body });
-    const video = new Uint8Array(readFileSync(clip));
-    writeFileSync(
-      tar,
-      await packTar([add("v.mp4", video), add("v.txt", new Uint8Array(3)), add("bad.mp4", video.subarray(0, 1000))]),
-    );
-    const [item, bad] = await find([tar], { kind: "video" }) as [Item, Item];
-    assert.deepEqual(item.sidecars.map(({ field }) => field), ["txt"]);
-    await withPreparer({ size: 16, frames: 5 }, async (preparer) => {
-      const whole = await preparer.prepare(item);
-      assert.ok(whole.kind === "video");
-      const frames = await Array.fromAsync(whole.frames);
-      assert.deepEqual(frames.map(({ shape }) => shape), Array(5).fill([16, 16, 3]));
-      assert.ok(frames[1]!.seconds > frames[0]!.seconds);
-      await rejects(() => preparer.prepare(bad), "VIDEO", /v\.tar: bad\.mp4: expected/);
-      const unread = await preparer.prepare(item);
-      assert.equal(unread.kind, "video"); // nobody asks for its frames
+test(
+  "a video in a tar is that of the file, and leaves nothing in the temporary folder",
+  { skip: noFfmpeg },
+  async (t) => {
+    await withFolder(async (folder) => {
+      mkdirSync(join(folder, "source"));
+      const clip = makeVideo(join(folder, "source")), tar = join(folder, "v.tar"), own = join(folder, "tmp");
+      mkdirSync(own);
+      const before = process.env.TMPDIR;
+      process.env.TMPDIR = own; // as other tests work in the usual one
+      t.after(() => before === undefined ? delete process.env.TMPDIR : process.env.TMPDIR = before);
+      assert.equal(tmpdir(), own);
+      const add = (name: string, body: Uint8Array) => ({
+        header: { name, size: body.length, type: "file" as const },
+        body,
+      });
+      const video = new Uint8Array(readFileSync(clip));
+      writeFileSync(
+        tar,
+        await packTar([add("v.mp4", video), add("v.txt", new Uint8Array(3)), add("bad.mp4", video.subarray(0, 1000))]),
+      );
+      const [item, bad] = await find([tar], { kind: "video" }) as [Item, Item];
+      assert.deepEqual(item.sidecars.map(({ field }) => field), ["txt"]);
+      await withPreparer({ size: 16, frames: 5 }, async (preparer) => {
+        const whole = await preparer.prepare(item);
+        assert.ok(whole.kind === "video");
+        const frames = await Array.fromAsync(whole.frames);
+        assert.deepEqual(frames.map(({ shape }) => shape), Array(5).fill([16, 16, 3]));
+        assert.ok(frames[1]!.seconds > frames[0]!.seconds);
+        await rejects(() => preparer.prepare(bad), "VIDEO", /v\.tar: bad\.mp4: expected/);
+        const unread = await preparer.prepare(item);
+        assert.equal(unread.kind, "video"); // nobody asks for its frames
+      });
+      const clips = await find([tar], { kind: "video", clipFrames: 2, frames: 4 });
+      assert.deepEqual(clips.map(({ key }) => key), ["v_0", "v_1"]);
+      const { pixels } = await prepare(clips[1]!);
+      assert.ok(Buffer.compare(pixels.data, Buffer.concat((await framesIn(clip)).slice(2, 4))) === 0);
+      assert.deepEqual(readdirSync(own), []);
     });
-    const clips = await find([tar], { kind: "video", clipFrames: 2, frames: 4 });
-    assert.deepEqual(clips.map(({ key }) => key), ["v_0", "v_1"]);
-    const { pixels } = await prepare(clips[1]!);
-    assert.ok(Buffer.compare(pixels.data, Buffer.concat((await framesIn(clip)).slice(2, 4))) === 0);
-    assert.deepEqual(readdirSync(own), []);
-  });
-});
+  },
+);
 
 test("a folder of frames as one video, and what changed in it", async () => {
   await withFolder(async (folder) => {
@@ -361,7 +381,11 @@ test("a folder of frames as one video, and what changed in it", async () => {
     assert.deepEqual(clips.map((item) => item.clip?.firstFrame), [0, 2]);
     assert.deepEqual((await prepare(clips[1]!, { fps: 10 })).pixels.shape, [1, 2, 16, 20, 3]);
     rmSync(join(frames, "3.png"));
-    await rejects(() => prepare(clips[1]!), "FILE_IO", /shot\.1: expected the file as it was planned, \d+ bytes, found \d+/);
+    await rejects(
+      () => prepare(clips[1]!),
+      "FILE_IO",
+      /shot\.1: expected the file as it was planned, \d+ bytes, found \d+/,
+    );
     assert.ok(existsSync(frames));
   });
 });

@@ -1,6 +1,6 @@
 /**
- * Tokens do not depend on what they were batched with: what lets a run batch by what happens to be ready, and be the same again.
- * And the pump comes to its end, however its works come.
+ * Tokens do not depend on what they were batched with: what lets a run batch by what happens to be ready, and be the
+ * same again. And the pump comes to its end, however its works come.
  */
 import assert from "node:assert/strict";
 import { join } from "node:path";
@@ -119,7 +119,15 @@ for (const where of ["prepared", "encoded", "written"] as const) {
     const run = async (fail?: Work["fail"]) => {
       const put: string[] = [], origin = { model: "nano-DI8x8", source: "nano-DI8x8" };
       jobs = 0;
-      const options = { encoder, places: plain.openPlaces(), preparer, origin, window: undefined, batch: 4, readers: 3 };
+      const options = {
+        encoder,
+        places: plain.openPlaces(),
+        preparer,
+        origin,
+        window: undefined,
+        batch: 4,
+        readers: 3,
+      };
       await new Pump(options).run(async function* () {
         for (let n = 0; n < 40; n++) {
           yield workOf(n, () => {

@@ -145,7 +145,8 @@ test("verify goes on after a problem, tells what is not there yet, and needs no 
     const without = await verifyDataset(out, { samples: 0 });
     assert.deepEqual([without.numShards, without.numMissing, without.decoded], [2, 1, []]);
     await rejects(() => verifyDataset(out, { samples: -1 }), "ARGUMENT", /options\.samples/);
-    const other = join(folder, "other.safetensors"), weights = readFileSync(join(root, "models/nano/DI8x8.safetensors"));
+    const other = join(folder, "other.safetensors"),
+      weights = readFileSync(join(root, "models/nano/DI8x8.safetensors"));
     weights[weights.length - 2]! ^= 1;
     writeFileSync(other, weights);
     await rejects(() => verifyDataset(out, { model: other }), "ARGUMENT", /with the weights that were planned/);

@@ -1,7 +1,7 @@
 /**
- * Others read what formats write: the Python of docs/dataset_formats.md with NumPy, PyTorch, pyarrow and safetensors, where Python
- * has them (`PYTHON` names another than python3), and a restatement of how Energon finds a sample. They see the very tokens,
- * and these decode to the pixels that the tokens of `encode` give.
+ * Others read what formats write: the Python of docs/dataset_formats.md with NumPy, PyTorch, pyarrow and safetensors,
+ * where Python has them (`PYTHON` names another than python3), and a restatement of how Energon finds a sample. They
+ * see the very tokens, and these decode to the pixels that the tokens of `encode` give.
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -21,7 +21,9 @@ import { dtypesOf, factsOf, type Kind, readShard, samplesOf, writeShard } from "
 const python = process.env.PYTHON ?? "python3";
 const blocks = blocksOf(read("docs/dataset_formats.md")).filter(({ language }) => language === "python");
 
-/** Why Python cannot run with these modules, or false. Python reads the same files from either runtime: once is enough. */
+/**
+ * Why Python cannot run with these modules, or false. Python reads the same files from either runtime: once is enough.
+ */
 function without(...modules: string[]): string | false {
   if (runtime !== "bun") return "runs once, beside Bun's tests";
   const search = (name: string) => `import importlib.util, sys; sys.exit(importlib.util.find_spec("${name}") is None)`;
@@ -209,7 +211,8 @@ test(
       await writeShard(join(folder, "corpus"), shardFormat("webdataset"), facts, samples.slice(2), 1);
       for (const { name, text } of blocks) await writeFile(join(folder, name!), text);
       const { stdout } = await runs(folder, python, ["dataloader.py", "corpus"]);
-      const sum = (some: Sample[]) => some.reduce((all, { tokens }) => tokens.indices.data.reduce((a, b) => a + b, all), 0);
+      const sum = (some: Sample[]) =>
+        some.reduce((all, { tokens }) => tokens.indices.data.reduce((a, b) => a + b, all), 0);
       const wanted = [samples.slice(0, 2), samples.slice(2)].map((some) => `torch.int32 [2, 2, 3] ${sum(some)}`);
       assert.deepEqual(stdout.trim().split("\n").sort(), wanted.sort());
     }),
@@ -221,7 +224,8 @@ test(
   () =>
     inShards([{ format: "webdataset", kind: "pictures", dtype: "uint16" }], false, async (_folder, [written]) => {
       const { at, samples } = written!;
-      // TarIndexReader and WebdatasetPreparator restated: the same offsets by a pass over the tar, and a sample by two offsets alone.
+      // TarIndexReader and WebdatasetPreparator restated: the same offsets by a pass over the tar, and a sample by two
+      // offsets alone.
       const program = `import io, json, re, struct, sys, tarfile
 path = sys.argv[1] + "/00002.tar"
 index = [offset for offset, in struct.iter_unpack("<Q", open(path + ".idx", "rb").read())]
@@ -283,7 +287,8 @@ test("what is read back decodes to the pixels of the tokens that encode gave, at
   for (const format of shardFormats.values()) {
     if (format.name === "1x") continue;
     await withFolder(async (folder) => {
-      const all = { ...facts, dtype: format.dtypeOf(quantizer) }, shard = await writeShard(folder, format, all, [sample]);
+      const all = { ...facts, dtype: format.dtypeOf(quantizer) },
+        shard = await writeShard(folder, format, all, [sample]);
       const [found] = await readShard(folder, format, shard, all);
       assert.deepEqual(found!.tokens.origin, tokens.origin, format.name);
       const pixels = await tokenizer.decode(found!.tokens, { dtype: "uint8" });
@@ -308,7 +313,8 @@ from read_pth import samples
 (key, tensor), = samples(sys.argv[1] + "/00002.tar")
 exact = torch.frombuffer(bytearray(open(sys.argv[1] + "/exact.bin", "rb").read()), dtype=torch.float32)
 wanted = exact.bfloat16().reshape(tensor.shape)
-print(json.dumps([torch.equal(tensor.isnan(), wanted.isnan()), torch.equal(tensor.nan_to_num(7), wanted.nan_to_num(7))]))
+same_nan = torch.equal(tensor.isnan(), wanted.isnan())
+print(json.dumps([same_nan, torch.equal(tensor.nan_to_num(7), wanted.nan_to_num(7))]))
 `;
     assert.deepEqual(await told(folder, program, folder), [[true, true]]);
   }));

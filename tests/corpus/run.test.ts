@@ -1,10 +1,19 @@
 /**
- * Plans and runs, in their plainest form: what is refused, what is quarantined, what ends a run, what a second run does not do,
- * and any number of runs on one folder.
+ * Plans and runs, in their plainest form: what is refused, what is quarantined, what ends a run, what a second run does
+ * not do, and any number of runs on one folder.
  */
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
-import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { test } from "node:test";
@@ -15,7 +24,7 @@ import type { ShardFormat } from "../../src/corpus/format.ts";
 import { Ledger } from "../../src/corpus/ledger.ts";
 import type { Parts } from "../../src/corpus/parts.ts";
 import { Plan } from "../../src/corpus/plan.ts";
-import { carried, grownMb, rejects, withFolder } from "../support.ts";
+import { carried, grownMb, rejects, sequence, withFolder } from "../support.ts";
 import { counts, lines, plain } from "./plain.ts";
 import { contentOf, madeCorpus, pictures, runWorker } from "./support.ts";
 
@@ -108,7 +117,7 @@ test("a plan that cannot be made leaves none", () =>
     await rejects(() => runWith(plain, folder), "FILE_FORMAT", /plan\.jsonl: expected a plan of ctok dataset/);
   }));
 
-test("the plan's index is made anew where it is missing or wrong, refused things stay out of the way, and a changed plan is told", () =>
+test("the plan's index is made anew where missing or wrong, refused things stay out, a changed plan is told", () =>
   withFolder(async (folder) => {
     const input = await pictures(folder, 10), out = join(folder, "out"), index = join(out, "plan.idx");
     for (const name of ["00000.txt", "00003.txt", "00009x.txt"]) writeFileSync(join(input, name), "");
@@ -136,7 +145,9 @@ test("the plan's index is made anew where it is missing or wrong, refused things
 
 test("items that cannot be tokenised, were edited or removed are quarantined, and the others done", () =>
   withFolder(async (folder) => {
-    const input = await pictures(folder, 12), out = join(folder, "out"), at = (n: number) => join(input, `0000${n}.png`);
+    const input = await pictures(folder, 12),
+      out = join(folder, "out"),
+      at = (n: number) => join(input, `0000${n}.png`);
     writeFileSync(at(1), "");
     writeFileSync(at(2), "no picture");
     writeFileSync(at(3), readFileSync(at(3)).subarray(0, 60));
@@ -196,8 +207,10 @@ test("a worker that would compute something else is refused, unless the plan all
     const changed = join(folder, "changed.safetensors"), weights = readFileSync(nano);
     weights[weights.length - 2]! ^= 1;
     writeFileSync(changed, weights);
-    const weightsSaid =
-      /model: expected nano-DI8x8 with the weights that were planned \(sha256 [0-9a-f]{64}\), found ".*changed\.safetensors with /;
+    const weightsSaid = sequence(
+      /model: expected nano-DI8x8 with the weights that were planned \(sha256 [0-9a-f]{64}\), /,
+      /found ".*changed\.safetensors with /,
+    );
     await rejects(() => runWith(plain, out, { model: changed }), "ARGUMENT", weightsSaid);
     assert.equal((await datasetStatus(out)).committed.numShards, 0);
     await planWith(plain, { inputs, out: open, allowOtherArithmetic: true }, {});

@@ -1,6 +1,6 @@
 /**
- * A corpus in S3 from the plan to what is read back: credentials, stores that are refused, plans of two machines, workers of two machines,
- * a store that goes away in the middle of a run, and verbs that read.
+ * A corpus in S3 from the plan to what is read back: credentials, stores that are refused, plans of two machines,
+ * workers of two machines, a store that goes away in the middle of a run, and verbs that read.
  */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
@@ -38,7 +38,10 @@ function withBucket(use: (server: S3Server, folder: string) => Promise<void>): P
 }
 
 /** Runs with other variables of the environment. */
-async function withVariables(values: Record<string, string | undefined>, use: () => Promise<void> | void): Promise<void> {
+async function withVariables(
+  values: Record<string, string | undefined>,
+  use: () => Promise<void> | void,
+): Promise<void> {
   const before = Object.keys(values).map((name) => [name, process.env[name]] as const);
   const set = (name: string, value: string | undefined) => {
     if (value === undefined) delete process.env[name];
@@ -73,8 +76,8 @@ test("where a bucket is and who asks: the variables and files of the AWS tools",
         /AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or for the profile default/,
       );
       for (const path of Object.values(files)) assert.ok(nothing.message.includes(path));
-      const text =
-        "[default]\naws_access_key_id = A1\naws_secret_access_key=S1\n[ other ]\naws_access_key_id=A2\naws_secret_access_key = S2\naws_session_token = T2\n";
+      const text = "[default]\naws_access_key_id = A1\naws_secret_access_key=S1\n" +
+        "[ other ]\naws_access_key_id=A2\naws_secret_access_key = S2\naws_session_token = T2\n";
       writeFileSync(files.AWS_SHARED_CREDENTIALS_FILE, text);
       writeFileSync(
         files.AWS_CONFIG_FILE,
@@ -108,7 +111,11 @@ test("credentials that are wrong are told without them; those that run out are r
   withBucket(async (server, folder) => {
     const get = () => S3Client.of(bucket).get("nothing");
     await withVariables({ AWS_SECRET_ACCESS_KEY: "a-wrong-secret" }, async () => {
-      const told = await rejects(get, "ARGUMENT", /SignatureDoesNotMatch: the secret key is not that of the access key/);
+      const told = await rejects(
+        get,
+        "ARGUMENT",
+        /SignatureDoesNotMatch: the secret key is not that of the access key/,
+      );
       assert.doesNotMatch(told.message, /a-wrong-secret|AWS4-HMAC|AKID/);
     });
     await withVariables({ AWS_REGION: "us-west-1" }, async () => {
@@ -122,7 +129,8 @@ test("credentials that are wrong are told without them; those that run out are r
     const write = (token: string) =>
       writeFileSync(
         file,
-        `[default]\naws_access_key_id=${accessKeyId}\naws_secret_access_key=${secretAccessKey}\naws_session_token=${token}\n`,
+        `[default]\naws_access_key_id=${accessKeyId}\naws_secret_access_key=${secretAccessKey}\n` +
+          `aws_session_token=${token}\n`,
       );
     const own = { AWS_ACCESS_KEY_ID: undefined, AWS_SECRET_ACCESS_KEY: undefined, AWS_SHARED_CREDENTIALS_FILE: file };
     await withVariables(own, async () => {
@@ -137,7 +145,7 @@ test("credentials that are wrong are told without them; those that run out are r
     });
   }));
 
-test("a store that does not keep its promises is refused before any work, and nothing of the question stays", async () => {
+test("a store that breaks its promises is refused before any work, and nothing of the question stays", async () => {
   const cases: [RegExp, (server: S3Server) => void][] = [
     [
       /to write only where nothing is \(If-None-Match: \*\), found "?that it replaced/,
@@ -194,7 +202,11 @@ test("a plan is written once: another's is kept, the same is the same, the copy 
     const [before, copy] = [asked(), (await openStorage(out).plan()).path];
     assert.equal(asked(), before, "the copy is taken");
     writeFileSync(copy, readFileSync(copy, "utf8").replace("00001.png", "00000.png"));
-    assert.deepEqual((await (await openStorage(out).plan()).items(0)).map(({ key }) => key), ["00000", "00001", "00002"]);
+    assert.deepEqual((await (await openStorage(out).plan()).items(0)).map(({ key }) => key), [
+      "00000",
+      "00001",
+      "00002",
+    ]);
     assert.equal(asked(), before + 1, "a damaged copy is not");
     await rejects(
       () => planWith(plain, { inputs: [join(folder, "pictures-2")], out }, {}),
@@ -288,7 +300,12 @@ test("clips of a video in S3 are those of the file", { skip: noFfmpeg }, () =>
     const data = async (at: string) =>
       (await Array.fromAsync(readDataset(at))).map(({ key, tokens }) => [key, tokens.main.data.join()]);
     assert.deepEqual(await data(out), await data(local));
-    const whole = planDataset({ inputs: [`s3://${bucket}/videos/`], out: `${out}-2`, ...options, foldersAreVideos: true });
+    const whole = planDataset({
+      inputs: [`s3://${bucket}/videos/`],
+      out: `${out}-2`,
+      ...options,
+      foldersAreVideos: true,
+    });
     await rejects(() => whole, "ARGUMENT", /expected at least one video, found "none, and 1 refused"/);
   }));
 

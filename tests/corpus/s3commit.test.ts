@@ -1,7 +1,8 @@
 /**
- * The commit of a shard in S3, as commit.test.ts has it for a folder: killed by SIGKILL at each of its steps, and run again, the corpus
- * is that of a run in a folder that nobody disturbed, bit for bit. Two workers at one shard, whatever bytes they make, leave one of them
- * whole. And what a store alone can do: answers that are lost, come late, or say 409.
+ * The commit of a shard in S3, as commit.test.ts has it for a folder: killed by SIGKILL at each of its steps, and run
+ * again, the corpus is that of a run in a folder that nobody disturbed, bit for bit. Two workers at one shard, whatever
+ * bytes they make, leave one of them whole. And what a store alone can do: answers that are lost, come late, or say
+ * 409.
  */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
@@ -44,7 +45,10 @@ function contentIn(server: S3Server): Map<string, string> {
   }));
 }
 
-/** What a run in a folder leaves that nobody disturbs, and pictures for all tests that are held against it: plans have their paths. */
+/**
+ * What a run in a folder leaves that nobody disturbs, and pictures for all tests that are held against it: plans have
+ * their paths.
+ */
 const top = mkdtempSync(join(tmpdir(), "ctok-test-"));
 after(() => rmSync(top, { recursive: true, force: true }));
 let undisturbed: Promise<Map<string, string>> | undefined;

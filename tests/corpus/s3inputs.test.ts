@@ -1,6 +1,7 @@
 /**
- * Inputs in S3: a prefix gives what a folder with the same files gives, in the same order and with the same keys; patterns, lists, tars
- * and parquet files, too. What was changed or removed since the plan is told; a store that is not there is nobody's fault but its own.
+ * Inputs in S3: a prefix gives what a folder with the same files gives, in the same order and with the same keys;
+ * patterns, lists, tars and parquet files, too. What was changed or removed since the plan is told; a store that is not
+ * there is nobody's fault but its own.
  */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
@@ -142,9 +143,14 @@ test("patterns, single objects with what belongs to them, lists here and there",
       ["draw.svg", "expected pixels, found SVG, which is drawn only when asked for (svg: true, --svg)"],
     ]);
 
-    const list = ["b/2.jpg", `${top}/a.png`, '{"path": "../data/b/c/3.jpg", "key": "third", "caption": "three"}'].join("\n");
+    const list = ["b/2.jpg", `${top}/a.png`, '{"path": "../data/b/c/3.jpg", "key": "third", "caption": "three"}'].join(
+      "\n",
+    );
     server.put("data/list.txt", list);
-    writeFileSync(join(folder, "list.txt"), list.replaceAll('"../data', `"${top}`).replace("b/2.jpg", `${top}/b/2.jpg`));
+    writeFileSync(
+      join(folder, "list.txt"),
+      list.replaceAll('"../data', `"${top}`).replace("b/2.jpg", `${top}/b/2.jpg`),
+    );
     for (const at of [`@${top}/list.txt`, `@${join(folder, "list.txt")}`]) {
       const { keys, items, refused } = await find([at]);
       assert.deepEqual(refused, []);

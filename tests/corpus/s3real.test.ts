@@ -1,6 +1,7 @@
 /**
- * The commit of shards in a store that is none of ours: CTOK_S3_TEST=s3://BUCKET/PREFIX names an empty place of it, beside the AWS_ variables.
- * Workers are killed at each step, two more go on as two machines, and the corpus is that of a folder. Leaves nothing.
+ * The commit of shards in a store that is none of ours: CTOK_S3_TEST=s3://BUCKET/PREFIX names an empty place of it,
+ * beside the AWS_ variables. Workers are killed at each step, two more go on as two machines, and the corpus is that of
+ * a folder. Leaves nothing.
  */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
@@ -71,7 +72,9 @@ test(
         const { signal, stderr } = await runWorker(out, step);
         assert.equal(signal, "SIGKILL", `${step}: ${stderr}`);
       }
-      const workers = [1, 2].map((machine) => runWorker(out, "", `XDG_CACHE_HOME=${join(folder, `machine-${machine}`)}`));
+      const workers = [1, 2].map((machine) =>
+        runWorker(out, "", `XDG_CACHE_HOME=${join(folder, `machine-${machine}`)}`)
+      );
       for (const { code, stderr } of await Promise.all(workers)) assert.equal(code, 0, stderr);
       assert.ok((await runWith(plain, out)).isComplete);
       for (const [name, sha256] of contentOf(local)) {

@@ -1,6 +1,6 @@
 /**
- * A cluster in virtual time on the real plan and commit (bench/scale): every shard is committed once and the corpus is whole, whatever
- * dies, freezes or forgets, and whoever hands out shards. bench/scale/simulate.ts has the large ones.
+ * A cluster in virtual time on the real plan and commit (bench/scale): every shard is committed once and the corpus is
+ * whole, whatever dies, freezes or forgets, and whoever hands out shards. bench/scale/simulate.ts has the large ones.
  */
 import assert from "node:assert/strict";
 import { appendFileSync, mkdirSync, rmdirSync, rmSync, writeFileSync } from "node:fs";

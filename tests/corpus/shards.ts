@@ -1,4 +1,7 @@
-/** Corpora for the tests of formats: facts and samples of every kind, and shards written to a folder as the commit leaves them. */
+/**
+ * Corpora for the tests of formats: facts and samples of every kind, and shards written to a folder as the commit
+ * leaves them.
+ */
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { open } from "node:fs/promises";
@@ -44,7 +47,8 @@ export function sampleOf(kind: Kind, facts: CorpusFacts, options: SampleOptions)
   const grid = options.grid
     ? [options.grid / 8, options.grid / 8] as const
     : [Math.ceil(height / 8), Math.ceil(width / 8)] as const;
-  const frames = video && (video.windows?.reduce((sum, w) => sum + w.tokens, 0) ?? Math.ceil((video.frames - 1) / 8) + 1);
+  const frames = video &&
+    (video.windows?.reduce((sum, w) => sum + w.tokens, 0) ?? Math.ceil((video.frames - 1) / 8) + 1);
   const shape = [1, ...(isDiscrete(kind) ? [] : [16]), ...(frames ? [frames] : []), ...grid];
   const origin: Origin = {
     ...{ model: facts.model, source: facts.source, precision: "bf16", sha256: facts.sha256, spatialFactor: 8 },
@@ -57,7 +61,10 @@ export function sampleOf(kind: Kind, facts: CorpusFacts, options: SampleOptions)
   const size = shape.reduce((a, b) => a * b), at = (i: number) => (i * 7919 + seed * 104729 + 63999) % 64000;
   const tokens = isDiscrete(kind)
     ? {
-      indices: new Tensor("int32", shape, Int32Array.from({ length: size }, (_, i) => at(i)), { kind: "indices", origin }),
+      indices: new Tensor("int32", shape, Int32Array.from({ length: size }, (_, i) => at(i)), {
+        kind: "indices",
+        origin,
+      }),
     }
     : {
       latent: new Tensor("float32", shape, Float32Array.from({ length: size }, (_, i) => (at(i) % 255 - 127) / 32), {
@@ -96,7 +103,13 @@ export function samplesOf(kind: Kind, facts: CorpusFacts, isEqual = false): Samp
     sampleOf(kind, facts, { key: "folder__photo", ...size(13, 29), ...clip(17), sidecars, more }),
     sampleOf(kind, facts, { key: "画像-é", ...size(16, 24), ...clip(isEqual ? 17 : 34), seed: 1 }),
     sampleOf(kind, facts, { key: "7", ...size(8, 8), ...clip(17, { start: 0.25, sampleAspect: "16:11" }), seed: 2 }),
-    sampleOf(kind, facts, { key: "k".repeat(180), ...size(9, 40), ...clip(17), seed: 3, sidecars: sidecars.slice(0, 1) }),
+    sampleOf(kind, facts, {
+      key: "k".repeat(180),
+      ...size(9, 40),
+      ...clip(17),
+      seed: 3,
+      sidecars: sidecars.slice(0, 1),
+    }),
   ];
 }
 

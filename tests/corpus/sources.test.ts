@@ -120,7 +120,10 @@ test("names that are no UTF-8 are refused, in folders", async (t) => {
     if (spawnSync("sh", ["-c", make, folder]).status !== 0) return t.skip("the file system takes UTF-8 alone");
     const found = await find([folder]);
     assert.deepEqual(found.keys, ["also_", "good"]);
-    assert.deepEqual(found.refused.map(({ name }) => name), ["also\ufffd.jpg", "d\ufffd"].map((name) => join(folder, name)));
+    assert.deepEqual(
+      found.refused.map(({ name }) => name),
+      ["also\ufffd.jpg", "d\ufffd"].map((name) => join(folder, name)),
+    );
     assert.match(found.refused[0]!.reason, /a name in UTF-8/);
   });
 });
@@ -168,7 +171,8 @@ test("lists: paths, JSON lines with keys and captions, what is wrong in them", a
 test("a list on standard input, to the working folder", async () => {
   await withFolder((folder) => {
     fill(folder, ["p/1.jpg", "2.jpg"]);
-    const rights = runtime === "deno" ? ["run", "-A", "--no-check"] : [], script = join(root, "tests/corpus/stdin_items.ts");
+    const rights = runtime === "deno" ? ["run", "-A", "--no-check"] : [],
+      script = join(root, "tests/corpus/stdin_items.ts");
     const options = { cwd: folder, input: "p/1.jpg\nnone.jpg\n2.jpg", encoding: "utf8" } as const;
     const { stdout, stderr } = spawnSync(process.execPath, [...rights, script], options);
     assert.deepEqual(stdout.split("\n"), ["p__1", "none.jpg: expected a file, found none", "2", ""], stderr);
@@ -247,7 +251,8 @@ test("parquet: bytes, and columns that go along", async () => {
     await using places = new Places();
     for (const i of [24, 0, 13, 3, 9, 10]) {
       const { place, identity, sidecars } = items[i]!;
-      const read = async (at: Pick<Item, "place" | "identity">) => Buffer.from(await places.read(at.place, at.identity));
+      const read = async (at: Pick<Item, "place" | "identity">) =>
+        Buffer.from(await places.read(at.place, at.identity));
       assert.equal((await read({ place, identity })).toString(), `picture ${i} \xff`);
       assert.equal((await read(sidecars[0]!)).toString(), i === 3 ? "" : `words ${i}`);
       assert.deepEqual([...await read(sidecars[1]!)], [i, 255]);
@@ -277,7 +282,10 @@ test("parquet: Hugging Face's images, in structs; what the compressors of zlib m
         return i === 2 ? null : { bytes: Uint8Array.of(0xff, 0xd8, i), path: `${i}.jpg` };
       });
     for (
-      const [codec, compress] of [["GZIP", gzipSync], ["BROTLI", brotliCompressSync], ["ZSTD", zstdCompressSync]] as const
+      const [codec, compress] of [["GZIP", gzipSync], ["BROTLI", brotliCompressSync], [
+        "ZSTD",
+        zstdCompressSync,
+      ]] as const
     ) {
       parquetWriteFile({
         filename: path,
@@ -295,8 +303,14 @@ test("parquet: Hugging Face's images, in structs; what the compressors of zlib m
       const { items, refused } = await find([path]);
       assert.deepEqual(refused, []);
       await using places = new Places();
-      const read = async ({ place, identity }: Pick<Item, "place" | "identity">) => [...await places.read(place, identity)];
-      assert.deepEqual(await Promise.all(items.map(read)), [[0xff, 0xd8, 0], [0xff, 0xd8, 1], [], [0xff, 0xd8, 3]], codec);
+      const read = async (
+        { place, identity }: Pick<Item, "place" | "identity">,
+      ) => [...await places.read(place, identity)];
+      assert.deepEqual(
+        await Promise.all(items.map(read)),
+        [[0xff, 0xd8, 0], [0xff, 0xd8, 1], [], [0xff, 0xd8, 3]],
+        codec,
+      );
       assert.equal(await textOf(items[3]!.sidecars[0]!), '{"label":8}', codec);
     }
   });
@@ -325,17 +339,21 @@ test("an abort ends the search", async () => {
 });
 
 const isRoot = process.getuid?.() === 0;
-test("a folder that cannot be read is refused, the others are taken", { skip: isRoot && "root reads all" }, async () => {
-  await withFolder(async (folder) => {
-    fill(folder, ["a/1.jpg", "b/1.jpg"]);
-    const { chmodSync } = await import("node:fs");
-    chmodSync(join(folder, "a"), 0);
-    try {
-      const { keys, refused } = await find([folder]);
-      assert.deepEqual(keys, ["b__1"]);
-      assert.match(refused[0]!.reason, /expected a folder to read/);
-    } finally {
-      chmodSync(join(folder, "a"), 0o700);
-    }
-  });
-});
+test(
+  "a folder that cannot be read is refused, the others are taken",
+  { skip: isRoot && "root reads all" },
+  async () => {
+    await withFolder(async (folder) => {
+      fill(folder, ["a/1.jpg", "b/1.jpg"]);
+      const { chmodSync } = await import("node:fs");
+      chmodSync(join(folder, "a"), 0);
+      try {
+        const { keys, refused } = await find([folder]);
+        assert.deepEqual(keys, ["b__1"]);
+        assert.match(refused[0]!.reason, /expected a folder to read/);
+      } finally {
+        chmodSync(join(folder, "a"), 0o700);
+      }
+    });
+  },
+);

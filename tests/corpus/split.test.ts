@@ -1,6 +1,7 @@
 /**
- * A fixed split: every shard is one worker's, for any numbers; another number of workers is refused; who finishes last writes the
- * set's files; workers that are killed, hang, come twice or have another clock leave the corpus of one undisturbed run.
+ * A fixed split: every shard is one worker's, for any numbers; another number of workers is refused; who finishes last
+ * writes the set's files; workers that are killed, hang, come twice or have another clock leave the corpus of one
+ * undisturbed run.
  */
 import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -80,7 +81,12 @@ test("who finishes last writes the set's files; until then a worker's result is 
 test("of more workers than shards those without any are done at once: no model is opened", () =>
   withFolder(async (folder) => {
     const [alone, out] = await twoCorpora(folder, 6, 3), events: DatasetEvent[] = [];
-    for (const index of [4, 2]) await runWith(plain, out, { ...share(index, 5), onEvent: (event) => events.push(event) });
+    for (const index of [4, 2]) {
+      await runWith(plain, out, {
+        ...share(index, 5),
+        onEvent: (event) => events.push(event),
+      });
+    }
     assert.deepEqual([events, (await datasetMissing(out)).elements], [[], [0, 1]]);
     for (const index of [1, 0]) await runWith(plain, out, share(index, 5));
     assert.deepEqual(contentOf(out), contentOf(alone));
@@ -92,7 +98,11 @@ test("another number of workers is refused and says what to do; split anew, what
     await runWith(plain, out, share(0, 3)); // 0 and 3
     const refusal = /out: expected shard i\/3, as this corpus is split \(--resplit, .*stays\), found "?i\/2/;
     await rejects(() => runWith(plain, out, share(0, 2)), "ARGUMENT", refusal);
-    await rejects(() => datasetMissing(out, { of: 2 }), "ARGUMENT", /expected 3 workers, as this corpus is split, found 2/);
+    await rejects(
+      () => datasetMissing(out, { of: 2 }),
+      "ARGUMENT",
+      /expected 3 workers, as this corpus is split, found 2/,
+    );
     await rejects(() => runWith(plain, out, share(2, 2)), "ARGUMENT", /shard: expected an index below of/);
     await rejects(() => runWith(plain, out, { shard: { index: 0, of: 0 } }), "ARGUMENT", /options\.shard\.of/);
     const before = readFileSync(join(out, "manifest/00003.json"));
@@ -116,7 +126,9 @@ test("two first workers of other splits: one is refused", () =>
     const [, out] = await twoCorpora(folder, 8, 2);
     for (let n = 0; n < 20; n++) {
       rmSync(join(out, ".ctok"), { recursive: true, force: true });
-      const ends = await Promise.allSettled([share(9, 10), share(19, 20)].map((options) => runWith(plain, out, options)));
+      const ends = await Promise.allSettled(
+        [share(9, 10), share(19, 20)].map((options) => runWith(plain, out, options)),
+      );
       assert.deepEqual(ends.map(({ status }) => status).sort(), ["fulfilled", "rejected"]);
     }
   }));
@@ -168,7 +180,7 @@ test("killed at any moment, and one that hangs while another does its share: as 
     for (const name of ["pending", "decided"]) assert.deepEqual(readdirSync(join(out, ".ctok", name)), []);
   }));
 
-test("clocks that are an hour off: a split does not know them; by a ledger shards are made more than once, and committed once", () =>
+test("clocks an hour off: a split knows none; by a ledger shards are made more than once, committed once", () =>
   withFolder(async (folder) => {
     for (const kind of ["split", "ledger"]) {
       const at = join(folder, kind);
@@ -190,9 +202,16 @@ test("clocks that are an hour off: a split does not know them; by a ledger shard
 test("failures that are worth another try", () => {
   const of = (code: ErrorCode, detail?: number) =>
     isWorthAnotherTry(new TokenizerError(code, "x", detail === undefined ? {} : { detail }));
-  const worth: [ErrorCode, number?][] = [["FILE_IO", 28], ["FILE_IO", 5], ["FILE_IO", 116], ["FILE_IO"], ["MEMORY", 1], [
-    "DEVICE",
-  ]];
+  const worth: [ErrorCode, number?][] = [
+    ["FILE_IO", 28],
+    ["FILE_IO", 5],
+    ["FILE_IO", 116],
+    ["FILE_IO"],
+    ["MEMORY", 1],
+    [
+      "DEVICE",
+    ],
+  ];
   worth.push(["THREAD", 11], ["HUB"], ["HUB", 503], ["HUB", 429], ["CANCELLED"]);
   const never: [ErrorCode, number?][] = [["FILE_IO", 13], ["FILE_IO", 30], ["HUB", 401], ["HUB", 404], ["ARGUMENT"], [
     "FILE_FORMAT",

@@ -12,7 +12,10 @@ import { plain } from "./plain.ts";
 
 /** Noise, another for each `seed`. */
 export function noise(height: number, width: number, seed: number): Tensor<"uint8"> {
-  const data = Uint8Array.from({ length: height * width * 3 }, (_, i) => Math.imul(i + 1 + seed * 7919, 2654435761) >>> 24);
+  const data = Uint8Array.from(
+    { length: height * width * 3 },
+    (_, i) => Math.imul(i + 1 + seed * 7919, 2654435761) >>> 24,
+  );
   return new Tensor("uint8", [height, width, 3], data);
 }
 
@@ -53,7 +56,10 @@ export interface HowWorker {
   readonly onStart?: (pid: number) => void;
 }
 
-/** Runs worker.ts on the runtime of the test; it kills itself at that step, or after so many lines. `shell`: what goes before it. */
+/**
+ * Runs worker.ts on the runtime of the test; it kills itself at that step, or after so many lines. `shell`: what goes
+ * before it.
+ */
 export function runWorker(
   out: string,
   end: string | number = "",

@@ -85,10 +85,14 @@ test("cut anywhere: the members before the cut, then an error", async () => {
   await withFolder(async (folder) => {
     const path = join(folder, "a.tar"), sizes = [10, 0, 700, 512];
     const bytes = await packTar(
-      sizes.map((size, i) => ({ header: { name: `${i}.jpg`, size, type: "file" }, body: new Uint8Array(size).fill(i + 1) })),
+      sizes.map((size, i) => ({
+        header: { name: `${i}.jpg`, size, type: "file" },
+        body: new Uint8Array(size).fill(i + 1),
+      })),
     );
     writeFileSync(path, bytes);
-    const ends = (await all(path)).map(({ offset, bytes }) => offset + bytes), mark = Math.ceil(ends.at(-1)! / 512) * 512;
+    const ends = (await all(path)).map(({ offset, bytes }) => offset + bytes),
+      mark = Math.ceil(ends.at(-1)! / 512) * 512;
     assert.equal(ends.length, 4);
     for (let at = 0; at < bytes.length; at += 100) {
       writeFileSync(path, bytes.subarray(0, at));

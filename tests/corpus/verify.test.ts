@@ -1,4 +1,6 @@
-/** What verify finds and what it cannot find, and what stats, head and a key give, over corpora written by the formats. */
+/**
+ * What verify finds and what it cannot find, and what stats, head and a key give, over corpora written by the formats.
+ */
 import assert from "node:assert/strict";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -8,7 +10,14 @@ import type { CorpusFacts } from "../../src/corpus/format.ts";
 import { shardFormat } from "../../src/corpus/formats/table.ts";
 import type { Sample } from "../../src/corpus/item.ts";
 import { headOf, sampleByKey, statsOfCorpus } from "../../src/corpus/stats.ts";
-import { type Corpus, type Judge, tokensIn, type VerifiedShard, verifySet, verifyShards } from "../../src/corpus/verify.ts";
+import {
+  type Corpus,
+  type Judge,
+  tokensIn,
+  type VerifiedShard,
+  verifySet,
+  verifyShards,
+} from "../../src/corpus/verify.ts";
 import { TokenizerError } from "../../src/errors.ts";
 import type { TensorLike } from "../../src/tokens/dense.ts";
 import { rejects, withFolder } from "../support.ts";
@@ -31,12 +40,14 @@ async function corpusIn(folder: string, name: string, facts: CorpusFacts, sample
   return { folder, format, facts, shards, plannedKeys: ({ index }) => Promise.resolve(planned[index]!) };
 }
 
-const problemsOf = async (corpus: Corpus) => (await Array.fromAsync(verifyShards(corpus))).map(({ problems }) => problems);
+const problemsOf = async (corpus: Corpus) =>
+  (await Array.fromAsync(verifyShards(corpus))).map(({ problems }) => problems);
 
 test("a whole corpus has no problems, and its set's files follow from it", () =>
   withFolder(async (folder) => {
     const facts = factsOf("pictures", "uint16"), samples = samplesOf("pictures", facts);
-    const corpus = await corpusIn(folder, "webdataset", facts, samples), found = await Array.fromAsync(verifyShards(corpus));
+    const corpus = await corpusIn(folder, "webdataset", facts, samples),
+      found = await Array.fromAsync(verifyShards(corpus));
     const bytes = corpus.shards.map(({ files }) => files.reduce((sum, file) => sum + file.bytes, 0));
     assert.deepEqual(found, [
       { index: 0, stem: "00000", numSamples: 2, numTokens: 8 + 6, bytes: bytes[0], problems: [], decoded: [] },
@@ -89,9 +100,15 @@ test("each kind of damage is a problem of its shard alone: hashes, sizes, counts
     assert.ok((await problemsOf(shards({ quarantined: [] })))[0]!.join().includes(more));
     const planned = (keys: string[]) => other({ plannedKeys: () => Promise.resolve(keys) });
     const [one, two] = samples.map(({ key }) => key);
-    assert.match((await problemsOf(planned([two!, one!])))[0]!.join(), /expected 画像-é, as planned, found folder__photo$/);
+    assert.match(
+      (await problemsOf(planned([two!, one!])))[0]!.join(),
+      /expected 画像-é, as planned, found folder__photo$/,
+    );
     assert.match((await problemsOf(planned([one!])))[0]!.join(), /expected the end, as planned, found 画像-é$/);
-    assert.match((await problemsOf(planned([one!, two!, "x"])))[0]!.join(), /expected 3 samples, as planned .*, found 2$/);
+    assert.match(
+      (await problemsOf(planned([one!, two!, "x"])))[0]!.join(),
+      /expected 3 samples, as planned .*, found 2$/,
+    );
     assert.deepEqual(await problemsOf(corpus), [[], []]);
   }));
 

@@ -1,6 +1,6 @@
 /**
- * A corpus as users make it, from inputs to shards that are read back: every format, every kind of input, pictures and videos. The
- * tokens are those that `encode` gives.
+ * A corpus as users make it, from inputs to shards that are read back: every format, every kind of input, pictures and
+ * videos. The tokens are those that `encode` gives.
  */
 import assert from "node:assert/strict";
 import { copyFileSync, mkdirSync, writeFileSync } from "node:fs";

@@ -1,7 +1,8 @@
 /**
- * A process of the tests of corpora: runs a plan and says a line of JSON for each event, each item and each step of a commit. It
- * kills itself with SIGKILL, as a machine would be switched off, at the first step of a name, or after so many lines, or stops itself
- * as one that hangs; its clock may be another than the machine's: FOLDER [STEP|NUMBER [HowWorker as JSON]].
+ * A process of the tests of corpora: runs a plan and says a line of JSON for each event, each item and each step of a
+ * commit. It kills itself with SIGKILL, as a machine would be switched off, at the first step of a name, or after so
+ * many lines, or stops itself as one that hangs; its clock may be another than the machine's: FOLDER [STEP|NUMBER
+ * [HowWorker as JSON]].
  */
 import { writeSync } from "node:fs";
 import process from "node:process";

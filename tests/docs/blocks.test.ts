@@ -1,8 +1,9 @@
 /**
- * Code in documents runs: JavaScript is piped into ctok repl, TypeScript on the runtime that runs the tests (type-checked beside Bun's), C compiled, Python saved
- * under its name, and each line of a sh block that calls ctok, bun, deno, cc, python3 (PYTHON, where it is set) or what was compiled.
- * Blocks of one document share a folder, in order, with the names that the documents use: photo.jpg, photos/, clip.mp4, path/to/
- * with checkpoints. Other lines must be npm scripts that exist, scripts of bench/, or in `elsewhere`, so that nothing stays untried unseen.
+ * Code in documents runs: JavaScript is piped into ctok repl, TypeScript on the runtime that runs the tests
+ * (type-checked beside Bun's), C compiled, Python saved under its name, and each line of a sh block that calls ctok,
+ * bun, deno, cc, python3 (PYTHON, where it is set) or what was compiled. Blocks of one document share a folder, in
+ * order, with the names that the documents use: photo.jpg, photos/, clip.mp4, path/to/ with checkpoints. Other lines
+ * must be npm scripts that exist, scripts of bench/, or in `elsewhere`, so that nothing stays untried unseen.
  */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -15,9 +16,15 @@ import { root, runArgs, runtime } from "../support.ts";
 import { makeWorkplace, python, runs, runsScript, whatPythonLacks, writeClip } from "../workplace.ts";
 import { type Block, blocksOf, documents, read } from "./documents.ts";
 
-/** Commands that other tests run (the packed package, the container's steps, a hub or a store that is played), or that need a person. */
-const elsewhere =
-  /^(bun add \S*ctok|deno add npm:ctok|docker (build|run) |git clone |cd \w+$|ctok (pull|.* (-m|--model)) nvidia\/|ctok dataset .*s3:\/\/|export AWS_\w+=|(npx|bunx|deno run -A npm:)\s?ctok|npm install |bun (build|dist)|cp -?r? ?node_modules\/)/;
+/**
+ * Commands that other tests run (the packed package, the container's steps, a hub or a store that is played), or that
+ * need a person.
+ */
+const elsewhere = [
+  /^(bun add \S*ctok|deno add npm:ctok|docker (build|run) |git clone |cd \w+$)/,
+  /^(ctok (pull|.* (-m|--model)) nvidia\/|ctok dataset .*s3:\/\/|export AWS_\w+=)/,
+  /^((npx|bunx|deno run -A npm:)\s?ctok|npm install |bun (build|dist)|cp -?r? ?node_modules\/)/,
+];
 const isText = (language: string) => ["", "text", "toml"].includes(language);
 
 /** What the document's text asks for by name. */
@@ -48,14 +55,14 @@ function commandsOf({ text }: Block): string[] {
 const scripts = JSON.parse(read("package.json")).scripts as Record<string, string>;
 
 async function runCommand(folder: string, command: string): Promise<void> {
-  if (elsewhere.test(command)) return;
+  if (elsewhere.some((pattern) => pattern.test(command))) return;
   if (/^npm /.test(command)) {
     const script = /^npm (?:run (?:-s )?)?([\w:-]+)$/.exec(command)?.[1] ?? "";
     return assert.ok(scripts[script], `${command}: no such script in package.json`);
   }
   const measuring = /^(?:bun|sh|build\/pytorch\/bin\/python) (bench\/\S+)/.exec(command)?.[1];
   if (measuring) return assert.ok(existsSync(join(root, measuring)), `${command}: no such file`);
-  if (elsewhere.test(command)) return;
+  if (elsewhere.some((pattern) => pattern.test(command))) return;
   assert.match(
     command,
     /^(cat \S+ \| )?(ctok|cc|python3|node_modules\/\.bin\/(bun|deno)|\.\/\w+)( |$)/,
@@ -74,8 +81,15 @@ async function checkTypes(folder: string, files: string[]): Promise<void> {
   const types = [join(root, "plugin/tokens.d.ts")];
   const paths = { "mod.ts": [join(root, "mod.ts")], "ctok": [join(root, "mod.ts")], "ctok/*": [join(root, "*")] };
   const { compilerOptions } = JSON.parse(read("tsconfig.json"));
-  const options = { ...compilerOptions, paths, typeRoots: [join(root, "node_modules/@types"), join(root, "node_modules")] };
-  await writeFile(join(folder, "blocks.json"), JSON.stringify({ compilerOptions: options, files: [...files, ...types] }));
+  const options = {
+    ...compilerOptions,
+    paths,
+    typeRoots: [join(root, "node_modules/@types"), join(root, "node_modules")],
+  };
+  await writeFile(
+    join(folder, "blocks.json"),
+    JSON.stringify({ compilerOptions: options, files: [...files, ...types] }),
+  );
   await runs(folder, join(root, "node_modules/.bin/tsc"), ["-p", "blocks.json"]);
 }
 
@@ -102,11 +116,16 @@ for (const document of documents) {
           } else if (language === "json") JSON.parse(text);
           else if (language === "sh") { for (const command of commandsOf(block)) await runCommand(folder, command); }
           else {
-            assert.ok(name && ["c", "python"].includes(language), `a block of ${language} with a name that tells its file`);
+            assert.ok(
+              name && ["c", "python"].includes(language),
+              `a block of ${language} with a name that tells its file`,
+            );
             await writeFile(join(folder, name), text);
           }
         } catch (error) {
-          throw new Error(`${document}, line ${line}: ${error instanceof Error ? error.message : error}`, { cause: error });
+          throw new Error(`${document}, line ${line}: ${error instanceof Error ? error.message : error}`, {
+            cause: error,
+          });
         }
       }
       await checkTypes(folder, files);

@@ -1,6 +1,7 @@
 /**
- * "Who calls it: …" and "Called by …" at the head of a C file are true: each file named there exists and names a function of the
- * header (of a kernel, the kernel itself). A sentence may leave callers out, as where all of a folder call it.
+ * "Who calls it: …" and "Called by …" at the head of a C file are true: each file named there exists and names a
+ * function of the header (of a kernel, the kernel itself). A sentence may leave callers out, as where all of a folder
+ * call it.
  */
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
@@ -33,7 +34,9 @@ function filesOf(sentence: string, path: string): string[] {
 function functionsOf(path: string): string[] {
   const header = `${stemOf(path)}.h`;
   const declared = existsSync(header) ? withoutComments(read(header)).match(/\b[a-z]\w*(?=\()/g) ?? [] : [];
-  const defined = path.endsWith(".c") ? withoutComments(read(path)).match(/^(?!static)\w[\w *]*?\b(\w+)(?=\()/gm) ?? [] : [];
+  const defined = path.endsWith(".c")
+    ? withoutComments(read(path)).match(/^(?!static)\w[\w *]*?\b(\w+)(?=\()/gm) ?? []
+    : [];
   return [...declared, ...defined.map((found) => /\w+$/.exec(found)![0]), basename(stemOf(path))];
 }
 

@@ -15,7 +15,12 @@ test("the hash of a checkpoint in Python is tok.info.sha256", { skip: noPython }
     const script = join(folder, "checkpoint_sha256.py"), converted = join(folder, "converted.safetensors");
     await writeFile(script, text);
     await convert(join(carried, "Cosmos-Tokenizer-CI8x8"), converted);
-    for (const path of [converted, ...["DI8x8", "DV4x8x8"].map((name) => join(root, `models/nano/${name}.safetensors`))]) {
+    for (
+      const path of [
+        converted,
+        ...["DI8x8", "DV4x8x8"].map((name) => join(root, `models/nano/${name}.safetensors`)),
+      ]
+    ) {
       await using tok = await Tokenizer.open(path);
       assert.equal((await runs(folder, python, [script, path])).stdout.trim(), tok.info.sha256, path);
     }

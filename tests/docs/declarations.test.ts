@@ -1,6 +1,6 @@
 /**
- * What an editor shows: the declarations that tsc makes of mod.ts carry a comment for every field of every options type, and no
- * public function hides fields in a type without a name.
+ * What an editor shows: the declarations that tsc makes of mod.ts carry a comment for every field of every options
+ * type, and no public function hides fields in a type without a name.
  */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -62,7 +62,9 @@ test("every field of the public options has its comment in the declarations", ()
         documented.add(field.name);
       }
     }
-    assert.ok(["maxMemory", "signal", "onProgress", "allowNonFinite", "fps", "svg"].every((name) => documented.has(name)));
+    assert.ok(
+      ["maxMemory", "signal", "onProgress", "allowNonFinite", "fps", "svg"].every((name) => documented.has(name)),
+    );
     // A type literal among the parameters may only narrow what an interface has.
     for (const [, name, parameters] of text.matchAll(/^export declare function (\w+)(?:<[^]*?>)?\(([^]*?)\): /gm)) {
       if (!exported.includes(name!)) continue;

@@ -1,6 +1,7 @@
 /**
- * docs/environment.md names every environment variable that ctok, its build and its tests read, and no other. A program that is given
- * its environment calls it `env`; src/media/ffmpeg.ts and cli/options.ts name variables in tables, src/model/hubcache.ts by functions.
+ * docs/environment.md names every environment variable that ctok, its build and its tests read, and no other. A program
+ * that is given its environment calls it `env`; src/media/ffmpeg.ts and cli/options.ts name variables in tables,
+ * src/model/hubcache.ts by functions.
  */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
@@ -25,7 +26,9 @@ function variablesOf(source: string): string[] {
   const taken = [...code.matchAll(/\{([^{}]*)\} = (?:process\.)?env\b/g)].flatMap(([, names]) =>
     names!.match(/\b[A-Z][A-Z0-9_]+\b/g) ?? []
   );
-  const named = [...code.matchAll(/\b(?:variable|isOn)\("([A-Z][A-Z0-9_]+)"\)|\b(?:env|variable): "([A-Z][A-Z0-9_]+)"/g)];
+  const named = [
+    ...code.matchAll(/\b(?:variable|isOn)\("([A-Z][A-Z0-9_]+)"\)|\b(?:env|variable): "([A-Z][A-Z0-9_]+)"/g),
+  ];
   // However it is read: names that begin so are nothing else. ffi/ has constants of C that do.
   const prefixed = code.match(/(?<=["'`.{,]\s*)(?:CTOK|HF|AWS|SLURM|REDIS|XDG|JOB_COMPLETION)_[A-Z0-9_]+\b/g) ?? [];
   return [...members, ...taken, ...named.map(([, a, b]) => a ?? b!), ...prefixed];
@@ -53,8 +56,12 @@ test("the page has what the sources read, and nothing else", () => {
     ...["src", "cli", "repl", "ffi", "plugin", "tools"].flatMap((folder) => under(folder, /\.ts$/)),
     ...["build.ts", "pack.ts", "release.ts"],
   ].filter((path) => !/^ffi\/(layout|symbols|native)\.ts$/.test(path));
-  const ofCode = new Set(typescript.flatMap((path) => variablesOf(read(path))).filter((name) => !ofSystem.includes(name)));
-  assert.ok(ofCode.has("CTOK_LIBRARY") && ofCode.has("HF_TOKEN_PATH") && ofCode.has("CTOK_FFPROBE") && ofCode.has("JOBS"));
+  const ofCode = new Set(
+    typescript.flatMap((path) => variablesOf(read(path))).filter((name) => !ofSystem.includes(name)),
+  );
+  assert.ok(
+    ofCode.has("CTOK_LIBRARY") && ofCode.has("HF_TOKEN_PATH") && ofCode.has("CTOK_FFPROBE") && ofCode.has("JOBS"),
+  );
   assert.deepEqual([...table].sort(), [...new Set([...ofCode, ...ofRuntime, ...ofTests])].sort());
 });
 
@@ -62,7 +69,9 @@ test("what tests ask of the environment is on the page, but for what they set th
   const sources = [...under("tests", /\.(ts|c|h)$/), ...under("bench", /\.(ts|sh)$/)].map(read).join("\n");
   const asked: readonly string[] = sources.match(/(?<=process\.env\.|getenv\("|\$\{)(?:CTOK_[A-Z_]+|PYTHON)\b/g) ?? [];
   const set = ["CTOK_TEST_PLACE"];
-  for (const name of new Set(asked)) assert.ok(table.has(name) || set.includes(name), `docs/environment.md lacks ${name}`);
+  for (const name of new Set(asked)) {
+    assert.ok(table.has(name) || set.includes(name), `docs/environment.md lacks ${name}`);
+  }
   for (const name of ofTests) assert.ok(asked.includes(name), `${name}: nothing reads it`);
 });
 

@@ -1,6 +1,6 @@
 /**
- * What documents say of the checkout is so: links lead somewhere, every error code has its paragraph, the API's page is that of
- * the sources. Addresses on the web are not fetched.
+ * What documents say of the checkout is so: links lead somewhere, every error code has its paragraph, the API's page is
+ * that of the sources. Addresses on the web are not fetched.
  */
 import assert from "node:assert/strict";
 import { existsSync, readdirSync } from "node:fs";

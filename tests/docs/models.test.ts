@@ -9,7 +9,8 @@ import { root } from "../support.ts";
 const document = readFileSync(join(root, "docs/models.md"), "utf8");
 
 test("every public model has its row, with what the catalogue says", () => {
-  const begin = document.indexOf("| name |"), table = document.slice(begin, document.indexOf("\n\n", begin)).split("\n");
+  const begin = document.indexOf("| name |"),
+    table = document.slice(begin, document.indexOf("\n\n", begin)).split("\n");
   assert.deepEqual(table.slice(2), publicModels.map(row), `\n${publicModels.map(row).join("\n")}\n`);
 });
 
@@ -31,9 +32,15 @@ function row(m: PublicModel): string {
   return `| ${[...cells, m.claims.map(told).join("; ")].map((cell) => cell ?? "").join(" | ")} |`;
 }
 
-const inMillions = (n: number | undefined, unit: string) => n === undefined ? undefined : `${Math.round(n / 1e6)} ${unit}`;
+const inMillions = (n: number | undefined, unit: string) =>
+  n === undefined ? undefined : `${Math.round(n / 1e6)} ${unit}`;
 
 function told({ on, psnr, ssim, rfid, rfvd }: Claim): string {
-  const parts = [psnr && `${psnr.toFixed(2)} dB`, ssim && ssim.toFixed(3), rfid && `rFID ${rfid}`, rfvd && `rFVD ${rfvd}`];
+  const parts = [
+    psnr && `${psnr.toFixed(2)} dB`,
+    ssim && ssim.toFixed(3),
+    rfid && `rFID ${rfid}`,
+    rfvd && `rFVD ${rfvd}`,
+  ];
   return `${on}: ${parts.filter(Boolean).join(", ")}`;
 }

@@ -1,6 +1,6 @@
 /**
- * The Python reader of docs/token_formats.md reads what ctok writes, in all three forms, to the last element; so do the README's
- * lines with PyTorch and with NumPy, where Python has them.
+ * The Python reader of docs/token_formats.md reads what ctok writes, in all three forms, to the last element; so do the
+ * README's lines with PyTorch and with NumPy, where Python has them.
  */
 import assert from "node:assert/strict";
 import { writeFile } from "node:fs/promises";
@@ -46,7 +46,10 @@ function timed(tokens: Tokens, about: Partial<VideoOrigin>): Tokens {
   return new Tokens(origin, { indices: tokens.indices });
 }
 
-/** Tokens of every kind: discrete with preQuant, continuous, windows of a video, a seamless video, times, a large codebook. */
+/**
+ * Tokens of every kind: discrete with preQuant, continuous, windows of a video, a seamless video, times, a large
+ * codebook.
+ */
 async function samples(): Promise<Record<string, Tokens>> {
   await using images = await Tokenizer.open("nano-DI8x8");
   await using videos = await Tokenizer.open("nano-DV4x8x8");
@@ -81,7 +84,8 @@ test("the Python reader of token_formats.md gives what was saved", { skip }, () 
     const lines = stdout.trim().split("\n").map((line) => JSON.parse(line));
     const windows: Record<string, string> = { windows: "5/17/0 3/4/2", repeated: "3/7/1*3 1/1/0" };
     for (const [i, { name, file, tokens, format }] of all.entries()) {
-      const { model, precision, sha256, spatialFactor, quantizer, height, width, top, left, version, video } = tokens.origin;
+      const { model, precision, sha256, spatialFactor, quantizer, height, width, top, left, version, video } =
+        tokens.origin;
       const kind = tokens.isDiscrete ? "indices" : "latent";
       const about = {
         ...{ format: "ctok-tokens-2", kind, model, source: model, precision, ...(sha256 && { sha256 }) },

@@ -1,7 +1,8 @@
 /**
- * Files that a source, a script or a document names by their path from the root exist: `Ref: reference/cosmos_reference.py`,
- * docs/limits.md, csrc/backends/backend.h. Names within a folder ("runtime/model"), and those of other projects
- * (torch/csrc/…), are not read. In docs/architecture.md folders and files at the root count too.
+ * Files that a source, a script or a document names by their path from the root exist: `Ref:
+ * reference/cosmos_reference.py`, docs/limits.md, csrc/backends/backend.h. Names within a folder ("runtime/model"), and
+ * those of other projects (torch/csrc/…), are not read. In docs/architecture.md folders and files at the root count
+ * too.
  */
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
@@ -33,7 +34,10 @@ const sources = folders.flatMap((folder) =>
 )
   .concat(["README.md", "SECURITY.md", "build.ts", "mod.ts", "pack.ts"]);
 
-/** Paths from the root with an extension. A name that goes on, has a place holder or stands below another folder is none. */
+/**
+ * Paths from the root with an extension. A name that goes on, has a place holder or stands below another folder is
+ * none.
+ */
 function pathsOf(text: string): string[] {
   const path = new RegExp(
     String.raw`(?<![\w./$*{}@-])(?:${

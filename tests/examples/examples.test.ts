@@ -1,6 +1,6 @@
 /**
- * Every numbered example runs as it stands, in a folder that looks like the repository's root, and what it printed and wrote
- * is what the library gives. The programs in C and Python run once, beside Bun's.
+ * Every numbered example runs as it stands, in a folder that looks like the repository's root, and what it printed and
+ * wrote is what the library gives. The programs in C and Python run once, beside Bun's.
  */
 import assert from "node:assert/strict";
 import { copyFile, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
@@ -27,7 +27,8 @@ const { folder, remove } = await makeWorkplace("examples");
 after(remove);
 const media = (name: string) => join(root, "examples/media", name);
 const out = (...names: string[]) => join(folder, "out", ...names);
-const example = async (name: string, ...args: string[]) => (await runsScript(folder, `examples/${name}.ts`, args)).stdout;
+const example = async (name: string, ...args: string[]) =>
+  (await runsScript(folder, `examples/${name}.ts`, args)).stdout;
 const onlyBun = runtime === "bun" ? false : "runs once, beside Bun's tests";
 const skips = { "09_c_api.c": onlyBun, "10_ctypes.py": onlyBun || noPython };
 
@@ -41,7 +42,10 @@ function columnsOf({ data, shape }: Tensor<"uint8">, from: number, to: number): 
 
 test("each example is tested here and listed in examples/README.md and in the README", async () => {
   const names = (await readdir(join(root, "examples"))).filter((name) => /^\d\d_/.test(name)).sort();
-  assert.deepEqual(names.map((name) => name.slice(0, 2)), Array.from({ length: 10 }, (_, i) => `${i + 1}`.padStart(2, "0")));
+  assert.deepEqual(
+    names.map((name) => name.slice(0, 2)),
+    Array.from({ length: 10 }, (_, i) => `${i + 1}`.padStart(2, "0")),
+  );
   const [list, readme, here] = await Promise.all(
     ["examples/README.md", "README.md", "tests/examples/examples.test.ts"].map((f) => readFile(join(root, f), "utf8")),
   ) as [string, string, string];
@@ -64,7 +68,10 @@ test("01_photo", async () => {
 
 test("02_folder", async () => {
   assert.match(await example("02_folder"), /^3 of 3 {2}coffee\.jpg: \[1,50,76\]\n3 done, 0 failed: 10100 tokens/m);
-  assert.deepEqual((await readdir(out("02_folder"))).sort(), ["astronaut", "cat", "coffee"].map((n) => `${n}.safetensors`));
+  assert.deepEqual(
+    (await readdir(out("02_folder"))).sort(),
+    ["astronaut", "cat", "coffee"].map((n) => `${n}.safetensors`),
+  );
   const { indices } = await loadTokens(out("02_folder/cat.safetensors"));
   assert.deepEqual(indices.data, (await tokenize(media("cat.png"))).indices.data);
 
@@ -154,7 +161,9 @@ test("07_interpolate", async () => {
 
 test("08_edit", async () => {
   const stdout = await example("08_edit");
-  const [, inside, near, far] = /: ([\d.]+) inside, ([\d.]+) within 4 tokens, ([\d.]+) elsewhere/.exec(stdout)!.map(Number);
+  const [, inside, near, far] = /: ([\d.]+) inside, ([\d.]+) within 4 tokens, ([\d.]+) elsewhere/.exec(stdout)!.map(
+    Number,
+  );
   assert.ok(inside! > 3 * near! && near! > far!, stdout);
   assert.match(stdout, /\[1,50,76\] tokens, 4\d\d changed/);
   const { data } = await detokenize(await tokenize(media("coffee.jpg")));

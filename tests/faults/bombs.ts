@@ -1,6 +1,6 @@
 /**
- * Pictures made to cost time or memory, without end and each from its seed: small files of every format that sharp reads. Used
- * by pictures.test.ts; run by itself it tries a thousand and prints what each took.
+ * Pictures made to cost time or memory, without end and each from its seed: small files of every format that sharp
+ * reads. Used by pictures.test.ts; run by itself it tries a thousand and prints what each took.
  * Run: bun tests/faults/bombs.ts [COUNT] [FIRST SEED]     (or deno run -A)
  */
 import { readdirSync, readFileSync } from "node:fs";
@@ -46,7 +46,9 @@ const svgs: Record<string, (r: Random, side: number) => string | Promise<string>
     const width = r.whole(2, 20), depth = r.whole(3, 12);
     const level = (i: number) => `<g id="a${i}">${`<use href="#a${i - 1}"/>`.repeat(width)}</g>`;
     const circle = `<g id="a0"><circle r="${side / 2}" cx="9" cy="9" opacity=".5"/></g>`;
-    return `<defs>${circle}${Array.from({ length: depth }, (_, i) => level(i + 1)).join("")}</defs><use href="#a${depth}"/>`;
+    return `<defs>${circle}${
+      Array.from({ length: depth }, (_, i) => level(i + 1)).join("")
+    }</defs><use href="#a${depth}"/>`;
   },
   dashes: (r, side) => {
     const points = Array.from({ length: r.whole(100, 3000) }, (_, i) => `L${i % side} ${i * 7919 % side}`).join(" ");
@@ -107,11 +109,17 @@ function scans(side: number, numScans: number): Uint8Array {
   ) => [0xff, marker, content.length + 2 >> 8, content.length + 2 & 255, ...content];
   const size = [side >> 8, side & 255], counts = [1, 1, ...new Array(14).fill(0)];
   const head = [
-    ...[0xff, 0xd8, ...segment(0xdb, [0, ...new Array(64).fill(1)]), ...segment(0xc2, [8, ...size, ...size, 1, 1, 0x11, 0])],
+    ...[
+      0xff,
+      0xd8,
+      ...segment(0xdb, [0, ...new Array(64).fill(1)]),
+      ...segment(0xc2, [8, ...size, ...size, 1, 1, 0x11, 0]),
+    ],
     ...[...segment(0xc4, [0, ...counts, 0, 1]), ...segment(0xc4, [0x10, ...counts, 0xe0, 0])],
   ];
   const blocks = Math.ceil(side / 8) ** 2;
-  // First coefficients: a bit 0 a block. The others: runs of empty blocks, code 0 with 14 bits for 16384 and more, 10 for one.
+  // First coefficients: a bit 0 a block. The others: runs of empty blocks, code 0 with 14 bits for 16384 and more, 10
+  // for one.
   const first = new Uint8Array(Math.ceil(blocks / 8));
   let bits = "";
   for (let left = blocks; left > 0;) {
@@ -156,7 +164,8 @@ async function noise(
   }
   const picture = sharp(data, { raw: { width: side, height: side, channels: 3 } });
   const bytes = new Uint8Array(
-    await picture.toFormat(format, format === "gif" ? { effort: 1 } : format === "avif" ? { effort: 0 } : {}).toBuffer(),
+    await picture.toFormat(format, format === "gif" ? { effort: 1 } : format === "avif" ? { effort: 0 } : {})
+      .toBuffer(),
   );
   for (let n = r.whole(0, 3); n > 0; n--) bytes[r.whole(20, bytes.length - 1)] = r.whole(0, 255);
   return bytes;
@@ -170,7 +179,8 @@ function pngBomb(r: Random): Bomb {
     "profile": () => pngChunk("iCCP", join(text("x\0\0"), zeros(60))),
     "text": () => pngChunk("zTXt", join(text("x\0\0"), zeros(60))),
     "texts": () => join(...Array.from({ length: r.whole(1000, 50_000) }, (_, i) => pngChunk("tEXt", text(`k${i}\0v`)))),
-    "exif": () => pngChunk("eXIf", join(text("II*\0\b\0\0\0\xff\xff"), new Uint8Array(12 * 65535).fill(r.whole(0, 255)))),
+    "exif": () =>
+      pngChunk("eXIf", join(text("II*\0\b\0\0\0\xff\xff"), new Uint8Array(12 * 65535).fill(r.whole(0, 255)))),
     "data": () => pngChunk("IDAT", zeros(60)),
   };
   const name = r.one([...Object.keys(kinds), "huge"]);
@@ -259,7 +269,10 @@ function tiffBomb(r: Random): Bomb {
   }
   if (kind === "samples") {
     const samples = r.whole(4, 65_535);
-    return { name: `tiff of ${samples} samples a pixel`, bytes: put([...common(64, 64, 3), ...strip(64, samples)], packed) };
+    return {
+      name: `tiff of ${samples} samples a pixel`,
+      bytes: put([...common(64, 64, 3), ...strip(64, samples)], packed),
+    };
   }
   const one = tiff(new Uint8Array(48), 4), count = r.whole(10, 50_000);
   const page = 2 + 12 * one[8]! + 4, pages = new Uint8Array(page * count), view = new DataView(pages.buffer);
@@ -275,7 +288,9 @@ function tiffBomb(r: Random): Bomb {
 async function avif(r: Random): Promise<Bomb> {
   const bytes = await noise(r, r.one([64, 512, 1024]), "avif");
   if (r.whole(0, 2) === 0) return { name: "avif of noise", bytes };
-  const at = Buffer.from(bytes).indexOf("ispe") + 8, view = new DataView(bytes.buffer), side = r.one([1, 16, 2000, 100_000]);
+  const at = Buffer.from(bytes).indexOf("ispe") + 8,
+    view = new DataView(bytes.buffer),
+    side = r.one([1, 16, 2000, 100_000]);
   view.setUint32(at, side), view.setUint32(at + 4, side);
   return { name: `avif that claims ${side}`, bytes };
 }
@@ -295,9 +310,14 @@ const readNow = (path: string) => {
   }
 };
 
-/** What this process and its children hold in memory now, and the processor time that they, and those that ended, have had. */
+/**
+ * What this process and its children hold in memory now, and the processor time that they, and those that ended, have
+ * had.
+ */
 export function family(): { bytes: number; seconds: number } {
-  const children = readdirSync("/proc/self/task").flatMap((task) => readNow(`/proc/self/task/${task}/children`).split(" "));
+  const children = readdirSync("/proc/self/task").flatMap((task) =>
+    readNow(`/proc/self/task/${task}/children`).split(" ")
+  );
   let bytes = 0, ticks = 0;
   for (const pid of [String(process.pid), ...children].filter(Boolean)) {
     bytes += 1024 * Number(/VmRSS:\s+(\d+)/.exec(readNow(`/proc/${pid}/status`))?.[1] ?? 0);
@@ -308,7 +328,9 @@ export function family(): { bytes: number; seconds: number } {
 }
 
 if (import.meta.main) {
-  const count = Number(process.argv[2] ?? 1000), first = Number(process.argv[3] ?? 0), ends: Record<string, number> = {};
+  const count = Number(process.argv[2] ?? 1000),
+    first = Number(process.argv[3] ?? 0),
+    ends: Record<string, number> = {};
   await readImage(png([1, 2, 3], 1));
   let slowest = 0, busiest = 0, largest = 0;
   for (let seed = first; seed < first + count; seed++) {

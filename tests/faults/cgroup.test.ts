@@ -1,6 +1,6 @@
 /**
- * In a container the limits are the control group's: threads by its quota of processors, memory by its bytes. In real groups,
- * of version 1 or 2, where this process may make them; how their files are read is tests/native/cgroup_test.c.
+ * In a container the limits are the control group's: threads by its quota of processors, memory by its bytes. In real
+ * groups, of version 1 or 2, where this process may make them; how their files are read is tests/native/cgroup_test.c.
  */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -18,7 +18,11 @@ function makeGroups(): string[] {
   const isV2 = existsSync(join(top, "cgroup.controllers"));
   const files: [folder: string, file: string, text: string][] = isV2
     ? [[top, "memory.max", `${memoryBytes}`], [top, "cpu.max", "50000 100000"]]
-    : [[join(top, "memory"), "memory.limit_in_bytes", `${memoryBytes}`], [join(top, "cpu"), "cpu.cfs_quota_us", "50000"]];
+    : [[join(top, "memory"), "memory.limit_in_bytes", `${memoryBytes}`], [
+      join(top, "cpu"),
+      "cpu.cfs_quota_us",
+      "50000",
+    ]];
   const made: string[] = [];
   try {
     for (const [folder, file, text] of files) {
@@ -52,7 +56,8 @@ test("a control group's quota and memory are what the device has", { skip }, asy
     import { Tokenizer } from ${JSON.stringify(join(root, "mod.ts"))};
     import { engineFor } from ${JSON.stringify(join(root, "ffi/load.ts"))};
     const tok = await Tokenizer.open("nano-DI8x8", { device: "cpu" });
-    const refused = await tok.autoencode({ dtype: "uint8", shape: [4096, 4096, 3], data: new Uint8Array(4096 * 4096 * 3) })
+    const data = new Uint8Array(4096 * 4096 * 3);
+    const refused = await tok.autoencode({ dtype: "uint8", shape: [4096, 4096, 3], data })
       .then(() => "done", (error) => error.code);
     console.log(tok.info.threads, (await engineFor({ device: 1 })).info().device_bytes, refused);
   `);

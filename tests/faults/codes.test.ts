@@ -1,6 +1,6 @@
 /**
- * Every error code by a call that gives it: those of ctok.h in build/tests/status_test, whose rows are read from what it
- * prints, those that TypeScript adds in the table below. A code without a row is an error of types, or fails here.
+ * Every error code by a call that gives it: those of ctok.h in build/tests/status_test, whose rows are read from what
+ * it prints, those that TypeScript adds in the table below. A code without a row is an error of types, or fails here.
  */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";

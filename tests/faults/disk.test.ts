@@ -1,7 +1,7 @@
 /**
- * A disk that fills up while a file is written: every command that writes says so with its code, leaves nothing of the file,
- * and does the next one. Once on a filesystem of that size, where one may be mounted, and once with a limit on the size of a
- * file, which refuses the same writes with another errno.
+ * A disk that fills up while a file is written: every command that writes says so with its code, leaves nothing of the
+ * file, and does the next one. Once on a filesystem of that size, where one may be mounted, and once with a limit on
+ * the size of a file, which refuses the same writes with another errno.
  */
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";

@@ -1,7 +1,8 @@
 /**
- * end_workers.ts HOW ROUNDS: ends ROUNDS Workers, one after another, at random moments of their work, and again, three to seven
- * times. HOW: terminate (from here), close, exit or throw (in the Worker). Prints as JSON what the last of these times left beside
- * what was there before: threads, threads of ctok, resident bytes. Run as a process of its own, whose survival is the point.
+ * end_workers.ts HOW ROUNDS: ends ROUNDS Workers, one after another, at random moments of their work, and again, three
+ * to seven times. HOW: terminate (from here), close, exit or throw (in the Worker). Prints as JSON what the last of
+ * these times left beside what was there before: threads, threads of ctok, resident bytes. Run as a process of its own,
+ * whose survival is the point.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import process from "node:process";

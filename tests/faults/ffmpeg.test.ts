@@ -1,7 +1,7 @@
 /**
- * FFmpeg that dies, stops or is not there, while a video is read and while one is written: an error with its code, no part of
- * the result, no process and no descriptor left, and the next video of the same process works. A stand-in that CTOK_FFMPEG
- * names does it: a shell script that is FFmpeg until the file `fault` beside it says how to end.
+ * FFmpeg that dies, stops or is not there, while a video is read and while one is written: an error with its code, no
+ * part of the result, no process and no descriptor left, and the next video of the same process works. A stand-in that
+ * CTOK_FFMPEG names does it: a shell script that is FFmpeg until the file `fault` beside it says how to end.
  */
 import assert from "node:assert/strict";
 import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -48,7 +48,9 @@ function children(): string[] {
     try {
       const stat = readFileSync(`/proc/${pid}/stat`, "utf8"),
         [state, parent] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-      return parent === String(process.pid) ? [`${stat.slice(stat.indexOf("("), stat.lastIndexOf(")") + 1)} ${state}`] : [];
+      return parent === String(process.pid)
+        ? [`${stat.slice(stat.indexOf("("), stat.lastIndexOf(")") + 1)} ${state}`]
+        : [];
     } catch {
       return []; // gone between the two calls
     }
@@ -118,23 +120,28 @@ test("FFmpeg that never ends is ended by an abort, and by a consumer that leaves
   await isWell();
 });
 
-test("the command line: FFmpeg that dies while it reads or writes, or is missing, and the next file", needs, async () => {
-  setFault("");
-  await ctokEnds(0, ["encode", cars, "--frames", "9", "--out", join(dir, "t.safetensors")]);
-  await ctokEnds(0, ["encode", join(root, "examples/media/cat.png"), "--out", join(dir, "cat.safetensors")]);
-  setFault("kill -9 $$");
-  const run = async (args: string[], env = {}) => {
-    const { stdout } = await ctokEnds(1, [...args, "--out", `${out}/`, "--json"], { env, cwd: dir });
-    const said = lines(stdout).map(({ ok, code, frames }) => [ok, code, frames]), left = readdirSync(out).sort();
-    for (const name of left) rmSync(join(out, name));
-    return [said, left];
-  };
-  assert.deepEqual(await run(["encode", cars]), [[[false, "FFMPEG", undefined]], []]);
-  const kept = await run(["encode", cars, "--keep-partial"]); // the tokens of the frames before, and how many these are
-  assert.deepEqual(kept, [[[false, "FFMPEG", 3]], ["cars.safetensors"]]);
-  const both = ["decode", "t.safetensors", "cat.safetensors"], rest = ["cat.png"];
-  assert.deepEqual(await run(both), [[[false, "FFMPEG", undefined], [true, undefined, undefined]], rest]);
-  const missing = { CTOK_FFMPEG: join(dir, "none") };
-  assert.deepEqual(await run(both, missing), [[[false, "FFMPEG", undefined], [true, undefined, undefined]], rest]);
-  assert.deepEqual(await run(["encode", cars], missing), [[[false, "FFMPEG", undefined]], []]);
-});
+test(
+  "the command line: FFmpeg that dies while it reads or writes, or is missing, and the next file",
+  needs,
+  async () => {
+    setFault("");
+    await ctokEnds(0, ["encode", cars, "--frames", "9", "--out", join(dir, "t.safetensors")]);
+    await ctokEnds(0, ["encode", join(root, "examples/media/cat.png"), "--out", join(dir, "cat.safetensors")]);
+    setFault("kill -9 $$");
+    const run = async (args: string[], env = {}) => {
+      const { stdout } = await ctokEnds(1, [...args, "--out", `${out}/`, "--json"], { env, cwd: dir });
+      const said = lines(stdout).map(({ ok, code, frames }) => [ok, code, frames]), left = readdirSync(out).sort();
+      for (const name of left) rmSync(join(out, name));
+      return [said, left];
+    };
+    assert.deepEqual(await run(["encode", cars]), [[[false, "FFMPEG", undefined]], []]);
+    // The tokens of the frames before, and how many these are.
+    const kept = await run(["encode", cars, "--keep-partial"]);
+    assert.deepEqual(kept, [[[false, "FFMPEG", 3]], ["cars.safetensors"]]);
+    const both = ["decode", "t.safetensors", "cat.safetensors"], rest = ["cat.png"];
+    assert.deepEqual(await run(both), [[[false, "FFMPEG", undefined], [true, undefined, undefined]], rest]);
+    const missing = { CTOK_FFMPEG: join(dir, "none") };
+    assert.deepEqual(await run(both, missing), [[[false, "FFMPEG", undefined], [true, undefined, undefined]], rest]);
+    assert.deepEqual(await run(["encode", cars], missing), [[[false, "FFMPEG", undefined]], []]);
+  },
+);

@@ -1,6 +1,7 @@
 /**
- * Checkpoints and token files made to hurt: counts, sizes, names and nesting that lie. Each is refused with its code, in
- * bounded time and memory. Damaged byte by byte they are in native/checkpoint_test.c, unit/tokenfile.test.ts and fuzz/.
+ * Checkpoints and token files made to hurt: counts, sizes, names and nesting that lie. Each is refused with its code,
+ * in bounded time and memory. Damaged byte by byte they are in native/checkpoint_test.c, unit/tokenfile.test.ts and
+ * fuzz/.
  */
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
@@ -90,7 +91,8 @@ test("archives: a billion entries claimed, a million there, and zip64 numbers at
 test("archives: names that lead elsewhere write nothing, and records that overlap or lie are refused", async () => {
   const jit = readFileSync(join(carried, "Cosmos-Tokenizer-CI8x8/encoder.jit"));
   const entries = readZip(new Uint8Array(jit)),
-    rename = (edit: (name: string) => string): Entry[] => entries.map((entry) => ({ ...entry, name: edit(entry.name) }));
+    rename = (edit: (name: string) => string): Entry[] =>
+      entries.map((entry) => ({ ...entry, name: edit(entry.name) }));
   for (const root of ["..", "/etc", "a\0b", "x".repeat(60_000)]) {
     const archive = writeZip(rename((name) => `${root}/../${name}`));
     await refusesFile(JSON.stringify(root.slice(0, 9)), "x.jit", archive, /0 records named <root>\/data\.pkl/);
@@ -139,7 +141,11 @@ test("safetensors: headers, nesting, counts and offsets that lie", async () => {
       /more than 65536 metadata entries/,
     ],
     ["a name of 30 MB", safetensors(`{"${"n".repeat(30e6)}":5}`), /expected \{/],
-    ["dimensions of 2^62", safetensors(`{"a":{"dtype":"F64","shape":[4611686018427387904,4],"data_offsets":[0,0]}}`), /./],
+    [
+      "dimensions of 2^62",
+      safetensors(`{"a":{"dtype":"F64","shape":[4611686018427387904,4],"data_offsets":[0,0]}}`),
+      /./,
+    ],
     [
       "offsets up to 2^63 - 1",
       safetensors(`{"a":{"dtype":"U8","shape":[9223372036854775807],"data_offsets":[0,9223372036854775807]}}`),
@@ -214,7 +220,9 @@ const nested = (depth: number, count: number) => {
 test("token files: shapes, types, names and nesting that lie", async () => {
   const shape = (text: string) => npy(`{'descr': '<u2', 'fortran_order': False, 'shape': ${text}, }`);
   const tensor = (changes: object) => record({ tensors: { indices: { ...one, ...changes } } });
-  const metadata = JSON.stringify(Object.fromEntries(Object.entries(about).map(([key, value]) => [key, String(value)])));
+  const metadata = JSON.stringify(
+    Object.fromEntries(Object.entries(about).map(([key, value]) => [key, String(value)])),
+  );
   const container = (tensors: string) => safetensors(`{"__metadata__":${metadata},${tensors}}`);
   const cases: [string, Uint8Array, RegExp][] = [
     ["npy of 10^18", shape("(1000000000, 1000000000)"), /expected 2000000000000000000 bytes/],

@@ -1,10 +1,19 @@
 /**
- * A hub that refuses, lies, breaks off or is not there, and processes that are killed while they download: each is told by its code and
- * with what to do, what has come is used the next time, and a file is in the cache whole or not at all.
+ * A hub that refuses, lies, breaks off or is not there, and processes that are killed while they download: each is told
+ * by its code and with what to do, what has come is used the next time, and a file is in the cache whole or not at all.
  */
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import type { ServerResponse } from "node:http";
 import { createServer } from "node:net";
 import type { AddressInfo } from "node:net";
@@ -15,11 +24,26 @@ import { after, test } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import { findPulled, pullModel, Tokenizer } from "mod.ts";
 import { ctok, ctokEnds, lines } from "../cli/spawn.ts";
-import { commitOf, gitHash, HubServer, json, noise, redirect, refuse, type Request, send, sha256 } from "../hubserver.ts";
+import {
+  commitOf,
+  gitHash,
+  HubServer,
+  json,
+  noise,
+  redirect,
+  refuse,
+  type Request,
+  send,
+  sha256,
+} from "../hubserver.ts";
 import { goOffline, goOnline } from "../offline.ts";
 import { rejects, root, withFolder } from "../support.ts";
 
-const model = "me/model", commit = commitOf(7), bytes = noise(300_000), file = "model.safetensors", hash = sha256(bytes);
+const model = "me/model",
+  commit = commitOf(7),
+  bytes = noise(300_000),
+  file = "model.safetensors",
+  hash = sha256(bytes);
 const hub = await HubServer.start();
 after(async () => {
   goOffline();
@@ -45,7 +69,8 @@ const withCache = (work: (cacheDir: string) => Promise<void>) => () =>
 
 const blobsOf = (cacheDir: string) => join(cacheDir, "models--me--model/blobs");
 const heldIn = (cacheDir: string) => existsSync(blobsOf(cacheDir)) ? readdirSync(blobsOf(cacheDir)) : [];
-const bytesIn = (cacheDir: string) => Math.max(0, ...heldIn(cacheDir).map((name) => sizeOf(join(blobsOf(cacheDir), name))));
+const bytesIn = (cacheDir: string) =>
+  Math.max(0, ...heldIn(cacheDir).map((name) => sizeOf(join(blobsOf(cacheDir), name))));
 const sizeOf = (path: string) => statSync(path, { throwIfNoEntry: false })?.size ?? 0;
 
 /** The file, whole and right, and nothing beside it. */
@@ -98,7 +123,13 @@ const refusals: [string, status: number, code: string | undefined, token: string
     false,
     /found none of that name, or a private one \(401\): if it is private, log in/,
   ],
-  ["none of that name, with a token", 404, "RepoNotFound", "hf_x", /found none of that name, or a private one \(404\)$/],
+  [
+    "none of that name, with a token",
+    404,
+    "RepoNotFound",
+    "hf_x",
+    /found none of that name, or a private one \(404\)$/,
+  ],
   ["no such revision", 404, "RevisionNotFound", false, /expected a revision main, found none there \(404\)/],
   ["too many requests, for long", 429, undefined, false, /too many requests \(429\): try again in 3600 s/],
 ];
@@ -140,7 +171,11 @@ test(
     }
     misbehave("info", (response) => refuse(response, 500, undefined, { "retry-after": new Date(0).toUTCString() }));
     assert.equal((await pullModel(model)).commit, commit); // the copy, as main was this the last time
-    const error = await rejects(() => pullModel("me/else"), "HUB", /found an error of the server \(500\): try again later/);
+    const error = await rejects(
+      () => pullModel("me/else"),
+      "HUB",
+      /found an error of the server \(500\): try again later/,
+    );
     assert.equal(error.detail, 500);
   }),
 );
@@ -246,7 +281,11 @@ test(
     await rejects(() => pullModel("me/other"), "HUB", text);
     await rejects(() => pullModel("me/other", { localFilesOnly: true }), "HUB", text);
     assert.deepEqual(hub.requests, []);
-    await rejects(() => pullModel(model, { revision: "v2", localFilesOnly: false }), "HUB", /a repository|none there|answer/)
+    await rejects(
+      () => pullModel(model, { revision: "v2", localFilesOnly: false }),
+      "HUB",
+      /a repository|none there|answer/,
+    )
       .catch(() => {});
     assert.notEqual(hub.requests.length, 0);
   }),
@@ -271,13 +310,21 @@ const lies: [string, (response: ServerResponse, request: Request) => void, RegEx
     (r, q) => send(q, r, noise(bytes.length, 5)),
     /model\.safetensors: expected SHA-256 [0-9a-f]{64}, found [0-9a-f]{64}/,
   ],
-  ["a longer file", (r, q) => send(q, r, noise(bytes.length + 1)), /expected a file of 300000 bytes, found one of 300001/],
+  [
+    "a longer file",
+    (r, q) => send(q, r, noise(bytes.length + 1)),
+    /expected a file of 300000 bytes, found one of 300001/,
+  ],
   [
     "a page instead of a file",
     (r) => void r.writeHead(200, { "content-length": 9 }).end("<p>log in"),
     /expected a file of 300000 bytes, found one of 9/,
   ],
-  ["a longer file that does not say so", (r) => void r.writeHead(200).end(noise(bytes.length + 9)), /found a longer one/],
+  [
+    "a longer file that does not say so",
+    (r) => void r.writeHead(200).end(noise(bytes.length + 9)),
+    /found a longer one/,
+  ],
 ];
 for (const [about, lie, text] of lies) {
   test(
@@ -365,7 +412,9 @@ test(
       Array.from({ length: 4000 }, (_, i) => ({ type: "file", path: `${i}.txt`, size: 1, oid: "x" })),
     );
     misbehave("tree", (response, { path }) => {
-      response.writeHead(200, { "content-type": "application/json", link: `<${hub.url}${path}>; rel="next"` }).end(pageOf);
+      response.writeHead(200, { "content-type": "application/json", link: `<${hub.url}${path}>; rel="next"` }).end(
+        pageOf,
+      );
       return true;
     });
     await rejects(() => pullModel(model), "HUB", /expected at most 10000 files and folders at its top, found more/);
@@ -574,7 +623,11 @@ test(
   withCache(async (cacheDir) => {
     mount(128 << 10, cacheDir);
     try {
-      const error = await rejects(() => pullModel(model), "FILE_IO", /expected the system to write it, found a full disk/);
+      const error = await rejects(
+        () => pullModel(model),
+        "FILE_IO",
+        /expected the system to write it, found a full disk/,
+      );
       assert.equal(error.detail, 28);
       assert.deepEqual(heldIn(cacheDir), [`${hash}.incomplete`]);
       const before = bytesIn(cacheDir);

@@ -35,7 +35,10 @@ async function storm(tok: Tokenizer, numLong: number): Promise<Record<string, nu
     () => rejects(() => tok.decode(long, { signal: first.signal }), "CANCELLED", /./),
   );
   const jobs = Array.from({ length: 10_000 }, (_, n) => {
-    return tok.encode(pixels(16, n % 7), n % 2 ? { signal: half.signal } : {}).then(() => "done", (error) => error.code);
+    return tok.encode(pixels(16, n % 7), n % 2 ? { signal: half.signal } : {}).then(
+      () => "done",
+      (error) => error.code,
+    );
   });
   await setImmediate();
   assert.equal((await engineFor()).info().num_jobs, 10_000 + numLong);
@@ -51,8 +54,8 @@ test("10,000 queued jobs, half of them cancelled: all settle, nothing is left, m
   const engine = await engineFor(), wanted = (await tok.encode(pixels(16, 3))).indices.data;
   const models = engine.info().num_models;
   const numLong = await longEnough(tok);
-  // A job keeps 10 kB until it is released: jobs that stayed would add 100 MB each time, while malloc keeps or gives back as much
-  // once in a while.
+  // A job keeps 10 kB until it is released: jobs that stayed would add 100 MB each time, while malloc keeps or gives
+  // back as much once in a while.
   const resident: number[] = [];
   const grown = () => resident.at(-1)! - resident.at(-2)!;
   do {
@@ -80,7 +83,11 @@ test("more models and jobs than threads, one thread, an event loop that is block
   await Promise.all(models.map((tok) => tok.close()));
 });
 
-const video = (): TensorLike<"uint8"> => ({ dtype: "uint8", shape: [5, 16, 16, 3], data: new Uint8Array(5 * 16 * 16 * 3) });
+const video = (): TensorLike<"uint8"> => ({
+  dtype: "uint8",
+  shape: [5, 16, 16, 3],
+  data: new Uint8Array(5 * 16 * 16 * 3),
+});
 
 test("an engine of one thread: openings, requests and chunks in each other's way settle, in their order", async () => {
   const engine = await newEngine({ threads: 1 }), path = join(root, "models/nano/DV4x8x8.safetensors");

@@ -1,6 +1,6 @@
 /**
- * kill -9 in the middle of writing: nothing half-written under the target's name, and the next run gives the bytes that an
- * undisturbed one gives and removes what the killed one left.
+ * kill -9 in the middle of writing: nothing half-written under the target's name, and the next run gives the bytes that
+ * an undisturbed one gives and removes what the killed one left.
  */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -16,7 +16,9 @@ import { root, withFolder } from "../support.ts";
 const cat = join(root, "examples/media/cat.png");
 const isTemporary = (name: string) => name.startsWith(".ctok-");
 
-/** Runs ctok and kills it as soon as `isTime`, which is asked again and again, says so. False when it ended before that. */
+/**
+ * Runs ctok and kills it as soon as `isTime`, which is asked again and again, says so. False when it ended before that.
+ */
 async function isKilled(args: string[], cwd: string, isTime: () => boolean): Promise<boolean> {
   let pid = 0, isRunning = true;
   const run = ctok(args, { cwd, onStart: (id) => pid = id }).finally(() => isRunning = false);

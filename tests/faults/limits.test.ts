@@ -1,4 +1,7 @@
-/** Limits: maxMemory refuses before allocating, with plan's numbers, for every kind of request; plan's numbers are the engine's. */
+/**
+ * Limits: maxMemory refuses before allocating, with plan's numbers, for every kind of request; plan's numbers are the
+ * engine's.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -6,7 +9,8 @@ import { joinTokens, Tensor, tokenize, Tokenizer, type TokenPart } from "mod.ts"
 import { engineFor } from "../../ffi/load.ts";
 import { rejects } from "../support.ts";
 
-const pixels = (...shape: number[]) => new Tensor("uint8", shape, new Uint8Array(shape.reduce((n, size) => n * size, 1)));
+const pixels = (...shape: number[]) =>
+  new Tensor("uint8", shape, new Uint8Array(shape.reduce((n, size) => n * size, 1)));
 
 test("maxMemory: a request over it is refused with the plan's numbers, one at it runs", async () => {
   await using free = await Tokenizer.open("nano-DI8x8");
@@ -29,7 +33,7 @@ test("maxMemory: a request over it is refused with the plan's numbers, one at it
   );
 });
 
-test("maxMemory of a call, and of videos: windows, streams with their state, and a clip that is decoded whole", async () => {
+test("maxMemory of a call, and of videos: windows, streams with their state, and a clip decoded whole", async () => {
   await using tok = await Tokenizer.open("nano-DV4x8x8");
   const shape = { frames: 33, height: 64, width: 96 }, frames = Array.from({ length: 33 }, () => pixels(64, 96, 3));
   const parts = async (maxMemory: number, options: object) => {
@@ -37,7 +41,9 @@ test("maxMemory of a call, and of videos: windows, streams with their state, and
     for await (const part of tok.encodeStream(frames, { ...options, maxMemory })) all.push(part);
     return all;
   };
-  for (const [mode, options] of [["window", { window: 17 }], ["stream", {}], ["stream", { attentionFrames: 3 }]] as const) {
+  for (
+    const [mode, options] of [["window", { window: 17 }], ["stream", {}], ["stream", { attentionFrames: 3 }]] as const
+  ) {
     const plan = tok.plan(shape, { mode, ...(mode === "stream" ? options : {}) }), { totalBytes, stateBytes } = plan;
     const threeTimes = 3 * (plan.inputBytes + plan.resultBytes);
     assert.equal(totalBytes, plan.arenaBytes + plan.weightBytes + stateBytes + threeTimes, mode);
@@ -53,7 +59,11 @@ test("maxMemory of a call, and of videos: windows, streams with their state, and
   assert.deepEqual((await tok.decode(tokens, { dtype: "uint8", maxMemory: 1e9 })).shape, [1, 33, 64, 96, 3]);
   const window = tok.plan({ frames: 5, height: 8, width: 12 }, { task: "decode", mode: "whole" });
   const bare = window.arenaBytes + window.weightBytes; // and all frames twice, gathered and joined
-  await rejects(() => tok.decode(tokens, { dtype: "uint8", maxMemory: bare + whole }), "MEMORY", /inputs and results \d+/);
+  await rejects(
+    () => tok.decode(tokens, { dtype: "uint8", maxMemory: bare + whole }),
+    "MEMORY",
+    /inputs and results \d+/,
+  );
   await rejects(() => tok.autoencode(pixels(33, 64, 96, 3), { maxMemory: bare }), "MEMORY", /max_memory_bytes/);
   await rejects(() => tok.encode(pixels(33, 64, 96, 3), { maxMemory: 1e6 }), "MEMORY", /is 1000000$/);
   await using image = await Tokenizer.open("nano-DI8x8", { maxMemory: 1e9 });
@@ -82,7 +92,8 @@ test("plan's arena and state are what the engine then holds", async () => {
   for (const model of ["nano-DI8x8", "nano-DV4x8x8"]) {
     await using tok = await Tokenizer.open(model);
     while (engine.info().arena_bytes !== 0) await sleep(100); // the engine gives its arena back after a second
-    for (const [height, width] of [[16, 16], [17, 95], [96, 64], [256, 160]] as const) { // each needs more than the one before
+    // Each needs more than the one before.
+    for (const [height, width] of [[16, 16], [17, 95], [96, 64], [256, 160]] as const) {
       const frames = tok.info.isVideo ? 9 : 1;
       const { arenaBytes } = tok.plan({ frames, height, width }, { mode: "whole" });
       let held = 0; // given back after a second, which a busy machine may take to come here

@@ -1,7 +1,8 @@
 /**
- * Pictures and videos made to hurt: headers that claim 100,000 x 100,000 pixels, playlists under a video's name, absurd rates and
- * rotations, sizes that grow midway. Every way in refuses them by name, with both sizes, before memory is taken, and
- * `limitPixels` moves the limit. FFmpeg runs here in 1.5 GB of addresses: what it refuses it has not allocated.
+ * Pictures and videos made to hurt: headers that claim 100,000 x 100,000 pixels, playlists under a video's name, absurd
+ * rates and rotations, sizes that grow midway. Every way in refuses them by name, with both sizes, before memory is
+ * taken, and `limitPixels` moves the limit. FFmpeg runs here in 1.5 GB of addresses: what it refuses it has not
+ * allocated.
  */
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
@@ -14,7 +15,16 @@ import process from "node:process";
 import { after, test } from "node:test";
 import { crc32 } from "node:zlib";
 import sharp from "sharp";
-import { createVideo, framesOf, loadTokens, readImage, saveTokens, tokenize, Tokenizer, type VideoOptions } from "mod.ts";
+import {
+  createVideo,
+  framesOf,
+  loadTokens,
+  readImage,
+  saveTokens,
+  tokenize,
+  Tokenizer,
+  type VideoOptions,
+} from "mod.ts";
 import { findFfmpeg } from "../../src/media/ffmpeg.ts";
 import { Screen } from "../../repl/screen.ts";
 import { Session } from "../../repl/session.ts";
@@ -215,8 +225,20 @@ testVideo("videos that claim 100,000 x 100,000 pixels are refused, and limitPixe
 
 testVideo("a stream that becomes too large midway ends with the frames before", async () => {
   const part = (name: string, size: string) => {
-    const pattern = ["-f", "lavfi", "-i", `testsrc=s=${size}:r=30:d=1`], codec = ["-c:v", "libx264", "-preset", "ultrafast"];
-    execFileSync(ffmpeg!.path, ["-v", "error", "-y", ...pattern, ...codec, "-bf", "0", "-pix_fmt", "yuv420p", at(name)]);
+    const pattern = ["-f", "lavfi", "-i", `testsrc=s=${size}:r=30:d=1`],
+      codec = ["-c:v", "libx264", "-preset", "ultrafast"];
+    execFileSync(ffmpeg!.path, [
+      "-v",
+      "error",
+      "-y",
+      ...pattern,
+      ...codec,
+      "-bf",
+      "0",
+      "-pix_fmt",
+      "yuv420p",
+      at(name),
+    ]);
     return readFileSync(at(name));
   };
   const path = file("grows.ts", Buffer.concat([part("small.ts", "64x48"), part("large.ts", "320x240")]));
@@ -236,11 +258,16 @@ testVideo("playlists and scripts under a video's name open no file and no connec
   const { port } = server.address() as { port: number }, url = `http://127.0.0.1:${port}/a.ts`;
   const playlist = (target: string) => `#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n${target}\n#EXT-X-ENDLIST\n`;
   const dash = `<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period><AdaptationSet
-    mimeType="video/mp4"><Representation id="1" bandwidth="1"><BaseURL>${url}</BaseURL></Representation></AdaptationSet></Period></MPD>`;
-  const sdp =
-    `v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video ${port} RTP/AVP 96\na=rtpmap:96 H264/90000\n`;
-  const copy = file("part.ts", execFileSync(ffmpeg!.path, ["-v", "error", "-i", cars, "-c", "copy", "-f", "mpegts", "-"]));
-  const hls = /found: hls[,a-z]*, which is not on the list|Not detecting m3u8\/hls/; // later FFmpegs go by the extension, too
+    mimeType="video/mp4"><Representation id="1" bandwidth="1"><BaseURL>${url}</BaseURL></Representation>\
+</AdaptationSet></Period></MPD>`;
+  const sdp = "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n" +
+    `m=video ${port} RTP/AVP 96\na=rtpmap:96 H264/90000\n`;
+  const copy = file(
+    "part.ts",
+    execFileSync(ffmpeg!.path, ["-v", "error", "-i", cars, "-c", "copy", "-f", "mpegts", "-"]),
+  );
+  // Later FFmpegs go by the extension, too.
+  const hls = /found: hls[,a-z]*, which is not on the list|Not detecting m3u8\/hls/;
   const cases: [string, string, RegExp][] = [
     ["net", playlist(url), hls],
     ["local", playlist(`file://${copy}`), hls],
@@ -251,13 +278,18 @@ testVideo("playlists and scripts under a video's name open no file and no connec
   ];
   for (const [name, content, pattern] of cases) {
     for (const extension of ["mp4", "m3u8", ""]) {
-      await rejects(() => framesOf(file(`${name}.${extension}`, content)), "VIDEO", extension === "mp4" ? pattern : /./);
+      await rejects(
+        () => framesOf(file(`${name}.${extension}`, content)),
+        "VIDEO",
+        extension === "mp4" ? pattern : /./,
+      );
     }
     const sink = { height: 16, width: 16, fps: 25, audioFrom: at(`${name}.mp4`) };
     await rejects(() => createVideo(at("out.mp4"), sink), "VIDEO", /expected a file with audio/);
   }
   writeFileSync(at("a001.png"), readFileSync(cat));
-  await rejects(() => framesOf(file("a%03d.png", "x")), "VIDEO", /image2, which is not on the list/); // would read a001.png
+  // It would read a001.png.
+  await rejects(() => framesOf(file("a%03d.png", "x")), "VIDEO", /image2, which is not on the list/);
   assert.equal(connections, 0);
   server.close();
 });
@@ -272,7 +304,11 @@ testVideo("absurd rates, rotations and clocks", async () => {
   const slow = file("slow.y4m", y4m(2, 2, "1:2147483647", 2, 6));
   assert.equal(await framesIn(slow, { fps: 25, frames: 100 }), 100);
   const limit = { fps: 25, limitFrames: 1000 };
-  const { detail } = await rejects(() => framesIn(slow, limit), "VIDEO", /at most 1000 frames \(limitFrames\), found more/);
+  const { detail } = await rejects(
+    () => framesIn(slow, limit),
+    "VIDEO",
+    /at most 1000 frames \(limitFrames\), found more/,
+  );
   assert.equal(detail, 1000);
   assert.equal(await framesIn(cars, { limitFrames: 75 }), 75);
   await rejects(() => framesIn(cars, { limitFrames: 74 }), "VIDEO", /at most 74 frames/);

@@ -1,6 +1,6 @@
 /**
- * Callers' mistakes: every function on tokens, tensors and pictures, with anything in the place of each argument, gives a
- * TokenizerError that is not INTERNAL, or takes it; never another error.
+ * Callers' mistakes: every function on tokens, tensors and pictures, with anything in the place of each argument, gives
+ * a TokenizerError that is not INTERNAL, or takes it; never another error.
  */
 import assert from "node:assert/strict";
 import { join } from "node:path";
@@ -128,9 +128,16 @@ test("the log's own: codes and words", async () => {
     /^options: expected { format, storePath }, found "npy"/,
   );
   for (
-    const draw of [ctok.tokenMap, (t: never, s: number) => ctok.latentTiles(ctok.codesFromIndices(t, origin.quantizer!), s)]
+    const draw of [
+      ctok.tokenMap,
+      (t: never, s: number) => ctok.latentTiles(ctok.codesFromIndices(t, origin.quantizer!), s),
+    ]
   ) {
-    await rejects(() => draw(indices as never, 1e5), "ARGUMENT", /^scale: expected a result of at most 268402689 pixels/);
+    await rejects(
+      () => draw(indices as never, 1e5),
+      "ARGUMENT",
+      /^scale: expected a result of at most 268402689 pixels/,
+    );
   }
   const sheet = [[picture, picture], [picture, picture]];
   await rejects(

@@ -1,7 +1,7 @@
 /**
- * Pictures under hostile use: bombs end by a limit, an abort is answered and nothing goes on behind it, memory that the caller
- * still touches is copied in the call's own tick, helper processes keep no one alive. Sizes of limits are held, not times: a
- * bomb that nothing stopped would run into the runner's own limit.
+ * Pictures under hostile use: bombs end by a limit, an abort is answered and nothing goes on behind it, memory that the
+ * caller still touches is copied in the call's own tick, helper processes keep no one alive. Sizes of limits are held,
+ * not times: a bomb that nothing stopped would run into the runner's own limit.
  */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -53,7 +53,8 @@ test("limits of time and memory end what they should, and the next picture is re
   await rejects(() => readImage(endless, { svg: true }), "IMAGE", time);
   await rejects(() => tokenize(endless, { svg: true, limitSeconds: 0.2 }), "IMAGE", time);
   const large = svg(
-    `<pattern id="p" width="30000" height="30000" patternUnits="userSpaceOnUse"><rect width="30000" height="30000"/></pattern>
+    `<pattern id="p" width="30000" height="30000" patternUnits="userSpaceOnUse">
+     <rect width="30000" height="30000"/></pattern>
      <rect width="16" height="16" fill="url(#p)"/><filter id="f" x="-99999" y="-99999" width="199999" height="199999">
      <feGaussianBlur stdDeviation="9999"/></filter><rect width="16" height="16" fill="url(#p)" filter="url(#f)"/>`,
   );
@@ -75,7 +76,8 @@ test("what a picture left in its helper counts for no other", async () => {
     const pixels = Uint8Array.from({ length: side * side * 3 }, (_, i) => i * 31 + (i >> 8));
     return await sharp(pixels, { raw: { width: side, height: side, channels: 3 } }).tiff({ compression }).toBuffer();
   };
-  const large = await make(3000, "none"), next = await make(1200, "deflate"); // the first leaves 54 MB until they are collected
+  // The first leaves 54 MB until they are collected.
+  const large = await make(3000, "none"), next = await make(1200, "deflate");
   for (let i = 0; i < 4; i++) {
     assert.deepEqual((await readImage(large)).shape, [1, 3000, 3000, 3]);
     assert.deepEqual((await readImage(next, { limitMemory: 48 * 2 ** 20 })).shape, [1, 1200, 1200, 3]);
@@ -108,8 +110,8 @@ test("bombs of every format: read, or refused as IMAGE, within the limit of memo
     clearInterval(watch);
     const isRight = end instanceof TokenizerError ? end.code === "IMAGE" : end.data.length <= 3 * 2 ** 22;
     assert.ok(isRight, `${name}: ${end}`);
-    // The limit of 200 MiB, a helper beside the one that was there, and what comes between two looks on a busy machine; some
-    // take 3 GiB without a limit.
+    // The limit of 200 MiB, a helper beside the one that was there, and what comes between two looks on a busy machine;
+    // some take 3 GiB without a limit.
     assert.ok(most - before.bytes < 2 ** 30, `${name}: ${most - before.bytes} bytes more`);
   }
 });
@@ -120,7 +122,8 @@ test("an abort ends a picture in work, waiting, or not begun", async () => {
   works.push(tokenize(endless, limits) as never);
   const all = Promise.allSettled(works);
   const { seconds } = family();
-  while (family().seconds - seconds < 0.5) await new Promise((resolve) => setTimeout(resolve, 20)); // helpers are at work
+  // Until helpers are at work.
+  while (family().seconds - seconds < 0.5) await new Promise((resolve) => setTimeout(resolve, 20));
   endings.abort(new Error("enough"));
   for (const end of await all) {
     assert.ok(end.status === "rejected" && end.reason instanceof TokenizerError, String(end.status));
@@ -177,7 +180,8 @@ test("an idle helper keeps no process alive, an aborted bomb neither, and proces
 test("where no helper may start: small pictures that are no SVG are read here, the rest is refused", async () => {
   const code = `const tiff = ${inProgram(tiff(dots, 4))}, svg = ${inProgram(square)};
     console.log((await readImage(tiff)).shape.join());
-    await readImage(svg, { svg: true }).catch((error) => console.log(error.code, /expected a process to decode it in/.test(error.message)));`;
+    const refused = /expected a process to decode it in/;
+    await readImage(svg, { svg: true }).catch((error) => console.log(error.code, refused.test(error.message)));`;
   // Deno without the right to run anything; on Bun a program that is called otherwise, as a compiled one is.
   const hide = `import process from "node:process"; process.execPath = "/nowhere/program";\n`;
   const { stdout } = runtime === "deno"
@@ -188,7 +192,9 @@ test("where no helper may start: small pictures that are no SVG are read here, t
 
 test("bytes and pixels are copied in the call's own tick", async () => {
   const side = 64, noise = new Uint8Array(side * side * 3);
-  for (let i = 0, state = 1; i < noise.length; i++) noise[i] = (state = Math.imul(state, 1103515245) + 12345 | 0) >>> 16;
+  for (let i = 0, state = 1; i < noise.length; i++) {
+    noise[i] = (state = Math.imul(state, 1103515245) + 12345 | 0) >>> 16;
+  }
   const files = [png(noise, side), tiff(noise, side)]; // in this process, and in a helper
   for (const file of files) {
     for (

@@ -1,4 +1,7 @@
-/** Run by disk.test.ts as `ctok run`: saves a large latent and then a small one, in the folder OUT, and prints how each went. */
+/**
+ * Run by disk.test.ts as `ctok run`: saves a large latent and then a small one, in the folder OUT, and prints how each
+ * went.
+ */
 import { join } from "node:path";
 import process from "node:process";
 import { saveTokens, Tensor, TokenizerError, Tokens } from "mod.ts";

@@ -22,7 +22,10 @@ test("a short soak works and samples; one that leaks is told", async () => {
   const [good, leaking] = await Promise.all([soak("--seed", "7", "--share", "0.8"), soak("--leak")]);
   const verdict = good.said.pop()!, last = good.said.at(-1)!; // memory need not have settled so soon
   assert.equal(good.code, verdict.isFlat ? 0 : 1, good.stderr);
-  assert.ok(good.said.length >= 24 && (last.residentMb as number) > 10 && (last.descriptors as number) > 2, good.stderr);
+  assert.ok(
+    good.said.length >= 24 && (last.residentMb as number) > 10 && (last.descriptors as number) > 2,
+    good.stderr,
+  );
   assert.ok((verdict.rounds as number) >= 24, good.stderr);
   assert.deepEqual([leaking.code, leaking.said.at(-1)!.isFlat], [1, false], leaking.stderr);
 });

@@ -1,4 +1,7 @@
-/** Streams whose consumer is slow, breaks off, throws or is told to stop: memory bounded, nothing lost, the next one works. */
+/**
+ * Streams whose consumer is slow, breaks off, throws or is told to stop: memory bounded, nothing lost, the next one
+ * works.
+ */
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -27,7 +30,10 @@ function source(count: number, height = 32, width = 48) {
   return Object.assign(state, { frames: frames() });
 }
 
-/** Everything works as before: the jobs end (the one that ran, after its step), and the answer of a new stream is the whole clip's. */
+/**
+ * Everything works as before: the jobs end (the one that ran, after its step), and the answer of a new stream is the
+ * whole clip's.
+ */
 async function isWell(): Promise<void> {
   while ((await engineFor()).info().num_jobs > 0) await sleep(1);
   const parts = await Array.fromAsync(tok.encodeStream(source(25).frames));

@@ -1,6 +1,6 @@
 /**
- * Run as a process of its own by tokens.test.ts: reads a token file and prints what its peak resident memory grew by, bytes, and
- * what was read. FILE, then "load" or "decode".
+ * Run as a process of its own by tokens.test.ts: reads a token file and prints what its peak resident memory grew by,
+ * bytes, and what was read. FILE, then "load" or "decode".
  */
 import { readFileSync } from "node:fs";
 import process from "node:process";

@@ -1,6 +1,6 @@
 /**
- * Token files of others: arrays of NumPy and PyTorch in any type that fits, and the memory that reading takes, by what the system
- * says of a process of its own.
+ * Token files of others: arrays of NumPy and PyTorch in any type that fits, and the memory that reading takes, by what
+ * the system says of a process of its own.
  */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -16,7 +16,13 @@ import { tokensOf } from "../../src/tokens/tensor.ts";
 import { carried, rejects, root, runArgs, withFolder } from "../support.ts";
 
 const fallback: FallbackOrigin = {
-  ...{ model: "nano-DI8x8", source: "nano-DI8x8", spatialFactor: 8, quantizer: fsq([8, 8, 8, 5, 5, 5]), version: "0.1.0" },
+  ...{
+    model: "nano-DI8x8",
+    source: "nano-DI8x8",
+    spatialFactor: 8,
+    quantizer: fsq([8, 8, 8, 5, 5, 5]),
+    version: "0.1.0",
+  },
 };
 const { quantizer: _quantizer, ...continuous } = fallback;
 
@@ -44,7 +50,9 @@ test("indices of PyTorch and NumPy, int64 and int32, with the model said by the 
     Array.from({ length: 160 }, (_, i) => Number(view.getBigInt64(128 + 8 * i, true))),
   );
   assert.ok(new Set(npy!.indices.data).size > 50);
-  for (const name of ["st_i64.safetensors", "i64.npy"]) await rejects(() => read(name), "TOKEN_FILE", /say which: --model/);
+  for (const name of ["st_i64.safetensors", "i64.npy"]) {
+    await rejects(() => read(name), "TOKEN_FILE", /say which: --model/);
+  }
   await rejects(() => read("i64.npy", continuous), "TOKEN_FILE", /quantizer: expected that which the indices count in/);
   await rejects(
     () => read("i64.npy", { ...fallback, quantizer: fsq([8, 8]) }),
@@ -171,7 +179,8 @@ for (
     withFolder((folder) => {
       const kind = levels.length > 0 ? "indices" : "latent",
         shape = levels.length > 0 ? [1, 1, elements] : [1, 1, 1, elements];
-      const tensor = stored(dtype, [1], [5]), data = new (storedTypes[dtype].array as typeof Uint16Array)(elements).fill(5);
+      const tensor = stored(dtype, [1], [5]),
+        data = new (storedTypes[dtype].array as typeof Uint16Array)(elements).fill(5);
       const counts: Record<string, string> = levels.length > 0
         ? { quantizer: "fsq", levels: levels.join() }
         : { quantizer: "none" };
@@ -202,7 +211,11 @@ for (
 
 test("large tensors are read in slices, between which others work", () => {
   const count = 5 * 2 ** 20 + 1, grid = [1, 1, count], origin = { ...fallback, height: 8, width: 8, top: 0, left: 0 };
-  const slices = tokensOf(origin, { indices: { dtype: "uint16", shape: grid, data: new Uint16Array(count) } }, "TOKEN_FILE");
+  const slices = tokensOf(
+    origin,
+    { indices: { dtype: "uint16", shape: grid, data: new Uint16Array(count) } },
+    "TOKEN_FILE",
+  );
   let stops = 0;
   for (let next = slices.next(); !next.done; next = slices.next()) stops++;
   assert.equal(stops, 6);

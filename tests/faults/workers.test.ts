@@ -1,7 +1,7 @@
 /**
- * Workers that end while ctok works in them, in every way there is: the process lives, and nothing of theirs is left. Then what
- * else outlives a realm: modules that `bun --hot` evaluates again, programs that `deno run --watch` starts again, tokenizers
- * that nobody closes. tests/long.ts ends more Workers, tests/native/life_test.c ends threads from C.
+ * Workers that end while ctok works in them, in every way there is: the process lives, and nothing of theirs is left.
+ * Then what else outlives a realm: modules that `bun --hot` evaluates again, programs that `deno run --watch` starts
+ * again, tokenizers that nobody closes. tests/long.ts ends more Workers, tests/native/life_test.c ends threads from C.
  */
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
@@ -39,8 +39,8 @@ test("20 Workers that are terminated under their jobs leave at most one thread a
 });
 
 /**
- * Changes a program's file until it has been evaluated `times` times more, under a watcher that does so at each change; gives
- * the numbers that it printed each time.
+ * Changes a program's file until it has been evaluated `times` times more, under a watcher that does so at each change;
+ * gives the numbers that it printed each time.
  */
 async function reload(folder: string, watcher: readonly string[], times: number): Promise<number[][]> {
   const file = join(folder, "app.ts"), printed: number[][] = [];
@@ -48,7 +48,8 @@ async function reload(folder: string, watcher: readonly string[], times: number)
   const child = spawn(process.execPath, [...watcher, file], { cwd: root, stdio: ["ignore", "pipe", "ignore"] });
   const guard = globalThis.setTimeout(() => child.kill("SIGKILL"), 120_000);
   let timer: ReturnType<typeof globalThis.setTimeout> | undefined;
-  const change = (patience: number) => { // a watcher that is about to begin misses a change: it gets more, ever more seldom
+  // A watcher that is about to begin misses a change: it gets more, ever more seldom.
+  const change = (patience: number) => {
     writeFileSync(file, program(printed.length));
     timer = globalThis.setTimeout(() => change(2 * patience), patience);
   };
@@ -78,7 +79,8 @@ await tok.encode({ dtype: "uint8", shape: [16, 16, 3], data: new Uint8Array(768)
 const refused = await tok.decode({ dtype: "int32", shape: [1, 1], data: Int32Array.of(1e6) }).catch((error) => error);
 const names = readdirSync("/proc/self/task").map((id) => readFileSync("/proc/self/task/" + id + "/comm", "utf8"));
 const engines = names.filter((name) => name.startsWith("ctok-engine")).length;
-console.log(${n}, engines, refused instanceof TokenizerError && refused.code === "VALUE" ? 1 : 0, (await engineFor()).info().num_jobs);
+const isRefused = refused instanceof TokenizerError && refused.code === "VALUE";
+console.log(${n}, engines, isRefused ? 1 : 0, (await engineFor()).info().num_jobs);
 setInterval(() => {}, 1e9);
 `;
 

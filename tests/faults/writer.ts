@@ -1,6 +1,6 @@
 /**
- * One of the writers of writers.test.ts: for each number on stdin it writes the target whole, in pieces that say who wrote
- * them and in which round, and answers with the number when the file has its name.
+ * One of the writers of writers.test.ts: for each number on stdin it writes the target whole, in pieces that say who
+ * wrote them and in which round, and answers with the number when the file has its name.
  */
 import process from "node:process";
 import { createInterface } from "node:readline";

@@ -1,7 +1,7 @@
 /**
- * Three processes write one target at once, round after round, and some are killed at random moments: the target is always
- * one whole file, written by one that said so or by one that was killed before it could. CTOK_WRITER_ROUNDS of them (1,000 in
- * npm run test:long).
+ * Three processes write one target at once, round after round, and some are killed at random moments: the target is
+ * always one whole file, written by one that said so or by one that was killed before it could. CTOK_WRITER_ROUNDS of
+ * them (1,000 in npm run test:long).
  */
 import assert from "node:assert/strict";
 import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
@@ -64,8 +64,8 @@ test(
           writers[victim ?? names.length]?.kill();
           let isOver = false;
           const all = Promise.all(answers).finally(() => isOver = true);
-          if (round === 1) { for (; !isOver; turns++) await setImmediate(); // the first one waits for the processes to start
-           }
+          // The first one waits for the processes to start.
+          if (round === 1) { for (; !isOver; turns++) await setImmediate(); }
           const said = await all;
           const isDone = said.map((answer) => answer === `${round} done`);
           for (const answer of said) {
@@ -80,7 +80,10 @@ test(
           assert.equal(text, line.repeat(text.length / 16), `round ${round}: pieces of more than one file`);
           const writer = names.indexOf(by as typeof names[number]);
           assert.equal(Number(of), round, `round ${round}: ${isDone} said it was written, found an older file`);
-          assert.ok(isDone[writer] || said[writer] === undefined, `round ${round}: ${by} wrote it and said ${said[writer]}`);
+          assert.ok(
+            isDone[writer] || said[writer] === undefined,
+            `round ${round}: ${by} wrote it and said ${said[writer]}`,
+          );
           for (const [i, answer] of said.entries()) {
             if (answer !== undefined) continue;
             await writers[i]!.ended;

@@ -1,8 +1,9 @@
 /**
- * The readers of token files against bytes that nobody can trust: whatever they are, decodeTokens gives tokens that come back
- * equal from every form (files, JSON, structuredClone), or throws TOKEN_FILE; never another error, never values outside the
- * codebook. And the writers against any origin: what they write is read, equal. fast-check makes and shrinks them: any bytes,
- * good files changed, headers of the right form that lie, origins. CTOK_FUZZ_SECONDS makes it go on (npm run test:long).
+ * The readers of token files against bytes that nobody can trust: whatever they are, decodeTokens gives tokens that
+ * come back equal from every form (files, JSON, structuredClone), or throws TOKEN_FILE; never another error, never
+ * values outside the codebook. And the writers against any origin: what they write is read, equal. fast-check makes and
+ * shrinks them: any bytes, good files changed, headers of the right form that lie, origins. CTOK_FUZZ_SECONDS makes it
+ * go on (npm run test:long).
  */
 import assert from "node:assert/strict";
 import process from "node:process";
@@ -98,7 +99,11 @@ const changed = fc.tuple(
 ).map(([file, edits]) =>
   edits.reduce((bytes, [at, count, piece]) => {
     const from = at % (bytes.length + 1);
-    return Uint8Array.of(...bytes.subarray(0, from), ...piece, ...bytes.subarray(from + Math.min(count, piece.length + 1)));
+    return Uint8Array.of(
+      ...bytes.subarray(0, from),
+      ...piece,
+      ...bytes.subarray(from + Math.min(count, piece.length + 1)),
+    );
   }, file)
 );
 /** A safetensors file whose header has the right form and any values. */
@@ -168,7 +173,9 @@ test("token files, any origin: refused with a word, or written and read, equal",
   let written = 0;
   const holds = (origin: unknown): boolean => {
     const isVideo = (origin as Origin).video !== undefined, shape = [1, ...(isVideo ? [2] : []), 2, 4];
-    const tokens = new Tokens(origin as Origin, { indices: new Tensor("int32", shape, new Int32Array(isVideo ? 16 : 8)) });
+    const tokens = new Tokens(origin as Origin, {
+      indices: new Tensor("int32", shape, new Int32Array(isVideo ? 16 : 8)),
+    });
     try {
       encodeTokens(tokens, "npy");
     } catch (error) {

@@ -1,7 +1,7 @@
 /**
- * bfloat16 networks against the float64 answers: each error at most 0.9 of PyTorch's own bfloat16 error on the same case
- * (fixtures/pytorch_errors.json), and of all discrete cases together at least as many equal indices. Where the processor has
- * no bfloat16 kernels the reference ops compute the small networks.
+ * bfloat16 networks against the float64 answers: each error at most 0.9 of PyTorch's own bfloat16 error on the same
+ * case (fixtures/pytorch_errors.json), and of all discrete cases together at least as many equal indices. Where the
+ * processor has no bfloat16 kernels the reference ops compute the small networks.
  */
 import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
@@ -82,23 +82,28 @@ describe("carried fixtures in bfloat16", () => {
     test(
       `${model} full size, synthetic weights`,
       { skip: hasKernels ? false : "no bfloat16 kernels on this processor" },
-      () => withWeights(model, "full", (path) => check(model, "full", path, join(carried, `${model}-full.safetensors`))),
+      () =>
+        withWeights(model, "full", (path) => check(model, "full", path, join(carried, `${model}-full.safetensors`))),
     );
   }
 });
 
-describe("all networks in bfloat16", { skip: noShared || !hasKernels ? noShared || "no bfloat16 kernels" : false }, () => {
-  for (const model of Object.keys(peers)) {
-    const folder = join(shared, `${model.includes("-") ? "Cosmos-Tokenize1" : "Cosmos-Tokenizer"}-${model}`);
-    if (existsSync(folder)) {
-      test(`small ${model}`, () => check(model, "small", folder, join(folder, "golden.safetensors")));
+describe(
+  "all networks in bfloat16",
+  { skip: noShared || !hasKernels ? noShared || "no bfloat16 kernels" : false },
+  () => {
+    for (const model of Object.keys(peers)) {
+      const folder = join(shared, `${model.includes("-") ? "Cosmos-Tokenize1" : "Cosmos-Tokenizer"}-${model}`);
+      if (existsSync(folder)) {
+        test(`small ${model}`, () => check(model, "small", folder, join(folder, "golden.safetensors")));
+      }
+      const full = join(shared, "full", `${model}.safetensors`);
+      if (existsSync(full)) {
+        test(`full ${model}`, () => withWeights(model, "full", (path) => check(model, "full", path, full)));
+      }
     }
-    const full = join(shared, "full", `${model}.safetensors`);
-    if (existsSync(full)) {
-      test(`full ${model}`, () => withWeights(model, "full", (path) => check(model, "full", path, full)));
-    }
-  }
-});
+  },
+);
 
 test("indices of all discrete cases: at least as many equal as PyTorch's", () => {
   assert.ok(pooled.tokens > 0);

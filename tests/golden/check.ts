@@ -79,7 +79,9 @@ export async function checkPipeline(label: string, model: string, path: string) 
   assert.equal(countDifferent(decoded, output), 0, "encode then decode equals autoencode, cropped");
 }
 
-/** The cases that ../shared/fixtures holds for each network: small ones as .jit, and full sizes with synthetic weights. */
+/**
+ * The cases that ../shared/fixtures holds for each network: small ones as .jit, and full sizes with synthetic weights.
+ */
 export function testNetworks(names: readonly string[]): void {
   describe("small networks", { skip: noShared }, () => {
     for (const name of names) {
@@ -96,7 +98,11 @@ export function testNetworks(names: readonly string[]): void {
   describe("full-size networks, synthetic weights", { skip: noShared }, () => {
     for (const name of names) {
       const golden = join(shared, "full", `${name}.safetensors`);
-      test(name, { skip: noShared }, () => withWeights(name, "full", (path) => checkGolden(`full ${name}`, path, golden)));
+      test(
+        name,
+        { skip: noShared },
+        () => withWeights(name, "full", (path) => checkGolden(`full ${name}`, path, golden)),
+      );
     }
   });
 }

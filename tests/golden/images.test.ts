@@ -7,7 +7,16 @@ import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { type TensorLike, Tokenizer } from "mod.ts";
-import { carried, checkCase, countDifferent, hasShared, noShared, readTensors, shared, withWeights } from "../support.ts";
+import {
+  carried,
+  checkCase,
+  countDifferent,
+  hasShared,
+  noShared,
+  readTensors,
+  shared,
+  withWeights,
+} from "../support.ts";
 import { checkGolden, kernelSets, testNetworks } from "./check.ts";
 
 /** The processor decides: kernels that it lacks must be refused with DEVICE, never run. */
@@ -63,7 +72,8 @@ describe("LlamaGen's VQ-8 in its public form, a state dict in a .pt", { skip: no
     test(
       `golden-${name}`,
       { skip: noShared },
-      () => checkGolden(`small VQ-8 ${name}`, join(folder, "vq_ds8_c2i.pt"), join(folder, `golden-${name}.safetensors`)),
+      () =>
+        checkGolden(`small VQ-8 ${name}`, join(folder, "vq_ds8_c2i.pt"), join(folder, `golden-${name}.safetensors`)),
     );
   }
 });

@@ -1,6 +1,7 @@
 /**
- * The layouts that the emulator gives the tensor-core instructions are the ones written down in native/ptx_layouts/, which
- * bench/gpu_check compares with what a real GPU answers: all three agree, or the first line that differs is named.
+ * The layouts that the emulator gives the tensor-core instructions are the ones written down in native/ptx_layouts/,
+ * which bench/gpu_check compares with what a real GPU answers: all three agree, or the first line that differs is
+ * named.
  */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";

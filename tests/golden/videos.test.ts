@@ -1,6 +1,6 @@
 /**
- * Video networks against answers computed in float64 (../shared/fixtures): whole clips, the uint8 pipeline in windows, full
- * sizes with synthetic weights. One case is carried by the repository.
+ * Video networks against answers computed in float64 (../shared/fixtures): whole clips, the uint8 pipeline in windows,
+ * full sizes with synthetic weights. One case is carried by the repository.
  */
 import { join } from "node:path";
 import { describe, test } from "node:test";
@@ -12,7 +12,12 @@ describe("carried fixtures", () => {
     test(`CV4x8x8 small, synthetic weights, ${kernels} kernels`, () =>
       withWeights("CV4x8x8", "small", async (path) => {
         try {
-          await checkGolden(`carried CV4x8x8 small ${kernels}`, path, join(carried, "CV4x8x8-small.safetensors"), kernels);
+          await checkGolden(
+            `carried CV4x8x8 small ${kernels}`,
+            path,
+            join(carried, "CV4x8x8-small.safetensors"),
+            kernels,
+          );
         } catch (error) {
           // The processor decides: kernels that it lacks must be refused with DEVICE, never run.
           if ((error as { code?: string }).code !== "DEVICE" || kernels === "reference" || kernels === "generic") {

@@ -1,12 +1,24 @@
 /**
- * What is published works in an empty project: pack.ts packs it, `bun add`, `deno add` or `npm install` installs it from a
- * registry of this machine, the platform's library comes as a package of its own with no install script, and programs, types,
- * the command line and the plugin run from there; on Node with nothing else on the PATH. The test's own library and sources are out
- * of their reach.
+ * What is published works in an empty project: pack.ts packs it, `bun add`, `deno add` or `npm install` installs it
+ * from a registry of this machine, the platform's library comes as a package of its own with no install script, and
+ * programs, types, the command line and the plugin run from there; on Node with nothing else on the PATH. The test's
+ * own library and sources are out of their reach.
  */
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
-import { copyFile, cp, mkdir, mkdtemp, readdir, readFile, realpath, rename, rm, symlink, writeFile } from "node:fs/promises";
+import {
+  copyFile,
+  cp,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  realpath,
+  rename,
+  rm,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
@@ -93,7 +105,9 @@ describe(`a packed ctok in an empty project, on ${runtime}`, () => {
     skip: runtime === "node" ? false : "counted once, on Node",
   }, () => {
     const sizes = readdirSync(join(project, "node_modules"), { recursive: true, encoding: "utf8" })
-      .map((name) => statSync(join(project, "node_modules", name))).filter((file) => file.isFile()).map(({ size }) => size);
+      .map((name) => statSync(join(project, "node_modules", name))).filter((file) => file.isFile()).map(({ size }) =>
+        size
+      );
     const bytes = sizes.reduce((a, b) => a + b);
     assert.ok(bytes < mostBytes && bytes > 30e6, `${bytes} bytes in ${sizes.length} files`);
     assert.ok(![...registry.fetched].some((name) => /ffmpeg|ffprobe/.test(name)), [...registry.fetched].join());
@@ -140,36 +154,41 @@ describe(`a packed ctok in an empty project, on ${runtime}`, () => {
     await runs(folder, process.execPath, args, env);
   });
 
-  const bundled =
-    `import { tokenize } from "ctok"; const { indices } = await tokenize("photo.png"); console.log(indices.shape.join());`;
+  const bundled = `import { tokenize } from "ctok";
+    const { indices } = await tokenize("photo.png");
+    console.log(indices.shape.join());`;
   test("bun build --target bun finds the library and the models", { skip: onlyBun }, async () => {
     await writeFile(join(project, "app.ts"), bundled);
     await here(process.execPath, "build", "app.ts", "--target", "bun", "--outfile", "dist/app.js");
     assert.equal((await here(process.execPath, "dist/app.js")).stdout, "1,38,58\n");
   });
 
-  test("bun build --compile gives a program that runs elsewhere, as docs/bundling.md says", { skip: onlyBun }, async () => {
-    const away = join(top, "away"), modules = join(project, "node_modules");
-    await mkdir(away);
-    await writeFile(join(project, "app.ts"), bundled);
-    const how = ["--compile", "--compile-autoload-package-json", "--external", "sharp"];
-    assert.ok(readFileSync(join(root, "docs/bundling.md"), "utf8").includes(`bun build app.ts ${how.join(" ")} `));
-    await here(process.execPath, "build", "app.ts", ...how, "--outfile", join(away, "app"));
-    await copyFile(join(project, "photo.png"), join(away, "photo.png"));
-    const alone = () => runs(away, join(away, "app"), [], { CTOK_LIBRARY: "", PATH: join(top, "bin") });
-    await assert.rejects(alone, /sharp: expected the image library to load|libctok\.so for/);
-    await copyFile(join(modules, platform, "libctok.so"), join(away, "libctok.so"));
-    await cp(join(modules, "ctok/models"), join(away, "models"), { recursive: true });
-    for (const name of ["sharp", "@img", "detect-libc", "semver"]) {
-      await cp(join(modules, name), join(away, "node_modules", name), { recursive: true });
-    }
-    await rename(project, project + ".away"); // what it was made from is gone
-    try {
-      assert.equal((await alone()).stdout, "1,38,58\n");
-    } finally {
-      await rename(project + ".away", project);
-    }
-  });
+  test(
+    "bun build --compile gives a program that runs elsewhere, as docs/bundling.md says",
+    { skip: onlyBun },
+    async () => {
+      const away = join(top, "away"), modules = join(project, "node_modules");
+      await mkdir(away);
+      await writeFile(join(project, "app.ts"), bundled);
+      const how = ["--compile", "--compile-autoload-package-json", "--external", "sharp"];
+      assert.ok(readFileSync(join(root, "docs/bundling.md"), "utf8").includes(`bun build app.ts ${how.join(" ")} `));
+      await here(process.execPath, "build", "app.ts", ...how, "--outfile", join(away, "app"));
+      await copyFile(join(project, "photo.png"), join(away, "photo.png"));
+      const alone = () => runs(away, join(away, "app"), [], { CTOK_LIBRARY: "", PATH: join(top, "bin") });
+      await assert.rejects(alone, /sharp: expected the image library to load|libctok\.so for/);
+      await copyFile(join(modules, platform, "libctok.so"), join(away, "libctok.so"));
+      await cp(join(modules, "ctok/models"), join(away, "models"), { recursive: true });
+      for (const name of ["sharp", "@img", "detect-libc", "semver"]) {
+        await cp(join(modules, name), join(away, "node_modules", name), { recursive: true });
+      }
+      await rename(project, project + ".away"); // what it was made from is gone
+      try {
+        assert.equal((await alone()).stdout, "1,38,58\n");
+      } finally {
+        await rename(project + ".away", project);
+      }
+    },
+  );
 
   test(
     "a program of one file, with the library and a model inside it, as docs/bundling.md has it",
@@ -189,15 +208,23 @@ describe(`a packed ctok in an empty project, on ${runtime}`, () => {
         join(top, "inside"),
       );
       const away = await mkdtemp(join(top, "alone-"));
-      const { stdout } = await runs(away, join(top, "inside"), [], { CTOK_LIBRARY: "", PATH: "/nowhere", TMPDIR: away });
+      const { stdout } = await runs(away, join(top, "inside"), [], {
+        CTOK_LIBRARY: "",
+        PATH: "/nowhere",
+        TMPDIR: away,
+      });
       assert.equal(stdout, "1,2,2\n");
     },
   );
 
   test("links of the packed documents lead somewhere", () => {
     const packed = join(top, "packed/ctok");
-    for (const file of readdirSync(packed, { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(".md"))) {
-      for (const link of linksOf(readFileSync(join(packed, file), "utf8")).filter((link) => !/^(https:|#)/.test(link))) {
+    for (
+      const file of readdirSync(packed, { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(".md"))
+    ) {
+      for (
+        const link of linksOf(readFileSync(join(packed, file), "utf8")).filter((link) => !/^(https:|#)/.test(link))
+      ) {
         assert.ok(existsSync(join(packed, file, "..", link.replace(/#.*/, ""))), `${file}: ${link}`);
       }
     }
@@ -297,13 +324,15 @@ describe(`a packed ctok in an empty project, on ${runtime}`, () => {
         await tokenize("photo.png").catch((error) => console.log(error.code, error.message));`);
         assert.match(
           said,
-          new RegExp(`^LIBRARY native library: expected libctok\\.so for linux-.* tried ${platform}-cuda, ${platform}, `),
+          new RegExp(
+            `^LIBRARY native library: expected libctok\\.so for linux-.* tried ${platform}-cuda, ${platform}, `,
+          ),
         );
         assert.match(said, runtime === "bun" ? /bun add ctok-linux/ : /npm install ctok-linux/);
         const [, builder] = /compiler, \w+ (\S+\/build\.js) library/.exec(said)!;
         await assert.rejects(
           () => here(process.execPath, builder!, "nothing"),
-          /expected library or nothing, found nothing/,
+          /expected library or names of programs, found nothing/,
         );
       }),
   );
@@ -319,7 +348,9 @@ describe(`a packed ctok in an empty project, on ${runtime}`, () => {
   });
 
   test("libraries need no newer glibc than the message says", async () => {
-    for (const name of tarballs.filter((n) => n.startsWith(platform)).map((n) => n.replace(/-\d+\.\d+\.\d+\.tgz$/, ""))) {
+    for (
+      const name of tarballs.filter((n) => n.startsWith(platform)).map((n) => n.replace(/-\d+\.\d+\.\d+\.tgz$/, ""))
+    ) {
       const { stdout } = await runs(root, "readelf", ["-V", "--wide", join(top, "packed", name, "libctok.so")]);
       const needed = [...stdout.matchAll(/GLIBC_2\.(\d+)/g)].map(([, minor]) => Number(minor));
       assert.ok(
@@ -329,11 +360,16 @@ describe(`a packed ctok in an empty project, on ${runtime}`, () => {
     }
   });
 
-  test("ctok/plugin by its name in bunfig.toml", { skip: runtime === "bun" ? false : "plugins are Bun's" }, async () => {
-    await writeFile(join(project, "bunfig.toml"), 'preload = ["ctok/plugin"]\n');
-    const stdout = await program(`import tokens from "./photo.png?tokens";
+  test(
+    "ctok/plugin by its name in bunfig.toml",
+    { skip: runtime === "bun" ? false : "plugins are Bun's" },
+    async () => {
+      await writeFile(join(project, "bunfig.toml"), 'preload = ["ctok/plugin"]\n');
+      const stdout = await program(`import tokens from "./photo.png?tokens";
       import read from "./photo.tokens.safetensors";
-      console.log(tokens.indices.shape.join(), read.indices.data.every((code, i) => code === tokens.indices.data[i]));`);
-    assert.equal(stdout, "1,38,58 true\n");
-  });
+      const isSame = read.indices.data.every((code, i) => code === tokens.indices.data[i]);
+      console.log(tokens.indices.shape.join(), isSame);`);
+      assert.equal(stdout, "1,38,58 true\n");
+    },
+  );
 });

@@ -1,8 +1,8 @@
 /**
- * An npm registry for tests, on a port of this machine: the packages given as tarballs, and those of node_modules packed when
- * they are asked for. So `bun add` and `deno add` run as a user runs them, with nothing fetched from outside. What others name
- * as optional and node_modules lacks, being for other systems, is known here by its version alone (Deno insists on it), and so
- * are FFmpeg's 70 MB.
+ * An npm registry for tests, on a port of this machine: the packages given as tarballs, and those of node_modules
+ * packed when they are asked for. So `bun add` and `deno add` run as a user runs them, with nothing fetched from
+ * outside. What others name as optional and node_modules lacks, being for other systems, is known here by its version
+ * alone (Deno insists on it), and so are FFmpeg's 70 MB.
  */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -82,7 +82,12 @@ export async function openRegistry(tarballs: Readonly<Record<string, string>>): 
     );
     const versions = { [version]: { ...about, dist, hasInstallScript } };
     response.writeHead(200, { "content-type": "application/json" }).end(
-      JSON.stringify({ name, "dist-tags": { latest: version }, versions, time: { [version]: "2026-01-01T00:00:00.000Z" } }),
+      JSON.stringify({
+        name,
+        "dist-tags": { latest: version },
+        versions,
+        time: { [version]: "2026-01-01T00:00:00.000Z" },
+      }),
     );
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));

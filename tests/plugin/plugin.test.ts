@@ -1,6 +1,7 @@
 /**
- * ctok/plugin on Bun: imports of pictures and token files give what tokenize and loadTokens give, in programs and in bun
- * test, with their types; a program without such an import loads nothing more. Deno has no plugins, so this runs on Bun alone.
+ * ctok/plugin on Bun: imports of pictures and token files give what tokenize and loadTokens give, in programs and in
+ * bun test, with their types; a program without such an import loads nothing more. Deno has no plugins, so this runs on
+ * Bun alone.
  */
 import assert from "node:assert/strict";
 import { copyFile, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
@@ -37,7 +38,8 @@ test("photo.png?tokens is tokenize's result; a model can be named", { skip }, as
     import { Tokens } from ${JSON.stringify(join(root, "mod.ts"))};
     const later = (await import("./photo.png?tokens")).default;
     const sum = (t) => [t.indices.shape, Array.from(t.indices.data)];
-    console.log(JSON.stringify([tokens instanceof Tokens, later === tokens, sum(tokens), sum(same), sum(spaced), tokens.origin]));`;
+    const sums = [tokens, same, spaced].map(sum);
+    console.log(JSON.stringify([tokens instanceof Tokens, later === tokens, ...sums, tokens.origin]));`;
   const sum = [want.indices.shape, Array.from(want.indices.data)];
   assert.deepEqual(await program(text), [true, true, sum, sum, sum, want.origin]);
 });
@@ -66,7 +68,8 @@ test(
 test("failures are ctok's, with code and path", { skip }, async () => {
   await writeFile(join(folder, "bad.tokens.safetensors"), "no tokens at all");
   const text = `const failed = [];
-    for (const name of ["./gone.png?tokens", "./photo.png?tokens=nano-XI8x8", "./bad.tokens.safetensors", "./program.ts?tokens"]) {
+    const pictures = ["./gone.png?tokens", "./photo.png?tokens=nano-XI8x8"];
+    for (const name of [...pictures, "./bad.tokens.safetensors", "./program.ts?tokens"]) {
       await import(name).catch((error) => failed.push([error.code, error.message.slice(0, 100)]));
     }
     console.log(JSON.stringify(failed));`;
@@ -99,7 +102,8 @@ test("the preload alone loads nothing of ctok", { skip }, async () => {
 test("tokens.d.ts gives the imports their types", { skip }, async () => {
   const program = (use: string) =>
     `import tokens from "./photo.png?tokens";\nimport video from "./clip.mp4?tokens=nano-DV4x8x8";\n` +
-    `import file from "./t.tokens.safetensors";\nexport const all: readonly Int32Array[] = [tokens, video, file].map((t) => ${use});\n`;
+    `import file from "./t.tokens.safetensors";\n` +
+    `export const all: readonly Int32Array[] = [tokens, video, file].map((t) => ${use});\n`;
   const options = {
     ...JSON.parse(await readFile(join(root, "tsconfig.json"), "utf8")).compilerOptions,
     paths: { "ctok": [join(root, "mod.ts")] },

@@ -1,4 +1,7 @@
-/** The direction of dependencies and the budgets, as docs/architecture.md draws them: nothing points up, nothing goes round. */
+/**
+ * The direction of dependencies and the budgets, as docs/architecture.md draws them: nothing points up, nothing goes
+ * round.
+ */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
@@ -6,9 +9,9 @@ import { test } from "node:test";
 import { root } from "../support.ts";
 
 function files(folder: string, pattern: RegExp): string[] {
-  return readdirSync(join(root, folder), { recursive: true, encoding: "utf8" }).filter((f) => pattern.test(f)).map((f) =>
-    join(folder, f)
-  ).sort();
+  return readdirSync(join(root, folder), { recursive: true, encoding: "utf8" }).filter((f) => pattern.test(f)).map((
+    f,
+  ) => join(folder, f)).sort();
 }
 const read = (file: string) => readFileSync(join(root, file), "utf8");
 
@@ -68,7 +71,7 @@ const typescript = [
 ];
 const c = files("csrc", /\.(c|h|inc|cu|cuh)$/);
 
-test("TypeScript: programs → mod.ts → src/{corpus → model} → src/{media,looking} → src/tokens → the ground; src/model → ffi", () => {
+test("TypeScript: programs → mod.ts → corpus → model → media, looking → tokens → the ground; model → ffi", () => {
   const ground = "src/\\w+\\.ts", tokens = `${ground}|src/tokens/.*`;
   checkRules(typescript, [
     [/^(examples|plugin)\//, /^(mod\.ts|examples\/.*)$/],
@@ -88,21 +91,27 @@ test("TypeScript: programs → mod.ts → src/{corpus → model} → src/{media,
   ]);
 });
 
-test("C: abi → runtime → network → backend.h → base; runtime, network → checkpoint → base; backends → backend.h, base", () => {
+test("C: abi → runtime → network → backend.h → base; runtime, network → checkpoint; backends → backend.h, base", () => {
   const base = "csrc/(include/ctok|base/\\w+)\\.h";
   checkRules(c, [
     [/^csrc\/include\//, /^$/],
     [/^csrc\/abi\.c$/, /^csrc\/(include\/ctok|runtime\/(job|lifetime))\.h$/],
     [/^csrc\/base\//, new RegExp(`^${base}$`)],
     [/^csrc\/checkpoint\//, new RegExp(`^(csrc/checkpoint/\\w+\\.h|${base})$`)],
-    [/^csrc\/network\//, new RegExp(`^(csrc/network/\\w+\\.h|csrc/(checkpoint/checkpoint|backends/backend)\\.h|${base})$`)],
+    [
+      /^csrc\/network\//,
+      new RegExp(`^(csrc/network/\\w+\\.h|csrc/(checkpoint/checkpoint|backends/backend)\\.h|${base})$`),
+    ],
     [
       /^csrc\/runtime\//,
       new RegExp(`^(csrc/(runtime|network)/\\w+\\.h|csrc/(checkpoint/checkpoint|backends/backend)\\.h|${base})$`),
     ],
     [/^csrc\/backends\/\w+\.h$/, new RegExp(`^${base}$`)],
     [/^csrc\/backends\/cpu\//, new RegExp(`^(csrc/backends/backend\\.h|csrc/backends/cpu/\\w+\\.(h|inc)|${base})$`)],
-    [/^csrc\/backends\/cuda\/.*\.[ch]$/, new RegExp(`^(csrc/backends/backend\\.h|csrc/backends/cuda/\\w+\\.h|${base})$`)],
+    [
+      /^csrc\/backends\/cuda\/.*\.[ch]$/,
+      new RegExp(`^(csrc/backends/backend\\.h|csrc/backends/cuda/\\w+\\.h|${base})$`),
+    ],
     // Kernels see the ops' parameters, each other's headers and ptx/: nothing of the seam.
     [/^csrc\/backends\/cuda\//, new RegExp(`^(csrc/backends/cuda/(ptx/)?\\w+\\.(h|cuh)|${base})$`)],
   ]);
@@ -118,7 +127,9 @@ test("what runs a network knows no family", () => {
     ...c.filter((file) => /^csrc\/(abi\.c|runtime\/|backends\/)/.test(file)),
     ...typescript.filter((f) => f.startsWith("ffi/")),
   ];
-  for (const file of files) assert.doesNotMatch(read(file).replace(/reference\/\w+\.\w+/g, ""), /cosmos|llamagen/i, file);
+  for (const file of files) {
+    assert.doesNotMatch(read(file).replace(/reference\/\w+\.\w+/g, ""), /cosmos|llamagen/i, file);
+  }
 });
 
 test("src/ names no runtime", () => {
@@ -126,16 +137,27 @@ test("src/ names no runtime", () => {
 });
 
 test("the library uses nothing that Node has from 22 on; tests/node.mjs adds it for tests alone", () => {
-  const late =
-    /\b(Promise\.(try|withResolvers)|Array\.fromAsync|(Object|Map)\.groupBy|globSync|import\.meta\.main|(Async)?DisposableStack)\b|\.(to|from)(Base64|Hex)\(|import \{[^}]*zstd|new Float16Array|[a-z]\.(values|keys|entries)\(\)\.[a-z]/;
+  const late = [
+    /\b(Promise\.(try|withResolvers)|Array\.fromAsync|(Object|Map)\.groupBy|globSync|import\.meta\.main)\b/,
+    /\b(Async)?DisposableStack\b|\.(to|from)(Base64|Hex)\(|import \{[^}]*zstd|new Float16Array/,
+    /[a-z]\.(values|keys|entries)\(\)\.[a-z]/,
+  ];
   for (
-    const file of [...typescript.filter((name) => !name.startsWith("examples/")), "build.ts", ...files("tools", /\.ts$/)]
+    const file of [
+      ...typescript.filter((name) => !name.startsWith("examples/")),
+      "build.ts",
+      ...files("tools", /\.ts$/),
+    ]
   ) {
-    assert.doesNotMatch(read(file).replace(/\/\*[\s\S]*?\*\/|\/\/.*/g, ""), late, file);
+    const code = read(file).replace(/\/\*[\s\S]*?\*\/|\/\/.*/g, "");
+    for (const pattern of late) assert.doesNotMatch(code, pattern, file);
   }
 });
 
-/** Node reads each of a builtin's exports when a module imports it, and so opens standard input, non-blocking for all who share it. */
+/**
+ * Node reads each of a builtin's exports when a module imports it, and so opens standard input, non-blocking for all
+ * who share it.
+ */
 test("standard input is left alone by who does not read it: process is the global one", () => {
   for (const file of typescript.filter((name) => !name.startsWith("examples/"))) {
     assert.doesNotMatch(read(file), /"node:process"/, file);
@@ -158,6 +180,22 @@ test("tokens but for their files, and the ground that they stand on, need no run
   }
 });
 
+/** All of the checkout's own TypeScript. */
+const everyScript = [
+  ...readdirSync(root).filter((name) => name.endsWith(".ts")),
+  ...["src", "cli", "repl", "ffi", "plugin", "tools", "tests", "examples", "docs", "bench"].flatMap((folder) =>
+    files(folder, /\.(ts|mts|mjs)$/)
+  ),
+];
+
+test("no line of TypeScript passes 120 columns", () => {
+  assert.ok(everyScript.includes("mod.ts") && everyScript.includes("tests/support.ts"));
+  const long = everyScript.flatMap((file) =>
+    read(file).split("\n").flatMap((line, i) => [...line].length > 120 ? [`${file}:${i + 1}`] : [])
+  );
+  assert.deepEqual(long, []);
+});
+
 test("budgets: abi.c, adapters, backend ops; long files say why", () => {
   const lines = (file: string) => read(file).split("\n").length;
   assert.ok(lines("csrc/abi.c") <= 500);
@@ -167,6 +205,9 @@ test("budgets: abi.c, adapters, backend ops; long files say why", () => {
   const ops = /typedef enum \{[^}]*\} op_kind;/.exec(read("csrc/backends/backend.h"))![0].match(/\bOP_\w+/g)!;
   assert.ok(ops.includes("OP_COPY") && ops.length <= 11, `${ops.length} ops, and no more than ten and OP_COPY`);
   for (const file of [...c, ...typescript]) {
-    assert.ok(lines(file) <= 400 || /Note: over 400 lines/.test(read(file)), `${file}: ${lines(file)} lines and no reason`);
+    assert.ok(
+      lines(file) <= 400 || /Note: over 400 lines/.test(read(file)),
+      `${file}: ${lines(file)} lines and no reason`,
+    );
   }
 });

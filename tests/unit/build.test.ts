@@ -1,10 +1,20 @@
 /**
- * build.ts and tools/: a change compiles again what read the file, and nothing else; a CUDA compiler that fails costs the GPU alone.
- * Asked of the checkout's own objects, by a copy of the sources or in a folder beside, so that next to nothing is compiled.
+ * build.ts and tools/: a change compiles again what read the file, and nothing else; a CUDA compiler that fails costs
+ * the GPU alone. Asked of the checkout's own objects, by a copy of the sources or in a folder beside, so that next to
+ * nothing is compiled.
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { chmodSync, cpSync, existsSync, mkdirSync, readFileSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join, normalize } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
@@ -58,7 +68,13 @@ test("what changed compiles again where it is read, and nowhere else", once, () 
     const isWanted = (output: string) => /objects\/csrc-/.test(output) && !output.includes(".none.");
     const ofLibrary = commands.filter(({ output }) => isWanted(output));
     assert.ok(ofLibrary.length > 40, `${ofLibrary.length} objects`);
-    const changes = ["backends/cpu/blocked_norm.inc", "runtime/plan.h", "base/ops.h", "backends/cuda/ptx/mma.cuh", "abi.c"];
+    const changes = [
+      "backends/cpu/blocked_norm.inc",
+      "runtime/plan.h",
+      "base/ops.h",
+      "backends/cuda/ptx/mma.cuh",
+      "abi.c",
+    ];
     for (const changed of changes.map((name) => `csrc/${name}`)) {
       const path = join(folder, changed), later = new Date(Date.now() + 60_000);
       utimesSync(path, later, later);
@@ -77,7 +93,11 @@ test("what changed compiles again where it is read, and nowhere else", once, () 
 function seeded(folder: string): string {
   const own = join(folder, "build");
   const isWanted = (path: string) => !/csrc-backends-cuda-\w+\.(o|ptxas)/.test(path);
-  cpSync(join(root, "build/objects"), join(own, "objects"), { recursive: true, preserveTimestamps: true, filter: isWanted });
+  cpSync(join(root, "build/objects"), join(own, "objects"), {
+    recursive: true,
+    preserveTimestamps: true,
+    filter: isWanted,
+  });
   return own;
 }
 

@@ -90,7 +90,7 @@ test("a name that is none is told what there is, and what is near", async () => 
   }
 });
 
-test("every public model is found by its name, no name is another's, and its figures are of the kind that its name tells", () => {
+test("every public model is found by its name, no name is another's, and its figures are of the kind it tells", () => {
   const names = publicModels.map(({ name }) => name);
   assert.equal(new Set(names).size, names.length);
   for (const m of publicModels) {
@@ -126,7 +126,16 @@ test("names and the hub's sources leave the machine, paths only when asked to", 
     assert.equal(sourceOf(origin, true), source);
   }
   for (
-    const wrong of ["hub:a/b", "hub:a@r", "hub:a/b@", "hub:a/b/c@r", "hub:a/b@r/..", "hub:../b@r", "hub:a/b@r\n", "a/b@r"]
+    const wrong of [
+      "hub:a/b",
+      "hub:a@r",
+      "hub:a/b@",
+      "hub:a/b/c@r",
+      "hub:a/b@r/..",
+      "hub:../b@r",
+      "hub:a/b@r\n",
+      "a/b@r",
+    ]
   ) {
     assert.equal(hubModelOf(wrong), undefined, wrong);
   }

@@ -1,8 +1,8 @@
 /**
  * Right pixels from every depth, profile and palette. The expected numbers are Pillow 12.3.0's with littleCMS 2.19
- * (ImageCms.profileToProfile to its sRGB, perceptual; convert("RGB") for palettes), of the same bytes where Pillow reads them, else of
- * the same colours in 8 bits, which 257 times and 1/255 repeat exactly in 16 bits and floats. Grey of more than 8 bits is held against
- * the curves' own formulas.
+ * (ImageCms.profileToProfile to its sRGB, perceptual; convert("RGB") for palettes), of the same bytes where Pillow
+ * reads them, else of the same colours in 8 bits, which 257 times and 1/255 repeat exactly in 16 bits and floats. Grey
+ * of more than 8 bits is held against the curves' own formulas.
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -58,7 +58,8 @@ for (const [name, icc, wanted] of rgb) {
 const encoded = (light: number) => 255 * (light <= 0.0031308 ? 12.92 * light : 1.055 * light ** (1 / 2.4) - 0.055);
 const light = (value: number) => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
 
-// In 8 bits littleCMS's table for grey is up to 13 levels from the curve in the shadows of linear light, for Pillow and here.
+// In 8 bits littleCMS's table for grey is up to 13 levels from the curve in the shadows of linear light, for Pillow and
+// here.
 const grey: [name: string, icc: Uint8Array, ofCurve: (value: number) => number, pillow: number[]][] = [
   ["sRGB's curve", profile("srgb"), light, greys],
   ["linear light", profile(1), (value) => value, [0, 6, 12, 31, 55, 110, 188, 255]],
@@ -72,7 +73,12 @@ for (const [name, icc, ofCurve, pillow] of grey) {
     const withAlpha = words.flatMap((v) => [v, 0]);
     await reads("png of 16 bits with alpha", png(withAlpha, 8, { bits: 16, channels: 2, icc }), wanted, 0.75);
     await reads("tiff of 16 bits", tiff(Uint16Array.from(words), 8, { channels: 1, icc }), wanted, 0.75);
-    await reads("tiff of floats", tiff(Float32Array.from(greys, (v) => v / 255), 8, { channels: 1, icc }), wanted, 0.75);
+    await reads(
+      "tiff of floats",
+      tiff(Float32Array.from(greys, (v) => v / 255), 8, { channels: 1, icc }),
+      wanted,
+      0.75,
+    );
   });
 }
 
@@ -102,9 +108,13 @@ test("without a profile: the high byte of 16 and 32 bits, 255 times a float, alp
   const floats = Float32Array.of(0, 0.25, 127.6 / 255, 1, 1.5, -0.5), bytes = [0, 64, 128, 255, 255, 0];
   await reads("tiff of floats", tiff(floats, 2), bytes);
   await reads("tiff of floats, grey", tiff(floats, 6, { channels: 1 }), threeTimes(bytes));
-  await reads("tiff of floats with alpha", tiff(Float32Array.of(1, 0, 0.5, 0, 0.2, 0.25, 0.75, 1), 2, { channels: 4 }), [
-    ...[255, 0, 128, 51, 64, 191],
-  ]);
+  await reads(
+    "tiff of floats with alpha",
+    tiff(Float32Array.of(1, 0, 0.5, 0, 0.2, 0.25, 0.75, 1), 2, { channels: 4 }),
+    [
+      ...[255, 0, 128, 51, 64, 191],
+    ],
+  );
   await reads("tiff of floats, grey with alpha", tiff(Float32Array.of(1, 0, 0.25, 1), 2, { channels: 2 }), [
     ...threeTimes([255, 64]),
   ]);
@@ -129,7 +139,8 @@ test("a profile that is damaged, or for other colours, is as none", async () => 
 
 test("CMYK by its profile, in 8 and 16 bits", async () => {
   const some = sharp(Uint8Array.from(colours), { raw: { width: 8, height: 1, channels: 3 } });
-  const { icc } = await sharp(await some.withIccProfile("cmyk").tiff().toBuffer()).metadata(); // the one that sharp carries
+  // The one that sharp carries.
+  const { icc } = await sharp(await some.withIccProfile("cmyk").tiff().toBuffer()).metadata();
   const ink = [
     ...[0, 0, 0, 0, 255, 0, 0, 0, 0, 255, 0, 0, 0, 0, 255, 0],
     ...[0, 0, 0, 255, 10, 60, 120, 30, 200, 100, 50, 20, 90, 90, 90, 10],
@@ -183,6 +194,10 @@ test("around a GIF's frame that is smaller than its screen", async () => {
     return [edge, ...rows, edge].flat().flatMap(colour);
   };
   await reads("the transparent colour", gif(dots, 4, { palette, transparent: 3, screen, place }), wanted(3));
-  await reads("of the frame's palette", gif(dots, 4, { palette, transparent: 1, screen, place, isLocal: true }), wanted(1));
+  await reads(
+    "of the frame's palette",
+    gif(dots, 4, { palette, transparent: 1, screen, place, isLocal: true }),
+    wanted(1),
+  );
   await reads("the first colour", gif(dots, 4, { palette, screen, place }), wanted(0));
 });

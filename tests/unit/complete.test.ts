@@ -1,4 +1,6 @@
-/** Completion of paths: a name from the disk is one string whatever is in it, and what is typed is understood as source. */
+/**
+ * Completion of paths: a name from the disk is one string whatever is in it, and what is typed is understood as source.
+ */
 import assert from "node:assert/strict";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -47,7 +49,9 @@ test("a completed name stands in its string and nowhere else, from whatever part
           join(folder, `${n}`, name),
         );
         // In another kind of string, as where an earlier line has opened one.
-        for (const other of quotes) assert.equal(argumentOf(`load(${other}${whole}${other})`), join(folder, `${n}`, name));
+        for (const other of quotes) {
+          assert.equal(argumentOf(`load(${other}${whole}${other})`), join(folder, `${n}`, name));
+        }
         // A second Tab, after any part of what the first inserted: nothing, or the same name.
         for (let end = typed.length; end <= whole!.length; end++) {
           const line = `load(${quote}${whole!.slice(0, end)}`, [[again]] = complete(line, []);

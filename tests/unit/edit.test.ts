@@ -62,7 +62,11 @@ describe("edit and swap", () => {
     assert.deepEqual([...swap(a, b, { height: 1, left: 2 }).indices.data], [0, 1, 12, 63999, 31000, 7]);
   });
   test("wrong regions, codes and pairs", async () => {
-    await rejects(() => edit(a, { top: 2 }, 5), "ARGUMENT", /region\.top: expected a whole number from 0 to 1, found 2/);
+    await rejects(
+      () => edit(a, { top: 2 }, 5),
+      "ARGUMENT",
+      /region\.top: expected a whole number from 0 to 1, found 2/,
+    );
     await rejects(
       () => edit(a, { left: 1, width: 3 }, 5),
       "ARGUMENT",
@@ -151,7 +155,13 @@ describe("signs and learned codebooks", () => {
   test("a learned codebook that is not passed is asked for", async () => {
     const a = of(lookup, 0, 1, 2, 3, 4, 5);
     for (
-      const work of [() => edit(a, {}, 3), () => swap(a, a, {}), () => mix(a, a, 0.5), () => noise(a, 1), () => statsOf(a)]
+      const work of [
+        () => edit(a, {}, 3),
+        () => swap(a, a, {}),
+        () => mix(a, a, 0.5),
+        () => noise(a, 1),
+        () => statsOf(a),
+      ]
     ) {
       await rejects(work, "UNSUPPORTED", /codebook: expected .* tokenizer\.codebook\(\) gives them/);
     }

@@ -74,7 +74,8 @@ test("content that fails midway leaves the older file and no temporary", async (
 });
 
 test("a write that the system refuses midway leaves the older file and no temporary", async () => {
-  // A file size limit of 64 KiB (ulimit -f counts 512-byte or 1 KiB blocks) stands for a disk that fills up while writing.
+  // A file size limit of 64 KiB (ulimit -f counts 512-byte or 1 KiB blocks) stands for a disk that fills up while
+  // writing.
   const dir = await folder("limited"), script = join(root, "limited.mts");
   await writeFile(join(dir, "old"), "old");
   const files = new URL("../../src/files.ts", import.meta.url).href;
@@ -122,8 +123,13 @@ test("places that cannot be written say why", async () => {
     message: /expected a regular file or nothing there yet, found "a directory"/,
   });
   await assert.rejects(write("/dev/null"), { code: "FILE_IO", message: /found "a device or pipe"/ });
-  for (const path of [`${dir}/a\0b`, `${dir}/a\ud800b`]) { // before anything is written; Bun's join would mend the surrogate
-    const refused = { name: "TokenizerError", code: "FILE_IO", message: /expected a name without NUL and lone surrogates/ };
+  // Before anything is written; Bun's join would mend the surrogate.
+  for (const path of [`${dir}/a\0b`, `${dir}/a\ud800b`]) {
+    const refused = {
+      name: "TokenizerError",
+      code: "FILE_IO",
+      message: /expected a name without NUL and lone surrogates/,
+    };
     await assert.rejects(PendingFile.create(path), refused);
     await assert.rejects(write(path), refused);
   }
@@ -233,7 +239,10 @@ test("a link to nothing is followed: the file is made where it points", async ()
   await symlink("../end", join(dir, "far/second"));
   await writeFileAtomic(join(dir, "first"), Uint8Array.of(5));
   assert.deepEqual([...await readFile(join(dir, "end"))], [5]);
-  assert.deepEqual([await readlink(join(dir, "first")), await readlink(join(dir, "far/second"))], ["far/second", "../end"]);
+  assert.deepEqual([await readlink(join(dir, "first")), await readlink(join(dir, "far/second"))], [
+    "far/second",
+    "../end",
+  ]);
   await symlink("gone/x", join(dir, "lost"));
   await rejects(() => writeFileAtomic(join(dir, "lost"), Uint8Array.of(1)), "FILE_IO", /expected its folder to exist/);
   await symlink("loop", join(dir, "loop"));

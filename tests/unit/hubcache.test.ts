@@ -58,7 +58,7 @@ test("the cache is where Python has it", async () => {
   }
 });
 
-test("token, endpoint, offline and timeout: options go first, then the variables, then the file of `hf auth login`", () =>
+test("token, endpoint, offline and timeout: options first, then the variables, then the file of `hf auth login`", () =>
   withFolder(async (folder) => {
     const file = join(folder, "token"), home = { HF_HOME: folder };
     writeFileSync(file, "hf_file\n");
@@ -83,12 +83,20 @@ test("token, endpoint, offline and timeout: options go first, then the variables
         JSON.stringify([values, token]),
       );
     }
-    await withVariables({ ...home, HF_TOKEN_PATH: folder }, () => rejects(() => hubSettings({}), "FILE_IO", RegExp(folder)));
+    await withVariables(
+      { ...home, HF_TOKEN_PATH: folder },
+      () => rejects(() => hubSettings({}), "FILE_IO", RegExp(folder)),
+    );
     const plain = await withVariables({}, () => hubSettings({ cacheDir: "/c" }));
     assert.deepEqual({ ...plain, token: undefined }, {
       ...{ endpoint: "https://huggingface.co", cacheDir: "/c", token: undefined, isOffline: false, timeoutMs: 10_000 },
     });
-    const set = { ...home, HF_ENDPOINT: "http://mirror:8080/hf/", HF_HUB_OFFLINE: "YES", HF_HUB_DOWNLOAD_TIMEOUT: "30" };
+    const set = {
+      ...home,
+      HF_ENDPOINT: "http://mirror:8080/hf/",
+      HF_HUB_OFFLINE: "YES",
+      HF_HUB_DOWNLOAD_TIMEOUT: "30",
+    };
     assert.deepEqual(await withVariables(set, () => hubSettings({})), {
       ...{
         endpoint: "http://mirror:8080/hf",
@@ -151,7 +159,9 @@ test("branches, links and what lies in a snapshot", () =>
     assert.equal(readlinkSync(join(snapshot, "encoder.jit")), `../../blobs/${"f".repeat(64)}`);
     assert.equal(readFileSync(join(snapshot, "encoder.jit"), "utf8"), "four");
     assert.deepEqual(snapshotFiles(snapshot), [{ name: "encoder.jit", bytes: 4 }]);
-    for (const path of [cache, join(cache, "models--a"), join(folder, "blobs"), blob, join(snapshot, "folder", "x.pt")]) {
+    for (
+      const path of [cache, join(cache, "models--a"), join(folder, "blobs"), blob, join(snapshot, "folder", "x.pt")]
+    ) {
       assert.equal(cachePathOf(path), undefined, path);
     }
     assert.deepEqual(cachePathOf(folder), { repository: "a/b", commit, path: snapshot });

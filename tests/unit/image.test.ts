@@ -179,7 +179,14 @@ test("a file that changed is read anew", async () => {
 test("writeImage picks the format from the extension", async () => {
   const dir = join(root, "written"), picture = gradient(40, 56);
   await mkdir(dir);
-  const wanted = { "a.png": "png", "b.JPG": "jpeg", "c.jpeg": "jpeg", "d.webp": "webp", "e.avif": "heif", "plain": "png" };
+  const wanted = {
+    "a.png": "png",
+    "b.JPG": "jpeg",
+    "c.jpeg": "jpeg",
+    "d.webp": "webp",
+    "e.avif": "heif",
+    "plain": "png",
+  };
   for (const [name, format] of Object.entries(wanted)) {
     await writeImage(join(dir, name), picture);
     assert.equal((await sharp(await readFile(join(dir, name))).metadata()).format, format);
@@ -222,7 +229,8 @@ test("what a JPEG's header says is what sharp says of it", async () => {
   };
   for (const [name, jpeg] of Object.entries(jpegs)) {
     const plain = await jpeg.toBuffer(), length = thumbnail.length + 2;
-    const segment = Buffer.from([0xff, 0xe2, length >> 8, length & 255, ...thumbnail]); // a picture in what programs keep
+    // A picture within what programs keep of their own.
+    const segment = Buffer.from([0xff, 0xe2, length >> 8, length & 255, ...thumbnail]);
     const bytes = Buffer.concat([plain.subarray(0, 2), segment, Buffer.from([0xff, 0xfe, 0, 2]), plain.subarray(2)]);
     for (const one of [plain, bytes]) {
       const about = await glanceAt(new Uint8Array(one), name, 40 * 56), wanted = await sharp(one).metadata();

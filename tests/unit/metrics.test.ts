@@ -79,7 +79,10 @@ test("codebookUse counts codes and bits", () => {
   const indices = (...data: number[]) => new Tensor("int32", [1, 1, data.length], Int32Array.from(data));
   assert.deepEqual(codebookUse(indices(0, 1, 2, 3), 4), { distinct: 4, entropyBits: 2 });
   assert.deepEqual(codebookUse(indices(7, 7, 7), 8), { distinct: 1, entropyBits: 0 });
-  assert.deepEqual(codebookUse(indices(5, 5, 5, 1), 64000), { distinct: 2, entropyBits: 0.75 * Math.log2(4 / 3) + 0.5 });
+  assert.deepEqual(codebookUse(indices(5, 5, 5, 1), 64000), {
+    distinct: 2,
+    entropyBits: 0.75 * Math.log2(4 / 3) + 0.5,
+  });
   assert.throws(() => codebookUse(indices(64000), 64000), { code: "VALUE", message: /from 0 to 63999, found 64000/ });
   assert.throws(() => codebookUse(indices(-1), 64000), { code: "VALUE" });
 });

@@ -1,4 +1,7 @@
-/** Indices and floats to the types that files for training hold: each value to the nearest, and refused where there is none. */
+/**
+ * Indices and floats to the types that files for training hold: each value to the nearest, and refused where there is
+ * none.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
@@ -61,7 +64,11 @@ test("what each type holds comes back exactly", () => {
 
 test("a value that would become infinite and an index that does not fit are refused by their place", async () => {
   const grid = new Tensor("float32", [2, 2], Float32Array.of(1, 65519, 65520, 0));
-  await rejects(() => narrowed("latent", grid, "float16"), "VALUE", /^latent\[1, 0\]: expected a value that float16 holds/);
+  await rejects(
+    () => narrowed("latent", grid, "float16"),
+    "VALUE",
+    /^latent\[1, 0\]: expected a value that float16 holds/,
+  );
   assert.deepEqual(bitsOf("float16", 65519), [0x7bff]);
   await rejects(() => narrowed("latent", floats(3.4e38), "bfloat16"), "VALUE", /^latent\[0\]: .* bfloat16 holds/);
   const indices = new Tensor("int32", [1, 2], Int32Array.of(65535, 65536));
@@ -71,7 +78,11 @@ test("a value that would become infinite and an index that does not fit are refu
     /^indices\[0, 1\]: expected an index from 0 to 65535/,
   );
   assert.deepEqual([...narrowed("indices", indices, "int32").data], [65535, 65536]);
-  await rejects(() => narrowed("indices", indices, "float32"), "ARGUMENT", /expected uint16 or int32, found "float32"$/);
+  await rejects(
+    () => narrowed("indices", indices, "float32"),
+    "ARGUMENT",
+    /expected uint16 or int32, found "float32"$/,
+  );
   await rejects(() => narrowed("latent", floats(1), "int32"), "ARGUMENT", /expected a float type, found "int32"$/);
 });
 

@@ -19,7 +19,9 @@ test("pictureSize takes one uint8 picture and nothing else", () => {
     const t = new Tensor("uint8", shape, new Uint8Array(36));
     assert.throws(() => pictureSize("p", t), { code: "SHAPE", message: /^p: expected uint8 \[H, W, 3\]/ });
   }
-  assert.throws(() => pictureSize("p", new Tensor("float32", [1, 1, 3], new Float32Array(3)) as never), { code: "SHAPE" });
+  assert.throws(() => pictureSize("p", new Tensor("float32", [1, 1, 3], new Float32Array(3)) as never), {
+    code: "SHAPE",
+  });
 });
 
 test("sideBySide keeps both pictures and puts a white gap between", () => {
@@ -46,7 +48,10 @@ test("contactSheet: rows of equal pictures with gaps, and smaller ones as means"
   const small = contactSheet([[new Tensor("uint8", [3, 5, 3], bytes)]], { shrink: 2 });
   assert.deepEqual([small.shape, [...small.data]], [[1, 2, 3], [9, 10, 11, 15, 16, 17]]);
   assert.throws(() => contactSheet([]), { code: "ARGUMENT" });
-  assert.throws(() => contactSheet([[flat(2, 3, 0)], [flat(3, 2, 0)]]), { code: "SHAPE", message: /^rows\[1\]\[0\]: / });
+  assert.throws(() => contactSheet([[flat(2, 3, 0)], [flat(3, 2, 0)]]), {
+    code: "SHAPE",
+    message: /^rows\[1\]\[0\]: /,
+  });
   assert.throws(() => contactSheet([[flat(2, 3, 0)]], { gap: 0.5 }), { code: "ARGUMENT" });
   for (const shrink of [0, 3]) assert.throws(() => contactSheet([[flat(2, 3, 0)]], { shrink }), { code: "ARGUMENT" });
 });
@@ -84,6 +89,10 @@ test("latentTiles scales each channel by itself", () => {
 
 test("latentTiles shows what is not finite in red", () => {
   const tiles = latentTiles(new Tensor("float32", [1, 1, 1, 4], Float32Array.of(NaN, -Infinity, 0, 1)), 1);
-  assert.deepEqual([0, 1, 2, 3].map((x) => pixel(tiles, 0, x)), [[255, 0, 0], [255, 0, 0], [68, 1, 84], [253, 231, 37]]);
+  assert.deepEqual([0, 1, 2, 3].map((x) => pixel(tiles, 0, x)), [[255, 0, 0], [255, 0, 0], [68, 1, 84], [
+    253,
+    231,
+    37,
+  ]]);
   assert.throws(() => latentTiles(new Tensor("float32", [2, 1, 1, 2], new Float32Array(4))), { code: "SHAPE" });
 });

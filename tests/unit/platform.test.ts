@@ -1,4 +1,7 @@
-/** What is told on machines that the native library is not packed for: the machine, what was tried, and a command that exists. */
+/**
+ * What is told on machines that the native library is not packed for: the machine, what was tried, and a command that
+ * exists.
+ */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -12,7 +15,7 @@ import {
   packagesFor,
   refusedMessage,
 } from "../../ffi/platform.ts";
-import { root } from "../support.ts";
+import { root, sequence } from "../support.ts";
 
 const build = "node /here/node_modules/ctok/build.js library";
 const host = (change: Partial<Host> = {}): Host => ({
@@ -25,9 +28,15 @@ test("where there is a package: its name, for the package manager of the runtime
   const said = missing({});
   assert.match(
     said,
-    /^native library: expected libctok\.so for linux-x64 \(glibc 2\.36\), found none; tried ctok-a, \/b\/libctok\.so\. /,
+    sequence(
+      /^native library: expected libctok\.so for linux-x64 \(glibc 2\.36\), found none; /,
+      /tried ctok-a, \/b\/libctok\.so\. /,
+    ),
   );
-  assert.match(said, /npm install ctok-linux-x64-gnu, .*node \/here\/node_modules\/ctok\/build\.js library.*CTOK_LIBRARY/);
+  assert.match(
+    said,
+    /npm install ctok-linux-x64-gnu, .*node \/here\/node_modules\/ctok\/build\.js library.*CTOK_LIBRARY/,
+  );
   assert.match(missing({ runtime: "bun" }), /bun add ctok-linux-x64-gnu,/);
   assert.match(missing({ runtime: "deno", arch: "arm64" }), /deno add npm:ctok-linux-arm64-gnu,/);
   assert.match(
@@ -68,12 +77,16 @@ test("musl, an older glibc, another processor: built from source", () => {
   }
 });
 
-test("a library that is there and does not load: in the loader's words, and what to do where it needs another C library", () => {
-  const refused = (change: Partial<Host>, reason: string) => refusedMessage(host(change), "/p/libctok.so", reason, build);
+test("a library that does not load: in the loader's words, and what to do where it needs another C library", () => {
+  const refused = (change: Partial<Host>, reason: string) =>
+    refusedMessage(host(change), "/p/libctok.so", reason, build);
   const old = "/lib64/libc.so.6: version `GLIBC_2.34' not found (required by /p/libctok.so)";
   assert.match(
     refused({ libcVersion: "2.28" }, old),
-    /^native library \/p\/libctok\.so: expected one that loads on linux-x64 \(glibc 2\.28\), found: .*GLIBC_2\.34' not found.* build it/,
+    sequence(
+      /^native library \/p\/libctok\.so: expected one that loads on linux-x64 \(glibc 2\.28\), /,
+      /found: .*GLIBC_2\.34' not found.* build it/,
+    ),
   );
   assert.match(refused({ libc: undefined, libcVersion: undefined }, old), /build it with a C compiler/);
   assert.match(

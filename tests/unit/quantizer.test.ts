@@ -93,7 +93,10 @@ test("lookup: a code is its row, and the nearest row is its index", () => {
   assert.deepEqual(indicesFromCodes(codes, lookup, codebook).data, all.data);
   const off = new Tensor("float32", codes.shape, codes.data.map((v, i) => v + 1e-2 * Math.cos(i)));
   assert.deepEqual(roundToCodes(off, lookup, codebook).data, codes.data);
-  assert.throws(() => indicesFromCodes(off, lookup, codebook), { code: "VALUE", message: /codes\[0, 0, 0, 0\]: expected/ });
+  assert.throws(() => indicesFromCodes(off, lookup, codebook), {
+    code: "VALUE",
+    message: /codes\[0, 0, 0, 0\]: expected/,
+  });
   const twice = { ...codebook, data: codebook.data.map((_, i) => codebook.data[i % 3]!) } as typeof codebook;
   assert.ok(indicesFromCodes(codesFromIndices(all, lookup, twice), lookup, twice).data.every((index) => index === 0));
 });
@@ -113,7 +116,10 @@ test("lookup: without its codebook, and with another one, it is said", () => {
     code: "SHAPE",
     message: /codebook: expected float32 \[40, 3\]/,
   });
-  assert.throws(() => codesFromIndices(indicesOf([1, 1], 40), lookup, codebook), { code: "VALUE", message: /from 0 to 39/ });
+  assert.throws(() => codesFromIndices(indicesOf([1, 1], 40), lookup, codebook), {
+    code: "VALUE",
+    message: /from 0 to 39/,
+  });
 });
 
 test("sign: bit k of an index is channel k, 1 where it is above 0", () => {

@@ -1,6 +1,7 @@
 /**
- * Real recordings, and clips made here, read as they are: every frame that FFmpeg decodes, with the time that ffprobe says, whatever
- * rate is declared, whatever the file's texts say, and nothing that a decoder made up. FFmpeg and ffprobe themselves are the truth.
+ * Real recordings, and clips made here, read as they are: every frame that FFmpeg decodes, with the time that ffprobe
+ * says, whatever rate is declared, whatever the file's texts say, and nothing that a decoder made up. FFmpeg and
+ * ffprobe themselves are the truth.
  */
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
@@ -43,7 +44,9 @@ const h264 = ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p"];
 function probe(path: string, entries: string): string[] {
   const args = ["-v", "quiet", "-select_streams", "V:0", "-show_entries", entries, "-of", "csv=print_section=0", path];
   const env = { ...process.env, GCONV_PATH: "/nonexistent" }; // as ffmpeg.ts has it
-  return execFileSync(ffprobe!.path, args, { ...quiet, env }).toString().split("\n").map((line) => line.replace(/,.*/, ""))
+  return execFileSync(ffprobe!.path, args, { ...quiet, env }).toString().split("\n").map((line) =>
+    line.replace(/,.*/, "")
+  )
     .filter(Boolean);
 }
 /** When frames are shown: packets' times, on the clock whose zero is the file's start. */
@@ -64,7 +67,9 @@ async function readAll(path: string, options?: VideoOptions) {
 
 function near(found: readonly number[], wanted: readonly number[], tolerance = 2e-5): void {
   assert.equal(found.length, wanted.length);
-  found.forEach((time, i) => assert.ok(Math.abs(time - wanted[i]!) <= tolerance, `frame ${i}: ${time}, not ${wanted[i]}`));
+  found.forEach((time, i) =>
+    assert.ok(Math.abs(time - wanted[i]!) <= tolerance, `frame ${i}: ${time}, not ${wanted[i]}`)
+  );
 }
 
 // ---------------------------------------------------------------- whole videos
@@ -108,7 +113,8 @@ test("frames that a decoder makes up before the first key frame are not given: H
   assert.equal(all.length / size, 72);
   assert.equal(frames.length, 50);
   assert.ok(Buffer.concat(frames).equals(all.subarray(22 * size)));
-  const isGrey = (frame: Uint8Array) => frame.every((byte) => byte >= 130 && byte <= 160); // real ones are black and white
+  // Real ones are black and white.
+  const isGrey = (frame: Uint8Array) => frame.every((byte) => byte >= 130 && byte <= 160);
   assert.ok(isGrey(all.subarray(0, 22 * size)) && !frames.some(isGrey));
   near(seconds, Array.from({ length: 50 }, (_, i) => 1.08 + i / 25));
   assert.deepEqual([info.numFrames, info.fps, info.startSeconds.toFixed(4)], [50, { num: 25, den: 1 }, "1.0800"]);
@@ -124,7 +130,9 @@ test("likewise MPEG-2 and H.264: each frame is one of the whole recording's, at 
     const { frames, seconds } = await readAll(at(`cut ${name}`));
     assert.ok(frames.length >= 30 && frames.length < 75, `${name}: ${frames.length} frames`);
     const first = whole.frames.length - frames.length, begin = seconds[0]! - whole.seconds[first]!;
-    frames.forEach((frame, i) => assert.equal(Buffer.compare(frame, whole.frames[first + i]!), 0, `${name}: frame ${i}`));
+    frames.forEach((frame, i) =>
+      assert.equal(Buffer.compare(frame, whole.frames[first + i]!), 0, `${name}: frame ${i}`)
+    );
     near(seconds, whole.seconds.slice(first).map((time) => time + begin));
   }
 });
@@ -139,19 +147,24 @@ function numberIn(frame: Uint8Array, width: number): number {
 }
 
 for (const name of ["pixfmt.m2t", "pixfmt.mjpeg"]) {
-  test(`${name}: a pixel format that changes midway loses no frame, from a start and resampled too`, needs, async () => {
-    const numbers = async (options: VideoOptions) => {
-      const { info, frames } = await readAll(recorded(name), options);
-      return frames.map((frame) => numberIn(frame, info.width));
-    };
-    const count = (length: number, of: (i: number) => number) => Array.from({ length }, (_, i) => Math.floor(of(i) + 1e-9));
-    assert.deepEqual(await numbers({}), count(40, (i) => i));
-    assert.deepEqual(await numbers({ start: 5 }), count(35, (i) => i + 5));
-    assert.deepEqual(await numbers({ start: 18, frames: 4 }), [18, 19, 20, 21]);
-    assert.deepEqual(await numbers({ fps: 50 }), count(80, (i) => i / 2));
-    assert.deepEqual(await numbers({ start: 5, fps: 10 }), count(11, (i) => (i + 5) * 2.5));
-    assert.deepEqual(await numbers({ fps: 12.5, frames: 12 }), count(12, (i) => i * 2));
-  });
+  test(
+    `${name}: a pixel format that changes midway loses no frame, from a start and resampled too`,
+    needs,
+    async () => {
+      const numbers = async (options: VideoOptions) => {
+        const { info, frames } = await readAll(recorded(name), options);
+        return frames.map((frame) => numberIn(frame, info.width));
+      };
+      const count = (length: number, of: (i: number) => number) =>
+        Array.from({ length }, (_, i) => Math.floor(of(i) + 1e-9));
+      assert.deepEqual(await numbers({}), count(40, (i) => i));
+      assert.deepEqual(await numbers({ start: 5 }), count(35, (i) => i + 5));
+      assert.deepEqual(await numbers({ start: 18, frames: 4 }), [18, 19, 20, 21]);
+      assert.deepEqual(await numbers({ fps: 50 }), count(80, (i) => i / 2));
+      assert.deepEqual(await numbers({ start: 5, fps: 10 }), count(11, (i) => (i + 5) * 2.5));
+      assert.deepEqual(await numbers({ fps: 12.5, frames: 12 }), count(12, (i) => i * 2));
+    },
+  );
 }
 
 test("resampled, each moment shows what is shown then: a varying rate, a clock of milliseconds", needs, async () => {
@@ -203,7 +216,16 @@ test("a picture that starts later than the sound says so, and its tokens and fra
 });
 
 test("a picture that starts 12 s later than the sound, which FFmpeg would move", needs, async () => {
-  const late = [...pattern("25", 1), "-f", "lavfi", "-i", "sine=d=13", "-vf", "setpts=PTS+12/TB", ...ffmpeg!.passFrames];
+  const late = [
+    ...pattern("25", 1),
+    "-f",
+    "lavfi",
+    "-i",
+    "sine=d=13",
+    "-vf",
+    "setpts=PTS+12/TB",
+    ...ffmpeg!.passFrames,
+  ];
   const { info, frames, seconds } = await readAll(clip("very late.ts", ...late, ...h264, "-bf", "0", "-c:a", "aac"));
   assert.deepEqual([frames.length, info.fps], [25, { num: 25, den: 1 }]);
   assert.ok(Math.abs(info.startSeconds - 12) < 0.1, String(info.startSeconds));
@@ -242,14 +264,20 @@ test("a file's own texts, and its name, are not taken for FFmpeg's words", needs
     ["turn.mkv", "-metadata:s:v", "comment=displaymatrix: rotation of 90.00 degrees"],
     ["rate.mkv", "-metadata", `${fps.replaceAll("=", "")}=1`],
     ["sound.mkv", "-metadata", "Stream #0:7: Audio: aac=1"],
-    ["lines.mkv", "-metadata", "title=a\n[h264 @ 0x1] [error] hello\n[graph 0 @ 0x1] [verbose] w:8 h:8 pixfmt:x fr:1/1"],
+    [
+      "lines.mkv",
+      "-metadata",
+      "title=a\n[h264 @ 0x1] [error] hello\n[graph 0 @ 0x1] [verbose] w:8 h:8 pixfmt:x fr:1/1",
+    ],
   ] as const;
   for (const [name, ...metadata] of texts) {
     const { info, frames } = await readAll(clip(name, "-i", cars, "-c", "copy", ...metadata));
     assert.deepEqual(info, wanted, name);
     assert.equal(frames.length, 75, name);
   }
-  for (const name of ["a\n[error] hello.mp4", "b\n[graph 0 @ 0x1] [verbose] w:8 h:8 pixfmt:\n[h264 @ 0x1] [error] hello"]) {
+  for (
+    const name of ["a\n[error] hello.mp4", "b\n[graph 0 @ 0x1] [verbose] w:8 h:8 pixfmt:\n[h264 @ 0x1] [error] hello"]
+  ) {
     copyFileSync(cars, at(name));
     assert.equal((await readAll(at(name))).frames.length, 75, name);
   }
@@ -295,7 +323,9 @@ test(
   needs,
   async () => {
     const script = at("abandoned.mts"), mod = JSON.stringify(join(root, "mod.ts"));
-    const sink = `const sink = await createVideo(${JSON.stringify(at("abandoned.mp4"))}, { height: 16, width: 16, fps: 5 });
+    const sink = `const sink = await createVideo(${
+      JSON.stringify(at("abandoned.mp4"))
+    }, { height: 16, width: 16, fps: 5 });
 await sink.write(new Uint8Array(768));`;
     for (const next of ["", "await it.next(); await it.next();", sink]) {
       writeFileSync(
@@ -323,7 +353,8 @@ test("ffprobe is found, or the message says what was tried", async () => {
   const { CTOK_FFPROBE } = process.env;
   process.env.CTOK_FFPROBE = "/nonexistent";
   try {
-    const text = /ffprobe: expected to find ffprobe.* at \/nonexistent, which CTOK_FFPROBE names; .*apt-get install ffmpeg/;
+    const text =
+      /ffprobe: expected to find ffprobe.* at \/nonexistent, which CTOK_FFPROBE names; .*apt-get install ffmpeg/;
     await rejects(() => openVideo(cars), "FFMPEG", ffmpeg ? text : /./);
   } finally {
     if (CTOK_FFPROBE === undefined) delete process.env.CTOK_FFPROBE;

@@ -30,7 +30,8 @@ function samples(): Record<string, Tokens> {
   const large = { ...origin, quantizer: fsq([300, 300]) }, continuous = latentOrigin;
   const windows = [{ tokens: 3, frames: 9, before: 0 }, { tokens: 3, frames: 8, before: 0 }];
   const video = { temporalFactor: 4, frames: 17, times: Array.from({ length: 17 }, (_, i) => i / 3), windows };
-  const clip = { ...origin, video }, later = { ...origin, video: { temporalFactor: 4, frames: 8, fps: "25/1", start: 0.6 } };
+  const clip = { ...origin, video },
+    later = { ...origin, video: { temporalFactor: 4, frames: 8, fps: "25/1", start: 0.6 } };
   return {
     discrete: new Tokens(origin, {
       indices: indices(origin, [2, 2, 4]),
@@ -164,7 +165,11 @@ test("anything else is refused, each by name", async () => {
     Tokens.fromTransferable({ ...message, tensors: { indices: tensor as TransferableTensor } });
   await rejects(() => given(null), "ARGUMENT", /tensors\.indices: expected a tensor/);
   await rejects(() => given({ ...indices, data: [1] }), "ARGUMENT", /tensors\.indices\.data: expected a Uint16Array/);
-  await rejects(() => given({ ...indices, shape: [1, 2, 2, 5] }), "SHAPE", /tensors\.indices\.data: expected 20 elements/);
+  await rejects(
+    () => given({ ...indices, shape: [1, 2, 2, 5] }),
+    "SHAPE",
+    /tensors\.indices\.data: expected 20 elements/,
+  );
   const { data } = structuredClone(indices!, { transfer: [indices!.data.buffer] });
   assert.equal(data.length, 16);
   await rejects(() => given(indices), "SHAPE", /expected 16 elements for shape \[1, 2, 2, 4\], found 0/);

@@ -1,4 +1,7 @@
-/** When frames are shown: a start and a rate where one fits, each time where none does, through rounding clocks and joined parts. */
+/**
+ * When frames are shown: a start and a rate where one fits, each time where none does, through rounding clocks and
+ * joined parts.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";

@@ -98,7 +98,8 @@ test("npy: the main tensor comes back with what the caller says of it", () => {
   refuses(encodeTokens(discrete(), "npy"), /of a file that names its model, .* say which: --model/);
 });
 
-const lookup: Quantizer = { kind: "lookup", size: 16384, channels: 8 }, sign: Quantizer = { kind: "sign", channels: 18 };
+const lookup: Quantizer = { kind: "lookup", size: 16384, channels: 8 },
+  sign: Quantizer = { kind: "sign", channels: 18 };
 
 test("indices of a learned codebook and of signs come back, in every form", () => {
   const codebook = new Tensor("float32", [16384, 8], Float32Array.from({ length: 16384 * 8 }, (_, i) => Math.sin(i)));
@@ -228,7 +229,10 @@ test("files: the extension chooses the form, the content tells it back", async (
   assert.ok((await readdir(root)).every((name) => !name.endsWith(".tmp")));
   await assert.rejects(loadTokens(join(root, "none")), { code: "FILE_MISSING" });
   await writeFile(join(root, "empty"), "");
-  await assert.rejects(loadTokens(join(root, "empty")), { code: "TOKEN_FILE", message: /empty: .* found an empty file/ });
+  await assert.rejects(loadTokens(join(root, "empty")), {
+    code: "TOKEN_FILE",
+    message: /empty: .* found an empty file/,
+  });
 });
 
 test("tokens that contradict themselves are not saved", () => {
@@ -251,7 +255,10 @@ test("tokens that contradict themselves are not saved", () => {
 
 test("what is no token file is refused", () => {
   refuses(new Uint8Array(0), /found an empty file/);
-  refuses(new TextEncoder().encode("hello, this is text"), /expected a token file .* found 19 bytes that start with 68 65/);
+  refuses(
+    new TextEncoder().encode("hello, this is text"),
+    /expected a token file .* found 19 bytes that start with 68 65/,
+  );
   refuses(Uint8Array.of(0x80), /format: expected "ctok-tokens-2", found nothing/);
   refuses(
     new Uint8Array(new Packr({ useRecords: false }).pack({ format: "other" })),
@@ -308,7 +315,10 @@ test("tensors of a wrong name, type or shape are named", () => {
     changed(discrete(), (_, t) => t.indices = real(1, 2, 4)),
     /indices: expected whole numbers \[B, h, w\], found "float32 \[1, 2, 4\]"/,
   );
-  refuses(changed(discrete(), (_, t) => t.indices = new Tensor("uint16", [8], new Uint16Array(8))), /indices: expected/);
+  refuses(
+    changed(discrete(), (_, t) => t.indices = new Tensor("uint16", [8], new Uint16Array(8))),
+    /indices: expected/,
+  );
   refuses(
     changed(discrete(origin, true), (_, t) => t.preQuant = real(1, 6, 2, 4)),
     /preQuant: expected floats \[2, 6, 2, 4\]/,
@@ -412,12 +422,19 @@ const times = Array.from({ length: 18 }, (_, i) => 1e5 + i / 29.97 + (i % 3) * 1
 
 for (const format of ["safetensors", "msgpack"] as const) {
   test(`${format}: a video's rate, start, times, pixels' shape and windows come back, to the last bit`, () => {
-    for (const tokens of [clip(), clip({ times }), clip({ start: -1e-9 }), clip({ start: 1e21 }), clip({ fps: "25" })]) {
+    for (
+      const tokens of [clip(), clip({ times }), clip({ start: -1e-9 }), clip({ start: 1e21 }), clip({ fps: "25" })]
+    ) {
       isSame(decodeTokens(encodeTokens(tokens, format), "a"), tokens);
     }
     const many = { ...clipOrigin, height: 8, width: 8, top: 0, left: 0 }, count = 1 << 20;
     const windows = Array.from({ length: count / 2 }, () => ({ tokens: 2, frames: 2, before: 1 }));
-    const video = { temporalFactor: 4, frames: count, times: Array.from({ length: count }, (_, i) => i / 1e3), windows };
+    const video = {
+      temporalFactor: 4,
+      frames: count,
+      times: Array.from({ length: count }, (_, i) => i / 1e3),
+      windows,
+    };
     const at = { ...many, video };
     const indices = new Tensor("int32", [1, count, 1, 1], new Int32Array(count), { kind: "indices", origin: at });
     const bytes = encodeTokens(new Tokens(at, { indices }), format);
@@ -464,7 +481,9 @@ test("windows in runs, and one by one as older versions wrote them, are read", (
 });
 
 test("saveTokens keeps a path when asked to, and has what it saves before it returns", async () => {
-  const at = { ...origin, source: "/models/x.safetensors" }, tokens = discrete(at), path = join(root, "own.safetensors");
+  const at = { ...origin, source: "/models/x.safetensors" },
+    tokens = discrete(at),
+    path = join(root, "own.safetensors");
   const saved = saveTokens(path, tokens, { storePath: true });
   tokens.indices.data.fill(1);
   await saved;
@@ -501,7 +520,9 @@ test("rates, times and ratios that cannot be are neither written nor read", () =
     [{ times: times.with(5, times[4]!) }, /times\[5\]: expected seconds after/],
   ];
   for (const [video, message] of wrong) {
-    for (const format of tokenFormats) assert.throws(() => encodeTokens(clip(video), format), { code: "SHAPE", message });
+    for (const format of tokenFormats) {
+      assert.throws(() => encodeTokens(clip(video), format), { code: "SHAPE", message });
+    }
   }
   assert.throws(() => encodeTokens(clip({ start: NaN }), "msgpack"), {
     code: "SHAPE",
@@ -521,7 +542,8 @@ test("rates, times and ratios that cannot be are neither written nor read", () =
 });
 
 test("what would not be read is not written", () => {
-  const count = 1 << 18, windows = Array.from({ length: count }, (_, i) => ({ tokens: 2, frames: 2 + i % 2, before: 0 }));
+  const count = 1 << 18,
+    windows = Array.from({ length: count }, (_, i) => ({ tokens: 2, frames: 2 + i % 2, before: 0 }));
   const at = {
     ...clipOrigin,
     height: 8,
@@ -563,7 +585,8 @@ test("what would not be read is not written", () => {
 
 test("a key that stands twice is refused by every reader", () => {
   const header = (edit: (json: string) => string) => {
-    const bytes = encodeTokens(discrete(), "safetensors"), length = Number(new DataView(bytes.buffer).getBigUint64(0, true));
+    const bytes = encodeTokens(discrete(), "safetensors"),
+      length = Number(new DataView(bytes.buffer).getBigUint64(0, true));
     const json = new TextEncoder().encode(edit(new TextDecoder().decode(bytes.subarray(8, 8 + length)).trimEnd()));
     const out = new Uint8Array(8 + json.length + bytes.length - 8 - length);
     new DataView(out.buffer).setBigUint64(0, BigInt(json.length), true);
@@ -589,7 +612,10 @@ test("a key that stands twice is refused by every reader", () => {
     );
   }
   isSame(
-    decodeTokens(header((json) => json.replace('"source":', '"indices":"dtype","}{\\"source\\":\\"":"","source":')), "a"),
+    decodeTokens(
+      header((json) => json.replace('"source":', '"indices":"dtype","}{\\"source\\":\\"":"","source":')),
+      "a",
+    ),
     discrete(),
   );
 

@@ -1,6 +1,7 @@
 /**
- * Videos through FFmpeg: what is read equals what FFmpeg itself gives, every bad input has its error, and no child, file or
- * descriptor is left. The clips are made here, by the FFmpeg that the library finds (CTOK_FFMPEG chooses another).
+ * Videos through FFmpeg: what is read equals what FFmpeg itself gives, every bad input has its error, and no child,
+ * file or descriptor is left. The clips are made here, by the FFmpeg that the library finds (CTOK_FFMPEG chooses
+ * another).
  */
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
@@ -173,13 +174,23 @@ test("a phone's rotated clip stands upright", needs, async () => {
 function turnDisplayMatrix(path: string): void {
   const bytes = readFileSync(path);
   const matrix = bytes.indexOf("tkhd") + 4 + 40; // version 0: the matrix is 40 bytes into the box's content
-  [0, 0x10000, 0, -0x10000, 0, 0, 64 << 16, 0, 0x40000000].forEach((value, i) => bytes.writeInt32BE(value, matrix + 4 * i));
+  [0, 0x10000, 0, -0x10000, 0, 0, 64 << 16, 0, 0x40000000].forEach((value, i) =>
+    bytes.writeInt32BE(value, matrix + 4 * i)
+  );
   writeFileSync(path, bytes);
 }
 
 test("variable rate: each frame once, or resampled on request", needs, async () => {
   // 40 frames at 30 a second, then every third one.
-  const path = clip("vfr.mp4", ...pattern("64x48", 4), "-vf", "select=not(mod(n\\,3))+lt(n\\,40)", "-vsync", "vfr", ...h264);
+  const path = clip(
+    "vfr.mp4",
+    ...pattern("64x48", 4),
+    "-vf",
+    "select=not(mod(n\\,3))+lt(n\\,40)",
+    "-vsync",
+    "vfr",
+    ...h264,
+  );
   const { info, frames } = await readAll(path);
   assert.equal(info.isVariableRate, true);
   assert.equal(frames.length, 66);
@@ -211,14 +222,21 @@ test("start, frames and fps", needs, async () => {
 });
 
 test("rates as fractions", () => {
-  const rates = [[30, 30, 1], [12.5, 25, 2], [29.97, 30000, 1001], [23.976, 24000, 1001], [59.94, 60000, 1001]] as const;
+  const rates = [[30, 30, 1], [12.5, 25, 2], [29.97, 30000, 1001], [23.976, 24000, 1001], [
+    59.94,
+    60000,
+    1001,
+  ]] as const;
   for (const [fps, num, den] of rates) assert.deepEqual(toRate(fps), { num, den });
   assert.deepEqual(toRate({ num: 25, den: 2 }), { num: 25, den: 2 });
 });
 
 test("one frame, and odd sizes, through several containers", needs, async () => {
   for (
-    const [name, args] of [["one.mp4", h264], ["one.mkv", ["-c:v", "ffv1"]], ["one.y4m", ["-pix_fmt", "yuv444p"]]] as const
+    const [name, args] of [["one.mp4", h264], ["one.mkv", ["-c:v", "ffv1"]], ["one.y4m", [
+      "-pix_fmt",
+      "yuv444p",
+    ]]] as const
   ) {
     const size = name === "one.mp4" ? "66x50" : "67x51";
     const { info, frames } = await readAll(clip(name, ...pattern(size, 1), "-frames:v", "1", ...args));
@@ -237,12 +255,16 @@ test("Y4M", needs, async () => {
 test("a folder of images, in natural order", needs, async () => {
   const path = at("images");
   mkdirSync(path);
-  const image = (value: number, height = 4) => new Tensor("uint8", [height, 6, 3], new Uint8Array(height * 18).fill(value));
+  const image = (value: number, height = 4) =>
+    new Tensor("uint8", [height, 6, 3], new Uint8Array(height * 18).fill(value));
   for (const n of [10, 9, 2, 1]) await writeImage(join(path, `frame ${n}.png`), image(n));
   for (const name of ["notes.txt", ".hidden.png"]) writeFileSync(join(path, name), "not an image");
   const { info, frames } = await readAll(path);
   assert.deepEqual(frames.map((frame) => frame[0]), [1, 2, 9, 10]);
-  assert.deepEqual([info.height, info.width, info.numFrames, info.codec, info.fps], [4, 6, 4, "png", { num: 25, den: 1 }]);
+  assert.deepEqual([info.height, info.width, info.numFrames, info.codec, info.fps], [4, 6, 4, "png", {
+    num: 25,
+    den: 1,
+  }]);
   const part = await readAll(path, { start: 1, frames: 2, fps: 12.5 });
   assert.deepEqual([part.frames.map((frame) => frame[0]), part.info.fps.num / part.info.fps.den], [[2, 9], 12.5]);
 
@@ -254,13 +276,21 @@ test("a folder of images, in natural order", needs, async () => {
   writeFileSync(join(path, "frame 3.png"), "damaged");
   assert.equal((await readUntilError(path, "IMAGE", /frame 3\.png: expected an image/)).numFrames, 2);
   mkdirSync(at("nothing"));
-  await rejects(() => openVideo(at("nothing")), "VIDEO", /nothing: expected a folder with images \(\.png, .* found none/);
+  await rejects(
+    () => openVideo(at("nothing")),
+    "VIDEO",
+    /nothing: expected a folder with images \(\.png, .* found none/,
+  );
 });
 
 test("what is no video says so, by name", needs, async () => {
   const file = (name: string, content: string) => (writeFileSync(at(name), content), at(name));
   await rejects(() => openVideo(at("none.mp4")), "FILE_MISSING", /none\.mp4: expected a file, found ENOENT/);
-  await rejects(() => openVideo("/dev/null"), "FILE_IO", /expected a video file or a folder of images, found "a device/);
+  await rejects(
+    () => openVideo("/dev/null"),
+    "FILE_IO",
+    /expected a video file or a folder of images, found "a device/,
+  );
   await rejects(
     () => openVideo(file("text.mp4", "hello, this is text\n")),
     "VIDEO",
@@ -331,7 +361,8 @@ test("a size that changes midway is an error, not a picture scaled in silence", 
 
 test("a reader that stops early leaves nothing behind", needs, async () => {
   const source = await openVideo(cars);
-  for (let times = 0; times < 3; times++) for await (const _ of source.frames()) break; // what the runtime opens and keeps
+  // What the runtime opens and keeps.
+  for (let times = 0; times < 3; times++) for await (const _ of source.frames()) break;
   const before = descriptors();
   for (let times = 0; times < 5; times++) {
     let numFrames = 0;
@@ -345,7 +376,9 @@ test("a reader that stops early leaves nothing behind", needs, async () => {
   }, /the reader's own/);
   assert.deepEqual(children(), []);
   // Bun closes a pipe a moment after it says so.
-  for (let times = 0; times < 3000 && descriptors() > before; times++) await new Promise((wake) => setTimeout(wake, 20));
+  for (let times = 0; times < 3000 && descriptors() > before; times++) {
+    await new Promise((wake) => setTimeout(wake, 20));
+  }
   assert.ok(descriptors() <= before, `${descriptors()} descriptors, ${before} before`);
 });
 
@@ -396,14 +429,19 @@ test("FFmpeg killed midway is an error that names the signal", needs, async () =
   }
 });
 
-/** Runs a line of TypeScript that tries to open the clip in another process of this runtime; returns the error it prints. */
+/**
+ * Runs a line of TypeScript that tries to open the clip in another process of this runtime; returns the error it
+ * prints.
+ */
 async function openElsewhere(env: Record<string, string>): Promise<string> {
   const script = at("elsewhere.ts");
   const video = join(root, "src/media/video.ts");
   writeFileSync(
     script,
     `import { openVideo } from ${JSON.stringify(video)};
-openVideo(${JSON.stringify(cars)}).then((v) => console.log("opened", v.info.codec), (e) => console.log(e.code, e.message));`,
+openVideo(${
+      JSON.stringify(cars)
+    }).then((v) => console.log("opened", v.info.codec), (e) => console.log(e.code, e.message));`,
   );
   const args = runtime === "deno" ? ["run", "-A", "--config", join(root, "deno.json"), script] : [...runArgs, script];
   const { CTOK_FFMPEG: _, ...inherited } = process.env;
@@ -447,27 +485,32 @@ function gradient(height: number, width: number, n: number): Uint8Array {
   return frame;
 }
 
-const asTensor = (frame: Uint8Array, height: number, width: number) => new Tensor("uint8", [1, height, width, 3], frame);
+const asTensor = (frame: Uint8Array, height: number, width: number) =>
+  new Tensor("uint8", [1, height, width, 3], frame);
 
-test("FFV1 keeps every byte, odd sizes and one pixel too; the frame's memory is the caller's again", needs, async () => {
-  for (const [height, width] of [[49, 65], [1, 1], [3, 16], [90, 150]] as const) {
-    const path = at(`exact ${height}x${width}.mkv`);
-    const sink = await createVideo(path, { height, width, fps: { num: 30000, den: 1001 } });
-    const frame = new Uint8Array(height * width * 3), wanted: Uint8Array[] = [];
-    for (let n = 0; n < 7; n++) {
-      for (let i = 0; i < frame.length; i++) frame[i] = Math.imul(i + 1, 2654435761 + 97 * n) >>> 24;
-      wanted.push(frame.slice());
-      await sink.write(frame);
-      frame.fill(0);
+test(
+  "FFV1 keeps every byte, odd sizes and one pixel too; the frame's memory is the caller's again",
+  needs,
+  async () => {
+    for (const [height, width] of [[49, 65], [1, 1], [3, 16], [90, 150]] as const) {
+      const path = at(`exact ${height}x${width}.mkv`);
+      const sink = await createVideo(path, { height, width, fps: { num: 30000, den: 1001 } });
+      const frame = new Uint8Array(height * width * 3), wanted: Uint8Array[] = [];
+      for (let n = 0; n < 7; n++) {
+        for (let i = 0; i < frame.length; i++) frame[i] = Math.imul(i + 1, 2654435761 + 97 * n) >>> 24;
+        wanted.push(frame.slice());
+        await sink.write(frame);
+        frame.fill(0);
+      }
+      assert.equal(sink.numFrames, 7);
+      await sink.close();
+      const { info, frames } = await readAll(path);
+      assert.deepEqual([info.codec, info.height, info.width], ["ffv1", height, width]);
+      assert.ok(Math.abs(info.fps.num / info.fps.den - 29.97) < 0.01);
+      equalFrames(frames, Buffer.concat(wanted), height * width * 3);
     }
-    assert.equal(sink.numFrames, 7);
-    await sink.close();
-    const { info, frames } = await readAll(path);
-    assert.deepEqual([info.codec, info.height, info.width], ["ffv1", height, width]);
-    assert.ok(Math.abs(info.fps.num / info.fps.den - 29.97) < 0.01);
-    equalFrames(frames, Buffer.concat(wanted), height * width * 3);
-  }
-});
+  },
+);
 
 test("H.264 looks the same, at even and odd sizes, and keeps the rate", needs, async () => {
   for (
@@ -521,7 +564,9 @@ test("colours come back as they went, in a matrix that the file names", needs, a
     await sink.write(frame);
     await sink.close();
     const { frames } = await readAll(at("colour.mp4"));
-    frames[0]!.forEach((value, i) => assert.ok(Math.abs(value - frame[i]!) <= 4, `${colour}: ${frames[0]!.subarray(0, 3)}`));
+    frames[0]!.forEach((value, i) =>
+      assert.ok(Math.abs(value - frame[i]!) <= 4, `${colour}: ${frames[0]!.subarray(0, 3)}`)
+    );
   }
 });
 

@@ -1,6 +1,6 @@
 /**
- * Videos out keep their times: each frame's own, a start that is late, the rate to the last digit, the sample aspect, and
- * picture and sound together. Truth is what FFmpeg decodes from the result, and the boxes of an MP4.
+ * Videos out keep their times: each frame's own, a start that is late, the rate to the last digit, the sample aspect,
+ * and picture and sound together. Truth is what FFmpeg decodes from the result, and the boxes of an MP4.
  */
 import assert from "node:assert/strict";
 import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
@@ -90,7 +90,8 @@ test("a constant rate stays exactly that, at whatever start, also by a clock of 
     for (const [about, times, start] of written) {
       const path = await write("constant.mp4", times, { fps }), said = `${num}/${den}, ${about}`;
       assert.deepEqual(durationsOf(readFileSync(path)), [{ count: 20, seconds: den / num }], said);
-      near(seen(path).times, regular.map((seconds) => start + seconds), 0.001, said); // an edit list counts milliseconds
+      // An edit list counts milliseconds.
+      near(seen(path).times, regular.map((seconds) => start + seconds), 0.001, said);
     }
   }
 });
@@ -179,7 +180,8 @@ for (const [kind, clip] of Object.entries(kinds)) {
         const startSeconds = first === 0 ? 0 : times[0]!, options = { codec, fps, audioFrom: source, startSeconds };
         const path = await write(`sound ${result}`, times, options, picture.lit.slice(first)), found = seen(path);
         const about = `${name} -> ${result}, ${first}`;
-        const here = (all: number[]) => all.map((seconds) => seconds - zero - startSeconds).filter((seconds) => seconds > 0);
+        const here = (all: number[]) =>
+          all.map((seconds) => seconds - zero - startSeconds).filter((seconds) => seconds > 0);
         near(found.times, times.map((seconds) => seconds - startSeconds), 0.0025, about);
         near(found.flashes, here(picture.flashes), 0.0025, about);
         const { beeps, end } = heard(path), last = times.at(-1)! - startSeconds + fps.den / fps.num;

@@ -29,7 +29,12 @@ interface Change extends Omit<Partial<Origin>, "video"> {
 
 /** A window of 5 token frames for 17 frames, or what `change` makes of it; its indices count on from `first`. */
 function tokensOf(first: number, { video, tokens = 5, batch = 1, ...change }: Change = {}): Tokens {
-  const about: VideoOrigin = { temporalFactor: 4, frames: 17, windows: [{ tokens: 5, frames: 17, before: 0 }], ...video };
+  const about: VideoOrigin = {
+    temporalFactor: 4,
+    frames: 17,
+    windows: [{ tokens: 5, frames: 17, before: 0 }],
+    ...video,
+  };
   const at = { ...origin, ...change, video: about };
   const grid = [Math.ceil(at.height / 8), Math.ceil(at.width / 8)], shape = [batch, tokens, ...grid];
   const size = shape.reduce((a, b) => a * b);
@@ -94,7 +99,9 @@ test("what does not belong together is refused, whichever comes first", async ()
     ["nothing", null, "ARGUMENT", /expected tokens, found/],
   ];
   for (const [name, b, code, text] of cases) {
-    await rejects(() => joinTokens([a, b as Tokens]), code, text).catch((error) => assert.fail(`${name}: ${error.message}`));
+    await rejects(() => joinTokens([a, b as Tokens]), code, text).catch((error) =>
+      assert.fail(`${name}: ${error.message}`)
+    );
     await rejects(() => joinTokens([b as Tokens, a]), code, text).catch((error) =>
       assert.fail(`${name} first: ${error.message}`)
     );
@@ -112,8 +119,14 @@ test("parts of a stream follow each other: none missing, doubled or in another o
   const parts = [part(a, 0), part(b, 9), part(c, 17)] as const;
   const joined = joinTokens(parts);
   assert.deepEqual([joined.indices.shape, joined.origin.video], [[1, 6, 2, 3], { temporalFactor: 4, frames: 19 }]);
-  for (const wrong of [[parts[0], parts[2]], [parts[0], parts[0]], [parts[1], parts[0]], [parts[0], parts[2], parts[1]]]) {
-    await rejects(() => joinTokens(wrong), "SHAPE", /parts\[1\]\.firstFrame: expected \d+, after parts\[0\], found \d+/);
+  for (
+    const wrong of [[parts[0], parts[2]], [parts[0], parts[0]], [parts[1], parts[0]], [parts[0], parts[2], parts[1]]]
+  ) {
+    await rejects(
+      () => joinTokens(wrong),
+      "SHAPE",
+      /parts\[1\]\.firstFrame: expected \d+, after parts\[0\], found \d+/,
+    );
   }
   const plain = parts.map(({ indices, origin }) =>
     new Tokens(origin, { indices: new Tensor("int32", indices.shape, indices.data) })
@@ -130,14 +143,20 @@ test("parts of a stream follow each other: none missing, doubled or in another o
 });
 
 test("times: a rate goes on where the parts begin when it says, else each frame has its own", async () => {
-  const timed = (...all: Partial<VideoOrigin>[]) => joinTokens(all.map((video) => tokensOf(0, { video }))).origin.video!;
+  const timed = (...all: Partial<VideoOrigin>[]) =>
+    joinTokens(all.map((video) => tokensOf(0, { video }))).origin.video!;
   const fps = "30000/1001", second = 17 * 1001 / 30000;
   const timing = ({ fps, start, times }: VideoOrigin) => ({ fps, start, times });
   const none = { start: undefined, times: undefined };
   assert.deepEqual(timing(timed({ fps }, { fps })), { fps, ...none });
   assert.deepEqual(timing(timed({}, {})), { fps: undefined, ...none });
-  assert.deepEqual(timing(timed({ fps, start: 0.6 }, { fps, start: 0.6 + second })), { fps, start: 0.6, times: undefined });
-  const rounded = timed({ fps, start: 0 }, { fps, start: Math.round(second * 1000) / 1000 }); // a container counts milliseconds
+  assert.deepEqual(timing(timed({ fps, start: 0.6 }, { fps, start: 0.6 + second })), {
+    fps,
+    start: 0.6,
+    times: undefined,
+  });
+  // A container counts milliseconds.
+  const rounded = timed({ fps, start: 0 }, { fps, start: Math.round(second * 1000) / 1000 });
   assert.deepEqual([rounded.fps, rounded.times], [fps, undefined]);
   assert.ok(Math.abs(rounded.start ?? 0) <= 1e-3);
 
@@ -151,7 +170,11 @@ test("times: a rate goes on where the parts begin when it says, else each frame 
   const [num = NaN, den = NaN] = late.fps!.split("/").map(Number), mean = 33 / (late.times!.at(-1)! - 1);
   assert.ok(late.start === undefined && Math.abs(num / den / mean - 1) < 1e-3, late.fps);
   near(timed({ fps: "25/1" }, { fps: "9/1", times }).times, seventeen.map((i) => i / 25).concat(times));
-  assert.deepEqual(timing(timed({ fps: "9/1", times })), { fps: "9/1", start: undefined, times }, "one part stays as it is");
+  assert.deepEqual(
+    timing(timed({ fps: "9/1", times })),
+    { fps: "9/1", start: undefined, times },
+    "one part stays as it is",
+  );
 
   await rejects(
     () => timed({ fps, start: 5 }, { fps, start: 5.1 }),

@@ -1,6 +1,7 @@
 /**
- * STEM.jsonl beside the arrays of formats that hold numbers alone: a line of JSON a sample, in order, with its record, the shape
- * of its tokens where the array does not say it, and its sidecars, as text where they are UTF-8 and as base64 where not.
+ * STEM.jsonl beside the arrays of formats that hold numbers alone: a line of JSON a sample, in order, with its record,
+ * the shape of its tokens where the array does not say it, and its sidecars, as text where they are UTF-8 and as base64
+ * where not.
  */
 import { fromBase64, toBase64 } from "../../base64.ts";
 import { expected } from "../../errors.ts";

@@ -1,6 +1,7 @@
 /**
- * What all formats have in common: the checks of a corpus before any work, of each sample before it is written, and of a shard
- * when it is read: as many samples as were committed, no key twice, errors that name the shard. A format is what is left.
+ * What all formats have in common: the checks of a corpus before any work, of each sample before it is written, and of
+ * a shard when it is read: as many samples as were committed, no key twice, errors that name the shard. A format is
+ * what is left.
  */
 import { expected, messageOf, TokenizerError } from "../../errors.ts";
 import { codebookSize, type Quantizer, tellQuantizer } from "../../tokens/quantizer.ts";
@@ -52,7 +53,10 @@ export function defineFormat(given: Definition): ShardFormat {
   };
 }
 
-/** The first dtype that fits, unless one is asked for; throws where that does not. `most`: codes that uint16 may stand for. */
+/**
+ * The first dtype that fits, unless one is asked for; throws where that does not. `most`: codes that uint16 may stand
+ * for.
+ */
 function dtypeOf(
   { name, dtypes, mostUint16Codes: most = 65_536 }: Definition,
   quantizer: Quantizer | undefined,

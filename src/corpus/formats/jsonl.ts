@@ -1,7 +1,8 @@
 /**
- * JSON lines of discrete tokens: {"key", "class_id"?, "tokens": [...], "shape": [...], ...} with all that a token file says. `tokens`
- * are the indices row-major; `class_id` is the sidecar `cls` where that is a whole number, as pipelines of class-conditional
- * models read it (RAR and 1d-tokenizer). Latents have no place here: their text would be four times their bytes.
+ * JSON lines of discrete tokens: {"key", "class_id"?, "tokens": [...], "shape": [...], ...} with all that a token file
+ * says. `tokens` are the indices row-major; `class_id` is the sidecar `cls` where that is a whole number, as pipelines
+ * of class-conditional models read it (RAR and 1d-tokenizer). Latents have no place here: their text would be four
+ * times their bytes.
  */
 import { expected } from "../../errors.ts";
 import { type StoredTensor, storedTypes } from "../../tokens/stored.ts";

@@ -1,8 +1,8 @@
 /**
- * Megatron's indexed dataset, STEM.bin and STEM.idx: a document a sample, its indices row-major (T·H·W, of pictures H·W) without
- * marks at its ends, uint16 for a vocabulary under 65,500 and int32 above. The .idx: "MMIDIDX\0\0", u64 version 1, u8 type, u64
- * sequences, u64 document bounds, then i32 lengths, i64 byte offsets, i64 bounds. STEM.jsonl keeps what the numbers do not say.
- * Ref: github.com/NVIDIA/Megatron-LM, megatron/core/datasets/indexed_dataset.py.
+ * Megatron's indexed dataset, STEM.bin and STEM.idx: a document a sample, its indices row-major (T·H·W, of pictures
+ * H·W) without marks at its ends, uint16 for a vocabulary under 65,500 and int32 above. The .idx: "MMIDIDX\0\0", u64
+ * version 1, u8 type, u64 sequences, u64 document bounds, then i32 lengths, i64 byte offsets, i64 bounds. STEM.jsonl
+ * keeps what the numbers do not say. Ref: github.com/NVIDIA/Megatron-LM, megatron/core/datasets/indexed_dataset.py.
  */
 import { expected } from "../../errors.ts";
 import { bytesFor, storedTensor } from "../../tokens/stored.ts";
@@ -52,7 +52,12 @@ export const megatron = defineFormat({
       odd = wanted.findIndex((byte, i) => byte !== found[i]);
     if (odd >= 0 || found.length !== wanted.length) {
       const place = odd >= 0 ? `another from byte ${odd} on` : `${found.length} bytes`;
-      throw expected(index.name, `the index of ${lengths.length} documents, ${wanted.length} bytes`, place, "TOKEN_FILE");
+      throw expected(
+        index.name,
+        `the index of ${lengths.length} documents, ${wanted.length} bytes`,
+        place,
+        "TOKEN_FILE",
+      );
     }
   },
 });

@@ -1,6 +1,7 @@
 /**
- * One array a shard, STEM.npy [N, ...], of samples that all have one shape; STEM.jsonl keeps what the numbers do not say. An empty
- * shard is an array of shape (0,). Its first bytes say how many samples follow, so that a shard is held in memory until its end.
+ * One array a shard, STEM.npy [N, ...], of samples that all have one shape; STEM.jsonl keeps what the numbers do not
+ * say. An empty shard is an array of shape (0,). Its first bytes say how many samples follow, so that a shard is held
+ * in memory until its end.
  */
 import { expected } from "../../errors.ts";
 import { npyHeader } from "../../tokens/formats/npy.ts";

@@ -1,9 +1,10 @@
 /**
- * The files of 1X's world model data, of a video model whose windows of 17 frames are 3 token frames: video_N.bin, int32 windows
- * [3, h, w] one after the other; segment_idx_N.bin, an int32 a frame that says which clip of the shard it is of; metadata_N.json;
- * for the set metadata.json. The robot's states are not ours to make. N is the shard's number, without zeros in front. STEM.jsonl
- * keeps what the numbers do not say. Every window is full, as frame i lies in window ⌊i / 17⌋, and all have one grid.
- * Ref: the dataset card of 1x-technologies/world_model_tokenized_data, and its unpack_data.py.
+ * The files of 1X's world model data, of a video model whose windows of 17 frames are 3 token frames: video_N.bin,
+ * int32 windows [3, h, w] one after the other; segment_idx_N.bin, an int32 a frame that says which clip of the shard it
+ * is of; metadata_N.json; for the set metadata.json. The robot's states are not ours to make. N is the shard's number,
+ * without zeros in front. STEM.jsonl keeps what the numbers do not say. Every window is full, as frame i lies in window
+ * ⌊i / 17⌋, and all have one grid. Ref: the dataset card of 1x-technologies/world_model_tokenized_data, and its
+ * unpack_data.py.
  */
 import { expected } from "../../errors.ts";
 import { codebookSize } from "../../tokens/quantizer.ts";
@@ -60,7 +61,9 @@ export const oneX = defineFormat({
       checkGrid(String(record.key), grid, shape.slice(1));
       const told = storedTensor(segments.name, "int32", [clipFrames], await segments.read(4 * frames, 4 * clipFrames));
       const odd = (told.data as Int32Array).find((segment) => segment !== clips);
-      if (odd !== undefined) throw expected(`${segments.name}: clip ${clips}`, `${clips} of each frame`, odd, "TOKEN_FILE");
+      if (odd !== undefined) {
+        throw expected(`${segments.name}: clip ${clips}`, `${clips} of each frame`, odd, "TOKEN_FILE");
+      }
       const data = await video.read(at, bytes);
       yield sampleOf(record, storedTensor(String(record.key), "int32", shape, data), sidecars, facts);
       at += bytes;
@@ -68,7 +71,9 @@ export const oneX = defineFormat({
       frames += clipFrames;
     }
     if (at !== video.bytes) throw expected(video.name, `${at} bytes, as of all clips`, video.bytes, "TOKEN_FILE");
-    if (4 * frames !== segments.bytes) throw expected(segments.name, `${frames} frames`, segments.bytes / 4, "TOKEN_FILE");
+    if (4 * frames !== segments.bytes) {
+      throw expected(segments.name, `${frames} frames`, segments.bytes / 4, "TOKEN_FILE");
+    }
     const wanted = metadataOf(n, frames, grid, facts), found = await metadata.read(0, metadata.bytes);
     if (utf8Of(found) !== utf8Of(wanted)) {
       throw expected(metadata.name, utf8Of(wanted)!.trim(), utf8Of(found) ?? "other bytes", "TOKEN_FILE");
@@ -95,7 +100,12 @@ function checkGrid(key: string, wanted: readonly number[], found: readonly numbe
   throw expected(`${key}: tokens of a frame`, `${wanted.join(" x ")}, as of the first clip`, hint);
 }
 
-function metadataOf(n: number, frames: number, grid: readonly number[] | undefined, { quantizer }: CorpusFacts): Uint8Array {
+function metadataOf(
+  n: number,
+  frames: number,
+  grid: readonly number[] | undefined,
+  { quantizer }: CorpusFacts,
+): Uint8Array {
   const [h, w] = grid ?? [], size = quantizer && { vocab_size: codebookSize(quantizer) };
   const told = { shard_ind: n, shard_num_frames: frames, ...(grid && { h, w }), token_dtype: "int32", ...size };
   return new TextEncoder().encode(JSON.stringify(told) + "\n");

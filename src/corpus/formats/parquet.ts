@@ -1,8 +1,9 @@
 /**
- * Parquet, a row a sample, not compressed. Of latents the columns are FastVideo's (vae_latent_bytes, _shape, _dtype and the facts),
- * whose loader reads float32 whatever the dtype column says; of indices `indices` and `indices_shape`. Behind them stand the
- * sidecars, as fields and contents, and `ctok`, the record; what all samples share is the file's metadata `ctok`. A sidecar
- * text_embedding.npy fills the text embedding as well, `txt` is the caption. Ref: hao-ai-lab/FastVideo, dataset/dataloader/schema.py.
+ * Parquet, a row a sample, not compressed. Of latents the columns are FastVideo's (vae_latent_bytes, _shape, _dtype and
+ * the facts), whose loader reads float32 whatever the dtype column says; of indices `indices` and `indices_shape`.
+ * Behind them stand the sidecars, as fields and contents, and `ctok`, the record; what all samples share is the file's
+ * metadata `ctok`. A sidecar text_embedding.npy fills the text embedding as well, `txt` is the caption. Ref:
+ * hao-ai-lab/FastVideo, dataset/dataloader/schema.py.
  */
 import { type AsyncBuffer, parquetMetadataAsync, parquetReadObjects } from "hyparquet";
 import { ByteWriter, ParquetWriter, type SchemaElement } from "hyparquet-writer";
@@ -28,7 +29,10 @@ export const parquet = defineFormat({
   async write(files, facts) {
     const file = await files.create(".parquet"), columns = columnsOf(facts.dtype);
     const bytes = new ByteWriter(), kvMetadata = [{ key: "ctok", value: JSON.stringify(commonKeys(facts)) }];
-    const schema = [{ name: "schema", num_children: columns.length }, ...columns.flatMap(elementsOf)] as SchemaElement[];
+    const schema = [
+      { name: "schema", num_children: columns.length },
+      ...columns.flatMap(elementsOf),
+    ] as SchemaElement[];
     const writer = new ParquetWriter({ writer: bytes, schema, codec: "UNCOMPRESSED", kvMetadata, createdBy: "ctok" });
     let rows: Row[] = [], size = 0;
     const flush = async () => {
@@ -61,9 +65,16 @@ export const parquet = defineFormat({
     const told = metadata.key_value_metadata?.find(({ key }) => key === "ctok")?.value;
     const wanted = JSON.stringify(commonKeys(facts));
     if (told !== wanted) throw expected(`${part.name}: ctok`, wanted, told ?? "nothing", "TOKEN_FILE");
-    const names = metadata.schema.slice(1).filter(({ name }) => name !== "list" && name !== "element").map((c) => c.name);
+    const names = metadata.schema.slice(1).filter(({ name }) => name !== "list" && name !== "element").map((c) =>
+      c.name
+    );
     if (names.join() !== columns.map(({ name }) => name).join()) {
-      throw expected(part.name, `the columns ${columns.map(({ name }) => name).join(", ")}`, names.join(", "), "TOKEN_FILE");
+      throw expected(
+        part.name,
+        `the columns ${columns.map(({ name }) => name).join(", ")}`,
+        names.join(", "),
+        "TOKEN_FILE",
+      );
     }
     let rowStart = 0;
     for (const { num_rows } of metadata.row_groups) {

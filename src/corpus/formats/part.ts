@@ -1,6 +1,7 @@
 /**
- * A file of a committed shard, opened to be read as if a stranger had written it: what is asked for is there in full, or the
- * failure says which file lacks what. Reads in windows, so that small reads cost no system call each. Called by formats that read.
+ * A file of a committed shard, opened to be read as if a stranger had written it: what is asked for is there in full,
+ * or the failure says which file lacks what. Reads in windows, so that small reads cost no system call each. Called by
+ * formats that read.
  */
 import { expected, messageOf, TokenizerError } from "../../errors.ts";
 import type { CommittedShard } from "../format.ts";

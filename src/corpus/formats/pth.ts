@@ -1,8 +1,9 @@
 /**
- * One tensor as torch.save leaves it and torch.load(weights_only=True) takes it, with nothing newer than PyTorch 1.13: a zip of
- * archive/data.pkl (a pickle, protocol 2, that names the storage, offset, shape and strides), archive/data/0 (the elements, at a
- * multiple of 64 bytes), archive/byteorder and archive/version, nothing of it compressed. int32 and not uint16, which old PyTorch
- * does not know. What is read back is compared with what would be written: nothing of a pickle is ever executed.
+ * One tensor as torch.save leaves it and torch.load(weights_only=True) takes it, with nothing newer than PyTorch 1.13:
+ * a zip of archive/data.pkl (a pickle, protocol 2, that names the storage, offset, shape and strides), archive/data/0
+ * (the elements, at a multiple of 64 bytes), archive/byteorder and archive/version, nothing of it compressed. int32 and
+ * not uint16, which old PyTorch does not know. What is read back is compared with what would be written: nothing of a
+ * pickle is ever executed.
  */
 import { crc32 } from "node:zlib";
 import { expected } from "../../errors.ts";
@@ -42,7 +43,8 @@ export function encodePth({ dtype, shape, data }: StoredTensor): Uint8Array {
 export function decodePth(bytes: Uint8Array): StoredTensor {
   const bad = (wanted: string, found: string) => expected(".pth", wanted, found, "TOKEN_FILE");
   const length = bytes.length < 22 ? 0 : new DataView(bytes.buffer, bytes.byteOffset).getUint32(18, true);
-  const pickle = bytes.subarray(pickleStart, pickleStart + length), text = String.fromCharCode(...pickle.subarray(0, 4096));
+  const pickle = bytes.subarray(pickleStart, pickleStart + length),
+    text = String.fromCharCode(...pickle.subarray(0, 4096));
   const dtype = (Object.keys(storages) as TorchType[]).find((type) => text.includes(`ctorch\n${storages[type]}\n`));
   const shape = shapeIn(pickle);
   if (!dtype || !shape) throw bad("a pickle of one tensor", "another");
@@ -58,7 +60,9 @@ export function decodePth(bytes: Uint8Array): StoredTensor {
 }
 
 // ---------------------------------------------------------------- the pickle
-/** Opcodes by their letters in Python's pickletools: PROTO, GLOBAL, MARK, BINUNICODE, BINPERSID, TUPLE, REDUCE, STOP. */
+/**
+ * Opcodes by their letters in Python's pickletools: PROTO, GLOBAL, MARK, BINUNICODE, BINPERSID, TUPLE, REDUCE, STOP.
+ */
 function pickleOf(dtype: TorchType, shape: readonly number[]): Uint8Array {
   const elements = elementsOf(shape);
   const strides = shape.map((_, axis) => elementsOf(shape.slice(axis + 1)));
@@ -114,7 +118,9 @@ function dataStart(pickleBytes: number): number {
   return Math.ceil((before + 30 + "archive/data/0".length + 4) / alignment) * alignment;
 }
 
-/** Stored entries; an extra field "FB", as PyTorch writes it, fills up to where the elements begin. Time: 1980-01-01. */
+/**
+ * Stored entries; an extra field "FB", as PyTorch writes it, fills up to where the elements begin. Time: 1980-01-01.
+ */
 function zip(entries: readonly (readonly [name: string, content: Uint8Array])[]): Uint8Array {
   const parts: Uint8Array[] = [], directory: Uint8Array[] = [];
   let at = 0;
@@ -151,7 +157,15 @@ function zip(entries: readonly (readonly [name: string, content: Uint8Array])[])
   const start = at;
   directory.forEach(push);
   const count = short(entries.length);
-  const end = [...short(0), ...short(0), ...count, ...count, ...int32Bytes(at - start), ...int32Bytes(start), ...short(0)];
+  const end = [
+    ...short(0),
+    ...short(0),
+    ...count,
+    ...count,
+    ...int32Bytes(at - start),
+    ...int32Bytes(start),
+    ...short(0),
+  ];
   push(Uint8Array.from([0x50, 0x4b, 5, 6, ...end]));
   const out = new Uint8Array(at);
   for (let i = 0, to = 0; i < parts.length; to += parts[i++]!.length) out.set(parts[i]!, to);

@@ -1,6 +1,7 @@
 /**
- * One safetensors file a shard, each sample's tokens under its key, without the batch axis; the metadata says what a token file
- * says of all of them, STEM.jsonl the rest. The header stands in front, so that a shard is held in memory until its end.
+ * One safetensors file a shard, each sample's tokens under its key, without the batch axis; the metadata says what a
+ * token file says of all of them, STEM.jsonl the rest. The header stands in front, so that a shard is held in memory
+ * until its end.
  */
 import { expected } from "../../errors.ts";
 import { headerLength, parseHeader, safetensorsHeader } from "../../tokens/formats/safetensors.ts";
@@ -52,7 +53,12 @@ export const safetensorsShard = defineFormat({
     const wanted = metadataOf(facts);
     for (const key of new Set([...Object.keys(wanted), ...Object.keys(metadata)])) {
       if (wanted[key] === metadata[key]) continue;
-      throw expected(`${file.name}: ${key}`, String(wanted[key] ?? "nothing"), metadata[key] ?? "nothing", "TOKEN_FILE");
+      throw expected(
+        `${file.name}: ${key}`,
+        String(wanted[key] ?? "nothing"),
+        metadata[key] ?? "nothing",
+        "TOKEN_FILE",
+      );
     }
     if (entries.size !== shard.numSamples) {
       throw expected(file.name, `${shard.numSamples} tensors`, entries.size, "TOKEN_FILE");

@@ -1,8 +1,8 @@
 /**
- * Tars as they are written here: for each member a ustar header of 512 bytes and its bytes, filled up to 512; two blocks of zeros
- * at the end. Equal members give equal bytes: owner 0, mode 0644, time 0. A name that is not ASCII or longer than the header's
- * 100 bytes stands in a pax header before it, as Python writes it. Read back strictly: nothing but that. Tars of others are read
- * by sources/. Ref: POSIX.1-2017, pax, "ustar Interchange Format".
+ * Tars as they are written here: for each member a ustar header of 512 bytes and its bytes, filled up to 512; two
+ * blocks of zeros at the end. Equal members give equal bytes: owner 0, mode 0644, time 0. A name that is not ASCII or
+ * longer than the header's 100 bytes stands in a pax header before it, as Python writes it. Read back strictly: nothing
+ * but that. Tars of others are read by sources/. Ref: POSIX.1-2017, pax, "ustar Interchange Format".
  */
 import { expected } from "../../errors.ts";
 import type { Part } from "./part.ts";
@@ -88,7 +88,10 @@ function header(name: Uint8Array, bytes: number, type: "0" | "x"): Uint8Array {
   return out;
 }
 
-/** The members of a tar, in order, each with its headers' offset. Throws TOKEN_FILE for any other bytes than tarMember's. */
+/**
+ * The members of a tar, in order, each with its headers' offset. Throws TOKEN_FILE for any other bytes than
+ * tarMember's.
+ */
 export async function* tarMembers(tar: Part): AsyncGenerator<Member & { readonly start: number }> {
   const bad = (at: number, wanted: string, found: unknown) =>
     expected(`${tar.name}: byte ${at}`, wanted, found, "TOKEN_FILE");

@@ -1,8 +1,9 @@
 /**
- * webdataset: a tar a shard, whose members KEY.npy (or KEY.pth), KEY.json and the sidecars are one sample, side by side. With it
- * the index of Megatron-Energon, STEM.tar.idx (u64 of each sample's first header, then of the members' end), and for the set its
- * .nv-meta: a reader of either needs no pass over the data. Sidecars keep their bytes and names; where one is called as ours is,
- * ours is called ctok.npy or ctok.json, and so on. Ours are the first two members of a sample.
+ * webdataset: a tar a shard, whose members KEY.npy (or KEY.pth), KEY.json and the sidecars are one sample, side by
+ * side. With it the index of Megatron-Energon, STEM.tar.idx (u64 of each sample's first header, then of the members'
+ * end), and for the set its .nv-meta: a reader of either needs no pass over the data. Sidecars keep their bytes and
+ * names; where one is called as ours is, ours is called ctok.npy or ctok.json, and so on. Ours are the first two
+ * members of a sample.
  * Ref: github.com/webdataset/webdataset, tariterators.py; github.com/NVIDIA/Megatron-Energon, flavors/webdataset.
  */
 import { expected } from "../../errors.ts";

@@ -1,7 +1,8 @@
 /**
- * Objects of a bucket: looked at, read, written, copied, listed, removed. Whatever is sent carries its SHA-256, which the store checks as
- * part of the signature and keeps as a checksum where it can; what is written "new" is written once, whoever else tries. Large objects
- * go in parts (upload.ts). Called by s3storage.ts, and by sources through object.ts. Errors are those of request.ts.
+ * Objects of a bucket: looked at, read, written, copied, listed, removed. Whatever is sent carries its SHA-256, which
+ * the store checks as part of the signature and keeps as a checksum where it can; what is written "new" is written
+ * once, whoever else tries. Large objects go in parts (upload.ts). Called by s3storage.ts, and by sources through
+ * object.ts. Errors are those of request.ts.
  */
 import { Buffer } from "node:buffer";
 import { createHash, randomBytes } from "node:crypto";
@@ -67,7 +68,9 @@ export class S3Client {
   }
 
   /** Undefined where there is none. `sha256`: of the whole object, where the store tells it. */
-  async head(key: string): Promise<ObjectInfo & { readonly sha256: string | undefined; readonly try: string } | undefined> {
+  async head(
+    key: string,
+  ): Promise<ObjectInfo & { readonly sha256: string | undefined; readonly try: string } | undefined> {
     const { status, headers } = await this.ask({
       method: "HEAD",
       key,
@@ -97,7 +100,13 @@ export class S3Client {
   async range(key: string, etag: string, offset: number, length: number): Promise<Uint8Array | undefined> {
     if (length === 0) return new Uint8Array();
     const headers = { range: `bytes=${offset}-${offset + length - 1}`, "if-match": `"${etag}"` };
-    const { status, body } = await this.ask({ method: "GET", key, headers, bytes: length, answers: [none, isThere, 416] });
+    const { status, body } = await this.ask({
+      method: "GET",
+      key,
+      headers,
+      bytes: length,
+      answers: [none, isThere, 416],
+    });
     if (status === none || status === isThere || status === 416) return undefined;
     const part = status === 206 ? body : body.subarray(offset, offset + length);
     if (part.length !== length) throw expected(this.name(key), `${length} bytes at ${offset}`, part.length, "FILE_IO");
@@ -109,7 +118,10 @@ export class S3Client {
     await this.ask({ method: "PUT", key, body, ...checked(body) });
   }
 
-  /** Writes where nothing is; false where something is. True as well where that came from a try of this call whose answer was lost. */
+  /**
+   * Writes where nothing is; false where something is. True as well where that came from a try of this call whose
+   * answer was lost.
+   */
   async putNew(key: string, body: Uint8Array): Promise<boolean> {
     const { sha256, headers } = checked(body), made = randomBytes(16).toString("hex");
     const ask = { method: "PUT", key, body, sha256, answers: [isThere] } as const;

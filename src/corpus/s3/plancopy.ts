@@ -1,7 +1,8 @@
 /**
- * The plan of a corpus in S3: one object, written once, and a copy of it in this machine's cache, from which workers read their items. The
- * copy is taken for the plan while the object's ETag and size are those it had, and the lines are those of the header's hash. The folder of
- * the copy is the corpus's own on this machine: leases and shards that are being made are in its .ctok. Called by s3storage.ts.
+ * The plan of a corpus in S3: one object, written once, and a copy of it in this machine's cache, from which workers
+ * read their items. The copy is taken for the plan while the object's ETag and size are those it had, and the lines are
+ * those of the header's hash. The folder of the copy is the corpus's own on this machine: leases and shards that are
+ * being made are in its .ctok. Called by s3storage.ts.
  */
 import { createHash, randomBytes } from "node:crypto";
 import { mkdir, rename, rm, stat } from "node:fs/promises";

@@ -1,14 +1,16 @@
 /**
- * Whether a store does what the commit of a shard leans on: writes where nothing is and only there, also where several try at once;
- * refuses what is not what its hash says; copies. There are stores that take the question and do not answer it, with which two workers
- * would both have won. A few small requests, once a run, before any work. Called by s3storage.ts.
+ * Whether a store does what the commit of a shard leans on: writes where nothing is and only there, also where several
+ * try at once; refuses what is not what its hash says; copies. There are stores that take the question and do not
+ * answer it, with which two workers would both have won. A few small requests, once a run, before any work. Called by
+ * s3storage.ts.
  */
 import { randomBytes } from "node:crypto";
 import { TokenizerError } from "../../errors.ts";
 import { checked, type S3Client } from "./client.ts";
 import { inParts, limits, partQuery } from "./upload.ts";
 
-const content = (text: string) => new TextEncoder().encode(`ctok looks whether this store keeps its promises: ${text}\n`);
+const content = (text: string) =>
+  new TextEncoder().encode(`ctok looks whether this store keeps its promises: ${text}\n`);
 /** Workers that would write at once. */
 const numRivals = 4;
 
@@ -36,7 +38,8 @@ export async function probeParts(client: S3Client, prefix: string, bytes: number
   } finally {
     await client.with(undefined).remove(key).catch(() => {});
   }
-  const wanted = `to end an upload in parts only where nothing is, as a plan of more than ${limits.newBytes} bytes needs`;
+  const wanted =
+    `to end an upload in parts only where nothing is, as a plan of more than ${limits.newBytes} bytes needs`;
   throw lacking(client, wanted, "that it replaced what was there");
 }
 
@@ -58,13 +61,17 @@ async function writesPartsOver(client: S3Client, key: string): Promise<boolean> 
 async function checkNew(client: S3Client, key: string): Promise<void> {
   const first = await putNew(client, key, "first"), second = await putNew(client, key, "second");
   if (!first) throw lacking(client, "to write where nothing is (If-None-Match: *)", "that it does not");
-  if (second) throw lacking(client, "to write only where nothing is (If-None-Match: *)", "that it replaced what was there");
+  if (second) {
+    throw lacking(client, "to write only where nothing is (If-None-Match: *)", "that it replaced what was there");
+  }
 }
 
 async function checkRace(client: S3Client, key: string): Promise<void> {
   const rivals = Array.from({ length: numRivals }, (_, i) => putNew(client, key, String(i)));
   const numWon = (await Promise.all(rivals)).filter(Boolean).length;
-  if (numWon !== 1) throw lacking(client, `one of ${numRivals} to win that write at once (If-None-Match: *)`, `${numWon}`);
+  if (numWon !== 1) {
+    throw lacking(client, `one of ${numRivals} to win that write at once (If-None-Match: *)`, `${numWon}`);
+  }
 }
 
 async function putNew(client: S3Client, key: string, text: string): Promise<boolean> {
@@ -84,7 +91,9 @@ async function checkHashes(client: S3Client, key: string): Promise<void> {
 }
 
 async function checkCopy(client: S3Client, key: string, copy: string): Promise<void> {
-  const wanted = content("first"), isCopied = await client.copy(key, copy, wanted.length), found = await client.get(copy);
+  const wanted = content("first"),
+    isCopied = await client.copy(key, copy, wanted.length),
+    found = await client.get(copy);
   const isEqual = isCopied && found?.length === wanted.length && found.every((byte, i) => byte === wanted[i]);
   if (!isEqual) throw lacking(client, "to copy an object (CopyObject)", "another one or none");
 }

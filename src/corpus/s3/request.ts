@@ -1,9 +1,11 @@
 /**
- * One request to a bucket: signed (Signature Version 4, by aws4fetch), with a time limit, tried again where that can help, for four
- * times the time that a store may say nothing and no longer; and every refusal says what to do. What is asked for is in client.ts.
+ * One request to a bucket: signed (Signature Version 4, by aws4fetch), with a time limit, tried again where that can
+ * help, for four times the time that a store may say nothing and no longer; and every refusal says what to do. What is
+ * asked for is in client.ts.
  *
- * A failure is FILE_IO with the HTTP status, or 110 (ETIMEDOUT) where there was no answer: another run may succeed. It is ARGUMENT where
- * the store understood and refuses: wrong credentials, no such bucket. Neither holds anything that is secret.
+ * A failure is FILE_IO with the HTTP status, or 110 (ETIMEDOUT) where there was no answer: another run may succeed. It
+ * is ARGUMENT where the store understood and refuses: wrong credentials, no such bucket. Neither holds anything that is
+ * secret.
  */
 import { createHash } from "node:crypto";
 import { setTimeout as wait } from "node:timers/promises";
@@ -132,7 +134,9 @@ export class S3Requests {
   #judge({ method, answers = [] }: Ask, answer: Answer): Answer | Failure {
     const { status, headers, body } = answer, isGood = status >= 200 && status < 300;
     // A copy and the end of an upload may fail after their 200.
-    const text = isGood && (body.length === 0 || method === "GET") ? "" : new TextDecoder().decode(body.subarray(0, 65_536));
+    const text = isGood && (body.length === 0 || method === "GET")
+      ? ""
+      : new TextDecoder().decode(body.subarray(0, 65_536));
     const isError = /<Error[\s>]/.test(text), code = isError ? textOf(text, "Code") ?? "" : "";
     const isBusy = busy.includes(status) || busyCodes.includes(code);
     if (isGood && !isError) return answer;
@@ -155,7 +159,8 @@ export class S3Requests {
       cache: this.#signingKeys,
     });
     const signed = await signer.sign();
-    signed.headers.set("accept-encoding", "identity"); // sizes and ranges are of the object; not signed, as what lies between may change it
+    // Sizes and ranges are of the object; not signed, as what lies between may change it.
+    signed.headers.set("accept-encoding", "identity");
     return { url: signed.url.href, method: signed.method, headers: signed.headers };
   }
 
@@ -173,7 +178,8 @@ export class S3Requests {
   #renewCredentials(): boolean {
     const before = this.#credentials;
     this.#credentials = s3Credentials();
-    return before.accessKeyId !== this.#credentials.accessKeyId || before.sessionToken !== this.#credentials.sessionToken;
+    return before.accessKeyId !== this.#credentials.accessKeyId ||
+      before.sessionToken !== this.#credentials.sessionToken;
   }
 
   #tell({ method, key }: Ask): string {
@@ -199,7 +205,9 @@ export class S3Requests {
     if (code === "RequestTimeTooSkewed") return "the clocks of this machine and the store differ";
     if (code === "SignatureDoesNotMatch") return "the secret key is not that of the access key";
     if (staleCodes.includes(code)) return "the credentials have run out, or are those of another store";
-    if (status === 401 || status === 403) return "the credentials do not allow it (docs/dataset_s3.md has what is needed)";
+    if (status === 401 || status === 403) {
+      return "the credentials do not allow it (docs/dataset_s3.md has what is needed)";
+    }
     if (status === noAnswer) return `deno run --allow-net=${this.host} gives permission`;
     return "";
   }

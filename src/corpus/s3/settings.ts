@@ -1,8 +1,9 @@
 /**
- * What the environment says of S3, by the variables and files of the AWS tools: where it is, and who asks. Nothing here reaches the
- * network. Called by client.ts.
+ * What the environment says of S3, by the variables and files of the AWS tools: where it is, and who asks. Nothing here
+ * reaches the network. Called by client.ts.
  *
- * Limit: no single sign-on, roles and metadata of cloud machines. `aws configure export-credentials --format env` prints what those give.
+ * Limit: no single sign-on, roles and metadata of cloud machines. `aws configure export-credentials --format env`
+ * prints what those give.
  */
 import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
@@ -28,7 +29,14 @@ export interface Credentials {
 
 /** All that is looked at. */
 const names = [
-  ...["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION"],
+  ...[
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+  ],
   ...["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "CTOK_S3_TIMEOUT"],
 ];
 const variable = (name: string): string | undefined => process.env[name] || undefined;
@@ -75,9 +83,9 @@ export function s3Credentials(): Credentials {
   }
   throw new TokenizerError(
     "ARGUMENT",
-    `S3: expected credentials in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or for the profile ${name} (AWS_PROFILE) in ` +
-      `${credentialsFile()} or ${configFile()}, found neither (aws configure writes them; where they come from a login or a role, ` +
-      `aws configure export-credentials --format env prints them)`,
+    `S3: expected credentials in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or for the profile ${name} ` +
+      `(AWS_PROFILE) in ${credentialsFile()} or ${configFile()}, found neither (aws configure writes them; where ` +
+      "they come from a login or a role, aws configure export-credentials --format env prints them)",
   );
 }
 

@@ -1,6 +1,7 @@
 /**
- * Files to objects, and objects to objects, of any size: in one request up to 8 MiB (512 MiB where nothing may be), and copies up to
- * 5 GiB; above in parts, a few at a time, each with its SHA-256. What fails leaves no parts behind, as far as the store can be reached. Called by s3storage.ts.
+ * Files to objects, and objects to objects, of any size: in one request up to 8 MiB (512 MiB where nothing may be), and
+ * copies up to 5 GiB; above in parts, a few at a time, each with its SHA-256. What fails leaves no parts behind, as far
+ * as the store can be reached. Called by s3storage.ts.
  */
 import { createHash, randomBytes } from "node:crypto";
 import { type FileHandle, open } from "node:fs/promises";
@@ -11,7 +12,10 @@ import { checked, type S3Client } from "./client.ts";
 import { isStoreGone } from "./request.ts";
 import { elementsOf, escaped, textOf } from "./xml.ts";
 
-/** Sizes of parts, and of the most that is written new, or copied, in one request. S3 takes 10,000 parts; a test takes smaller ones. */
+/**
+ * Sizes of parts, and of the most that is written new, or copied, in one request. S3 takes 10,000 parts; a test takes
+ * smaller ones.
+ */
 export const limits = {
   partBytes: 8 << 20,
   newBytes: 1 << 29,
@@ -27,12 +31,16 @@ interface Part {
   readonly sha256: string | undefined;
 }
 
-/** A file of the disk. `isNew`: only where nothing is; gives whether it was written. Throws as request.ts, and FILE_IO for the file. */
+/**
+ * A file of the disk. `isNew`: only where nothing is; gives whether it was written. Throws as request.ts, and FILE_IO
+ * for the file.
+ */
 export async function uploadFile(client: S3Client, path: string, key: string, isNew = false): Promise<boolean> {
   const file = await io(path, "read", open(path, "r"));
   try {
     const bytes = (await file.stat()).size;
-    // Note: there are stores that write a whole object only where nothing is, but not one in parts (probeParts in probe.ts).
+    // Note: there are stores that write a whole object only where nothing is, but not one in parts (probeParts in
+    // probe.ts).
     if (bytes <= (isNew ? limits.newBytes : limits.partBytes)) {
       const body = await partOf(path, file, 0, bytes);
       return isNew ? await client.putNew(key, body) : (await client.put(key, body), true);
@@ -56,7 +64,13 @@ export async function copyObject(client: S3Client, from: string, to: string, byt
       "x-amz-copy-source": client.sourceOf(from),
       "x-amz-copy-source-range": `bytes=${at}-${at + length - 1}`,
     };
-    const answer = await client.ask({ method: "PUT", key: to, query: partQuery(number, upload), headers, bytes: length });
+    const answer = await client.ask({
+      method: "PUT",
+      key: to,
+      query: partQuery(number, upload),
+      headers,
+      bytes: length,
+    });
     const xml = new TextDecoder().decode(answer.body);
     return { etag: textOf(xml, "ETag") ?? "", sha256: textOf(xml, "ChecksumSHA256") };
   });
@@ -129,7 +143,9 @@ async function complete(
     return `<Part><PartNumber>${i + 1}</PartNumber><ETag>${escaped(etag)}</ETag>${sum}</Part>`;
   });
   const body = new TextEncoder().encode(
-    `<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">${told.join("")}</CompleteMultipartUpload>`,
+    `<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">${
+      told.join("")
+    }</CompleteMultipartUpload>`,
   );
   const headers = isNew ? { "if-none-match": "*" } : undefined;
   const ask = { method: "POST", key, query: { uploadId: upload }, body, answers: [404, 412] } as const;
@@ -141,7 +157,9 @@ async function complete(
     await abandonUpload(client, key, upload);
     return false;
   }
-  const message = `${client.name(key)}: expected its parts to be there until the upload ends, found none (NoSuchUpload)`;
+  const message = `${
+    client.name(key)
+  }: expected its parts to be there until the upload ends, found none (NoSuchUpload)`;
   throw new TokenizerError("FILE_IO", message, { detail: 404 });
 }
 

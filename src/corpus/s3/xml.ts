@@ -1,8 +1,13 @@
-/** What S3 answers is XML of one plain form, without attributes that matter and mixed content: read by its tags. Called by client.ts. */
+/**
+ * What S3 answers is XML of one plain form, without attributes that matter and mixed content: read by its tags. Called
+ * by client.ts.
+ */
 
 /** The contents of all elements of a name, in order; elements of that name are in no other of that name. */
 export function elementsOf(xml: string, name: string): string[] {
-  return [...xml.matchAll(new RegExp(`<${name}(?:\\s[^>]*)?>([\\s\\S]*?)</${name}>`, "g"))].map(([, content]) => content!);
+  return [...xml.matchAll(new RegExp(`<${name}(?:\\s[^>]*)?>([\\s\\S]*?)</${name}>`, "g"))].map(([, content]) =>
+    content!
+  );
 }
 
 /** The text of the first element of a name. */

@@ -1,7 +1,8 @@
 /**
- * Which clips a video is cut into: [k stride, k stride + clipFrames) for all k for which the whole clip is there. What is left at the
- * end is in none. How many frames there are is what the container says or its duration makes, and only where it says nothing are
- * they counted by decoding; a clip that turns out short is found when it is read. Called by find.ts.
+ * Which clips a video is cut into: [k stride, k stride + clipFrames) for all k for which the whole clip is there. What
+ * is left at the end is in none. How many frames there are is what the container says or its duration makes, and only
+ * where it says nothing are they counted by decoding; a clip that turns out short is found when it is read. Called by
+ * find.ts.
  */
 import { TokenizerError } from "../../errors.ts";
 import { openVideo } from "../../media/video.ts";

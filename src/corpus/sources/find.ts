@@ -1,9 +1,11 @@
 /**
- * All items that the inputs of a plan name, in one order, the same on every machine that has the same files: folders, patterns,
- * lists, webdataset tars, parquet files, single files. Each item has a key of its own; what cannot be taken comes as a refusal with
- * its reason, and what is left out is told. Nothing is decoded, but for how many frames a video has. Called by the planner.
+ * All items that the inputs of a plan name, in one order, the same on every machine that has the same files: folders,
+ * patterns, lists, webdataset tars, parquet files, single files. Each item has a key of its own; what cannot be taken
+ * comes as a refusal with its reason, and what is left out is told. Nothing is decoded, but for how many frames a video
+ * has. Called by the planner.
  *
- * Memory: the names in one folder at a time (and those above it), of a pattern its matches, and 16 to 32 bytes for each key.
+ * Memory: the names in one folder at a time (and those above it), of a pattern its matches, and 16 to 32 bytes for each
+ * key.
  */
 import { createHash } from "node:crypto";
 import { open, stat } from "node:fs/promises";
@@ -37,15 +39,25 @@ export interface FindOptions {
   out?: string | undefined;
   /** Whether SVG pictures are items. Default false. */
   svg?: boolean | undefined;
-  /** Of tars: the field of the members that are the items ("jpg", "left.png"). Default: the first picture or video of a sample. */
+  /**
+   * Of tars: the field of the members that are the items ("jpg", "left.png"). Default: the first picture or video of a
+   * sample.
+   */
   member?: string | undefined;
-  /** Of parquet files: the column of pictures or videos. Default: "image" and other usual names, or the only one of bytes. */
+  /**
+   * Of parquet files: the column of pictures or videos. Default: "image" and other usual names, or the only one of
+   * bytes.
+   */
   column?: string | undefined;
   /** Of parquet files: the columns that go along. Default: all others. */
   columns?: readonly string[] | undefined;
-  /** Whether each item's bytes are read for their sha256, which is looked at again when it is tokenised. Default false. */
+  /**
+   * Whether each item's bytes are read for their sha256, which is looked at again when it is tokenised. Default false.
+   */
   hash?: boolean | undefined;
-  /** How many looks at each picture become samples. Default 1; numVariantsOf (looks.ts) says how many the options make. */
+  /**
+   * How many looks at each picture become samples. Default 1; numVariantsOf (looks.ts) says how many the options make.
+   */
   numVariants?: number | undefined;
   /** Cuts videos into clips of so many frames. Default: a video is one item. */
   clipFrames?: number | undefined;
@@ -86,10 +98,10 @@ type Wanted = z.output<typeof findOptions>;
 const atOnce = 4;
 
 /**
- * Items of `inputs`, in their order: a folder (all in it, recursively), a pattern (`*`, `?`, `[]`, `{}`, `**`), a webdataset tar, a
- * parquet file, a picture or video; "@list.txt" is a list, "-" one on standard input. Throws ARGUMENT for no input, for one list
- * read twice from standard input, and for options that do not go together; CANCELLED. All else that is wrong is refused, item by
- * item.
+ * Items of `inputs`, in their order: a folder (all in it, recursively), a pattern (`*`, `?`, `[]`, `{}`, `**`), a
+ * webdataset tar, a parquet file, a picture or video; "@list.txt" is a list, "-" one on standard input. Throws ARGUMENT
+ * for no input, for one list read twice from standard input, and for options that do not go together; CANCELLED. All
+ * else that is wrong is refused, item by item.
  */
 export async function* findItems(inputs: readonly string[], options: FindOptions): AsyncGenerator<Found> {
   const o = parse(findOptions, options, "options");
@@ -119,7 +131,9 @@ export async function* findItems(inputs: readonly string[], options: FindOptions
     if (clips && clips.numLeft > 0) numLeft += clips.numLeft, numShort++;
     for (const item of itemsOf(candidate, key, clips, sha256, o)) yield { item };
   }
-  if (book.numChanged > 0) note(`${book.numChanged} items have a longer key than their path makes, which another item has`);
+  if (book.numChanged > 0) {
+    note(`${book.numChanged} items have a longer key than their path makes, which another item has`);
+  }
   if (numLeft > 0) {
     note(`${numLeft} frames at the ends of ${numShort} videos are in no whole clip of ${o.clipFrames} frames`);
   }
@@ -237,7 +251,11 @@ interface Looked {
 }
 
 /** What takes a look inside; a failure becomes a refusal. */
-async function lookInto(seen: Seen, o: Wanted, places: Places): Promise<Looked | { readonly reason: string } | undefined> {
+async function lookInto(
+  seen: Seen,
+  o: Wanted,
+  places: Places,
+): Promise<Looked | { readonly reason: string } | undefined> {
   if (!("candidate" in seen)) return undefined;
   const { candidate } = seen, { place, identity } = candidate;
   const wish = candidate.kind === "video" && o.clipFrames !== undefined

@@ -1,7 +1,8 @@
 /**
- * Files of the disk, and objects of S3, as items: those of a folder and of all folders in it, or single ones. Names that begin with a dot, links to
- * folders, and the folder that the corpus is written to are left out. What is neither a picture nor a video belongs to the one
- * whose name it shares: "photo.v2.txt" goes with "photo.v2.jpg" as its field "txt". Called by find.ts.
+ * Files of the disk, and objects of S3, as items: those of a folder and of all folders in it, or single ones. Names
+ * that begin with a dot, links to folders, and the folder that the corpus is written to are left out. What is neither a
+ * picture nor a video belongs to the one whose name it shares: "photo.v2.txt" goes with "photo.v2.jpg" as its field
+ * "txt". Called by find.ts.
  */
 import { stat } from "node:fs/promises";
 import { basename, dirname, extname, join, relative } from "node:path";
@@ -41,8 +42,8 @@ export function isArchive(name: string): boolean {
 }
 
 /**
- * All items in a folder, in the order of their paths by code units. Keys are made of the path below the folder, behind `prefix`
- * where there are several inputs. Archives are given to `archive`, where their turn comes.
+ * All items in a folder, in the order of their paths by code units. Keys are made of the path below the folder, behind
+ * `prefix` where there are several inputs. Archives are given to `archive`, where their turn comes.
  */
 export async function* itemsInFolder(
   folder: string,
@@ -150,7 +151,10 @@ async function candidateOf(
 ): Promise<Seen> {
   try {
     const identify = async (path: string) => known.get(basename(path)) ?? await identityOf(path, signal);
-    const identity = await identify(path), folder = dirname(path), stem = stemOf(basename(path)), sidecars: Sidecar[] = [];
+    const identity = await identify(path),
+      folder = dirname(path),
+      stem = stemOf(basename(path)),
+      sidecars: Sidecar[] = [];
     for (const name of companions) {
       const place = { kind: "file", path: joinLocation(folder, name) } as const;
       sidecars.push({ field: name.slice(stem.length + 1), place, identity: await identify(place.path) });
@@ -195,7 +199,9 @@ export class SingleFiles {
     if (isS3(path)) return await this.#findObject(path, keyPath, refuse);
     const found = await stat(path).catch(() => undefined);
     if (!found) return path.includes("\ufffd") ? refuseName(path) : refuse("expected a file, found none");
-    if (!found.isFile()) return refuse(`expected a file, found ${found.isDirectory() ? "a folder" : "a device or pipe"}`);
+    if (!found.isFile()) {
+      return refuse(`expected a file, found ${found.isDirectory() ? "a folder" : "a device or pipe"}`);
+    }
     const wanted = kind === "image" ? "picture" : "video", is = await fileKind(path);
     // What says nothing of itself is for its reader to find out, as elsewhere.
     if (is !== undefined && is !== wanted) return refuse(otherKind(wanted, is));
@@ -228,7 +234,8 @@ export class SingleFiles {
     if (listing) this.#listings.delete(folder);
     listing ??= list(folder, this.#search).catch((error) => {
       if (error instanceof TokenizerError) throw error;
-      return { entries: [], companions: new Map(), unreadable: [], others: new Map(), identities: new Map() }; // it may be entered, not listed
+      // It may be entered, not listed.
+      return { entries: [], companions: new Map(), unreadable: [], others: new Map(), identities: new Map() };
     });
     this.#listings.set(folder, listing);
     for (const oldest of this.#listings.keys()) if (this.#listings.size > 8) this.#listings.delete(oldest);

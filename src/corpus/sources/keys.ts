@@ -1,7 +1,7 @@
 /**
- * Keys of samples: readable, legal wherever a sample is named (the members of a webdataset tar above all), each given once in
- * a plan. A key is made of an item's path; where two paths make one key, the later item gets another, by rules that depend on
- * its own path alone as far as that goes. Called by find.ts.
+ * Keys of samples: readable, legal wherever a sample is named (the members of a webdataset tar above all), each given
+ * once in a plan. A key is made of an item's path; where two paths make one key, the later item gets another, by rules
+ * that depend on its own path alone as far as that goes. Called by find.ts.
  */
 import { createHash } from "node:crypto";
 import { expected } from "../../errors.ts";
@@ -44,8 +44,8 @@ export class KeyBook {
   numChanged = 0;
 
   /**
-   * The first of the wished keys that is free; else the first one with a hash of `path`, which tells the item from all others
-   * that wish the same.
+   * The first of the wished keys that is free; else the first one with a hash of `path`, which tells the item from all
+   * others that wish the same.
    */
   take(wished: readonly string[], path: string): string {
     const hash = hashOf(path);
@@ -67,8 +67,9 @@ export function hashOf(text: string): string {
 }
 
 /**
- * A set of texts by 52 bits of their hash, 8 bytes a place and half of the places free: 16 to 32 MB a million, a third of what a Set
- * takes. Two texts of one hash (one chance in 90 among ten million) look like one: a key is changed without need.
+ * A set of texts by 52 bits of their hash, 8 bytes a place and half of the places free: 16 to 32 MB a million, a third
+ * of what a Set takes. Two texts of one hash (one chance in 90 among ten million) look like one: a key is changed
+ * without need.
  */
 class HashSet {
   #places = new Float64Array(1 << 12);

@@ -1,7 +1,7 @@
 /**
- * Lists of items: a file, or standard input, with one path a line, or one JSON object a line: {"path": …} with, where wanted, a
- * "key", a "caption" and whatever else is to go along. Relative paths are those of the folder that the list lies in; of standard
- * input, of the working folder. Called by find.ts.
+ * Lists of items: a file, or standard input, with one path a line, or one JSON object a line: {"path": …} with, where
+ * wanted, a "key", a "caption" and whatever else is to go along. Relative paths are those of the folder that the list
+ * lies in; of standard input, of the working folder. Called by find.ts.
  */
 import { dirname, isAbsolute } from "node:path";
 import { abortable } from "../../abort.ts";

@@ -1,6 +1,7 @@
 /**
- * The rows of a parquet file: one column has pictures or videos, as bytes or as Hugging Face's struct of bytes and a path; the others go
- * along. Called by find.ts. Only the small columns are read here: which cells are empty shows when they are read.
+ * The rows of a parquet file: one column has pictures or videos, as bytes or as Hugging Face's struct of bytes and a
+ * path; the others go along. Called by find.ts. Only the small columns are read here: which cells are empty shows when
+ * they are read.
  */
 import { basename } from "node:path";
 import { messageOf, TokenizerError } from "../../errors.ts";
@@ -83,7 +84,9 @@ function planRows(file: ParquetFile, search: Search): RowPlan {
     column = usual[search.kind].map(named).find((one) => one && holds(one)) ?? (all.length === 1 ? all[0] : undefined);
     if (!column) {
       throw fail(
-        `a column of bytes that is called ${usual[search.kind].slice(0, 3).join(", ")}, or one alone (--column names it)`,
+        `a column of bytes that is called ${
+          usual[search.kind].slice(0, 3).join(", ")
+        }, or one alone (--column names it)`,
       );
     }
   }

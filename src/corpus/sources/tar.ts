@@ -1,7 +1,8 @@
 /**
- * The members of a tar, by its headers alone: names, sizes and where their bytes lie, so that a worker reads one without the
- * others. POSIX ustar with pax headers, GNU long names and sizes, and the old form. Content is stepped over, not read. Sparse
- * files, links and devices are told for what they are; nothing is unpacked. Called by webdataset.ts.
+ * The members of a tar, by its headers alone: names, sizes and where their bytes lie, so that a worker reads one
+ * without the others. POSIX ustar with pax headers, GNU long names and sizes, and the old form. Content is stepped
+ * over, not read. Sparse files, links and devices are told for what they are; nothing is unpacked. Called by
+ * webdataset.ts.
  *
  * By hand, as libraries read tars as streams: all the bytes of an archive to learn where one member is.
  */
@@ -24,8 +25,8 @@ const blockBytes = 512;
 const mostExtraBytes = 1 << 20;
 
 /**
- * All members in order. Throws FILE_FORMAT after those that are whole, where the archive is cut, damaged or none; FILE_MISSING,
- * FILE_IO, CANCELLED.
+ * All members in order. Throws FILE_FORMAT after those that are whole, where the archive is cut, damaged or none;
+ * FILE_MISSING, FILE_IO, CANCELLED.
  */
 export async function* tarMembers(path: string, signal?: AbortSignal): AsyncGenerator<TarMember> {
   const file = await openFile(path, signal);
@@ -63,13 +64,16 @@ async function* membersOf(path: string, file: OpenFile, signal?: AbortSignal): A
       throw fail("a whole tar", `no size in the header at byte ${at}`);
     }
     const kind = kindOf(type, declared), content = header + blockBytes;
-    const stored = kind === "file" || kind === "sparse" || kind === "other" || isMeta ? bytes : 0; // links may state their target's size
+    // Links may state their target's size.
+    const stored = kind === "file" || kind === "sparse" || kind === "other" || isMeta ? bytes : 0;
     if (content + stored > reader.size) {
       throw fail("a whole tar", `it cut at byte ${reader.size}, in a member of ${bytes} bytes from byte ${content}`);
     }
     at = content + Math.ceil(stored / blockBytes) * blockBytes;
     if (isMeta) {
-      if (bytes > mostExtraBytes) throw fail(`at most ${mostExtraBytes} bytes about a member`, `${bytes} at byte ${header}`);
+      if (bytes > mostExtraBytes) {
+        throw fail(`at most ${mostExtraBytes} bytes about a member`, `${bytes} at byte ${header}`);
+      }
       const data = await reader.read(content, bytes);
       if (type === "g") global = { ...global, ...paxOf(data) };
       else if (type === "x") extra = { ...extra, ...paxOf(data) };

@@ -1,6 +1,7 @@
 /**
- * The samples of a webdataset tar: members that share the path up to the first dot of the file's name, one behind the other. One
- * of them is the item, by its extension; the others go along. Called by find.ts. Ref: webdataset's tariterators.py.
+ * The samples of a webdataset tar: members that share the path up to the first dot of the file's name, one behind the
+ * other. One of them is the item, by its extension; the others go along. Called by find.ts. Ref: webdataset's
+ * tariterators.py.
  */
 import { basename, extname } from "node:path";
 import { messageOf, TokenizerError } from "../../errors.ts";
@@ -86,7 +87,10 @@ function seenOf(
   }
   if (item.member.bytes === 0) {
     return {
-      refused: { name: `${path}: ${item.member.name}`, reason: "expected a member with something in it, found 0 bytes" },
+      refused: {
+        name: `${path}: ${item.member.name}`,
+        reason: "expected a member with something in it, found 0 bytes",
+      },
     };
   }
   const placeOf = ({ offset, bytes, name }: TarMember) => ({ kind: "tar", path, offset, bytes, member: name }) as const;

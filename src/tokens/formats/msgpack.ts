@@ -1,10 +1,11 @@
 /**
- * The MessagePack form of token files: one map, written by msgpackr and read here. Reading knows the types that such records
- * have and no others: maps with text keys, lists, texts, bytes, numbers. A library would take the last of two equal keys, which
- * other readers may not, and types of extensions, which run code of their own.
+ * The MessagePack form of token files: one map, written by msgpackr and read here. Reading knows the types that such
+ * records have and no others: maps with text keys, lists, texts, bytes, numbers. A library would take the last of two
+ * equal keys, which other readers may not, and types of extensions, which run code of their own.
  * Ref: https://github.com/msgpack/msgpack/blob/master/spec.md
  */
-import { Packr } from "msgpackr/pack"; // the main entry also loads a native addon, about a sixth of the time of importing ctok
+// The main entry also loads a native addon, about a sixth of the time of importing ctok.
+import { Packr } from "msgpackr/pack";
 import { expected, TokenizerError } from "../../errors.ts";
 import { storedTensor, type TokenForm } from "../stored.ts";
 
@@ -21,7 +22,8 @@ const packr = new Packr({ useRecords: false });
 
 /** The keys of a file, and `tensors`: a map of { dtype, shape, data }. */
 export const msgpack: TokenForm = {
-  fits: ([first = 0]) => (first & 0xf0) === 0x80 || first === 0xde || first === 0xdf, // a map; byte 8 is a letter of "format"
+  // A map; byte 8 is a letter of "format".
+  fits: ([first = 0]) => (first & 0xf0) === 0x80 || first === 0xde || first === 0xdf,
   encode: ({ about, tensors }) => {
     const texts = JSON.stringify(about).length;
     if (texts > mostTextBytes) throw expected("msgpack", `texts of at most ${mostTextBytes}`, texts, "UNSUPPORTED");
@@ -47,11 +49,15 @@ function isMap(value: Value): boolean {
   return typeof value === "object" && !Array.isArray(value) && !(value instanceof Uint8Array);
 }
 
-/** The map, whose byte strings share memory with `bytes`. Throws TOKEN_FILE for anything else, and for bytes after it. */
+/**
+ * The map, whose byte strings share memory with `bytes`. Throws TOKEN_FILE for anything else, and for bytes after it.
+ */
 function decodeRecord(bytes: Uint8Array): Value {
   const reader = new Reader(bytes);
   const value = reader.value(0);
-  if (reader.at !== bytes.length) throw expected("msgpack", `one map of ${reader.at} bytes`, bytes.length, "TOKEN_FILE");
+  if (reader.at !== bytes.length) {
+    throw expected("msgpack", `one map of ${reader.at} bytes`, bytes.length, "TOKEN_FILE");
+  }
   return value;
 }
 

@@ -1,6 +1,6 @@
 /**
- * NPY 1.0, NumPy's form of one array: magic, version, u16 header length, a Python dict padded with spaces to a multiple of 64,
- * the data. Read strictly: three keys, each once (Python takes the last of two), rows first, little-endian.
+ * NPY 1.0, NumPy's form of one array: magic, version, u16 header length, a Python dict padded with spaces to a multiple
+ * of 64, the data. Read strictly: three keys, each once (Python takes the last of two), rows first, little-endian.
  * Ref: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
  */
 import { expected, TokenizerError } from "../../errors.ts";
@@ -59,7 +59,9 @@ export function decodeNpy(bytes: Uint8Array): StoredTensor {
   if (fortran_order !== "False") throw bad("NPY array", "row-major order", "fortran_order: True");
   const type = typeNamed("npy", /^'(.*)'$/.exec(descr)?.[1]);
   if (!type) throw bad("NPY descr", `one of ${namesIn("npy").join(", ")}`, descr);
-  const sizes = /^\(.*\)$/.exec(shape) ? shape.slice(1, -1).split(",").map((n) => n.trim()).filter(Boolean).map(Number) : [];
+  const sizes = /^\(.*\)$/.exec(shape)
+    ? shape.slice(1, -1).split(",").map((n) => n.trim()).filter(Boolean).map(Number)
+    : [];
   if (!isShape(sizes) || sizes.length === 0) throw bad("NPY shape", "positive whole numbers", shape);
   return storedTensor(`${descr.slice(1, -1)} array`, type, sizes, bytes.subarray(dataStart));
 }

@@ -1,7 +1,7 @@
 /**
  * The safetensors container for token files: u64 header length, JSON header {name: {dtype, shape, data_offsets}} with a
- * "__metadata__" of strings, then the data. Little-endian, as is every machine that ctok runs on. Checkpoints are read by the
- * C core. Reading is strict: the tensors must cover the data exactly, in any order, and no key may stand twice.
+ * "__metadata__" of strings, then the data. Little-endian, as is every machine that ctok runs on. Checkpoints are read
+ * by the C core. Reading is strict: the tensors must cover the data exactly, in any order, and no key may stand twice.
  * Ref: https://huggingface.co/docs/safetensors, "Format".
  */
 import { z } from "zod";
@@ -26,7 +26,8 @@ export interface Safetensors {
 
 /** The keys are metadata, which is strings: a list becomes "8,8,8,5,5,5". */
 export const safetensors: TokenForm = {
-  fits: (bytes) => bytes[8] === 0x7b, // which opens its JSON. Note: an NPY header, filled up to 16 or 64, is never 123 bytes
+  // 0x7b opens its JSON. Note: an NPY header, filled up to 16 or 64, is never 123 bytes.
+  fits: (bytes) => bytes[8] === 0x7b,
   encode: ({ about, tensors }) => {
     return encodeSafetensors(
       tensors,
@@ -40,7 +41,9 @@ export const safetensors: TokenForm = {
   },
 };
 
-/** The largest header written and read: parsed, it takes many times its text. The windows of any video are a few bytes. */
+/**
+ * The largest header written and read: parsed, it takes many times its text. The windows of any video are a few bytes.
+ */
 export const mostHeaderBytes = 1 << 20;
 /** Of its lists and objects: {name: {data_offsets: []}}. */
 const mostDepth = 3;
@@ -112,7 +115,9 @@ export function headerLength(start: Uint8Array, fileBytes: number, most = mostHe
   return Number(headerBytes);
 }
 
-/** What a header of these bytes says of `dataBytes` bytes behind it. Throws TOKEN_FILE unless they are covered exactly. */
+/**
+ * What a header of these bytes says of `dataBytes` bytes behind it. Throws TOKEN_FILE unless they are covered exactly.
+ */
 export function parseHeader(
   bytes: Uint8Array,
   dataBytes: number,
@@ -144,7 +149,9 @@ export function parseHeader(
       throw bad(`offsets of "${key}"`, `a range in 0 .. ${dataBytes}`, `${begin} .. ${end}`);
     }
     const wanted = bytesFor(type, shape);
-    if (end - begin !== wanted) throw bad(`size of "${key}"`, `${wanted} bytes for ${stored} [${shape}]`, `${end - begin}`);
+    if (end - begin !== wanted) {
+      throw bad(`size of "${key}"`, `${wanted} bytes for ${stored} [${shape}]`, `${end - begin}`);
+    }
     entries.set(key, { dtype: type, shape, begin, end });
   }
 
@@ -170,8 +177,8 @@ export function decodeSafetensors(bytes: Uint8Array): Safetensors {
 }
 
 /**
- * Throws where an object of JSON text has a key twice, of which JSON.parse would take the last and other readers the first, or
- * where lists and objects lie deeper than a header needs. What is no JSON is left to JSON.parse.
+ * Throws where an object of JSON text has a key twice, of which JSON.parse would take the last and other readers the
+ * first, or where lists and objects lie deeper than a header needs. What is no JSON is left to JSON.parse.
  */
 function checkKeys(json: string): void {
   const keys: Set<string>[] = []; // of the open objects; of lists none
@@ -180,7 +187,9 @@ function checkKeys(json: string): void {
     if (character === "}" || character === "]") keys.pop();
     if (character === "{" || character === "[") {
       keys.push(new Set());
-      if (keys.length > mostDepth) throw expected("safetensors header", `at most ${mostDepth} levels`, "more", "TOKEN_FILE");
+      if (keys.length > mostDepth) {
+        throw expected("safetensors header", `at most ${mostDepth} levels`, "more", "TOKEN_FILE");
+      }
     }
     if (character !== '"') continue;
     const start = at;
