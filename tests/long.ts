@@ -3,9 +3,9 @@
  * every fuzz target SECONDS (default 600), then runs the native tests and a storm of jobs (SECONDS / 10 and at least
  * 10, of other seeds than npm test's) under AddressSanitizer + UBSan and under ThreadSanitizer, the parsers' tests and
  * corpora under valgrind, the readers of token files on random bytes, and on each runtime 1,000 rounds of writers of
- * one target and SECONDS of chaos.ts. Prints the number of inputs tried; ends with an error when anything was found.
- * What the fuzzer finds stays in build/fuzz/found, its grown corpus in build/fuzz/corpus. Run by Bun. Installs Debian's
- * clang and valgrind where there are none and it may.
+ * one target, 10,000 items on six workers that are killed, and SECONDS of chaos.ts. Prints the number of inputs tried;
+ * ends with an error when anything was found. What the fuzzer finds stays in build/fuzz/found, its grown corpus in
+ * build/fuzz/corpus. Run by Bun. Installs Debian's clang and valgrind where there are none and it may.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync } from "node:fs";
@@ -117,6 +117,12 @@ check("readers of token files", tokenfiles, `${numTokenFiles} inputs`);
 const writers = "./tests/faults/writers.test.ts", thousand = { CTOK_WRITER_ROUNDS: "1000" };
 check("1,000 rounds of writers, Bun", run(process.execPath, ["test", "--timeout", "3600000", writers], thousand));
 check("1,000 rounds of writers, Deno", run("node_modules/.bin/deno", ["test", "-A", "--no-check", writers], thousand));
+const many = "./tests/cluster/many.test.ts", tenThousand = { CTOK_MANY_ITEMS: "10000" };
+check("10,000 items on six workers, Bun", run(process.execPath, ["test", "--timeout", "3600000", many], tenThousand));
+check(
+  "10,000 items on six workers, Deno",
+  run("node_modules/.bin/deno", ["test", "-A", "--no-check", many], tenThousand),
+);
 mkdirSync(join(root, "build/reports"), { recursive: true });
 for (const node of nodesHere()) {
   const { version, why, files } = testsOnNode(["tests"], "long", node);

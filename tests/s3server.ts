@@ -371,3 +371,11 @@ export async function withS3(folder: string, use: (server: S3Server) => Promise<
     Object.assign(process.env, before);
   }
 }
+
+/** Hashes of what lies below a prefix, but for what workers keep there, as contentOf has them of a folder. */
+export function contentIn(server: S3Server, below: string): Map<string, string> {
+  const keys = server.keys(below).filter((key) => !key.startsWith(`${below}.ctok/`));
+  return new Map(keys.map((key) => {
+    return [key.slice(below.length), createHash("sha256").update(server.objects.get(key)!.bytes).digest("hex")];
+  }));
+}

@@ -1,7 +1,7 @@
 /**
- * The format of C and CUDA, by .clang-format. npm run fmt writes it; tests/run.ts checks it, and that no line of csrc/ is longer than
- * 100 columns, which clang-format leaves where it finds no place to break. Versions of clang-format differ in what they write, so the one
- * of Debian 12 rules. Run: node_modules/.bin/bun tools/format.ts
+ * The format of C and CUDA, by .clang-format. npm run fmt writes it; tests/run.ts checks it, and that no line of csrc/
+ * is longer than 100 columns, which clang-format leaves where it finds no place to break. Versions of clang-format
+ * differ in what they write, so the one of Debian 12 rules. Run: node_modules/.bin/bun tools/format.ts
  */
 import { spawnSync } from "node:child_process";
 import { readFileSync, realpathSync } from "node:fs";

@@ -90,7 +90,7 @@ export class Queue implements Leases {
     worker.on("error", () => {});
     const queue = new Queue(options, address, client, jobs, worker);
     try {
-      const warning = await warningOf(client);
+      const warning = await queue.#ask(() => warningOf(client), options.signal);
       if (warning) options.note(warning);
       queue.#numCommitted = (await options.committed()).size;
       await worker.startStalledCheckTimer();

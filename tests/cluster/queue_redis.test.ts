@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { readdirSync } from "node:fs";
+import { type AddressInfo, connect, createServer } from "node:net";
 import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
@@ -49,6 +50,34 @@ test(
       assert.deepEqual([await one.next(), await two.next()], [undefined, undefined]);
     }),
 );
+
+test("Redis goes away while a worker begins: it waits for it", { skip }, () =>
+  withFolder(async (folder) => {
+    await using redis = await RedisServer.start(folder);
+    let isLost = false;
+    const wire = createServer((near) => {
+      const far = connect(redis.port, "127.0.0.1");
+      let numAsked = 0; // by the client itself, to see whether Redis is ready; then by the queue
+      near.on("data", (bytes) => {
+        if (/\binfo\b/i.test(String(bytes)) && ++numAsked === 2 && !isLost) isLost = near.destroy().destroyed;
+        else far.write(bytes);
+      });
+      far.on("data", (bytes) => near.write(bytes));
+      for (const [one, other] of [[near, far], [far, near]] as const) {
+        one.on("error", () => {}).on("close", () => other.destroy());
+      }
+    });
+    await new Promise<void>((resolve) => wire.listen(0, "127.0.0.1", resolve));
+    try {
+      const { notes, options } = corpusOf(1);
+      await using queue = await Queue.open(redis.url(undefined, (wire.address() as AddressInfo).port), options);
+      assert.equal(await queue.next(), 0);
+      assert.ok(isLost);
+      assert.match(notes.join(), /found .*, and the run ends after 300 s of it,.* answers again/);
+    } finally {
+      wire.close();
+    }
+  }));
 
 test(
   "a Redis that is full is told; what is in work goes on, and the rest when there is room",

@@ -12,16 +12,10 @@ import { test } from "node:test";
 import { datasetStatus, runWith } from "../../src/corpus/dataset.ts";
 import { withFolder } from "../support.ts";
 import { plain } from "./plain.ts";
-import { contentOf, madeCorpus, pictures, runWorker } from "./support.ts";
+import { contentOf, dice, madeCorpus, pictures, runWorker } from "./support.ts";
 
 const numItems = Number(process.env.CTOK_CHAOS_ITEMS ?? 600), shardSize = Math.max(10, Math.round(numItems / 40));
 const seed = Number(process.env.CTOK_CHAOS_SEED ?? 1);
-
-/** Numbers from 0 to n - 1. */
-function dice(seed: number): (n: number) => number {
-  let state = seed;
-  return (n) => (state = Math.imul(state, 1664525) + 1013904223 >>> 0) % n;
-}
 
 test(`${numItems} items, workers killed after any number of events: as if nothing had been`, () =>
   withFolder(async (folder) => {

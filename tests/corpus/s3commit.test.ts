@@ -17,7 +17,7 @@ import { openStorage } from "../../src/corpus/openstorage.ts";
 import { limits } from "../../src/corpus/s3/upload.ts";
 import { S3Storage } from "../../src/corpus/s3storage.ts";
 import type { Attempt, CommitStep, OnStep, Storage } from "../../src/corpus/storage.ts";
-import { bucket, type S3Server, withS3 } from "../s3server.ts";
+import { bucket, contentIn, type S3Server, withS3 } from "../s3server.ts";
 import { rejects, root, withFolder } from "../support.ts";
 import { plain } from "./plain.ts";
 import { contentOf, madeCorpus, runWorker } from "./support.ts";
@@ -35,14 +35,6 @@ function withBucket(use: (server: S3Server, folder: string) => Promise<void>): P
 function checkTidy(server: S3Server): void {
   assert.deepEqual(server.keys(`${below}.ctok/`), []);
   assert.deepEqual([...server.uploads], []);
-}
-
-/** As contentOf has it of a folder. */
-function contentIn(server: S3Server): Map<string, string> {
-  const keys = server.keys(below).filter((key) => !key.startsWith(`${below}.ctok/`));
-  return new Map(keys.map((key) => {
-    return [key.slice(below.length), createHash("sha256").update(server.objects.get(key)!.bytes).digest("hex")];
-  }));
 }
 
 /**
@@ -72,7 +64,7 @@ for (const step of steps) {
       assert.equal(lines.at(-1)!.step, step);
       server.aheadMs = hours; // for the store; what the killed one has sent has come
       assert.ok((await runWith(plain, out)).isComplete);
-      assert.deepEqual(contentIn(server), content);
+      assert.deepEqual(contentIn(server, below), content);
       checkTidy(server);
     }));
 }

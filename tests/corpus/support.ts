@@ -82,6 +82,12 @@ export function runWorker(
   });
 }
 
+/** Numbers from 0 to n - 1. */
+export function dice(seed: number): (n: number) => number {
+  let state = seed;
+  return (n) => (state = Math.imul(state, 1664525) + 1013904223 >>> 0) % n;
+}
+
 /** Hashes of all that a corpus holds, by path; of what is this machine's own, nothing. */
 export function contentOf(out: string): Map<string, string> {
   const names = readdirSync(out, { recursive: true, encoding: "utf8" }).filter((name) => {
