@@ -115,13 +115,13 @@ ask() {
   await 'ready> ' >/dev/null
   print -r -- NEXT
 }
-zpty -w shell "autoload -Uz compinit; compinit -u -D; source $0; LISTMAX=999; \
+# Keys as Emacs has them: npm sets EDITOR=vi, by which zsh takes those of vi.
+zpty -w shell "bindkey -e; autoload -Uz compinit; compinit -u -D; source $0; LISTMAX=999; \
 setopt no_list_beep no_prompt_sp; PS1='rea'dy'> '"
 await 'ready> ' >/dev/null # the prompt: the line editor is there
 ${asked}
 zpty -d shell`;
-  // Nothing else of the environment: npm sets EDITOR=vi, by which zsh would take its keys from vi.
-  const env = { PATH: process.env.PATH, HOME: place, TERM: "dumb", COLUMNS: "200", LINES: "200" };
+  const env = { ...process.env, HOME: place, TERM: "dumb", COLUMNS: "200", LINES: "200" };
   const out = execFileSync("zsh", ["-f", "-c", code, scripts.zsh!], { cwd, encoding: "utf8", env, timeout: 120_000 });
   return out.split("NEXT");
 }
