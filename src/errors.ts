@@ -4,7 +4,10 @@
  * cannot meet.
  */
 
-/** Grouped by who can fix it: the caller, the file, the machine, the flow, us. */
+/**
+ * Codes of errors, grouped by who can do something about them: the caller, whoever made the file, the owner of the
+ * machine, nobody (a call was stopped), the makers of ctok.
+ */
 export type ErrorCode =
   | "ARGUMENT"
   | "STRUCT_SIZE"

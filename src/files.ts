@@ -148,7 +148,9 @@ export class PendingFile {
     this.#file = file;
   }
 
-  /** Throws FILE_IO for a folder, device or pipe, and where no file can be made. */
+  /**
+   * Opens a temporary file beside `path`. Throws FILE_IO for a folder, device or pipe, and where no file can be made.
+   */
   static async create(path: string): Promise<PendingFile> {
     const target = await targetOf(path), temporary = temporaryName(target);
     return new PendingFile(path, target, temporary, await io(path, "write", open(temporary, "wx")));
@@ -239,13 +241,13 @@ function isSameFile(a: BigIntStats, b: BigIntStats): boolean {
 
 // ---------------------------------------------------------------- temporary files
 /**
- * PLACE, PID: a process number means something only in one boot and one space of such numbers (containers have their
- * own).
+ * PLACE-PID in the name of a temporary file. A process number means something only within one boot and one PID
+ * namespace (containers have their own), which PLACE identifies.
  */
 const temporaryPattern = /^\.ctok-([0-9a-f]+)-(\d+)(?:-[0-9a-f]+)?\.tmp$/;
 /** After a day without a write the writer is taken for gone where its process cannot be looked up. */
 const abandonedMs = 86_400_000;
-/** Of this process: others of the same place can be looked up by their number. */
+/** PLACE of this process; other processes with the same one can be looked up by their number. */
 export const place = placeOf();
 /** The folders that this process has looked through. */
 const swept = new Set<string>();
@@ -305,7 +307,8 @@ export function isGone(pid: number): boolean {
  * rename onto /dev/stdout or a pipe would replace it.
  */
 async function targetOf(path: string): Promise<string> {
-  // The system would refuse a NUL only at the rename, when all is written, and the runtimes make U+FFFD of a surrogate.
+  // The system would refuse a NUL only at the rename, after everything was written, and the runtimes replace a lone
+  // surrogate by U+FFFD.
   if (/[\0\p{Surrogate}]/u.test(path)) {
     throw expected(path, "a name without NUL and lone surrogates", JSON.stringify(path), "FILE_IO");
   }

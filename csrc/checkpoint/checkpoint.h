@@ -92,7 +92,7 @@ static inline bool checkpoint_is_cancelled(const checkpoint *c) {
     return c->cancel && atomic_load_explicit(c->cancel, memory_order_relaxed);
 }
 
-// NULL where there is none.
+// The tensor of that name, or NULL where there is none.
 const checkpoint_tensor *checkpoint_find(const checkpoint *checkpoint, const char *name);
 const char *checkpoint_metadata_find(const checkpoint *checkpoint, const char *key);
 
@@ -142,7 +142,8 @@ static inline bool dtype_is_float(ctok_dtype d) {
     return d == CTOK_F32 || d == CTOK_F16 || d == CTOK_BF16 || d == CTOK_F64;
 }
 
-// What a long piece of work shares with who waits for it.
+// What a long task shares with the thread that waits for it: a flag that cancels it, and its
+// progress.
 typedef struct {
     const atomic_bool *cancel;
     atomic_uint *steps_done;

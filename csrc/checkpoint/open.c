@@ -1,9 +1,9 @@
 // Note: over 400 lines: the one way from a path to tensors, in the order in which it is gone.
 // Opens a checkpoint: finds the files that a path stands for, gives each a range of memory that is
 // filled piece by piece as its reader asks, has the reader append the tensors, and sorts the names.
-// Of these it knows the first word alone, which says what half a tensor is of. What it leaves out:
-// the file forms (safetensors.c, torch.c) and the values (values.c). Called by runtime/ and
-// network/.
+// Of a tensor's name it knows the first word alone, which says whether encoder or decoder has it.
+// What it leaves out: the file forms (safetensors.c, torch.c) and the values (values.c). Called by
+// runtime/ and network/.
 #include "checkpoint.h"
 
 #include <dirent.h>
@@ -136,7 +136,8 @@ static const checkpoint_file *file_of(const checkpoint *c, const checkpoint_tens
     return &c->files[c->num_maps > 1 && t->descriptor == c->maps[1].descriptor];
 }
 
-// The same bytes of one file, which may be there under two names: nothing is to be read.
+// Whether two tensors are the same bytes of the same file, which may be open under two names: then
+// there is nothing to compare.
 static bool are_one(const checkpoint *c, const checkpoint_tensor *a, const checkpoint_tensor *b) {
     return a->offset == b->offset &&
            memcmp(a->stride, b->stride, (size_t)a->rank * sizeof *a->stride) == 0 &&
@@ -144,7 +145,7 @@ static bool are_one(const checkpoint *c, const checkpoint_tensor *a, const check
                                                                                 // them
 }
 
-// Pieces of contiguous tensors; others whole.
+// Compares two tensors' values: contiguous ones a piece at a time, strided ones whole.
 static ctok_status compare_values(bool *are_equal, const checkpoint *c, const checkpoint_tensor *a,
                                   const checkpoint_tensor *b, ctok_error *error) {
     enum { PIECE_ELEMENTS = 1 << 17 };
@@ -320,7 +321,7 @@ static bool holds(struct dirent **entries, int num_entries, const char *name) {
     return false;
 }
 
-// ": a.txt, b.bin, c.md and 4 more"
+// The files of a folder, for a message: ": a.txt, b.bin, c.md and 4 more".
 static shown list_names(struct dirent **entries, int num_entries) {
     shown list;
     int num_listed = 0;
@@ -346,8 +347,8 @@ static bool ends_with(const char *name, const char *suffix) {
     return num_bytes > suffix_bytes && strcmp(name + num_bytes - suffix_bytes, suffix) == 0;
 }
 
-// How many of the entries end with one of the suffixes (NULL ends them); *name is the last of
-// these.
+// Counts the entries of a folder that end with one of the suffixes (a list that ends with NULL);
+// *name is the last one.
 static int count_ending(const char **name, struct dirent **entries, int num_entries,
                         const char *const *suffixes) {
     int count = 0;

@@ -1,5 +1,5 @@
 // Every writer holds a lock (flock) on its temporary file from the moment it knows that it has made
-// it, and the system lets go of the lock of a process that dies. So a temporary file that can be
+// it, and the system releases the lock of a process that dies. So a temporary file that can be
 // locked is nobody's: whoever wants its name, or has finished the same target, removes it. One that
 // somebody writes is left alone.
 #include "output.h"
@@ -84,7 +84,7 @@ static bool is_under(const char *name, int descriptor) {
            mine.st_dev == there.st_dev && mine.st_ino == there.st_ino;
 }
 
-// True where there is no such file any more.
+// Removes a temporary file that a dead process left. True where the file is gone.
 static bool remove_abandoned(const char *name) {
     int descriptor = open(name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (descriptor < 0) return errno == ENOENT;

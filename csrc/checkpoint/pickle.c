@@ -54,7 +54,7 @@ const char *pickle_kind_name(pickle_kind kind) {
     return names[kind];
 }
 
-// What stands on top, for messages.
+// Names the kind of the value on top of the stack, for messages.
 static const char *found(const pickle_value *value) {
     return value ? pickle_kind_name(value->kind) : "nothing";
 }

@@ -28,7 +28,7 @@ static ctok_status find_root(torch_archive *r) {
                       num_found, r->zip.num_entries);
 }
 
-// entry: NULL, and CTOK_OK, where there is no such record.
+// Finds a record of the archive. *entry is NULL, and the status CTOK_OK, where there is none.
 static ctok_status find_record(torch_archive *r, const zip_entry **entry, const char *folder,
                                text name) {
     char path[512];

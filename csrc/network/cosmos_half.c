@@ -126,15 +126,15 @@ ctok_status variant_find_half(variant_half *half, const checkpoint *c, bool is_e
     return CTOK_OK;
 }
 
-// The least n with unit << n >= factor.
+// How often `unit` must be doubled to reach `factor`: the least n with unit << n >= factor.
 static int32_t halvings(int32_t factor, int32_t unit) {
     int32_t n = 0;
     while (unit << n < factor && n < VARIANT_MAX_LEVELS) n++;
     return n;
 }
 
-// Ref: reference/cosmos_reference.py, Encoder and Decoder: which levels resample, given the
-// factors.
+// Sets which levels resample, given the compression factors. Ref: reference/cosmos_reference.py,
+// Encoder and Decoder.
 ctok_status variant_resolve_half(variant_half *half, bool is_encoder, int32_t spatial,
                                  int32_t temporal, const char *name, ctok_error *error) {
     int32_t space = halvings(spatial, half->patch), time = halvings(temporal, half->patch),

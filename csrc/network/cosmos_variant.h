@@ -59,9 +59,9 @@ ctok_status variant_read_numbers(int64_t out[VARIANT_MOST_NUMBERS], const checkp
                                  int64_t least, int64_t most, const char *wanted,
                                  ctok_error *error);
 
-// Whether a tensor that is no parameter is a buffer that public checkpoints carry and that says
-// what this network does. CTOK_OK; or CTOK_E_FILE_TENSOR: an unexpected tensor, or a buffer of
-// another network. Numbers may be kept as floats.
+// Checks a tensor that is no parameter. CTOK_OK if it is a buffer that public checkpoints carry and
+// its values fit this network, also as floats; else CTOK_E_FILE_TENSOR: an unexpected tensor, or a
+// buffer of another network.
 ctok_status variant_check_buffer(const variant *v, const checkpoint_tensor *tensor,
                                  ctok_error *error);
 bool variant_is_buffer(const char *name);  // a known one, by its name alone

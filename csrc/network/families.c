@@ -89,7 +89,7 @@ void family_add_fact(description *d, const char *name, uint32_t from, const char
     fact->from = from;
 }
 
-// At most 63 bytes, cut between two characters.
+// Copies a name of at most 63 bytes; a longer one is cut between two UTF-8 characters.
 static void copy_name(char out[64], const char *name, size_t num_bytes) {
     size_t n = num_bytes < 63 ? num_bytes : 63;
     while (n > 0 && n < num_bytes && (name[n] & 0xC0) == 0x80) n--;

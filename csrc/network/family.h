@@ -21,7 +21,7 @@ typedef struct {
 
 typedef struct network_family network_family;
 
-// What the runtime may know of a model.
+// All that the runtime knows of a model, whatever its family.
 typedef struct {
     const network_family *family;
     char name[64];
@@ -41,7 +41,7 @@ typedef struct {
     _Alignas(16) unsigned char own[FAMILY_OWN_BYTES];  // the family's alone
 } description;
 
-// Pixels of the caller inside the network's padded ones. An image is one frame.
+// Where the caller's pixels lie inside the network's padded ones. An image is one frame.
 typedef struct {
     int64_t padded_frames, padded_height, padded_width;
     int64_t before, top, left, frames, height, width;
@@ -100,9 +100,9 @@ void family_store_codes(graph *g, int32_t codes, int32_t external);
 void family_add_codebook(graph *g, const description *d);  // the layer that a quantizer looks codes
                                                            // up in, if it has one
 
-// ---------------------------------------------------------------- for families: what their
-// descriptions share The model's name: the option; else the metadata; else the part of the path
-// that tells (encoder.jit takes its folder's).
+// ---------------------------------------------------------------- what families share
+// Sets the model's name: from the option; else from the metadata; else from the part of the path
+// that tells most (encoder.jit takes its folder's).
 void family_name(char out[64], const checkpoint *c, const char *path,
                  const ctok_model_options *options);
 bool family_has_prefix(const checkpoint *c, const char *prefix);  // whether any tensor's name

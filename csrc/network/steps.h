@@ -38,7 +38,7 @@ __attribute__((format(printf, 6, 7))) int32_t step_conv(builder *b, int32_t x, i
 __attribute__((format(printf, 4, 5))) void step_unused_conv(builder *b, int64_t channels,
                                                             conv_form form, const char *name, ...);
 
-// GroupNorm over `groups` and SiLU if asked. eps 1e-6.
+// Appends GroupNorm over `groups` groups, eps 1e-6, with SiLU if asked.
 int32_t step_norm(builder *b, int32_t x, int32_t groups, bool has_silu, const char *name);
 
 // Single-head attention of width C: over the positions of a frame, or over the past of a position.

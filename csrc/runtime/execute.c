@@ -1,4 +1,4 @@
-// See execute.h. A step that fails is told by its layer.
+// See execute.h. The message of a failed step names its layer.
 #include "execute.h"
 
 #include <stdio.h>

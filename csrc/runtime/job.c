@@ -7,7 +7,8 @@
 
 static engine *engine_of(const job *j) { return (engine *)j->base.base.owner; }
 
-// The model of a job that was released while it opened one.
+// Closes the model that a job opened when the job was released before it ended: nobody knows its
+// id.
 static void close_unseen(const job *j) {
     object *m;
     if (!j->base.is_unseen || !j->opened_model ||
@@ -271,7 +272,7 @@ ctok_status job_steps(job *j, ctok_step *steps, uint32_t capacity, uint32_t *num
     return CTOK_OK;
 }
 
-// The table's reference is used up.
+// Takes a job from its engine and gives up the reference that the table of ids held.
 static void forget(job *j) {
     engine_forget(engine_of(j), &j->base);
     engine_cancel(engine_of(j), &j->base);

@@ -204,8 +204,8 @@ static network_outputs add_outputs(program *p, const description *d) {
     return o;
 }
 
-// Of a stream's state: two past frames for each temporal convolution, keys and values for each
-// temporal attention.
+// Counts the bytes of a stream's state: two past frames for each temporal convolution, keys and
+// values for each temporal attention.
 static void count_state(program *p) {
     for (int32_t n = 0; n < p->graph.num_nodes && p->request.chunk; n++) {
         const graph_node *node = &p->graph.nodes[n];
@@ -270,7 +270,7 @@ static size_t input_image_bytes(const program *p, const description *d) {
     }
 }
 
-// The nodes of what is asked for.
+// Builds the graph of the half or halves that the request needs.
 static void build_graph(program *p, const model *m) {
     const description *d = &m->description;
     const ctok_request *r = &p->request;

@@ -7,7 +7,7 @@
 #include "model.h"
 #include "stream_state.h"
 
-// What a request takes besides its arena.
+// Memory that a request takes besides its arena, in bytes.
 typedef struct {
     uint64_t state_bytes;     // of the stream, with room for request.state_frames
     uint64_t external_bytes;  // input and results, request.num_held times

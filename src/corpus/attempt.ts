@@ -16,11 +16,11 @@ export interface Try {
   readonly stem: string;
   readonly index: number;
   readonly id: string;
-  /** Its own: "STEM-WRITER-ID" in a folder of pending shards. */
+  /** The folder of this try alone: "STEM-WRITER-ID" in the folder of pending shards. */
   readonly folder: string;
 }
 
-/** Who made a pending shard, by its folder's name. */
+/** The writer (process) that made a pending shard, as the name of the shard's folder tells it. */
 export function writerOfTry(name: string): string | undefined {
   return /^\d+-([0-9a-f]+-\d+)-[0-9a-f]+$/.exec(name)?.[1];
 }
@@ -30,7 +30,7 @@ export function pendingName(id: string, name: string): string {
   return `${id}-${name}`;
 }
 
-/** Makes the folder of a new try. */
+/** Makes the folder in which a new try at a shard writes its files. */
 export async function newTry(pending: string, stem: string, index: number): Promise<Try> {
   const id = randomBytes(8).toString("hex"), folder = join(pending, `${stem}-${writerName}-${id}`);
   await io(folder, "write", mkdir(folder, { recursive: true }));
@@ -113,7 +113,7 @@ export class LocalAttempt implements Attempt {
   }
 }
 
-/** Gathers small writes, and hashes all. */
+/** A file of a pending shard: gathers small writes into large ones and hashes all bytes. */
 class PendingShardFile implements ShardFile {
   readonly name: string;
   readonly #shown: string;

@@ -12,7 +12,7 @@ import type { TimedFrame, VideoInfo, VideoOptions } from "../media/clip.ts";
 import { openVideo } from "../media/video.ts";
 import type { Spooled } from "./spool.ts";
 
-/** Of a video, scaled. */
+/** A frame of a video, scaled to the size that the model gets. */
 export interface ScaledFrame {
   readonly height: number;
   readonly width: number;
@@ -31,7 +31,7 @@ interface Reading {
   readonly stop: AbortController;
 }
 
-/** One video's clips. */
+/** Reads the clips of one video. */
 export class ClipReader implements AsyncDisposable {
   readonly #open: () => Promise<Spooled>;
   readonly #options: VideoOptions;

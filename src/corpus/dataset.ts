@@ -85,7 +85,7 @@ export function unparkDataset(folder: string): Promise<number[]> {
   });
 }
 
-/** The same on other sources and formats: for tests. */
+/** `planDataset` with other sources and formats, for tests. */
 export function planWith(parts: Parts, options: PlanDatasetOptions, items: AnyOptions): Promise<Plan> {
   return located(() => makePlan(parse(planDatasetOptions, options, "options"), items, parts));
 }

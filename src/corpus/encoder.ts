@@ -52,7 +52,7 @@ export async function openEncoder(
   }
 }
 
-/** The CPU's sets can be asked for; a GPU's is what it is. */
+/** The kernel set to open the model with: on the CPU the planned one; a GPU has one set only. */
 function kernelsFor(planned: string, device: string): NonNullable<OpenOptions["kernels"]> {
   const known = optionFacts.kernels.choices.find((name) => name === planned);
   return known && !device.startsWith("cuda") ? known : "auto";

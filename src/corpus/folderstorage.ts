@@ -147,7 +147,7 @@ export class FolderStorage implements Storage {
     return new LocalAttempt(this.folder, made, (place, decided) => this.#decide(place, decided));
   }
 
-  /** The winner's files get their names. */
+  /** Decides for this try, unless another has won, and gives the winner's files their final names. */
   async #decide({ stem, index, folder }: Try, decided: Decided): Promise<boolean> {
     const step = (name: CommitStep) => this.#onStep(name, index);
     await step("written");
@@ -193,7 +193,8 @@ export class FolderStorage implements Storage {
       const target = join(this.folder, name);
       await rename(join(decided, pendingName(id, name)), target).catch(async (error) => {
         if (error.code !== "ENOENT") return await io(target, "write", Promise.reject(error));
-        // Placed before, by who was killed or is as far as we are.
+        // The file may have its final name already: from a worker that was killed, or from another that commits the
+        // same shard.
         const found = await stat(target).catch(() => undefined);
         if (found?.size !== bytes) throw expected(target, `a file of ${bytes} bytes`, found?.size ?? "none", "FILE_IO");
       });

@@ -12,7 +12,7 @@ import { messageOf, TokenizerError } from "../errors.ts";
 import { isWriterGone, writerName } from "../files.ts";
 import type { Leases, LeasesOptions } from "./leases.ts";
 
-/** A shard that a process works on. */
+/** A shard that a process is working on. */
 export interface LeasedShard {
   readonly index: number;
   readonly owner: string;
@@ -78,7 +78,7 @@ export class Ledger implements Leases {
     }
   }
 
-  /** A shard that is free, else whether others are at some. */
+  /** Takes a free shard; where there is none, says whether other workers still hold some. */
   #take(): { readonly got: number | undefined; readonly isLeft: boolean } {
     return this.#guarded(() => {
       this.#freeAbandoned();
@@ -97,7 +97,7 @@ export class Ledger implements Leases {
     return this.#guarded(() => (this.#sql(sql).all(this.#owner) as { number: number }[]).map(({ number }) => number));
   }
 
-  /** Made once: the runtimes keep what is made anew, 3 KB each, until they come to collect it. */
+  /** A prepared statement, kept: the runtimes free one only at a garbage collection, and it takes 3 KB. */
   #sql(text: string): Statement {
     const statement = this.#statements.get(text) ?? this.#db.prepare(text);
     this.#statements.set(text, statement);
@@ -136,7 +136,7 @@ export class Ledger implements Leases {
     if (this.#held.has(index)) this.#held.set(index, numItems);
   }
 
-  /** Leases whose time is over, or whose process is gone. */
+  /** Frees leases that have expired, or whose process is gone. */
   #freeAbandoned(): void {
     const owners = this.#sql(`SELECT DISTINCT owner FROM shards WHERE state = ${leased}`).all() as {
       owner: string;
@@ -171,7 +171,7 @@ export class Ledger implements Leases {
   }
 }
 
-/** What the ledger of a folder knows of shards in work; nothing where there is none. */
+/** The shards that the ledger of a folder has as being worked on; none where there is no ledger. */
 export async function leasedShards(folder: string, plan: string): Promise<LeasedShard[]> {
   const path = join(folder, "ledger.sqlite");
   if (!existsSync(path)) return [];
@@ -211,7 +211,7 @@ async function setUp(db: Database, { plan, numShards, committed }: LeasesOptions
          INSERT INTO shards (number, state) SELECT n, ${open} FROM all_numbers WHERE n < ?`,
     ).run(numShards, numShards);
   }
-  // A manifest that was removed asks for its shard again.
+  // A shard whose manifest was removed is to be made again.
   const said = db.prepare(`SELECT number FROM shards WHERE state = ${done}`).all() as { number: number }[];
   const reopen = db.prepare(`UPDATE shards SET state = ${open} WHERE number = ?`);
   for (const { number } of said) if (!found.has(number)) reopen.run(number);

@@ -9,7 +9,7 @@ import { splitOf, workersOf } from "./split.ts";
 import type { Storage } from "./storage.ts";
 
 export interface DatasetMissing {
-  /** Shards that are not committed, in order. */
+  /** Numbers of the shards that are not committed, ascending. */
   readonly shards: readonly number[];
   /**
    * Among how many workers the corpus is split (`shard`), and those that have some of these shards, in order; absent
@@ -17,9 +17,9 @@ export interface DatasetMissing {
    */
   readonly of?: number;
   readonly elements?: readonly number[];
-  /** Of `shards`, those that a queue has given up: `datasetStatus` says why. */
+  /** Those of `shards` that a queue has given up: `datasetStatus` says why. */
   readonly parked: readonly number[];
-  /** Nothing is missing, the set's files included. */
+  /** All shards are committed, and the files of the whole set are written. */
   readonly isComplete: boolean;
 }
 

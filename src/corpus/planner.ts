@@ -23,7 +23,7 @@ import type { Storage } from "./storage.ts";
 
 type Options = z.output<typeof planDatasetOptions>;
 
-/** The plan of `o.out`: the one that is there, or a new one. */
+/** Opens the plan of `o.out`, or makes it where there is none. */
 export async function makePlan(o: Options, itemOptions: ItemOptions, parts: Parts): Promise<Plan> {
   const storage = openStorage(o.out, { signal: o.signal });
   const there = await storage.plan().catch((error) => {
@@ -109,7 +109,7 @@ export function arithmeticOf(info: ModelInfo, versions: Readonly<Record<string, 
   return { precision: info.precision, kernels: info.kernels, versions: { ctok: info.version, ...versions } };
 }
 
-/** What a format is asked about before the items are known. */
+/** What a format must know before the items are found. */
 function factsOf({ model, arithmetic, dtype }: PlanStart): CorpusFacts {
   const { name, source, sha256, isVideo, quantizer, spatialFactor, temporalFactor } = model;
   return {

@@ -11,7 +11,7 @@ import type { Storage } from "./storage.ts";
 
 /** One of `of` workers that have a corpus's shards among them. */
 export interface Share {
-  /** 0 to `of` - 1. */
+  /** The worker's number, 0 to `of` - 1. */
   readonly index: number;
   readonly of: number;
 }
@@ -62,7 +62,7 @@ export async function agreeOnSplit(storage: Storage, plan: Plan, of: number, isA
   }
 }
 
-/** Hands a worker the shards of its share. */
+/** Gives a worker the shards of its share, one after the other. */
 export class Split implements Leases {
   readonly #waiting: number[];
   #numDone: number;

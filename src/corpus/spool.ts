@@ -37,7 +37,7 @@ export async function spool(place: Place, identity: Identity, places: Places, si
   };
   try {
     folder = await mkdtemp(join(tmpdir(), "ctok-"));
-    // Its name alone tells FFmpeg of motion JPEG and of raw streams.
+    // The extension stays: FFmpeg knows motion JPEG and raw streams by nothing else.
     const path = join(
       folder,
       place.kind === "tar" ? basename(place.member) : place.kind === "file" ? basename(place.path) : "video",

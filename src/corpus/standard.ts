@@ -12,7 +12,7 @@ import { Places } from "./places.ts";
 import { decoderVersions, type PrepareOptions, prepareOptions, Preparer } from "./prepare.ts";
 import { findItems, type FindOptions, findOptions } from "./sources/find.ts";
 
-/** How items are found and prepared. */
+/** Options for finding and preparing items. */
 export interface ItemOptions
   extends
     PrepareOptions,
@@ -30,7 +30,7 @@ export const itemFields = {
   stride,
 } satisfies Fields<ItemOptions>;
 const itemOptions = z.strictObject(itemFields).superRefine(checkLooks);
-/** Those that say nothing of pictures. */
+/** Options that matter for videos alone. */
 const ofVideos = ["foldersAreVideos", "fps", "frames", "clipFrames", "stride"] as const;
 
 export const standard: Parts = {

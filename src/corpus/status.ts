@@ -28,13 +28,13 @@ export interface DatasetStatus {
     readonly bytes: number;
   };
   readonly quarantined: readonly Quarantined[];
-  /** Shards that processes of this machine are at. */
+  /** Shards that processes of this machine are working on. */
   readonly inWork: readonly LeasedShard[];
   /** Where the corpus was split (`shard`): among how many workers, and which of them have shards to make. */
   readonly split?: { readonly of: number; readonly missing: readonly number[] };
   /** Shards that a queue has given up (`unparkDataset` has them tried again), and why. */
   readonly parked: readonly ParkedShard[];
-  /** All shards are committed, and the set's files are there. */
+  /** All shards are committed, and the files of the whole set are there. */
   readonly isComplete: boolean;
 }
 
@@ -78,5 +78,5 @@ export async function allEntries(
   }, entriesAtOnce);
 }
 
-/** A store across a network answers many in the time of one. */
+/** How many manifests are read at once: a store across a network answers many in the time of one. */
 const entriesAtOnce = 32;

@@ -19,15 +19,15 @@ import type { Decoded } from "./picture.ts";
 
 const { process } = globalThis;
 
-/** What a helper is asked, beside the picture's bytes. */
+/** What a helper process is asked to do; the bytes of the picture follow it. */
 export interface Order {
-  /** As messages call the picture. */
+  /** The picture's name in messages. */
   readonly name: string;
   readonly limitPixels: number;
   /** Seconds of processor time, and bytes of memory beyond what the helper has before; helper.ts has the defaults. */
   readonly limitSeconds?: number | undefined;
   readonly limitMemory?: number | undefined;
-  /** Whether its size is all that is wanted: no pixels then. */
+  /** Whether only the picture's size is wanted, and no pixels. */
   readonly isSizeOnly?: boolean | undefined;
 }
 
@@ -37,11 +37,11 @@ export interface Answer {
   readonly height?: number;
   readonly width?: number;
   readonly error?: { readonly code: ErrorCode; readonly message: string; readonly detail?: number | undefined };
-  /** Whether it should not have another picture: it holds too much memory, or ends itself. */
+  /** Whether the helper must not get another picture: it holds too much memory, or is about to end. */
   readonly isFull?: boolean;
 }
 
-/** The parts of a message, either way. */
+/** A message to or from a helper process, in the pieces that are written one after the other. */
 export function message(about: Order | Answer, body: Uint8Array = new Uint8Array()): Uint8Array[] {
   const text = new TextEncoder().encode(JSON.stringify({ ...about, bytes: body.length }));
   const length = new Uint8Array(4);
@@ -60,7 +60,7 @@ const patienceMs = 60_000;
 const mostTextBytes = 1 << 16;
 
 const idle: Helper[] = [];
-/** Those that wait for one of the helpers, in order. */
+/** Calls that wait for one of the helper processes, in order. */
 const waiting: (() => void)[] = [];
 let numBusy = 0;
 
@@ -112,7 +112,7 @@ function lost(name: string, ending: string): TokenizerError {
 
 class Helper {
   readonly #child: ChildProcess;
-  /** Of the message that is being read: its first bytes, then its text with what to fill. */
+  /** The message that is being read: first its length and JSON (`#head`, then `#answer`), then its bytes (`#body`). */
   #head: Uint8Array = new Uint8Array();
   #answer: Answer | undefined;
   #body: Uint8Array<ArrayBuffer> | undefined;

@@ -21,7 +21,7 @@ export interface Ffmpeg {
   readonly path: string;
   /** Output options that pass each frame on once, with its timestamp as it is. */
   readonly passFrames: readonly string[];
-  /** Output options of H.264 whose frames have times of their own. */
+  /** Output options for H.264 that keep each frame's own time. */
   readonly h264Options: readonly string[];
 }
 
@@ -29,11 +29,11 @@ export interface Ffprobe {
   readonly path: string;
 }
 
-/** How a run ended. */
+/** How a run of FFmpeg ended. */
 export interface Ending {
   /** Undefined when a signal ended it, or when it never started. */
   readonly code: number | undefined;
-  /** "SIGKILL" and so on, also when FFmpeg caught the signal and left by itself. */
+  /** Name of the signal that ended FFmpeg, such as "SIGKILL", also where FFmpeg caught it and exited by itself. */
   readonly signal: string | undefined;
   /** The last 4000 characters that it wrote to stderr; why it did not start, when it did not. */
   readonly stderr: string;
@@ -42,9 +42,9 @@ export interface Ending {
 export interface FfmpegRun {
   /** Closed at once unless the run was started with `stdin: "pipe"`. */
   readonly stdin: Writable;
-  /** Read on demand: FFmpeg waits while nobody reads. */
+  /** FFmpeg's output. It is read on demand: FFmpeg waits while nobody reads. */
   readonly stdout: Readable;
-  /** Never rejects. */
+  /** Resolves when the process has ended; never rejects. */
   readonly ended: Promise<Ending>;
   /** Ends it at once, if it still runs, and waits until nothing of it is left. */
   kill(): Promise<Ending>;
@@ -56,9 +56,9 @@ export interface FfmpegRun {
 
 export interface RunOptions {
   readonly stdin?: "pipe" | "ignore";
-  /** Ends the run as `kill` does. */
+  /** Aborting it ends the run, as `kill` does. */
   readonly signal?: AbortSignal | undefined;
-  /** Each line of stderr, as it comes. */
+  /** Called with each line of stderr as it comes. */
   readonly onLine?: (line: string) => void;
 }
 
@@ -111,7 +111,7 @@ async function checkOnce(program: Program, path: string): Promise<Ffmpeg> {
   try {
     return await found;
   } catch (error) {
-    checked.delete(path); // it may be mended before the next call
+    checked.delete(path); // it may be repaired before the next call
     throw error;
   }
 }
@@ -158,8 +158,8 @@ async function isExecutable(path: string): Promise<boolean> {
 }
 
 /**
- * Runs it once: a program for another machine, or one that is not FFmpeg, is told here and not in the middle of a
- * video.
+ * Runs FFmpeg once, so that a program for another machine, or one that is not FFmpeg, fails here and not in the middle
+ * of a video.
  */
 async function check(program: Program, path: string): Promise<Ffmpeg> {
   const run = start(path, ["-version"], {});
@@ -331,7 +331,7 @@ export function fileUrl(path: string): string {
   return `file:${resolve(path)}`;
 }
 
-/** "exit code 1", "SIGKILL". */
+/** How the process ended, in words: "exit code 1", "SIGKILL". */
 export function tellEnding(ending: Ending): string {
   return ending.signal ?? (ending.code === undefined ? "it did not start" : `exit code ${ending.code}`);
 }

@@ -9,9 +9,9 @@ import { type Ending, findFfprobe, inputArgs, startFfprobe, tellEnding } from ".
 import { FfmpegLog } from "./ffmpeglog.ts";
 import { tooLarge } from "./picture.ts";
 
-/** Of the beginning of a file. */
+/** What ffprobe says of a file after reading its beginning. */
 export interface MediaFacts {
-  /** The demuxer, such as "matroska,webm". */
+  /** Name of the demuxer, such as "matroska,webm". */
   readonly format: string;
   /** The earliest start of any stream on the container's clock, in seconds; undefined where it has no timestamps. */
   readonly startSeconds: number | undefined;
@@ -27,11 +27,11 @@ export interface VideoFacts {
   /** As stored, in pixels; 0 where nothing tells before a frame is decoded. */
   readonly height: number;
   readonly width: number;
-  /** Degrees counter-clockwise, from the display matrix. */
+  /** Rotation that the display matrix asks for, in degrees counter-clockwise. */
   readonly rotation: number;
   readonly startSeconds: number | undefined;
   readonly durationSeconds: number | undefined;
-  /** As the container's index says. */
+  /** Number of frames as the container's index gives it; undefined where it does not. */
   readonly numFrames: number | undefined;
   /**
    * Fractions such as "30000/1001", neither of which need be the frames' rate: of the finest tick seen, and the
@@ -39,7 +39,7 @@ export interface VideoFacts {
    */
   readonly tickRate: string | undefined;
   readonly averageRate: string | undefined;
-  /** Its first packets, in the file's order. */
+  /** The video stream's first packets, in the file's order. */
   readonly packets: readonly PacketFacts[];
 }
 
@@ -47,7 +47,7 @@ export interface PacketFacts {
   /** When its frame is shown and when it is decoded, on the container's clock. */
   readonly seconds: number | undefined;
   readonly decodedSeconds: number | undefined;
-  /** Whether decoding can begin here. */
+  /** Whether it is a key frame, where decoding can begin. */
   readonly isKey: boolean;
   /** Whether its frame is decoded and not shown: before the start of an edit list. */
   readonly isDropped: boolean;
@@ -165,7 +165,7 @@ async function read(
   return { text: new TextDecoder().decode(Buffer.concat(chunks)), ending: await run.ended };
 }
 
-/** Why a file is not read. */
+/** Why ffprobe could not read a file, in words. */
 function reasonOf(ending: Ending): string {
   const log = FfmpegLog.of(ending);
   if (log.refusedFormat === "tty") return "text"; // FFmpeg would draw it as a terminal does, and call that a video
@@ -217,7 +217,7 @@ function toVideo(stream: Json, packets: readonly PacketFacts[]): VideoFacts {
 }
 
 function packetsOf(json: Json): (PacketFacts & { stream: unknown })[] {
-  // One list where frames are asked for as well.
+  // ffprobe gives packets and frames in one list where both are asked for.
   return listOf(json.packets ?? json.packets_and_frames).map(({ stream_index, pts_time, dts_time, flags }) => ({
     stream: stream_index,
     seconds: toNumber(pts_time),

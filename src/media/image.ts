@@ -20,11 +20,11 @@ import { decodeApart, NoHelper } from "./apart.ts";
 import { decode, type Decoded, type Format, formatOf, glanceAt, loadSharp, lookAt, sayOf } from "./picture.ts";
 
 export interface ReadImageOptions extends PictureLimits {
-  /** Ends the reading at once, with code CANCELLED. */
+  /** Aborting it ends the reading at once, with code CANCELLED. */
   signal?: AbortSignal | undefined;
 }
 const readImageOptions = z.strictObject({ ...pictureLimits, signal } satisfies Fields<ReadImageOptions>);
-/** The same with their defaults. */
+/** The options of `readImage` with their defaults filled in. */
 export type PictureOptions = z.output<typeof readImageOptions>;
 
 export interface WriteImageOptions {
@@ -40,7 +40,7 @@ const writers = {
   ".webp": { format: "webp", options: { quality: 95 } },
   ".avif": { format: "avif", options: { quality: 80 } },
 } as const;
-/** Of what writeImage writes. */
+/** Extensions of the pictures that writeImage writes. */
 export const pictureExtensions: readonly string[] = Object.keys(writers);
 
 /**
@@ -66,7 +66,7 @@ export async function readImage(input: BytesSource, options: ReadImageOptions = 
   return await decodeImage(taken, parse(readImageOptions, options, "options"));
 }
 
-/** The same of bytes that have been taken already. */
+/** Decodes a picture whose bytes were read already. */
 export async function decodeImage(taken: Taken, o: PictureOptions): Promise<Tensor<"uint8">> {
   const { bytes, format } = await encodedImage(taken, o);
   const { height, width, data } = await decodeSomewhere(bytes, format, taken.name, o);
@@ -94,7 +94,7 @@ export async function readImageSize(
   return { height, width };
 }
 
-/** The bytes of a picture that sharp may read. */
+/** The bytes of a picture, after checking that sharp may read it. */
 async function encodedImage(taken: Taken, o: PictureOptions): Promise<{ bytes: Uint8Array; format: Format }> {
   const { name } = taken;
   throwIfAborted(o.signal);

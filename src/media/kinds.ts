@@ -43,7 +43,7 @@ export async function fileKind(path: string): Promise<FileKind | undefined> {
   return kindOfName(path) ?? kindOfBytes(await headOf(path, 0, headBytes));
 }
 
-/** By the extension alone. */
+/** What kind of file a name's extension stands for. */
 export function kindOfName(path: string): FileKind | undefined {
   const extension = extname(path).toLowerCase();
   return (["picture", "video", "tokens"] as const).find((kind) => readExtensions[kind].includes(extension));
@@ -113,7 +113,7 @@ export async function tokenFormatOf(path: string): Promise<TokenFormat | undefin
   return isMarked || names.includes("indices") || names.includes("latent") ? "safetensors" : undefined;
 }
 
-/** By the first entry of the map. */
+/** Whether the first entry of a msgpack map is that of a token file. */
 function isMsgpackTokens(head: Uint8Array): boolean {
   return /^(.|\xde..|\xdf....)\xa6format.{1,2}ctok-tokens-/s.test(String.fromCharCode(...head));
 }

@@ -21,7 +21,7 @@ export interface Decoded {
   readonly data: Uint8Array<ArrayBuffer>;
 }
 
-/** What a header says of a picture, as sharp tells it. */
+/** What sharp reports of a picture's header. */
 export type About = Pick<Metadata, "format" | "height" | "width" | "channels" | "space" | "depth" | "icc">;
 
 /**
@@ -47,14 +47,14 @@ const depthBytes: Readonly<Record<string, number>> = { uchar: 1, ushort: 2, shor
 /** Scans of a JPEG: each goes over the whole picture. Encoders write about ten; libtiff, too, takes 100. */
 const mostScans = 100;
 /**
- * Of a float picture, whose samples are 0..1: a little more is what sharpening leaves and is clipped, more has no
- * meaning here.
+ * Samples of a float picture are 0..1. What lies outside by no more than this comes from sharpening and is clipped;
+ * a picture with other samples is refused.
  */
 const floatRange = [-1, 2] as const;
-/** Pixels that are converted at once through a profile. */
+/** How many pixels are converted through a colour profile at a time. */
 const slabPixels = 1 << 22;
 
-/** Undefined for what sharp does not read. */
+/** The format of a picture, by its first bytes; undefined for what sharp does not read. */
 export function formatOf(bytes: Uint8Array): Format | undefined {
   const head = Array.from(bytes.subarray(0, 12), (byte) => String.fromCharCode(byte)).join("");
   if (head.startsWith("\xff\xd8\xff")) return "jpeg";
@@ -323,8 +323,8 @@ export async function loadSharp(): Promise<typeof sharpModule> {
 }
 
 /**
- * A compiled program resolves nothing from its own modules: node_modules beside it may have sharp, whose binaries stay
- * files.
+ * In a compiled program sharp cannot be imported by its name: its binaries stay files, in node_modules beside the
+ * program.
  */
 function sharpBesideProgram(): typeof sharpModule | undefined {
   try {
@@ -334,7 +334,7 @@ function sharpBesideProgram(): typeof sharpModule | undefined {
   }
 }
 
-/** What a picture or frame above `limitPixels` is told. */
+/** The error for a picture or frame of more pixels than `limitPixels`. */
 export function tooLarge(
   code: "IMAGE" | "VIDEO",
   name: string,

@@ -22,7 +22,7 @@ import { openImages } from "./stills.ts";
 
 /** What is added to a file's timestamps, so that no frame's is negative; `aheadOf` says of which files. */
 const offsetSeconds = 2;
-/** FFmpeg and ffprobe round times to microseconds. */
+/** The error, in seconds, of times that FFmpeg and ffprobe round to microseconds. */
 const roundingSeconds = 1e-5;
 
 /**
@@ -39,17 +39,17 @@ function decodeArgs(path: string, ffmpeg: Ffmpeg, limitPixels: number, filters: 
   ];
 }
 
-/** What every run on a file needs to know of it. */
+/** What every run of FFmpeg on a file needs to know of the file. */
 interface Opened {
   readonly path: string;
   readonly ffmpeg: Ffmpeg;
   readonly facts: MediaFacts & { readonly video: VideoFacts };
   readonly info: VideoInfo;
-  /** Of the stored frames. */
+  /** Rate of the frames as they are stored, before resampling. */
   readonly ownRate: Rate;
   /** Before that, on the source's clock, the decoder can only make up frames: a recording joined midway. */
   readonly firstKey: number;
-  /** By how much FFmpeg's times are ahead of that clock. */
+  /** By how many seconds the times that FFmpeg gives are ahead of the source's clock. */
   readonly ahead: number;
 }
 
@@ -150,7 +150,7 @@ function firstKeyOf({ video: { packets }, startSeconds = 0 }: Opened["facts"]): 
   return key === undefined ? -Infinity : key - startSeconds;
 }
 
-/** Frames a second of which a container may be believed where no frames tell. */
+/** The highest frame rate, per second, that a container is believed to have where no frames tell. */
 const mostRate = 240;
 
 /**
@@ -221,7 +221,7 @@ async function* decode(opened: Opened, options: Options): AsyncGenerator<TimedFr
   }
 }
 
-/** A frame's time may be a millisecond late by its container's clock. */
+/** A container's clock may round a frame's time up by a millisecond. */
 const clockSeconds = 0.001;
 
 /**
@@ -249,7 +249,7 @@ async function* resampled(
   if (shown) yield* until(shown.seconds + lasting);
 }
 
-/** Throws unless a run that gave `numFrames` frames has come to a good end. */
+/** Throws unless a run of FFmpeg that gave `numFrames` frames ended without a failure. */
 async function checkEnd(
   { path, facts, info: { height, width } }: Opened,
   ending: Ending,

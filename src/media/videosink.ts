@@ -29,20 +29,20 @@ const containers = {
   ".mkv": { muxer: "matroska", codec: "ffv1" },
   ".y4m": { muxer: "yuv4mpegpipe", codec: "y4m" },
 } as const;
-/** Of what createVideo writes. */
+/** Extensions of the videos that createVideo writes. */
 export const videoExtensions: readonly string[] = Object.keys(containers);
 
 /** Audio that MP4 and QuickTime hold with either FFmpeg; other audio becomes AAC there. Matroska takes all. */
 const mp4Audio: readonly (string | undefined)[] = ["aac", "mp3", "ac3", "eac3", "alac"];
 
 const aspectPart = z.int().min(1).max(2 ** 31 - 1);
-/** 68 years. */
+/** Latest time of a frame, in seconds: 68 years. */
 const maxSeconds = 2 ** 31;
 
 export interface VideoSinkOptions {
-  /** Of every frame, in pixels, 1 to 16384. */
+  /** Height of every frame, in pixels, 1 to 16384. */
   height: number;
-  /** As height. */
+  /** Width of every frame, in pixels, 1 to 16384. */
   width: number;
   /** Frames per second, where the rate is constant; the average, where frames are written with times of their own. */
   fps: number | Rate;
@@ -132,7 +132,7 @@ export async function createVideo(path: string, options: VideoSinkOptions): Prom
   }
 }
 
-/** How frames tell their times. */
+/** How the times of frames are counted in the result. */
 interface Clock {
   readonly rate: Rate;
   /** A second, and a frame of the constant rate, in ticks: whole numbers, the tick at most 11 microseconds. */
@@ -191,7 +191,9 @@ interface Plan {
   readonly clock: Clock;
   readonly muxer: "mp4" | "mov" | "matroska" | "yuv4mpegpipe";
   readonly audioCodec: string | undefined;
-  /** What the first run writes: the result where `isDirect`, else the frames in NUT. */
+  /**
+   * The file that the first run of FFmpeg writes: the result where `isDirect`, else a temporary NUT file of the frames.
+   */
   readonly video: PendingFile;
   readonly isDirect: boolean;
 }
@@ -201,16 +203,16 @@ export class VideoSink {
   readonly path: string;
   readonly #plan: Plan;
   readonly #run: FfmpegRun;
-  /** Of the frames that FFmpeg has not taken yet: once it is gone, their callbacks may never come. */
+  /** Reject the frames that FFmpeg has not taken yet: once it is gone, the callbacks of their writes may never come. */
   readonly #refusals = new Set<() => void>();
   #hasEnded = false;
   #numFrames = 0;
   /** In ticks of the result: where the first frame is, and the last one. */
   #first: number | undefined;
   #last = -1;
-  /** The earliest time that the next frame may have. */
+  /** The earliest time that the next frame may have, in seconds. */
   #lastSeconds: number;
-  /** How many frames were given, and whether so far each was in its place of the constant rate. */
+  /** How many frames were passed in, and whether all of them so far keep the constant rate. */
   #numGiven = 0;
   #isConstant = true;
   #state: "open" | "closing" | "aborted" = "open";
@@ -231,7 +233,7 @@ export class VideoSink {
     });
   }
 
-  /** Frames written so far. */
+  /** How many frames were written so far. */
   get numFrames(): number {
     return this.#numFrames;
   }
@@ -271,7 +273,7 @@ export class VideoSink {
     if (this.#refusals.size === 0) this.#run.hold(false);
   }
 
-  /** The tick at which the next frame is shown. */
+  /** The tick of the result's clock at which the next frame is shown. */
   #place(seconds: number | undefined): number {
     const { options: { startSeconds }, clock: { ticks, frameTicks } } = this.#plan;
     const given = seconds ?? startSeconds + this.#numGiven * frameTicks / ticks;

@@ -18,7 +18,7 @@ export type Frames = AsyncIterable<Frame> | Iterable<Frame>;
 /** Frames of one job, as many as are real, and where they stand in the video. */
 export interface Clip extends Pixels {
   readonly firstFrame: number;
-  /** When the frames are shown, where they say so. */
+  /** When each frame is shown, in seconds, where the frames say so. */
   readonly seconds: readonly number[];
 }
 
@@ -100,11 +100,11 @@ export function filled({ bytes, request: { frames: count } }: Clip, frames: numb
   return longer;
 }
 
-/** What jobs of one call share. */
+/** What all jobs of one call have in common. */
 export interface JobsOptions extends JobOptions {
   /** How many jobs there will be, where that is known: `onProgress` is then told of all of them together. */
   readonly numJobs?: number;
-  /** Where the caller called, for what a job throws. */
+  /** An error that was made where the caller called: what a job throws gets its stack. */
   readonly site: Error;
 }
 

@@ -27,9 +27,9 @@ export interface RemoteFile {
 
 export interface DownloadOptions {
   readonly signal: AbortSignal | undefined;
-  /** Whether a file that is there already is hashed again. */
+  /** Whether a file that is here already is hashed once more. */
   readonly isVerified: boolean;
-  /** Bytes of the file that are here; called often. */
+  /** Called often, with the number of the file's bytes that are here. */
   readonly onBytes: (bytes: number) => void;
 }
 
@@ -158,7 +158,7 @@ function startOf({ status, headers }: Response): number | undefined {
   return status === 206 && start !== undefined ? Number(start) : undefined;
 }
 
-/** Bytes of the whole file, where the answer says. */
+/** Size of the whole file in bytes, where the response's headers give it. */
 function totalOf({ status, headers }: Response): number | undefined {
   const text = status === 200
     ? headers.get("content-length")

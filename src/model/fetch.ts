@@ -10,7 +10,7 @@ import { type HubModelToFetch, resolveModel } from "./catalogue.ts";
 import { type DownloadProgress, type FetchedModel, fetchFromHub, type FetchOptions, findOnDisk } from "./hub.ts";
 import { located } from "./job.ts";
 
-/** Of a model of the hub; of others they do nothing. */
+/** Options for models of the hub; for other models they do nothing. */
 export interface HubOptions {
   /** Branch, tag or commit. Default: main, or what the model's name says after an "@". */
   revision?: string | undefined;
@@ -51,11 +51,11 @@ const pullOptions = z.strictObject(
   { ...hubOptions, half: z.enum(["encoder", "decoder"]).optional(), signal } satisfies Fields<PullOptions>,
 );
 
-/** What is opened, and as what. */
+/** What to open, and under which name. */
 export interface Place {
   readonly path: string;
   readonly source: string;
-  /** Undefined where the path says it. */
+  /** Name of the model; undefined where the path says it. */
   readonly name: string | undefined;
 }
 

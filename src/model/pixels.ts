@@ -98,7 +98,7 @@ class Batch {
     this.#options = options;
   }
 
-  /** Copies the pixels of input `i` to their place. */
+  /** Copies the pixels of input `i` to their place in the batch. */
   put(i: number, { bytes, request }: Pixels): void {
     const { isVideo, admit } = this.#options, one = bytes.length / request.batch;
     const about = (size: PixelSize) => {
@@ -125,7 +125,7 @@ class Batch {
   }
 }
 
-/** Frames `from` to `to` of every clip, copied. */
+/** Copies frames `from` to `to` of every clip of a batch. */
 export function sliceFrames({ bytes, request }: Pixels, from: number, to: number): Pixels {
   const { input, batch, frames, height, width } = request;
   const isBytes = input === layout.kind.pixelsU8; // [B, T, H, W, 3], or [B, 3, T, H, W] of 4 bytes
@@ -185,7 +185,7 @@ function checkFinite(name: string, { data, shape }: TensorLike<"float32">): void
   throw atPosition(name, shape, position, "a finite pixel (or allowNonFinite: true)", data[position]!);
 }
 
-/** The memory of a tensor, as a view. */
+/** The memory of a tensor as bytes, not copied. */
 export function bytesOf(tensor: TensorLike): Uint8Array {
   return new Uint8Array(tensor.data.buffer, tensor.data.byteOffset, tensor.data.byteLength);
 }

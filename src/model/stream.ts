@@ -35,14 +35,14 @@ export function limitOf(o: { maxMemory?: number | undefined }): RequestValues {
   return { max_memory_bytes: o.maxMemory ?? 0 };
 }
 
-/** Throws ARGUMENT for what has no items to give. */
+/** Checks that a value can be iterated. Throws ARGUMENT. */
 export function checkIterable(name: string, value: unknown, wanted: string): void {
   const { [Symbol.asyncIterator]: later, [Symbol.iterator]: now } = Object(value);
   if (typeof later === "function" || typeof now === "function") return;
   throw expected(name, `${wanted}, one after the other (an array, a generator, a stream)`, nameOf(value));
 }
 
-/** What tokens of a clip are made with. */
+/** What encoding the clips of one call needs to know. */
 interface EncodeClipsOptions extends JobsOptions {
   readonly preQuant: boolean;
   readonly maxMemory?: number | undefined;
@@ -125,8 +125,8 @@ interface TokenClip {
 }
 
 /**
- * Cuts parts into windows, or seamless pieces of a few token frames; the real frames are known only at the end of each
- * part.
+ * Cuts the tokens of a video's parts into the pieces that are decoded in one job: windows, or a few token frames of a
+ * seamless sequence. How many frames are real is known only at the end of each part.
  */
 async function* cut(
   parts: AsyncIterable<Tensor> | Iterable<Tensor>,
@@ -160,7 +160,7 @@ async function* cut(
 
 /** How tokens are decoded: as a stream's caller says, and as decode does. */
 interface DecodeClipsOptions extends JobsOptions, Omit<DecodeStreamOptions, "signal"> {
-  /** "uint8" unless given. */
+  /** Type of the decoded pixels. Default "uint8". */
   readonly dtype?: "uint8" | "float32";
   /** How many jobs' inputs and results are held at once. */
   readonly numHeld: number;
@@ -168,7 +168,7 @@ interface DecodeClipsOptions extends JobsOptions, Omit<DecodeStreamOptions, "sig
   readonly isBatch?: boolean;
 }
 
-/** Groups of frames, each uint8 [B, T, H, W, 3] or float32 [B, 3, T, H, W]. */
+/** Gives decoded frames in groups, each uint8 [B, T, H, W, 3] or float32 [B, 3, T, H, W]. */
 export async function* decodeClips(
   runner: Runner,
   parts: AsyncIterable<Tensor> | Iterable<Tensor>,
@@ -197,7 +197,7 @@ export async function* decodeClips(
   }
 }
 
-/** Frames one by one, uint8 [H, W, 3]: VideoFrames where the tokens say when they are shown. */
+/** Gives decoded frames one by one, uint8 [H, W, 3]; as VideoFrames with their times where the tokens have those. */
 export async function* decodeStream(
   runner: Runner,
   parts: Parts,

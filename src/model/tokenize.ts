@@ -26,11 +26,11 @@ const mostModels = 4;
 interface Shared {
   readonly key: string;
   readonly tokenizer: Promise<Tokenizer>;
-  /** Once it is open. */
+  /** The tokenizer, once it is open. */
   now: Tokenizer | undefined;
   users: number;
 }
-/** By what finds the model again, the one used last at the end. */
+/** Tokenizers that are open, by the model's source; the one used last is at the end. */
 const opened = new Map<string, Shared>();
 let wake: (() => void)[] = []; // calls that wait until a model is idle
 
@@ -44,7 +44,7 @@ async function withModel<T>(
   work: (tokenizer: Tokenizer) => Promise<T>,
   from?: Origin,
 ): Promise<T> {
-  // Another thing is told when all options are looked at.
+  // Anything but an AbortSignal is refused later, where all options are checked.
   const ends = signal instanceof AbortSignal ? signal : undefined;
   let shared: Shared | undefined;
   try {
@@ -119,7 +119,7 @@ export function tokenize(
   });
 }
 
-/** The input in memory of its own. */
+/** Copies the input, so that the caller may change its memory. */
 function ownInput(input: ImageInput | readonly ImageInput[]): ImageInput | ImageInput[] {
   const own = (one: ImageInput, name: string): ImageInput => {
     if (isBytes(one)) return copyOf(one);
@@ -187,7 +187,7 @@ export function detokenize(
   });
 }
 
-/** Failures that say nothing of what lies at a path. */
+/** Codes of failures that have nothing to do with the file at a path. */
 const ofTheMachine: readonly ErrorCode[] = [
   "HUB",
   "LIBRARY",

@@ -48,7 +48,7 @@ export class Tensor<D extends DType = DType> implements TensorLike<D> {
   readonly kind: TokenKind | "pixels" | undefined;
   readonly origin: Origin | undefined;
 
-  /** Throws ARGUMENT when data and shape disagree. */
+  /** Makes a tensor over `data`, which is not copied. Throws ARGUMENT when data and shape disagree. */
   constructor(
     dtype: D,
     shape: readonly number[],

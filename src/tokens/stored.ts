@@ -15,9 +15,9 @@ export interface Contents {
 
 /** One form of token file: a file of formats/ and a row of the table in tokenfile.ts. */
 export interface TokenForm {
-  /** Whether bytes open such a file. */
+  /** Whether a file that begins with these bytes is of this form. */
   readonly fits: (bytes: Uint8Array) => boolean;
-  /** Throws UNSUPPORTED for what would not be read. */
+  /** Writes a token file. Throws UNSUPPORTED for what could not be read back. */
   readonly encode: (contents: Required<Contents>) => Uint8Array;
   /** Arrays that share memory with the bytes. Throws TOKEN_FILE saying what is wrong. */
   readonly decode: (bytes: Uint8Array) => Contents;
@@ -72,7 +72,7 @@ export function namesIn(form: "safetensors" | "npy"): string[] {
   return names.flatMap((type) => storedTypes[type][form] ?? []);
 }
 
-/** The type that a form calls `name`. */
+/** The tensor type that a form calls `name`. */
 export function typeNamed(form: "safetensors" | "npy", name: unknown): StoredType | undefined {
   return names.find((type) => storedTypes[type][form] === name && name !== undefined);
 }
@@ -86,7 +86,9 @@ export function bytesFor(dtype: StoredType, shape: readonly number[]): number {
   return elementsOf(shape) * storedTypes[dtype].array.BYTES_PER_ELEMENT;
 }
 
-/** Whether a shape may stand in a file. Note: counted before its sizes are looked at, which may be millions. */
+/**
+ * Whether a shape may be in a file. Note: the number of sizes is checked first, as a hostile file may have millions.
+ */
 export function isShape(shape: unknown): shape is number[] {
   return Array.isArray(shape) && shape.length <= 8 && shape.every((n) => Number.isSafeInteger(n) && n > 0);
 }
@@ -106,7 +108,7 @@ export function storedTensor(name: string, dtype: unknown, shape: unknown, bytes
   return { dtype: type, shape, data: viewOf(array, bytes) } as StoredTensor;
 }
 
-/** Elements between two yields: a few milliseconds. */
+/** How many elements are converted before other work may run: a few milliseconds' worth. */
 const sliceElements = 1 << 20;
 
 /** Whole numbers of any type as int32. Throws VALUE (detail: the position) at the first outside 0 .. size - 1. */
@@ -126,7 +128,7 @@ export function* indicesOf(name: string, { data, shape }: StoredTensor, size: nu
   return out;
 }
 
-/** Values of any floating type as float32; float64 is rounded. */
+/** Converts values of any floating type to float32; float64 is rounded. */
 export function* floatsOf({ dtype, data }: StoredTensor): Generator<void, Float32Array> {
   const out = new Float32Array(data.length), bits = new Uint32Array(out.buffer);
   for (let from = 0; from < data.length; from += sliceElements) {

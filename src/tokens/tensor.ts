@@ -38,7 +38,7 @@ export interface TransferableTokens {
   readonly origin: Origin;
   /** `indices` uint16 (int32 above 65,536 codes) or `latent` float32, and `preQuant` float32 where present. */
   readonly tensors: { readonly [K in TokenKind]?: TransferableTensor };
-  /** Of a TokenPart. */
+  /** Only for a TokenPart: its place in the video, in frames. */
   readonly firstFrame?: number;
   readonly numFrames?: number;
 }
@@ -84,7 +84,7 @@ export class Tokens {
     }
     return this.#get("codes") as Tensor<"float32">;
   }
-  /** float32 [B, C, (t,) h, w]. Continuous models. */
+  /** The latent, float32 [B, C, (t,) h, w]. Continuous models only. */
   get latent(): Tensor<"float32"> {
     return this.#get("latent") as Tensor<"float32">;
   }
@@ -199,9 +199,9 @@ export function isContinued(tokens: Tokens): boolean {
 
 // -------------------------------------------------------------- what is stored and sent
 
-/** Of token files and of JSON. */
+/** Name and version of the format, as token files and JSON state it. */
 export const formatName = "ctok-tokens-2";
-/** Read as well. It knew FSQ alone: `levels`, which were empty for a continuous latent. */
+/** An older format, which is read as well. It knew FSQ alone, by `levels`, which were empty for a continuous latent. */
 export const olderFormat = "ctok-tokens-1";
 
 /** The quantizer of an older file's levels. Throws VALUE. */
@@ -209,7 +209,7 @@ export function quantizerOf(levels: readonly number[]): { readonly quantizer?: Q
   return Array.isArray(levels) && levels.length === 0 ? {} : { quantizer: fsq(levels) };
 }
 
-/** The origin of JSON of an older version. */
+/** The origin in the JSON of an older version, brought into today's form. */
 function ofLevels(older: Origin): Origin {
   const { levels, ...origin } = older as Origin & { readonly levels: readonly number[] };
   return Object.freeze({ ...origin, ...quantizerOf(levels) });
@@ -240,8 +240,8 @@ export function storedParts(tokens: Tokens, continued = false): { [K in keyof St
 }
 
 /**
- * Tokens of what was stored, in new memory, in slices between which the caller may let others work. Throws `code`, and
- * VALUE.
+ * Makes tokens of what was stored, in new memory. Work pauses between slices, so that the caller may let other work
+ * run. Throws `code`, and VALUE.
  */
 export function* tokensOf(
   origin: Origin,
@@ -264,7 +264,7 @@ export function* tokensOf(
   return part ? new TokenPart(origin, parts, part.firstFrame, part.numFrames) : new Tokens(origin, parts);
 }
 
-/** Runs slices to their end. */
+/** Runs a conversion that pauses between slices to its end, without the pauses. */
 export function finish<T>(slices: Generator<void, T>): T {
   for (;;) {
     const { done, value } = slices.next();

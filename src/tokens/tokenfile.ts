@@ -32,7 +32,7 @@ import {
   unreadable,
 } from "./tensor.ts";
 
-/** All forms; read as the first that fits. */
+/** All forms of token files; a file is read as the first that fits. */
 const forms = { safetensors, npy, msgpack } satisfies Record<string, TokenForm>;
 export type TokenFormat = keyof typeof forms;
 export const tokenFormats: readonly TokenFormat[] = Object.freeze(Object.keys(forms) as TokenFormat[]);
@@ -155,7 +155,7 @@ export function aboutOf(origin: Origin, storePath: boolean): Record<string, unkn
   };
 }
 
-/** A zod error text: "expected WANTED, found FOUND". */
+/** A zod message for a failed check: "expected WANTED, found FOUND". */
 function unless(wanted: string) {
   return (issue: { readonly input?: unknown }) => {
     return `expected ${wanted}, found ${(JSON.stringify(issue.input) ?? "nothing").slice(0, 80)}`;
@@ -299,8 +299,8 @@ function videoOf(
 const asks = "say which: --model, or decodeTokens' fallback";
 
 /**
- * Arrays of a file that does not name its model: one called as the model's tokens are, or the only one. A missing batch
- * is one.
+ * Takes the arrays of a file that does not name its model: one that has the name of the model's kind of tokens, or the
+ * only one. A batch axis is added where there is none.
  */
 function* bareTokens(
   tensors: Readonly<Record<string, StoredTensor>>,

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// The first line of a small file, "" where there is none.
+// Reads the first line of a small file; "" where there is no file.
 static void read_line(char *out, int capacity, const char *root, const char *folder,
                       const char *name) {
     char path[2 * PATH_MAX];
@@ -45,7 +45,7 @@ static void look(cgroup_limits *limits, const char *root, const char *group, boo
                      is_v2 ? (space ? strtoll(space, NULL, 10) : 0) : strtoll(period, NULL, 10));
 }
 
-// Whether two lists with commas share a word.
+// Whether two comma-separated lists have a word in common.
 static bool share_word(const char *a, const char *b) {
     char words[256], *rest = NULL;
     snprintf(words, sizeof words, "%s", a);

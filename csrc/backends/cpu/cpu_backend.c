@@ -150,7 +150,7 @@ static backend *cpu_limit(backend *b, int32_t num_threads) {
     return NULL;
 }
 
-// A set of another architecture is known by its name alone.
+// A kernel set of another architecture has a name here, and no kernels.
 #if defined(__x86_64__)
 #define X86_OPS(table) &table
 #define ARM_OPS(table) NULL

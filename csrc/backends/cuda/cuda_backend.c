@@ -56,8 +56,9 @@ typedef struct {
 
 static cuda_backend *cuda_of(const backend *b) { return (cuda_backend *)b; }
 
-// ---------------------------------------------------------------- failures Keeps the first failure
-// for finish. An error that every later call repeats has broken the device's context.
+// ---------------------------------------------------------------- failures
+// Keeps the first failure, for `finish` to report. An error that every later call repeats means
+// that the device's context is broken.
 static bool has_failed(cuda_backend *c, cudaError_t error) {
     if (error == cudaSuccess) return c->failure != cudaSuccess;
     if (c->failure == cudaSuccess) c->failure = error;
@@ -124,8 +125,8 @@ static void leave_device(const cuda_backend *c, int before) {
     if (before != c->index) cudaSetDevice(before);
 }
 
-// Note: cudaMalloc aligns to 256 bytes. Without memory nothing has failed: the caller says what it
-// wanted.
+// Note: cudaMalloc aligns to 256 bytes. A lack of memory is no failure of the device: the caller
+// reports it, with what it wanted.
 static void *cuda_alloc(backend *b, size_t num_bytes) {
     cuda_backend *c = cuda_of(b);
     void *memory = NULL;
@@ -138,7 +139,7 @@ static void *cuda_alloc(backend *b, size_t num_bytes) {
     return memory;
 }
 
-// Waits until nothing uses it.
+// Frees memory of the device, after waiting until no kernel uses it.
 static void cuda_free(backend *b, void *memory, size_t num_bytes) {
     (void)num_bytes;
     if (!memory) return;
@@ -187,7 +188,7 @@ static bool copy_in(cuda_backend *c, void *to, const void *host, size_t num_byte
     return !c->is_lost;
 }
 
-// The device's memory to the host's, done on return.
+// Copies from the device's memory to the host's; the copy is complete on return.
 static bool copy_out(cuda_backend *c, void *host, const void *from, size_t num_bytes) {
     size_t asked = 0;
     uint32_t first = c->num_staged;
@@ -285,7 +286,7 @@ static size_t index_bytes(const quantizer_params *p) {
     return (size_t)shape_positions(p->shape) * sizeof(int32_t);
 }
 
-// A step for which the host copies.
+// Runs a step that copies between the host's memory and the device's.
 static ctok_status run_copy(cuda_backend *c, const step *s, int32_t i) {
     const op_params *p = &s->params;
     switch (s->kind) {
@@ -318,7 +319,7 @@ static ctok_status run_copy(cuda_backend *c, const step *s, int32_t i) {
     return CTOK_E_INTERNAL;
 }
 
-// Of a quantize that is asked for them: they are in its workspace.
+// Copies the indices of a quantize step from its workspace to the caller, if the caller wants them.
 static ctok_status fetch_indices(cuda_backend *c, const step *s) {
     if (s->kind != OP_QUANTIZE || !s->external) return CTOK_OK;
     return copy_out(c, s->external, s->workspace, index_bytes(&s->params.quantizer)) ? CTOK_OK
@@ -341,7 +342,7 @@ static ctok_status time_steps(cuda_backend *c, step_run *run, int32_t first, int
     return CTOK_OK;
 }
 
-// The steps that are next.
+// Records which steps are started next, so that a failure can name them.
 static ctok_status begin_steps(cuda_backend *c, step_run *run, int32_t first, int32_t count) {
     run->first = first, run->last = first + count - 1;
     return begin(c);

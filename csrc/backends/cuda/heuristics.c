@@ -15,9 +15,10 @@ static const conv_tile_shape conv_tiles[NUM_CONV_TILES] = {
     [CONV_TILE_64x64x32] = {64, 64, 32, 4, 128, 4},
 };
 
-// Of the matrix rate that a full SM reaches. A warp that covers 64 x 64 reads 1/16 byte of shared
-// memory a product; one of 64 x 32, 3/32; one of 32 x 32, 1/8, which is all that 128 bytes a clock
-// give to 1024 products.
+// Each tile's share of the tensor cores' peak rate on a full SM, limited by reads of shared memory.
+// A warp that covers 64 x 64 outputs reads 1/16 byte for each multiply-add; one of 64 x 32, 3/32;
+// one of 32 x 32, 1/8, which is all that shared memory can give: 128 bytes a clock for 1024
+// multiply-adds.
 static const double conv_rates[NUM_CONV_TILES] = {
     [CONV_TILE_128x256x64] = 1.0,
     [CONV_TILE_128x128x32] = 0.97,

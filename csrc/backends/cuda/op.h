@@ -13,7 +13,7 @@
 enum { OP_GRAPHS = 1, OP_MOMENTS = 2, OP_TOGETHER = 4 };
 extern atomic_uint op_left_out;
 
-// What kernels need of the device they run on.
+// What kernels need to know of the device that they run on.
 typedef struct {
     device_limits limits;
     void *norm_workspace;

@@ -186,7 +186,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, 1) sm80_attention_kernel(at
             }
         __syncthreads();
 
-        // ---- weights; what was summed is brought to the new maximum
+        // ---- weights; earlier sums are rescaled to the new maximum
 #pragma unroll
         for (int i = 0; i < 2; i++)
 #pragma unroll

@@ -1,9 +1,9 @@
 // haar and unhaar: the wavelet of a patch of 2 or 4 pixels a side (and as many frames), float32. A
 // thread holds one channel of one patch, 4 to 64 values, in registers and splits it as ref_pixels.c
 // does: T, then H, then W (images: W, then H) in each of log2(patch) steps, (a + b) / 2 and (a - b)
-// / 2, so every bit is the same. A place is (t * p + y) * p + x; a band's number holds the same
-// bits in the order of the splits, the later step on top.
-// Ref: haar, Patch, Unpatch in reference/cosmos_reference.py.
+// / 2, so every bit is the same. A place is a pixel's number in its patch, (t * p + y) * p + x; a
+// band's number holds the same bits in the order of the splits, the later step on top. Ref: haar,
+// Patch, Unpatch in reference/cosmos_reference.py.
 #include "device.cuh"
 #include "kernels.h"
 
@@ -13,7 +13,7 @@ enum { THREADS = 128 };
 template <int PATCH, int DIMS>
 struct haar_plan {
     static constexpr int STEPS = PATCH == 4 ? 2 : 1, SPLITS = STEPS * DIMS, PLACES = 1 << SPLITS;
-    // Bit of the place that split s tells apart.
+    // The bit of a pixel's number in its patch (`place`) that split s separates by.
     static __host__ __device__ constexpr int place_bit(int s) {
         return ((DIMS == 3 ? 2 - s % 3 : s % 2) * STEPS + s / DIMS);  // dimension (W 0, H 1, T 2),
                                                                       // then step

@@ -22,7 +22,7 @@ __global__ void fsq_positions(int32_t *indices, float *codes, const float *in, i
         if (digit < lowest) digit = lowest;  // only levels above 1000 reach past their last digit
         if (digit > highest) digit = highest;
         codes[at * d + c] = digit / (float)width;
-        // NaN: a NaN code, lowest digit in the index.
+        // A NaN stays a NaN as a code, and its index has the lowest digit.
         if (digit == digit) index += ((int32_t)digit + width) * p.basis[c];
     }
     if (indices) indices[at] = index;

@@ -7,14 +7,14 @@ import { expected } from "../../errors.ts";
 
 const scheme = "s3://";
 
-/** Whether a location is one of S3. */
+/** Whether a location is in S3 ("s3://…"). */
 export function isS3(location: string): boolean {
   return location.startsWith(scheme);
 }
 
 export interface S3Address {
   readonly bucket: string;
-  /** Without slashes at its ends; "": the bucket itself. */
+  /** The key or prefix, without slashes at its ends; "" stands for the whole bucket. */
   readonly key: string;
 }
 
@@ -41,7 +41,7 @@ export function resolveLocation(location: string): string {
   return isS3(location) ? scheme + location.slice(scheme.length).replace(/\/+$/, "") : resolve(location);
 }
 
-/** Whether a location that was resolved lies in another. */
+/** Whether one resolved location lies inside another. */
 export function liesIn(location: string, folder: string): boolean {
   return location.startsWith(folder.endsWith("/") ? folder : `${folder}/`);
 }

@@ -20,7 +20,7 @@ import { limits, uploadFile } from "./upload.ts";
 const { process } = globalThis;
 
 export class PlanCopy {
-  /** Of this machine: ctok/datasets/HASH in XDG_CACHE_HOME or ~/.cache. */
+  /** Where this machine keeps the copy: ctok/datasets/HASH in XDG_CACHE_HOME or ~/.cache. */
   readonly folder: string;
   readonly #client: S3Client;
   readonly #key: string;
@@ -36,7 +36,7 @@ export class PlanCopy {
   get #path(): string {
     return join(this.folder, "plan.jsonl");
   }
-  /** Says of which object the copy is. */
+  /** The file that says which version of the object the copy was made of. */
   get #source(): string {
     return join(this.folder, "plan.source");
   }

@@ -11,7 +11,7 @@ import { inParts, limits, partQuery } from "./upload.ts";
 
 const content = (text: string) =>
   new TextEncoder().encode(`ctok looks whether this store keeps its promises: ${text}\n`);
-/** Workers that would write at once. */
+/** How many writes at once try whether the store lets exactly one of them win. */
 const numRivals = 4;
 
 /** Throws UNSUPPORTED, which says what the store does not do; and what requests throw. Leaves nothing at `prefix`. */

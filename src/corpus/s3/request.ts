@@ -25,7 +25,7 @@ export interface Ask {
   readonly sha256?: string;
   /** Bytes that the store moves beside those of the body: of what it sends, or copies. */
   readonly bytes?: number;
-  /** Statuses that are answers, beside 2xx. */
+  /** Statuses beside 2xx that are answers and not failures. */
   readonly answers?: readonly number[];
 }
 
@@ -45,10 +45,10 @@ export function isStoreGone(error: unknown): boolean {
 }
 
 const firstPauseMs = 200, longestPauseMs = 10_000;
-/** A slower connection counts as none. */
+/** Slowest connection that is waited for, in bytes a millisecond. */
 const leastBytesPerMs = 50;
 const busy: readonly number[] = [408, 409, 429, 500, 502, 503, 504];
-/** Of a 4xx, or within a 200 that was begun too early. */
+/** Error codes worth another try, although the status is a 4xx, or a 200 that was sent before the work failed. */
 const busyCodes = [
   "RequestTimeout",
   "IncompleteBody",
@@ -60,7 +60,7 @@ const busyCodes = [
 ];
 const staleCodes = ["ExpiredToken", "InvalidToken", "InvalidAccessKeyId", "TokenRefreshRequired"];
 
-/** Why a try failed; whether another may not. */
+/** Why a try failed, and whether another try would fail as well (`isLasting`). */
 interface Failure {
   readonly found: string;
   readonly status: number;
@@ -81,7 +81,7 @@ export class S3Requests {
     this.#credentials = settings.credentials;
   }
 
-  /** Where the bucket is, for people. */
+  /** The host of the bucket, for messages. */
   get host(): string {
     return new URL(this.#address("")).host;
   }
@@ -101,7 +101,7 @@ export class S3Requests {
     }
   }
 
-  /** What was refused of a HEAD is not told why: a GET is. */
+  /** A refused HEAD has no body that says why, so a GET asks for the reason. */
   async #tryAndLearn(ask: Ask, signal: AbortSignal | undefined): Promise<Answer | Failure> {
     const answer = await this.#try(ask, signal);
     if (ask.method !== "HEAD" || !("found" in answer) || !answer.isLasting) return answer;
@@ -133,7 +133,7 @@ export class S3Requests {
 
   #judge({ method, answers = [] }: Ask, answer: Answer): Answer | Failure {
     const { status, headers, body } = answer, isGood = status >= 200 && status < 300;
-    // A copy and the end of an upload may fail after their 200.
+    // Copies and the end of an upload may report a failure after a status of 200.
     const text = isGood && (body.length === 0 || method === "GET")
       ? ""
       : new TextDecoder().decode(body.subarray(0, 65_536));
@@ -174,7 +174,7 @@ export class S3Requests {
       : `https://${this.bucket}.${domain}/${path}`;
   }
 
-  /** Those of a file may have been replaced while we were running. */
+  /** Reads credentials again: those in a file may have been replaced meanwhile. */
   #renewCredentials(): boolean {
     const before = this.#credentials;
     this.#credentials = s3Credentials();

@@ -31,25 +31,25 @@ import { itemsInParquet } from "./parquet.ts";
 import { itemsInTar } from "./webdataset.ts";
 
 export interface FindOptions {
-  /** What the model takes. */
+  /** What the model tokenises: pictures or videos. */
   kind: Item["kind"];
   /** Whether each folder is one video, its pictures in natural order the frames. Default false: each file counts. */
   foldersAreVideos?: boolean | undefined;
-  /** Where the corpus is written: no input. */
+  /** Where the corpus is written: nothing in there is an input. */
   out?: string | undefined;
   /** Whether SVG pictures are items. Default false. */
   svg?: boolean | undefined;
   /**
-   * Of tars: the field of the members that are the items ("jpg", "left.png"). Default: the first picture or video of a
-   * sample.
+   * Tars only: the field of the members that are the items ("jpg", "left.png"). Default: the first picture or video of
+   * a sample.
    */
   member?: string | undefined;
   /**
-   * Of parquet files: the column of pictures or videos. Default: "image" and other usual names, or the only one of
+   * Parquet files only: the column of pictures or videos. Default: "image" and other usual names, or the only one of
    * bytes.
    */
   column?: string | undefined;
-  /** Of parquet files: the columns that go along. Default: all others. */
+  /** Parquet files only: the columns that go along with each item. Default: all others. */
   columns?: readonly string[] | undefined;
   /**
    * Whether each item's bytes are read for their sha256, which is looked at again when it is tokenised. Default false.
@@ -250,7 +250,7 @@ interface Looked {
   readonly sha256?: string;
 }
 
-/** What takes a look inside; a failure becomes a refusal. */
+/** Looks into an item's file where an option needs its content, for clips or a hash; a failure refuses the item. */
 async function lookInto(
   seen: Seen,
   o: Wanted,
@@ -298,7 +298,7 @@ function* itemsOf(
   }
 }
 
-/** A worker may stand in another folder. */
+/** Makes a path absolute, as workers may run in another folder. */
 function rooted(place: Place): Place {
   return place.kind === "text" ? place : { ...place, path: resolveLocation(place.path) };
 }

@@ -16,27 +16,27 @@ import { isItemsFault } from "../source.ts";
 import { byCodeUnits, count, type Search, type Seen, tellCounts } from "./candidate.ts";
 import { keyOf } from "./keys.ts";
 
-/** Files whose facts are asked for at once. */
+/** For how many files at once size and time are asked. */
 const atOnce = 32;
 
-/** What stands in one folder, hidden names left out. */
+/** What one folder contains, without hidden files. */
 interface Listing {
-  /** Items' names, folders and archives, sorted. */
+  /** Items, subfolders and archives, sorted by name. */
   readonly entries: readonly { readonly name: string; readonly kind: "item" | "folder" | "archive" }[];
   /** Names of what belongs to an item, by its name without the extension. */
   readonly companions: ReadonlyMap<string, readonly string[]>;
   /** Names that are no UTF-8: the runtimes give another name for them, by which nothing is there. */
   readonly unreadable: readonly string[];
-  /** Of names that are nobody's. */
+  /** What belongs to no item: how many names, by a word for their kind. */
   readonly others: ReadonlyMap<string, number>;
-  /** What files are known by, where that came with the list. */
+  /** Size, time and ETag of files, where the listing brought them. */
   readonly identities: ReadonlyMap<string, Identity>;
 }
 
-/** In the name of what goes along: it becomes part of a member's. */
+/** Control characters, which no sidecar's name may have: it becomes part of the name of a tar's member. */
 const unnameable = /\p{Cc}/u;
 
-/** Whether what is called so is read by its content: tars of samples, parquet files. */
+/** Whether a file of that name contains items, as tars of samples and parquet files do. */
 export function isArchive(name: string): boolean {
   return [".tar", ".parquet"].includes(extname(name).toLowerCase());
 }
@@ -170,7 +170,7 @@ async function candidateOf(
   }
 }
 
-/** "a/photo.jpg" as "a__photo", or where that is another's "a__photo_jpg". */
+/** The key for a path: "a/photo.jpg" is "a__photo", or "a__photo_jpg" where another file has that key. */
 export function keysOf(path: string): string[] {
   return [keyOf(stemOf(path)), keyOf(path)];
 }
@@ -184,7 +184,9 @@ function isUnwantedSvg(path: string, { svg }: Search): boolean {
 }
 const noSvg = "expected pixels, found SVG, which is drawn only when asked for (svg: true, --svg)";
 
-/** Single files, one after the other: lists of the folders that they lie in are kept, for what belongs to them. */
+/**
+ * The items of single files, in order. It keeps the listings of their folders, which tell what goes along with each.
+ */
 export class SingleFiles {
   readonly #search: Search;
   readonly #listings = new Map<string, Promise<Listing>>();
@@ -234,7 +236,7 @@ export class SingleFiles {
     if (listing) this.#listings.delete(folder);
     listing ??= list(folder, this.#search).catch((error) => {
       if (error instanceof TokenizerError) throw error;
-      // It may be entered, not listed.
+      // A folder that may be entered but not listed.
       return { entries: [], companions: new Map(), unreadable: [], others: new Map(), identities: new Map() };
     });
     this.#listings.set(folder, listing);

@@ -18,7 +18,7 @@ const usual = {
 };
 /** Columns of text that are captions: the first is the field "txt". */
 const captions = ["txt", "caption", "text", "prompt"];
-/** A text that names each row. */
+/** Columns of text that give each row its key. */
 const keyColumns = ["key", "__key__"];
 
 /** All rows in order; a file that is none, or has no such column, is refused. */
@@ -62,7 +62,7 @@ interface RowPlan {
   readonly numRows: number;
   readonly column: string;
   readonly key: string | undefined;
-  /** Columns that go along as fields of their own, and those that go into one JSON object. */
+  /** Columns that become sidecars, one each, and columns that go into one JSON object. */
   readonly fields: readonly (readonly [field: string, column: string])[];
   readonly values: readonly string[];
 }
@@ -95,7 +95,7 @@ function planRows(file: ParquetFile, search: Search): RowPlan {
   const key = keyColumns.find((name) => named(name)?.kind === "text");
   const along = columns.filter(({ name }) => name !== column.name && (search.columns?.includes(name) ?? name !== key));
   const caption = captions.find((name) => along.some((one) => one.name === name && one.kind === "text"));
-  // A field's name stands in the names of files.
+  // Only columns whose name can be part of a file's name.
   const isField = ({ name, kind }: Column) => name === caption || kind === "bytes" && /^[\w.-]+$/.test(name);
   return {
     numRows,

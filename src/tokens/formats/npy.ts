@@ -17,14 +17,14 @@ import {
 
 const magic = [0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59]; // \x93NUMPY
 
-/** The main array alone. */
+/** The .npy form, which holds the main array and nothing else. */
 export const npy: TokenForm = {
   fits: (bytes) => magic.every((byte, i) => bytes[i] === byte),
   encode: ({ tensors: { indices, latent } }) => encodeNpy(indices ?? latent!),
   decode: (bytes) => ({ about: undefined, tensors: { array: decodeNpy(bytes) } }),
 };
 
-/** The header of an array: all that stands before its data. */
+/** The header of a .npy file: all that comes before the array's data. */
 export function npyHeader(dtype: StoredType, shape: readonly number[]): Uint8Array {
   const { npy: descr } = storedTypes[dtype];
   if (descr === undefined) throw expected("NPY dtype", `one of ${namesIn("npy").join(", ")}`, dtype, "UNSUPPORTED");

@@ -42,10 +42,11 @@ export const safetensors: TokenForm = {
 };
 
 /**
- * The largest header written and read: parsed, it takes many times its text. The windows of any video are a few bytes.
+ * The largest header that is written or read, in bytes: once parsed it takes many times its size. The windows of any
+ * video take a few bytes of it.
  */
 export const mostHeaderBytes = 1 << 20;
-/** Of its lists and objects: {name: {data_offsets: []}}. */
+/** How deep the header's lists and objects may nest: {name: {data_offsets: []}}. */
 const mostDepth = 3;
 
 const whole = z.int().nonnegative();
