@@ -19,7 +19,7 @@ const sliceBytes = 1 << 22, pipeBytes = 1 << 16;
 const longestWaitMs = 16;
 
 export interface ReadOptions {
-  /** Ends the reading with code CANCELLED, also while a pipe gives nothing. */
+  /** Aborting it ends the reading with code CANCELLED, also while a pipe gives nothing. */
   readonly signal?: AbortSignal | undefined;
   /** A file of more is refused; of a pipe, reading ends there. Default 2^31. */
   readonly mostBytes?: number;
@@ -44,12 +44,12 @@ export async function readWholeFile(path: string, options: ReadOptions = {}): Pr
   return whole;
 }
 
-/** The same, piece by piece. */
+/** Reads a file or a pipe, a piece at a time. */
 export function readChunks(path: string, options: ReadOptions = {}): AsyncGenerator<Uint8Array> {
   return readPieces(path, options, false);
 }
 
-/** `isWhole`: the pieces of a regular file lie one behind the other in one buffer of its size, as far as that goes. */
+/** Reads a file in pieces. `isWhole`: the pieces of a regular file are parts of one buffer of the file's size. */
 async function* readPieces(
   path: string,
   { signal, mostBytes = wholeFileBytes }: ReadOptions,
@@ -60,7 +60,7 @@ async function* readPieces(
   if (found.isCharacterDevice() || found.isBlockDevice()) throw expected(path, "a file or pipe", "a device", "FILE_IO");
   const tooLarge = (bytes: number | string) => expected(path, `at most ${mostBytes} bytes`, bytes, "FILE_IO");
   if (found.size > mostBytes) throw tooLarge(found.size);
-  // Without O_NONBLOCK a pipe would keep a thread of the runtime's few, at its opening and at every read.
+  // Without O_NONBLOCK, opening and reading a pipe would each block one of the runtime's few threads.
   const isPipe = found.isFIFO(), flags = constants.O_RDONLY | (isPipe ? constants.O_NONBLOCK : 0);
   const file = await io(path, "read", open(path, flags));
   try {
@@ -184,8 +184,8 @@ export class PendingFile {
   }
 
   /**
-   * Throws FILE_IO unless the temporary name still stands for the file that was made: others with the folder at their
-   * hands may have put another file or a link there. `publish` looks by itself.
+   * Throws FILE_IO unless the temporary name still stands for the file that was made here: others who may write to the
+   * folder could have put another file or a link there. `publish` checks it too.
    */
   async verify(): Promise<void> {
     const [ours, named] = await Promise.all([
@@ -256,14 +256,18 @@ const swept = new Set<string>();
 export const writerName = `${place}-${process.pid}`;
 
 /**
- * Whether the process of that name is known to have ended; false where that cannot be told, as of another machine's.
+ * Whether the process that a temporary file's name tells has ended for certain; false where that cannot be known, as
+ * for one on another machine.
  */
 export function isWriterGone(name: string): boolean {
   const [at, pid] = name.split("-");
   return at === place && isGone(Number(pid));
 }
 
-/** Note: not the target's name, which may be as long as a name can be. */
+/**
+ * Name of a temporary file in the target's folder. Note: it does not contain the target's name, which may be as long as
+ * a name can be.
+ */
 function temporaryName(target: string): string {
   return join(dirname(target), `.ctok-${writerName}-${randomBytes(8).toString("hex")}.tmp`);
 }
@@ -277,7 +281,9 @@ function placeOf(): string {
   }
 }
 
-/** Once for each folder, as it may be large: who is killed and runs again looks again. */
+/**
+ * Removes temporary files of dead processes from a folder, which is searched once in this process, as it may be large.
+ */
 async function removeAbandoned(folder: string): Promise<void> {
   if (swept.has(folder)) return;
   if (swept.size === 10_000) swept.clear();
@@ -350,7 +356,7 @@ export async function io<T>(path: string, doing: "read" | "write", work: Promise
 export function ioError(path: string, doing: "read" | "write", error: unknown): TokenizerError {
   const { code, errno } = error as { code?: string; errno?: number };
   const said = messageOf(error);
-  // Deno gives some numbers only as text.
+  // Deno has some error numbers only in the message.
   const detail = errno === undefined ? /\(os error (\d+)\)/.exec(said)?.[1] : Math.abs(errno);
   const isMissing = code === "ENOENT" || code === "ENOTDIR";
   const wanted = !isMissing ? `the system to ${doing} it` : doing === "read" ? "a file" : "its folder to exist";

@@ -132,7 +132,8 @@ typedef struct {
     void (*conv_weight_pack)(backend *b, void *packed, const float *weight, int64_t c_out,
                              int64_t c_in, int32_t kernel_t, int32_t kernel, ctok_dtype in_dtype);
 
-    // Scratch that a step needs while it runs (0 for the ops not listed); it lies in the arena.
+    // Bytes of scratch memory in the arena that a step needs while it runs; 0 for the ops not
+    // listed here.
     size_t (*conv_workspace_bytes)(const backend *b, const conv_params *p);
     size_t (*attention_workspace_bytes)(const backend *b, const attention_params *p);
     size_t (*external_workspace_bytes)(const backend *b,

@@ -17,7 +17,7 @@ typedef struct {
 static inline int64_t shape_positions(ctok_shape s) { return s.n * s.t * s.h * s.w; }
 static inline int64_t shape_elements(ctok_shape s) { return shape_positions(s) * s.c; }
 
-// Bytes of one element of a ctok_dtype; 0 for a value that is none.
+// Bytes of one element of a ctok_dtype; 0 for any other value.
 static inline size_t dtype_bytes(ctok_dtype dtype) {
     switch (dtype) {
         case CTOK_U8:

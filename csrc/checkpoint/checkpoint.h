@@ -111,8 +111,8 @@ static inline int64_t checkpoint_elements(const checkpoint_tensor *tensor) {
 int64_t checkpoint_read_f32(const checkpoint_tensor *tensor, float *out);
 bool checkpoint_read_i64(const checkpoint_tensor *tensor, int64_t *out);
 bool checkpoint_copy(const checkpoint_tensor *tensor, uint8_t *out);
-// The same bytes, piece by piece in the calling thread's own memory. False where one cannot be
-// read, or `take` says so.
+// Gives the bytes of a tensor to `take`, a piece at a time, in the calling thread's own memory.
+// False where one cannot be read, or `take` returns false.
 bool checkpoint_pieces(const checkpoint_tensor *tensor,
                        bool (*take)(void *context, const uint8_t *bytes, size_t num_bytes),
                        void *context);

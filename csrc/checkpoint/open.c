@@ -99,8 +99,8 @@ static bool begins_with_module(const char *name) {
     return is_one;
 }
 
-// Bytes of what stands before the first module in a name: "model." in
-// "model.encoder.conv_in.weight"; 0 where no module does.
+// Length of the prefix before the first module of the network in a name: that of "model." in
+// "model.encoder.conv_in.weight"; 0 where the name has no such module.
 static size_t wrapper_bytes(const char *name) {
     for (const char *p = name; p; p = strchr(p, '.') ? strchr(p, '.') + 1 : NULL)
         if (begins_with_module(p)) return (size_t)(p - name);
@@ -282,7 +282,7 @@ static ctok_status read_file(checkpoint *c, const char *path, ctok_error *error)
     return safetensors_read(c, map, error);
 }
 
-// Puts the path, or its end where it is long, before the message.
+// Puts the path before the message of an error; of a long path, the end.
 static void name_file(ctok_error *error, const char *path) {
     if (!error) return;
     char message[sizeof error->message];

@@ -38,8 +38,8 @@ static char *follow(const char *path) {
     return next;
 }
 
-// A link to nothing leads to a new file. Limit: regular files only; a rename onto a device or pipe
-// would replace it.
+// A symbolic link to nothing leads to a new file. Limit: the target must be a regular file, as a
+// rename onto a device or pipe would replace it.
 static ctok_status find_target(char **target, const char *path, ctok_error *error) {
     struct stat info;
     char *at = strdup(path);
@@ -65,7 +65,7 @@ static ctok_status find_target(char **target, const char *path, ctok_error *erro
 }
 
 // ---------------------------------------------------------------- the temporary file
-// From malloc, or NULL.
+// Path of temporary file `number` for a target, in the target's folder; from malloc, or NULL.
 static char *temporary_name(const char *target, int number) {
     int num_bytes = folder_bytes(target);
     uint64_t hash = 14695981039346656037u;  // FNV-1a: the name itself may be as long as a name can

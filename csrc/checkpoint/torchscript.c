@@ -6,8 +6,8 @@
 
 enum { MAX_DEPTH = 64 };
 
-// Note: objects may be shared, or hold themselves; depth and budget bound the walk, the budget by
-// the size of the pickle.
+// Note: objects may be shared, or contain themselves. A limit of the depth, and one of the names
+// passed, which grows with the pickle's size, end the walk.
 static ctok_status walk(torch_archive *r, const pickle_value *object, size_t name_bytes,
                         int depth) {
     if (depth > MAX_DEPTH)

@@ -109,7 +109,7 @@ ctok_status variant_find_half(variant_half *half, const checkpoint *c, bool is_e
         CTOK_TRY(conv_weight(&first, c, is_video, error, "%s.%d.block.0.conv1%s.weight", levels, i,
                              space));
         while (find(c, "%s.%d.block.%d.conv1%s.weight", levels, i, blocks, space)) blocks++;
-        // Note: a gap in the numbering shows later, as an unexpected tensor.
+        // Note: a gap in the numbering of blocks is found later, as an unexpected tensor.
         if (i > 0 && blocks != half->blocks) {
             return ctok_fail(error, CTOK_E_FILE_TENSOR, blocks,
                              "%s.%d: expected %d blocks as in level 0, found %d", levels, i,
@@ -133,8 +133,8 @@ static int32_t halvings(int32_t factor, int32_t unit) {
     return n;
 }
 
-// Sets which levels resample, given the compression factors. Ref: reference/cosmos_reference.py,
-// Encoder and Decoder.
+// Sets which levels resample, given the compression factors.
+// Ref: reference/cosmos_reference.py, Encoder and Decoder.
 ctok_status variant_resolve_half(variant_half *half, bool is_encoder, int32_t spatial,
                                  int32_t temporal, const char *name, ctok_error *error) {
     int32_t space = halvings(spatial, half->patch), time = halvings(temporal, half->patch),

@@ -85,8 +85,8 @@ struct network_family {
 
 extern const network_family *const network_families[];  // NULL at the end
 
-// The family that recognises a checkpoint describes it. Errors: as describe; CTOK_E_FILE_NETWORK
-// where none does.
+// Finds the family that recognises a checkpoint and has it describe the model. Errors: as
+// `describe`; CTOK_E_FILE_NETWORK where none does.
 ctok_status family_describe(description *out, const checkpoint *c, const char *path,
                             const ctok_model_options *options, ctok_error *error);
 

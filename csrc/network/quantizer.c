@@ -16,7 +16,7 @@ void quantizer_set_levels(quantizer_params *p, const uint32_t *levels, int32_t n
         // float32 too.
         p->half_width[i] = (float)(levels[i] - 1) * (float)1.001 / 2.0f;
         p->offset[i] = levels[i] % 2 == 0 ? 0.5f : 0.0f;
-        // In double and rounded once; PyTorch's atanh is within 1 ulp of this.
+        // Computed in double and rounded once; PyTorch's atanh is within 1 ulp of this.
         p->shift[i] = (float)atanh((double)(p->offset[i] / p->half_width[i]));
         basis *= (int32_t)levels[i];
     }

@@ -32,8 +32,8 @@ static bool is_first_chunk(const writer *w) {
     return w->program->request.chunk == CTOK_CHUNK_FIRST;
 }
 
-// The last two frames that a convolution has read; the first frame of all stands for what was
-// before it.
+// Copies the last two frames that a convolution has read, for the next chunk. Where fewer frames
+// were read, the very first one stands for those before it.
 static void add_past(writer *w, const graph_node *node, const char *layer) {
     const stream_slot *slot = &w->to->stream->slots[node->slot];
     const uint8_t *in = value(w, node->inputs[0]);

@@ -18,8 +18,8 @@ typedef struct {
 
 int32_t bind_count(const graph *g, bool is_chunk);
 
-// Writes the list anew where it is of another arena, or of a stream, whose memory and past are
-// other ones for each chunk. False when there is no memory for a list.
+// Writes the list of steps again where it was for another arena; and for each chunk of a stream,
+// whose memory and past differ from chunk to chunk. False when there is no memory for a list.
 bool bind_steps(program *p, const binding *to);
 
 // Points the steps at the caller's memory of one image or clip.

@@ -141,7 +141,7 @@ static ctok_status run_request(engine_job *base, ctok_error *error) {
     if (j->stream && status == CTOK_OK) j->stream->num_run++;
     free(j->input);
     j->input = NULL;
-    // A model that was closed under its job is the reason why it was cancelled.
+    // The job was cancelled because its model was closed: that is the reason to report.
     if (status == CTOK_E_CANCELLED && atomic_load(&m->is_closed)) {
         status = ctok_fail(error, CTOK_E_CLOSED, 0,
                            "the model or engine was closed before the job had ended");

@@ -94,7 +94,8 @@ static ctok_status check_request(const model *m, ctok_request *r, ctok_error *er
 
 static int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-// Where the caller's pixels lie in the decoded ones: all of them, or the crop.
+// Sets where the caller's pixels lie in the decoded ones: all of them, or the crop that was asked
+// for.
 static ctok_status find_crop(network_frame *f, const ctok_request *r, ctok_error *error) {
     bool is_whole = !r->crop_frames && !r->crop_height && !r->crop_width && !r->crop_before &&
                     !r->crop_top && !r->crop_left;

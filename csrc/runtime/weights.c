@@ -169,7 +169,8 @@ uint64_t weights_bytes(const backend *b, const weights_source *source) {
     return sum;
 }
 
-// What packing goes through: every tensor that is there, with its layer and place.
+// Scratch memory for packing: which tensors to read, those that are read at once, and one of them
+// as float32.
 typedef struct {
     const checkpoint_tensor **tensors;
     checkpoint_tensor *in_memory;  // what is read of them at once

@@ -25,7 +25,9 @@ export function writerOfTry(name: string): string | undefined {
   return /^\d+-([0-9a-f]+-\d+)-[0-9a-f]+$/.exec(name)?.[1];
 }
 
-/** Note: of another try nobody can take a file for one of this. */
+/**
+ * The name of a file while its shard is pending. Note: it contains the try's id, so that no file of another try has it.
+ */
 export function pendingName(id: string, name: string): string {
   return `${id}-${name}`;
 }
@@ -48,7 +50,10 @@ export async function removeAbandonedTries(pending: string): Promise<void> {
 }
 
 type Facts = Omit<ShardEntry, "files" | "stem" | "index" | "format">;
-/** Commits the shard, this try's or another's, which it makes superfluous; gives whether it was this one's. */
+/**
+ * Commits the shard: by this try, or by another that was decided before and makes this one superfluous. Returns whether
+ * it was this one.
+ */
 export type Decide = (place: Try, decided: Decided) => Promise<boolean>;
 const bufferBytes = 1 << 20;
 

@@ -14,7 +14,7 @@ export interface OpenEncoder extends AsyncDisposable {
   readonly arithmetic: Arithmetic;
 }
 
-/** Throws as Tokenizer.open; ARGUMENT for other weights; UNSUPPORTED for another arithmetic. */
+/** Opens the plan's model. Throws as Tokenizer.open; ARGUMENT for other weights; UNSUPPORTED for another arithmetic. */
 export async function openEncoder(
   { header: { model, arithmetic, allowOtherArithmetic } }: Plan,
   o: Pick<OpenOptions, "device" | "threads" | "maxMemory" | "signal"> & { readonly model?: string | undefined },

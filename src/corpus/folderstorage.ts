@@ -170,12 +170,13 @@ export class FolderStorage implements Storage {
   async settle(stem: string, step: Step = () => {}): Promise<void> {
     const decided = this.#decidedOf(stem);
     if (!existsSync(decided)) return;
-    // Read first, looked at then: what was decided after a commit, by who had looked before it, is seen to be late.
+    // The decision is read before the manifest is looked for. So a decision of a worker that did not see another's
+    // commit is known to be too late.
     const said = await readWholeFile(join(decided, entryName)).catch(missingAsUndefined);
     if (said && !await this.isCommitted(stem)) {
       await this.#place(decided, JSON.parse(new TextDecoder().decode(said)), step);
     }
-    // Emptied by another, who has not committed: impossible, and so left to be looked at.
+    // A decided folder without an entry and without a commit should not exist: it is left for people to look at.
     if (!await this.isCommitted(stem)) return;
     await rm(join(decided, entryName), { force: true });
     // Late files of one who lost, after the winner had tidied up.

@@ -87,12 +87,12 @@ export interface Sample {
 export interface SampleFacts {
   /** The name of the file or member that it came from, without its folder. */
   readonly fileName: string;
-  /** As it was tokenised, and before it was resized or cropped. */
+  /** Size of the picture that was tokenised, and the size before it was resized or cropped. */
   readonly height: number;
   readonly width: number;
   readonly originalHeight: number;
   readonly originalWidth: number;
-  /** Where the crop lay in the resized picture; absent where there was none. */
+  /** Where the crop lies in the resized picture, in pixels; absent where nothing was cropped. */
   readonly cropTop?: number;
   readonly cropLeft?: number;
   readonly isFlipped?: boolean;

@@ -8,8 +8,8 @@ import type { TokenizerError } from "../errors.ts";
 /** Hands out shards to this worker, so that no two work on one shard without need. */
 export interface Leases extends AsyncDisposable {
   /**
-   * A shard that nobody works on; waits while others work on all that are left. Undefined: all but the caller's own are
-   * done.
+   * Gives a shard that nobody works on; waits while other workers have all that are left. Undefined when all are done
+   * but those that the caller itself has.
    */
   next(signal?: AbortSignal): Promise<number | undefined>;
   /** Says that the shard is committed. */
@@ -25,7 +25,7 @@ export interface Leases extends AsyncDisposable {
 }
 
 export interface LeasesOptions {
-  /** `Plan.id`: what another plan left is not taken for this one's. */
+  /** `Plan.id`. Leases that workers on another plan left are not taken for leases of this one. */
   readonly plan: string;
   readonly numShards: number;
   /**

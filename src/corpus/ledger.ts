@@ -19,7 +19,10 @@ export interface LeasedShard {
   readonly numItems: number;
 }
 
-/** A lease lasts so long after its last renewal. Its holder may be stopped for longer: the commit bears that. */
+/**
+ * How long a lease lasts after its last renewal. A worker may be stopped for longer than that: the commit allows for
+ * it.
+ */
 const leaseMs = 60_000, renewMs = 5_000, pollMs = 500;
 const open = 0, leased = 1, done = 2;
 
@@ -191,7 +194,10 @@ export async function leasedShards(folder: string, plan: string): Promise<Leased
 /** Whether there can be a ledger: Node has SQLite from 22.13 on, the other runtimes in every version that runs ctok. */
 export const hasSqlite = () => import("node:sqlite").then(() => true, () => false);
 
-/** Note: a rollback journal, not WAL: the file may be removed alone. Not synced: it may be lost. */
+/**
+ * Opens the ledger's database. Note: with a rollback journal and not WAL, so that the file may be removed by itself. It
+ * is not synced: a lost ledger costs nothing but work.
+ */
 async function database(path: string): Promise<Database> {
   const { DatabaseSync } = await import("node:sqlite");
   const db = new DatabaseSync(path);

@@ -147,7 +147,7 @@ export function bucketsOf(size: number, step: number, ratio: number): Bucket[] {
 function nearestBucket(height: number, width: number, buckets: readonly Bucket[]): Bucket {
   let best = buckets[0]!, least = Infinity;
   for (const bucket of buckets) {
-    // Note: no logarithm, whose last bit differs between machines.
+    // Note: ratios are compared without logarithms, whose last bit differs between machines.
     const a = bucket.width * height, b = bucket.height * width, distance = Math.max(a, b) / Math.min(a, b);
     const isLarger = distance === least && bucket.width * bucket.height > best.width * best.height;
     if (distance < least || isLarger) best = bucket, least = distance;

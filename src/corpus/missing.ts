@@ -23,7 +23,10 @@ export interface DatasetMissing {
   readonly isComplete: boolean;
 }
 
-/** `of`: how the corpus will be split, where it is not yet. Throws ARGUMENT where it is split otherwise. */
+/**
+ * Lists the missing shards. `of`: into how many shares the corpus will be split, where it is not split yet. Throws
+ * ARGUMENT where it is split into another number.
+ */
 export async function missingOf(plan: Plan, storage: Storage, of?: number): Promise<DatasetMissing> {
   const said = await splitOf(storage, plan), committed = await storage.committed();
   if (of !== undefined && said !== undefined && said !== of) {

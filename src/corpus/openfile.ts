@@ -105,8 +105,8 @@ export async function* chunksOfObject(
 
 // ---------------------------------------------------------------- what is there
 /**
- * What a file is known by. Of a folder of the disk: its pictures, which are a video's frames. Throws FILE_MISSING,
- * FILE_IO.
+ * The identity of a file. That of a folder on disk covers its pictures, which are a video's frames. Throws
+ * FILE_MISSING, FILE_IO.
  */
 export async function identityOf(location: string, signal?: AbortSignal): Promise<Identity> {
   if (!isS3(location)) return await identityOfStats(location, await statsOf(location));

@@ -31,7 +31,7 @@ export interface PlanDatasetOptions
    * is another.
    */
   out: string;
-  /** As for `Tokenizer.open`. Default: the embedded model of images. */
+  /** The model, as for `Tokenizer.open`. Default: the embedded model for images. */
   model?: string | undefined;
   /** What shards are: a name of `shardFormats`. Default: its first. */
   format?: string | undefined;
@@ -80,7 +80,7 @@ export const planDatasetOptions = z.strictObject(
 
 export interface RunDatasetOptions extends Pick<OpenOptions, "device" | "threads" | "maxMemory"> {
   /**
-   * Where the plan's model lies on this machine, where that is not where it was planned; its weights must be the same.
+   * Where the plan's model is on this machine, if not where it was when it was planned. Its weights must be the same.
    */
   model?: string | undefined;
   /**
@@ -94,7 +94,10 @@ export interface RunDatasetOptions extends Pick<OpenOptions, "device" | "threads
    * a ledger.
    */
   shard?: Share | undefined;
-  /** With `shard`: splits a corpus that was split among another number of workers. Default false: it is refused. */
+  /**
+   * With `shard`: allows another number of workers than the corpus was split among before. Default false: it is
+   * refused.
+   */
   resplit?: boolean | undefined;
   /**
    * Whether a shard of which no item is there any more is committed as it is, rather than taken for a missing disk.
@@ -110,7 +113,7 @@ export interface RunDatasetOptions extends Pick<OpenOptions, "device" | "threads
   queue?: string | undefined;
   /** Called with each event. What it throws ends the call. */
   onEvent?: OnEvent | undefined;
-  /** Ends the run with code CANCELLED; shards that are committed stay. */
+  /** Aborting it ends the run with code CANCELLED; committed shards stay. */
   signal?: AbortSignal | undefined;
 }
 export const runDatasetOptions = z.strictObject(
@@ -132,7 +135,7 @@ export const runDatasetOptions = z.strictObject(
 );
 
 export interface DatasetMissingOptions {
-  /** Among how many workers the corpus will be split, where it is not yet: then all of them are missing. */
+  /** Into how many shares the corpus will be split, where it is not split yet: then all of them are missing. */
   of?: number | undefined;
 }
 export const datasetMissingOptions = z.strictObject(

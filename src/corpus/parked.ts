@@ -49,7 +49,7 @@ export async function unpark(plan: Plan, storage: Storage): Promise<number[]> {
   return [...found].filter((index) => index < plan.numShards);
 }
 
-/** Note: a note is no truth; one that was edited parks its shard all the same. */
+/** Reads a note. Note: its existence alone parks the shard, whatever somebody may have written into it. */
 function read(bytes: Uint8Array): WhyParked {
   try {
     const { code, message, attempts } = JSON.parse(new TextDecoder().decode(bytes));

@@ -28,7 +28,7 @@ import { isItemsFault, type PlaceReader } from "./source.ts";
 
 const mostOpen = 16;
 
-/** As messages call a place: a path, and what of the file it is. */
+/** The name of a place in messages: a path, and which part of the file it is. */
 export function nameOfPlace(place: Place): string {
   switch (place.kind) {
     case "file":
@@ -81,7 +81,10 @@ export class Places implements PlaceReader {
     return bytes;
   }
 
-  /** Throws unless what is there is what was planned; for what is read by others, a video's file or folder. */
+  /**
+   * Throws unless a file or folder is what was planned. For what others read by its path: a video's file, or the folder
+   * of its frames.
+   */
   async check(place: Place & { kind: "file" }, identity: Identity, signal?: AbortSignal): Promise<void> {
     const found = await statsOf(place.path).catch((error) => Promise.reject(missing(place, error)));
     checkIdentity(place, identity, await identityOfStats(place.path, found));
@@ -236,7 +239,7 @@ function changed(place: Place, planned: string, found: string): TokenizerError {
   return new TokenizerError("FILE_IO", message);
 }
 
-/** What is gone is told in words that every system and runtime shares. */
+/** The error for a file that is gone, in the same words on every system and runtime, as it goes into manifests. */
 function missing(place: Place, error: unknown): unknown {
   if (!(error instanceof TokenizerError) || error.code !== "FILE_MISSING") return error;
   const message = `${nameOfPlace(place)}: expected the file that was planned, found none`;

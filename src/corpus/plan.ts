@@ -28,7 +28,7 @@ export interface PlannedModel {
   readonly name: string;
   /** Name by which another machine can open the same model: never a path. */
   readonly source: string;
-  /** Where it was when it was planned: a name, or a path of that machine. */
+  /** Where the model was when it was planned: a name, or a path on that machine. */
   readonly at: string;
   readonly sha256: string;
   readonly isVideo: boolean;
@@ -186,7 +186,7 @@ export class Plan {
     }
   }
 
-  /** Throws FILE_FORMAT unless the lines are those that were planned, by their hash. */
+  /** Checks all lines by their hash. Throws FILE_FORMAT unless they are those that were planned. */
   async checkLines(): Promise<void> {
     const hash = createHash("sha256");
     let at = 0;
@@ -319,7 +319,7 @@ async function* linesOf(path: string): AsyncGenerator<{ readonly text: string; r
   if (rest.length > 0) yield { text: decoder.decode(rest), at };
 }
 
-/** The text of a failure, for what is kept: without the stack and the machine. */
+/** The text of a failure as plans and manifests keep it, without what differs from machine to machine. */
 export function textOf(error: unknown): { readonly code: string; readonly message: string } {
   return { code: error instanceof TokenizerError ? error.code : "INTERNAL", message: messageOf(error) };
 }

@@ -126,7 +126,10 @@ function factsOf({ model, arithmetic, dtype }: PlanStart): CorpusFacts {
   };
 }
 
-/** Throws ARGUMENT for an image model that is asked for windows, and for both kinds of cutting. */
+/**
+ * The window that the plan gets. Throws ARGUMENT for an image model that is asked for windows, and for `window` and
+ * `stream` together.
+ */
 function windowOf({ isVideo, name }: PlannedModel, { window, stream }: Options): { readonly window?: number } {
   if (!isVideo && (window || stream)) throw expected(window ? "window" : "stream", "a video model", name);
   if (window && stream) throw expected("window", "one of window and stream", "both");
@@ -134,8 +137,8 @@ function windowOf({ isVideo, name }: PlannedModel, { window, stream }: Options):
 }
 
 /**
- * Throws ARGUMENT, which names both, where a plan is not what is asked for now. What is not asked for is taken as
- * planned.
+ * Checks that a plan is what the call asks for. Options that the call leaves out are those of the plan. Throws
+ * ARGUMENT, which names both values.
  */
 function checkSame(
   { header }: Plan,

@@ -67,7 +67,7 @@ export class Preparer implements AsyncDisposable {
   /** Temporary files of whole videos that are still being read. */
   readonly #files = new Set<Spooled>();
 
-  /** Throws ARGUMENT. The caller closes `places`. */
+  /** Checks the options. Throws ARGUMENT. The caller closes `places`. */
   constructor(options: PrepareOptions, places: Places) {
     this.#options = parse(prepareOptions, options, "options");
     this.#places = places;

@@ -102,7 +102,7 @@ export class ProgressTeller implements Disposable {
     };
   }
 
-  /** Note: the last shard may be shorter, and counts as the others until all are done. */
+  /** Items of committed shards. Note: the last shard may be shorter, but counts as a full one until all are done. */
   #committedItems(): number {
     const done = this.#leases.numDone(), { shardSize } = this.#plan.header;
     return done === this.#numShards ? this.#numItems : Math.min(done * shardSize, this.#numItems);

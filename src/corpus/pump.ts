@@ -25,7 +25,9 @@ export interface Work {
   readonly item: Item;
   /** Called once. Resolves when the sample is written, and its memory may go. */
   put(outcome: Sample | { readonly failed: TokenizerError }): Promise<void>;
-  /** Told of a failure that is no item's; true where it is taken, and the other works go on. */
+  /**
+   * Called with a failure that no single item caused. Returns true where it is dealt with, and the other work goes on.
+   */
   fail?(error: unknown): boolean;
 }
 
@@ -144,7 +146,7 @@ export class Pump {
     });
   }
 
-  /** Ends when the item is ready, or its failure on its way to the shard. */
+  /** Prepares an item. Resolves when it is ready, or when its failure was passed to the shard. */
   async #prepare(work: Work): Promise<void> {
     const { places, preparer } = this.#o, { signal } = this.#stop;
     try {

@@ -102,8 +102,8 @@ export class Queue implements Leases {
   }
 
   /**
-   * Undefined: all are committed or parked. Throws QUEUE when Redis is gone for good and nothing is in work here;
-   * CANCELLED.
+   * The next shard; undefined when all are committed or parked. Throws QUEUE when Redis is gone for good and this
+   * worker has no shard left; CANCELLED.
    */
   async next(signal?: AbortSignal): Promise<number | undefined> {
     for (;;) {
@@ -138,7 +138,10 @@ export class Queue implements Leases {
     return undefined;
   }
 
-  /** Puts missing shards in, beside `inWork` that are there already. False where none is missing. */
+  /**
+   * Puts missing shards into the queue, besides those in `inWork`, which are there already. False where none is
+   * missing.
+   */
   async #look(inWork: number, signal?: AbortSignal): Promise<boolean> {
     const [committed, parked] = await Promise.all([this.#o.committed(), this.#o.parked()]);
     const missing: number[] = [];
@@ -204,7 +207,10 @@ export class Queue implements Leases {
     this.#part(index, (job) => job.moveToWait(job.token!));
   }
 
-  /** Note: parked first. Whoever dies in between leaves a job that the next one takes, and finds parked or makes. */
+  /**
+   * Note: the shard is parked first. A worker that dies before it removes the job leaves it to the next one, which
+   * finds the shard parked, or tries it.
+   */
   failed(index: number, { code, message }: TokenizerError): void {
     this.#part(index, async (job) => {
       const attempts = job.attemptsMade + 1;

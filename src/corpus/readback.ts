@@ -24,7 +24,7 @@ import { type Corpus, type DecodedSample, type Judge, type VerifiedShard, verify
 
 export interface VerifyDatasetOptions extends Pick<OpenOptions, "device" | "threads" | "maxMemory"> {
   /**
-   * Where the plan's model lies on this machine, where that is not where it was planned; its weights must be the same.
+   * Where the plan's model is on this machine, if not where it was when it was planned. Its weights must be the same.
    */
   model?: string | undefined;
   /**

@@ -11,11 +11,11 @@ export type Client = import("ioredis").Redis;
 
 /** Options that may follow `?` in an address, in seconds, with their defaults. */
 const defaults = {
-  /** A shard is handed out again so long after the last sign of life of its worker, and a third of it more. */
+  /** Seconds after a worker's last sign of life until its shard is handed out again; it may take a third longer. */
   lock: 15,
   /** A worker that has nothing in work ends when the queue has given no answer for so long. */
   gone: 300,
-  /** Until the second try at a shard that failed for itself; twice as long until the third. */
+  /** Seconds until the second try at a shard that failed; twice as many until the third. */
   retry: 10,
 };
 const range = [0.1, 86_400] as const;

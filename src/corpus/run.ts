@@ -170,7 +170,10 @@ interface Begun {
   readonly shard: Shard;
   fail(error: unknown): boolean;
 }
-/** Shards begun and not committed: the one that is fed, and those before it that are not done. */
+/**
+ * Shards that are begun and not committed: the one whose items are being read, and those before it whose items are
+ * still being encoded.
+ */
 const mostOpen = 4;
 /** So many shards that fail one after the other, with none committed between, are taken for a machine that fails. */
 const mostAlike = 4;

@@ -152,7 +152,7 @@ export class S3Storage implements Storage {
     }
   }
 
-  /** Note: tries are listed first: one that is decided after that is alive, or was settled here. */
+  /** Note: tries are listed before decisions, so a try that is decided after that is not taken for abandoned. */
   async recover(): Promise<void> {
     const tries = await this.#tries();
     for (const stem of await this.#stemsIn(".ctok/decided")) await this.settle(stem);
@@ -237,7 +237,10 @@ export class S3Storage implements Storage {
     return kept.name;
   }
 
-  /** Note: copies are of one try's files alone, so that who comes late copies what is there already. */
+  /**
+   * Note: only files of one try are copied to the final names, so a worker that comes late writes what is there
+   * already.
+   */
   async #place({ name, id, entry }: Kept, step: Step): Promise<void> {
     for (const file of entry.files) {
       const to = this.#key(file.name), from = this.#key(".ctok/pending", name, pendingName(id, file.name));

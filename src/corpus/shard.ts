@@ -30,7 +30,7 @@ export interface ShardDone {
   readonly numSamples: number;
   readonly numTokens: number;
   readonly quarantined: readonly Quarantined[];
-  /** Whether another had committed it meanwhile, so that this work was for nothing. */
+  /** Whether another worker had committed the shard meanwhile, so that this work was for nothing. */
   readonly isTwice: boolean;
 }
 

@@ -9,7 +9,7 @@ import type { Leases, LeasesOptions } from "./leases.ts";
 import type { Plan } from "./plan.ts";
 import type { Storage } from "./storage.ts";
 
-/** One of `of` workers that have a corpus's shards among them. */
+/** A worker's share of a corpus that is split among `of` workers. */
 export interface Share {
   /** The worker's number, 0 to `of` - 1. */
   readonly index: number;

@@ -30,7 +30,7 @@ export interface DatasetStatus {
   readonly quarantined: readonly Quarantined[];
   /** Shards that processes of this machine are working on. */
   readonly inWork: readonly LeasedShard[];
-  /** Where the corpus was split (`shard`): among how many workers, and which of them have shards to make. */
+  /** Only where the corpus was split by `shard`: among how many workers, and which of them have shards to make. */
   readonly split?: { readonly of: number; readonly missing: readonly number[] };
   /** Shards that a queue has given up (`unparkDataset` has them tried again), and why. */
   readonly parked: readonly ParkedShard[];
@@ -38,7 +38,10 @@ export interface DatasetStatus {
   readonly isComplete: boolean;
 }
 
-/** `entries`: those that are counted, as of a share; of all committed shards unless given. */
+/**
+ * Status of a corpus. `entries`: the manifests to count, such as those of a share; by default those of all committed
+ * shards.
+ */
 export async function statusOf(plan: Plan, storage: Storage, entries?: readonly ShardEntry[]): Promise<DatasetStatus> {
   entries ??= await allEntries(plan, storage);
   const { of, elements, isComplete } = await missingOf(plan, storage);

@@ -51,17 +51,21 @@ export type CommitStep =
   | "tidied";
 
 /**
- * A place for one corpus. Errors: FILE_MISSING, FILE_IO, FILE_FORMAT; of S3 also ARGUMENT for what it will never allow.
+ * The store of one corpus. Errors: FILE_MISSING, FILE_IO, FILE_FORMAT; in S3 also ARGUMENT for requests that it will
+ * never allow.
  */
 export interface Storage {
-  /** As it was given: a path, or s3://BUCKET/PREFIX. Its files are read below it. */
+  /** The location as the caller gave it: a path, or s3://BUCKET/PREFIX. The corpus's files are read below it. */
   readonly folder: string;
   /** A folder of this machine for what may be lost: leases, shards that are being made. */
   readonly private: string;
 
   /** Opens the plan. Throws FILE_MISSING where there is none. */
   plan(): Promise<Plan>;
-  /** Makes the plan of what is found, whole or not at all. Throws ARGUMENT where another was made meanwhile, in S3. */
+  /**
+   * Writes the plan of the items found, whole or not at all. Throws ARGUMENT where another plan was written meanwhile,
+   * in S3.
+   */
   writePlan(start: PlanStart, found: AsyncIterable<Item | Refused>): Promise<Plan>;
 
   /** Before work: makes what is needed, and refuses a store that does not keep its promises (UNSUPPORTED). */
@@ -84,7 +88,10 @@ export interface Storage {
    */
   writeSet(plan: string, all: ReadonlyMap<string, Uint8Array>): Promise<void>;
 
-  /** A small file that workers leave each other; nothing of it is truth. Undefined where it is not there. */
+  /**
+   * A small file that workers leave for each other; the corpus does not depend on it. Undefined where there is none of
+   * that name.
+   */
   note(name: string): Promise<Uint8Array | undefined>;
   /** Leaves a note, whole or not at all. False where one of that name is there already, which stays. */
   writeNote(name: string, bytes: Uint8Array): Promise<boolean>;
@@ -94,7 +101,9 @@ export interface Storage {
 
   /** Begins a new try at a shard. */
   begin(stem: string, index: number): Promise<Attempt>;
-  /** Takes a decided shard to its commit. Several may do so at once; who comes late finds nothing to do. */
+  /**
+   * Brings a decided shard to its commit. Several workers may do so at once; one that comes late finds nothing to do.
+   */
   settle(stem: string): Promise<void>;
 }
 

@@ -60,7 +60,7 @@ export interface VerifiedShard {
 
 export interface DecodedSample {
   readonly key: string;
-  /** In dB, against the original; absent where that could not be read. */
+  /** PSNR against the original, in dB; absent where the original could not be read. */
   readonly psnr?: number;
   /** Why there is no `psnr`: the original could not be read. */
   readonly reason?: string;

@@ -31,7 +31,7 @@ export interface Region {
   readonly frames?: number;
 }
 
-/** The sizes of a grid of tokens. `frames` is 1 for pictures. */
+/** The size of a grid of tokens, in tokens. `frames` is 1 for pictures. */
 interface Grid {
   readonly batch: number;
   readonly channels: number;

@@ -54,7 +54,8 @@ export class NoHelper extends Error {}
 
 const mostHelpers = Math.min(availableParallelism(), 4);
 /**
- * A helper that says nothing for so long is lost: to start, and to decode beyond ten times its limit of processor time.
+ * Patience with a silent helper: for its start, and for decoding beyond ten times its limit of processor time. After
+ * that it counts as lost.
  */
 const patienceMs = 60_000;
 const mostTextBytes = 1 << 16;
@@ -125,7 +126,7 @@ class Helper {
 
   private constructor() {
     const { command, args, folder } = program();
-    // Its own folder: no .env, no bunfig.toml and no deno.json of wherever the caller stands.
+    // The helper runs in a folder of its own, so that no .env, bunfig.toml or deno.json of the caller's folder counts.
     this.#child = spawn(command, args, { cwd: folder, stdio: ["pipe", "pipe", "ignore"], windowsHide: true });
     const end = (how: string) => {
       this.#hasEnded = true;
@@ -139,7 +140,8 @@ class Helper {
     this.#child.stdin!.on("error", () => {}); // it is gone: "close" tells
     this.#child.stdout!.on("data", (chunk: Uint8Array) => this.#read(chunk));
     this.#child.unref();
-    // Note: never ref'd again, which Bun does not count; a timer holds the process while there is work.
+    // Note: the pipes are never ref'd again, which Bun does not count; a timer keeps the process alive while there is
+    // work.
     for (const pipe of [this.#child.stdin, this.#child.stdout]) (pipe as { unref?: () => void } | null)?.unref?.();
   }
 
@@ -155,7 +157,7 @@ class Helper {
     return helper;
   }
 
-  /** Undefined when the helper is gone, and was not ended here. */
+  /** Decodes a picture in the helper; undefined when the helper is gone without having been ended here. */
   async ask(bytes: Uint8Array, order: Order, signal: AbortSignal | undefined): Promise<Decoded | undefined> {
     if (this.#hasEnded) return undefined;
     this.#mostBytes = 3 * order.limitPixels;
@@ -251,7 +253,7 @@ function program(): { command: string; args: string[]; folder: string } {
   const url = new URL(import.meta.url.endsWith(".ts") ? "./helper.ts" : "./helper.js", import.meta.url);
   const command = process.execPath, runtime = /^(bun|deno|node)(-\w+)?(\.exe)?$/.exec(basename(command))?.[1];
   const path = url.protocol === "file:" ? fileURLToPath(url) : undefined;
-  // Note: a compiled program is its own execPath; run again it would do all that it does.
+  // Note: in a compiled program, execPath is the program itself, which would do all its work again if run.
   if (!runtime || !path || !existsSync(path)) throw new NoHelper(`no Bun, Deno or Node, or no ${url.href}`);
   const rights = [
     "--no-prompt",

@@ -24,7 +24,7 @@ export interface MediaFacts {
 
 export interface VideoFacts {
   readonly codec: string;
-  /** As stored, in pixels; 0 where nothing tells before a frame is decoded. */
+  /** Height as stored, in pixels; 0 where it is known only once a frame is decoded. */
   readonly height: number;
   readonly width: number;
   /** Rotation that the display matrix asks for, in degrees counter-clockwise. */
@@ -44,7 +44,7 @@ export interface VideoFacts {
 }
 
 export interface PacketFacts {
-  /** When its frame is shown and when it is decoded, on the container's clock. */
+  /** When the packet's frame is shown, and when it is decoded, in seconds on the container's clock. */
   readonly seconds: number | undefined;
   readonly decodedSeconds: number | undefined;
   /** Whether it is a key frame, where decoding can begin. */
@@ -53,7 +53,7 @@ export interface PacketFacts {
   readonly isDropped: boolean;
 }
 
-/** Packets of all streams together: some seconds of a video with sound. */
+/** How many packets of all streams together are read: some seconds of a video with sound. */
 const firstPackets = 400;
 /** Too few to tell a rate by, and as many as are looked at for a key frame: 20 minutes at 25 a second. */
 const fewPackets = 16, mostPackets = 40_000;

@@ -28,7 +28,7 @@ const readImageOptions = z.strictObject({ ...pictureLimits, signal } satisfies F
 export type PictureOptions = z.output<typeof readImageOptions>;
 
 export interface WriteImageOptions {
-  /** Ends the writing at once, with code CANCELLED; the file is as it was. */
+  /** Aborting it ends the writing at once, with code CANCELLED; a file of that name stays as it was. */
   signal?: AbortSignal | undefined;
 }
 const writeImageOptions = z.strictObject({ signal } satisfies Fields<WriteImageOptions>);
@@ -50,7 +50,7 @@ export const pictureExtensions: readonly string[] = Object.keys(writers);
  */
 const here: readonly Format[] = ["jpeg", "png", "webp"];
 /**
- * What is decoded in this process, where nothing can stop it: at most about a second of one core, for noise in WebP.
+ * The most that is decoded in this process, where nothing can stop it: about a second of one core, for noise in WebP.
  */
 const mostHere = { pixels: 2 ** 24, bytes: 2 ** 24 };
 

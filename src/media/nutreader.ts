@@ -24,7 +24,8 @@ export interface NutFrame {
 }
 
 const fileId = "nut/multimedia container\0";
-// A packet begins with 'N', which is no frame's code, and one of these: a letter and six bytes more.
+// Startcodes: each packet but a frame begins with 'N' and one of these, a letter and six more bytes. No frame's code is
+// 'N'.
 const packets = {
   main: "M\x7a\x56\x1f\x5f\x04\xad",
   stream: "S\x11\x40\x5b\xf2\xf9\xdb",
@@ -58,7 +59,7 @@ interface FrameCode {
 /** Limit: of a header, index or information, none of which grows with the frames but the index, which is not read. */
 const mostPacketBytes = 1 << 20;
 
-/** Reads a NUT stream from chunks of bytes. Throws INTERNAL for what FFmpeg would not write. */
+/** Reads a NUT stream that comes in chunks. Throws INTERNAL for anything that FFmpeg would not write. */
 export class NutReader {
   readonly #bytes: Bytes;
   readonly #aheadSeconds: number;
@@ -220,7 +221,7 @@ export class NutReader {
     this.#header = { height, width, sampleAspect: num > 0 && den > 0 ? { num, den } : { num: 1, den: 1 } };
   }
 
-  /** Where the clock stands, in ticks of one of the time bases. */
+  /** Reads a sync point, which says where the stream's clock stands, in ticks of one of the time bases. */
   async #readSync(bytes: Bytes): Promise<void> {
     const coded = await bytes.value(), count = this.#timeBases.length, from = this.#timeBases[coded % count];
     await bytes.value(); // how far back the last one is

@@ -68,7 +68,9 @@ function packet(startcode: bigint, content: readonly number[]): number[] {
   return [...code, ...numbers(content.length + 4), ...content, ...checksum(content)];
 }
 
-/** Seven bits a byte, the highest first; all but the last byte have the top bit set. */
+/**
+ * A number in NUT's variable length: seven bits a byte, the highest first; all but the last byte have the top bit set.
+ */
 function numbers(...values: readonly number[]): number[] {
   return values.flatMap((value) => {
     const bytes = [value % 128];

@@ -79,7 +79,7 @@ export async function lookAt(bytes: Uint8Array, name: string, limitPixels: numbe
   return about;
 }
 
-/** The same as far as `decode` needs it, of plain JPEGs without asking sharp. */
+/** `lookAt` as far as `decode` needs it; for plain JPEGs it does without sharp. */
 export async function glanceAt(bytes: Uint8Array, name: string, limitPixels: number): Promise<About> {
   const about = aboutJpeg(bytes);
   if (!about) return await lookAt(bytes, name, limitPixels);

@@ -189,15 +189,15 @@ async function* decode(opened: Opened, options: Options): AsyncGenerator<TimedFr
   const log = new FfmpegLog(fileUrl(path));
   const args = decodeArgs(path, ffmpeg, limitPixels, filters, most);
   const run = startFfmpeg(ffmpeg, args, { signal, onLine: log.read });
-  // Note: left early, Deno's own iterator would destroy the stream with an error that nobody can catch.
+  // Note: the stream is read by hand, as Deno's own iterator, when it is left early, destroys the stream with an error
+  // that nobody can catch.
   const reader = new NutReader(run.stdout.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>, ahead);
   let numFrames = 0;
   /** Frames that are no decoder's invention, but for the first ones. */
   async function* real(numSkipped: number): AsyncGenerator<TimedFrame> {
     for (let frame, n = 0; (frame = await reader.frame());) {
       if (!(frame.seconds > firstKey - roundingSeconds) || n++ < numSkipped) continue;
-      // Note: zero is what FFmpeg takes for the earliest start, by first packets; a frame may be decoded that is shown
-      // before.
+      // Note: FFmpeg takes the earliest first packet for zero. A frame that is decoded later may be shown before it.
       yield frame.seconds >= 0 ? frame : { ...frame, seconds: 0 };
     }
   }

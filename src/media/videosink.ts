@@ -207,7 +207,7 @@ export class VideoSink {
   readonly #refusals = new Set<() => void>();
   #hasEnded = false;
   #numFrames = 0;
-  /** In ticks of the result: where the first frame is, and the last one. */
+  /** When the first and the last frame are shown, in ticks of the result's clock. */
   #first: number | undefined;
   #last = -1;
   /** The earliest time that the next frame may have, in seconds. */
@@ -354,7 +354,7 @@ export class VideoSink {
     }
   }
 
-  /** Note: read from its beginning, like the frames: not every container finds a time that it is asked for. */
+  /** Note: the audio is read from its beginning, like the frames, as not every container finds a time to start from. */
   #audioInput(): string[] {
     const { audioCodec, options: { audioFrom, startSeconds } } = this.#plan;
     if (audioFrom === undefined || audioCodec === undefined) return [];

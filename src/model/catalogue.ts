@@ -30,8 +30,8 @@ export const defaultModel = "nano-DI8x8";
 export const defaultVideoModel = "nano-DV4x8x8";
 
 /**
- * A model that is known, before anything is opened or fetched. `source` finds it again, and stands in the tokens'
- * origin.
+ * A model that is known by name, before anything is opened or downloaded. `source` finds it again and is stored in the
+ * tokens' origin.
  */
 export type ResolvedModel =
   | { readonly kind: "embedded"; readonly source: string; readonly name: string; readonly path: string }
@@ -48,7 +48,7 @@ export interface HubModelToFetch extends HubModel {
   readonly kind: "hub";
   readonly source: string;
   readonly name: string;
-  /** Its row in the catalogue; undefined for a repository that is not there. */
+  /** The model's row in the catalogue; undefined for a repository that has none. */
   readonly known: PublicModel | undefined;
 }
 

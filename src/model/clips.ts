@@ -43,7 +43,10 @@ export async function* gather(
     const request = sizeAt(count), bytes = buffer.subarray(0, count * request.height * request.width * 3);
     return { bytes, request, firstFrame: frame - count, seconds };
   };
-  /** A whole clip where that is admitted, else as many frames as there are: the clip may end before it is too large. */
+  /**
+   * For how many frames memory is taken: a whole clip where that is admitted, else `least`, as the clip may end before
+   * it is too large.
+   */
   const admitted = (least: number) => {
     try {
       admit(sizeAt(wanted), frame - count);

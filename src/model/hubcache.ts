@@ -95,7 +95,7 @@ async function implicitToken(): Promise<string | undefined> {
 // ---------------------------------------------------------------- the layout
 export const isCommit = (revision: string): boolean => /^[0-9a-f]{40}$/.test(revision);
 
-/** The folder of a repository. Its name has no "--", which the hub allows in none. */
+/** The cache's folder of a repository. "--" stands for "/" in its name, as the hub allows no "--" in names. */
 export function repositoryFolder(cacheDir: string, repository: string): string {
   return join(cacheDir, `models--${repository.replace("/", "--")}`);
 }

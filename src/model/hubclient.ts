@@ -50,7 +50,7 @@ export class HubClient {
     return `${this.#settings.endpoint}/${this.#asked.repository}`;
   }
 
-  /** For the library, which asks about repositories: whole answers, short ones. */
+  /** `fetch` for the library @huggingface/hub, which asks about repositories: each answer is short and read whole. */
   readonly fetch = (async (input: string | URL | Request, init: RequestInit = {}): Promise<Response> => {
     const url = input instanceof Request ? input.url : String(input);
     for (let tries = 1;; tries++) {
@@ -217,7 +217,7 @@ function retryAfter(response: Response): number | undefined {
   return Number.isNaN(date) ? undefined : Math.max(0, date - Date.now());
 }
 
-/** Ends a request whose server says nothing for so long, and with the caller's signal. */
+/** Aborts a request whose server is silent for too long, or when the caller's signal is aborted. */
 class Watch {
   readonly #controller = new AbortController();
   readonly #timeoutMs: number;

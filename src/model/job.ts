@@ -43,7 +43,7 @@ export async function located<T>(work: () => Promise<T>, site = new Error()): Pr
   }
 }
 
-/** The same for work that is done at once. */
+/** `located` for work that is done at once. */
 export function locatedSync<T>(work: () => T, site = new Error()): T {
   try {
     return work();
@@ -61,7 +61,7 @@ function relocate(thrown: unknown, site: Error): TokenizerError {
   return error;
 }
 
-/** What else a job needs. */
+/** What a job needs besides its input. */
 export interface JobEnds {
   /** Takes back what the job did when it succeeded although the caller had already stopped it. */
   readonly undo?: (info: JobInfo) => void;

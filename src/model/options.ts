@@ -52,8 +52,8 @@ export interface OpenOptions extends JobOptions, HubOptions {
   /** FSQ levels, level 0 least significant, where a checkpoint does not say: 1 to 8 of them, each 2 to 65535. */
   fsqLevels?: number[] | undefined;
   /**
-   * Pixels of one token each way, 2 to 256, of a video checkpoint that carries unused convolutions under a name that
-   * does not tell; otherwise checked.
+   * Pixels of one token each way, 2 to 256. It is needed for a video checkpoint that carries unused convolutions and
+   * whose name does not tell; for others it is only checked.
    */
   spatialFactor?: number | undefined;
   /** Frames of one token after the first, 1 to 256, of such a checkpoint. */

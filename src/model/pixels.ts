@@ -34,7 +34,7 @@ export interface PixelReading {
   readonly isVideo: boolean;
   readonly pictures: PictureOptions;
   readonly allowNonFinite: boolean;
-  /** Throws where a request of this size is too large; called before a batch is joined. */
+  /** Throws where a request of this size is too large. It is called before the images of a batch are joined. */
   readonly admit: (size: PixelSize) => void;
 }
 

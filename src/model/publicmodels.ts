@@ -37,7 +37,7 @@ export interface PublicModel {
   readonly temporalFactor: number;
   /** Frames of the clips that it was trained on, of a video model. */
   readonly trainedFrames?: number;
-  /** As published, rounded; `Tokenizer.info.parameters` is the number. */
+  /** Number of parameters as published, which is rounded; `Tokenizer.info.parameters` is exact. */
   readonly parameters?: number;
   /** Size of all `files` together, as the hub lists them, rounded to a tenth of a megabyte or coarser. */
   readonly bytes?: number;

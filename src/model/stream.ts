@@ -48,7 +48,7 @@ interface EncodeClipsOptions extends JobsOptions {
   readonly maxMemory?: number | undefined;
   readonly fps?: string | undefined;
   readonly sampleAspect?: string | undefined;
-  /** The native stream of a seamless sequence; clips are windows without. */
+  /** The native stream that encodes a seamless sequence; absent where clips are windows. */
   readonly stream?: number | undefined;
   /** How many jobs' inputs and results are held at once. */
   readonly numHeld: number;
@@ -91,7 +91,7 @@ export async function* encodeClips(
   });
 }
 
-/** Frames to the parts of one seamless sequence; with `window` to windows. */
+/** Encodes frames to the parts of one seamless sequence or, with `window`, to windows. */
 export async function* encodeStream(
   runner: Runner,
   frames: Frames,
@@ -158,7 +158,7 @@ async function* cut(
   }
 }
 
-/** How tokens are decoded: as a stream's caller says, and as decode does. */
+/** Options of decoding, as the caller of a stream or of `decode` gives them. */
 interface DecodeClipsOptions extends JobsOptions, Omit<DecodeStreamOptions, "signal"> {
   /** Type of the decoded pixels. Default "uint8". */
   readonly dtype?: "uint8" | "float32";

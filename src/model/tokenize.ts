@@ -35,8 +35,8 @@ const opened = new Map<string, Shared>();
 let wake: (() => void)[] = []; // calls that wait until a model is idle
 
 /**
- * Runs `work` with the tokenizer of a model with default options: in this tick where that is open. Of a model that
- * tokens name, whose origin is `from`, a failure to open it is told without what its path holds.
+ * Runs `work` with the tokenizer of a model with default options, at once where it is open already. `from` is the
+ * origin of tokens that name the model: then a failure to open it does not say what its path contains.
  */
 async function withModel<T>(
   model: string,
@@ -75,7 +75,7 @@ function isOpen(model: string): boolean {
   return opened.get(resolveModel(model).source)?.now !== undefined;
 }
 
-/** Tokens name a commit of the hub, where the caller named a branch. */
+/** The open model that tokens name by this source: they name a commit of the hub, where the caller named a branch. */
 function openedFrom(source: string): Shared | undefined {
   return [...opened.values()].find(({ now }) => now?.info.source === source);
 }
@@ -199,7 +199,10 @@ const ofTheMachine: readonly ErrorCode[] = [
   "INTERNAL",
 ];
 
-/** Why a model that tokens name was not opened, without what its path holds: the tokens may be a stranger's. */
+/**
+ * The error for a model that tokens name and that could not be opened. It does not say what is at the model's path, as
+ * the tokens may come from a stranger.
+ */
 function hidden(failure: unknown, origin: Origin): unknown {
   return failure instanceof TokenizerError && ofTheMachine.includes(failure.code) ? failure : modelMissing(origin);
 }

@@ -42,7 +42,7 @@ class Trace {
     });
   }
 
-  /** The steps of a job that has ended well and is not released. */
+  /** Adds the steps of a job that succeeded and is not released yet. */
   add(engine: Engine, job: number, info: JobInfo, model: string, request: RequestValues, isChunk: boolean): void {
     const steps = engine.steps(job), [first, last] = [steps[0], steps.at(-1)];
     if (!first || !last) return;

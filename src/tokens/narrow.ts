@@ -51,7 +51,10 @@ function toBfloat16(values: Float32Array): Uint16Array {
   return out;
 }
 
-/** Note: by hand, as Node before 24 has no Float16Array. The least normal value is 2^-14, the step below it 2^-24. */
+/**
+ * Rounds float32 to float16. Note: by hand, as Node before 24 has no Float16Array. The least normal value is 2^-14, the
+ * step below it 2^-24.
+ */
 function toFloat16(values: Float32Array): Uint16Array {
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length), out = new Uint16Array(values.length);
   for (let i = 0; i < out.length; i++) {

@@ -109,7 +109,8 @@ export function tellWindows(windows: readonly VideoWindow[]): string {
 }
 
 /**
- * Windows of that text. Throws TOKEN_FILE where it is none, and where they have more than `gridFrames` token frames.
+ * Parses the text that stands for windows. Throws TOKEN_FILE where it is none, and where windows have more than
+ * `gridFrames` token frames.
  */
 export function parseWindows(text: string, gridFrames: number): VideoWindow[] {
   let total = 0;
@@ -148,7 +149,7 @@ export function hubModelOf(source: string): HubModel | undefined {
   return repository && revision ? { repository, revision, ...(file !== undefined && { file }) } : undefined;
 }
 
-/** The text that names a model of the hub. */
+/** Writes the name of a model of the hub as "hub:owner/name@revision" or with "/file". */
 export function tellHubModel({ repository, revision, file }: HubModel): string {
   return `hub:${repository}@${revision}${file === undefined ? "" : `/${file}`}`;
 }
@@ -161,7 +162,7 @@ export function kindOfSource(source: string): "name" | "hub" | "path" {
   return source.includes("/") ? "path" : "name";
 }
 
-/** The source that leaves this machine: no path, unless asked for. */
+/** The model's source as token files store it: not a path of this machine, unless asked for. */
 export function sourceOf({ source, model }: Origin, storePath: boolean): string {
   return kindOfSource(source) === "path" && !storePath ? model : source;
 }

@@ -89,7 +89,7 @@ export function tellQuantizer(quantizer: Quantizer | undefined): string {
     : `${quantizer.channels} signs`;
 }
 
-/** Throws VALUE (detail: the position in the data) at the first index outside 0 .. codebook size − 1. */
+/** Checks indices. Throws VALUE (detail: the position in the data) at the first one outside 0 .. codebook size − 1. */
 export function checkIndices(name: string, indices: Indices, quantizer: Quantizer): void {
   const { data } = indices, size = codebookSize(quantizer);
   for (let i = 0; i < data.length; i++) {

@@ -67,7 +67,7 @@ export const storedTypes: {
 };
 const names = Object.keys(storedTypes) as StoredType[];
 
-/** All names of one form, for error texts. */
+/** The types that one form of token file has, for error messages. */
 export function namesIn(form: "safetensors" | "npy"): string[] {
   return names.flatMap((type) => storedTypes[type][form] ?? []);
 }
@@ -141,7 +141,7 @@ export function* floatsOf({ dtype, data }: StoredTensor): Generator<void, Float3
   return out;
 }
 
-/** IEEE 754 binary16: a sign, 5 bits of exponent, 10 of fraction. */
+/** Reads IEEE 754 binary16: a sign bit, 5 bits of exponent, 10 of fraction. */
 function fromHalf(bits: number): number {
   const sign = bits & 0x8000 ? -1 : 1, exponent = bits >> 10 & 31, fraction = bits & 1023;
   if (exponent === 31) return fraction === 0 ? sign * Infinity : NaN;

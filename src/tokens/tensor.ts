@@ -26,7 +26,7 @@ export {
 } from "./dense.ts";
 export type { Origin, VideoOrigin, VideoWindow } from "./origin.ts";
 
-/** A tensor whose memory can be transferred. */
+/** A tensor whose memory postMessage can transfer. */
 export interface TransferableTensor {
   readonly dtype: DType;
   readonly shape: readonly number[];
@@ -47,7 +47,7 @@ export interface TransferableTokens {
 export interface TokensJSON {
   readonly format: typeof formatName;
   readonly origin: Origin;
-  /** As in a token file; `data` is base64 of the little-endian bytes. */
+  /** The tensors with names and types as in a token file; `data` is base64 of the little-endian bytes. */
   readonly tensors: {
     readonly [K in TokenKind]?: { readonly dtype: DType; readonly shape: readonly number[]; readonly data: string };
   };
@@ -119,7 +119,9 @@ export class Tokens {
     return { origin: { ...this.origin }, tensors: Object.fromEntries(tensors) };
   }
 
-  /** Tokens of what toTransferable gave, in memory of their own. Throws ARGUMENT, SHAPE or VALUE for anything else. */
+  /**
+   * Makes tokens again of what toTransferable gave, in new memory. Throws ARGUMENT, SHAPE or VALUE for anything else.
+   */
   static fromTransferable(value: TransferableTokens): Tokens {
     const { origin, tensors, part } = recordOf("value", value, "ARGUMENT");
     for (const [kind, tensor] of Object.entries(tensors)) checkTensor(`tensors.${kind}`, tensor as TensorLike);
@@ -216,11 +218,15 @@ function ofLevels(older: Origin): Origin {
 }
 
 /**
- * What is kept of tokens: `indices` or `latent`, perhaps `preQuant`. Codes never: the indices give them back exactly.
+ * The tensors of tokens that are stored: `indices` or `latent`, and `preQuant` if there is one. Codes are never stored,
+ * as the indices give them back exactly.
  */
 export type Stored = { readonly [K in "indices" | "latent" | "preQuant"]?: StoredTensor };
 
-/** Throws VALUE for an index outside the codebook, SHAPE when the tensors and the origin contradict each other. */
+/**
+ * The tensors to store. Throws VALUE for an index outside the codebook, SHAPE when the tensors and the origin
+ * contradict each other.
+ */
 export function storedParts(tokens: Tokens, continued = false): { [K in keyof Stored]?: TensorLike } {
   if (!(tokens instanceof Tokens)) throw expected("tokens", "what encode or loadTokens gave", nameOf(tokens));
   const { origin, parts } = tokens, { quantizer } = origin;
@@ -281,8 +287,8 @@ export function unreadable(name: string, cause: unknown): TokenizerError {
 const kinds: readonly TokenKind[] = ["indices", "codes", "latent", "preQuant"];
 
 /**
- * The fields of a plain form of tokens: its tensors are of the kinds that are stored, `part` is what a TokenPart has
- * besides.
+ * Reads the fields of tokens in plain form. Tensors must be of the kinds that are stored; `part` is what a TokenPart
+ * has besides.
  */
 function recordOf(name: string, value: unknown, code: "ARGUMENT" | "TOKEN_FILE") {
   const { format, origin, tensors, firstFrame, numFrames } = Object(value);

@@ -37,7 +37,10 @@ const forms = { safetensors, npy, msgpack } satisfies Record<string, TokenForm>;
 export type TokenFormat = keyof typeof forms;
 export const tokenFormats: readonly TokenFormat[] = Object.freeze(Object.keys(forms) as TokenFormat[]);
 
-/** What a bare array lacks. Without the picture's size and place, the picture fills the whole token grid. */
+/**
+ * The origin of a bare array, which has none in its file. Without the picture's size and place, the picture is taken to
+ * fill the whole token grid.
+ */
 export type FallbackOrigin = Omit<Origin, "height" | "width" | "top" | "left"> & Partial<Origin> & {
   temporalFactor?: number;
 };

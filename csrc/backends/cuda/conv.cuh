@@ -1,6 +1,6 @@
-// What the convolution kernels share: where a tap of an output position reads, and the end of every
-// tile (bias, residual, rounding, store). A position is a flat index into [N, T, H, W] of the
-// output. Who includes it: sm80_conv.cu, smxx_conv.cu.
+// What the convolution kernels share: where a tap of an output pixel reads its input, and what is
+// done at the end of a tile (bias, residual, rounding, store). A position is a flat index of a
+// pixel in [N, T, H, W] of the output. Who includes it: sm80_conv.cu, smxx_conv.cu.
 #ifndef CTOK_CUDA_CONV_CUH
 #define CTOK_CUDA_CONV_CUH
 

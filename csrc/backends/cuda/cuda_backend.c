@@ -78,7 +78,8 @@ static bool is_cancelled(const cuda_backend *c) {
     return c->base.cancel && atomic_load(c->base.cancel);
 }
 
-// Every start is   CTOK_TRY(begin(c)); return end(c, first step, kernel(.., c->own.stream));
+// Every start of a kernel has the form   CTOK_TRY(begin(c)); return end(c, first step, kernel(..,
+// c->own.stream));
 static ctok_status begin(cuda_backend *c) {
     if (is_cancelled(c)) return CTOK_E_CANCELLED;
     if (c->failure != cudaSuccess) return status_of(c);
@@ -149,8 +150,8 @@ static void cuda_free(backend *b, void *memory, size_t num_bytes) {
     leave_device(cuda_of(b), before);
 }
 
-// In pieces where the parts overlap, so that none of them overlaps itself; they follow each other
-// on the stream.
+// Moves bytes within the device's memory. Where source and target overlap, it copies in pieces that
+// do not; the pieces follow each other on the stream.
 static void copy_within(cuda_backend *c, void *to, const void *from, size_t num_bytes) {
     size_t gap = (size_t)((const uint8_t *)from - (uint8_t *)to),
            piece = (uint8_t *)to < (const uint8_t *)from && gap < num_bytes ? gap : num_bytes;
@@ -330,7 +331,8 @@ static void count(step_run *run, int32_t num_steps) {
     if (run->steps_done) atomic_fetch_add(run->steps_done, (unsigned)num_steps);
 }
 
-// Where steps are timed: waits for these, so that none is counted for another.
+// Where steps are timed, waits for these steps, so that their time is not counted for the next
+// ones.
 static ctok_status time_steps(cuda_backend *c, step_run *run, int32_t first, int32_t count) {
     if (!run->times) return CTOK_OK;
     uint64_t start = first ? run->times[first - 1].end_ns : c->start_ns;
@@ -378,8 +380,8 @@ static ctok_status run_parts(cuda_backend *c, const step *steps, replay *r, step
     return CTOK_OK;
 }
 
-// A device that is lost was so by a step that is not known to be done: those begun in the places of
-// `started`.
+// When the device is lost, the step that did it is among those not known to be done: those whose
+// events in `started` have not passed.
 static ctok_status cuda_run(backend *b, step_list *list, step_run *run, ctok_error *error) {
     cuda_backend *c = cuda_of(b);
     run->first = run->last = -1;

@@ -82,7 +82,7 @@ attention_tile attention_tile_choose(const attention_params *p, device_limits de
     return ATTENTION_TILE_64x1x3;
 }
 
-// q, the ring, p (64 x 64 bf16), and the row maxima of four warps.
+// Bytes of shared memory: q, the ring, p (64 x 64 bf16), and the row maxima of four warps.
 int32_t attention_tile_shared_bytes(attention_tile tile, int64_t c) {
     int32_t panels = c <= 64    ? 1
                      : c <= 128 ? 2

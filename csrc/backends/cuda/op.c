@@ -1,5 +1,5 @@
-// See op.h. Which kernel a step starts: bf16 goes through the tensor cores, float32 (also what a
-// network's first convolution reads) through the plain kernels.
+// See op.h. bf16 goes through kernels for the tensor cores; float32, which is also what a network's
+// first convolution reads, through the plain kernels.
 #include "op.h"
 
 atomic_uint op_left_out;

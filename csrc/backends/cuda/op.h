@@ -33,8 +33,9 @@ typedef struct {
 // alone.
 op_start op_prepare(const step *steps, int32_t first, int32_t num_steps, const op_device *device);
 
-// 0, or the CUDA error of the start. Not for steps that copy: load, store, dequantize and copy are
-// cuda_backend.c's, as is what follows quantize, whose indices are left in its workspace.
+// Starts the kernels of a step; returns 0, or the CUDA error. Steps that copy (load, store,
+// dequantize, copy) are not for it: cuda_backend.c runs them, and fetches the indices that quantize
+// leaves in its workspace.
 int op_run(const step *steps, const op_start *start, const op_device *device);
 
 #endif

@@ -92,8 +92,8 @@ DEVICE void attention_score(float (&scores)[2][2][4], shared<bf16> q, shared<bf1
     }
 }
 
-// sums[i][j] of rows 16 i and channels 8 j += p v over 64 keys; columns: the warp's first channel
-// within the panel.
+// Adds p v over 64 keys to the sums: sums[i][j] has rows 16 i and channels 8 j. columns: the warp's
+// first channel within the panel.
 DEVICE void attention_weigh(float (&sums)[2][2][4], const uint32_t (&p)[4][2][4], shared<bf16> v,
                             int column) {
     int lane = lane_id();

@@ -16,7 +16,8 @@ enum {
     CONV_SHARED_BYTES = CONV_BK * (CONV_STRIDE + CONV_BN) * 4
 };
 
-// Thread's part of a step: 4 channels of one position, 4 outputs of one channel.
+// One thread's part of a step: it loads 4 channels of one pixel, and 4 output channels of one input
+// channel.
 struct conv_step {
     float a[4];
     float4 b;

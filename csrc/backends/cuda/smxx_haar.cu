@@ -2,8 +2,8 @@
 // thread holds one channel of one patch, 4 to 64 values, in registers and splits it as ref_pixels.c
 // does: T, then H, then W (images: W, then H) in each of log2(patch) steps, (a + b) / 2 and (a - b)
 // / 2, so every bit is the same. A place is a pixel's number in its patch, (t * p + y) * p + x; a
-// band's number holds the same bits in the order of the splits, the later step on top. Ref: haar,
-// Patch, Unpatch in reference/cosmos_reference.py.
+// band's number holds the same bits in the order of the splits, the later step on top.
+// Ref: haar, Patch, Unpatch in reference/cosmos_reference.py.
 #include "device.cuh"
 #include "kernels.h"
 

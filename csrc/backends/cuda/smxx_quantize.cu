@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(THREADS) lookup_positions(lookup_call call) {
     int count = call.positions - first < TOGETHER ? (int)(call.positions - first) : TOGETHER;
     shared<float> unit =
         shared_at<float>((uint32_t)(warp_id() * d * TOGETHER) * (uint32_t)sizeof(float));
-    // Where there are fewer than TOGETHER, the last is looked up again.
+    // Where fewer than TOGETHER positions are left, the last one is looked up several times.
     int64_t own = first + (lane < count ? lane : count - 1);
     if (lane < TOGETHER) put_unit_vector(unit + lane, call.in + own * d, d);
     __syncwarp();

@@ -14,7 +14,7 @@ import { Part } from "./part.ts";
 export type OpenPart = (suffix: string, name?: string) => Promise<Part>;
 
 export interface StoredWriter {
-  /** Throws SHAPE, VALUE or ARGUMENT before anything is written, as ShardWriter.add. */
+  /** Writes a sample. Throws SHAPE, VALUE or ARGUMENT before anything is written, as ShardWriter.add. */
   add(sample: StoredSample): Promise<void>;
   finish(): Promise<void>;
 }

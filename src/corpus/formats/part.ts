@@ -23,7 +23,10 @@ export class Part implements AsyncDisposable {
     this.#file = file;
   }
 
-  /** Throws TOKEN_FILE unless the shard has such a file of the size that was committed; FILE_MISSING, FILE_IO. */
+  /**
+   * Opens a file of a committed shard. Throws TOKEN_FILE unless the manifest lists it, and with this size;
+   * FILE_MISSING, FILE_IO.
+   */
   static async open(folder: string, shard: CommittedShard, name: string): Promise<Part> {
     const committed = shard.files.find((file) => file.name === name);
     if (!committed) {

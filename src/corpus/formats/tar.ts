@@ -46,7 +46,7 @@ function filled(bytes: number): number {
   return Math.ceil(bytes / blockBytes) * blockBytes;
 }
 
-/** What a reader without pax sees: the beginning of the name, all of it ASCII. */
+/** The name in the old header, for readers without pax: the beginning of the full name, in ASCII. */
 function shortName(utf8: Uint8Array): Uint8Array {
   return utf8.slice(0, nameBytes).map((byte) => byte < 128 ? byte : 0x5f);
 }

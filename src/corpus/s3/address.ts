@@ -18,7 +18,10 @@ export interface S3Address {
   readonly key: string;
 }
 
-/** Throws ARGUMENT for what names no bucket, and for keys that no path has: with "//", "." or "..". */
+/**
+ * Bucket and key of a location. Throws ARGUMENT without a bucket, and for keys that no path can be: with "//", "." or
+ * "..".
+ */
 export function parseS3(location: string): S3Address {
   const [, bucket, rest = ""] = /^s3:\/\/([A-Za-z0-9][\w.-]{1,254})(?:\/(.*))?$/s.exec(location) ?? [];
   if (bucket === undefined) throw expected("location", "s3://BUCKET/PREFIX", location);
@@ -36,7 +39,7 @@ export function joinLocation(folder: string, ...names: string[]): string {
   return `${scheme}${bucket}/${posix.join(key, ...names)}`;
 }
 
-/** The same location whatever the working folder is, and however many slashes it ends with. */
+/** One name for a location: an absolute path or an address in S3, without slashes at its end. */
 export function resolveLocation(location: string): string {
   return isS3(location) ? scheme + location.slice(scheme.length).replace(/\/+$/, "") : resolve(location);
 }

@@ -29,7 +29,10 @@ export interface Listed {
   readonly nowMs: number;
 }
 
-/** By whom an object was made that is written once: known again where the answer was lost. */
+/**
+ * Header of objects that must be written only once: the id of the try, so that a writer whose answer was lost knows its
+ * own object.
+ */
 const tryHeader = "x-amz-meta-ctok-try";
 /** Statuses of conditional writes: 412 says that the object exists already, 404 that there is none. */
 const isThere = 412, none = 404;
@@ -45,7 +48,7 @@ export class S3Client {
     this.#signal = signal;
   }
 
-  /** By the environment, which is read anew where it was changed. Throws ARGUMENT. */
+  /** The client for a bucket, made by the environment, and made anew when that has changed. Throws ARGUMENT. */
   static of(bucket: string): S3Client {
     const name = `${bucket} ${environmentOfS3()}`;
     let client = clients.get(name);
@@ -67,7 +70,9 @@ export class S3Client {
     return this.#requests.ask(ask, this.#signal);
   }
 
-  /** Undefined where there is none. `sha256`: of the whole object, where the store tells it. */
+  /**
+   * Asks about an object; undefined where there is none. `sha256` is that of the whole object, if the store knows it.
+   */
   async head(
     key: string,
   ): Promise<ObjectInfo & { readonly sha256: string | undefined; readonly try: string } | undefined> {

@@ -41,7 +41,10 @@ export class PlanCopy {
     return join(this.folder, "plan.source");
   }
 
-  /** Throws FILE_MISSING where there is no plan, FILE_FORMAT for a damaged one. */
+  /**
+   * Opens the copy of the plan, after fetching it where it is missing or old. Throws FILE_MISSING where there is no
+   * plan, FILE_FORMAT for a damaged one.
+   */
   async open(): Promise<Plan> {
     const found = await this.#client.head(this.#key);
     if (!found) throw expected(this.#client.name(this.#key), "a file", "none", "FILE_MISSING");

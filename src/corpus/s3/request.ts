@@ -86,7 +86,10 @@ export class S3Requests {
     return new URL(this.#address("")).host;
   }
 
-  /** Throws FILE_IO, ARGUMENT, CANCELLED as said above. */
+  /**
+   * Sends a request, and again while another try may succeed. Throws FILE_IO, ARGUMENT, CANCELLED, as the head of this
+   * file says.
+   */
   async ask(ask: Ask, signal?: AbortSignal): Promise<Answer> {
     const began = performance.now(), patienceMs = 4 * this.#settings.timeoutMs;
     for (let tries = 1;; tries++) {
@@ -168,7 +171,7 @@ export class S3Requests {
     const { endpoint, region } = this.#settings, path = key.split("/").map(encoded).join("/");
     if (endpoint !== undefined) return `${endpoint}/${this.bucket}/${path}`;
     const domain = `s3.${region}.amazonaws.com${region.startsWith("cn-") ? ".cn" : ""}`;
-    // With a dot in its name a bucket is no host that AWS's certificate is for.
+    // A bucket with a dot in its name goes into the path: AWS's certificate does not cover it as a host.
     return this.bucket.includes(".")
       ? `https://${domain}/${this.bucket}/${path}`
       : `https://${this.bucket}.${domain}/${path}`;
@@ -218,7 +221,7 @@ function queryOf(query: Readonly<Record<string, string>>): string {
   return parts.length > 0 ? `?${parts.join("&")}` : "";
 }
 
-/** As the signature counts it: encodeURIComponent leaves five signs more. */
+/** Percent-encodes a text as signatures need it: encodeURIComponent leaves five more characters as they are. */
 function encoded(text: string): string {
   return encodeURIComponent(text).replace(/[!'()*]/g, (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`);
 }

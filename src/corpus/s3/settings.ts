@@ -17,7 +17,7 @@ export interface S3Settings {
   readonly endpoint: string | undefined;
   readonly region: string;
   readonly credentials: Credentials;
-  /** How long a store may say nothing. A request is tried again for four times that long. */
+  /** How long a store may be silent, in milliseconds. A request is tried again for four times that long. */
   readonly timeoutMs: number;
 }
 

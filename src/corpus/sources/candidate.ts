@@ -4,11 +4,11 @@ import type { Refused } from "../source.ts";
 import type { Places } from "../places.ts";
 
 export interface Candidate {
-  /** As messages call it; of two items with the same key it tells which is which. */
+  /** The item's name in messages; it distinguishes items that would have the same key. */
   readonly name: string;
   /** Keys that the item could have; the first that is free is taken. */
   readonly keys: readonly string[];
-  /** Whether somebody gave the key: it is taken as it is or not at all. */
+  /** Whether a caller gave the key. Then it is taken as it is, or the item is refused. */
   readonly isKeyGiven?: boolean;
   readonly kind: Item["kind"];
   readonly place: Place;

@@ -26,7 +26,7 @@ export interface Clips {
   readonly numLeft: number;
 }
 
-/** Throws what openVideo does, and VIDEO where there is not one whole clip. */
+/** Cuts a video into clips. Throws what openVideo throws, and VIDEO where there is not one whole clip. */
 export async function clipsOf(
   { name, place, identity }: Candidate,
   { clipFrames, stride, frames: most = Infinity, fps, limitPixels }: ClipWish,

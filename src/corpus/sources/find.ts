@@ -63,7 +63,7 @@ export interface FindOptions {
   clipFrames?: number | undefined;
   /** Frames from one clip's first to the next one's. Default: `clipFrames`. */
   stride?: number | undefined;
-  /** Frames of a video at most, of which clips are made. Default: all. */
+  /** The most frames of a video that are cut into clips. Default: all. */
   frames?: number | undefined;
   /** The rate at which frames are counted. Default: the video's own. */
   fps?: number | Rate | undefined;
@@ -182,7 +182,7 @@ function isList(input: string): boolean {
   return input === standard || input.startsWith("@") && input.length > 1;
 }
 
-/** Inputs with what patterns match in their places, each once; of S3, objects. */
+/** Expands the patterns among the inputs, in place, each match once; those of S3 to objects. */
 async function expandAll(inputs: readonly string[], signal: AbortSignal | undefined): Promise<string[]> {
   const all: string[] = [];
   for (const input of inputs) all.push(...isS3(input) ? await expandS3(input, signal) : [input]);

@@ -97,7 +97,7 @@ async function list(folder: string, { kind, svg, signal }: Search, beginning = "
       continue;
     }
     if (entry.identity) identities.set(name, entry.identity);
-    // Note: what is no UTF-8 comes as U+FFFD; a name may hold that itself.
+    // Note: names that are not UTF-8 contain U+FFFD here; but a name may contain that character itself.
     if (name.includes("\ufffd") && !isS3(folder) && (name === before || !await isThere(join(folder, name)))) {
       unreadable.push(name);
       continue;
@@ -212,7 +212,7 @@ export class SingleFiles {
     return await candidateOf(path, keyPath, companions.get(stemOf(basename(path))) ?? [], this.#search, identities);
   }
 
-  /** By its name alone; what belongs to it shares its name's beginning, which is all that is listed. */
+  /** Finds an object in S3, listing only the names that begin as its own does: what goes along with it does so. */
   async #findObject(path: string, keyPath: string, refuse: (reason: string) => Seen): Promise<Seen> {
     const name = basename(path), wanted = this.#search.kind === "image" ? "picture" : "video", is = kindOfName(path);
     if (is !== undefined && is !== wanted) return refuse(otherKind(wanted, is));

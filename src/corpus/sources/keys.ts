@@ -59,7 +59,7 @@ export class KeyBook {
     return i >= 0 ? tries[i]! : `${wished[0]}-${hash.slice(0, 32)}-${-i}`;
   }
 
-  /** Whether a key that somebody gave is free; then it is taken. */
+  /** Takes a key that a caller gave to an item; false where another item has it. */
   takeExactly(key: string): boolean {
     return this.#known.add(key);
   }

@@ -11,7 +11,7 @@ import { identityOf } from "../openfile.ts";
 import type { Search, Seen } from "./candidate.ts";
 import { checkKey, keyOf } from "./keys.ts";
 
-/** By what columns are known, in this order; else the only one of bytes is it. */
+/** Usual names of the column with pictures or videos, in order of preference; else it is the only column of bytes. */
 const usual = {
   image: ["image", "img", "picture", "image_bytes", "jpg", "jpeg", "png", "webp", "bytes", "content"],
   video: ["video", "video_bytes", "mp4", "webm", "mkv", "bytes", "content"],

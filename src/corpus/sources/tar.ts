@@ -143,7 +143,7 @@ function hasSum(block: Uint8Array): boolean {
   return sum === unsigned || sum === signed;
 }
 
-/** Records "LENGTH KEY=VALUE\n" of a pax header. What is no record ends it. */
+/** Reads the records "LENGTH KEY=VALUE\n" of a pax header, up to the first bytes that are no record. */
 function paxOf(data: Uint8Array): Extra {
   const extra: { -readonly [K in keyof Extra]: Extra[K] } = {};
   for (let at = 0; at < data.length;) {

@@ -22,7 +22,7 @@ const packr = new Packr({ useRecords: false });
 
 /** The keys of a file, and `tensors`: a map of { dtype, shape, data }. */
 export const msgpack: TokenForm = {
-  // A map; byte 8 is a letter of "format".
+  // Whether the first byte begins a map; byte 8 is a letter of "format".
   fits: ([first = 0]) => (first & 0xf0) === 0x80 || first === 0xde || first === 0xdf,
   encode: ({ about, tensors }) => {
     const texts = JSON.stringify(about).length;

@@ -37,7 +37,7 @@ export function npyHeader(dtype: StoredType, shape: readonly number[]): Uint8Arr
   return out;
 }
 
-/** Throws UNSUPPORTED for bfloat16, which NumPy does not know. */
+/** Writes an array as a .npy file. Throws UNSUPPORTED for bfloat16, which NumPy does not know. */
 export function encodeNpy({ dtype, shape, data }: StoredTensor): Uint8Array {
   const header = npyHeader(dtype, shape), out = new Uint8Array(header.length + data.byteLength);
   out.set(header);

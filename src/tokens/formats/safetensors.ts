@@ -117,7 +117,8 @@ export function headerLength(start: Uint8Array, fileBytes: number, most = mostHe
 }
 
 /**
- * What a header of these bytes says of `dataBytes` bytes behind it. Throws TOKEN_FILE unless they are covered exactly.
+ * Reads a header that has `dataBytes` bytes of data behind it. Throws TOKEN_FILE unless its tensors cover exactly
+ * those.
  */
 export function parseHeader(
   bytes: Uint8Array,
