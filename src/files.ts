@@ -26,9 +26,9 @@ export interface ReadOptions {
 }
 
 /**
- * All bytes of a file, or of a pipe until its writers have closed it. Throws FILE_MISSING when nothing is there;
- * FILE_IO for a device, which may never end, for more than `mostBytes`, for a folder and what else the system refuses;
- * CANCELLED.
+ * Reads all bytes of a file, or of a pipe until its writers have closed it. Throws FILE_MISSING when nothing is there;
+ * FILE_IO for a device, which may never end, for more than `mostBytes`, for a folder and whatever else the system
+ * refuses; CANCELLED.
  */
 export async function readWholeFile(path: string, options: ReadOptions = {}): Promise<Uint8Array> {
   const chunks: Uint8Array[] = [];
@@ -200,7 +200,10 @@ export class PendingFile {
     );
   }
 
-  /** Gives the file its name once it is on the disk, and removes what writers of the folder that are gone have left. */
+  /**
+   * Brings the file to the disk and gives it its final name; then removes temporary files of dead writers from the
+   * folder.
+   */
   async publish(): Promise<void> {
     await io(this.#path, "write", this.#file.sync());
     await this.verify(); // open still, so that no other file can have its number
@@ -245,7 +248,7 @@ function isSameFile(a: BigIntStats, b: BigIntStats): boolean {
  * namespace (containers have their own), which PLACE identifies.
  */
 const temporaryPattern = /^\.ctok-([0-9a-f]+)-(\d+)(?:-[0-9a-f]+)?\.tmp$/;
-/** After a day without a write the writer is taken for gone where its process cannot be looked up. */
+/** Milliseconds without a write, a day, after which a writer counts as dead where its process cannot be looked up. */
 const abandonedMs = 86_400_000;
 /** PLACE of this process; other processes with the same one can be looked up by their number. */
 export const place = placeOf();
@@ -309,8 +312,8 @@ export function isGone(pid: number): boolean {
 }
 
 /**
- * Where the bytes finally go: at the end of symbolic links, also where nothing is yet. Limit: regular files only; a
- * rename onto /dev/stdout or a pipe would replace it.
+ * The file that a path finally leads to, through symbolic links, also where there is no file yet. Limit: regular files
+ * only, as a rename onto /dev/stdout or a pipe would replace it.
  */
 async function targetOf(path: string): Promise<string> {
   // The system would refuse a NUL only at the rename, after everything was written, and the runtimes replace a lone
@@ -352,7 +355,7 @@ export async function io<T>(path: string, doing: "read" | "write", work: Promise
   }
 }
 
-/** What the system said, as a TokenizerError that names the path. */
+/** Makes a TokenizerError, which names the path, of an error of the system. */
 export function ioError(path: string, doing: "read" | "write", error: unknown): TokenizerError {
   const { code, errno } = error as { code?: string; errno?: number };
   const said = messageOf(error);

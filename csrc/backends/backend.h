@@ -182,8 +182,8 @@ struct backend {
                                 // true
 };
 
-// kernels: CTOK_KERNELS_*. Errors: CTOK_E_DEVICE (the processor lacks them), CTOK_E_THREAD,
-// CTOK_E_MEMORY.
+// Opens the backend of the CPU. kernels: CTOK_KERNELS_*. Errors: CTOK_E_DEVICE (the processor lacks
+// them), CTOK_E_THREAD, CTOK_E_MEMORY.
 ctok_status cpu_backend_open(backend **out, uint32_t num_threads, uint32_t kernels,
                              ctok_error *error);
 

@@ -126,7 +126,8 @@ uint64_t checkpoint_read_cost(const checkpoint_tensor *tensor);
 uint64_t checkpoint_read_memory(const checkpoint_tensor *tensor);
 checkpoint_tensor checkpoint_flat(const checkpoint_tensor *tensor);  // a contiguous one, as one row
 
-// The part of a tensor that is `count` of its first axis, from number `first` on. Rank 1 or more.
+// A part of a tensor: `count` entries of its first axis, from number `first` on. The tensor has
+// rank 1 or more.
 static inline checkpoint_tensor checkpoint_rows(const checkpoint_tensor *tensor, int64_t first,
                                                 int64_t count) {
     checkpoint_tensor rows = *tensor;

@@ -107,8 +107,8 @@ static size_t wrapper_bytes(const char *name) {
     return 0;
 }
 
-// Takes off what a module that holds the whole tokenizer (DataParallel, torch.compile, a trainer)
-// puts before every name. The order of the names stays.
+// Removes the prefix that a module around the whole tokenizer (DataParallel, torch.compile, a
+// trainer) puts before every name. The order of the names stays the same.
 static void unwrap(checkpoint *c, int32_t first) {
     size_t num_bytes = 0;
     const char *wrapped = "";
@@ -225,7 +225,7 @@ static ctok_status map_descriptor(checkpoint_map *out, checkpoint_file *file, in
     if (!S_ISREG(info.st_mode))
         return ctok_fail(error, CTOK_E_FILE_FORMAT, 0, "expected a file or a folder");
     if (info.st_size == 0) return ctok_fail(error, CTOK_E_FILE_FORMAT, 0, "the file is empty");
-    // Addresses alone: only what is fetched into them takes memory.
+    // Reserves addresses for a file; only the parts that are fetched into them take memory.
     void *bytes = mmap(NULL, (size_t)info.st_size, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (bytes == MAP_FAILED)

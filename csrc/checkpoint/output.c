@@ -101,8 +101,8 @@ static bool remove_abandoned(const char *name) {
 static int create(const char *name) {
     int descriptor = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (descriptor < 0) return -1;
-    // Another writer may have taken it for abandoned before it was locked. A file system without
-    // locks gives none: go on.
+    // Before the file was locked, another writer may have taken it for abandoned: then it counts as
+    // somebody else's. A file system without locks refuses the lock, which is ignored.
     bool is_taken = flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
     if (!is_taken && is_under(name, descriptor)) return descriptor;
     close(descriptor);

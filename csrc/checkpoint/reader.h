@@ -73,7 +73,7 @@ ctok_status torch_read(checkpoint *into, checkpoint_map map, ctok_error *error);
 // any dtype fit in int64_t.
 bool tensor_count(int64_t *num_elements, const checkpoint_tensor *tensor);
 
-// Whole reads: false where the file ends before, or the system refuses.
+// Reads exactly so many bytes: false where the file ends before, or the system refuses.
 bool read_at(int descriptor, void *out, size_t num_bytes, uint64_t offset);
 // Brings bytes of the map into memory. CTOK_E_FILE_IO where the file has become shorter since it
 // was opened. The range lies inside the map. Note: fetched again, bytes are those that the file has

@@ -17,7 +17,8 @@ __attribute__((format(printf, 2, 3))) static const checkpoint_tensor *find(const
     return checkpoint_find(c, name);
 }
 
-// A convolution's weight, which must be there: [c_out, c_in, k, k], or [c_out, c_in, k_t, k, k].
+// Finds a convolution's weight, which must be there, of shape [c_out, c_in, k, k] or [c_out, c_in,
+// k_t, k, k].
 __attribute__((format(printf, 5, 6))) static ctok_status conv_weight(const checkpoint_tensor **out,
                                                                      const checkpoint *c,
                                                                      bool is_video,

@@ -48,7 +48,7 @@ typedef struct {
     bool is_first;  // a whole clip, or the first chunk of a stream: its first frame stands alone
 } network_frame;
 
-// Numbers of the external outputs, GRAPH_NONE where not asked for.
+// Numbers of the graph's external outputs; GRAPH_NONE for those that were not asked for.
 typedef struct {
     int32_t pixels, indices, codes, latent, pre_quant;
 } network_outputs;

@@ -1,7 +1,7 @@
-// Writes a program's list of steps for the memory that it runs in: each node with its layer's
-// weights and the places of its values in the arena; in a stream also the copies that keep, between
-// chunks, the last two frames that a convolution in time has read, and the keys and values of the
-// attention over time. Who calls it: runtime/execute; runtime/request counts.
+// Writes a program's list of steps for the memory in which it runs: each node with its layer's
+// weights and the addresses of its values in the arena. In a stream it adds the copies that keep,
+// between chunks, the last two frames that a convolution in time has read, and the keys and values
+// of the attention over time. Who calls it: runtime/execute; runtime/request counts.
 #ifndef CTOK_RUNTIME_BIND_H
 #define CTOK_RUNTIME_BIND_H
 

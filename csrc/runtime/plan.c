@@ -1,5 +1,5 @@
-// Liveness, then offsets: buffers are placed largest first, each at the lowest offset that is free
-// for its whole life.
+// See plan.h. It finds when each buffer is live, then its offset: the largest buffers are placed
+// first, each at the lowest offset that is free for its whole life.
 #include "plan.h"
 
 #include <stdlib.h>
@@ -36,7 +36,7 @@ static size_t workspace_bytes(const graph_node *node, const backend *b) {
     return external ? b->kernels->external_workspace_bytes(b, external) : 0;
 }
 
-// The input whose memory the node's output may take, or GRAPH_NONE.
+// The input whose memory the node's output may reuse, or GRAPH_NONE.
 static int32_t in_place_input(const graph_node *node) {
     if (node->kind == OP_NORM) return node->inputs[0];
     if (node->kind == OP_CONV && !node->params.conv.has_upsampled_residual &&

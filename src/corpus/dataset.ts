@@ -63,7 +63,8 @@ export function datasetStatus(folder: string): Promise<DatasetStatus> {
 }
 
 /**
- * What of a corpus is not committed yet, and which workers of its split have it to make. Reads names alone.
+ * Lists the shards of a corpus that are not committed yet, and which workers of its split have to make them. Reads file
+ * names and no contents.
  * Errors: FILE_MISSING, FILE_FORMAT, FILE_IO; ARGUMENT where the corpus is split among another number than `of`.
  */
 export function datasetMissing(folder: string, options: DatasetMissingOptions = {}): Promise<DatasetMissing> {

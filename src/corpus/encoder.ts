@@ -58,7 +58,7 @@ function kernelsFor(planned: string, device: string): NonNullable<OpenOptions["k
   return known && !device.startsWith("cuda") ? known : "auto";
 }
 
-/** What two differ in, as each has it: "kernels avx2, sharp 0.35.5"; of equal ones, nothing. */
+/** What two arithmetics differ in, as each has it: "kernels avx2, sharp 0.35.5"; empty texts where they are equal. */
 function differences(a: Arithmetic, b: Arithmetic): [string, string] {
   const all = ({ precision, kernels, versions }: Arithmetic): Record<string, string> => ({
     precision,

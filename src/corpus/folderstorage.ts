@@ -179,7 +179,7 @@ export class FolderStorage implements Storage {
     // A decided folder without an entry and without a commit should not exist: it is left for people to look at.
     if (!await this.isCommitted(stem)) return;
     await rm(join(decided, entryName), { force: true });
-    // Late files of one who lost, after the winner had tidied up.
+    // Files that a losing try left after the winner had removed the others.
     for (const name of await readdir(decided).catch(() => [])) await rm(join(decided, name), { force: true });
     await rmdir(decided).catch(() => {});
     await step("tidied");

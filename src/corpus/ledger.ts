@@ -1,7 +1,7 @@
 /**
- * Who works on which shard: leases that end by themselves, in SQLite, for any number of processes on one machine.
- * Nothing here is truth: manifests are. The file may be removed at any time, and two may then make one shard, of which
- * one is committed. Called by run.ts, which does without where there is no SQLite.
+ * Who works on which shard: leases that expire, in SQLite, for any number of processes on one machine. The truth is in
+ * the manifests and not here: the file may be removed at any time, and two processes may then make one shard, of which
+ * one is committed. Called by run.ts, which does without it where there is no SQLite.
  */
 import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
@@ -157,12 +157,12 @@ export class Ledger implements Leases {
     for (const [index, items] of this.#held) this.#try(sql, Date.now() + leaseMs, items, index, this.#owner);
   }
 
-  /** What may fail, as on a full disk, without harm: the lease runs out, the manifest is there. */
+  /** Runs an update that may fail, as on a full disk, without harm: the lease expires, and the manifest is there. */
   #try(sql: string, ...values: (number | string)[]): void {
     try {
       this.#sql(sql).run(...values);
     } catch {
-      // as above
+      // No harm: see above.
     }
   }
 

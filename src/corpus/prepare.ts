@@ -220,7 +220,10 @@ async function scale(frame: ScaledFrame, { scaledHeight: height, scaledWidth: wi
   return { height, width, data: alone(data) };
 }
 
-/** The part of a scaled picture that is looked at; the picture's own memory where that is all of it. */
+/**
+ * Cuts out the part of a scaled picture that a look wants. Where that is all of it, the picture's own memory is
+ * returned.
+ */
 function cut(frame: ScaledFrame, { top, left, height, width, isFlipped }: Look): Uint8Array {
   if (height === frame.height && width === frame.width && !isFlipped) return frame.data;
   const out = new Uint8Array(height * width * 3), rowBytes = width * 3;

@@ -56,7 +56,9 @@ export class Queue implements Leases {
   /** When Redis stopped answering; undefined while it answers. */
   #awaySince: number | undefined;
   #isRenewing = false;
-  /** Shards committed when this worker last looked; `#count`: what all workers counted since, as far as is known. */
+  /**
+   * Shards committed when this worker last looked; `#count`: how many all workers committed since, as far as is known.
+   */
   #numCommitted = 0;
   #count: { readonly first: number; readonly last: number } | undefined;
 

@@ -155,7 +155,7 @@ async function openCorpus(folder: string, parts: Parts, signal?: AbortSignal) {
   return { plan, storage, corpus };
 }
 
-/** Opens the plan's model to decode with, and what reads the items again. */
+/** Opens the plan's model for decoding, and what reads the original items again. */
 async function openJudge(
   plan: Plan,
   parts: Parts,

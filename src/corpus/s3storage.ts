@@ -226,7 +226,8 @@ export class S3Storage implements Storage {
 
   /** Commits the try that was decided, where one was, and gives the name of that try. */
   async #settle(stem: string, step: Step): Promise<string | undefined> {
-    // Read first, looked at then: what was decided after a commit, by who had looked before it, is seen to be late.
+    // The decision is read before the manifest is looked for. So a decision of a worker that did not see another's
+    // commit is known to be too late.
     const said = await this.#client.get(this.#decidedOf(stem));
     if (!said) return undefined;
     const kept: Kept = JSON.parse(new TextDecoder().decode(said));

@@ -38,7 +38,7 @@ export class Shard {
   readonly #o: ShardOptions;
   readonly #waiting = new Map<number, { outcome: Outcome; resolve(): void; reject(error: unknown): void }>();
   readonly #quarantined: Quarantined[] = [];
-  /** Settles when the shard is committed, or cannot be. */
+  /** A promise that settles when the shard is committed or has failed. */
   readonly done: Promise<void>;
   #settle!: { resolve(): void; reject(error: unknown): void };
   #next = 0;

@@ -47,7 +47,7 @@ export async function splitOf(storage: Storage, plan: Plan): Promise<number | un
   }
 }
 
-/** Keeps N in the corpus. Throws ARGUMENT where it is another, unless it is `isAnew`. */
+/** Writes the number of workers to the corpus. Throws ARGUMENT where another one is there, unless `isAnew`. */
 export async function agreeOnSplit(storage: Storage, plan: Plan, of: number, isAnew: boolean): Promise<void> {
   const bytes = new TextEncoder().encode(JSON.stringify({ plan: plan.id, of } satisfies Note));
   while (!await storage.writeNote(noteName, bytes)) {

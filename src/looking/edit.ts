@@ -120,7 +120,10 @@ export function edit(tokens: Tokens, region: Region, code: number | ArrayLike<nu
   return withValues(tokens, data, values.shape, codebook);
 }
 
-/** The tokens of `a` with those of `b` in a region. Both of one model (quantizer and factors) and one grid. */
+/**
+ * Replaces a region of the tokens `a` by that of `b`. Both must be of one model (quantizer and factors) and of one
+ * grid.
+ */
 export function swap(a: Tokens, b: Tokens, region: Region, codebook?: Codebook): Tokens {
   const grid = gridOf(a, codebook),
     values = valuesOf(a, codebook),

@@ -49,7 +49,7 @@ export function message(about: Order | Answer, body: Uint8Array = new Uint8Array
   return [length, text, body];
 }
 
-/** No helper could be started: the caller decides what to do without. */
+/** Thrown when no helper process can be started: the caller decides what to do without one. */
 export class NoHelper extends Error {}
 
 const mostHelpers = Math.min(availableParallelism(), 4);

@@ -66,7 +66,7 @@ export interface RunOptions {
 const stderrTail = 4000;
 const checked = new Map<string, Promise<Ffmpeg>>();
 
-/** What is looked for, where, and what to do when it is not there. */
+/** A program to find: where it is searched, and what to do when it is missing. */
 interface Program {
   readonly name: "ffmpeg" | "ffprobe";
   readonly variable: "CTOK_FFMPEG" | "CTOK_FFPROBE";

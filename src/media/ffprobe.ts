@@ -57,7 +57,7 @@ export interface PacketFacts {
 const firstPackets = 400;
 /** Too few to tell a rate by, and as many as are looked at for a key frame: 20 minutes at 25 a second. */
 const fewPackets = 16, mostPackets = 40_000;
-/** Limit: of JSON. A file of many streams says little that is asked for. */
+/** Limit: characters of ffprobe's JSON. A file with many streams would fill it with what is not needed. */
 const mostCharacters = 1 << 24;
 
 const entries = [
@@ -110,7 +110,8 @@ async function findPackets(path: string, limitPixels: number, signal?: AbortSign
 }
 
 /**
- * Height and width, as stored, of the first decoded frame that is not as large as the first one. Decodes up to there.
+ * Finds the first decoded frame whose size, as stored, is not that of the first frame; gives that size. Decodes all
+ * frames up to there.
  */
 export async function findOtherSize(
   path: string,

@@ -50,7 +50,10 @@ export function kindOfName(path: string): FileKind | undefined {
   return (["picture", "video", "tokens"] as const).find((kind) => readExtensions[kind].includes(extension));
 }
 
-/** What stands at which byte: latin1, so that a character is a byte. The first that fits decides. */
+/**
+ * Which bytes at which offset mark which kind of file, as regular expressions over latin1, where a character is a byte.
+ * The first that fits decides.
+ */
 const marks: readonly [kind: FileKind, at: number, mark: RegExp][] = [
   ["picture", 0, /^(\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|II[*+]\0|MM\0[*+]|\xff\x0a|\0\0\0\x0cJXL )/s],
   ["picture", 4, /^ftyp(avif|avis|heic|heix|mif1|msf1)/],

@@ -168,7 +168,7 @@ function rgbProfile(grey: Uint8Array): Uint8Array {
   while (entry + 12 <= grey.length && textAt(entry) !== "kTRC") entry += 12;
   if (entry + 12 > grey.length || word(entry + 4) + word(entry + 8) > grey.length || textAt(20) !== "XYZ ") return grey;
   const curve = grey.subarray(word(entry + 4), word(entry + 4) + word(entry + 8));
-  // sRGB's primaries, of which only the sum counts: the white of all profiles.
+  // The primaries of sRGB. Only their sum counts here, the white point that all profiles have.
   const columns = [[0.4361, 0.2225, 0.0139], [0.3851, 0.7169, 0.0971], [0.143, 0.0606, 0.7139]];
   const xyzAt = 132 + 12 * 6, curveAt = xyzAt + 20 * 3;
   const out = new Uint8Array(curveAt + curve.length), to = new DataView(out.buffer);

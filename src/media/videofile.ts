@@ -120,7 +120,7 @@ function checkFacts(path: string, { video, ...facts }: MediaFacts, limitPixels: 
   return { ...facts, video };
 }
 
-/** Size, aspect and time of the first frame that a decoder gives. */
+/** Decodes the first frame, for its size, pixel aspect and time. */
 async function lookAtFirst(
   path: string,
   ffmpeg: Ffmpeg,
@@ -143,7 +143,10 @@ async function lookAtFirst(
   throw new TokenizerError("VIDEO", `${path}: expected at least one frame, found none${why}`, { detail: 0 });
 }
 
-/** From which time on frames are real: -Infinity unless the first packet needs others that are not there. */
+/**
+ * The time from which on frames are real and not made up by the decoder: -Infinity unless the first packet refers to
+ * others that are missing.
+ */
 function firstKeyOf({ video: { packets }, startSeconds = 0 }: Opened["facts"]): number {
   if (packets.length === 0 || packets[0]!.isKey) return -Infinity;
   const key = packets.find(({ isKey }) => isKey)?.seconds;

@@ -51,7 +51,7 @@ export interface VideoSinkOptions {
    * rounded.
    */
   sampleAspect?: { num: number; den: number } | undefined;
-  /** "h264": to look at. "ffv1": every pixel exact; .mkv alone. Default: by the extension. */
+  /** Codec: "h264" for viewing, or "ffv1", lossless and for .mkv only. Default: by the extension. */
   codec?: "h264" | "ffv1" | undefined;
   /**
    * A file whose first audio stream goes along, as it is where the container takes it, else as AAC. None there: none
@@ -367,8 +367,8 @@ export class VideoSink {
     if (codec === undefined) return [];
     const isCopied = muxer === "matroska" || mp4Audio.includes(codec);
     if (!isCopied) return ["-map", "1:a:0", "-c:a", "aac", "-b:a", "192k", "-af", `atrim=start=0:end=${end}`];
-    // Packets before zero are left out, but for those of MP4 that only lead a decoder in: an edit list hides these.
-    // Matroska would shift everything to have them.
+    // Copied audio is cut at zero, packet by packet. MP4 keeps earlier packets that only prepare the decoder, hidden by
+    // an edit list; Matroska would move everything to a later time to keep them.
     const isCut = startSeconds > 0 || muxer === "matroska";
     return ["-map", "1:a:0", "-c:a", "copy", ...(isCut ? ["-copypriorss", "0"] : [])];
   }

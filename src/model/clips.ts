@@ -94,7 +94,7 @@ export function windowClips(pixels: Pixels, window: number): Clip[] {
   });
 }
 
-/** The bytes of a clip; of a gathered one the last frame is repeated until there are `frames`. */
+/** The bytes of a clip. In a gathered clip the last frame is repeated until there are `frames`. */
 export function filled({ bytes, request: { frames: count } }: Clip, frames: number): Uint8Array {
   if (frames === count) return bytes;
   const size = bytes.length / count, longer = new Uint8Array(frames * size);

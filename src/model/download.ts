@@ -255,7 +255,7 @@ class PartialFile {
     return true;
   }
 
-  /** Leaves what has come to whoever is next; of nothing, nothing. */
+  /** Closes the partial file and leaves it for the next process; an empty one is removed. */
   async release(blob: string): Promise<void> {
     clearInterval(this.#marker);
     const isThere = this.#isOurs && await this.#isThere().catch(() => false);

@@ -49,8 +49,8 @@ function expand(path: string): string {
 }
 
 /**
- * What options say, then the environment. Throws ARGUMENT where either is wrong, FILE_IO for a token file that cannot
- * be read.
+ * Settings of the hub: from the options, else from the environment. Throws ARGUMENT where either is wrong, FILE_IO for
+ * a token file that cannot be read.
  */
 export async function hubSettings(options: SettingsOptions): Promise<HubSettings> {
   const endpoint = (variable("HF_ENDPOINT") ?? "https://huggingface.co").replace(/\/+$/, "");

@@ -197,7 +197,7 @@ export class HubClient {
   }
 }
 
-/** The connection ended, or never was: the same may succeed. The cause is what the system said. */
+/** The error for a connection that failed or ended, where another try may succeed. Its cause is the system's error. */
 export class Interrupted extends Error {
   constructor(cause: unknown) {
     super("interrupted", { cause });

@@ -49,7 +49,10 @@ export interface OpenOptions extends JobOptions, HubOptions {
    * repository.
    */
   name?: string | undefined;
-  /** FSQ levels, level 0 least significant, where a checkpoint does not say: 1 to 8 of them, each 2 to 65535. */
+  /**
+   * FSQ levels, for a checkpoint that does not say them: 1 to 8 numbers, each 2 to 65535, the least significant level
+   * first.
+   */
   fsqLevels?: number[] | undefined;
   /**
    * Pixels of one token each way, 2 to 256. It is needed for a video checkpoint that carries unused convolutions and

@@ -30,7 +30,7 @@ export type Parts = AsyncIterable<Tokens | TensorLike> | Iterable<Tokens | Tenso
 /** Windows or chunks in flight: one gathered, one queued, one running. */
 export const streamHeld = 3;
 
-/** The limit of a request, of the options that every call takes. */
+/** The part of a request that limits memory, from the options that every call has. */
 export function limitOf(o: { maxMemory?: number | undefined }): RequestValues {
   return { max_memory_bytes: o.maxMemory ?? 0 };
 }
@@ -55,7 +55,8 @@ interface EncodeClipsOptions extends JobsOptions {
 }
 
 /**
- * The request for a clip's tokens. A chunk of a stream is filled to whole token frames; its first frame is one alone.
+ * The request that encodes a clip. A chunk of a stream is filled up to whole token frames; the stream's first frame is
+ * a token frame by itself.
  */
 function requestOf(
   runner: Runner,

@@ -19,11 +19,11 @@ export interface TokenForm {
   readonly fits: (bytes: Uint8Array) => boolean;
   /** Writes a token file. Throws UNSUPPORTED for what could not be read back. */
   readonly encode: (contents: Required<Contents>) => Uint8Array;
-  /** Arrays that share memory with the bytes. Throws TOKEN_FILE saying what is wrong. */
+  /** Reads a token file as arrays that share memory with its bytes. Throws TOKEN_FILE, which says what is wrong. */
   readonly decode: (bytes: Uint8Array) => Contents;
 }
 
-/** The array of each type in memory. Of float16 and bfloat16, their bits. */
+/** The array type in memory of each stored type. For float16 and bfloat16 it holds their bits. */
 export interface StoredArrays {
   uint8: Uint8Array;
   int8: Int8Array;

@@ -140,7 +140,7 @@ export class Tokens {
     return { format: formatName, origin, tensors: Object.fromEntries(tensors) };
   }
 
-  /** Tokens of what JSON.parse gives of that text. Throws TOKEN_FILE for anything else. */
+  /** Makes tokens of what JSON.parse gives for the text of `toJSON`. Throws TOKEN_FILE for anything else. */
   static fromJSON(value: unknown): Tokens {
     try {
       const { format, origin: its, tensors, part } = recordOf("value", value, "TOKEN_FILE");

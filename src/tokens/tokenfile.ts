@@ -127,7 +127,7 @@ function bad(message: string): TokenizerError {
 
 // -------------------------------------------------------------- the origin as a file's keys
 
-/** Plain values: numbers, texts, and the levels as a list. */
+/** The origin as plain values: numbers, texts, and the levels as a list. */
 export function aboutOf(origin: Origin, storePath: boolean): Record<string, unknown> {
   const { precision, sha256, quantizer, video } = origin;
   return {
@@ -246,8 +246,8 @@ function quantizerIn(about: About): { readonly quantizer?: Quantizer } {
   return { quantizer };
 }
 /**
- * The tokens of a file's keys and tensors, which are called what they are in the key `kind`, "preQuant" and "times".
- * Throws TOKEN_FILE for keys that are none, or that do not fit the tensors; VALUE for an index outside the codebook.
+ * Makes tokens from a file's keys and tensors. Tensors are named by the key `kind`, "preQuant" and "times". Throws
+ * TOKEN_FILE for missing or wrong keys and where they do not fit the tensors; VALUE for an index outside the codebook.
  */
 export function* describedTokens(
   keys: Readonly<Record<string, unknown>>,

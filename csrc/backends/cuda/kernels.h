@@ -15,8 +15,8 @@ extern "C" {
 
 typedef struct CUstream_st *cudaStream_t;  // as cuda_runtime_api.h has it
 
-// Mean and sum of (x - mean)^2 of a part of a group: what norm gathers first, or the convolution
-// before it as it stores.
+// Mean and sum of (x - mean)^2 over a part of a group. A norm gathers these moments first, unless
+// the convolution before it did so while storing.
 typedef struct {
     double mean, deviations;
 } norm_moment;

@@ -110,7 +110,7 @@ DEVICE void attention_weigh(float (&sums)[2][2][4], const uint32_t (&p)[4][2][4]
 }
 
 // ---------------------------------------------------------------- softmax
-// Largest of this thread's scores of a row, over the four lanes that share it.
+// The largest of a row's scores, over the four lanes that share the row.
 DEVICE float attention_row_max(const float (&scores)[2][2][4], int i, int h) {
     float largest = fmaxf(fmaxf(scores[i][0][2 * h], scores[i][0][2 * h + 1]),
                           fmaxf(scores[i][1][2 * h], scores[i][1][2 * h + 1]));

@@ -9,7 +9,8 @@
 
 enum { THREADS = 128 };
 
-// Splits: num_dims a step. PATCH 2 or 4; DIMS 2 (image) or 3 (video).
+// Number of splits of the patch: one for each dimension in each step. PATCH is 2 or 4; DIMS is 2
+// (image) or 3 (video).
 template <int PATCH, int DIMS>
 struct haar_plan {
     static constexpr int STEPS = PATCH == 4 ? 2 : 1, SPLITS = STEPS * DIMS, PLACES = 1 << SPLITS;

@@ -170,7 +170,8 @@ extern "C" int smxx_quantize(int32_t *indices, float *codes, const float *in, co
                           d);
         case QUANTIZER_LOOKUP: {
             lookup_call call = {indices, codes, in, codebook, positions, d, p->size};
-            // Limit: the 64 KB of a block on 7.5 hold unit vectors of 1024 channels.
+            // Limit: codes of 1024 channels, whose unit vectors fill the 64 KB that a block has on
+            // devices of 7.5.
             size_t unit_bytes = (size_t)d * WARPS * TOGETHER * sizeof(float);
             blocks = blocks_of(positions, WARPS * TOGETHER);
             return LAUNCH(lookup_positions, blocks, block, unit_bytes, stream, call);

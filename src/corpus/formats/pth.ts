@@ -127,7 +127,8 @@ function dataStart(pickleBytes: number): number {
 }
 
 /**
- * Stored entries; an extra field "FB", as PyTorch writes it, fills up to where the elements begin. Time: 1980-01-01.
+ * Writes a zip archive without compression. As in PyTorch's, an extra field "FB" fills each header up to where the
+ * elements begin. Time: 1980-01-01.
  */
 function zip(entries: readonly (readonly [name: string, content: Uint8Array])[]): Uint8Array {
   const parts: Uint8Array[] = [], directory: Uint8Array[] = [];

@@ -55,7 +55,7 @@ export async function uploadFile(client: S3Client, path: string, key: string, is
   }
 }
 
-/** An object to another name. False where there is nothing to copy. */
+/** Copies an object to another name, in parts where it is large. False where there is nothing to copy. */
 export async function copyObject(client: S3Client, from: string, to: string, bytes: number): Promise<boolean> {
   if (bytes <= limits.copyBytes) return await client.copy(from, to, bytes);
   if (!await client.head(from)) return false;

@@ -6,7 +6,10 @@
 import { createHash } from "node:crypto";
 import { expected } from "../../errors.ts";
 
-/** Bytes of UTF-8; what follows a key (of clips and variants, then a field) has room in names of 255. */
+/**
+ * Longest key, in bytes of UTF-8: in file names of 255 bytes that leaves room for what follows a key, the number of a
+ * clip or variant and a field.
+ */
 const mostKeyBytes = 160;
 
 /**

@@ -1,7 +1,7 @@
 /**
- * The rows of a parquet file: one column has pictures or videos, as bytes or as Hugging Face's struct of bytes and a
- * path; the others go along. Called by find.ts. Only the small columns are read here: which cells are empty shows when
- * they are read.
+ * The rows of a parquet file as items. One column has pictures or videos, as bytes or as Hugging Face's struct of bytes
+ * and a path; other columns go along. Called by find.ts. Only small columns are read here, so an empty cell of the
+ * large one is found when the item is read.
  */
 import { basename } from "node:path";
 import { messageOf, TokenizerError } from "../../errors.ts";

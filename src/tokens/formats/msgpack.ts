@@ -20,7 +20,7 @@ const mostTextBytes = 1 << 20;
 // Plain maps and byte strings: what any msgpack reader knows. No record or typed-array extension.
 const packr = new Packr({ useRecords: false });
 
-/** The keys of a file, and `tensors`: a map of { dtype, shape, data }. */
+/** The msgpack form of token files: a map of the origin's keys, and `tensors`, a map of { dtype, shape, data }. */
 export const msgpack: TokenForm = {
   // Whether the first byte begins a map; byte 8 is a letter of "format".
   fits: ([first = 0]) => (first & 0xf0) === 0x80 || first === 0xde || first === 0xdf,

@@ -45,7 +45,7 @@ export function encodeNpy({ dtype, shape, data }: StoredTensor): Uint8Array {
   return out;
 }
 
-/** A tensor that shares memory with `bytes`. Throws TOKEN_FILE saying what is wrong. */
+/** Reads a .npy file as a tensor that shares memory with `bytes`. Throws TOKEN_FILE, which says what is wrong. */
 export function decodeNpy(bytes: Uint8Array): StoredTensor {
   const bad = (what: string, wanted: string, found: unknown) => expected(what, wanted, found, "TOKEN_FILE");
   if (!npy.fits(bytes)) throw bad("NPY", "\\x93NUMPY in front", `${bytes.length} bytes that do not start so`);

@@ -24,7 +24,10 @@ export interface Safetensors {
   readonly metadata: Readonly<Record<string, string>>;
 }
 
-/** The keys are metadata, which is strings: a list becomes "8,8,8,5,5,5". */
+/**
+ * The safetensors form of token files. The origin is its metadata, whose values must be strings: a list becomes
+ * "8,8,8,5,5,5".
+ */
 export const safetensors: TokenForm = {
   // 0x7b opens its JSON. Note: an NPY header, filled up to 16 or 64, is never 123 bytes.
   fits: (bytes) => bytes[8] === 0x7b,
