@@ -65,13 +65,13 @@ export function expected(name: string, wanted: string, found: unknown, code: Err
   return new TokenizerError(code, `${name}: expected ${wanted}, found ${shown(found)}`);
 }
 
-/** What a wrong value is, in a word. */
+/** Describes a wrong value in a few words, for error messages. */
 export function nameOf(value: unknown): string {
   if (value === null || typeof value !== "object") return value === null ? "null" : typeof value;
   return value.constructor?.name || "object";
 }
 
-/** What work that was ended by a signal is told; the cause is the signal's reason. */
+/** The CANCELLED error of work that a signal has ended; its cause is the signal's reason. */
 export function cancelled(signal: AbortSignal): TokenizerError {
   return new TokenizerError("CANCELLED", "the work was cancelled by its AbortSignal", { cause: signal.reason });
 }

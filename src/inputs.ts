@@ -72,7 +72,7 @@ export function copyOf(source: Uint8Array | ArrayBuffer): Uint8Array {
   return copy;
 }
 
-/** Limit: as for a file; the Blob of a device would have no end. */
+/** Reads a Blob. Limit: as many bytes as of a file, since the Blob of a device would have no end. */
 async function readBlob(name: string, blob: Blob, signal: AbortSignal | undefined): Promise<Uint8Array> {
   const reader = await attempt(() => blob.stream().getReader()).catch((error) => {
     throw ioError(name, "read", error);

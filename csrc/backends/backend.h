@@ -187,9 +187,9 @@ struct backend {
 ctok_status cpu_backend_open(backend **out, uint32_t num_threads, uint32_t kernels,
                              ctok_error *error);
 
-// GPU number `index`. Errors: CTOK_E_DEVICE (this build has no CUDA, there is no driver, no such
-// GPU, or it is too old), CTOK_E_MEMORY. In bfloat16 a GPU needs compute capability 8.0, otherwise
-// 7.5.
+// Opens the backend of GPU number `index`. Errors: CTOK_E_DEVICE (this build has no CUDA, there is
+// no driver, no such GPU, or it is too old), CTOK_E_MEMORY. A GPU needs compute capability 8.0 for
+// bfloat16, and 7.5 otherwise.
 ctok_status cuda_backend_open(backend **out, uint32_t index, ctok_error *error);
 
 #endif

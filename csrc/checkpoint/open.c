@@ -175,8 +175,8 @@ static ctok_status compare_values(bool *are_equal, const checkpoint *c, const ch
     return status;
 }
 
-// Both parts are sorted and free of duplicates; of two equal tensors the first file's stays, and so
-// with metadata keys.
+// Merges the sorted entries of two files. Neither has duplicates; of two equal tensors, or metadata
+// with one key, those of the first file are kept.
 static ctok_status merge(checkpoint *c, int32_t first_tensor, int32_t first_metadata,
                          ctok_error *error) {
     checkpoint first = {.tensors = c->tensors,

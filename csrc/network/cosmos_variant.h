@@ -51,9 +51,9 @@ ctok_status variant_find_half(variant_half *half, const checkpoint *c, bool is_e
 ctok_status variant_resolve_half(variant_half *half, bool is_encoder, int32_t spatial,
                                  int32_t temporal, const char *name, ctok_error *error);
 
-// The rest in variant_buffers.c. From `least` to `most` whole numbers of a row, kept as integers
-// or, by what casts a whole checkpoint, as floats. `wanted` says what was expected where it is
-// another thing. Errors: CTOK_E_FILE_TENSOR, CTOK_E_FILE_IO.
+// Reads a row of `least` to `most` whole numbers, stored as integers or, where a whole checkpoint
+// was cast, as floats. `wanted` is what the message says was expected. Errors: CTOK_E_FILE_TENSOR,
+// CTOK_E_FILE_IO. This and what follows is in cosmos_buffers.c.
 enum { VARIANT_MOST_NUMBERS = 16 };
 ctok_status variant_read_numbers(int64_t out[VARIANT_MOST_NUMBERS], const checkpoint_tensor *t,
                                  int64_t least, int64_t most, const char *wanted,

@@ -7,7 +7,8 @@
 #include "llamagen.h"
 #include "steps.h"
 
-// The first that recognises a checkpoint has it: those with the narrower keys come first.
+// All families. The first one that recognises a checkpoint gets it, so those that recognise fewer
+// come first.
 const network_family *const network_families[] = {&llamagen_family, &cosmos_family, NULL};
 
 ctok_status family_describe(description *out, const checkpoint *c, const char *path,

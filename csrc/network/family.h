@@ -111,8 +111,8 @@ bool family_ends_with(const char *text, const char *end);
 __attribute__((format(printf, 4, 5))) void family_add_fact(description *d, const char *name,
                                                            uint32_t from, const char *format, ...);
 
-// Which halves to read: those that the options want, or all that are there. CTOK_E_FILE_TENSOR
-// where one that is wanted is not.
+// Finds which halves to read: those that the options ask for, or else all that the checkpoint has.
+// CTOK_E_FILE_TENSOR where one that is asked for is missing.
 ctok_status family_find_halves(description *d, bool has_encoder, bool has_decoder,
                                const ctok_model_options *options, ctok_error *error);
 ctok_status family_wrong_buffer(const checkpoint_tensor *t, const char *wanted, ctok_error *error);

@@ -52,7 +52,8 @@ int32_t step_haar(builder *b, int32_t x, int32_t patch);  // [T, H, W, C] -> a p
                                                           // a video in time too
 int32_t step_unhaar(builder *b, int32_t x, int32_t patch);
 
-// Between the graph and the caller's tensors; `external` may be GRAPH_NONE: nothing is stored then.
+// Append the steps that move data between the graph and the caller's tensors. `external` may be
+// GRAPH_NONE: then nothing is stored.
 int32_t step_load(builder *b, network_frame f, int64_t channels, external_format format);
 void step_store(builder *b, int32_t x, int32_t external, external_format format, network_frame f);
 void step_store_latent(builder *b, int32_t x, int32_t external);  // whole, as [C, t, h, w]

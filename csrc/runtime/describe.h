@@ -10,7 +10,7 @@ const char *describe_kind(op_kind kind);  // "conv"; static storage
 // copy's number of bytes is given as c.
 ctok_shape describe_shape(const step *s);
 
-// "conv encoder.down.1.block.0.conv1, [1, 1, 128, 128, 256]"
+// Describes a step for messages: "conv encoder.down.1.block.0.conv1, [1, 1, 128, 128, 256]".
 void describe_step(char *out, size_t out_bytes, const step *s);
 
 #endif

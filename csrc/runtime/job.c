@@ -1,4 +1,5 @@
-// What each kind of job does on the engine's thread, and what its owner may ask of it.
+// See job.h: what each kind of job does on the engine's thread, and what its owner may ask about
+// it.
 #include "job.h"
 
 #include <stdio.h>

@@ -78,7 +78,8 @@ static void place(buffer *buffers, int32_t count, size_t *arena_bytes) {
 }
 
 ctok_status plan_make(plan *out, const graph *g, const backend *b, ctok_error *error) {
-    // Buffers: one for each node's workspace, then one for each value that takes nobody's place.
+    // Buffers to place: one for each node's workspace, then one for each value that does not reuse
+    // another's memory.
     int32_t count = g->num_nodes;
     plan p = {0};
     p.value_offsets = calloc((size_t)g->num_values + 1, sizeof *p.value_offsets);

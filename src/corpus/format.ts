@@ -72,8 +72,8 @@ export interface ShardFormat {
    */
   readonly dtypes: { readonly discrete: readonly TokenDType[]; readonly continuous: readonly TokenDType[] };
   /**
-   * The dtype of a corpus of such a model (no quantizer: continuous): the one asked for, or the first that holds it.
-   * Throws ARGUMENT where the format holds no such tokens, or not in that dtype.
+   * The dtype in which a corpus of such a model is stored (without a quantizer: continuous): the one asked for, or the
+   * format's first that fits. Throws ARGUMENT where the format cannot store such tokens, or not in that dtype.
    */
   dtypeOf(quantizer: Quantizer | undefined, wanted?: TokenDType): TokenDType;
   /** Refuses what it cannot hold, before any work: throws ARGUMENT with what was expected and found. */

@@ -35,7 +35,8 @@ export type Place =
 export interface Identity {
   readonly bytes: number;
   /**
-   * Decimal, as 64 bits are more than a number holds exactly. Whole milliseconds: Deno tells no more, and Bun the rest.
+   * Time of the last change in nanoseconds, as decimal text, since a number cannot hold 64 bits exactly. Whole
+   * milliseconds, which is all that Deno gives.
    */
   readonly mtimeNs: string;
   /** Only for an object in S3, whose `mtimeNs` is "0". */

@@ -29,8 +29,8 @@ export interface LeasesOptions {
   readonly plan: string;
   readonly numShards: number;
   /**
-   * Which shards are committed: all at the opening; of the few that others are at, with `among`, again and again while
-   * waiting.
+   * Which shards are committed. Without `among` all are looked for, once at the opening; with it, again and again while
+   * waiting, only those few that other workers have.
    */
   committed(among?: readonly number[]): Promise<ReadonlySet<number>>;
 }

@@ -47,7 +47,7 @@ export const lookFields = {
 } satisfies Fields<LookOptions>;
 export type Looks = z.output<z.ZodObject<typeof lookFields>>;
 
-/** What does not go together, for `superRefine`: one word of advice each, under the option's name. */
+/** Reports options that do not go together, for zod's `superRefine`: what was expected, under the option's name. */
 export function checkLooks(o: Looks, context: z.RefinementCtx): void {
   const fail = (name: keyof LookOptions, message: string) => {
     context.addIssue({ code: "custom", path: [name], message: `expected ${message}` });

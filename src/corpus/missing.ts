@@ -12,8 +12,8 @@ export interface DatasetMissing {
   /** Numbers of the shards that are not committed, ascending. */
   readonly shards: readonly number[];
   /**
-   * Among how many workers the corpus is split (`shard`), and those that have some of these shards, in order; absent
-   * where it is not.
+   * How many workers the corpus is split among, and which of them have missing shards, ascending; absent where it is
+   * not split.
    */
   readonly of?: number;
   readonly elements?: readonly number[];

@@ -23,7 +23,10 @@ export interface OpenFile {
   readonly isFile: boolean;
   /** How many bytes to ask for at once where a few are needed now and the next ones soon. */
   readonly windowBytes: number;
-  /** Into `bytes` from `offset`, at most `length`; 0 at the end. Throws FILE_IO. */
+  /**
+   * Reads into `bytes`, from `offset` on, at most `length` bytes; bytesRead is 0 at the end of the file. Throws
+   * FILE_IO.
+   */
   read(bytes: Uint8Array, offset: number, length: number, position: number): Promise<{ readonly bytesRead: number }>;
   close(): Promise<void>;
 }

@@ -33,12 +33,12 @@ export interface PlanDatasetOptions
   out: string;
   /** The model, as for `Tokenizer.open`. Default: the embedded model for images. */
   model?: string | undefined;
-  /** What shards are: a name of `shardFormats`. Default: its first. */
+  /** Format of the shards, a name in `shardFormats`. Default: the first one. */
   format?: string | undefined;
   /** Type of the stored tokens. Default: the format's first for the model's kind of tokens. */
   dtype?: TokenDType | undefined;
   /**
-   * Of a video model: frames of the windows that do not see each other, into which clips and videos are cut. Default
+   * Video models only: frames of the windows, which do not see each other, into which clips and videos are cut. Default
    * 17.
    */
   window?: number | undefined;

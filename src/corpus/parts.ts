@@ -31,7 +31,7 @@ export interface FindContext {
   readonly isVideo: boolean;
   /** The folder of the corpus itself, which is never searched for inputs. */
   readonly out: string;
-  /** Called with what people should know besides items and refusals. */
+  /** Called with a text that people should read, besides items and refusals. */
   note(text: string): void;
   readonly signal?: AbortSignal | undefined;
 }

@@ -27,7 +27,7 @@ export interface QueueOptions extends LeasesOptions {
   /** The shards that the queue has given up, as notes in the storage say. */
   parked(): Promise<ReadonlySet<number>>;
   park(index: number, why: WhyParked): Promise<void>;
-  /** Called with what people should know. */
+  /** Called with a text that people should read, such as a warning. */
   note(text: string): void;
   readonly signal?: AbortSignal | undefined;
 }

@@ -70,8 +70,8 @@ export function commonKeys(facts: CorpusFacts): RecordKeys {
 }
 
 /**
- * A sample's tokens in the corpus's dtype and its record. Throws SHAPE where tokens, facts and corpus contradict each
- * other or a name cannot stand in a shard, VALUE for an element that the dtype does not hold.
+ * Converts a sample to the corpus's dtype and makes its record. Throws SHAPE where tokens, facts and corpus contradict
+ * each other or a name cannot be used in a shard, VALUE for an element that the dtype cannot hold.
  */
 export function storedSample(sample: Sample, facts: CorpusFacts): StoredSample {
   const { key, tokens, sidecars } = sample;

@@ -13,10 +13,7 @@ import { isS3 } from "./s3/address.ts";
 
 export interface Spooled extends AsyncDisposable {
   readonly path: string;
-  /**
-   * Runs what works on the file; its errors call the place by name, and not by that of a temporary file, which none
-   * knows.
-   */
+  /** Runs `work` on the file. Its errors name the item's place and not the temporary file, which nobody knows. */
   named<T>(work: () => Promise<T>): Promise<T>;
 }
 

@@ -1,5 +1,6 @@
 /**
- * The sources, formats and preparing that there are, as parts; and their options as one flat list. Used by dataset.ts.
+ * The sources, formats and ways of preparing items that ctok has, as the parts of a run, and their options in one flat
+ * list. Used by dataset.ts.
  */
 import { z } from "zod";
 import { type Fields, parse } from "../checks.ts";

@@ -78,7 +78,7 @@ export interface Storage {
   isCommitted(stem: string): Promise<boolean>;
   /** The name of a shard's manifest in messages. */
   manifestOf(stem: string): string;
-  /** The entry of a committed shard. Throws FILE_MISSING, FILE_FORMAT. */
+  /** Reads the manifest of a committed shard. Throws FILE_MISSING, FILE_FORMAT. */
   entry(stem: string): Promise<ShardEntry>;
   /** The list of the set's files, which is written after them; undefined where it is not there. */
   setEntry(): Promise<SetEntry | undefined>;

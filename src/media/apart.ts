@@ -208,7 +208,7 @@ class Helper {
     this.#child.kill("SIGKILL");
   }
 
-  /** Takes what came; a helper is not trusted to send less than its picture may have. */
+  /** Takes bytes from the helper, which is not trusted: it may send no more than its picture can have. */
   #read(chunk: Uint8Array): void {
     while (chunk.length > 0) {
       if (this.#body) {

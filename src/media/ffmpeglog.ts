@@ -18,7 +18,7 @@ interface Complaint {
   readonly isAfterFirstFrame: boolean;
 }
 
-/** Who writes what FFmpeg makes, and the program itself about that: no word on the file that is read. */
+/** Sources of lines that say nothing about the file that is read: encoders, muxers, and FFmpeg itself about those. */
 const writers = /^(nut|rawvideo|null|out#|vost#|aost#|mux)/;
 /**
  * What decoders call an error though every pixel is there: of reference lists after a cut, and of a camera's own notes.

@@ -44,9 +44,9 @@ const writers = {
 export const pictureExtensions: readonly string[] = Object.keys(writers);
 
 /**
- * Formats whose cost the header and the file's size tell: a JPEG's scans are counted, the others go over their pixels
- * once. A GIF's and a WebP's frames are all looked at for the first (in a WebP in time that grows with their square), a
- * TIFF's tiles and an AVIF's hidden frames cost what they want, an SVG is a program.
+ * Formats whose decoding cost is known from the header and the file's size, so that they need no helper process: a
+ * JPEG's scans are counted, PNG and WebP go over their pixels once. In a GIF or an animated WebP all frames are read to
+ * find the first one, a TIFF's tiles and an AVIF's hidden frames may cost anything, and an SVG is a program.
  */
 const here: readonly Format[] = ["jpeg", "png", "webp"];
 /**

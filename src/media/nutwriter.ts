@@ -24,7 +24,7 @@ export interface NutVideo {
   readonly width: number;
   /** Ticks a second, below 2^31: the unit of the frames' times. */
   readonly ticks: number;
-  /** What the encoder and its file are told; frames are shown at their own times. */
+  /** The frame rate that the encoder and the file's header get; each frame is shown at its own time all the same. */
   readonly rate: Rate;
   /** A pixel's width to its height. */
   readonly sampleAspect: Rate;

@@ -135,7 +135,7 @@ export async function createVideo(path: string, options: VideoSinkOptions): Prom
 /** How the times of frames are counted in the result. */
 interface Clock {
   readonly rate: Rate;
-  /** A second, and a frame of the constant rate, in ticks: whole numbers, the tick at most 11 microseconds. */
+  /** Ticks in a second, and in a frame of the constant rate: whole numbers. A tick is at most 11 microseconds. */
   readonly ticks: number;
   readonly frameTicks: number;
 }

@@ -58,7 +58,10 @@ export interface FetchedModel {
   readonly files: readonly { readonly name: string; readonly bytes: number }[];
   /** Bytes that were downloaded for this call; 0 where all files were here. */
   readonly fetchedBytes: number;
-  /** Whether all of it was held against the hub's hashes now; not so where the hub did not answer, or was not asked. */
+  /**
+   * Whether all files were checked against the hub's hashes in this call; false where the hub did not answer or was not
+   * asked.
+   */
   readonly isVerified: boolean;
 }
 

@@ -137,7 +137,8 @@ export async function runJob<T>(
 }
 
 /**
- * Tells a caller's callback how far work is. What it throws or rejects with goes to `fail`, and it is not called again.
+ * Reports progress to a caller's callback. What the callback throws or rejects with goes to `fail`, and it is not
+ * called again.
  */
 class Progress {
   readonly #callback: (part: number) => unknown;

@@ -190,7 +190,7 @@ export function bytesOf(tensor: TensorLike): Uint8Array {
   return new Uint8Array(tensor.data.buffer, tensor.data.byteOffset, tensor.data.byteLength);
 }
 
-/** Zeroed memory. Throws MEMORY where the runtime has no array of that size (Bun: 4 GiB). */
+/** Allocates zeroed memory. Throws MEMORY where the runtime has no array of that size (Bun: 4 GiB). */
 export function allocate(name: string, bytes: number): Uint8Array<ArrayBuffer> {
   try {
     return new Uint8Array(bytes);

@@ -1,6 +1,6 @@
 /**
- * One-call forms over Tokenizer: tokenize a picture, get it back, convert a checkpoint. The models of the first two are
- * kept open, a few of them.
+ * Functions that do all in one call, over Tokenizer: tokenize a picture, get it back, convert a checkpoint. The first
+ * two keep the models of the last calls open.
  */
 import * as layout from "../../ffi/layout.ts";
 import { parse } from "../checks.ts";

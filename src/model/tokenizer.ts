@@ -370,7 +370,7 @@ function asPixels({ dtype, shape, data }: Tensor): Tensor<"float32"> | Tensor<"u
   return new Tensor(dtype, shape, data, { kind: "pixels" }) as Tensor<"float32"> | Tensor<"uint8">;
 }
 
-/** How often results like one part's are held at once where the parts of a clip are gathered and then joined. */
+/** How many results of one part are in memory at once, where those of all parts are gathered and then joined. */
 function heldOf(parts: number): number {
   return parts > 1 ? 2 * parts : 1;
 }

@@ -170,7 +170,7 @@ export function viewAs<D extends DType>(dtype: D, bytes: Uint8Array, offset?: nu
   return viewOf(constructors[dtype], bytes, offset, byteLength);
 }
 
-/** `viewAs` for a typed array of any kind. */
+/** A typed array of any type over bytes that start at `offset` (copied when the offset does not suit the type). */
 export function viewOf<A>(
   constructor: ArrayType<A>,
   bytes: Uint8Array,

@@ -155,7 +155,7 @@ export function tellHubModel({ repository, revision, file }: HubModel): string {
 }
 
 /**
- * Which of its three kinds a source is; a name is an embedded model's, or the model's own where its path was not kept.
+ * Which of three kinds a source is. "name" is an embedded model, or the model's own name where its path was not kept.
  */
 export function kindOfSource(source: string): "name" | "hub" | "path" {
   if (hubModelOf(source)) return "hub";

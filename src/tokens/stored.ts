@@ -94,8 +94,8 @@ export function isShape(shape: unknown): shape is number[] {
 }
 
 /**
- * A tensor that shares memory with its bytes. Throws TOKEN_FILE unless the type is known and they are as many as it
- * needs.
+ * Makes a tensor that shares memory with its bytes. Throws TOKEN_FILE unless the type is known and there are as many
+ * bytes as the shape needs.
  */
 export function storedTensor(name: string, dtype: unknown, shape: unknown, bytes: Uint8Array): StoredTensor {
   const bad = (what: string, wanted: string, found: unknown) => expected(`${name}${what}`, wanted, found, "TOKEN_FILE");

@@ -32,8 +32,8 @@ static void lower_processors(cgroup_limits *limits, long long quota_us, long lon
     limits->num_processors = (int32_t)((quota_us + period_us - 1) / period_us);
 }
 
-// One group: the files of version 2 ("max" or a number; "max 100000" or "150000 100000") and of
-// version 1 (-1: none).
+// Reads the limits of one group: version 2 writes "max" or a number, and "max 100000" or "150000
+// 100000"; version 1 writes -1 for no limit.
 static void look(cgroup_limits *limits, const char *root, const char *group, bool is_v2) {
     char text[64], period[64] = "";
     read_line(text, sizeof text, root, group, is_v2 ? "memory.max" : "memory.limit_in_bytes");

@@ -172,8 +172,8 @@ static void *cuda_grow(backend *b, void *memory, size_t num_bytes, size_t new_by
     return grown;
 }
 
-// The host's memory to the device's. Returns when the host's is free again; the copy may be under
-// way.
+// Copies from the host's memory to the device's. Returns when the host's memory is free again; the
+// copy may still be under way.
 static bool copy_in(cuda_backend *c, void *to, const void *host, size_t num_bytes) {
     cudaSetDevice(c->index);
     for (size_t at = 0; at < num_bytes && !c->is_lost; at += STAGING_BYTES) {

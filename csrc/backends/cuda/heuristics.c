@@ -76,7 +76,8 @@ norm_parts conv_parts(const conv_params *p, conv_tile tile, const norm_params *n
 
 // ---------------------------------------------------------------- attention
 attention_tile attention_tile_choose(const attention_params *p, device_limits device) {
-    // Two panels a stage halve the barriers; 138 KB at width 512 is more than 8.6 and 8.9 have.
+    // With two panels in a stage there are half as many barriers; but at width 512 they take 138 KB
+    // of shared memory, more than devices 8.6 and 8.9 have.
     if (attention_tile_shared_bytes(ATTENTION_TILE_64x2x4, p->shape.c) <= device.shared_bytes)
         return ATTENTION_TILE_64x2x4;
     return ATTENTION_TILE_64x1x3;

@@ -20,8 +20,8 @@ typedef struct {
     cudaStream_t stream;
 } op_device;
 
-// One call of a kernel: of a step, or of convolutions of one input that differ in weights alone, as
-// q, k and v do.
+// One launch of a kernel: for one step, or for several convolutions of one input that differ in
+// weights alone, as q, k and v do.
 typedef struct {
     int32_t first, count;  // of the list's steps
     conv_tile tile;        // of convolutions in bf16

@@ -246,7 +246,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, 1) sm80_attention_kernel(at
         }
     __syncthreads();
 
-    // ---- the result takes q's place, and leaves in rows of 16 bytes
+    // ---- the result overwrites q in shared memory, and is stored in rows of 16 bytes
 #pragma unroll
     for (int i = 0; i < 2; i++)
 #pragma unroll

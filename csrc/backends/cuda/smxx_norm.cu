@@ -145,7 +145,8 @@ __global__ void norm_moments(norm_moment *moments, const T *in, norm_grid g) {
 }
 
 // ---------------------------------------------------------------- norm_merge: a warp
-// x: mean, upper part; y: the rest of it; z: 1 / sqrt(variance + epsilon).
+// One warp merges the moments of one group. Result x: mean, upper part; y: the rest of it; z: 1 /
+// sqrt(variance + epsilon).
 __global__ void norm_merge(float4 *stats, const norm_moment *moments, norm_grid g) {
     int32_t group = (int32_t)blockIdx.x, width = g.channels / g.groups, parts = g.slabs * g.tiles;
     double count = 0, mean = 0, deviations = 0;

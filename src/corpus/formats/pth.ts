@@ -19,7 +19,7 @@ const storages = {
 type TorchType = keyof typeof storages;
 
 const alignment = 64;
-/** A zip without its 64-bit extension holds 4 GiB. */
+/** Most bytes of a tensor: half of the 4 GiB that a zip without its 64-bit extension can hold. */
 const mostBytes = 2 ** 31;
 const encoder = new TextEncoder();
 const pickleStart = 30 + "archive/data.pkl".length; // behind the first local header

@@ -72,7 +72,9 @@ function define(name: string, about: string, form: Form) {
   });
 }
 
-/** All members as they stand in the tar; made before the first is written, as one may be refused. */
+/**
+ * Makes all members of a sample as bytes of the tar, before the first one is written, as a later one may be refused.
+ */
 function membersOf(sample: StoredSample, form: Form, common: RecordKeys, facts: CorpusFacts): Uint8Array[] {
   const { key, record, sidecars } = sample, taken = new Set(sidecars.map(({ field }) => field));
   const size = { image_height: record.height, image_width: record.width };

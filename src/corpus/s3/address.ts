@@ -1,6 +1,6 @@
 /**
- * Where things of a corpus lie, as text: a path, or s3://BUCKET/KEY. Told from each other here, taken apart and put
- * together; nothing is looked at. Called by all of the corpus that has a location in its hands.
+ * Locations in a corpus as text: a path, or s3://BUCKET/KEY. They are told apart, taken apart and joined here; no file
+ * is looked at. Called by all of the corpus that handles locations.
  */
 import { join, posix, resolve } from "node:path";
 import { expected } from "../../errors.ts";

@@ -95,7 +95,7 @@ export class S3Client {
     };
   }
 
-  /** All bytes of a small object; undefined where there is none. */
+  /** Reads all bytes of a small object; undefined where there is none. */
   async get(key: string): Promise<Uint8Array | undefined> {
     const { status, body } = await this.ask({ method: "GET", key, answers: [none] });
     return status === none ? undefined : body;

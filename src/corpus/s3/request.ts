@@ -162,7 +162,8 @@ export class S3Requests {
       cache: this.#signingKeys,
     });
     const signed = await signer.sign();
-    // Sizes and ranges are of the object; not signed, as what lies between may change it.
+    // Sizes and ranges must be those of the object itself, so no compressed transfer. The header is not signed, as
+    // proxies may change it.
     signed.headers.set("accept-encoding", "identity");
     return { url: signed.url.href, method: signed.method, headers: signed.headers };
   }

@@ -1,9 +1,7 @@
 /**
- * What the environment says of S3, by the variables and files of the AWS tools: where it is, and who asks. Nothing here
- * reaches the network. Called by client.ts.
- *
- * Limit: no single sign-on, roles and metadata of cloud machines. `aws configure export-credentials --format env`
- * prints what those give.
+ * Settings of S3 from the environment, by the variables and files of the AWS tools: its address and the credentials.
+ * Nothing here reaches the network. Called by client.ts. Limit: single sign-on, roles and the metadata of cloud
+ * machines are not supported; `aws configure export-credentials --format env` prints what those give.
  */
 import { readFileSync } from "node:fs";
 import { homedir } from "node:os";

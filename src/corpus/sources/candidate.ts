@@ -31,7 +31,7 @@ export interface Search {
   readonly columns: readonly string[] | undefined;
   readonly places: Places;
   readonly signal: AbortSignal | undefined;
-  /** Called with what people should know besides items and refusals. */
+  /** Called with a text that people should read, besides items and refusals. */
   readonly note: (text: string) => void;
 }
 

@@ -56,7 +56,8 @@ export interface FindOptions {
    */
   hash?: boolean | undefined;
   /**
-   * How many looks at each picture become samples. Default 1; numVariantsOf (looks.ts) says how many the options make.
+   * How many samples are made of each picture (crops and mirrored ones). Default 1; numVariantsOf (looks.ts) computes
+   * it from the options.
    */
   numVariants?: number | undefined;
   /** Cuts videos into clips of so many frames. Default: a video is one item. */

@@ -205,7 +205,7 @@ export class SingleFiles {
       return refuse(`expected a file, found ${found.isDirectory() ? "a folder" : "a device or pipe"}`);
     }
     const wanted = kind === "image" ? "picture" : "video", is = await fileKind(path);
-    // What says nothing of itself is for its reader to find out, as elsewhere.
+    // A file whose name does not tell its kind is taken as asked for; its reader finds out what it is.
     if (is !== undefined && is !== wanted) return refuse(otherKind(wanted, is));
     if (isUnwantedSvg(path, this.#search)) return refuse(noSvg);
     const { companions, identities } = await this.#listing(dirname(path));

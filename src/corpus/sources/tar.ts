@@ -122,7 +122,10 @@ function textOf(bytes: Uint8Array): { name: string; isUtf8: boolean } {
   }
 }
 
-/** Octal digits, or (GNU) the bytes of the number itself behind a high bit. Undefined for neither. */
+/**
+ * Reads a number of a header: octal digits or, in GNU's form, its bytes after a set high bit. Undefined where it is
+ * neither.
+ */
 function numberOf(field: Uint8Array): number | undefined {
   if (field[0]! & 0x80) {
     if (field[0] !== 0x80) return undefined; // negative, or beyond 2^88

@@ -171,7 +171,10 @@ export function parseHeader(
   return { entries, metadata: metadata.data };
 }
 
-/** Tensors that share memory with `bytes`, and the metadata. Throws TOKEN_FILE saying what is wrong. */
+/**
+ * Reads a safetensors file: tensors that share memory with `bytes`, and the metadata. Throws TOKEN_FILE, which says
+ * what is wrong.
+ */
 export function decodeSafetensors(bytes: Uint8Array): Safetensors {
   const dataStart = 8 + headerLength(bytes, bytes.length);
   const { entries, metadata } = parseHeader(bytes.subarray(8, dataStart), bytes.length - dataStart);
