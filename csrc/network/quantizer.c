@@ -1,5 +1,5 @@
-// Codebooks made unit; and FSQ tables, rounded where PyTorch rounds: each float32 operation of
-// FSQ.bound is one float32 operation here.
+// See quantizer.h: scales codes to unit length, and computes the tables of FSQ, rounded where
+// PyTorch rounds: each float32 operation of FSQ.bound is one here.
 // Ref: FSQ in reference/cosmos_reference.py (bound, eps = 1e-3; level 0 is the least significant
 // digit).
 #include "quantizer.h"

@@ -134,7 +134,10 @@ class CodeCounter {
   }
 }
 
-/** Moments by which batches add up without loss. Ref: Chan, Golub and LeVeque 1983. */
+/**
+ * Running mean and sum of squared deviations, to which batches can be added without loss of accuracy. Ref: Chan, Golub
+ * and LeVeque 1983.
+ */
 interface Running {
   count: number;
   mean: number;

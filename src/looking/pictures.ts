@@ -8,7 +8,10 @@ import { pictureSize } from "../tokens/dense.ts";
 import { checkTensor, Tensor, type TensorLike } from "../tokens/tensor.ts";
 
 const white = 255;
-/** White pixels of a picture, as many as readImage takes. Throws ARGUMENT at `name`, which made it so large. */
+/**
+ * A white picture, no larger than readImage would take. Throws ARGUMENT, which names the option `name` that made it too
+ * large.
+ */
 function blank(name: string, height: number, width: number): Uint8Array {
   if (!(height * width <= mostPixels)) {
     throw expected(name, `a result of at most ${mostPixels} pixels`, `one of ${width}x${height}`);

@@ -25,8 +25,7 @@ export interface Decoded {
 export type About = Pick<Metadata, "format" | "height" | "width" | "channels" | "space" | "depth" | "icc">;
 
 /**
- * What libvips tells pictures apart by, and "frames" for a WebP of several; "text" is what may be SVG, plain or
- * compressed.
+ * Formats as libvips tells them apart, and "frames" for a WebP of several; "text" may be an SVG, plain or compressed.
  */
 export type Format = "jpeg" | "png" | "gif" | "webp" | "frames" | "tiff" | "heif" | "text";
 

@@ -95,7 +95,10 @@ export class Tokens {
   get isDiscrete(): boolean {
     return this.origin.quantizer !== undefined;
   }
-  /** The names of what is here: the codes wherever the indices are, but for those of a learned codebook from a file. */
+  /**
+   * Names of the tensors that these tokens have. Codes are among them wherever indices are, as those give the codes;
+   * not so for a learned codebook whose tokens came from a file.
+   */
   get parts(): TokenKind[] {
     const { indices, codes, latent, preQuant } = this.#parts;
     const made = this.origin.quantizer?.kind === "lookup" ? undefined : indices;

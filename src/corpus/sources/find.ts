@@ -304,7 +304,7 @@ function rooted(place: Place): Place {
   return place.kind === "text" ? place : { ...place, path: resolveLocation(place.path) };
 }
 
-/** Each with what `work` makes of it, in order, a few at a time. */
+/** Gives each item together with the result of `work` for it, in order; a few are in work at a time. */
 async function* ahead<T, R>(source: AsyncGenerator<T>, work: (one: T) => Promise<R>): AsyncGenerator<[T, R]> {
   const waiting: [T, Promise<R>][] = [];
   try {

@@ -82,7 +82,7 @@ export async function* itemsInFolder(
   if (others.size > 0) search.note(`${folder}: left out ${tellCounts(others)}`);
 }
 
-/** `beginning`: of names in S3, where only such are asked for. */
+/** Lists a folder. In S3 only names that start with `beginning` are asked for. */
 async function list(folder: string, { kind, svg, signal }: Search, beginning = ""): Promise<Listing> {
   const found = (await entriesOf(folder, beginning, signal)).sort((a, b) => byCodeUnits(a.name, b.name));
   const identities = new Map<string, Identity>();
