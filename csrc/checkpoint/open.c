@@ -119,8 +119,8 @@ static void unwrap(checkpoint *c, int32_t first) {
     for (int32_t i = first; i < c->num_tensors; i++) c->tensors[i].name += num_bytes;
 }
 
-// A file that is named after a half must hold some of it: passed over, the other half alone would
-// open.
+// Refuses a file that is named after one half (encoder.*) and has no tensor of it. Were it skipped,
+// the other half would open alone, without an error.
 static ctok_status expect_half(const checkpoint *c, int32_t first, const char *half,
                                ctok_error *error) {
     for (int32_t i = first; i < c->num_tensors; i++)
