@@ -45,7 +45,8 @@ DEFINE_GET(model, OBJECT_MODEL)
 DEFINE_GET(stream, OBJECT_STREAM)
 DEFINE_GET(job, OBJECT_JOB)
 
-// An engine's thread waits for nobody, itself least of all.
+// Refuses a call that waits for a job or a thread when an engine's own thread makes it, as it would
+// wait for itself, or for an engine that waits for it.
 #define EXPECT_NO_ENGINE(error)                                             \
     do {                                                                    \
         if (engine_is_this_thread())                                        \

@@ -8,7 +8,10 @@ export function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw cancelled(signal);
 }
 
-/** What `work` gives; what it throws rejects, too. Promise.try, which Node has from 24 on. */
+/**
+ * Runs `work` and gives its result as a promise; an exception becomes a rejection. It is Promise.try, which Node has
+ * from version 24 on.
+ */
 export async function attempt<T>(work: () => T): Promise<Awaited<T>> {
   return await work();
 }
@@ -35,7 +38,8 @@ export async function* abortable<T>(source: AsyncIterable<T> | Iterable<T>, sign
   try {
     while (true) {
       throwIfAborted(signal);
-      // Note: not Promise.race with one promise of the signal, which would keep every item until it settles.
+      // Note: not Promise.race with one promise for the signal: that promise would keep every item alive until it
+      // settles.
       const next = await new Promise<IteratorResult<T>>((resolve, reject) => {
         refuse = reject;
         attempt(() => iterator.next()).then(resolve, reject);

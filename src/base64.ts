@@ -3,7 +3,7 @@ import { expected, messageOf, nameOf, TokenizerError } from "./errors.ts";
 
 const base64Part = 3 * 2 ** 12; // bytes at once: arguments of a call
 
-/** Note: by btoa and atob: Uint8Array's own methods are not in Node before 25. */
+/** Bytes to base64. Note: by btoa, as Uint8Array's own methods are not in Node before 25. */
 export function toBase64(bytes: Uint8Array): string {
   const parts: string[] = [];
   for (let at = 0; at < bytes.length; at += base64Part) {
@@ -12,7 +12,7 @@ export function toBase64(bytes: Uint8Array): string {
   return parts.join("");
 }
 
-/** Throws TOKEN_FILE that says `name` where the text is no base64. */
+/** Base64 to bytes. Throws TOKEN_FILE, which names `name`, where the text is no base64. */
 export function fromBase64(name: string, text: unknown): Uint8Array {
   if (typeof text !== "string") throw expected(name, "base64", nameOf(text), "TOKEN_FILE");
   try {

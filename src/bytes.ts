@@ -1,6 +1,6 @@
 /** Bytes as such: what counts as bytes, and the most that is read at once. Called by all that takes or reads them. */
 
-/** The largest file that is read whole: no picture within `limitPixels` and no token file needs as much. */
+/** Largest file read into memory, in bytes: no picture within `limitPixels` and no token file needs as much. */
 export const wholeFileBytes = 2 ** 31;
 
 /** Whether a value is bytes: a typed array of them, or a buffer. */

@@ -7,17 +7,17 @@
 import { z } from "zod";
 import { TokenizerError } from "./errors.ts";
 
-/** The schemas of an interface's fields. */
+/** A zod schema for each field of an interface of options. */
 export type Fields<T> = { readonly [K in keyof Required<T>]: z.ZodType<unknown, T[K]> };
 
 export const signal = z.custom<AbortSignal>((v) => v instanceof AbortSignal, "expected an AbortSignal").optional();
 
-/** What `limitPixels` is unless given. */
+/** Default of every `limitPixels` option, height × width in pixels. */
 export const mostPixels = 16383 ** 2;
-/** Of every `limitPixels`. A larger picture is refused by what its header says, before memory is taken. */
+/** The check of every `limitPixels` option. A larger picture is refused by its header, before memory is taken. */
 export const limitPixels = z.int().min(1).default(mostPixels);
 
-/** Of a picture that is read: all that keep a stranger's picture from costing more than it should. */
+/** Limits for reading a picture: together they keep a hostile file from costing more than it should. */
 export interface PictureLimits {
   /**
    * Largest picture taken, height × width in pixels; a larger one is refused by its header. Default 16383², as sharp's
@@ -45,7 +45,8 @@ export const pictureLimits = {
 } satisfies Fields<PictureLimits>;
 
 /**
- * Parses; a failure is one TokenizerError ARGUMENT that names every wrong option, what was expected and what was found.
+ * Checks options by a schema. All wrong options are named in one TokenizerError ARGUMENT, with what was expected and
+ * what was found.
  */
 export function parse<S extends z.ZodType>(schema: S, value: z.input<S>, name: string): z.output<S> {
   const result = schema.safeParse(value ?? {});

@@ -4,7 +4,10 @@
  * cannot meet.
  */
 
-/** Grouped by who can fix it: the caller, the file, the machine, the flow, us. */
+/**
+ * Codes of errors, grouped by who can do something about them: the caller, whoever made the file, the owner of the
+ * machine, nobody (a call was stopped), the makers of ctok.
+ */
 export type ErrorCode =
   | "ARGUMENT"
   | "STRUCT_SIZE"
@@ -62,13 +65,13 @@ export function expected(name: string, wanted: string, found: unknown, code: Err
   return new TokenizerError(code, `${name}: expected ${wanted}, found ${shown(found)}`);
 }
 
-/** What a wrong value is, in a word. */
+/** Describes a wrong value in a few words, for error messages. */
 export function nameOf(value: unknown): string {
   if (value === null || typeof value !== "object") return value === null ? "null" : typeof value;
   return value.constructor?.name || "object";
 }
 
-/** What work that was ended by a signal is told; the cause is the signal's reason. */
+/** The CANCELLED error of work that a signal has ended; its cause is the signal's reason. */
 export function cancelled(signal: AbortSignal): TokenizerError {
   return new TokenizerError("CANCELLED", "the work was cancelled by its AbortSignal", { cause: signal.reason });
 }

@@ -19,16 +19,16 @@ const sliceBytes = 1 << 22, pipeBytes = 1 << 16;
 const longestWaitMs = 16;
 
 export interface ReadOptions {
-  /** Ends the reading with code CANCELLED, also while a pipe gives nothing. */
+  /** Aborting it ends the reading with code CANCELLED, also while a pipe gives nothing. */
   readonly signal?: AbortSignal | undefined;
   /** A file of more is refused; of a pipe, reading ends there. Default 2^31. */
   readonly mostBytes?: number;
 }
 
 /**
- * All bytes of a file, or of a pipe until its writers have closed it. Throws FILE_MISSING when nothing is there;
- * FILE_IO for a device, which may never end, for more than `mostBytes`, for a folder and what else the system refuses;
- * CANCELLED.
+ * Reads all bytes of a file, or of a pipe until its writers have closed it. Throws FILE_MISSING when nothing is there;
+ * FILE_IO for a device, which may never end, for more than `mostBytes`, for a folder and whatever else the system
+ * refuses; CANCELLED.
  */
 export async function readWholeFile(path: string, options: ReadOptions = {}): Promise<Uint8Array> {
   const chunks: Uint8Array[] = [];
@@ -44,12 +44,12 @@ export async function readWholeFile(path: string, options: ReadOptions = {}): Pr
   return whole;
 }
 
-/** The same, piece by piece. */
+/** Reads a file or a pipe, a piece at a time. */
 export function readChunks(path: string, options: ReadOptions = {}): AsyncGenerator<Uint8Array> {
   return readPieces(path, options, false);
 }
 
-/** `isWhole`: the pieces of a regular file lie one behind the other in one buffer of its size, as far as that goes. */
+/** Reads a file in pieces. `isWhole`: the pieces of a regular file are parts of one buffer of the file's size. */
 async function* readPieces(
   path: string,
   { signal, mostBytes = wholeFileBytes }: ReadOptions,
@@ -60,7 +60,7 @@ async function* readPieces(
   if (found.isCharacterDevice() || found.isBlockDevice()) throw expected(path, "a file or pipe", "a device", "FILE_IO");
   const tooLarge = (bytes: number | string) => expected(path, `at most ${mostBytes} bytes`, bytes, "FILE_IO");
   if (found.size > mostBytes) throw tooLarge(found.size);
-  // Without O_NONBLOCK a pipe would keep a thread of the runtime's few, at its opening and at every read.
+  // Without O_NONBLOCK, opening and reading a pipe would each block one of the runtime's few threads.
   const isPipe = found.isFIFO(), flags = constants.O_RDONLY | (isPipe ? constants.O_NONBLOCK : 0);
   const file = await io(path, "read", open(path, flags));
   try {
@@ -148,7 +148,9 @@ export class PendingFile {
     this.#file = file;
   }
 
-  /** Throws FILE_IO for a folder, device or pipe, and where no file can be made. */
+  /**
+   * Opens a temporary file beside `path`. Throws FILE_IO for a folder, device or pipe, and where no file can be made.
+   */
   static async create(path: string): Promise<PendingFile> {
     const target = await targetOf(path), temporary = temporaryName(target);
     return new PendingFile(path, target, temporary, await io(path, "write", open(temporary, "wx")));
@@ -182,8 +184,8 @@ export class PendingFile {
   }
 
   /**
-   * Throws FILE_IO unless the temporary name still stands for the file that was made: others with the folder at their
-   * hands may have put another file or a link there. `publish` looks by itself.
+   * Throws FILE_IO unless the temporary name still stands for the file that was made here: others who may write to the
+   * folder could have put another file or a link there. `publish` checks it too.
    */
   async verify(): Promise<void> {
     const [ours, named] = await Promise.all([
@@ -198,7 +200,10 @@ export class PendingFile {
     );
   }
 
-  /** Gives the file its name once it is on the disk, and removes what writers of the folder that are gone have left. */
+  /**
+   * Brings the file to the disk and gives it its final name; then removes temporary files of dead writers from the
+   * folder.
+   */
   async publish(): Promise<void> {
     await io(this.#path, "write", this.#file.sync());
     await this.verify(); // open still, so that no other file can have its number
@@ -239,13 +244,13 @@ function isSameFile(a: BigIntStats, b: BigIntStats): boolean {
 
 // ---------------------------------------------------------------- temporary files
 /**
- * PLACE, PID: a process number means something only in one boot and one space of such numbers (containers have their
- * own).
+ * PLACE-PID in the name of a temporary file. A process number means something only within one boot and one PID
+ * namespace (containers have their own), which PLACE identifies.
  */
 const temporaryPattern = /^\.ctok-([0-9a-f]+)-(\d+)(?:-[0-9a-f]+)?\.tmp$/;
-/** After a day without a write the writer is taken for gone where its process cannot be looked up. */
+/** Milliseconds without a write, a day, after which a writer counts as dead where its process cannot be looked up. */
 const abandonedMs = 86_400_000;
-/** Of this process: others of the same place can be looked up by their number. */
+/** PLACE of this process; other processes with the same one can be looked up by their number. */
 export const place = placeOf();
 /** The folders that this process has looked through. */
 const swept = new Set<string>();
@@ -254,14 +259,18 @@ const swept = new Set<string>();
 export const writerName = `${place}-${process.pid}`;
 
 /**
- * Whether the process of that name is known to have ended; false where that cannot be told, as of another machine's.
+ * Whether the process that a temporary file's name tells has ended for certain; false where that cannot be known, as
+ * for one on another machine.
  */
 export function isWriterGone(name: string): boolean {
   const [at, pid] = name.split("-");
   return at === place && isGone(Number(pid));
 }
 
-/** Note: not the target's name, which may be as long as a name can be. */
+/**
+ * Name of a temporary file in the target's folder. Note: it does not contain the target's name, which may be as long as
+ * a name can be.
+ */
 function temporaryName(target: string): string {
   return join(dirname(target), `.ctok-${writerName}-${randomBytes(8).toString("hex")}.tmp`);
 }
@@ -275,7 +284,9 @@ function placeOf(): string {
   }
 }
 
-/** Once for each folder, as it may be large: who is killed and runs again looks again. */
+/**
+ * Removes temporary files of dead processes from a folder, which is searched once in this process, as it may be large.
+ */
 async function removeAbandoned(folder: string): Promise<void> {
   if (swept.has(folder)) return;
   if (swept.size === 10_000) swept.clear();
@@ -301,11 +312,12 @@ export function isGone(pid: number): boolean {
 }
 
 /**
- * Where the bytes finally go: at the end of symbolic links, also where nothing is yet. Limit: regular files only; a
- * rename onto /dev/stdout or a pipe would replace it.
+ * The file that a path finally leads to, through symbolic links, also where there is no file yet. Limit: regular files
+ * only, as a rename onto /dev/stdout or a pipe would replace it.
  */
 async function targetOf(path: string): Promise<string> {
-  // The system would refuse a NUL only at the rename, when all is written, and the runtimes make U+FFFD of a surrogate.
+  // The system would refuse a NUL only at the rename, after everything was written, and the runtimes replace a lone
+  // surrogate by U+FFFD.
   if (/[\0\p{Surrogate}]/u.test(path)) {
     throw expected(path, "a name without NUL and lone surrogates", JSON.stringify(path), "FILE_IO");
   }
@@ -343,11 +355,11 @@ export async function io<T>(path: string, doing: "read" | "write", work: Promise
   }
 }
 
-/** What the system said, as a TokenizerError that names the path. */
+/** Makes a TokenizerError, which names the path, of an error of the system. */
 export function ioError(path: string, doing: "read" | "write", error: unknown): TokenizerError {
   const { code, errno } = error as { code?: string; errno?: number };
   const said = messageOf(error);
-  // Deno gives some numbers only as text.
+  // Deno has some error numbers only in the message.
   const detail = errno === undefined ? /\(os error (\d+)\)/.exec(said)?.[1] : Math.abs(errno);
   const isMissing = code === "ENOENT" || code === "ENOTDIR";
   const wanted = !isMissing ? `the system to ${doing} it` : doing === "read" ? "a file" : "its folder to exist";

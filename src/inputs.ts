@@ -15,13 +15,13 @@ import { ioError, readWholeFile } from "./files.ts";
  */
 export type BytesSource = string | URL | Uint8Array | ArrayBuffer | Blob;
 
-/** What errors say is accepted, behind the word for what the bytes are of. */
+/** What inputs are accepted, for error messages, after the word for what the bytes contain. */
 export const acceptedSources = "a path, a file: URL, bytes (Uint8Array, ArrayBuffer) or a Blob";
 
 export interface Taken {
-  /** For error texts: the path, or what was passed. */
+  /** The input's name in error messages: its path, or what was passed. */
   readonly name: string;
-  /** Throws FILE_MISSING, FILE_IO, CANCELLED. */
+  /** Reads all bytes. Throws FILE_MISSING, FILE_IO, CANCELLED. */
   read(signal?: AbortSignal): Promise<Uint8Array>;
 }
 
@@ -72,7 +72,7 @@ export function copyOf(source: Uint8Array | ArrayBuffer): Uint8Array {
   return copy;
 }
 
-/** Limit: as for a file; the Blob of a device would have no end. */
+/** Reads a Blob. Limit: as many bytes as of a file, since the Blob of a device would have no end. */
 async function readBlob(name: string, blob: Blob, signal: AbortSignal | undefined): Promise<Uint8Array> {
   const reader = await attempt(() => blob.stream().getReader()).catch((error) => {
     throw ioError(name, "read", error);

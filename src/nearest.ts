@@ -1,8 +1,8 @@
 /** "Did you mean": the known name that is nearest to one that is not known. Called by whoever refuses a name. */
 
 /**
- * " (did you mean NAME?)" for a name that is two edits away, or a third of its letters, upper and lower case alike;
- * else nothing.
+ * A hint for an error, " (did you mean NAME?)", where a known name is at most two edits or a third of its letters away,
+ * whatever their case; else "".
  */
 export function suggestion(name: string, known: readonly string[], prefix = ""): string {
   const lower = name.toLowerCase();
@@ -14,7 +14,7 @@ export function suggestion(name: string, known: readonly string[], prefix = ""):
   return best !== undefined && least <= Math.max(2, best.length / 3) ? ` (did you mean ${prefix}${best}?)` : "";
 }
 
-/** Levenshtein's distance, one row of the table at a time. */
+/** Levenshtein's distance between two words, with one row of the table at a time. */
 function editDistance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, j) => j);
   for (let i = 1; i <= a.length; i++) {

@@ -86,7 +86,7 @@ static inline int64_t step_products(const step *s) {
            (a->is_temporal ? a->num_past + a->shape.t : a->shape.h * a->shape.w);
 }
 
-// Steps in running order, with what a backend has made of them.
+// A list of steps in running order, with what a backend has prepared for it.
 typedef struct {
     step *steps;
     int32_t num_steps;
@@ -95,7 +95,7 @@ typedef struct {
     void *prepared;    // the backend's, NULL to begin with: backend.forget gives it back
 } step_list;
 
-// Nanoseconds of CLOCK_MONOTONIC.
+// When a step began and ended, in nanoseconds of CLOCK_MONOTONIC.
 typedef struct {
     uint64_t start_ns, end_ns;
 } step_time;
@@ -106,7 +106,7 @@ static inline uint64_t step_now(void) {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-// How a list runs.
+// What one run of a list of steps reports while it goes on and when it fails.
 typedef struct {
     atomic_uint *steps_done;  // one more for each step that is done, or on its way; or NULL
     step_time *times;  // [num_steps], to be filled, each from the end of the one before: a device
@@ -132,7 +132,8 @@ typedef struct {
     void (*conv_weight_pack)(backend *b, void *packed, const float *weight, int64_t c_out,
                              int64_t c_in, int32_t kernel_t, int32_t kernel, ctok_dtype in_dtype);
 
-    // Scratch that a step needs while it runs (0 for the ops not listed); it lies in the arena.
+    // Bytes of scratch memory in the arena that a step needs while it runs; 0 for the ops not
+    // listed here.
     size_t (*conv_workspace_bytes)(const backend *b, const conv_params *p);
     size_t (*attention_workspace_bytes)(const backend *b, const attention_params *p);
     size_t (*external_workspace_bytes)(const backend *b,
@@ -140,7 +141,7 @@ typedef struct {
                                                                 // dequantize: of the indices
 } backend_kernels;
 
-// One part of a loop. thread: 0 .. num_threads - 1.
+// One task of a parallel loop. thread: 0 .. num_threads - 1.
 typedef void (*backend_task)(void *context, int64_t task, int32_t thread);
 
 // Only `free`, `forget`, the *_bytes functions and `memory_bytes` may be called on any thread; the
@@ -162,12 +163,12 @@ struct backend {
     void (*free)(backend *b, void *memory, size_t num_bytes);
     void (*upload)(backend *b, void *to, const void *host,
                    size_t num_bytes);  // the host's memory is free again on return
-    // Waits until all is done. A failure since the last finish that its function could not tell, or
-    // only by a status, is this one's: CTOK_E_DEVICE, CTOK_E_MEMORY. It then starts afresh, unless
-    // the device is lost.
+    // Waits until the device has done all its work. Returns a failure since the last finish that no
+    // other function has reported with a message: CTOK_E_DEVICE, CTOK_E_MEMORY. After that the
+    // backend can be used again, unless the device is lost.
     ctok_status (*finish)(backend *b, ctok_error *error);
-    // Of weights, activations and the state of streams: all there is, and what is free now (0: not
-    // known).
+    // Bytes of the memory that holds weights, activations and streams' states: in all, and free now
+    // (0: not known).
     void (*memory_bytes)(const backend *b, uint64_t *total, uint64_t *available);
     void (*close)(backend *b);
     // The same device and memory with fewer threads, 1 to num_threads, for one model's plans and
@@ -181,14 +182,14 @@ struct backend {
                                 // true
 };
 
-// kernels: CTOK_KERNELS_*. Errors: CTOK_E_DEVICE (the processor lacks them), CTOK_E_THREAD,
-// CTOK_E_MEMORY.
+// Opens the backend of the CPU. kernels: CTOK_KERNELS_*. Errors: CTOK_E_DEVICE (the processor lacks
+// them), CTOK_E_THREAD, CTOK_E_MEMORY.
 ctok_status cpu_backend_open(backend **out, uint32_t num_threads, uint32_t kernels,
                              ctok_error *error);
 
-// GPU number `index`. Errors: CTOK_E_DEVICE (this build has no CUDA, there is no driver, no such
-// GPU, or it is too old), CTOK_E_MEMORY. In bfloat16 a GPU needs compute capability 8.0, otherwise
-// 7.5.
+// Opens the backend of GPU number `index`. Errors: CTOK_E_DEVICE (this build has no CUDA, there is
+// no driver, no such GPU, or it is too old), CTOK_E_MEMORY. A GPU needs compute capability 8.0 for
+// bfloat16, and 7.5 otherwise.
 ctok_status cuda_backend_open(backend **out, uint32_t index, ctok_error *error);
 
 #endif

@@ -22,7 +22,7 @@ static void blocks(uint32_t state[8], const uint8_t *bytes, size_t num_blocks) {
                        before = abcd;
             abcd = vsha256hq_u32(abcd, efgh, sum);
             efgh = vsha256h2q_u32(efgh, before, sum);
-            // Words 4i + 16 to 4i + 19.
+            // Computes words 4i + 16 to 4i + 19 of the message schedule.
             if (i < 12)
                 w[i & 3] = vsha256su1q_u32(vsha256su0q_u32(w[i & 3], w[(i + 1) & 3]),
                                            w[(i + 2) & 3], w[(i + 3) & 3]);

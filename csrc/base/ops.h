@@ -6,7 +6,7 @@
 
 #include "tensor.h"
 
-// External tensors (the caller's side of a job) and their meaning; see "requests" in ctok.h.
+// How the caller's inputs and outputs are laid out in the host's memory; see "requests" in ctok.h.
 typedef enum {
     EXTERNAL_PIXELS_U8,  // [N, T, H, W, 3] u8: value / 255 * 2 - 1
     EXTERNAL_F32_NCTHW   // [N, C, T, H, W] f32

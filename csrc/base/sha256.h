@@ -9,7 +9,7 @@
 
 enum { SHA256_BYTES = 32, SHA256_BLOCK_BYTES = 64 };
 
-// Takes whole blocks into the state.
+// Updates the state with whole blocks of 64 bytes.
 typedef void (*sha256_blocks)(uint32_t state[8], const uint8_t *bytes, size_t num_blocks);
 
 typedef struct {
@@ -30,8 +30,8 @@ void sha256_reference(uint32_t state[8], const uint8_t *bytes, size_t num_blocks
 
 extern const uint32_t sha256_constants[64];  // of the rounds
 
-// Of the files of those names, each compiled for its own architecture: NULL where the processor has
-// no such instructions.
+// The block functions that use SHA instructions, in the files of those names: NULL where the
+// processor has no such instructions.
 sha256_blocks shani_sha256(void);   // x86-64
 sha256_blocks armsha_sha256(void);  // arm64
 

@@ -17,7 +17,7 @@ typedef struct {
 static inline int64_t shape_positions(ctok_shape s) { return s.n * s.t * s.h * s.w; }
 static inline int64_t shape_elements(ctok_shape s) { return shape_positions(s) * s.c; }
 
-// Bytes of one element of a ctok_dtype; 0 for a value that is none.
+// Bytes of one element of a ctok_dtype; 0 for any other value.
 static inline size_t dtype_bytes(ctok_dtype dtype) {
     switch (dtype) {
         case CTOK_U8:
@@ -35,7 +35,7 @@ static inline size_t dtype_bytes(ctok_dtype dtype) {
     }
 }
 
-// A bfloat16 is the upper half of a float32.
+// The value of a bfloat16, whose bits are the upper half of a float32.
 static inline float bf16_value(uint16_t bits) {
     uint32_t whole = (uint32_t)bits << 16;
     float value;
@@ -43,7 +43,7 @@ static inline float bf16_value(uint16_t bits) {
     return value;
 }
 
-// To nearest, ties to even; NaN stays one.
+// Rounds a float32 to bfloat16, to nearest with ties to even; NaN stays NaN.
 static inline uint16_t bf16_round(float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);

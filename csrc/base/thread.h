@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <time.h>
 
-// Of the thread that calls, for debuggers; at most 15 characters.
+// Names the calling thread, for debuggers; at most 15 characters.
 static inline void thread_set_name(const char *name) {
 #if defined(__APPLE__)
     (void)pthread_setname_np(name);
@@ -20,7 +20,7 @@ static inline void thread_set_name(const char *name) {
 #endif
 }
 
-// Microseconds since some moment; only goes forward.
+// Microseconds on a clock that never goes back; its zero is arbitrary.
 static inline int64_t thread_now_us(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -31,7 +31,7 @@ static inline struct timespec thread_timespec(int64_t us) {
     return (struct timespec){.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000};
 }
 
-// A condition for thread_wait_until.
+// Initialises a condition variable for thread_wait_until.
 static inline void thread_condition_init(pthread_cond_t *condition) {
 #if defined(__APPLE__)
     pthread_cond_init(condition, NULL);

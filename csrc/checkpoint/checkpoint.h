@@ -92,7 +92,7 @@ static inline bool checkpoint_is_cancelled(const checkpoint *c) {
     return c->cancel && atomic_load_explicit(c->cancel, memory_order_relaxed);
 }
 
-// NULL where there is none.
+// The tensor of that name, or NULL where there is none.
 const checkpoint_tensor *checkpoint_find(const checkpoint *checkpoint, const char *name);
 const char *checkpoint_metadata_find(const checkpoint *checkpoint, const char *key);
 
@@ -111,8 +111,8 @@ static inline int64_t checkpoint_elements(const checkpoint_tensor *tensor) {
 int64_t checkpoint_read_f32(const checkpoint_tensor *tensor, float *out);
 bool checkpoint_read_i64(const checkpoint_tensor *tensor, int64_t *out);
 bool checkpoint_copy(const checkpoint_tensor *tensor, uint8_t *out);
-// The same bytes, piece by piece in the calling thread's own memory. False where one cannot be
-// read, or `take` says so.
+// Gives the bytes of a tensor to `take`, a piece at a time, in the calling thread's own memory.
+// False where one cannot be read, or `take` returns false.
 bool checkpoint_pieces(const checkpoint_tensor *tensor,
                        bool (*take)(void *context, const uint8_t *bytes, size_t num_bytes),
                        void *context);
@@ -126,7 +126,8 @@ uint64_t checkpoint_read_cost(const checkpoint_tensor *tensor);
 uint64_t checkpoint_read_memory(const checkpoint_tensor *tensor);
 checkpoint_tensor checkpoint_flat(const checkpoint_tensor *tensor);  // a contiguous one, as one row
 
-// The part of a tensor that is `count` of its first axis, from number `first` on. Rank 1 or more.
+// A part of a tensor: `count` entries of its first axis, from number `first` on. The tensor has
+// rank 1 or more.
 static inline checkpoint_tensor checkpoint_rows(const checkpoint_tensor *tensor, int64_t first,
                                                 int64_t count) {
     checkpoint_tensor rows = *tensor;
@@ -142,7 +143,8 @@ static inline bool dtype_is_float(ctok_dtype d) {
     return d == CTOK_F32 || d == CTOK_F16 || d == CTOK_BF16 || d == CTOK_F64;
 }
 
-// What a long piece of work shares with who waits for it.
+// What a long task shares with the thread that waits for it: a flag that cancels it, and its
+// progress.
 typedef struct {
     const atomic_bool *cancel;
     atomic_uint *steps_done;

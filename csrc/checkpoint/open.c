@@ -1,9 +1,9 @@
 // Note: over 400 lines: the one way from a path to tensors, in the order in which it is gone.
 // Opens a checkpoint: finds the files that a path stands for, gives each a range of memory that is
 // filled piece by piece as its reader asks, has the reader append the tensors, and sorts the names.
-// Of these it knows the first word alone, which says what half a tensor is of. What it leaves out:
-// the file forms (safetensors.c, torch.c) and the values (values.c). Called by runtime/ and
-// network/.
+// Of a tensor's name it knows the first word alone, which says whether encoder or decoder has it.
+// What it leaves out: the file forms (safetensors.c, torch.c) and the values (values.c). Called by
+// runtime/ and network/.
 #include "checkpoint.h"
 
 #include <dirent.h>
@@ -99,16 +99,16 @@ static bool begins_with_module(const char *name) {
     return is_one;
 }
 
-// Bytes of what stands before the first module in a name: "model." in
-// "model.encoder.conv_in.weight"; 0 where no module does.
+// Length of the prefix before the first module of the network in a name: that of "model." in
+// "model.encoder.conv_in.weight"; 0 where the name has no such module.
 static size_t wrapper_bytes(const char *name) {
     for (const char *p = name; p; p = strchr(p, '.') ? strchr(p, '.') + 1 : NULL)
         if (begins_with_module(p)) return (size_t)(p - name);
     return 0;
 }
 
-// Takes off what a module that holds the whole tokenizer (DataParallel, torch.compile, a trainer)
-// puts before every name. The order of the names stays.
+// Removes the prefix that a module around the whole tokenizer (DataParallel, torch.compile, a
+// trainer) puts before every name. The order of the names stays the same.
 static void unwrap(checkpoint *c, int32_t first) {
     size_t num_bytes = 0;
     const char *wrapped = "";
@@ -119,8 +119,8 @@ static void unwrap(checkpoint *c, int32_t first) {
     for (int32_t i = first; i < c->num_tensors; i++) c->tensors[i].name += num_bytes;
 }
 
-// A file that is named after a half must hold some of it: passed over, the other half alone would
-// open.
+// Refuses a file that is named after one half (encoder.*) and has no tensor of it. Were it skipped,
+// the other half would open alone, without an error.
 static ctok_status expect_half(const checkpoint *c, int32_t first, const char *half,
                                ctok_error *error) {
     for (int32_t i = first; i < c->num_tensors; i++)
@@ -136,7 +136,8 @@ static const checkpoint_file *file_of(const checkpoint *c, const checkpoint_tens
     return &c->files[c->num_maps > 1 && t->descriptor == c->maps[1].descriptor];
 }
 
-// The same bytes of one file, which may be there under two names: nothing is to be read.
+// Whether two tensors are the same bytes of the same file, which may be open under two names: then
+// there is nothing to compare.
 static bool are_one(const checkpoint *c, const checkpoint_tensor *a, const checkpoint_tensor *b) {
     return a->offset == b->offset &&
            memcmp(a->stride, b->stride, (size_t)a->rank * sizeof *a->stride) == 0 &&
@@ -144,7 +145,7 @@ static bool are_one(const checkpoint *c, const checkpoint_tensor *a, const check
                                                                                 // them
 }
 
-// Pieces of contiguous tensors; others whole.
+// Compares two tensors' values: contiguous ones a piece at a time, strided ones whole.
 static ctok_status compare_values(bool *are_equal, const checkpoint *c, const checkpoint_tensor *a,
                                   const checkpoint_tensor *b, ctok_error *error) {
     enum { PIECE_ELEMENTS = 1 << 17 };
@@ -174,8 +175,8 @@ static ctok_status compare_values(bool *are_equal, const checkpoint *c, const ch
     return status;
 }
 
-// Both parts are sorted and free of duplicates; of two equal tensors the first file's stays, and so
-// with metadata keys.
+// Merges the sorted entries of two files. Neither has duplicates; of two equal tensors, or metadata
+// with one key, those of the first file are kept.
 static ctok_status merge(checkpoint *c, int32_t first_tensor, int32_t first_metadata,
                          ctok_error *error) {
     checkpoint first = {.tensors = c->tensors,
@@ -224,7 +225,7 @@ static ctok_status map_descriptor(checkpoint_map *out, checkpoint_file *file, in
     if (!S_ISREG(info.st_mode))
         return ctok_fail(error, CTOK_E_FILE_FORMAT, 0, "expected a file or a folder");
     if (info.st_size == 0) return ctok_fail(error, CTOK_E_FILE_FORMAT, 0, "the file is empty");
-    // Addresses alone: only what is fetched into them takes memory.
+    // Reserves addresses for a file; only the parts that are fetched into them take memory.
     void *bytes = mmap(NULL, (size_t)info.st_size, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (bytes == MAP_FAILED)
@@ -281,7 +282,7 @@ static ctok_status read_file(checkpoint *c, const char *path, ctok_error *error)
     return safetensors_read(c, map, error);
 }
 
-// Puts the path, or its end where it is long, before the message.
+// Puts the path before the message of an error; of a long path, the end.
 static void name_file(ctok_error *error, const char *path) {
     if (!error) return;
     char message[sizeof error->message];
@@ -320,7 +321,7 @@ static bool holds(struct dirent **entries, int num_entries, const char *name) {
     return false;
 }
 
-// ": a.txt, b.bin, c.md and 4 more"
+// The files of a folder, for a message: ": a.txt, b.bin, c.md and 4 more".
 static shown list_names(struct dirent **entries, int num_entries) {
     shown list;
     int num_listed = 0;
@@ -346,8 +347,8 @@ static bool ends_with(const char *name, const char *suffix) {
     return num_bytes > suffix_bytes && strcmp(name + num_bytes - suffix_bytes, suffix) == 0;
 }
 
-// How many of the entries end with one of the suffixes (NULL ends them); *name is the last of
-// these.
+// Counts the entries of a folder that end with one of the suffixes (a list that ends with NULL);
+// *name is the last one.
 static int count_ending(const char **name, struct dirent **entries, int num_entries,
                         const char *const *suffixes) {
     int count = 0;

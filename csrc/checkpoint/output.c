@@ -1,5 +1,5 @@
 // Every writer holds a lock (flock) on its temporary file from the moment it knows that it has made
-// it, and the system lets go of the lock of a process that dies. So a temporary file that can be
+// it, and the system releases the lock of a process that dies. So a temporary file that can be
 // locked is nobody's: whoever wants its name, or has finished the same target, removes it. One that
 // somebody writes is left alone.
 #include "output.h"
@@ -38,8 +38,8 @@ static char *follow(const char *path) {
     return next;
 }
 
-// A link to nothing leads to a new file. Limit: regular files only; a rename onto a device or pipe
-// would replace it.
+// A symbolic link to nothing leads to a new file. Limit: the target must be a regular file, as a
+// rename onto a device or pipe would replace it.
 static ctok_status find_target(char **target, const char *path, ctok_error *error) {
     struct stat info;
     char *at = strdup(path);
@@ -65,7 +65,7 @@ static ctok_status find_target(char **target, const char *path, ctok_error *erro
 }
 
 // ---------------------------------------------------------------- the temporary file
-// From malloc, or NULL.
+// Path of temporary file `number` for a target, in the target's folder; from malloc, or NULL.
 static char *temporary_name(const char *target, int number) {
     int num_bytes = folder_bytes(target);
     uint64_t hash = 14695981039346656037u;  // FNV-1a: the name itself may be as long as a name can
@@ -84,7 +84,7 @@ static bool is_under(const char *name, int descriptor) {
            mine.st_dev == there.st_dev && mine.st_ino == there.st_ino;
 }
 
-// True where there is no such file any more.
+// Removes a temporary file that a dead process left. True where the file is gone.
 static bool remove_abandoned(const char *name) {
     int descriptor = open(name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (descriptor < 0) return errno == ENOENT;
@@ -101,8 +101,8 @@ static bool remove_abandoned(const char *name) {
 static int create(const char *name) {
     int descriptor = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (descriptor < 0) return -1;
-    // Another writer may have taken it for abandoned before it was locked. A file system without
-    // locks gives none: go on.
+    // Before the file was locked, another writer may have taken it for abandoned: then it counts as
+    // somebody else's. A file system without locks refuses the lock, which is ignored.
     bool is_taken = flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
     if (!is_taken && is_under(name, descriptor)) return descriptor;
     close(descriptor);

@@ -54,7 +54,7 @@ const char *pickle_kind_name(pickle_kind kind) {
     return names[kind];
 }
 
-// What stands on top, for messages.
+// Names the kind of the value on top of the stack, for messages.
 static const char *found(const pickle_value *value) {
     return value ? pickle_kind_name(value->kind) : "nothing";
 }
@@ -277,7 +277,7 @@ static ctok_status run_new_object(machine *m) {
     return push(m, object);
 }
 
-// The state of an OrderedDict is dropped: torch gives a state dict the attribute _metadata, the
+// The state of an OrderedDict is ignored: torch gives a state dict an attribute _metadata, the
 // versions of its modules.
 static ctok_status run_build(machine *m) {
     pickle_value *state = pop(m), *object = top(m);
@@ -322,7 +322,8 @@ static ctok_status rebuild_tensor(machine *m, const pickle_value *arguments) {
     return push(m, tensor);
 }
 
-// Arguments: a tensor, requires_grad, hooks (an empty dict). The parameter is its tensor.
+// Handles _rebuild_parameter. Its arguments are a tensor, requires_grad and hooks (an empty dict);
+// the result is the tensor.
 static ctok_status rebuild_parameter(machine *m, const pickle_value *arguments) {
     static const pickle_kind kinds[] = {PICKLE_TENSOR, PICKLE_BOOL, PICKLE_DICT};
     bool has_kinds = arguments->num_items == 3 && holds_kinds(arguments, kinds, 3);

@@ -33,7 +33,8 @@ typedef struct pickle_item {
     const struct pickle_item *next;
 } pickle_item;
 
-// Note: values are shared through the memo and may hold themselves; a walk needs its own limits.
+// Note: values are shared through the memo and may contain themselves, so whoever walks them needs
+// a limit.
 struct pickle_value {
     pickle_kind kind;
     uint16_t role;  // global: its role in pickle_names.h; dict: that of OrderedDict where that made
@@ -66,8 +67,8 @@ typedef struct {
                                   // names are known
 } pickle_document;
 
-// Values live in *arena and point into `bytes`. Memory and time grow at most in proportion to
-// num_bytes. error->detail: the offset of the opcode that failed.
+// Parses a pickle. The values live in *arena and point into `bytes`. Memory and time grow at most
+// in proportion to num_bytes. error->detail: the offset of the opcode that failed.
 ctok_status pickle_read(pickle_document *out, struct checkpoint_strings **arena,
                         const uint8_t *bytes, size_t num_bytes, ctok_error *error);
 const char *pickle_kind_name(pickle_kind kind);  // "a tuple"

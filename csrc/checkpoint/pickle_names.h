@@ -6,8 +6,8 @@
 
 #include "../base/tensor.h"
 
-// ROLE_FIRST_ARGUMENT: called, it gives its first argument. ROLE_CLASS: any class of a TorchScript
-// module, which stands in no table (__torch__.*).
+// ROLE_FIRST_ARGUMENT: a name whose call gives its first argument. ROLE_CLASS: a class of a
+// TorchScript module (__torch__.*), which is in no table.
 enum {
     ROLE_NONE,
     ROLE_TENSOR,

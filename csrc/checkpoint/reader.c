@@ -121,8 +121,8 @@ void arena_free(struct checkpoint_strings *arena) {
 
 /* ---------------------------------------------------------------- entries of the checkpoint that
  * is being built */
-// Room for one more: the capacity is the next power of two, at least 64, so it is known from
-// `count` alone.
+// Makes room for one more element. The capacity is always the next power of two, at least 64, and
+// so known from `count` alone.
 static ctok_status grow(void **items, int32_t count, size_t item_bytes, const char *what,
                         ctok_error *error) {
     if (count == CHECKPOINT_MAX_ENTRIES)

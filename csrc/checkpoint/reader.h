@@ -38,8 +38,8 @@ static inline bool text_equal(text a, text b) {
     return a.num_bytes == b.num_bytes && memcmp(a.bytes, b.bytes, a.num_bytes) == 0;
 }
 
-// Bytes of the UTF-8 character that `t` begins with; 0 where there is none (overlong forms and
-// surrogates are none).
+// How many bytes the UTF-8 character at the start of `t` has; 0 where they are no UTF-8, as
+// overlong forms and surrogates.
 size_t text_character(text t);
 bool text_is_name(text t);  // well-formed UTF-8 without NUL
 
@@ -64,8 +64,8 @@ ctok_status checkpoint_add_tensor(checkpoint *into, const checkpoint_tensor *ten
 ctok_status checkpoint_add_metadata(checkpoint *into, const char *key, const char *value,
                                     ctok_error *error);
 
-// Each appends what the mapped file holds. On failure `into` may hold some of it: the caller closes
-// it.
+// Each of these appends the tensors of a mapped file to `into`. After a failure some may be there:
+// the caller closes the checkpoint.
 ctok_status safetensors_read(checkpoint *into, checkpoint_map map, ctok_error *error);
 ctok_status torch_read(checkpoint *into, checkpoint_map map, ctok_error *error);
 
@@ -73,7 +73,7 @@ ctok_status torch_read(checkpoint *into, checkpoint_map map, ctok_error *error);
 // any dtype fit in int64_t.
 bool tensor_count(int64_t *num_elements, const checkpoint_tensor *tensor);
 
-// Whole reads: false where the file ends before, or the system refuses.
+// Reads exactly so many bytes: false where the file ends before, or the system refuses.
 bool read_at(int descriptor, void *out, size_t num_bytes, uint64_t offset);
 // Brings bytes of the map into memory. CTOK_E_FILE_IO where the file has become shorter since it
 // was opened. The range lies inside the map. Note: fetched again, bytes are those that the file has

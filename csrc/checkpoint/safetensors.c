@@ -118,7 +118,7 @@ static ctok_status read_string(json *j, const char **out) {
     return CTOK_OK;
 }
 
-// {"key": value, ...}; `member` reads the value.
+// Reads a JSON object, {"key": value, ...}; `member` reads each value.
 static ctok_status read_object(json *j,
                                ctok_status (*member)(json *, const char *key, void *context),
                                void *context) {
@@ -240,8 +240,8 @@ static int compare_places(const void *a, const void *b) {
     return (tensor_bytes(x) > tensor_bytes(y)) - (tensor_bytes(x) < tensor_bytes(y));
 }
 
-// Of the tensors from number `first` on. Leaves them in the order of their data; open.c sorts them
-// by name.
+// Checks that the tensors from number `first` on cover the file's data without gap or overlap.
+// Leaves them in the order of their data; open.c sorts them by name.
 static ctok_status check_coverage(const json *j, int32_t first) {
     int32_t num_tensors = j->into->num_tensors - first;
     checkpoint_tensor *tensors = num_tensors > 0 ? j->into->tensors + first : NULL;  // there may be

@@ -15,8 +15,8 @@ const char *checkpoint_dtype_name(ctok_dtype dtype) {
     return name;
 }
 
-// What is not UTF-8 (a model's name may come from a path, which is any bytes) becomes '?': the
-// reader takes nothing else.
+// Writes a text as a JSON string. Bytes that are not UTF-8, as a model's name from a path may have,
+// become '?', since the reader refuses them.
 static void print_string(FILE *out, const char *s) {
     fputc('"', out);
     for (size_t n; *s; s += n ? n : 1) {

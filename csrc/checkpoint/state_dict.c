@@ -7,7 +7,7 @@
 // Ref: LlamaGen's loaders of the tokenizer (the order of the three keys). Called by torch.c.
 #include "torch.h"
 
-// *out: the one value under `key`, NULL where there is none.
+// Sets *out to the only value under `key`, or to NULL where there is none.
 static ctok_status find_key(torch_archive *r, const pickle_value **out, const pickle_value *dict,
                             text key) {
     *out = NULL;

@@ -28,7 +28,7 @@ static ctok_status find_root(torch_archive *r) {
                       num_found, r->zip.num_entries);
 }
 
-// entry: NULL, and CTOK_OK, where there is no such record.
+// Finds a record of the archive. *entry is NULL, and the status CTOK_OK, where there is none.
 static ctok_status find_record(torch_archive *r, const zip_entry **entry, const char *folder,
                                text name) {
     char path[512];
@@ -74,7 +74,7 @@ static ctok_status copy_integers(torch_archive *r, int64_t *out, const pickle_va
     return CTOK_OK;
 }
 
-// The highest element that the shape and strides reach, counted from the first; -1 for an empty
+// Finds the highest element, counted from the first, that shape and strides reach; -1 for an empty
 // tensor. False on overflow.
 static bool last_element(int64_t *last, const checkpoint_tensor *tensor) {
     *last = 0;

@@ -20,7 +20,8 @@ typedef struct {
 
 #define TORCH_FAIL(r, ...) ctok_fail((r)->error, CTOK_E_FILE_FORMAT, 0, __VA_ARGS__)
 
-// Appends the tensor under r->name, checked against its record.
+// Appends the tensor of the name r->name, after checking it against the archive's record of its
+// storage.
 ctok_status torch_add_tensor(torch_archive *r, const pickle_value *tensor);
 // Refuses a value that pickle.c passed over, by the name that made it so.
 ctok_status torch_fail_unknown(torch_archive *r, const pickle_value *unknown);

@@ -6,8 +6,8 @@
 
 enum { MAX_DEPTH = 64 };
 
-// Note: objects may be shared, or hold themselves; depth and budget bound the walk, the budget by
-// the size of the pickle.
+// Note: objects may be shared, or contain themselves. A limit of the depth, and one of the names
+// passed, which grows with the pickle's size, end the walk.
 static ctok_status walk(torch_archive *r, const pickle_value *object, size_t name_bytes,
                         int depth) {
     if (depth > MAX_DEPTH)
@@ -40,8 +40,8 @@ static ctok_status walk(torch_archive *r, const pickle_value *object, size_t nam
     return CTOK_OK;
 }
 
-// torch.jit.freeze (and optimize_for_inference) makes constants of the parameters: they lie in
-// constants/N, and only code, which is never read, says which is which.
+// torch.jit.freeze (and optimize_for_inference) turns parameters into constants, as constants/N.
+// Which is which is said by the code alone, which is never read.
 static ctok_status refuse_without_tensors(torch_archive *r) {
     size_t num_constants = 0;
     for (size_t i = 0; i < r->zip.num_entries; i++) {

@@ -28,8 +28,8 @@ void zip_close(zip_archive *archive);
 
 const zip_entry *zip_find(const zip_archive *archive, text name);  // NULL where there is none
 
-// Where a stored record's num_bytes lie, not fetched yet. A deflated or encrypted record is an
-// error that says so.
+// Finds where a stored record's num_bytes lie; they are not fetched. Errors: a deflated or
+// encrypted record.
 ctok_status zip_record(const uint8_t **data, const zip_archive *archive, const zip_entry *entry,
                        ctok_error *error);
 

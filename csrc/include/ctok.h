@@ -156,8 +156,9 @@ typedef struct {
  * without a call: ask ctok_engine_wait after those. */
 typedef void (*ctok_wake)(void);
 
-/* options, wake: may be NULL. The engine owns its thread and pool until ctok_engine_close. Note:
- * the first one on a GPU waits for the driver to start, some hundred milliseconds. */
+/* Opens an engine, which owns its thread and its pool of threads until ctok_engine_close. options
+ * and wake may be NULL. Note: the first engine on a GPU waits for the driver to start, some hundred
+ * milliseconds. */
 CTOK_API ctok_status ctok_engine_open(const ctok_engine_options *options, ctok_wake wake,
                                       uint32_t *engine, ctok_error *error);
 

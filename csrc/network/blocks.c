@@ -1,4 +1,4 @@
-// Residual blocks and attention, of images and of videos.
+// See blocks.h: residual blocks and attention, for images and for videos.
 #include "blocks.h"
 
 #include <stdio.h>

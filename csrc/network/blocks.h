@@ -17,7 +17,7 @@ int32_t block_norm(builder *b, int32_t x, bool has_silu, const char *block, cons
 
 // x + conv2(norm2(conv1(norm1(x)))), x through nin_shortcut where the channels change.
 int32_t block_res(builder *b, int32_t x, int64_t c_out, const char *name);
-// x + proj_out(attention(q, k, v of norm(x))).
+// Appends an attention block: x + proj_out(attention(q, k, v of norm(x))).
 int32_t block_attention(builder *b, int32_t x, bool is_temporal, const char *name);
 
 #endif

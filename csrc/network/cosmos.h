@@ -9,7 +9,7 @@
 
 extern const network_family cosmos_family;
 
-// The description of a variant, without a name and facts.
+// Fills in the description of a variant, but for its name and facts.
 void cosmos_set_variant(description *d, const variant *v);
 
 #endif

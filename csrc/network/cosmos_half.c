@@ -17,7 +17,8 @@ __attribute__((format(printf, 2, 3))) static const checkpoint_tensor *find(const
     return checkpoint_find(c, name);
 }
 
-// A convolution's weight, which must be there: [c_out, c_in, k, k], or [c_out, c_in, k_t, k, k].
+// Finds a convolution's weight, which must be there, of shape [c_out, c_in, k, k] or [c_out, c_in,
+// k_t, k, k].
 __attribute__((format(printf, 5, 6))) static ctok_status conv_weight(const checkpoint_tensor **out,
                                                                      const checkpoint *c,
                                                                      bool is_video,
@@ -109,7 +110,7 @@ ctok_status variant_find_half(variant_half *half, const checkpoint *c, bool is_e
         CTOK_TRY(conv_weight(&first, c, is_video, error, "%s.%d.block.0.conv1%s.weight", levels, i,
                              space));
         while (find(c, "%s.%d.block.%d.conv1%s.weight", levels, i, blocks, space)) blocks++;
-        // Note: a gap in the numbering shows later, as an unexpected tensor.
+        // Note: a gap in the numbering of blocks is found later, as an unexpected tensor.
         if (i > 0 && blocks != half->blocks) {
             return ctok_fail(error, CTOK_E_FILE_TENSOR, blocks,
                              "%s.%d: expected %d blocks as in level 0, found %d", levels, i,
@@ -126,15 +127,15 @@ ctok_status variant_find_half(variant_half *half, const checkpoint *c, bool is_e
     return CTOK_OK;
 }
 
-// The least n with unit << n >= factor.
+// How often `unit` must be doubled to reach `factor`: the least n with unit << n >= factor.
 static int32_t halvings(int32_t factor, int32_t unit) {
     int32_t n = 0;
     while (unit << n < factor && n < VARIANT_MAX_LEVELS) n++;
     return n;
 }
 
-// Ref: reference/cosmos_reference.py, Encoder and Decoder: which levels resample, given the
-// factors.
+// Sets which levels resample, given the compression factors.
+// Ref: reference/cosmos_reference.py, Encoder and Decoder.
 ctok_status variant_resolve_half(variant_half *half, bool is_encoder, int32_t spatial,
                                  int32_t temporal, const char *name, ctok_error *error) {
     int32_t space = halvings(spatial, half->patch), time = halvings(temporal, half->patch),

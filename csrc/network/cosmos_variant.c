@@ -43,8 +43,7 @@ static named_kind kind_in_name(const char *name) {
     return (named_kind){0};
 }
 
-// ---------------------------------------------------------------- discrete or continuous, FSQ
-// levels
+// ---------------------------------------------------------------- discrete or continuous
 static ctok_status set_levels(variant *v, const int64_t *levels, int64_t count, uint32_t from,
                               const char *source, ctok_error *error) {
     if (count < 1 || count > 8) {
@@ -159,7 +158,7 @@ typedef struct {
 
 static int32_t number_of(const char *text) { return text ? atoi(text) : 0; }
 
-// What options, metadata or name say, the first that speaks.
+// Takes the factors from the options, else from the metadata, else from the name.
 static told_factors find_told_factors(const checkpoint *c, const ctok_model_options *options,
                                       named_kind named) {
     if (options && (options->spatial_factor || options->temporal_factor)) {

@@ -51,17 +51,17 @@ ctok_status variant_find_half(variant_half *half, const checkpoint *c, bool is_e
 ctok_status variant_resolve_half(variant_half *half, bool is_encoder, int32_t spatial,
                                  int32_t temporal, const char *name, ctok_error *error);
 
-// The rest in variant_buffers.c. From `least` to `most` whole numbers of a row, kept as integers
-// or, by what casts a whole checkpoint, as floats. `wanted` says what was expected where it is
-// another thing. Errors: CTOK_E_FILE_TENSOR, CTOK_E_FILE_IO.
+// Reads a row of `least` to `most` whole numbers, stored as integers or, where a whole checkpoint
+// was cast, as floats. `wanted` is what the message says was expected. Errors: CTOK_E_FILE_TENSOR,
+// CTOK_E_FILE_IO. This and what follows is in cosmos_buffers.c.
 enum { VARIANT_MOST_NUMBERS = 16 };
 ctok_status variant_read_numbers(int64_t out[VARIANT_MOST_NUMBERS], const checkpoint_tensor *t,
                                  int64_t least, int64_t most, const char *wanted,
                                  ctok_error *error);
 
-// Whether a tensor that is no parameter is a buffer that public checkpoints carry and that says
-// what this network does. CTOK_OK; or CTOK_E_FILE_TENSOR: an unexpected tensor, or a buffer of
-// another network. Numbers may be kept as floats.
+// Checks a tensor that is no parameter. CTOK_OK if it is a buffer that public checkpoints carry and
+// its values fit this network, also as floats; else CTOK_E_FILE_TENSOR: an unexpected tensor, or a
+// buffer of another network.
 ctok_status variant_check_buffer(const variant *v, const checkpoint_tensor *tensor,
                                  ctok_error *error);
 bool variant_is_buffer(const char *name);  // a known one, by its name alone

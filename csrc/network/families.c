@@ -7,7 +7,8 @@
 #include "llamagen.h"
 #include "steps.h"
 
-// The first that recognises a checkpoint has it: those with the narrower keys come first.
+// All families. The first one that recognises a checkpoint gets it, so those that recognise fewer
+// come first.
 const network_family *const network_families[] = {&llamagen_family, &cosmos_family, NULL};
 
 ctok_status family_describe(description *out, const checkpoint *c, const char *path,
@@ -89,7 +90,7 @@ void family_add_fact(description *d, const char *name, uint32_t from, const char
     fact->from = from;
 }
 
-// At most 63 bytes, cut between two characters.
+// Copies a name of at most 63 bytes; a longer one is cut between two UTF-8 characters.
 static void copy_name(char out[64], const char *name, size_t num_bytes) {
     size_t n = num_bytes < 63 ? num_bytes : 63;
     while (n > 0 && n < num_bytes && (name[n] & 0xC0) == 0x80) n--;

@@ -21,7 +21,7 @@ typedef struct {
 
 typedef struct network_family network_family;
 
-// What the runtime may know of a model.
+// All that the runtime knows of a model, whatever its family.
 typedef struct {
     const network_family *family;
     char name[64];
@@ -41,14 +41,14 @@ typedef struct {
     _Alignas(16) unsigned char own[FAMILY_OWN_BYTES];  // the family's alone
 } description;
 
-// Pixels of the caller inside the network's padded ones. An image is one frame.
+// Where the caller's pixels lie inside the network's padded ones. An image is one frame.
 typedef struct {
     int64_t padded_frames, padded_height, padded_width;
     int64_t before, top, left, frames, height, width;
     bool is_first;  // a whole clip, or the first chunk of a stream: its first frame stands alone
 } network_frame;
 
-// Numbers of the external outputs, GRAPH_NONE where not asked for.
+// Numbers of the graph's external outputs; GRAPH_NONE for those that were not asked for.
 typedef struct {
     int32_t pixels, indices, codes, latent, pre_quant;
 } network_outputs;
@@ -85,8 +85,8 @@ struct network_family {
 
 extern const network_family *const network_families[];  // NULL at the end
 
-// The family that recognises a checkpoint describes it. Errors: as describe; CTOK_E_FILE_NETWORK
-// where none does.
+// Finds the family that recognises a checkpoint and has it describe the model. Errors: as
+// `describe`; CTOK_E_FILE_NETWORK where none does.
 ctok_status family_describe(description *out, const checkpoint *c, const char *path,
                             const ctok_model_options *options, ctok_error *error);
 
@@ -100,9 +100,9 @@ void family_store_codes(graph *g, int32_t codes, int32_t external);
 void family_add_codebook(graph *g, const description *d);  // the layer that a quantizer looks codes
                                                            // up in, if it has one
 
-// ---------------------------------------------------------------- for families: what their
-// descriptions share The model's name: the option; else the metadata; else the part of the path
-// that tells (encoder.jit takes its folder's).
+// ---------------------------------------------------------------- what families share
+// Sets the model's name: from the option; else from the metadata; else from the part of the path
+// that tells most (encoder.jit takes its folder's).
 void family_name(char out[64], const checkpoint *c, const char *path,
                  const ctok_model_options *options);
 bool family_has_prefix(const checkpoint *c, const char *prefix);  // whether any tensor's name
@@ -111,8 +111,8 @@ bool family_ends_with(const char *text, const char *end);
 __attribute__((format(printf, 4, 5))) void family_add_fact(description *d, const char *name,
                                                            uint32_t from, const char *format, ...);
 
-// Which halves to read: those that the options want, or all that are there. CTOK_E_FILE_TENSOR
-// where one that is wanted is not.
+// Finds which halves to read: those that the options ask for, or else all that the checkpoint has.
+// CTOK_E_FILE_TENSOR where one that is asked for is missing.
 ctok_status family_find_halves(description *d, bool has_encoder, bool has_decoder,
                                const ctok_model_options *options, ctok_error *error);
 ctok_status family_wrong_buffer(const checkpoint_tensor *t, const char *wanted, ctok_error *error);

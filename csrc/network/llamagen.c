@@ -137,7 +137,7 @@ void llamagen_set_shape(description *d, const llamagen_shape *s) {
                                     .codebook = "quantize.embedding"};
 }
 
-// What the options say must be what the keys say.
+// Checks that the caller's options agree with what the checkpoint's tensors say.
 static ctok_status check_options(const description *d, const ctok_model_options *options,
                                  ctok_error *error) {
     if (!options) return CTOK_OK;
@@ -198,7 +198,7 @@ static bool recognises(const checkpoint *c) {
            family_has_prefix(c, "decoder.conv_blocks.");
 }
 
-// What training counted the use of codes in: it serves nothing here.
+// Training counted in this buffer which codes are used; the network does not need it.
 static bool is_buffer(const char *tensor) { return strcmp(tensor, "quantize.codebook_used") == 0; }
 
 static ctok_status check_buffer(const description *d, const checkpoint_tensor *t,

@@ -1,5 +1,5 @@
-// Codebooks made unit; and FSQ tables, rounded where PyTorch rounds: each float32 operation of
-// FSQ.bound is one float32 operation here.
+// See quantizer.h: scales codes to unit length, and computes the tables of FSQ, rounded where
+// PyTorch rounds: each float32 operation of FSQ.bound is one here.
 // Ref: FSQ in reference/cosmos_reference.py (bound, eps = 1e-3; level 0 is the least significant
 // digit).
 #include "quantizer.h"
@@ -16,7 +16,7 @@ void quantizer_set_levels(quantizer_params *p, const uint32_t *levels, int32_t n
         // float32 too.
         p->half_width[i] = (float)(levels[i] - 1) * (float)1.001 / 2.0f;
         p->offset[i] = levels[i] % 2 == 0 ? 0.5f : 0.0f;
-        // In double and rounded once; PyTorch's atanh is within 1 ulp of this.
+        // Computed in double and rounded once; PyTorch's atanh is within 1 ulp of this.
         p->shift[i] = (float)atanh((double)(p->offset[i] / p->half_width[i]));
         basis *= (int32_t)levels[i];
     }

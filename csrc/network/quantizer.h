@@ -6,8 +6,8 @@
 
 #include "../backends/backend.h"
 
-// Fills kind, size, levels, basis, shift, half_width and offset for num_levels <= 8 levels of at
-// least 2 each; leaves the shape alone.
+// Fills in what follows from the FSQ levels (1 to 8 of them, each at least 2): kind, size, levels,
+// basis, shift, half_width and offset. The shape is left as it is.
 void quantizer_set_levels(quantizer_params *p, const uint32_t *levels, int32_t num_levels);
 
 // Each of `size` rows of `channels` values made as long as 1, in place: x / max(|x|, 1e-12), summed

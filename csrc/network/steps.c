@@ -1,4 +1,4 @@
-// Appends ops to a graph.
+// See steps.h: appends ops to a network's graph.
 #include "steps.h"
 
 #include <stdarg.h>

@@ -34,14 +34,16 @@ __attribute__((format(printf, 6, 7))) int32_t step_conv(builder *b, int32_t x, i
                                                         conv_form form, int32_t residual,
                                                         const char *name, ...);
 
-// A convolution that the checkpoint carries and the network does not run: its layer alone.
+// Appends the layer of a convolution that the checkpoint contains and the network does not run, so
+// no node.
 __attribute__((format(printf, 4, 5))) void step_unused_conv(builder *b, int64_t channels,
                                                             conv_form form, const char *name, ...);
 
-// GroupNorm over `groups` and SiLU if asked. eps 1e-6.
+// Appends GroupNorm over `groups` groups, eps 1e-6, with SiLU if asked.
 int32_t step_norm(builder *b, int32_t x, int32_t groups, bool has_silu, const char *name);
 
-// Single-head attention of width C: over the positions of a frame, or over the past of a position.
+// Appends single-head attention of width C: in space over the pixels of a frame, or in time over a
+// pixel's past.
 int32_t step_attention(builder *b, int32_t q, int32_t k, int32_t v, bool is_temporal,
                        const char *name);
 
@@ -50,7 +52,8 @@ int32_t step_haar(builder *b, int32_t x, int32_t patch);  // [T, H, W, C] -> a p
                                                           // a video in time too
 int32_t step_unhaar(builder *b, int32_t x, int32_t patch);
 
-// Between the graph and the caller's tensors; `external` may be GRAPH_NONE: nothing is stored then.
+// Append the steps that move data between the graph and the caller's tensors. `external` may be
+// GRAPH_NONE: then nothing is stored.
 int32_t step_load(builder *b, network_frame f, int64_t channels, external_format format);
 void step_store(builder *b, int32_t x, int32_t external, external_format format, network_frame f);
 void step_store_latent(builder *b, int32_t x, int32_t external);  // whole, as [C, t, h, w]

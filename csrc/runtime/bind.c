@@ -1,7 +1,8 @@
-// See bind.h. A node is a step; what follows it in a stream are copies:
-//     convolution in time    first chunk of one frame: that frame twice; otherwise the last two of
-//     `past` and `in` attention over time    k and v behind those of the past (before it runs);
-//     then what no later frame will see is moved over
+// See bind.h. A node is a step; in a stream, copies follow it that keep what later chunks need:
+//     convolution in time    the last two frames of `past` and `in`; after a first chunk of one
+//                            frame, that frame twice
+//     attention over time    before it runs, k and v behind those of the past; after it, what no
+//                            later frame will see is moved over
 #include "bind.h"
 
 #include <stdlib.h>
@@ -31,8 +32,8 @@ static bool is_first_chunk(const writer *w) {
     return w->program->request.chunk == CTOK_CHUNK_FIRST;
 }
 
-// The last two frames that a convolution has read; the first frame of all stands for what was
-// before it.
+// Copies the last two frames that a convolution has read, for the next chunk. Where fewer frames
+// were read, the very first one stands for those before it.
 static void add_past(writer *w, const graph_node *node, const char *layer) {
     const stream_slot *slot = &w->to->stream->slots[node->slot];
     const uint8_t *in = value(w, node->inputs[0]);
@@ -101,7 +102,8 @@ static void add_node(writer *w, const graph_node *node, void *workspace) {
     if (node->kind == OP_QUANTIZE || node->kind == OP_DEQUANTIZE) s->codebook = w->to->codebook;
 }
 
-// As many copies as add_past and add_attention add.
+// How many steps a graph is bound to: its nodes, and in a stream the copies of past frames, keys
+// and values.
 int32_t bind_count(const graph *g, bool is_chunk) {
     int32_t count = g->num_nodes;
     for (int32_t n = 0; n < g->num_nodes && is_chunk; n++) {

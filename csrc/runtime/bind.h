@@ -1,7 +1,7 @@
-// Writes a program's list of steps for the memory that it runs in: each node with its layer's
-// weights and the places of its values in the arena; in a stream also the copies that keep, between
-// chunks, the last two frames that a convolution in time has read, and the keys and values of the
-// attention over time. Who calls it: runtime/execute; runtime/request counts.
+// Writes a program's list of steps for the memory in which it runs: each node with its layer's
+// weights and the addresses of its values in the arena. In a stream it adds the copies that keep,
+// between chunks, the last two frames that a convolution in time has read, and the keys and values
+// of the attention over time. Who calls it: runtime/execute; runtime/request counts.
 #ifndef CTOK_RUNTIME_BIND_H
 #define CTOK_RUNTIME_BIND_H
 
@@ -18,11 +18,11 @@ typedef struct {
 
 int32_t bind_count(const graph *g, bool is_chunk);
 
-// Writes the list anew where it is of another arena, or of a stream, whose memory and past are
-// other ones for each chunk. False when there is no memory for a list.
+// Writes the list of steps again where it was for another arena; and for each chunk of a stream,
+// whose memory and past differ from chunk to chunk. False when there is no memory for a list.
 bool bind_steps(program *p, const binding *to);
 
-// The host's memory of one image or clip.
+// Points the steps at the caller's memory of one image or clip.
 void bind_external(program *p, const uint8_t *input, uint8_t *const outputs[4]);
 
 // Takes what the stream needs for a chunk of this program; false when there is no memory. And once

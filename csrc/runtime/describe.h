@@ -6,11 +6,11 @@
 
 const char *describe_kind(op_kind kind);  // "conv"; static storage
 
-// Of what the step makes, or reads where it makes nothing in the backend's memory. Of a copy: its
-// bytes as c.
+// Shape of the step's output, or of its input where the output is not in the backend's memory. A
+// copy's number of bytes is given as c.
 ctok_shape describe_shape(const step *s);
 
-// "conv encoder.down.1.block.0.conv1, [1, 1, 128, 128, 256]"
+// Describes a step for messages: "conv encoder.down.1.block.0.conv1, [1, 1, 128, 128, 256]".
 void describe_step(char *out, size_t out_bytes, const step *s);
 
 #endif

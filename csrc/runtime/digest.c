@@ -1,5 +1,5 @@
-// Tensors are the tasks: each is read in pieces that stay in the first cache levels, and hashed
-// there.
+// See digest.h. Each tensor is a task of the backend's threads, which read it in pieces that stay
+// in the first cache levels and hash them there.
 #include "digest.h"
 
 #include <stdio.h>

@@ -48,7 +48,7 @@ static void unqueue(engine *e, engine_job *job) {
     job->next = job->previous = NULL;
 }
 
-// Lets go of jobs that came out of the queue, without the lock.
+// Gives up the references to jobs that came out of the queue. Called without the lock.
 static void let_go(engine_job *jobs) {
     while (jobs) {
         engine_job *next = jobs->next;
@@ -64,7 +64,7 @@ static ctok_status fail_closed(engine_job *job) {
                      "the model or engine was closed before the job had ended");
 }
 
-// Cancels what runs on `subject` (NULL: anything) and ends what is queued on it.
+// Cancels the running job of `subject` (NULL: of anything) and ends its queued ones.
 static void close_jobs(engine *e, const object *subject) {
     engine_job *closed = NULL;
     pthread_mutex_lock(&e->lock);

@@ -16,16 +16,16 @@
 typedef struct engine engine;
 typedef struct engine_job engine_job;
 
-// What every job has; runtime/job adds the rest behind it.
+// The part that every job has in common; runtime/job adds its own fields behind it.
 struct engine_job {
     object base;
     object *subject;  // the model it works on (retained) or NULL
     ctok_status (*run)(engine_job *job, ctok_error *error);  // on the engine's thread
     engine_job *next, *previous;  // in the queue, which holds a reference
     engine_job *next_ended;       // in the list of ended jobs, which holds none
-    bool is_forgotten;            // its id was released: it is not to be listed
-    bool is_unseen;               // it was so before the job ended: nobody can know what it gave
-    uint32_t state;               // CTOK_JOB_*; under the engine's lock, like the next two
+    bool is_forgotten;            // its id was released: it is not put in the list of ended jobs
+    bool is_unseen;  // released before it ended: a model that it opened has no owner and is closed
+    uint32_t state;  // CTOK_JOB_*; under the engine's lock, like the next two
     ctok_status status;
     ctok_error error;
     uint64_t run_us;
@@ -68,7 +68,7 @@ void engine_cancel(engine *e, engine_job *job);
 void engine_close_subject(engine *e, const object *subject);
 // Waits until the job has ended; false when it has not within timeout_us.
 bool engine_wait_for(engine *e, engine_job *job, uint32_t timeout_us);
-// The job's id is gone: it is not to be listed any more.
+// Takes a job whose id was released out of the list of ended jobs, or keeps it from getting there.
 void engine_forget(engine *e, engine_job *job);
 
 // On the engine's thread: memory of at least so many bytes, contents undefined, kept between jobs

@@ -1,4 +1,4 @@
-// See execute.h. A step that fails is told by its layer.
+// See execute.h. The message of a failed step names its layer.
 #include "execute.h"
 
 #include <stdio.h>
@@ -6,7 +6,7 @@
 #include "bind.h"
 #include "describe.h"
 
-// Indices come from the caller; out of range ones would read a wrong code.
+// Checks the indices, which come from the caller: one out of range would read a wrong code.
 static ctok_status check_indices(const program *p, const model *m, const uint8_t *input,
                                  ctok_error *error) {
     const ctok_request *r = &p->request;

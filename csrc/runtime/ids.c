@@ -12,9 +12,10 @@ static size_t num_objects, capacity;
 static uint32_t last_inherited;  // ids up to here are of the process that this one was forked from
 uint32_t ids_last;
 
-// ---------------------------------------------------------------- fork The lock is whole in the
-// child. What the parent's ids stood for stays in the child's memory, as its threads may have been
-// at work on any of it.
+// ---------------------------------------------------------------- fork
+// After a fork the child has the lock unlocked and the table empty. Whatever the parent's ids stood
+// for stays in the child's memory unused, as the parent's threads may have been at work on any of
+// it.
 static void before_fork(void) { pthread_mutex_lock(&lock); }
 
 static void after_fork(void) { pthread_mutex_unlock(&lock); }
@@ -75,7 +76,7 @@ ctok_status ids_add(object *o, ctok_error *error) {
     return status;
 }
 
-// Where the id is, or num_objects. The lock is held.
+// Index of an id in the table, or num_objects where it is not there. The caller holds the lock.
 static size_t position(uint32_t id) {
     size_t low = 0, high = num_objects;
     while (low < high) {
@@ -110,7 +111,7 @@ ctok_status ids_get(object **out, object_kind kind, uint32_t id, ctok_error *err
     return CTOK_OK;
 }
 
-// The lock is held.
+// Removes an entry of the table. The caller holds the lock.
 static void close_gap(size_t at) {
     memmove(table + at, table + at + 1, (num_objects - at - 1) * sizeof *table);
     num_objects--;
@@ -125,7 +126,8 @@ bool ids_remove(object *o) {
     return is_there;
 }
 
-// Owners are retained by what they own, so they are there.
+// Whether the object belongs to `owner`, directly or through its owners, which live as long as it
+// does.
 static bool belongs_to(const object *o, const object *owner) {
     while (o->owner && o->owner != owner) o = o->owner;
     return o->owner == owner;

@@ -27,8 +27,8 @@ typedef struct object {
     void (*destroy)(struct object *self);
 } object;
 
-// With one reference, the caller's. `destroy` frees the object's own memory; the owner is let go
-// after it.
+// Starts an object with one reference, the caller's. `destroy` frees the object's own memory; its
+// owner is released after it.
 void object_init(object *o, object_kind kind, object *owner, void (*destroy)(object *self));
 object *object_retain(object *o);  // returns o
 void object_release(object *o);    // NULL is fine; the last one destroys

@@ -1,4 +1,5 @@
-// What each kind of job does on the engine's thread, and what its owner may ask of it.
+// See job.h: what each kind of job does on the engine's thread, and what its owner may ask about
+// it.
 #include "job.h"
 
 #include <stdio.h>
@@ -7,7 +8,8 @@
 
 static engine *engine_of(const job *j) { return (engine *)j->base.base.owner; }
 
-// The model of a job that was released while it opened one.
+// Closes the model that a job opened when the job was released before it ended: nobody knows its
+// id.
 static void close_unseen(const job *j) {
     object *m;
     if (!j->base.is_unseen || !j->opened_model ||
@@ -140,7 +142,7 @@ static ctok_status run_request(engine_job *base, ctok_error *error) {
     if (j->stream && status == CTOK_OK) j->stream->num_run++;
     free(j->input);
     j->input = NULL;
-    // A model that was closed under its job is the reason why it was cancelled.
+    // The job was cancelled because its model was closed: that is the reason to report.
     if (status == CTOK_E_CANCELLED && atomic_load(&m->is_closed)) {
         status = ctok_fail(error, CTOK_E_CLOSED, 0,
                            "the model or engine was closed before the job had ended");
@@ -271,7 +273,7 @@ ctok_status job_steps(job *j, ctok_step *steps, uint32_t capacity, uint32_t *num
     return CTOK_OK;
 }
 
-// The table's reference is used up.
+// Takes a job from its engine and gives up the reference that the table of ids held.
 static void forget(job *j) {
     engine_forget(engine_of(j), &j->base);
     engine_cancel(engine_of(j), &j->base);

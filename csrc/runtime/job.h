@@ -28,7 +28,7 @@ ctok_status job_submit_convert(uint32_t *id, engine *e, const char *out_path, co
 ctok_status job_submit_run(uint32_t *id, engine *e, model *m, const void *input,
                            uint64_t input_bytes, const ctok_request *request, ctok_error *error);
 
-// The next chunk of a stream; the engine is the model's.
+// Submits the next chunk of a stream to the model's engine.
 ctok_status job_submit_chunk(uint32_t *id, stream *s, const void *input, uint64_t input_bytes,
                              const ctok_request *request, ctok_error *error);
 

@@ -21,7 +21,7 @@ void lifetime_close_model(model *m) {
     release_model(&m->base);
 }
 
-// The table's reference is used up.
+// Closes an engine and its models, and gives up the reference that the table of ids held.
 static void end(engine *e) {
     engine_close(e);
     for (object *m; (m = ids_remove_first(OBJECT_MODEL, &e->base));) release_model(m);
@@ -47,7 +47,7 @@ static void make_key(void) { key_failure = pthread_key_create(&key, thread_ended
 
 static void destroy(object *thread) { free(thread); }
 
-// This thread as an object, which it keeps until it ends.
+// The object that stands for this thread and owns its engines; the thread keeps it until it ends.
 static ctok_status this_thread(object **out, ctok_error *error) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, make_key);

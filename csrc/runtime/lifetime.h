@@ -1,6 +1,6 @@
 // How an engine ends: closed by its owner, or together with the thread that opened it. Workers of a
 // JavaScript runtime end without running another line of their code, so what they opened must be
-// let go of from here. Who calls it: abi.c.
+// released from here. Who calls it: abi.c.
 #ifndef CTOK_RUNTIME_LIFETIME_H
 #define CTOK_RUNTIME_LIFETIME_H
 
@@ -16,7 +16,7 @@ ctok_status lifetime_open(uint32_t *id, const ctok_engine_options *options, ctok
 // Nothing when it is closed.
 void lifetime_close(engine *e);
 
-// The same for a model; its streams do not outlive its id.
+// Takes out a model's id and closes it; its streams are closed with it.
 void lifetime_close_model(model *m);
 
 #endif

@@ -26,7 +26,7 @@ static const graph_layer *layer_at(const inventory *i, int32_t n) {
     return &i->parts[p].layers[n - i->first[p]];
 }
 
-// The sizes that a layer's tensor must have; gives its rank.
+// Sets the shape that a layer's tensor must have; returns its rank.
 static int32_t shape_of(int64_t out[5], const graph_layer *layer, bool is_bias) {
     out[0] = layer->c_out, out[1] = layer->c_in;
     if (is_bias || layer->kind == OP_NORM) return 1;
@@ -164,7 +164,8 @@ static void add_part(model *m, const weights *w, int64_t *parameters) {
     m->info.num_nonfinite += w->num_nonfinite;
 }
 
-// Before anything is taken: tensors of a small file may share one storage.
+// Refuses weights that need more than the memory limit, before any memory is taken: tensors of a
+// small file may share one storage.
 static ctok_status limit_memory(const model *m, uint64_t needed, const char *what,
                                 ctok_error *error) {
     uint64_t limit, available;
@@ -196,7 +197,8 @@ static ctok_status take_part(model *m, const inventory *inv, int part, digest *d
     return CTOK_OK;
 }
 
-// And the hash of the whole checkpoint, which is known where models of the same files are open.
+// Also computes the hash of the whole checkpoint, unless a model of the same files is open, which
+// has it.
 static ctok_status take_weights(model *m, const inventory *inv, const checkpoint *c,
                                 atomic_uint *steps_done, ctok_error *error) {
     m->first_decoder_layer = inv->first[MODEL_DECODER], m->num_layers = inv->num_layers;

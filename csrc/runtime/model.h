@@ -10,7 +10,7 @@
 #include "program.h"
 #include "weights.h"
 
-// The parts of a model, in the order of its layers. A codebook serves both halves.
+// The parts of a model, in the order of its layers. Encoder and decoder share the codebook.
 enum { MODEL_ENCODER, MODEL_DECODER, MODEL_CODEBOOK, MODEL_PARTS };
 
 typedef struct model {

@@ -1,5 +1,5 @@
-// Liveness, then offsets: buffers are placed largest first, each at the lowest offset that is free
-// for its whole life.
+// See plan.h. It finds when each buffer is live, then its offset: the largest buffers are placed
+// first, each at the lowest offset that is free for its whole life.
 #include "plan.h"
 
 #include <stdlib.h>
@@ -10,7 +10,7 @@ typedef struct {
     bool is_placed;
 } buffer;
 
-// Of the caller's side of a node, for one image or clip.
+// Bytes of the caller's buffer that a node reads or writes, for one image or clip.
 static size_t external_bytes(const graph_node *node) {
     const transfer_params *t = &node->params.transfer;
     switch (node->kind) {
@@ -36,7 +36,7 @@ static size_t workspace_bytes(const graph_node *node, const backend *b) {
     return external ? b->kernels->external_workspace_bytes(b, external) : 0;
 }
 
-// The input whose memory the node's output may take, or GRAPH_NONE.
+// The input whose memory the node's output may reuse, or GRAPH_NONE.
 static int32_t in_place_input(const graph_node *node) {
     if (node->kind == OP_NORM) return node->inputs[0];
     if (node->kind == OP_CONV && !node->params.conv.has_upsampled_residual &&
@@ -78,7 +78,8 @@ static void place(buffer *buffers, int32_t count, size_t *arena_bytes) {
 }
 
 ctok_status plan_make(plan *out, const graph *g, const backend *b, ctok_error *error) {
-    // Buffers: one for each node's workspace, then one for each value that takes nobody's place.
+    // Buffers to place: one for each node's workspace, then one for each value that does not reuse
+    // another's memory.
     int32_t count = g->num_nodes;
     plan p = {0};
     p.value_offsets = calloc((size_t)g->num_values + 1, sizeof *p.value_offsets);

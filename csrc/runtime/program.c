@@ -4,7 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Of two requests: what the steps and sizes of a run depend on.
+// Whether two requests give the same program: they agree in everything that steps and sizes depend
+// on.
 static bool is_same(const ctok_request *a, const ctok_request *b) {
     ctok_request shapes[2] = {*a, *b};
     for (int i = 0; i < 2; i++)

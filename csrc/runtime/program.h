@@ -28,14 +28,14 @@ typedef struct {
     uint64_t past_bytes, past_bytes_per_frame;  // of a stream: of all convolutions; of all
                                                 // attention, for each frame of tokens kept
 
-    // The engine's thread alone, from here on.
+    // What follows is used on the engine's thread alone.
     step_list list;     // as it was bound last (runtime/bind); no steps before the first run
     const void *arena;  // that the steps point into
     backend *backend;   // the engine's, which outlives the program: what `list` has of it goes back
                         // there
 } program;
 
-// All zeros and an initialised lock to begin with.
+// The programs of a model that were used last. It starts as zeros with an initialised lock.
 typedef struct {
     pthread_mutex_t lock;
     program *kept[PROGRAMS_KEPT];  // the last one asked for is first

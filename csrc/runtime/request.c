@@ -94,7 +94,8 @@ static ctok_status check_request(const model *m, ctok_request *r, ctok_error *er
 
 static int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-// Where the caller's pixels lie in the decoded ones: all of them, or the crop.
+// Sets where the caller's pixels lie in the decoded ones: all of them, or the crop that was asked
+// for.
 static ctok_status find_crop(network_frame *f, const ctok_request *r, ctok_error *error) {
     bool is_whole = !r->crop_frames && !r->crop_height && !r->crop_width && !r->crop_before &&
                     !r->crop_top && !r->crop_left;
@@ -204,8 +205,8 @@ static network_outputs add_outputs(program *p, const description *d) {
     return o;
 }
 
-// Of a stream's state: two past frames for each temporal convolution, keys and values for each
-// temporal attention.
+// Counts the bytes of a stream's state: two past frames for each temporal convolution, keys and
+// values for each temporal attention.
 static void count_state(program *p) {
     for (int32_t n = 0; n < p->graph.num_nodes && p->request.chunk; n++) {
         const graph_node *node = &p->graph.nodes[n];
@@ -270,7 +271,7 @@ static size_t input_image_bytes(const program *p, const description *d) {
     }
 }
 
-// The nodes of what is asked for.
+// Builds the graph of the half or halves that the request needs.
 static void build_graph(program *p, const model *m) {
     const description *d = &m->description;
     const ctok_request *r = &p->request;

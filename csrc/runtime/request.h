@@ -7,16 +7,16 @@
 #include "model.h"
 #include "stream_state.h"
 
-// What a request takes besides its arena.
+// Memory that a request takes besides its arena, in bytes.
 typedef struct {
     uint64_t state_bytes;     // of the stream, with room for request.state_frames
     uint64_t external_bytes;  // input and results, request.num_held times
     uint64_t total_bytes;     // with the arena and the model's weights
 } request_memory;
 
-// The caller holds the program: program_release. `held_arena_bytes`: what earlier chunks of its
-// stream have needed and the engine still holds; limits look at that where it is more than this
-// one's.
+// Makes the program of a request, which the caller must give up by program_release.
+// `held_arena_bytes`: the arena that earlier chunks of its stream needed and the engine still
+// holds; memory limits count it where it is larger than this request's.
 ctok_status request_make(program **out, request_memory *memory, model *m,
                          const ctok_request *request, size_t held_arena_bytes, ctok_error *error);
 

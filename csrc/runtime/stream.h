@@ -30,7 +30,7 @@ ctok_status stream_open(uint32_t *id, model *m, const ctok_stream_options *optio
 // other than the first chunk's. Lock held.
 ctok_status stream_describe(stream *s, ctok_request *request, ctok_error *error);
 
-// The chunk that was described is submitted. Lock held.
+// Records that the chunk last described was submitted. The caller holds the lock.
 void stream_advance(stream *s, const ctok_request *request);
 
 #endif

@@ -1,4 +1,5 @@
-// Takes, grows and gives back the memory of a stream's state, all of it the backend's.
+// See stream_state.h: allocates, grows and frees the memory of a stream's state, which is the
+// backend's.
 #include "stream_state.h"
 
 #include <stdlib.h>

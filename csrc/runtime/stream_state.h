@@ -21,18 +21,19 @@ typedef struct {
     _Atomic uint64_t *held_bytes;  // the engine's count of what all streams hold; or NULL
 } stream_state;
 
-// Frames that the keys and values have room for once they hold `num_frames`: in steps of a 32nd and
-// less, so that what a plan counts is what is held, and growing stays rare.
+// Capacity, in frames, of a key/value cache that holds `num_frames`: rounded up by at most a 32nd,
+// so that the cache grows rarely. A plan counts with the same number, so its memory is what a
+// stream really takes.
 int64_t stream_capacity(int64_t num_frames);
 
-// All give false when there is no memory.
+// These return false when there is no memory.
 bool stream_prepare(stream_state *s, int32_t num_slots);
 bool stream_reserve_past(stream_state *s, stream_slot *slot, ctok_shape shape,
                          ctok_dtype dtype);  // for two frames
 bool stream_reserve(stream_state *s, stream_slot *slot, ctok_shape shape,
                     ctok_dtype dtype);  // for shape.t more frames, contents kept
 
-// Of so many frames of keys and values: what a later frame will see.
+// How many of the last `num_frames` frames of keys and values a later frame will still attend to.
 int64_t stream_kept(const stream_state *s, int64_t num_frames);
 void stream_state_free(stream_state *s);
 

@@ -6,7 +6,8 @@
 
 #include "describe.h"
 
-// Of a causal attention, the half that is not masked.
+// Floating-point operations of a step. For a causal attention, only those of the scores that are
+// not masked.
 static uint64_t flops_of(const step *s) {
     const attention_params *a = &s->params.attention;
     uint64_t all = 2 * (uint64_t)step_products(s);

@@ -5,7 +5,7 @@
 
 #include "../backends/backend.h"
 
-// All zeros where nobody asked: it then costs nothing.
+// When each step of a job ran. It is all zeros, and costs nothing, unless the engine keeps steps.
 typedef struct {
     ctok_step *steps;  // of the whole batch; owned
     step_time *times;  // of one image; owned

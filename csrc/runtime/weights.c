@@ -99,7 +99,7 @@ static size_t main_bytes(const backend *b, const graph_layer *l) {
                              : vector_bytes);
 }
 
-// Of convolutions without a bias too: their outputs are given one of zeros.
+// Bytes of a layer's bias. A convolution without one gets a bias of zeros.
 static size_t bias_bytes(const graph_layer *l) {
     return l->kind == OP_QUANTIZE ? 0 : backend_align((size_t)l->c_out * sizeof(float));
 }
@@ -121,7 +121,7 @@ static void convert_rows(void *context, int64_t task, int32_t thread) {
     if (num_nonfinite) atomic_fetch_add(&call->num_nonfinite, num_nonfinite);
 }
 
-// Of a tensor in memory.
+// Converts a checkpoint's tensor to float32; the backend's threads share its rows.
 static void convert_tensor(weights *w, backend *b, float *out, const checkpoint_tensor *t) {
     if (checkpoint_elements(t) == 0) return;
     int64_t row_elements = checkpoint_elements(t) / t->shape[0],
@@ -134,7 +134,7 @@ static void convert_tensor(weights *w, backend *b, float *out, const checkpoint_
     w->num_nonfinite += call.num_nonfinite;
 }
 
-// From `unpacked` to the layer's place in the backend's memory.
+// Packs `unpacked` into the layer's place in the backend's memory.
 static void place_tensor(weights *w, backend *b, int32_t n, bool is_bias, uint8_t *at,
                          float *unpacked) {
     const graph_layer *l = &w->described[n];
@@ -169,7 +169,8 @@ uint64_t weights_bytes(const backend *b, const weights_source *source) {
     return sum;
 }
 
-// What packing goes through: every tensor that is there, with its layer and place.
+// Scratch memory for packing: which tensors to read, those that are read at once, and one of them
+// as float32.
 typedef struct {
     const checkpoint_tensor **tensors;
     checkpoint_tensor *in_memory;  // what is read of them at once
@@ -243,7 +244,7 @@ static ctok_status pack(weights *w, backend *b, const weights_source *source, di
     return status;
 }
 
-// Empty, with room for every layer and what describes it. NULL without memory.
+// Makes an empty block of weights with room for every layer. NULL without memory.
 static weights *make(weights_list *list, const weights_source *source) {
     weights *w = calloc(1, sizeof *w);
     if (!w) return NULL;

@@ -63,8 +63,8 @@ void weights_list_destroy(weights_list *list);  // empty by then
 // weights_release. Errors: CTOK_E_FILE_IO, CTOK_E_MEMORY, CTOK_E_CANCELLED.
 ctok_status weights_get(weights **out, weights_list *list, backend *b, const weights_source *source,
                         digest *d, atomic_uint *steps_done, ctok_error *error);
-// The hash of all parameters of these files, if any block of theirs is held: copied to `out`. On
-// the engine's thread.
+// Copies the hash of all parameters of these files to `out`, if a block of their weights is held;
+// else gives false. Called on the engine's thread.
 bool weights_find_sha256(char out[DIGEST_TEXT_BYTES], weights_list *list, const checkpoint *c);
 uint64_t weights_bytes(const backend *b, const weights_source *source);  // that they take once
                                                                          // packed

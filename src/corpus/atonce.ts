@@ -4,7 +4,8 @@
  */
 
 /**
- * `count` pieces of work, in order, few under way at once; the first failure ends all, once those under way have ended.
+ * Runs `count` pieces of work, started in order, a few at a time. The first failure ends all; it is thrown once the
+ * work under way has ended.
  */
 export async function fewAtOnce<T>(count: number, work: (i: number) => Promise<T>, atOnce = 4): Promise<T[]> {
   const results = new Array<T>(count);

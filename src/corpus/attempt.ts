@@ -16,21 +16,23 @@ export interface Try {
   readonly stem: string;
   readonly index: number;
   readonly id: string;
-  /** Its own: "STEM-WRITER-ID" in a folder of pending shards. */
+  /** The folder of this try alone: "STEM-WRITER-ID" in the folder of pending shards. */
   readonly folder: string;
 }
 
-/** Who made a pending shard, by its folder's name. */
+/** The writer (process) that made a pending shard, as the name of the shard's folder tells it. */
 export function writerOfTry(name: string): string | undefined {
   return /^\d+-([0-9a-f]+-\d+)-[0-9a-f]+$/.exec(name)?.[1];
 }
 
-/** Note: of another try nobody can take a file for one of this. */
+/**
+ * The name of a file while its shard is pending. Note: it contains the try's id, so that no file of another try has it.
+ */
 export function pendingName(id: string, name: string): string {
   return `${id}-${name}`;
 }
 
-/** Makes the folder of a new try. */
+/** Makes the folder in which a new try at a shard writes its files. */
 export async function newTry(pending: string, stem: string, index: number): Promise<Try> {
   const id = randomBytes(8).toString("hex"), folder = join(pending, `${stem}-${writerName}-${id}`);
   await io(folder, "write", mkdir(folder, { recursive: true }));
@@ -48,7 +50,10 @@ export async function removeAbandonedTries(pending: string): Promise<void> {
 }
 
 type Facts = Omit<ShardEntry, "files" | "stem" | "index" | "format">;
-/** Commits the shard, this try's or another's, which it makes superfluous; gives whether it was this one's. */
+/**
+ * Commits the shard: by this try, or by another that was decided before and makes this one superfluous. Returns whether
+ * it was this one.
+ */
 export type Decide = (place: Try, decided: Decided) => Promise<boolean>;
 const bufferBytes = 1 << 20;
 
@@ -113,7 +118,7 @@ export class LocalAttempt implements Attempt {
   }
 }
 
-/** Gathers small writes, and hashes all. */
+/** A file of a pending shard: gathers small writes into large ones and hashes all bytes. */
 class PendingShardFile implements ShardFile {
   readonly name: string;
   readonly #shown: string;

@@ -12,7 +12,7 @@ import type { TimedFrame, VideoInfo, VideoOptions } from "../media/clip.ts";
 import { openVideo } from "../media/video.ts";
 import type { Spooled } from "./spool.ts";
 
-/** Of a video, scaled. */
+/** A frame of a video, scaled to the size that the model gets. */
 export interface ScaledFrame {
   readonly height: number;
   readonly width: number;
@@ -31,7 +31,7 @@ interface Reading {
   readonly stop: AbortController;
 }
 
-/** One video's clips. */
+/** Reads the clips of one video. */
 export class ClipReader implements AsyncDisposable {
   readonly #open: () => Promise<Spooled>;
   readonly #options: VideoOptions;
@@ -50,7 +50,10 @@ export class ClipReader implements AsyncDisposable {
     this.#scale = scale;
   }
 
-  /** In the order of the calls. Throws what openVideo does, and VIDEO where the video ends before the clip does. */
+  /**
+   * Reads a clip, after the calls before it. Throws what openVideo throws, and VIDEO where the video ends before the
+   * clip does.
+   */
   async read(name: string, firstFrame: number, numFrames: number, signal?: AbortSignal): Promise<ReadClip> {
     this.numPending++;
     const work = this.#last.then(() => this.#read(name, firstFrame, numFrames)).finally(() => void this.numPending--);
@@ -91,7 +94,7 @@ export class ClipReader implements AsyncDisposable {
     }
   }
 
-  /** What is being read, if it has not passed the frame; else anew from there. */
+  /** The decoder that is running, if it has not passed the frame; else a new one that starts before it. */
   async #from(path: string, firstFrame: number): Promise<Reading> {
     if (this.#reading && firstFrame >= this.#position - this.#kept.length) return this.#reading;
     await this.#end();

@@ -63,7 +63,8 @@ export function datasetStatus(folder: string): Promise<DatasetStatus> {
 }
 
 /**
- * What of a corpus is not committed yet, and which workers of its split have it to make. Reads names alone.
+ * Lists the shards of a corpus that are not committed yet, and which workers of its split have to make them. Reads file
+ * names and no contents.
  * Errors: FILE_MISSING, FILE_FORMAT, FILE_IO; ARGUMENT where the corpus is split among another number than `of`.
  */
 export function datasetMissing(folder: string, options: DatasetMissingOptions = {}): Promise<DatasetMissing> {
@@ -85,7 +86,7 @@ export function unparkDataset(folder: string): Promise<number[]> {
   });
 }
 
-/** The same on other sources and formats: for tests. */
+/** `planDataset` with other sources and formats, for tests. */
 export function planWith(parts: Parts, options: PlanDatasetOptions, items: AnyOptions): Promise<Plan> {
   return located(() => makePlan(parse(planDatasetOptions, options, "options"), items, parts));
 }

@@ -14,7 +14,7 @@ export interface OpenEncoder extends AsyncDisposable {
   readonly arithmetic: Arithmetic;
 }
 
-/** Throws as Tokenizer.open; ARGUMENT for other weights; UNSUPPORTED for another arithmetic. */
+/** Opens the plan's model. Throws as Tokenizer.open; ARGUMENT for other weights; UNSUPPORTED for another arithmetic. */
 export async function openEncoder(
   { header: { model, arithmetic, allowOtherArithmetic } }: Plan,
   o: Pick<OpenOptions, "device" | "threads" | "maxMemory" | "signal"> & { readonly model?: string | undefined },
@@ -52,13 +52,13 @@ export async function openEncoder(
   }
 }
 
-/** The CPU's sets can be asked for; a GPU's is what it is. */
+/** The kernel set to open the model with: on the CPU the planned one; a GPU has one set only. */
 function kernelsFor(planned: string, device: string): NonNullable<OpenOptions["kernels"]> {
   const known = optionFacts.kernels.choices.find((name) => name === planned);
   return known && !device.startsWith("cuda") ? known : "auto";
 }
 
-/** What two differ in, as each has it: "kernels avx2, sharp 0.35.5"; of equal ones, nothing. */
+/** What two arithmetics differ in, as each has it: "kernels avx2, sharp 0.35.5"; empty texts where they are equal. */
 function differences(a: Arithmetic, b: Arithmetic): [string, string] {
   const all = ({ precision, kernels, versions }: Arithmetic): Record<string, string> => ({
     precision,

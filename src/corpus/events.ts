@@ -9,21 +9,21 @@ export interface DatasetProgress {
   /** Items of the corpus, or with `shard` of the share, that are done, by any process; and all. */
   readonly items: number;
   readonly numItems: number;
-  /** Of this run: quarantined items and tokens, and seconds since its start. */
+  /** This run's quarantined items and tokens, and the seconds since its start. */
   readonly quarantined: number;
   readonly tokens: number;
   readonly seconds: number;
-  /** Of this process over the last seconds. */
+  /** Rates of this process over the last seconds. */
   readonly itemsPerSecond: number;
   readonly tokensPerSecond: number;
   /**
-   * Pixels a second over those that the encoder did of this run's first pictures with nothing beside it; absent until
-   * that is known. Over 1 where the machine had less to do later.
+   * The rate of pixels, as a part of that at which the encoder alone did this run's first pictures; absent until that
+   * is known. It is above 1 where the machine had less else to do later.
    */
   readonly ownRate?: number;
   /** Part of the time in which the encoder had something to do. */
   readonly busy: number;
-  /** At the present rate; absent while there is none. */
+  /** Seconds until all is done at the present rate; absent while no rate is known. */
   readonly secondsLeft?: number;
 }
 
@@ -31,17 +31,17 @@ export type DatasetEvent =
   /** The model is being opened, and it is open: a failure between the two is that of the model. */
   | { readonly event: "opening"; readonly model: string }
   | { readonly event: "opened"; readonly model: string }
-  /** While items are found. */
+  /** Sent while the planner finds items. */
   | { readonly event: "planning"; readonly numItems: number; readonly numRefused: number }
   | { readonly event: "refused"; readonly name: string; readonly reason: string }
-  /** What was left out or should be known, in words. */
+  /** Says in words what was left out, or what else people should know. */
   | { readonly event: "note"; readonly text: string }
   | { readonly event: "planned"; readonly numItems: number; readonly numRefused: number; readonly numShards: number }
   /** Work begins on the corpus or the share; `items` of it are done already. */
   | { readonly event: "started"; readonly items: number; readonly numItems: number; readonly numShards: number }
   | ({ readonly event: "progress" } & DatasetProgress)
   | ({ readonly event: "quarantined"; readonly shard: number } & Quarantined)
-  /** A shard is given up by a queue, after so many tries. */
+  /** A queue gave up a shard after so many tries. */
   | {
     readonly event: "parked";
     readonly shard: number;

@@ -47,9 +47,9 @@ const ofMachines: readonly ErrorCode[] = [
 ];
 
 /**
- * Whether a failure of a run may be that of the shard alone that it met: nothing of it is there, it does not fit its
- * format, its items take too much memory, the encoder does not take them. Who has others to do goes on with them,
- * unless they fail alike.
+ * Whether only this shard may have failed, and not the whole run: none of its items is there, they do not fit the
+ * format, they take too much memory, or the encoder refuses them. A worker goes on with its other shards, unless those
+ * fail alike.
  */
 export function isShardsFault(error: unknown): error is TokenizerError {
   return error instanceof ShardFailure || error instanceof TokenizerError && !ofMachines.includes(error.code);

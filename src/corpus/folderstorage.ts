@@ -147,7 +147,7 @@ export class FolderStorage implements Storage {
     return new LocalAttempt(this.folder, made, (place, decided) => this.#decide(place, decided));
   }
 
-  /** The winner's files get their names. */
+  /** Decides for this try, unless another has won, and gives the winner's files their final names. */
   async #decide({ stem, index, folder }: Try, decided: Decided): Promise<boolean> {
     const step = (name: CommitStep) => this.#onStep(name, index);
     await step("written");
@@ -170,15 +170,16 @@ export class FolderStorage implements Storage {
   async settle(stem: string, step: Step = () => {}): Promise<void> {
     const decided = this.#decidedOf(stem);
     if (!existsSync(decided)) return;
-    // Read first, looked at then: what was decided after a commit, by who had looked before it, is seen to be late.
+    // The decision is read before the manifest is looked for. So a decision of a worker that did not see another's
+    // commit is known to be too late.
     const said = await readWholeFile(join(decided, entryName)).catch(missingAsUndefined);
     if (said && !await this.isCommitted(stem)) {
       await this.#place(decided, JSON.parse(new TextDecoder().decode(said)), step);
     }
-    // Emptied by another, who has not committed: impossible, and so left to be looked at.
+    // A decided folder without an entry and without a commit should not exist: it is left for people to look at.
     if (!await this.isCommitted(stem)) return;
     await rm(join(decided, entryName), { force: true });
-    // Late files of one who lost, after the winner had tidied up.
+    // Files that a losing try left after the winner had removed the others.
     for (const name of await readdir(decided).catch(() => [])) await rm(join(decided, name), { force: true });
     await rmdir(decided).catch(() => {});
     await step("tidied");
@@ -193,7 +194,8 @@ export class FolderStorage implements Storage {
       const target = join(this.folder, name);
       await rename(join(decided, pendingName(id, name)), target).catch(async (error) => {
         if (error.code !== "ENOENT") return await io(target, "write", Promise.reject(error));
-        // Placed before, by who was killed or is as far as we are.
+        // The file may have its final name already: from a worker that was killed, or from another that commits the
+        // same shard.
         const found = await stat(target).catch(() => undefined);
         if (found?.size !== bytes) throw expected(target, `a file of ${bytes} bytes`, found?.size ?? "none", "FILE_IO");
       });

@@ -6,16 +6,16 @@
 import type { Quantizer } from "../tokens/origin.ts";
 import type { Sample } from "./item.ts";
 
-/** What all shards of a corpus have in common. */
+/** What all shards of a corpus have in common: the model, its kind of tokens and their type. */
 export interface CorpusFacts {
   /** Name of the model, and what finds it again; never a path of this machine. */
   readonly model: string;
   readonly source: string;
   readonly sha256: string;
-  /** Of the model's arithmetic; what is read back says it of its tokens. Absent: unknown. */
+  /** Precision of the arithmetic that made the tokens; tokens that are read back state it. Absent: unknown. */
   readonly precision?: "f32" | "bf16";
   readonly isVideo: boolean;
-  /** Absent: continuous. */
+  /** How discrete tokens are quantized; absent for continuous ones. */
   readonly quantizer?: Quantizer;
   readonly spatialFactor: number;
   readonly temporalFactor: number;
@@ -31,7 +31,7 @@ export type TokenDType = "uint16" | "int32" | "bf16" | "f16" | "f32";
  * rest.
  */
 export interface ShardFile {
-  /** Bytes so far. */
+  /** Bytes written so far. */
   readonly offset: number;
   write(bytes: Uint8Array): Promise<void>;
 }
@@ -54,7 +54,7 @@ export interface ShardWriter {
   finish(): Promise<void>;
 }
 
-/** A committed shard as its manifest tells it. */
+/** A committed shard as its manifest describes it. */
 export interface CommittedShard {
   readonly index: number;
   readonly stem: string;
@@ -63,14 +63,17 @@ export interface CommittedShard {
 }
 
 export interface ShardFormat {
-  /** As `--format` names it. */
+  /** The format's name, as `--format` takes it. */
   readonly name: string;
   readonly about: string;
-  /** Which dtypes it takes, the default first, for discrete and for continuous models; empty: none. */
+  /**
+   * Types that the format stores, the default first, for discrete and for continuous models; an empty list: it cannot
+   * store them.
+   */
   readonly dtypes: { readonly discrete: readonly TokenDType[]; readonly continuous: readonly TokenDType[] };
   /**
-   * The dtype of a corpus of such a model (no quantizer: continuous): the one asked for, or the first that holds it.
-   * Throws ARGUMENT where the format holds no such tokens, or not in that dtype.
+   * The dtype in which a corpus of such a model is stored (without a quantizer: continuous): the one asked for, or the
+   * format's first that fits. Throws ARGUMENT where the format cannot store such tokens, or not in that dtype.
    */
   dtypeOf(quantizer: Quantizer | undefined, wanted?: TokenDType): TokenDType;
   /** Refuses what it cannot hold, before any work: throws ARGUMENT with what was expected and found. */

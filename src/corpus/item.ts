@@ -10,7 +10,7 @@ import type { Tokens } from "../tokens/tensor.ts";
  * same.
  */
 export type Place =
-  /** A file. */
+  /** The item is a whole file. */
   | { readonly kind: "file"; readonly path: string }
   /** A member of a tar: `bytes` of it from `offset` (of its content, not of its header). */
   | {
@@ -22,7 +22,7 @@ export type Place =
   }
   /** A cell of a parquet file: bytes, a string as UTF-8, or Hugging Face's { bytes, path }. */
   | { readonly kind: "parquet"; readonly path: string; readonly row: number; readonly column: string }
-  /** Several cells of a row, as one JSON object. Of sidecars alone. */
+  /** Several cells of a row, as one JSON object. Only sidecars come from it. */
   | { readonly kind: "row"; readonly path: string; readonly row: number; readonly columns: readonly string[] }
   /** No place at all: what a list says stands in the plan itself. Of sidecars alone. */
   | { readonly kind: "text"; readonly text: string };
@@ -35,10 +35,11 @@ export type Place =
 export interface Identity {
   readonly bytes: number;
   /**
-   * Decimal, as 64 bits are more than a number holds exactly. Whole milliseconds: Deno tells no more, and Bun the rest.
+   * Time of the last change in nanoseconds, as decimal text, since a number cannot hold 64 bits exactly. Whole
+   * milliseconds, which is all that Deno gives.
    */
   readonly mtimeNs: string;
-  /** Of an object in S3, which has no time of change here ("0"). */
+  /** Only for an object in S3, whose `mtimeNs` is "0". */
   readonly etag?: string;
   readonly sha256?: string;
 }
@@ -53,7 +54,7 @@ export interface Sidecar {
   readonly identity: Identity;
 }
 
-/** One thing to tokenise: a line of the plan. */
+/** One picture, video or clip to tokenise: a line of the plan. */
 export interface Item {
   /**
    * Unique in the plan: letters, digits and other characters of UTF-8, with neither a dot nor a slash nor a control
@@ -67,7 +68,7 @@ export interface Item {
   /** Which of several looks at one picture this is (flips and crops), from 0; absent where there is one. */
   readonly variant?: number;
   /**
-   * Of a video that is cut into clips: which frames, counted after resampling to the wanted rate. Absent: all of them.
+   * The frames of one clip of a video, counted after resampling to the wanted rate. Absent: the whole video.
    */
   readonly clip?: { readonly firstFrame: number; readonly numFrames: number };
 }
@@ -87,18 +88,18 @@ export interface Sample {
 export interface SampleFacts {
   /** The name of the file or member that it came from, without its folder. */
   readonly fileName: string;
-  /** As it was tokenised, and before it was resized or cropped. */
+  /** Size of the picture that was tokenised, and the size before it was resized or cropped. */
   readonly height: number;
   readonly width: number;
   readonly originalHeight: number;
   readonly originalWidth: number;
-  /** Where the crop lay in the resized picture; absent where there was none. */
+  /** Where the crop lies in the resized picture, in pixels; absent where nothing was cropped. */
   readonly cropTop?: number;
   readonly cropLeft?: number;
   readonly isFlipped?: boolean;
-  /** "WIDTHxHEIGHT" of the aspect-ratio bucket. */
+  /** The item's aspect-ratio bucket, as "WIDTHxHEIGHT". */
   readonly bucket?: string;
-  /** Of videos: frames of the clip, its rate as a fraction ("30000/1001"), and its first frame in the video. */
+  /** Videos only: frames of the clip, its rate as a fraction ("30000/1001"), and its first frame in the video. */
   readonly numFrames?: number;
   readonly fps?: string;
   readonly firstFrame?: number;

@@ -5,32 +5,32 @@
  */
 import type { TokenizerError } from "../errors.ts";
 
-/** Hands out shards. */
+/** Hands out shards to this worker, so that no two work on one shard without need. */
 export interface Leases extends AsyncDisposable {
   /**
-   * A shard that nobody works on; waits while others work on all that are left. Undefined: all but the caller's own are
-   * done.
+   * Gives a shard that nobody works on; waits while other workers have all that are left. Undefined when all are done
+   * but those that the caller itself has.
    */
   next(signal?: AbortSignal): Promise<number | undefined>;
-  /** The shard is committed. */
+  /** Says that the shard is committed. */
   done(index: number): void;
-  /** Gives a shard back. */
+  /** Gives an unfinished shard back, for anyone to take. */
   release(index: number): void;
   /** A shard failed for itself: it is tried again later, or given up. Absent where that ends the run. */
   failed?(index: number, error: TokenizerError): void;
-  /** How far a shard is, for those who ask. */
+  /** Says how many items of a shard are done, for those who ask for the status. */
   tell(index: number, numItems: number): void;
-  /** Of the shards that may be handed out here, those that are committed, as far as is known here. */
+  /** How many of the shards that may be handed out here are committed, as far as is known here. */
   numDone(): number;
 }
 
 export interface LeasesOptions {
-  /** `Plan.id`: what another plan left is not taken for this one's. */
+  /** `Plan.id`. Leases that workers on another plan left are not taken for leases of this one. */
   readonly plan: string;
   readonly numShards: number;
   /**
-   * Which shards are committed: all at the opening; of the few that others are at, with `among`, again and again while
-   * waiting.
+   * Which shards are committed. Without `among` all are looked for, once at the opening; with it, again and again while
+   * waiting, only those few that other workers have.
    */
   committed(among?: readonly number[]): Promise<ReadonlySet<number>>;
 }

@@ -1,7 +1,7 @@
 /**
- * Who works on which shard: leases that end by themselves, in SQLite, for any number of processes on one machine.
- * Nothing here is truth: manifests are. The file may be removed at any time, and two may then make one shard, of which
- * one is committed. Called by run.ts, which does without where there is no SQLite.
+ * Who works on which shard: leases that expire, in SQLite, for any number of processes on one machine. The truth is in
+ * the manifests and not here: the file may be removed at any time, and two processes may then make one shard, of which
+ * one is committed. Called by run.ts, which does without it where there is no SQLite.
  */
 import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
@@ -12,14 +12,17 @@ import { messageOf, TokenizerError } from "../errors.ts";
 import { isWriterGone, writerName } from "../files.ts";
 import type { Leases, LeasesOptions } from "./leases.ts";
 
-/** A shard that a process works on. */
+/** A shard that a process is working on. */
 export interface LeasedShard {
   readonly index: number;
   readonly owner: string;
   readonly numItems: number;
 }
 
-/** A lease lasts so long after its last renewal. Its holder may be stopped for longer: the commit bears that. */
+/**
+ * How long a lease lasts after its last renewal. A worker may be stopped for longer than that: the commit allows for
+ * it.
+ */
 const leaseMs = 60_000, renewMs = 5_000, pollMs = 500;
 const open = 0, leased = 1, done = 2;
 
@@ -78,7 +81,7 @@ export class Ledger implements Leases {
     }
   }
 
-  /** A shard that is free, else whether others are at some. */
+  /** Takes a free shard; where there is none, says whether other workers still hold some. */
   #take(): { readonly got: number | undefined; readonly isLeft: boolean } {
     return this.#guarded(() => {
       this.#freeAbandoned();
@@ -97,7 +100,7 @@ export class Ledger implements Leases {
     return this.#guarded(() => (this.#sql(sql).all(this.#owner) as { number: number }[]).map(({ number }) => number));
   }
 
-  /** Made once: the runtimes keep what is made anew, 3 KB each, until they come to collect it. */
+  /** A prepared statement, kept: the runtimes free one only at a garbage collection, and it takes 3 KB. */
   #sql(text: string): Statement {
     const statement = this.#statements.get(text) ?? this.#db.prepare(text);
     this.#statements.set(text, statement);
@@ -136,7 +139,7 @@ export class Ledger implements Leases {
     if (this.#held.has(index)) this.#held.set(index, numItems);
   }
 
-  /** Leases whose time is over, or whose process is gone. */
+  /** Frees leases that have expired, or whose process is gone. */
   #freeAbandoned(): void {
     const owners = this.#sql(`SELECT DISTINCT owner FROM shards WHERE state = ${leased}`).all() as {
       owner: string;
@@ -154,12 +157,12 @@ export class Ledger implements Leases {
     for (const [index, items] of this.#held) this.#try(sql, Date.now() + leaseMs, items, index, this.#owner);
   }
 
-  /** What may fail, as on a full disk, without harm: the lease runs out, the manifest is there. */
+  /** Runs an update that may fail, as on a full disk, without harm: the lease expires, and the manifest is there. */
   #try(sql: string, ...values: (number | string)[]): void {
     try {
       this.#sql(sql).run(...values);
     } catch {
-      // as above
+      // No harm: see above.
     }
   }
 
@@ -171,7 +174,7 @@ export class Ledger implements Leases {
   }
 }
 
-/** What the ledger of a folder knows of shards in work; nothing where there is none. */
+/** The shards that the ledger of a folder has as being worked on; none where there is no ledger. */
 export async function leasedShards(folder: string, plan: string): Promise<LeasedShard[]> {
   const path = join(folder, "ledger.sqlite");
   if (!existsSync(path)) return [];
@@ -191,7 +194,10 @@ export async function leasedShards(folder: string, plan: string): Promise<Leased
 /** Whether there can be a ledger: Node has SQLite from 22.13 on, the other runtimes in every version that runs ctok. */
 export const hasSqlite = () => import("node:sqlite").then(() => true, () => false);
 
-/** Note: a rollback journal, not WAL: the file may be removed alone. Not synced: it may be lost. */
+/**
+ * Opens the ledger's database. Note: with a rollback journal and not WAL, so that the file may be removed by itself. It
+ * is not synced: a lost ledger costs nothing but work.
+ */
 async function database(path: string): Promise<Database> {
   const { DatabaseSync } = await import("node:sqlite");
   const db = new DatabaseSync(path);
@@ -211,7 +217,7 @@ async function setUp(db: Database, { plan, numShards, committed }: LeasesOptions
          INSERT INTO shards (number, state) SELECT n, ${open} FROM all_numbers WHERE n < ?`,
     ).run(numShards, numShards);
   }
-  // A manifest that was removed asks for its shard again.
+  // A shard whose manifest was removed is to be made again.
   const said = db.prepare(`SELECT number FROM shards WHERE state = ${done}`).all() as { number: number }[];
   const reopen = db.prepare(`UPDATE shards SET state = ${open} WHERE number = ?`);
   for (const { number } of said) if (!found.has(number)) reopen.run(number);

@@ -19,11 +19,11 @@ export interface LookOptions {
   size?: number | undefined;
   /** Which part of the scaled picture. Default "center" where there is a size, else "none"; "random:7" has a seed. */
   crop?: "center" | "none" | `random:${number}` | undefined;
-  /** Whether pictures go to buckets. Default false. */
+  /** Whether pictures are resized and cropped to aspect-ratio buckets. Default false. */
   bucket?: boolean | undefined;
-  /** Of the buckets' sides. Default 64. */
+  /** The sides of buckets are multiples of it, in pixels. Default 64. */
   bucketStep?: number | undefined;
-  /** Longer to shorter side of a bucket at most. Default 2. */
+  /** Largest ratio of a bucket's longer side to its shorter one. Default 2. */
   bucketRatio?: number | undefined;
   /** Pictures with a shorter side of fewer pixels are refused. Default 1. */
   minSize?: number | undefined;
@@ -47,7 +47,7 @@ export const lookFields = {
 } satisfies Fields<LookOptions>;
 export type Looks = z.output<z.ZodObject<typeof lookFields>>;
 
-/** What does not go together, for `superRefine`: one word of advice each, under the option's name. */
+/** Reports options that do not go together, for zod's `superRefine`: what was expected, under the option's name. */
 export function checkLooks(o: Looks, context: z.RefinementCtx): void {
   const fail = (name: keyof LookOptions, message: string) => {
     context.addIssue({ code: "custom", path: [name], message: `expected ${message}` });
@@ -61,16 +61,16 @@ export function checkLooks(o: Looks, context: z.RefinementCtx): void {
   }
 }
 
-/** How many samples become of each picture or clip. */
+/** How many samples are made of each picture or clip. */
 export function numVariantsOf({ crops = 1, flip = false }: Pick<LookOptions, "crops" | "flip">): number {
   return crops * (flip ? 2 : 1);
 }
 
 export interface Look {
-  /** Of the picture before it is cut. */
+  /** Size of the whole picture after scaling, before it is cropped, in pixels. */
   readonly scaledHeight: number;
   readonly scaledWidth: number;
-  /** What is taken of it. */
+  /** The crop, in pixels of the scaled picture. */
   readonly top: number;
   readonly left: number;
   readonly height: number;
@@ -104,7 +104,7 @@ function sizesOf(height: number, width: number, { size, crop, bucket, bucketStep
   if (size === undefined) return { scaledHeight: height, scaledWidth: width, height, width, bucket: undefined };
   if (bucket) {
     const to = nearestBucket(height, width, bucketsOf(size, bucketStep, bucketRatio));
-    // One side fits, the other is at least as long.
+    // Scaled so that one side fits the bucket and the other is at least as long.
     const isTall = height * to.width > width * to.height;
     const scaledHeight = isTall ? Math.max(to.height, Math.round(height * to.width / width)) : to.height;
     const scaledWidth = isTall ? to.width : Math.max(to.width, Math.round(width * to.height / height));
@@ -147,7 +147,7 @@ export function bucketsOf(size: number, step: number, ratio: number): Bucket[] {
 function nearestBucket(height: number, width: number, buckets: readonly Bucket[]): Bucket {
   let best = buckets[0]!, least = Infinity;
   for (const bucket of buckets) {
-    // Note: no logarithm, whose last bit differs between machines.
+    // Note: ratios are compared without logarithms, whose last bit differs between machines.
     const a = bucket.width * height, b = bucket.height * width, distance = Math.max(a, b) / Math.min(a, b);
     const isLarger = distance === least && bucket.width * bucket.height > best.width * best.height;
     if (distance < least || isLarger) best = bucket, least = distance;

@@ -9,21 +9,24 @@ import { splitOf, workersOf } from "./split.ts";
 import type { Storage } from "./storage.ts";
 
 export interface DatasetMissing {
-  /** Shards that are not committed, in order. */
+  /** Numbers of the shards that are not committed, ascending. */
   readonly shards: readonly number[];
   /**
-   * Among how many workers the corpus is split (`shard`), and those that have some of these shards, in order; absent
-   * where it is not.
+   * How many workers the corpus is split among, and which of them have missing shards, ascending; absent where it is
+   * not split.
    */
   readonly of?: number;
   readonly elements?: readonly number[];
-  /** Of `shards`, those that a queue has given up: `datasetStatus` says why. */
+  /** Those of `shards` that a queue has given up: `datasetStatus` says why. */
   readonly parked: readonly number[];
-  /** Nothing is missing, the set's files included. */
+  /** All shards are committed, and the files of the whole set are written. */
   readonly isComplete: boolean;
 }
 
-/** `of`: how the corpus will be split, where it is not yet. Throws ARGUMENT where it is split otherwise. */
+/**
+ * Lists the missing shards. `of`: into how many shares the corpus will be split, where it is not split yet. Throws
+ * ARGUMENT where it is split into another number.
+ */
 export async function missingOf(plan: Plan, storage: Storage, of?: number): Promise<DatasetMissing> {
   const said = await splitOf(storage, plan), committed = await storage.committed();
   if (of !== undefined && said !== undefined && said !== of) {

@@ -15,21 +15,29 @@ import { type ObjectInfo, S3Client } from "./s3/client.ts";
 
 export interface OpenFile {
   readonly location: string;
-  /** Of the disk: as it is now; of an object: as it was when it was opened, since reads fail where it is another. */
+  /**
+   * A file on disk: its identity now. An object: its identity when it was opened, since reads fail once it has
+   * changed.
+   */
   identity(): Promise<Identity>;
   readonly isFile: boolean;
-  /** What a read of a few bytes should ask for, where more is needed soon. */
+  /** How many bytes to ask for at once where a few are needed now and the next ones soon. */
   readonly windowBytes: number;
-  /** Into `bytes` from `offset`, at most `length`; 0 at the end. Throws FILE_IO. */
+  /**
+   * Reads into `bytes`, from `offset` on, at most `length` bytes; bytesRead is 0 at the end of the file. Throws
+   * FILE_IO.
+   */
   read(bytes: Uint8Array, offset: number, length: number, position: number): Promise<{ readonly bytesRead: number }>;
   close(): Promise<void>;
 }
 
 const diskWindowBytes = 4096, storeWindowBytes = 1 << 20;
-/** Of one request, and of a piece where all is wanted. */
+/** The most bytes of one request, and the bytes of a piece when a whole file is read. */
 const mostRangeBytes = 32 << 20, chunkBytes = 8 << 20;
 
-/** Throws FILE_MISSING, FILE_IO. Note: does not wait for the writer of a pipe. */
+/**
+ * Opens a file or an object for reading. Throws FILE_MISSING, FILE_IO. Note: does not wait for the writer of a pipe.
+ */
 export async function openFile(location: string, signal?: AbortSignal): Promise<OpenFile> {
   if (isS3(location)) return openObject(location, await identityOf(location, signal), signal);
   const handle = await io(location, "read", open(location, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0)));
@@ -48,7 +56,7 @@ export async function openFile(location: string, signal?: AbortSignal): Promise<
   };
 }
 
-/** An object that is known already. A read throws FILE_IO where it is another by now, or gone. */
+/** Opens an object of S3 whose identity is known. Reads throw FILE_IO once the object has changed or is gone. */
 export function openObject(location: string, identity: Identity, signal?: AbortSignal): OpenFile {
   const { bucket, key } = parseS3(location), client = S3Client.of(bucket).with(signal), { etag = "" } = identity;
   return {
@@ -67,7 +75,7 @@ export function openObject(location: string, identity: Identity, signal?: AbortS
   };
 }
 
-/** These bytes, all of them. Throws FILE_IO when they are not there. */
+/** Reads exactly `bytes` bytes from `at` on. Throws FILE_IO where the file ends before. */
 export async function readExactly(file: OpenFile, at: number, bytes: number): Promise<Uint8Array<ArrayBuffer>> {
   const into = new Uint8Array(bytes);
   for (let filled = 0; filled < bytes;) {
@@ -86,7 +94,7 @@ export async function* chunksOf(location: string, signal?: AbortSignal): AsyncGe
   yield* chunksOfObject(location, await identityOf(location, signal), signal);
 }
 
-/** The same of an object that is known already. */
+/** The chunks of an object in S3 whose identity is known already. */
 export async function* chunksOfObject(
   location: string,
   identity: Identity,
@@ -100,8 +108,8 @@ export async function* chunksOfObject(
 
 // ---------------------------------------------------------------- what is there
 /**
- * What a file is known by. Of a folder of the disk: its pictures, which are a video's frames. Throws FILE_MISSING,
- * FILE_IO.
+ * The identity of a file. That of a folder on disk covers its pictures, which are a video's frames. Throws
+ * FILE_MISSING, FILE_IO.
  */
 export async function identityOf(location: string, signal?: AbortSignal): Promise<Identity> {
   if (!isS3(location)) return await identityOfStats(location, await statsOf(location));
@@ -139,14 +147,15 @@ function identityOfObject({ bytes, etag }: ObjectInfo): Identity {
 export interface FolderEntry {
   readonly name: string;
   readonly isFolder: boolean;
-  /** Of links: what they point to. */
+  /** Whether it is a file; a link answers for its target. */
   isFile(): Promise<boolean>;
-  /** Of objects, which are listed with it. */
+  /** Known for objects in S3 only, whose listing brings it. */
   readonly identity?: Identity;
 }
 
 /**
- * In no order. `beginning`: of names, where only such are wanted of S3. Throws what the system says, and as request.ts.
+ * The entries of a folder, in no order. In S3 only those whose names start with `beginning` are listed. Throws what the
+ * system says, and as request.ts.
  */
 export async function entriesOf(folder: string, beginning = "", signal?: AbortSignal): Promise<FolderEntry[]> {
   if (isS3(folder)) return await entriesBelow(folder, beginning, signal);

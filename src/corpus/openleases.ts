@@ -38,7 +38,8 @@ export async function openLeases(plan: Plan, storage: Storage, o: Options): Prom
 }
 
 /**
- * For leases: all names are read once, at the opening; while waiting, the few shards that others are at are looked for.
+ * The `committed` of LeasesOptions: at the opening it lists all manifests; while waiting it looks for the few shards
+ * that other workers have.
  */
 export function committedIn(plan: Plan, storage: Storage): LeasesOptions["committed"] {
   return async (among) => {

@@ -6,7 +6,7 @@ import type { OnStep, Storage } from "./storage.ts";
 
 export interface StorageOptions {
   readonly onStep?: OnStep | undefined;
-  /** Ends what waits for a store. */
+  /** Ends waiting for a remote store. */
   readonly signal?: AbortSignal | undefined;
 }
 

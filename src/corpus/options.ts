@@ -9,10 +9,10 @@ import type { OnEvent } from "./events.ts";
 import type { TokenDType } from "./format.ts";
 import type { Share } from "./split.ts";
 
-/** Items of a shard unless given. */
+/** Default number of items of a shard. */
 export const defaultShardSize = 1000;
 
-/** Among so many workers a corpus may be split. */
+/** The most workers that a corpus may be split among. */
 const mostWorkers = 1 << 20;
 
 const onEvent = z.custom<OnEvent>((v) => typeof v === "function", "expected a function").optional();
@@ -31,18 +31,18 @@ export interface PlanDatasetOptions
    * is another.
    */
   out: string;
-  /** As for `Tokenizer.open`. Default: the embedded model of images. */
+  /** The model, as for `Tokenizer.open`. Default: the embedded model for images. */
   model?: string | undefined;
-  /** What shards are: a name of `shardFormats`. Default: its first. */
+  /** Format of the shards, a name in `shardFormats`. Default: the first one. */
   format?: string | undefined;
-  /** Of what is stored. Default: the format's first for the model's kind of tokens. */
+  /** Type of the stored tokens. Default: the format's first for the model's kind of tokens. */
   dtype?: TokenDType | undefined;
   /**
-   * Of a video model: frames of the windows that do not see each other, into which clips and videos are cut. Default
+   * Video models only: frames of the windows, which do not see each other, into which clips and videos are cut. Default
    * 17.
    */
   window?: number | undefined;
-  /** Of a video model: each clip or video is one seamless sequence instead. Default false. */
+  /** Video models only: each clip or video is one seamless sequence, without windows. Default false. */
   stream?: boolean | undefined;
   /** Items of a shard, the unit of work and of what is lost by a crash; 1 to 2^20. Default 1000. */
   shardSize?: number | undefined;
@@ -51,9 +51,9 @@ export interface PlanDatasetOptions
    * Default false.
    */
   allowOtherArithmetic?: boolean | undefined;
-  /** Called as things happen. What it throws ends the call. */
+  /** Called with each event. What it throws ends the call. */
   onEvent?: OnEvent | undefined;
-  /** Ends the planning; no plan is left. */
+  /** Aborting it ends the planning; no plan is left. */
   signal?: AbortSignal | undefined;
 }
 export const planDatasetOptions = z.strictObject(
@@ -80,21 +80,24 @@ export const planDatasetOptions = z.strictObject(
 
 export interface RunDatasetOptions extends Pick<OpenOptions, "device" | "threads" | "maxMemory"> {
   /**
-   * Where the plan's model lies on this machine, where that is not where it was planned; its weights must be the same.
+   * Where the plan's model is on this machine, if not where it was when it was planned. Its weights must be the same.
    */
   model?: string | undefined;
   /**
    * Pictures encoded as one job at most, 1 to 256; fewer where they are large. Tokens do not depend on it. Default 16.
    */
   batch?: number | undefined;
-  /** Items read and prepared at once, 1 to 64. Default 4. */
+  /** How many items are read and prepared at once, 1 to 64. Default 4. */
   readers?: number | undefined;
   /**
    * This worker among several that share the shards by their numbers: shard k is that of worker k mod `of`. Default: by
    * a ledger.
    */
   shard?: Share | undefined;
-  /** With `shard`: splits a corpus that was split among another number of workers. Default false: it is refused. */
+  /**
+   * With `shard`: allows another number of workers than the corpus was split among before. Default false: it is
+   * refused.
+   */
   resplit?: boolean | undefined;
   /**
    * Whether a shard of which no item is there any more is committed as it is, rather than taken for a missing disk.
@@ -108,9 +111,9 @@ export interface RunDatasetOptions extends Pick<OpenOptions, "device" | "threads
    * that failed is tried again. Default: this machine's ledger.
    */
   queue?: string | undefined;
-  /** Called as things happen. What it throws ends the call. */
+  /** Called with each event. What it throws ends the call. */
   onEvent?: OnEvent | undefined;
-  /** Ends the run with code CANCELLED; shards that are committed stay. */
+  /** Aborting it ends the run with code CANCELLED; committed shards stay. */
   signal?: AbortSignal | undefined;
 }
 export const runDatasetOptions = z.strictObject(
@@ -132,14 +135,14 @@ export const runDatasetOptions = z.strictObject(
 );
 
 export interface DatasetMissingOptions {
-  /** Among how many workers the corpus will be split, where it is not yet: then all of them are missing. */
+  /** Into how many shares the corpus will be split, where it is not split yet: then all of them are missing. */
   of?: number | undefined;
 }
 export const datasetMissingOptions = z.strictObject(
   { of: z.int().min(1).max(mostWorkers).optional() } satisfies Fields<DatasetMissingOptions>,
 );
 
-/** What the schemas above say, for those who ask people. */
+/** Ranges and defaults of the schemas above, for programs that show them to people. */
 export const datasetFacts = {
   shardSize: { range: [1, 1 << 20], default: defaultShardSize },
   batch: { range: [1, 256], default: 16 },

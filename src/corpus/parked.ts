@@ -7,7 +7,7 @@ import { basename, join } from "node:path";
 import type { Plan } from "./plan.ts";
 import type { Storage } from "./storage.ts";
 
-/** Why a shard was given up. */
+/** Why a queue gave a shard up: its last error, and after how many attempts. */
 export interface WhyParked {
   readonly code: string;
   readonly message: string;
@@ -24,7 +24,7 @@ export async function park(plan: Plan, storage: Storage, index: number, why: Why
   await storage.writeNote(join(folder, plan.stemOf(index)), new TextEncoder().encode(JSON.stringify(why)));
 }
 
-/** The parked shards that nobody has committed since. */
+/** Numbers of the shards that are parked, without those that were committed since. */
 export async function parkedIndices(storage: Storage): Promise<Set<number>> {
   const stems = (await storage.notes(folder)).map((name) => basename(name));
   if (stems.length === 0) return new Set();
@@ -32,7 +32,7 @@ export async function parkedIndices(storage: Storage): Promise<Set<number>> {
   return new Set(stems.filter((stem) => !committed.has(stem)).map(Number));
 }
 
-/** The same with what their notes say. */
+/** The parked shards with what their notes say: the error and the number of attempts. */
 export async function parkedShards(plan: Plan, storage: Storage): Promise<ParkedShard[]> {
   const all: ParkedShard[] = [];
   for (const index of await parkedIndices(storage)) {
@@ -49,7 +49,7 @@ export async function unpark(plan: Plan, storage: Storage): Promise<number[]> {
   return [...found].filter((index) => index < plan.numShards);
 }
 
-/** Note: a note is no truth; one that was edited parks its shard all the same. */
+/** Reads a note. Note: its existence alone parks the shard, whatever somebody may have written into it. */
 function read(bytes: Uint8Array): WhyParked {
   try {
     const { code, message, attempts } = JSON.parse(new TextDecoder().decode(bytes));

@@ -10,7 +10,7 @@ import { wholeFileBytes } from "../bytes.ts";
 import { expected, messageOf, TokenizerError } from "../errors.ts";
 import { type OpenFile, readExactly } from "./openfile.ts";
 
-/** A top-level column. */
+/** A top-level column of a parquet file. */
 export interface Column {
   readonly name: string;
   /** Bytes; Hugging Face's struct of bytes and a path; a string; anything else, which JSON holds. */
@@ -22,7 +22,7 @@ const mostChunks = 4;
 /** A column of a row group with more is read a few rows at a time, where the file says where its pages are. */
 const mostChunkBytes = 256 * 2 ** 20, rowsOfSlice = 16;
 
-/** A header that lies would else fill the plan. */
+/** The most rows of a file: a false header could otherwise fill the plan with items. */
 const mostRows = 2 ** 31;
 
 /**
@@ -53,7 +53,7 @@ export class ParquetFile {
   readonly numRows: number;
   readonly #buffer: AsyncBuffer;
   readonly #metadata: FileMetaData;
-  /** The latest used last. */
+  /** Decoded pieces of row groups; the most recently used is last. */
   readonly #chunks = new Map<string, Chunk>();
 
   private constructor(path: string, buffer: AsyncBuffer, metadata: FileMetaData, schema: SchemaTree) {
@@ -64,7 +64,7 @@ export class ParquetFile {
     this.numRows = metadata.row_groups.reduce((sum, { num_rows }) => sum + Number(num_rows), 0);
   }
 
-  /** Of a file that is open and stays so. Throws FILE_FORMAT where it is no parquet or a damaged one. */
+  /** Reads the schema of an open file, which the caller closes. Throws FILE_FORMAT for what is no intact parquet. */
   static async open(file: OpenFile, bytes: number): Promise<ParquetFile> {
     const { parquetMetadataAsync, parquetSchema } = await import("hyparquet"), path = file.location;
     const buffer: AsyncBuffer = {
@@ -84,7 +84,7 @@ export class ParquetFile {
     });
   }
 
-  /** What stands in a cell. Throws FILE_FORMAT. */
+  /** The value of a cell. Throws FILE_FORMAT. */
   async cell(row: number, column: string): Promise<unknown> {
     const values = await this.#chunkOf(row, column);
     return values.list[row - values.rowStart];
@@ -105,7 +105,7 @@ export class ParquetFile {
     return { rowStart, list: await values };
   }
 
-  /** The rows that are decoded together with this one. */
+  /** The range of rows that are decoded together with this one. */
   #rangeOf(row: number, column: string): { rowStart: number; rowEnd: number } {
     let rowStart = 0;
     for (const { num_rows, columns } of this.#metadata.row_groups) {
@@ -156,7 +156,7 @@ function kindOf({ element, children }: SchemaTree): Column["kind"] {
   return converted === undefined && logical === undefined ? "bytes" : "value";
 }
 
-/** What hyparquet throws at a file becomes FILE_FORMAT. */
+/** Runs `work`; whatever hyparquet throws for a broken file becomes FILE_FORMAT. */
 async function read<T>(path: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();

@@ -7,7 +7,7 @@ import type { Item } from "./item.ts";
 import type { Prepared } from "./prepare.ts";
 import type { Found, PlaceReader } from "./source.ts";
 
-/** Prepares items, any number at a time. */
+/** Decodes and resizes items; any number may be in work at a time. */
 export interface ItemPreparer extends AsyncDisposable {
   prepare(item: Item, signal?: AbortSignal): Promise<Prepared>;
 }
@@ -21,17 +21,17 @@ export interface Parts {
   find(inputs: readonly string[], options: ItemOptions, about: FindContext): AsyncIterable<Found>;
   openPlaces(): PlaceReader;
   openPreparer(options: ItemOptions, places: PlaceReader): Promise<ItemPreparer>;
-  /** Of what decodes and resizes. */
+  /** Versions of the programs that decode and resize items of that kind, by name. */
   versions(kind: Item["kind"]): Promise<Readonly<Record<string, string>>>;
-  /** By name, the default first. */
+  /** Shard formats by name; the first is the default. */
   readonly formats: ReadonlyMap<string, ShardFormat>;
 }
 
 export interface FindContext {
   readonly isVideo: boolean;
-  /** The corpus's own folder, which is none of its inputs. */
+  /** The folder of the corpus itself, which is never searched for inputs. */
   readonly out: string;
-  /** Told what the user should know beside items and refusals. */
+  /** Called with a text that people should read, besides items and refusals. */
   note(text: string): void;
   readonly signal?: AbortSignal | undefined;
 }

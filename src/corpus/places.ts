@@ -28,7 +28,7 @@ import { isItemsFault, type PlaceReader } from "./source.ts";
 
 const mostOpen = 16;
 
-/** As messages call a place: a path, and what of the file it is. */
+/** The name of a place in messages: a path, and which part of the file it is. */
 export function nameOfPlace(place: Place): string {
   switch (place.kind) {
     case "file":
@@ -53,16 +53,16 @@ export async function hashOfFile(path: string, signal?: AbortSignal): Promise<st
 
 interface SharedFile {
   readonly file: OpenFile;
-  /** Made when a cell is first asked for. */
+  /** Opened when one of its cells is first asked for. */
   parquet?: Promise<ParquetFile>;
   numReaders: number;
-  /** No longer among the open ones; it is closed when nobody reads it. */
+  /** Whether the file was taken out of the cache; it is closed when nobody reads it any more. */
   isDropped: boolean;
   isClosed: boolean;
 }
 
 export class Places implements PlaceReader {
-  /** The latest used last. */
+  /** Files that are open; the most recently used is last. */
   readonly #open = new Map<string, Promise<SharedFile>>();
   readonly #dropped = new Set<Promise<void>>();
   #isClosed = false;
@@ -81,7 +81,10 @@ export class Places implements PlaceReader {
     return bytes;
   }
 
-  /** Throws unless what is there is what was planned; for what is read by others, a video's file or folder. */
+  /**
+   * Throws unless a file or folder is what was planned. For what others read by its path: a video's file, or the folder
+   * of its frames.
+   */
   async check(place: Place & { kind: "file" }, identity: Identity, signal?: AbortSignal): Promise<void> {
     const found = await statsOf(place.path).catch((error) => Promise.reject(missing(place, error)));
     checkIdentity(place, identity, await identityOfStats(place.path, found));
@@ -141,7 +144,7 @@ export class Places implements PlaceReader {
     }
   }
 
-  /** The same of an object, a piece at a time, of any size. */
+  /** The bytes of a planned file in S3, of any size, a piece at a time. */
   async *chunks(place: Place & { kind: "file" }, identity: Identity, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
     const hash = createHash("sha256"), chunks = chunksOfObject(place.path, identity, signal);
     for (;;) {
@@ -171,7 +174,7 @@ export class Places implements PlaceReader {
     }
   }
 
-  /** An open file for as long as `use` runs. */
+  /** Runs `use` with an open file, which nobody closes meanwhile. */
   async #with<T>(path: string, use: (file: SharedFile) => Promise<T>): Promise<T> {
     if (this.#isClosed) throw new TokenizerError("CLOSED", "places: expected them to be open, found them closed");
     let opening = this.#open.get(path);
@@ -236,7 +239,7 @@ function changed(place: Place, planned: string, found: string): TokenizerError {
   return new TokenizerError("FILE_IO", message);
 }
 
-/** What is gone is told in words that every system and runtime shares. */
+/** The error for a file that is gone, in the same words on every system and runtime, as it goes into manifests. */
 function missing(place: Place, error: unknown): unknown {
   if (!(error instanceof TokenizerError) || error.code !== "FILE_MISSING") return error;
   const message = `${nameOfPlace(place)}: expected the file that was planned, found none`;
@@ -259,8 +262,8 @@ async function rowBytes(file: ParquetFile, place: Place & { kind: "row" }): Prom
 }
 
 /**
- * As JSON has it: whole numbers as such where a number holds them exactly, else as text; bytes as base64; times as ISO
- * 8601.
+ * A cell's value for JSON: whole numbers as numbers where those hold them exactly, else as text; bytes as base64; times
+ * as ISO 8601.
  */
 function plain(value: unknown): unknown {
   if (typeof value === "bigint") return Number.isSafeInteger(Number(value)) ? Number(value) : String(value);

@@ -18,7 +18,7 @@ import type { Refused } from "./source.ts";
 /** What decides the last bits of a token: two that differ in any of it may give other tokens for one picture. */
 export interface Arithmetic {
   readonly precision: "f32" | "bf16";
-  /** The kernel set, as `info.kernels`. */
+  /** Name of the kernel set that computes, as in `info.kernels`. */
   readonly kernels: string;
   /** Versions of ctok and of what decodes and resizes pictures. */
   readonly versions: Readonly<Record<string, string>>;
@@ -26,9 +26,9 @@ export interface Arithmetic {
 
 export interface PlannedModel {
   readonly name: string;
-  /** What finds it again, never a path. */
+  /** Name by which another machine can open the same model: never a path. */
   readonly source: string;
-  /** Where it was when it was planned: a name, or a path of that machine. */
+  /** Where the model was when it was planned: a name, or a path on that machine. */
   readonly at: string;
   readonly sha256: string;
   readonly isVideo: boolean;
@@ -41,25 +41,25 @@ export interface PlanHeader {
   readonly format: "ctok-plan-1";
   readonly model: PlannedModel;
   readonly arithmetic: Arithmetic;
-  /** Whether workers that compute otherwise may take part. */
+  /** Whether workers with another device, precision or kernel set may take part. */
   readonly allowOtherArithmetic: boolean;
-  /** As they were given. */
+  /** The inputs as the caller gave them. */
   readonly inputs: readonly string[];
-  /** How items are found and prepared: all that was given. */
+  /** All options for finding and preparing items, as the caller gave them. */
   readonly options: Readonly<Record<string, unknown>>;
-  /** Of a video model: frames of the windows; absent: each clip is one seamless sequence. */
+  /** Frames of a video model's windows; absent: each clip is one seamless sequence. */
   readonly window?: number;
   readonly shardFormat: string;
   readonly dtype: TokenDType;
-  /** Items of a shard; of the last one, what is left. */
+  /** Items of each shard; the last one has what is left. */
   readonly shardSize: number;
   readonly numItems: number;
   readonly numRefused: number;
-  /** Of all lines after this one. */
+  /** Hash of all lines after the header. */
   readonly linesSha256: string;
 }
 
-/** What is known before the items are. */
+/** What the header says before any item is found. */
 export type PlanStart = Omit<PlanHeader, "format" | "numItems" | "numRefused" | "linesSha256">;
 
 const format = "ctok-plan-1", planName = "plan.jsonl", indexName = "plan.idx";
@@ -69,7 +69,7 @@ const encoder = new TextEncoder(), newline = 10;
 export class Plan {
   readonly folder: string;
   readonly header: PlanHeader;
-  /** SHA-256 of the header, and so of all that the plan says. */
+  /** SHA-256 of the header, which contains the hash of all other lines: it stands for the whole plan. */
   readonly id: string;
   readonly #headerBytes: number;
   #offsets: BigUint64Array | undefined;
@@ -88,11 +88,11 @@ export class Plan {
     return Math.ceil(this.header.numItems / this.header.shardSize);
   }
 
-  /** "00017". */
+  /** The shard's number as file names have it: "00017". */
   stemOf(index: number): string {
     return String(index).padStart(Math.max(5, String(this.numShards - 1).length), "0");
   }
-  /** Items of a shard. */
+  /** How many items a shard has. */
   sizeOf(index: number): number {
     return Math.min(this.header.shardSize, this.header.numItems - index * this.header.shardSize);
   }
@@ -125,7 +125,7 @@ export class Plan {
     try {
       header = JSON.parse(line);
     } catch {
-      // told below
+      // No JSON: the check below says so.
     }
     if (header?.format !== format) {
       throw expected(path, `a plan of ctok dataset ("${format}" in its first line)`, line.slice(0, 64), "FILE_FORMAT");
@@ -186,7 +186,7 @@ export class Plan {
     }
   }
 
-  /** Throws FILE_FORMAT unless the lines are those that were planned, by their hash. */
+  /** Checks all lines by their hash. Throws FILE_FORMAT unless they are those that were planned. */
   async checkLines(): Promise<void> {
     const hash = createHash("sha256");
     let at = 0;
@@ -198,7 +198,7 @@ export class Plan {
     if (sha256 !== this.header.linesSha256) throw this.#changed(`lines with sha256 ${this.header.linesSha256}`, sha256);
   }
 
-  /** What was refused when the plan was made. */
+  /** The inputs that were refused when the plan was made, with the reasons. */
   async *refused(): AsyncGenerator<Refused> {
     if (this.header.numRefused === 0) return;
     for await (const { text } of linesOf(this.path)) {
@@ -212,7 +212,7 @@ export class Plan {
       const item = JSON.parse(line);
       if (typeof item.key === "string" && typeof item.place.kind === "string") return item;
     } catch {
-      // told below
+      // No JSON: the check below says so.
     }
     throw this.#changed("a line for each item", line.slice(0, 64));
   }
@@ -249,12 +249,12 @@ export class Plan {
   }
 }
 
-/** Lines of JSON on their way to a file, a piece at a time. */
+/** Writes JSON lines to a file in large pieces, and hashes them. */
 class Lines {
   readonly #file: PendingFile;
   readonly #hash = createHash("sha256");
   #waiting = "";
-  /** Of the next line, in bytes. */
+  /** Where the next line begins, in bytes from the start of the file. */
   offset: number;
 
   constructor(file: PendingFile, offset: number) {
@@ -301,7 +301,7 @@ async function firstLine(path: string): Promise<string> {
   return new TextDecoder().decode(whole);
 }
 
-/** Lines with the offset of each in bytes. */
+/** The lines of a file, each with its offset in bytes. */
 async function* linesOf(path: string): AsyncGenerator<{ readonly text: string; readonly at: number }> {
   const decoder = new TextDecoder();
   let rest: Uint8Array = new Uint8Array(0), at = 0;
@@ -319,7 +319,7 @@ async function* linesOf(path: string): AsyncGenerator<{ readonly text: string; r
   if (rest.length > 0) yield { text: decoder.decode(rest), at };
 }
 
-/** The text of a failure, for what is kept: without the stack and the machine. */
+/** The text of a failure as plans and manifests keep it, without what differs from machine to machine. */
 export function textOf(error: unknown): { readonly code: string; readonly message: string } {
   return { code: error instanceof TokenizerError ? error.code : "INTERNAL", message: messageOf(error) };
 }

@@ -23,7 +23,7 @@ import type { Storage } from "./storage.ts";
 
 type Options = z.output<typeof planDatasetOptions>;
 
-/** The plan of `o.out`: the one that is there, or a new one. */
+/** Opens the plan of `o.out`, or makes it where there is none. */
 export async function makePlan(o: Options, itemOptions: ItemOptions, parts: Parts): Promise<Plan> {
   const storage = openStorage(o.out, { signal: o.signal });
   const there = await storage.plan().catch((error) => {
@@ -109,7 +109,7 @@ export function arithmeticOf(info: ModelInfo, versions: Readonly<Record<string, 
   return { precision: info.precision, kernels: info.kernels, versions: { ctok: info.version, ...versions } };
 }
 
-/** What a format is asked about before the items are known. */
+/** What a format must know before the items are found. */
 function factsOf({ model, arithmetic, dtype }: PlanStart): CorpusFacts {
   const { name, source, sha256, isVideo, quantizer, spatialFactor, temporalFactor } = model;
   return {
@@ -126,7 +126,10 @@ function factsOf({ model, arithmetic, dtype }: PlanStart): CorpusFacts {
   };
 }
 
-/** Throws ARGUMENT for an image model that is asked for windows, and for both kinds of cutting. */
+/**
+ * The window that the plan gets. Throws ARGUMENT for an image model that is asked for windows, and for `window` and
+ * `stream` together.
+ */
 function windowOf({ isVideo, name }: PlannedModel, { window, stream }: Options): { readonly window?: number } {
   if (!isVideo && (window || stream)) throw expected(window ? "window" : "stream", "a video model", name);
   if (window && stream) throw expected("window", "one of window and stream", "both");
@@ -134,8 +137,8 @@ function windowOf({ isVideo, name }: PlannedModel, { window, stream }: Options):
 }
 
 /**
- * Throws ARGUMENT, which names both, where a plan is not what is asked for now. What is not asked for is taken as
- * planned.
+ * Checks that a plan is what the call asks for. Options that the call leaves out are those of the plan. Throws
+ * ARGUMENT, which names both values.
  */
 function checkSame(
   { header }: Plan,

@@ -28,7 +28,7 @@ import { spool, type Spooled } from "./spool.ts";
 export interface PrepareOptions extends LookOptions, PictureLimits {
   /** The rate to which videos are resampled. Default: their own. */
   fps?: number | Rate | undefined;
-  /** Of a video that is not cut into clips: frames at most. */
+  /** The most frames taken of a video that is not cut into clips. */
   frames?: number | undefined;
   /** Most frames that a video may have; one more is an error. Default 1,048,576. */
   limitFrames?: number | undefined;
@@ -40,7 +40,7 @@ const fields = {
   frames: z.int().min(1).optional(),
   limitFrames: z.int().min(1).default(1 << 20),
 } satisfies Fields<PrepareOptions>;
-/** Plain JSON: a plan keeps what it gives, defaults and all. */
+/** Schema of the options. What it returns is plain JSON: the plan keeps it, defaults included. */
 export const prepareOptions = z.strictObject(fields).superRefine(checkLooks);
 
 export type Prepared =
@@ -61,13 +61,13 @@ export class Preparer implements AsyncDisposable {
   readonly #options: z.output<typeof prepareOptions>;
   readonly #places: Places;
   readonly #numVariants: number;
-  /** The latest used last. */
+  /** Decoded pictures that several looks share; the most recently used is last. */
   readonly #shared = new Map<string, Promise<Scaled>>();
   readonly #readers = new Map<string, ClipReader>();
-  /** Of whole videos that are not at their end. */
+  /** Temporary files of whole videos that are still being read. */
   readonly #files = new Set<Spooled>();
 
-  /** Throws ARGUMENT. The places stay the caller's. */
+  /** Checks the options. Throws ARGUMENT. The caller closes `places`. */
   constructor(options: PrepareOptions, places: Places) {
     this.#options = parse(prepareOptions, options, "options");
     this.#places = places;
@@ -75,10 +75,10 @@ export class Preparer implements AsyncDisposable {
   }
 
   /**
-   * What becomes of an item. Any number at a time; clips of one video in the plan's order are read without starting
-   * over. Errors: those of reading its place (FILE_MISSING, FILE_IO, FILE_FORMAT), IMAGE or VIDEO for what cannot be
-   * decoded, is larger than `limitPixels` or smaller than `minSize`, or ends before its clip does; FFMPEG, LIBRARY,
-   * THREAD, MEMORY; CANCELLED. `isItemsFault` (source.ts) tells which of them another item may not have.
+   * Decodes and resizes an item. Any number may be in work; clips of one video that are asked for in the plan's order
+   * are read in one pass. Errors: those of reading its place (FILE_MISSING, FILE_IO, FILE_FORMAT), IMAGE or VIDEO for
+   * what cannot be decoded, is larger than `limitPixels` or smaller than `minSize`, or ends before its clip does;
+   * FFMPEG, LIBRARY, THREAD, MEMORY; CANCELLED. `isItemsFault` (source.ts) tells which of them are the item's own.
    */
   async prepare(item: Item, signal?: AbortSignal): Promise<Prepared> {
     throwIfAborted(signal);
@@ -220,7 +220,10 @@ async function scale(frame: ScaledFrame, { scaledHeight: height, scaledWidth: wi
   return { height, width, data: alone(data) };
 }
 
-/** The part of a scaled picture that is looked at; the picture's own memory where that is all of it. */
+/**
+ * Cuts out the part of a scaled picture that a look wants. Where that is all of it, the picture's own memory is
+ * returned.
+ */
 function cut(frame: ScaledFrame, { top, left, height, width, isFlipped }: Look): Uint8Array {
   if (height === frame.height && width === frame.width && !isFlipped) return frame.data;
   const out = new Uint8Array(height * width * 3), rowBytes = width * 3;
@@ -232,7 +235,7 @@ function cut(frame: ScaledFrame, { top, left, height, width, isFlipped }: Look):
   return out;
 }
 
-/** Pixels of a row in the other order, in place. */
+/** Mirrors a row of pixels, in place. */
 function flip(row: Uint8Array): void {
   for (let a = 0, b = row.length - 3; a < b; a += 3, b -= 3) {
     for (let c = 0; c < 3; c++) [row[a + c], row[b + c]] = [row[b + c]!, row[a + c]!];
@@ -260,7 +263,7 @@ function fileNameOf(place: Place): string {
   return place.kind === "text" ? "" : `${basename(place.path)}#${place.row}`;
 }
 
-/** What pixels depend on beside the options: the versions of sharp and the libraries in it, and of videos FFmpeg's. */
+/** Versions on which pixels depend: those of sharp and the libraries in it, and for videos that of FFmpeg. */
 export async function decoderVersions(kind: Item["kind"]): Promise<Readonly<Record<string, string>>> {
   const { versions } = await loadSharp();
   const all = Object.entries(versions).filter(([, version]) => version !== undefined) as [string, string][];

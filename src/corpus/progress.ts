@@ -21,7 +21,7 @@ interface Moment {
 export class ProgressTeller implements Disposable {
   readonly #plan: Plan;
   readonly #leases: Leases;
-  /** How many shards may be handed out here, and their items. */
+  /** How many shards this worker may be given, and how many items they have. */
   readonly #numShards: number;
   readonly #numItems: number;
   readonly #onEvent: OnEvent | undefined;
@@ -30,7 +30,7 @@ export class ProgressTeller implements Disposable {
   readonly #moments: Moment[] = [];
   readonly #timer: ReturnType<typeof setInterval> | undefined;
   #pump: Pump | undefined;
-  /** Of shards that are done. */
+  /** Totals over the shards that are done. */
   #items = 0;
   #tokens = 0;
   #quarantined = 0;
@@ -59,7 +59,7 @@ export class ProgressTeller implements Disposable {
     this.#tokens += tokens;
     this.#quarantined += quarantined;
   }
-  /** The shard failed, and nothing of it stays. */
+  /** Forgets a shard that failed: nothing of it was kept. */
   drop(shard: Shard): void {
     this.#shards.delete(shard);
   }
@@ -102,7 +102,7 @@ export class ProgressTeller implements Disposable {
     };
   }
 
-  /** Note: the last shard may be shorter, and counts as the others until all are done. */
+  /** Items of committed shards. Note: the last shard may be shorter, but counts as a full one until all are done. */
   #committedItems(): number {
     const done = this.#leases.numDone(), { shardSize } = this.#plan.header;
     return done === this.#numShards ? this.#numItems : Math.min(done * shardSize, this.#numItems);

@@ -17,15 +17,17 @@ import type { ItemPreparer } from "./parts.ts";
 import type { Prepared } from "./prepare.ts";
 import { isItemsFault, type PlaceReader } from "./source.ts";
 
-/** Of an open model, what is needed here: `Tokenizer` has it. */
+/** What is needed of an open model here; `Tokenizer` has it. */
 export type Encoder = Pick<Tokenizer, "encode" | "encodeStream">;
 
-/** An item, and who takes what becomes of it. */
+/** An item to prepare and encode, and the functions that take its tokens or its failure. */
 export interface Work {
   readonly item: Item;
   /** Called once. Resolves when the sample is written, and its memory may go. */
   put(outcome: Sample | { readonly failed: TokenizerError }): Promise<void>;
-  /** Told of a failure that is no item's; true where it is taken, and the other works go on. */
+  /**
+   * Called with a failure that no single item caused. Returns true where it is dealt with, and the other work goes on.
+   */
   fail?(error: unknown): boolean;
 }
 
@@ -37,19 +39,20 @@ export interface PumpOptions {
   readonly window: number | undefined;
   /** What samples say of their model, whatever it is called on this machine. */
   readonly origin: Pick<Origin, "model" | "source">;
-  /** Pictures of one job at most, and items prepared at once. */
+  /** The most pictures of one job, and the most items that are prepared at once. */
   readonly batch: number;
   readonly readers: number;
   readonly signal?: AbortSignal | undefined;
 }
 
 /**
- * Items between their reading and their writing; bytes of pixels among them; pixels of one job, as the largest batch.
+ * Limits: items between reading and writing; bytes of their pixels; pixels of one job, however many items its batch
+ * has.
  */
 const mostItems = 256, mostBytes = 1 << 28, batchPixels = 1 << 21;
 /** Jobs that the encoder is given: one that runs and one behind it. */
 const queued = 2;
-/** Of the pictures by which the encoder's own rate is measured. */
+/** How many pictures, of how many pixels in all, measure the encoder's own rate. */
 const ownItems = 16, ownPixels = 1 << 22;
 
 interface Ready {
@@ -143,7 +146,7 @@ export class Pump {
     });
   }
 
-  /** Ends when the item is ready, or its failure on its way to the shard. */
+  /** Prepares an item. Resolves when it is ready, or when its failure was passed to the shard. */
   async #prepare(work: Work): Promise<void> {
     const { places, preparer } = this.#o, { signal } = this.#stop;
     try {
@@ -166,7 +169,7 @@ export class Pump {
     }
   }
 
-  /** Gives the encoder what it should have now. */
+  /** Starts the jobs that the encoder should have now. */
   #flush(): void {
     if (this.#failure) return;
     if (this.#own && !this.#own.isEncoding) { // all first pictures are encoded with nothing beside
@@ -221,7 +224,7 @@ export class Pump {
       });
     } catch (error) {
       if (signal.aborted) return;
-      // The frames of a video come while it is encoded.
+      // A video's frames are decoded while it is encoded, so its failure may be the decoder's.
       if (taken[0]!.prepared.kind !== "video" || !isItemsFault(error)) {
         throw beside(
           error,
@@ -302,12 +305,12 @@ function pixelsOfFacts({ height, width, numFrames = 1 }: SampleFacts): number {
   return height * width * numFrames;
 }
 
-/** How many frames a video has is known at its end. */
+/** The facts of a sample; how many frames a video has is known only once it is encoded. */
 function factsOf({ kind, facts }: Prepared, { origin: { video } }: Tokens): SampleFacts {
   return kind === "video" && video ? { ...facts, numFrames: video.frames } : facts;
 }
 
-/** Tokens of a clip know its rate. */
+/** Adds the clip's frame rate to the origin of its tokens. */
 function withRate(tokens: Tokens, { fps }: SampleFacts): Tokens {
   const { origin, main } = tokens, { video } = origin;
   if (!fps || !video || video.fps) return tokens;
@@ -326,7 +329,7 @@ function tokensOfTensor({ dtype, shape, data }: Tensor, origin: Origin): Tokens 
   return new Tokens(origin, { [kind]: new Tensor(dtype, shape, data, { kind, origin }) });
 }
 
-/** Frames of [1, T, H, W, 3] as views. */
+/** The frames of a [1, T, H, W, 3] tensor, as views of its memory. */
 function* framesOfTensor(
   { shape: [, frames = 0, height = 0, width = 0], data }: Tensor<"uint8">,
 ): Generator<Tensor<"uint8">> {
@@ -336,7 +339,7 @@ function* framesOfTensor(
   }
 }
 
-/** A failure of the encoder, with what it was at. */
+/** Adds to an encoder's failure the keys of the items that it was encoding. */
 function beside(error: unknown, keys: readonly string[]): unknown {
   if (!(error instanceof TokenizerError)) return error;
   const which = keys.length === 1 ? keys[0] : `${keys[0]} and ${keys.length - 1} more`;

@@ -24,10 +24,10 @@ import {
 } from "./redis.ts";
 
 export interface QueueOptions extends LeasesOptions {
-  /** Which shards are given up, and to give one up. */
+  /** The shards that the queue has given up, as notes in the storage say. */
   parked(): Promise<ReadonlySet<number>>;
   park(index: number, why: WhyParked): Promise<void>;
-  /** Told what people should know. */
+  /** Called with a text that people should read, such as a warning. */
   note(text: string): void;
   readonly signal?: AbortSignal | undefined;
 }
@@ -35,8 +35,8 @@ export interface QueueOptions extends LeasesOptions {
 /** Tries at a shard, each of which failed for itself or ended its worker, until it is parked. */
 export const tries = 3;
 /**
- * Shards that wait in Redis at most; how often an empty queue is asked; how often manifests are listed while others
- * work.
+ * The most shards that wait in Redis; how often an empty queue is asked again; how often the manifests are listed while
+ * other workers have shards.
  */
 const mostQueued = 1000, pollMs = 500, lookMs = 15_000;
 
@@ -49,14 +49,16 @@ export class Queue implements Leases {
   readonly #timer: ReturnType<typeof setInterval>;
   readonly #owner = randomBytes(8).toString("hex");
   readonly #held = new Map<number, Job>();
-  /** Words to Redis that nobody waits for. */
+  /** Messages to Redis whose answers nobody waits for. */
   readonly #said = new Set<Promise<void>>();
   #numTaken = 0;
   #lookAt = 0;
-  /** Since when Redis has not answered as it should. */
+  /** When Redis stopped answering; undefined while it answers. */
   #awaySince: number | undefined;
   #isRenewing = false;
-  /** Of the corpus, when this worker looked; and what all have counted since, as far as is known. */
+  /**
+   * Shards committed when this worker last looked; `#count`: how many all workers committed since, as far as is known.
+   */
   #numCommitted = 0;
   #count: { readonly first: number; readonly last: number } | undefined;
 
@@ -102,8 +104,8 @@ export class Queue implements Leases {
   }
 
   /**
-   * Undefined: all are committed or parked. Throws QUEUE when Redis is gone for good and nothing is in work here;
-   * CANCELLED.
+   * The next shard; undefined when all are committed or parked. Throws QUEUE when Redis is gone for good and this
+   * worker has no shard left; CANCELLED.
    */
   async next(signal?: AbortSignal): Promise<number | undefined> {
     for (;;) {
@@ -138,7 +140,10 @@ export class Queue implements Leases {
     return undefined;
   }
 
-  /** Puts missing shards in, beside `inWork` that are there already. False where none is missing. */
+  /**
+   * Puts missing shards into the queue, besides those in `inWork`, which are there already. False where none is
+   * missing.
+   */
   async #look(inWork: number, signal?: AbortSignal): Promise<boolean> {
     const [committed, parked] = await Promise.all([this.#o.committed(), this.#o.parked()]);
     const missing: number[] = [];
@@ -151,14 +156,14 @@ export class Queue implements Leases {
     return missing.length > 0;
   }
 
-  /** Note: BullMQ takes no number for an id. */
+  /** The queue's job for a shard. Note: BullMQ refuses a number as an id. */
   #jobOf(index: number) {
     const backoff = { type: "exponential", delay: this.#address.retryMs };
     const opts = { jobId: `shard-${index}`, attempts: tries, backoff, removeOnComplete: true, removeOnFail: true };
     return { name: "shard", data: {}, opts };
   }
 
-  /** What Redis answers, asked again while it is away. */
+  /** Asks Redis, and asks again while it cannot be reached. */
   async #ask<T>(question: () => Promise<T>, signal?: AbortSignal): Promise<T> {
     for (;;) {
       try {
@@ -204,7 +209,10 @@ export class Queue implements Leases {
     this.#part(index, (job) => job.moveToWait(job.token!));
   }
 
-  /** Note: parked first. Whoever dies in between leaves a job that the next one takes, and finds parked or makes. */
+  /**
+   * Note: the shard is parked first. A worker that dies before it removes the job leaves it to the next one, which
+   * finds the shard parked, or tries it.
+   */
   failed(index: number, { code, message }: TokenizerError): void {
     this.#part(index, async (job) => {
       const attempts = job.attemptsMade + 1;
@@ -236,7 +244,7 @@ export class Queue implements Leases {
     this.#said.add(said);
   }
 
-  /** Prolongs the locks, by a clock. */
+  /** Renews the locks of the jobs that this worker holds; a timer calls it. */
   async #renew(): Promise<void> {
     if (this.#isRenewing) return;
     this.#isRenewing = true;
@@ -245,8 +253,7 @@ export class Queue implements Leases {
       const lost = jobs.length > 0
         ? await this.#worker.extendJobLocks(ids, jobs.map(({ token }) => token!), lockMs)
         : [];
-      // Redis was away for longer than a lock lasts. One that nobody has taken since is ours again, before it is
-      // missed.
+      // These locks expired while Redis was away. One that no other worker has taken is set again.
       for (const { id, token } of jobs.filter(({ id }) => lost.includes(id!))) {
         await this.#client.set(`${this.#jobs.toKey(id!)}:lock`, token!, "PX", lockMs, "NX");
       }
@@ -271,7 +278,8 @@ export class Queue implements Leases {
 }
 
 /**
- * Milliseconds between two prolongations of a lock, and two looks for locks that ran out. Note: Redis takes whole ones.
+ * How often, in milliseconds, a worker renews its locks, and looks for locks that have expired. Note: Redis takes whole
+ * numbers only.
  */
 function thirdOf({ lockMs }: Address): number {
   return Math.round(lockMs / 3);

@@ -24,17 +24,17 @@ import { type Corpus, type DecodedSample, type Judge, type VerifiedShard, verify
 
 export interface VerifyDatasetOptions extends Pick<OpenOptions, "device" | "threads" | "maxMemory"> {
   /**
-   * Where the plan's model lies on this machine, where that is not where it was planned; its weights must be the same.
+   * Where the plan's model is on this machine, if not where it was when it was planned. Its weights must be the same.
    */
   model?: string | undefined;
   /**
-   * Samples of each shard that are decoded and compared with what they were made of, evenly spread; 0: none, and no
-   * model. Default 1.
+   * How many samples of each shard, evenly spread, are decoded and compared with their originals; with 0 no model is
+   * opened. Default 1.
    */
   samples?: number | undefined;
-  /** Called after each shard. What it throws ends the call. */
+  /** Called after each shard is checked. What it throws ends the call. */
   onShard?: ((shard: VerifiedShard) => void) | undefined;
-  /** Ends the call with code CANCELLED. */
+  /** Aborting it ends the call with code CANCELLED. */
   signal?: AbortSignal | undefined;
 }
 const { device, threads, maxMemory } = openOptions.shape;
@@ -52,7 +52,7 @@ const verifyOptions = z.strictObject(
 
 export interface DatasetVerification {
   readonly numShards: number;
-  /** Planned shards that are not committed yet. */
+  /** How many planned shards are not committed yet. */
   readonly numMissing: number;
   readonly numSamples: number;
   readonly numTokens: number;
@@ -73,7 +73,7 @@ export function verifyDataset(folder: string, options: VerifyDatasetOptions = {}
   return located(() => verifyWith(standard, folder, options));
 }
 
-/** The same on other sources and formats: for tests. */
+/** `verifyDataset` with other sources and formats, for tests. */
 export async function verifyWith(
   parts: Parts,
   folder: string,
@@ -155,7 +155,7 @@ async function openCorpus(folder: string, parts: Parts, signal?: AbortSignal) {
   return { plan, storage, corpus };
 }
 
-/** Opens the plan's model to decode with, and what reads the items again. */
+/** Opens the plan's model for decoding, and what reads the original items again. */
 async function openJudge(
   plan: Plan,
   parts: Parts,
@@ -185,7 +185,7 @@ async function openJudge(
   }
 }
 
-/** The half of the plan's model that decodes. Throws ARGUMENT where its weights are not those of the plan. */
+/** Opens the decoder of the plan's model. Throws ARGUMENT where its weights are not those of the plan. */
 async function openDecoder(
   { header: { model, arithmetic: { precision } } }: Plan,
   { model: given, device, threads, maxMemory, signal }: z.output<typeof verifyOptions>,
@@ -200,7 +200,7 @@ async function openDecoder(
   throw expected("model", wanted, `${at} with ${sha256}`);
 }
 
-/** What was tokenised, as one tensor. */
+/** The pixels that were tokenised, as one tensor. */
 async function pixelsOf(item: Item, preparer: ItemPreparer, signal?: AbortSignal): Promise<TensorLike<"uint8">> {
   const prepared = await preparer.prepare(item, signal);
   if (prepared.kind !== "video") return prepared.pixels;

@@ -15,19 +15,19 @@ import { aboutOf, describedTokens } from "../tokens/tokenfile.ts";
 import type { CorpusFacts, TokenDType } from "./format.ts";
 import type { Sample, SampleFacts } from "./item.ts";
 
-/** Plain values: numbers, texts, truths and lists. */
+/** Plain values for JSON and tables: numbers, texts, booleans and lists. */
 export type RecordKeys = Readonly<Record<string, unknown>>;
 
-/** A sample as formats write it. */
+/** A sample in the form in which formats store it. */
 export interface StoredSample {
   readonly key: string;
-  /** In the corpus's dtype, with the batch axis of 1. */
+  /** The tokens in the corpus's dtype, with a batch axis of 1. */
   readonly tensor: StoredTensor;
   readonly record: RecordKeys;
   readonly sidecars: Sample["sidecars"];
 }
 
-/** What each dtype is called where arrays are stored. */
+/** Name of each dtype in the formats that store arrays. */
 export const storedNames: Readonly<Record<TokenDType, NarrowType>> = {
   uint16: "uint16",
   int32: "int32",
@@ -55,7 +55,7 @@ const recordSchema = z.strictObject({
   ...own, // looked at with the tensor
 });
 
-/** The keys that all samples of a corpus share. */
+/** Keys and values that all samples of a corpus have in common. */
 export function commonKeys(facts: CorpusFacts): RecordKeys {
   const { model, source, sha256, precision, spatialFactor, quantizer, version } = facts;
   const video = facts.isVideo ? { temporalFactor: facts.temporalFactor, frames: 1 } : undefined;
@@ -70,8 +70,8 @@ export function commonKeys(facts: CorpusFacts): RecordKeys {
 }
 
 /**
- * A sample's tokens in the corpus's dtype and its record. Throws SHAPE where tokens, facts and corpus contradict each
- * other or a name cannot stand in a shard, VALUE for an element that the dtype does not hold.
+ * Converts a sample to the corpus's dtype and makes its record. Throws SHAPE where tokens, facts and corpus contradict
+ * each other or a name cannot be used in a shard, VALUE for an element that the dtype cannot hold.
  */
 export function storedSample(sample: Sample, facts: CorpusFacts): StoredSample {
   const { key, tokens, sidecars } = sample;
@@ -86,7 +86,7 @@ export function storedSample(sample: Sample, facts: CorpusFacts): StoredSample {
   return { key, tensor: narrowed(`${key}: tokens`, main, storedNames[facts.dtype]), record, sidecars };
 }
 
-/** By the checks of token files, so that nothing is written that would not be read. */
+/** Checks a record as the readers of token files do, so that nothing is written that could not be read. */
 function checkedParts(key: string, tokens: Tokens): ReturnType<typeof storedParts> {
   try {
     return storedParts(tokens);
@@ -184,7 +184,7 @@ function toldFacts(told: Omit<z.infer<typeof recordSchema>, "key">, { height, wi
   };
 }
 
-/** A name that can stand in a tar, in a table and as a file: with no path in it. */
+/** Keys and fields: names that can stand in a tar, in a table and as a file, so without a path. */
 const keyPattern = /^[^./\\\p{Cc}\p{Surrogate}][^./\\\p{Cc}\p{Surrogate}]*$/u;
 const fieldPattern = /^[^./\\\p{Cc}\p{Surrogate}][^/\\\p{Cc}\p{Surrogate}]*$/u;
 
@@ -219,7 +219,7 @@ function checkFacts({ key, tokens, facts }: Sample): void {
   );
 }
 
-/** Of the corpus's model, and of pictures or clips as all others. */
+/** Throws SHAPE unless the tokens are of the corpus's model, and of a picture or a clip as all its tokens are. */
 function checkOrigin(key: string, origin: Tokens["origin"], facts: CorpusFacts): void {
   const pairs: [string, unknown, unknown][] = [
     ["model", facts.model, origin.model],

@@ -9,21 +9,21 @@ import { expected, messageOf, TokenizerError } from "../errors.ts";
 type BullMQ = typeof import("bullmq");
 export type Client = import("ioredis").Redis;
 
-/** What may stand behind `?` in an address, in seconds. */
+/** Options that may follow `?` in an address, in seconds, with their defaults. */
 const defaults = {
-  /** A shard is handed out again so long after the last sign of life of its worker, and a third of it more. */
+  /** Seconds after a worker's last sign of life until its shard is handed out again; it may take a third longer. */
   lock: 15,
   /** A worker that has nothing in work ends when the queue has given no answer for so long. */
   gone: 300,
-  /** Until the second try at a shard that failed for itself; twice as long until the third. */
+  /** Seconds until the second try at a shard that failed; twice as many until the third. */
   retry: 10,
 };
 const range = [0.1, 86_400] as const;
 
 export interface Address {
-  /** For the client: with user and password. */
+  /** The address with user and password, for the client. */
   readonly url: string;
-  /** For people: without. */
+  /** The address without user and password, for messages. */
   readonly shown: string;
   readonly lockMs: number;
   readonly goneMs: number;
@@ -68,7 +68,10 @@ export function loadBullMQ(): Promise<BullMQ> {
   return load("bullmq");
 }
 
-/** Note: by a name in a variable, so that a bundler does not look for what need not be there. */
+/**
+ * Imports an optional package. Note: its name is in a variable, so that bundlers do not look for a package that may be
+ * missing.
+ */
 async function load<T>(name: string): Promise<T> {
   try {
     return await import(name);
@@ -93,7 +96,7 @@ export async function connect(address: Address, signal?: AbortSignal): Promise<C
     maxRetriesPerRequest: null, // BullMQ insists, although without the queue above nothing is tried again
     connectTimeout: answerMs,
     commandTimeout: answerMs,
-    // Of a server that answers nothing: a connection that was cut says so after a quarter of an hour.
+    // For a server that stops answering: the system itself reports a cut connection only after 15 minutes.
     socketTimeout: 1.5 * answerMs,
     retryStrategy: (times) => Math.min(100 * times, 1_000),
   });
@@ -125,8 +128,8 @@ async function opened(client: Client, { shown, goneMs }: Address): Promise<void>
 }
 
 /**
- * What Redis says to who may not enter, or asks for what it does not know: no waiting mends it. Undefined for what
- * waiting may mend.
+ * The error to throw where Redis refuses the password or user, or does not know the command: waiting does not help.
+ * Undefined for other errors, which another try may not meet.
  */
 export function refusalOf(shown: string, error: unknown): TokenizerError | undefined {
   const said = messageOf(error);
@@ -145,7 +148,7 @@ export function unreachable(shown: string, cause: unknown, ms: number): Tokenize
   );
 }
 
-/** What is wrong with how a Redis is set up, in words. */
+/** What is risky in how the Redis server is set up, in words; undefined where all is well. */
 export async function warningOf(client: Client): Promise<string | undefined> {
   const said = await client.info(), [, policy] = /^maxmemory_policy:(\S+)/m.exec(said) ?? [];
   if (policy === undefined || policy === "noeviction") return undefined;

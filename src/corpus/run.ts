@@ -27,7 +27,7 @@ import type { Attempt, OnStep, Storage } from "./storage.ts";
 
 type Options = z.output<typeof runDatasetOptions>;
 
-/** Runs a plan; gives what `statusOf` says in the end. */
+/** Tokenises what is left of a plan; gives what `statusOf` says at the end. */
 export async function runPlan(folder: string, o: Options, parts: Parts, onStep?: OnStep): Promise<DatasetStatus> {
   const storage = openStorage(folder, { onStep, signal: o.signal }), plan = await storage.plan();
   const format = formatOf(plan.header.shardFormat, parts);
@@ -73,26 +73,26 @@ async function workOn(run: Run): Promise<void> {
   }
 }
 
-/** The shards that this process is here for: those of its share, or all; parked ones are not a queue's. */
+/** The numbers of this worker's shards: those of its share, or all. With a queue, parked shards do not count. */
 function shardsHere({ plan, o }: Run): number[] {
   return shardsOf(o.shard ?? { index: 0, of: 1 }, plan.numShards);
 }
 
-/** How many of those are not committed. */
+/** How many of this worker's shards are not committed yet. */
 async function numLeft(run: Run): Promise<number> {
   const { plan, storage, o } = run, committed = await storage.committed();
   const parked = o.queue === undefined ? new Set<number>() : await parkedIndices(storage);
   return shardsHere(run).filter((index) => !committed.has(plan.stemOf(index)) && !parked.has(index)).length;
 }
 
-/** The shards that this process has in work. */
+/** The shards that this process is working on. */
 class Worker {
   readonly #run: Run;
   readonly #arithmetic: Arithmetic;
   readonly #leases: Leases;
   readonly #teller: ProgressTeller;
   readonly #open = new Map<Attempt, Promise<void>>();
-  /** Shards that failed and were given to the leases, and those since the last commit, by number. */
+  /** Shards that failed and went back to `leases`; and the numbers of those that failed since the last commit. */
   readonly #failed = new WeakSet<Shard>();
   readonly #failedAlike = new Set<number>();
 
@@ -170,7 +170,10 @@ interface Begun {
   readonly shard: Shard;
   fail(error: unknown): boolean;
 }
-/** Shards begun and not committed: the one that is fed, and those before it that are not done. */
+/**
+ * Shards that are begun and not committed: the one whose items are being read, and those before it whose items are
+ * still being encoded.
+ */
 const mostOpen = 4;
 /** So many shards that fail one after the other, with none committed between, are taken for a machine that fails. */
 const mostAlike = 4;

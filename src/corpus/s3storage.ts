@@ -44,8 +44,7 @@ import {
 } from "./storage.ts";
 
 /**
- * A request that was signed longer ago than 15 minutes is refused: what a killed process has sent has come by then, or
- * never will.
+ * How long to wait for requests of a killed process: a store refuses those that were signed more than 15 minutes ago.
  */
 const lateMs = 20 * 60_000;
 
@@ -153,7 +152,7 @@ export class S3Storage implements Storage {
     }
   }
 
-  /** Note: tries are listed first: one that is decided after that is alive, or was settled here. */
+  /** Note: tries are listed before decisions, so a try that is decided after that is not taken for abandoned. */
   async recover(): Promise<void> {
     const tries = await this.#tries();
     for (const stem of await this.#stemsIn(".ctok/decided")) await this.settle(stem);
@@ -195,7 +194,7 @@ export class S3Storage implements Storage {
     return new LocalAttempt(this.folder, made, (place, decided) => this.#decide(place, decided, begunMs));
   }
 
-  /** The winner's files get their names. */
+  /** Decides for this try, unless another has won, and gives the winner's objects their final names. */
   async #decide({ stem, index, folder }: Try, decided: Decided, begunMs: number): Promise<boolean> {
     const step = (name: CommitStep) => this.#onStep(name, index), name = basename(folder);
     await step("written");
@@ -215,7 +214,8 @@ export class S3Storage implements Storage {
     const isFirst = !await this.isCommitted(stem) && await this.#client.putNew(this.#decidedOf(stem), body);
     if (isFirst) await step("decided");
     await rm(folder, { recursive: true, force: true });
-    // By who looked before another's commit a decision that came after it may be removed without its files.
+    // Another worker may have removed this decision, as one that came too late, and left its objects: then they are
+    // removed here.
     if (await this.#settle(stem, step) !== name) await this.#removeTry(this.#client, name);
     return isFirst;
   }
@@ -224,9 +224,10 @@ export class S3Storage implements Storage {
     await this.#settle(stem, () => {});
   }
 
-  /** Gives the name of the try that was decided, where one was. */
+  /** Commits the try that was decided, where one was, and gives the name of that try. */
   async #settle(stem: string, step: Step): Promise<string | undefined> {
-    // Read first, looked at then: what was decided after a commit, by who had looked before it, is seen to be late.
+    // The decision is read before the manifest is looked for. So a decision of a worker that did not see another's
+    // commit is known to be too late.
     const said = await this.#client.get(this.#decidedOf(stem));
     if (!said) return undefined;
     const kept: Kept = JSON.parse(new TextDecoder().decode(said));
@@ -237,7 +238,10 @@ export class S3Storage implements Storage {
     return kept.name;
   }
 
-  /** Note: copies are of one try's files alone, so that who comes late copies what is there already. */
+  /**
+   * Note: only files of one try are copied to the final names, so a worker that comes late writes what is there
+   * already.
+   */
   async #place({ name, id, entry }: Kept, step: Step): Promise<void> {
     for (const file of entry.files) {
       const to = this.#key(file.name), from = this.#key(".ctok/pending", name, pendingName(id, file.name));
@@ -260,5 +264,5 @@ export class S3Storage implements Storage {
   }
 }
 
-/** What is written of a decision: where the winner's files are, too. */
+/** What is stored of a decision: the outcome, and where the winner's objects are. */
 type Kept = Decided & { readonly name: string };

@@ -30,7 +30,7 @@ export interface ShardDone {
   readonly numSamples: number;
   readonly numTokens: number;
   readonly quarantined: readonly Quarantined[];
-  /** Whether another had committed it meanwhile, so that this work was for nothing. */
+  /** Whether another worker had committed the shard meanwhile, so that this work was for nothing. */
   readonly isTwice: boolean;
 }
 
@@ -38,7 +38,7 @@ export class Shard {
   readonly #o: ShardOptions;
   readonly #waiting = new Map<number, { outcome: Outcome; resolve(): void; reject(error: unknown): void }>();
   readonly #quarantined: Quarantined[] = [];
-  /** Settles when the shard is committed, or cannot be. */
+  /** A promise that settles when the shard is committed or has failed. */
   readonly done: Promise<void>;
   #settle!: { resolve(): void; reject(error: unknown): void };
   #next = 0;

@@ -21,7 +21,9 @@ export interface PlaceReader extends AsyncDisposable {
   read(place: Place, identity: Item["identity"], signal?: AbortSignal): Promise<Uint8Array>;
 }
 
-/** Errors of the system about one path: no right to read it, a folder, a name too long, links that go round. */
+/**
+ * Error codes of the system that concern one path only: no right to read it, a folder, a name too long, circular links.
+ */
 const errnosOfPaths = [1, 13, 21, 36, 40];
 
 /**

@@ -9,9 +9,9 @@ import type { Leases, LeasesOptions } from "./leases.ts";
 import type { Plan } from "./plan.ts";
 import type { Storage } from "./storage.ts";
 
-/** One of `of` workers that have a corpus's shards among them. */
+/** A worker's share of a corpus that is split among `of` workers. */
 export interface Share {
-  /** 0 to `of` - 1. */
+  /** The worker's number, 0 to `of` - 1. */
   readonly index: number;
   readonly of: number;
 }
@@ -47,7 +47,7 @@ export async function splitOf(storage: Storage, plan: Plan): Promise<number | un
   }
 }
 
-/** Keeps N in the corpus. Throws ARGUMENT where it is another, unless it is `isAnew`. */
+/** Writes the number of workers to the corpus. Throws ARGUMENT where another one is there, unless `isAnew`. */
 export async function agreeOnSplit(storage: Storage, plan: Plan, of: number, isAnew: boolean): Promise<void> {
   const bytes = new TextEncoder().encode(JSON.stringify({ plan: plan.id, of } satisfies Note));
   while (!await storage.writeNote(noteName, bytes)) {
@@ -62,7 +62,7 @@ export async function agreeOnSplit(storage: Storage, plan: Plan, of: number, isA
   }
 }
 
-/** Hands a worker the shards of its share. */
+/** Gives a worker the shards of its share, one after the other. */
 export class Split implements Leases {
   readonly #waiting: number[];
   #numDone: number;

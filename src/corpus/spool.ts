@@ -13,10 +13,7 @@ import { isS3 } from "./s3/address.ts";
 
 export interface Spooled extends AsyncDisposable {
   readonly path: string;
-  /**
-   * Runs what works on the file; its errors call the place by name, and not by that of a temporary file, which none
-   * knows.
-   */
+  /** Runs `work` on the file. Its errors name the item's place and not the temporary file, which nobody knows. */
   named<T>(work: () => Promise<T>): Promise<T>;
 }
 
@@ -37,7 +34,7 @@ export async function spool(place: Place, identity: Identity, places: Places, si
   };
   try {
     folder = await mkdtemp(join(tmpdir(), "ctok-"));
-    // Its name alone tells FFmpeg of motion JPEG and of raw streams.
+    // The extension stays: FFmpeg knows motion JPEG and raw streams by nothing else.
     const path = join(
       folder,
       place.kind === "tar" ? basename(place.member) : place.kind === "file" ? basename(place.path) : "video",

@@ -1,5 +1,6 @@
 /**
- * The sources, formats and preparing that there are, as parts; and their options as one flat list. Used by dataset.ts.
+ * The sources, formats and ways of preparing items that ctok has, as the parts of a run, and their options in one flat
+ * list. Used by dataset.ts.
  */
 import { z } from "zod";
 import { type Fields, parse } from "../checks.ts";
@@ -12,7 +13,7 @@ import { Places } from "./places.ts";
 import { decoderVersions, type PrepareOptions, prepareOptions, Preparer } from "./prepare.ts";
 import { findItems, type FindOptions, findOptions } from "./sources/find.ts";
 
-/** How items are found and prepared. */
+/** Options for finding and preparing items. */
 export interface ItemOptions
   extends
     PrepareOptions,
@@ -30,7 +31,7 @@ export const itemFields = {
   stride,
 } satisfies Fields<ItemOptions>;
 const itemOptions = z.strictObject(itemFields).superRefine(checkLooks);
-/** Those that say nothing of pictures. */
+/** Options that matter for videos alone. */
 const ofVideos = ["foldersAreVideos", "fps", "frames", "clipFrames", "stride"] as const;
 
 export const standard: Parts = {

@@ -20,27 +20,27 @@ export interface CorpusStats {
    * frequent first.
    */
   readonly sizes: readonly { readonly size: string; readonly count: number }[];
-  /** Of discrete tokens. `entropyBits`: bits a token; `perplexity`: codes that would be as even, 2 to its power. */
+  /** Discrete tokens only. `entropyBits`: bits for each token; `perplexity`: 2 to that power, the effective codes. */
   readonly codebook?: {
     readonly size: number;
     readonly distinct: number;
     readonly entropyBits: number;
     readonly perplexity: number;
-    /** The most frequent codes. */
+    /** The most frequent codes and how often each occurs. */
     readonly top: readonly { readonly code: number; readonly count: number }[];
   };
-  /** Of FSQ and signs: how often each digit of each level occurs. */
+  /** FSQ and signs only: how often each digit of each level occurs. */
   readonly levels?: readonly (readonly number[])[];
-  /** Of latents: the finite values of each channel; and how many are not finite. */
+  /** Latents only: moments of each channel's finite values; `notFinite`: how many values are NaN or infinite. */
   readonly channels?: readonly ChannelMoments[];
   readonly notFinite?: number;
 }
 
 const mostTop = 10;
-/** Above, codes are counted in a map. */
+/** Largest codebook whose codes are counted in an array; those of a larger one are counted in a map. */
 const mostCounters = 1 << 20;
 
-/** Of all committed shards. Throws TOKEN_FILE for a shard that cannot be read, CANCELLED. */
+/** Statistics of all committed shards. Throws TOKEN_FILE for a shard that cannot be read, CANCELLED. */
 export async function statsOfCorpus(corpus: Corpus, signal?: AbortSignal): Promise<CorpusStats> {
   const { quantizer } = corpus.facts, sizes = new Map<string, number>();
   const counter = quantizer ? new CodeCounter(quantizer) : new ChannelCounter();
@@ -57,7 +57,7 @@ export async function statsOfCorpus(corpus: Corpus, signal?: AbortSignal): Promi
   return { numShards: corpus.shards.length, numSamples, numTokens, sizes: sorted, ...counter.result() };
 }
 
-/** All samples, shard after shard. */
+/** All samples of the committed shards, shard after shard. */
 export async function* samplesOf(corpus: Corpus, signal?: AbortSignal): AsyncGenerator<Sample> {
   for (const shard of corpus.shards) {
     for await (const sample of corpus.format.read(corpus.folder, shard, corpus.facts)) {
@@ -67,7 +67,7 @@ export async function* samplesOf(corpus: Corpus, signal?: AbortSignal): AsyncGen
   }
 }
 
-/** The first samples. */
+/** The first `count` samples. */
 export async function* headOf(corpus: Corpus, count: number, signal?: AbortSignal): AsyncGenerator<Sample> {
   if (count < 1) return;
   let left = count;
@@ -134,7 +134,10 @@ class CodeCounter {
   }
 }
 
-/** Moments by which batches add up without loss. Ref: Chan, Golub and LeVeque 1983. */
+/**
+ * Running mean and sum of squared deviations, to which batches can be added without loss of accuracy. Ref: Chan, Golub
+ * and LeVeque 1983.
+ */
 interface Running {
   count: number;
   mean: number;

@@ -28,17 +28,20 @@ export interface DatasetStatus {
     readonly bytes: number;
   };
   readonly quarantined: readonly Quarantined[];
-  /** Shards that processes of this machine are at. */
+  /** Shards that processes of this machine are working on. */
   readonly inWork: readonly LeasedShard[];
-  /** Where the corpus was split (`shard`): among how many workers, and which of them have shards to make. */
+  /** Only where the corpus was split by `shard`: among how many workers, and which of them have shards to make. */
   readonly split?: { readonly of: number; readonly missing: readonly number[] };
   /** Shards that a queue has given up (`unparkDataset` has them tried again), and why. */
   readonly parked: readonly ParkedShard[];
-  /** All shards are committed, and the set's files are there. */
+  /** All shards are committed, and the files of the whole set are there. */
   readonly isComplete: boolean;
 }
 
-/** `entries`: those that are counted, as of a share; of all committed shards unless given. */
+/**
+ * Status of a corpus. `entries`: the manifests to count, such as those of a share; by default those of all committed
+ * shards.
+ */
 export async function statusOf(plan: Plan, storage: Storage, entries?: readonly ShardEntry[]): Promise<DatasetStatus> {
   entries ??= await allEntries(plan, storage);
   const { of, elements, isComplete } = await missingOf(plan, storage);
@@ -78,5 +81,5 @@ export async function allEntries(
   }, entriesAtOnce);
 }
 
-/** A store across a network answers many in the time of one. */
+/** How many manifests are read at once: a store across a network answers many in the time of one. */
 const entriesAtOnce = 32;

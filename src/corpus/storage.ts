@@ -11,7 +11,7 @@ import type { Item, Place } from "./item.ts";
 import type { Arithmetic, Plan, PlanStart } from "./plan.ts";
 import type { Refused } from "./source.ts";
 
-/** An item that is not in its shard, and why. */
+/** An item that could not be tokenised and is left out of its shard, and why. */
 export interface Quarantined {
   readonly key: string;
   readonly place: Place;
@@ -22,11 +22,11 @@ export interface Quarantined {
 /** What a manifest file says: the commit of a shard. Nothing in it tells when, where or by whom the shard was made. */
 export interface ShardEntry extends CommittedShard {
   readonly format: "ctok-shard-1";
-  /** Of the plan: `Plan.id`. */
+  /** `Plan.id` of the plan that the shard belongs to. */
   readonly plan: string;
   readonly numItems: number;
   readonly numTokens: number;
-  /** What made it, where the plan allows any. */
+  /** The arithmetic that made the shard, where the plan allows any. */
   readonly arithmetic: Arithmetic;
   readonly quarantined: readonly Quarantined[];
 }
@@ -51,17 +51,21 @@ export type CommitStep =
   | "tidied";
 
 /**
- * A place for one corpus. Errors: FILE_MISSING, FILE_IO, FILE_FORMAT; of S3 also ARGUMENT for what it will never allow.
+ * The store of one corpus. Errors: FILE_MISSING, FILE_IO, FILE_FORMAT; in S3 also ARGUMENT for requests that it will
+ * never allow.
  */
 export interface Storage {
-  /** As it was given: a path, or s3://BUCKET/PREFIX. Its files are read below it. */
+  /** The location as the caller gave it: a path, or s3://BUCKET/PREFIX. The corpus's files are read below it. */
   readonly folder: string;
   /** A folder of this machine for what may be lost: leases, shards that are being made. */
   readonly private: string;
 
-  /** The plan. Throws FILE_MISSING where there is none. */
+  /** Opens the plan. Throws FILE_MISSING where there is none. */
   plan(): Promise<Plan>;
-  /** Makes the plan of what is found, whole or not at all. Throws ARGUMENT where another was made meanwhile, in S3. */
+  /**
+   * Writes the plan of the items found, whole or not at all. Throws ARGUMENT where another plan was written meanwhile,
+   * in S3.
+   */
   writePlan(start: PlanStart, found: AsyncIterable<Item | Refused>): Promise<Plan>;
 
   /** Before work: makes what is needed, and refuses a store that does not keep its promises (UNSUPPORTED). */
@@ -69,29 +73,37 @@ export interface Storage {
   /** Finishes what was decided, and removes what killed processes have left. */
   recover(): Promise<void>;
 
-  /** The stems of the shards that are committed. */
+  /** The numbers of the committed shards, as file names have them ("00017"). */
   committed(): Promise<Set<string>>;
   isCommitted(stem: string): Promise<boolean>;
-  /** As messages call it. */
+  /** The name of a shard's manifest in messages. */
   manifestOf(stem: string): string;
-  /** The entry of a committed shard. Throws FILE_MISSING, FILE_FORMAT. */
+  /** Reads the manifest of a committed shard. Throws FILE_MISSING, FILE_FORMAT. */
   entry(stem: string): Promise<ShardEntry>;
   /** The list of the set's files, which is written after them; undefined where it is not there. */
   setEntry(): Promise<SetEntry | undefined>;
-  /** Files of the whole set by path below the folder, and last of all their list. Done twice it is the same. */
+  /**
+   * Writes the files of the whole set, by path below the folder, and last of all the list of them. Writing them twice
+   * changes nothing.
+   */
   writeSet(plan: string, all: ReadonlyMap<string, Uint8Array>): Promise<void>;
 
-  /** A small file that workers leave each other; nothing of it is truth. Undefined where it is not there. */
+  /**
+   * A small file that workers leave for each other; the corpus does not depend on it. Undefined where there is none of
+   * that name.
+   */
   note(name: string): Promise<Uint8Array | undefined>;
   /** Leaves a note, whole or not at all. False where one of that name is there already, which stays. */
   writeNote(name: string, bytes: Uint8Array): Promise<boolean>;
   removeNote(name: string): Promise<void>;
-  /** Names of notes in a folder of them. */
+  /** Names of the notes that lie in a folder of notes. */
   notes(folder: string): Promise<string[]>;
 
-  /** A new try at a shard. */
+  /** Begins a new try at a shard. */
   begin(stem: string, index: number): Promise<Attempt>;
-  /** Takes a decided shard to its commit. Several may do so at once; who comes late finds nothing to do. */
+  /**
+   * Brings a decided shard to its commit. Several workers may do so at once; one that comes late finds nothing to do.
+   */
   settle(stem: string): Promise<void>;
 }
 
@@ -108,7 +120,7 @@ export interface Attempt extends ShardFiles {
 
 export type Step = (name: CommitStep) => void | Promise<void>;
 
-/** What was decided: a try by its id, and what the manifest will say. */
+/** The outcome of a shard: the id of the try that won, and its manifest. */
 export interface Decided {
   readonly id: string;
   readonly entry: ShardEntry;
@@ -118,23 +130,23 @@ export const setName = "set.json";
 /** What a killed process has left, where its end cannot be known. */
 export const abandonedMs = 86_400_000;
 
-/** The bytes of a manifest. */
+/** A manifest as the bytes of its file. */
 export function manifestBytes(entry: ShardEntry | SetEntry): Uint8Array {
   return new TextEncoder().encode(JSON.stringify(entry, undefined, 2) + "\n");
 }
 
-/** The stem of a shard, by the name of its manifest. */
+/** The shard's number in the name of its manifest, as text; undefined for other names. */
 export function stemOfManifest(name: string): string | undefined {
   return /^(\d+)\.json$/.exec(name)?.[1];
 }
 
-/** What ctok wrote to a manifest, as far as its first and its list of files tell. */
+/** Parses a manifest. Its format and its list of files are checked, and nothing else, as ctok wrote it. */
 export function checkedEntry<E extends ShardEntry | SetEntry>(path: string, bytes: Uint8Array, format: E["format"]): E {
   let entry: Partial<E> | null = null;
   try {
     entry = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch {
-    // told below
+    // No JSON: the check below says so.
   }
   if (entry?.format === format && Array.isArray(entry.files)) return entry as E;
   throw expected(path, `a manifest of ctok dataset ("${format}")`, "another file", "FILE_FORMAT");

@@ -16,24 +16,24 @@ import type { Sample } from "./item.ts";
 import { chunksOf } from "./openfile.ts";
 import { joinLocation } from "./s3/address.ts";
 
-/** A shard as its manifest tells it. */
+/** A shard as its manifest describes it. */
 export interface ManifestShard extends CommittedShard {
   readonly numTokens: number;
   readonly quarantined: readonly { readonly key: string }[];
 }
 
-/** A corpus as it can be read back. */
+/** A corpus that is open for reading its samples back. */
 export interface Corpus {
   readonly folder: string;
   readonly format: ShardFormat;
   readonly facts: CorpusFacts;
-  /** Those that are committed, in order. */
+  /** The committed shards, in order. */
   readonly shards: readonly ManifestShard[];
-  /** Keys of the items of a shard, in the plan's order. */
+  /** Keys of a shard's items, in the plan's order. */
   plannedKeys(shard: CommittedShard): Promise<readonly string[]>;
 }
 
-/** What tells how good a sample is. Pixels are uint8 [1, H, W, 3], of clips [1, T, H, W, 3]. */
+/** Compares a sample with its original. Pixels are uint8 [1, H, W, 3], those of clips [1, T, H, W, 3]. */
 export interface Judge {
   decode(tokens: Tokens): Promise<TensorLike<"uint8">>;
   /** The pixels that a sample was made of. Throws where they cannot be read any more. */
@@ -53,22 +53,22 @@ export interface VerifiedShard {
   readonly numSamples: number;
   readonly numTokens: number;
   readonly bytes: number;
-  /** Empty: all is as it should be. */
+  /** What is wrong, in words; empty where all is as it should be. */
   readonly problems: readonly string[];
   readonly decoded: readonly DecodedSample[];
 }
 
 export interface DecodedSample {
   readonly key: string;
-  /** In dB, against the original; absent where that could not be read. */
+  /** PSNR against the original, in dB; absent where the original could not be read. */
   readonly psnr?: number;
-  /** Why there is no `psnr`. */
+  /** Why there is no `psnr`: the original could not be read. */
   readonly reason?: string;
 }
 
 /**
- * Each shard in order. Throws CANCELLED, and what the machine refuses; what is wrong with a shard is among its
- * problems.
+ * Checks one shard after the other. What is wrong with a shard is among its `problems`; throws CANCELLED, and failures
+ * of the machine.
  */
 export async function* verifyShards(corpus: Corpus, options: VerifyOptions = {}): AsyncGenerator<VerifiedShard> {
   for (const shard of corpus.shards) {
@@ -128,7 +128,7 @@ async function checkFile(folder: string, file: CommittedShard["files"][number], 
   if (sha256 !== file.sha256) throw bad(`sha256 ${file.sha256}`, sha256);
 }
 
-/** Reads every sample; keeps those that are to be decoded. */
+/** Reads every sample of a shard and keeps those that are to be decoded. */
 async function checkSamples(
   corpus: Corpus,
   shard: ManifestShard,
@@ -158,18 +158,18 @@ async function checkSamples(
   if (tokens !== shard.numTokens) throw bad(`${shard.numTokens} tokens, as its manifest says`, tokens);
 }
 
-/** Places of the grid. */
+/** How many tokens there are: the positions of the grid, over all of the batch. */
 export function tokensIn({ main, isDiscrete }: Tokens): number {
   return isDiscrete ? main.data.length : main.data.length / main.shape[1]!;
 }
 
-/** `most` of `count` positions, evenly spread. */
+/** The numbers of `most` of `count` samples, evenly spread. */
 function spread(count: number, most: number): number[] {
   const n = Math.min(count, most);
   return Array.from({ length: n }, (_, i) => Math.floor((i + 0.5) * count / n));
 }
 
-/** Of what is decoded: of a longer clip only the tokens are looked at. */
+/** The most pixels that are decoded of a sample; of a longer clip only the tokens are checked. */
 const mostPixels = 1 << 26;
 
 async function judged(shard: CommittedShard, { key, tokens }: Sample, judge: Judge): Promise<DecodedSample> {
@@ -186,7 +186,7 @@ async function judged(shard: CommittedShard, { key, tokens }: Sample, judge: Jud
   return { key, psnr: psnr(picture(pixels), picture(original)) };
 }
 
-/** Frames one below the other: the error is that of all. */
+/** A clip as one picture, its frames one below the other, so that the error is that of all frames. */
 function picture({ shape, data }: TensorLike<"uint8">): TensorLike<"uint8"> {
   const [height = 1, width = 1, channels = 3] = shape.slice(-3);
   const frames = elementsOf(shape.slice(0, -3));

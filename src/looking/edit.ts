@@ -31,7 +31,7 @@ export interface Region {
   readonly frames?: number;
 }
 
-/** The sizes of a grid of tokens. `frames` is 1 for pictures. */
+/** The size of a grid of tokens, in tokens. `frames` is 1 for pictures. */
 interface Grid {
   readonly batch: number;
   readonly channels: number;
@@ -48,7 +48,10 @@ function gridOf(tokens: Tokens, codebook: Codebook | undefined): Grid {
   return { batch, channels, frames, height, width };
 }
 
-/** What is computed on: codes of discrete tokens, the latent of continuous ones; float32 [B, C, (t,) h, w]. */
+/**
+ * The values that edits work on: the codes of discrete tokens, the latent of continuous ones; float32 [B, C, (t,) h,
+ * w].
+ */
 function valuesOf(tokens: Tokens, codebook: Codebook | undefined): Tensor<"float32"> {
   const { quantizer } = tokens.origin;
   if (!quantizer) return tokens.latent;
@@ -117,7 +120,10 @@ export function edit(tokens: Tokens, region: Region, code: number | ArrayLike<nu
   return withValues(tokens, data, values.shape, codebook);
 }
 
-/** The tokens of `a` with those of `b` in a region. Both of one model (quantizer and factors) and one grid. */
+/**
+ * Replaces a region of the tokens `a` by that of `b`. Both must be of one model (quantizer and factors) and of one
+ * grid.
+ */
 export function swap(a: Tokens, b: Tokens, region: Region, codebook?: Codebook): Tokens {
   const grid = gridOf(a, codebook),
     values = valuesOf(a, codebook),
@@ -130,7 +136,10 @@ export function swap(a: Tokens, b: Tokens, region: Region, codebook?: Codebook):
   return withValues(a, data, values.shape, codebook);
 }
 
-/** (1 - t) a + t b: between two latents, or between two tokens' codes, rounded to codes. Any finite t. */
+/**
+ * Mixes two tokens: (1 - t) a + t b between their latents, or between their codes, rounded to codes again. Any finite
+ * t.
+ */
 export function mix(a: Tokens, b: Tokens, t: number, codebook?: Codebook): Tokens {
   gridOf(a, codebook);
   if (typeof t !== "number" || !Number.isFinite(t)) throw expected("t", "a number, 0 for a and 1 for b", t);
@@ -183,12 +192,12 @@ export interface ChannelMoments {
 export interface TokenStats {
   readonly tokens: number;
   /**
-   * Of discrete tokens: how many codes occur, entropy in bits a token, and of FSQ and signs how often each digit of
-   * each level occurs.
+   * Discrete tokens only: how many codes occur, and their entropy in bits for each token. `levels`, for FSQ and signs:
+   * how often each digit of each level occurs.
    */
   readonly codebook?: { readonly size: number; readonly distinct: number; readonly entropyBits: number };
   readonly levels?: readonly (readonly number[])[];
-  /** Of the latent or of the codes. */
+  /** Moments of each channel of the latent, or of the codes where tokens are discrete. */
   readonly channels: readonly ChannelMoments[];
 }
 

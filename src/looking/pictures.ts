@@ -8,7 +8,10 @@ import { pictureSize } from "../tokens/dense.ts";
 import { checkTensor, Tensor, type TensorLike } from "../tokens/tensor.ts";
 
 const white = 255;
-/** White pixels of a picture, as many as readImage takes. Throws ARGUMENT at `name`, which made it so large. */
+/**
+ * A white picture, no larger than readImage would take. Throws ARGUMENT, which names the option `name` that made it too
+ * large.
+ */
 function blank(name: string, height: number, width: number): Uint8Array {
   if (!(height * width <= mostPixels)) {
     throw expected(name, `a result of at most ${mostPixels} pixels`, `one of ${width}x${height}`);
@@ -31,7 +34,7 @@ export function sideBySide(a: TensorLike<"uint8">, b: TensorLike<"uint8">, gap =
 }
 
 export interface ContactSheetOptions {
-  /** White pixels between two pictures; default 8. */
+  /** White space between two pictures, in pixels; default 8. */
   gap?: number | undefined;
   /** How many times smaller each picture becomes, a whole number; default 1. */
   shrink?: number | undefined;
@@ -72,7 +75,7 @@ export function contactSheet(
   return new Tensor("uint8", [sheetHeight, sheetWidth, 3], out, { kind: "pixels" });
 }
 
-/** Of shrink × shrink pixels, for byte `x` (three a pixel) of row `y` of the smaller picture. */
+/** Byte `x` (three for each pixel) of row `y` of the smaller picture: the mean of shrink × shrink pixels. */
 function meanOf(data: Uint8Array, width: number, y: number, x: number, shrink: number): number {
   let sum = 0;
   const colour = x % 3, left = (x - colour) * shrink + colour;
@@ -129,7 +132,7 @@ type Colour = readonly [red: number, green: number, blue: number];
 
 const notFinite: Colour = [255, 0, 0];
 
-/** Pixels drawn cell by cell; white where nothing is. */
+/** A picture that is drawn cell by cell; it is white where nothing was drawn. */
 class Canvas {
   readonly #height: number;
   readonly #width: number;
@@ -141,7 +144,7 @@ class Canvas {
     this.#pixels = blank("scale", height, width);
   }
 
-  /** height × width cells of `scale` pixels each way; `colour(i)` is that of cell i, row-major. */
+  /** Draws height × width cells, each a square of `scale` pixels; `colour(i)` is the colour of cell i, row-major. */
   drawGrid(
     top: number,
     left: number,

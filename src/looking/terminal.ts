@@ -60,7 +60,8 @@ async function sixel(picture: TensorLike<"uint8">): Promise<string> {
   const { FINALIZER, image2sixel, introducer, sixelEncode } = await import("sixel");
   const rgba = new Uint8Array(width * height * 4).fill(255);
   for (let i = 0; i < width * height; i++) rgba.set(data.subarray(i * 3, i * 3 + 3), i * 4);
-  // The library's quantiser merges colours that are few and far apart, as those of a token map: these need none.
+  // The library's quantiser merges few colours that are far apart, as a token map has, so a palette of exactly these is
+  // made here.
   const palette = new Map<number, [number, number, number]>();
   for (let i = 0; i < data.length && palette.size <= maxColours; i += 3) {
     const [red = 0, green = 0, blue = 0] = data.subarray(i, i + 3);

@@ -19,15 +19,15 @@ import type { Decoded } from "./picture.ts";
 
 const { process } = globalThis;
 
-/** What a helper is asked, beside the picture's bytes. */
+/** What a helper process is asked to do; the bytes of the picture follow it. */
 export interface Order {
-  /** As messages call the picture. */
+  /** The picture's name in messages. */
   readonly name: string;
   readonly limitPixels: number;
   /** Seconds of processor time, and bytes of memory beyond what the helper has before; helper.ts has the defaults. */
   readonly limitSeconds?: number | undefined;
   readonly limitMemory?: number | undefined;
-  /** Whether its size is all that is wanted: no pixels then. */
+  /** Whether only the picture's size is wanted, and no pixels. */
   readonly isSizeOnly?: boolean | undefined;
 }
 
@@ -37,11 +37,11 @@ export interface Answer {
   readonly height?: number;
   readonly width?: number;
   readonly error?: { readonly code: ErrorCode; readonly message: string; readonly detail?: number | undefined };
-  /** Whether it should not have another picture: it holds too much memory, or ends itself. */
+  /** Whether the helper must not get another picture: it holds too much memory, or is about to end. */
   readonly isFull?: boolean;
 }
 
-/** The parts of a message, either way. */
+/** A message to or from a helper process, in the pieces that are written one after the other. */
 export function message(about: Order | Answer, body: Uint8Array = new Uint8Array()): Uint8Array[] {
   const text = new TextEncoder().encode(JSON.stringify({ ...about, bytes: body.length }));
   const length = new Uint8Array(4);
@@ -49,18 +49,19 @@ export function message(about: Order | Answer, body: Uint8Array = new Uint8Array
   return [length, text, body];
 }
 
-/** No helper could be started: the caller decides what to do without. */
+/** Thrown when no helper process can be started: the caller decides what to do without one. */
 export class NoHelper extends Error {}
 
 const mostHelpers = Math.min(availableParallelism(), 4);
 /**
- * A helper that says nothing for so long is lost: to start, and to decode beyond ten times its limit of processor time.
+ * Patience with a silent helper: for its start, and for decoding beyond ten times its limit of processor time. After
+ * that it counts as lost.
  */
 const patienceMs = 60_000;
 const mostTextBytes = 1 << 16;
 
 const idle: Helper[] = [];
-/** Those that wait for one of the helpers, in order. */
+/** Calls that wait for one of the helper processes, in order. */
 const waiting: (() => void)[] = [];
 let numBusy = 0;
 
@@ -112,7 +113,7 @@ function lost(name: string, ending: string): TokenizerError {
 
 class Helper {
   readonly #child: ChildProcess;
-  /** Of the message that is being read: its first bytes, then its text with what to fill. */
+  /** The message that is being read: first its length and JSON (`#head`, then `#answer`), then its bytes (`#body`). */
   #head: Uint8Array = new Uint8Array();
   #answer: Answer | undefined;
   #body: Uint8Array<ArrayBuffer> | undefined;
@@ -125,7 +126,7 @@ class Helper {
 
   private constructor() {
     const { command, args, folder } = program();
-    // Its own folder: no .env, no bunfig.toml and no deno.json of wherever the caller stands.
+    // The helper runs in a folder of its own, so that no .env, bunfig.toml or deno.json of the caller's folder counts.
     this.#child = spawn(command, args, { cwd: folder, stdio: ["pipe", "pipe", "ignore"], windowsHide: true });
     const end = (how: string) => {
       this.#hasEnded = true;
@@ -139,7 +140,8 @@ class Helper {
     this.#child.stdin!.on("error", () => {}); // it is gone: "close" tells
     this.#child.stdout!.on("data", (chunk: Uint8Array) => this.#read(chunk));
     this.#child.unref();
-    // Note: never ref'd again, which Bun does not count; a timer holds the process while there is work.
+    // Note: the pipes are never ref'd again, which Bun does not count; a timer keeps the process alive while there is
+    // work.
     for (const pipe of [this.#child.stdin, this.#child.stdout]) (pipe as { unref?: () => void } | null)?.unref?.();
   }
 
@@ -155,7 +157,7 @@ class Helper {
     return helper;
   }
 
-  /** Undefined when the helper is gone, and was not ended here. */
+  /** Decodes a picture in the helper; undefined when the helper is gone without having been ended here. */
   async ask(bytes: Uint8Array, order: Order, signal: AbortSignal | undefined): Promise<Decoded | undefined> {
     if (this.#hasEnded) return undefined;
     this.#mostBytes = 3 * order.limitPixels;
@@ -206,7 +208,7 @@ class Helper {
     this.#child.kill("SIGKILL");
   }
 
-  /** Takes what came; a helper is not trusted to send less than its picture may have. */
+  /** Takes bytes from the helper, which is not trusted: it may send no more than its picture can have. */
   #read(chunk: Uint8Array): void {
     while (chunk.length > 0) {
       if (this.#body) {
@@ -251,7 +253,7 @@ function program(): { command: string; args: string[]; folder: string } {
   const url = new URL(import.meta.url.endsWith(".ts") ? "./helper.ts" : "./helper.js", import.meta.url);
   const command = process.execPath, runtime = /^(bun|deno|node)(-\w+)?(\.exe)?$/.exec(basename(command))?.[1];
   const path = url.protocol === "file:" ? fileURLToPath(url) : undefined;
-  // Note: a compiled program is its own execPath; run again it would do all that it does.
+  // Note: in a compiled program, execPath is the program itself, which would do all its work again if run.
   if (!runtime || !path || !existsSync(path)) throw new NoHelper(`no Bun, Deno or Node, or no ${url.href}`);
   const rights = [
     "--no-prompt",

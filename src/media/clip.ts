@@ -12,7 +12,7 @@ export interface VideoOptions {
    * the frames before it are decoded and dropped.
    */
   start?: number | undefined;
-  /** How many frames at most. Default: all. */
+  /** The most frames to read. Default: all. */
   frames?: number | undefined;
   /** Largest frame taken, height × width in pixels; a larger one is refused by its header. Default 16383². */
   limitPixels?: number | undefined;
@@ -29,7 +29,7 @@ export interface VideoOptions {
   fps?: number | Rate | undefined;
   /** Whether a damaged video may end without an error, spoilt frames patched by FFmpeg's decoder. Default false. */
   allowDamage?: boolean | undefined;
-  /** Ends the reading with code CANCELLED. */
+  /** Aborting it ends the reading with code CANCELLED. */
   signal?: AbortSignal | undefined;
 }
 export const videoOptions = z.strictObject(
@@ -46,12 +46,12 @@ export const videoOptions = z.strictObject(
 export type Options = z.output<typeof videoOptions>;
 
 export interface VideoInfo {
-  /** Of every frame, in pixels, upright. */
+  /** Size of every frame in pixels, after the rotation that the file asks for. */
   readonly height: number;
   readonly width: number;
   /**
-   * Of the frames as they come: the `fps` asked for, else the video's own; its average when the rate varies. An
-   * estimate from the times of the file's first packets; what holds is the time that comes with each frame.
+   * Rate of the frames as they are given: the `fps` asked for, else the video's own, or its average when the rate
+   * varies. It is estimated from the times of the file's first packets; the time that comes with each frame is exact.
    */
   readonly fps: Rate;
   /**
@@ -77,7 +77,7 @@ export interface VideoInfo {
 }
 
 export interface TimedFrame {
-  /** uint8 [height, width, 3], in memory of its own. */
+  /** uint8 [height, width, 3]; the frame shares its memory with no other. */
   readonly data: Uint8Array;
   /** When it is shown, on the source's clock (see `VideoInfo.startSeconds`). */
   readonly seconds: number;

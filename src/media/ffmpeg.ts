@@ -21,7 +21,7 @@ export interface Ffmpeg {
   readonly path: string;
   /** Output options that pass each frame on once, with its timestamp as it is. */
   readonly passFrames: readonly string[];
-  /** Output options of H.264 whose frames have times of their own. */
+  /** Output options for H.264 that keep each frame's own time. */
   readonly h264Options: readonly string[];
 }
 
@@ -29,43 +29,44 @@ export interface Ffprobe {
   readonly path: string;
 }
 
-/** How a run ended. */
+/** How a run of FFmpeg ended. */
 export interface Ending {
-  /** Undefined when a signal ended it, or when it never started. */
+  /** The exit code; undefined when a signal ended the process, or when it never started. */
   readonly code: number | undefined;
-  /** "SIGKILL" and so on, also when FFmpeg caught the signal and left by itself. */
+  /** Name of the signal that ended FFmpeg, such as "SIGKILL", also where FFmpeg caught it and exited by itself. */
   readonly signal: string | undefined;
-  /** The last 4000 characters that it wrote to stderr; why it did not start, when it did not. */
+  /** The last 4000 characters that the process wrote to stderr, or why it did not start. */
   readonly stderr: string;
 }
 
 export interface FfmpegRun {
-  /** Closed at once unless the run was started with `stdin: "pipe"`. */
+  /** Standard input of the process; closed at once unless the run was started with `stdin: "pipe"`. */
   readonly stdin: Writable;
-  /** Read on demand: FFmpeg waits while nobody reads. */
+  /** FFmpeg's output. It is read on demand: FFmpeg waits while nobody reads. */
   readonly stdout: Readable;
-  /** Never rejects. */
+  /** Resolves when the process has ended; never rejects. */
   readonly ended: Promise<Ending>;
-  /** Ends it at once, if it still runs, and waits until nothing of it is left. */
+  /** Kills the process, if it still runs, and waits until nothing of it is left. */
   kill(): Promise<Ending>;
   /**
-   * Whether the run keeps this process from ending, as it does from the start. One that nobody waits for should not.
+   * Sets whether the run keeps this process from ending. It does from the start; a run that nobody waits for should
+   * not.
    */
   hold(isHeld: boolean): void;
 }
 
 export interface RunOptions {
   readonly stdin?: "pipe" | "ignore";
-  /** Ends the run as `kill` does. */
+  /** Aborting it ends the run, as `kill` does. */
   readonly signal?: AbortSignal | undefined;
-  /** Each line of stderr, as it comes. */
+  /** Called with each line of stderr as it comes. */
   readonly onLine?: (line: string) => void;
 }
 
 const stderrTail = 4000;
 const checked = new Map<string, Promise<Ffmpeg>>();
 
-/** What is looked for, where, and what to do when it is not there. */
+/** A program to find: where it is searched, and what to do when it is missing. */
 interface Program {
   readonly name: "ffmpeg" | "ffprobe";
   readonly variable: "CTOK_FFMPEG" | "CTOK_FFPROBE";
@@ -111,7 +112,7 @@ async function checkOnce(program: Program, path: string): Promise<Ffmpeg> {
   try {
     return await found;
   } catch (error) {
-    checked.delete(path); // it may be mended before the next call
+    checked.delete(path); // it may be repaired before the next call
     throw error;
   }
 }
@@ -158,8 +159,8 @@ async function isExecutable(path: string): Promise<boolean> {
 }
 
 /**
- * Runs it once: a program for another machine, or one that is not FFmpeg, is told here and not in the middle of a
- * video.
+ * Runs FFmpeg once, so that a program for another machine, or one that is not FFmpeg, fails here and not in the middle
+ * of a video.
  */
 async function check(program: Program, path: string): Promise<Ffmpeg> {
   const run = start(path, ["-version"], {});
@@ -197,7 +198,7 @@ export function startFfmpeg(ffmpeg: Ffmpeg, args: readonly string[], options: Ru
   return start(ffmpeg.path, [...general, ...args], options);
 }
 
-/** Starts ffprobe likewise; it asks no questions and reads no standard input. */
+/** Starts ffprobe as `startFfmpeg` starts FFmpeg: it asks no questions and reads no standard input. */
 export function startFfprobe(ffprobe: Ffprobe, args: readonly string[], options: RunOptions = {}): FfmpegRun {
   throwIfAborted(options.signal);
   return start(ffprobe.path, ["-hide_banner", "-loglevel", "level+error", ...args], options);
@@ -212,8 +213,8 @@ interface Held {
 function start(path: string, args: readonly string[], options: RunOptions): FfmpegRun {
   const child = spawn(path, args, {
     stdio: ["pipe", "pipe", "pipe"],
-    // Without converters of texts, which nobody asks for: static builds (the npm package's ffprobe) crash in those of
-    // the system.
+    // Without the system's text converters, which nobody needs: static builds (the npm package's ffprobe) crash in
+    // them.
     env: { ...process.env, AV_LOG_FORCE_NOCOLOR: "1", GCONV_PATH: "/nonexistent" },
     windowsHide: true,
     detached: true, // a terminal's Ctrl-C is for us: who works with the child decides how it ends
@@ -237,7 +238,7 @@ function start(path: string, args: readonly string[], options: RunOptions): Ffmp
       try {
         isHeld ? one.ref?.() : one.unref?.();
       } catch {
-        // It has just ended, and holds nothing: Deno throws BadResource of its pipe.
+        // The process has just ended and no longer counts: Deno throws BadResource for its pipe.
       }
     }
   };
@@ -331,7 +332,7 @@ export function fileUrl(path: string): string {
   return `file:${resolve(path)}`;
 }
 
-/** "exit code 1", "SIGKILL". */
+/** How the process ended, in words: "exit code 1", "SIGKILL". */
 export function tellEnding(ending: Ending): string {
   return ending.signal ?? (ending.code === undefined ? "it did not start" : `exit code ${ending.code}`);
 }

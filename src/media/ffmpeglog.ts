@@ -18,7 +18,7 @@ interface Complaint {
   readonly isAfterFirstFrame: boolean;
 }
 
-/** Who writes what FFmpeg makes, and the program itself about that: no word on the file that is read. */
+/** Sources of lines that say nothing about the file that is read: encoders, muxers, and FFmpeg itself about those. */
 const writers = /^(nut|rawvideo|null|out#|vost#|aost#|mux)/;
 /**
  * What decoders call an error though every pixel is there: of reference lists after a cut, and of a camera's own notes.
@@ -29,7 +29,7 @@ const harmless = [
   /^unable to decode APP fields/,
 ];
 
-/** Kept of one run: the first ones, and the last. */
+/** How many complaints of a run are kept: the first ones, and the last one. */
 const mostComplaints = 100;
 
 export class FfmpegLog {
@@ -46,14 +46,14 @@ export class FfmpegLog {
     this.#nameBreaks = rest.length;
   }
 
-  /** Of the end of a run. */
+  /** The log of a run that has ended. */
   static of({ stderr }: Ending): FfmpegLog {
     const log = new FfmpegLog();
     for (const line of stderr.split("\n")) log.read(line);
     return log;
   }
 
-  /** Takes one line. An arrow, so that it can be handed on as it is. */
+  /** Takes one line of the log. It is an arrow function, so that it can be passed on as a callback. */
   readonly read = (line: string): void => {
     if (this.#skipped > 0) return void this.#skipped--;
     if (this.#nameBreaks > 0 && line.includes(this.#name)) this.#skipped = this.#nameBreaks;
@@ -88,7 +88,7 @@ export class FfmpegLog {
     return this.#complaints.some(({ by, text }) => by === "" && told.test(text));
   }
 
-  /** The demuxer of a file that inputArgs keeps out. */
+  /** The demuxer that a file needs, where inputArgs does not allow it; else undefined. */
   get refusedFormat(): string | undefined {
     return this.#complaints.find(({ text }) => text.startsWith("Format not on whitelist"))?.by;
   }
@@ -105,7 +105,7 @@ export class FfmpegLog {
     return undefined;
   }
 
-  /** The errors that FFmpeg told, the last ones, on one line. */
+  /** The last errors that FFmpeg reported, on one line. */
   get reason(): string {
     const texts = this.#complaints.map(({ text }) => text.trim()).filter((text) =>
       text && !/^Conversion failed/.test(text)

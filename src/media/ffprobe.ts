@@ -9,9 +9,9 @@ import { type Ending, findFfprobe, inputArgs, startFfprobe, tellEnding } from ".
 import { FfmpegLog } from "./ffmpeglog.ts";
 import { tooLarge } from "./picture.ts";
 
-/** Of the beginning of a file. */
+/** What ffprobe says of a file after reading its beginning. */
 export interface MediaFacts {
-  /** The demuxer, such as "matroska,webm". */
+  /** Name of the demuxer, such as "matroska,webm". */
   readonly format: string;
   /** The earliest start of any stream on the container's clock, in seconds; undefined where it has no timestamps. */
   readonly startSeconds: number | undefined;
@@ -24,14 +24,14 @@ export interface MediaFacts {
 
 export interface VideoFacts {
   readonly codec: string;
-  /** As stored, in pixels; 0 where nothing tells before a frame is decoded. */
+  /** Height as stored, in pixels; 0 where it is known only once a frame is decoded. */
   readonly height: number;
   readonly width: number;
-  /** Degrees counter-clockwise, from the display matrix. */
+  /** Rotation that the display matrix asks for, in degrees counter-clockwise. */
   readonly rotation: number;
   readonly startSeconds: number | undefined;
   readonly durationSeconds: number | undefined;
-  /** As the container's index says. */
+  /** Number of frames as the container's index gives it; undefined where it does not. */
   readonly numFrames: number | undefined;
   /**
    * Fractions such as "30000/1001", neither of which need be the frames' rate: of the finest tick seen, and the
@@ -39,25 +39,25 @@ export interface VideoFacts {
    */
   readonly tickRate: string | undefined;
   readonly averageRate: string | undefined;
-  /** Its first packets, in the file's order. */
+  /** The video stream's first packets, in the file's order. */
   readonly packets: readonly PacketFacts[];
 }
 
 export interface PacketFacts {
-  /** When its frame is shown and when it is decoded, on the container's clock. */
+  /** When the packet's frame is shown, and when it is decoded, in seconds on the container's clock. */
   readonly seconds: number | undefined;
   readonly decodedSeconds: number | undefined;
-  /** Whether decoding can begin here. */
+  /** Whether it is a key frame, where decoding can begin. */
   readonly isKey: boolean;
   /** Whether its frame is decoded and not shown: before the start of an edit list. */
   readonly isDropped: boolean;
 }
 
-/** Packets of all streams together: some seconds of a video with sound. */
+/** How many packets of all streams together are read: some seconds of a video with sound. */
 const firstPackets = 400;
 /** Too few to tell a rate by, and as many as are looked at for a key frame: 20 minutes at 25 a second. */
 const fewPackets = 16, mostPackets = 40_000;
-/** Limit: of JSON. A file of many streams says little that is asked for. */
+/** Limit: characters of ffprobe's JSON. A file with many streams would fill it with what is not needed. */
 const mostCharacters = 1 << 24;
 
 const entries = [
@@ -110,7 +110,8 @@ async function findPackets(path: string, limitPixels: number, signal?: AbortSign
 }
 
 /**
- * Height and width, as stored, of the first decoded frame that is not as large as the first one. Decodes up to there.
+ * Finds the first decoded frame whose size, as stored, is not that of the first frame; gives that size. Decodes all
+ * frames up to there.
  */
 export async function findOtherSize(
   path: string,
@@ -165,7 +166,7 @@ async function read(
   return { text: new TextDecoder().decode(Buffer.concat(chunks)), ending: await run.ended };
 }
 
-/** Why a file is not read. */
+/** Why ffprobe could not read a file, in words. */
 function reasonOf(ending: Ending): string {
   const log = FfmpegLog.of(ending);
   if (log.refusedFormat === "tty") return "text"; // FFmpeg would draw it as a terminal does, and call that a video
@@ -217,7 +218,7 @@ function toVideo(stream: Json, packets: readonly PacketFacts[]): VideoFacts {
 }
 
 function packetsOf(json: Json): (PacketFacts & { stream: unknown })[] {
-  // One list where frames are asked for as well.
+  // ffprobe gives packets and frames in one list where both are asked for.
   return listOf(json.packets ?? json.packets_and_frames).map(({ stream_index, pts_time, dts_time, flags }) => ({
     stream: stream_index,
     seconds: toNumber(pts_time),

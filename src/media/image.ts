@@ -20,15 +20,15 @@ import { decodeApart, NoHelper } from "./apart.ts";
 import { decode, type Decoded, type Format, formatOf, glanceAt, loadSharp, lookAt, sayOf } from "./picture.ts";
 
 export interface ReadImageOptions extends PictureLimits {
-  /** Ends the reading at once, with code CANCELLED. */
+  /** Aborting it ends the reading at once, with code CANCELLED. */
   signal?: AbortSignal | undefined;
 }
 const readImageOptions = z.strictObject({ ...pictureLimits, signal } satisfies Fields<ReadImageOptions>);
-/** The same with their defaults. */
+/** The options of `readImage` with their defaults filled in. */
 export type PictureOptions = z.output<typeof readImageOptions>;
 
 export interface WriteImageOptions {
-  /** Ends the writing at once, with code CANCELLED; the file is as it was. */
+  /** Aborting it ends the writing at once, with code CANCELLED; a file of that name stays as it was. */
   signal?: AbortSignal | undefined;
 }
 const writeImageOptions = z.strictObject({ signal } satisfies Fields<WriteImageOptions>);
@@ -40,17 +40,17 @@ const writers = {
   ".webp": { format: "webp", options: { quality: 95 } },
   ".avif": { format: "avif", options: { quality: 80 } },
 } as const;
-/** Of what writeImage writes. */
+/** Extensions of the pictures that writeImage writes. */
 export const pictureExtensions: readonly string[] = Object.keys(writers);
 
 /**
- * Formats whose cost the header and the file's size tell: a JPEG's scans are counted, the others go over their pixels
- * once. A GIF's and a WebP's frames are all looked at for the first (in a WebP in time that grows with their square), a
- * TIFF's tiles and an AVIF's hidden frames cost what they want, an SVG is a program.
+ * Formats whose decoding cost is known from the header and the file's size, so that they need no helper process: a
+ * JPEG's scans are counted, PNG and WebP go over their pixels once. In a GIF or an animated WebP all frames are read to
+ * find the first one, a TIFF's tiles and an AVIF's hidden frames may cost anything, and an SVG is a program.
  */
 const here: readonly Format[] = ["jpeg", "png", "webp"];
 /**
- * What is decoded in this process, where nothing can stop it: at most about a second of one core, for noise in WebP.
+ * The most that is decoded in this process, where nothing can stop it: about a second of one core, for noise in WebP.
  */
 const mostHere = { pixels: 2 ** 24, bytes: 2 ** 24 };
 
@@ -66,7 +66,7 @@ export async function readImage(input: BytesSource, options: ReadImageOptions = 
   return await decodeImage(taken, parse(readImageOptions, options, "options"));
 }
 
-/** The same of bytes that have been taken already. */
+/** Decodes a picture whose bytes were read already. */
 export async function decodeImage(taken: Taken, o: PictureOptions): Promise<Tensor<"uint8">> {
   const { bytes, format } = await encodedImage(taken, o);
   const { height, width, data } = await decodeSomewhere(bytes, format, taken.name, o);
@@ -94,7 +94,7 @@ export async function readImageSize(
   return { height, width };
 }
 
-/** The bytes of a picture that sharp may read. */
+/** The bytes of a picture, after checking that sharp may read it. */
 async function encodedImage(taken: Taken, o: PictureOptions): Promise<{ bytes: Uint8Array; format: Format }> {
   const { name } = taken;
   throwIfAborted(o.signal);

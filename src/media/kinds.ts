@@ -27,7 +27,7 @@ export const readExtensions: Readonly<Record<FileKind, readonly string[]>> = {
   tokens: tokenFormats.map((format) => `.${format}`),
 };
 
-/** Extensions of what writeImage, createVideo and saveTokens write. */
+/** Extensions of the files that writeImage, createVideo and saveTokens write, by kind. */
 export const writtenExtensions: Readonly<Record<FileKind, readonly string[]>> = {
   picture: pictureExtensions,
   video: videoExtensions,
@@ -37,26 +37,30 @@ export const writtenExtensions: Readonly<Record<FileKind, readonly string[]>> = 
 const headBytes = 4096;
 
 /**
- * By the extension, in any case; by the first bytes where that says nothing. Undefined where they say nothing either.
+ * The kind of a file: by its extension, in any case, or by its first bytes where that says nothing. Undefined where
+ * they say nothing either.
  */
 export async function fileKind(path: string): Promise<FileKind | undefined> {
   return kindOfName(path) ?? kindOfBytes(await headOf(path, 0, headBytes));
 }
 
-/** By the extension alone. */
+/** What kind of file a name's extension stands for. */
 export function kindOfName(path: string): FileKind | undefined {
   const extension = extname(path).toLowerCase();
   return (["picture", "video", "tokens"] as const).find((kind) => readExtensions[kind].includes(extension));
 }
 
-/** What stands at which byte: latin1, so that a character is a byte. The first that fits decides. */
+/**
+ * Which bytes at which offset mark which kind of file, as regular expressions over latin1, where a character is a byte.
+ * The first that fits decides.
+ */
 const marks: readonly [kind: FileKind, at: number, mark: RegExp][] = [
   ["picture", 0, /^(\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|II[*+]\0|MM\0[*+]|\xff\x0a|\0\0\0\x0cJXL )/s],
   ["picture", 4, /^ftyp(avif|avis|heic|heix|mif1|msf1)/],
   ["picture", 0, /^(\xef\xbb\xbf)?\s*<(svg|\?xml|!DOCTYPE svg|!--)/i],
   ["video", 4, /^(ftyp|moov|mdat|wide|skip|free)/], // ISO and QuickTime
   ["video", 0, /^(\x1a\x45\xdf\xa3|RIFF....AVI |OggS|FLV\x01|\x30\x26\xb2\x75\x8e\x66\xcf\x11)/s], // Matroska … ASF
-  // MPEG … RealMedia
+  // From MPEG to RealMedia.
   ["video", 0, /^(\0\0\x01[\xba\xb3]|\x06\x0e\x2b\x34|nut\/multimedia container|YUV4MPEG2|DKIF|\.RMF)/],
   ["video", 0, /^\0?\0\0\x01([\x27\x47\x67]|\x09[\x10\x30\x50\x70\xf0]|[\x40\x46]\x01)/], // H.264 and HEVC as such
   ["video", 0, /^\x47.{187}\x47.{187}\x47/s], // a transport stream
@@ -113,7 +117,7 @@ export async function tokenFormatOf(path: string): Promise<TokenFormat | undefin
   return isMarked || names.includes("indices") || names.includes("latent") ? "safetensors" : undefined;
 }
 
-/** By the first entry of the map. */
+/** Whether the first entry of a msgpack map is that of a token file. */
 function isMsgpackTokens(head: Uint8Array): boolean {
   return /^(.|\xde..|\xdf....)\xa6format.{1,2}ctok-tokens-/s.test(String.fromCharCode(...head));
 }

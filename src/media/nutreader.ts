@@ -13,18 +13,19 @@ import { TokenizerError } from "../errors.ts";
 export interface NutHeader {
   readonly height: number;
   readonly width: number;
-  /** Of a pixel, width to height; 1:1 when square or unknown. */
+  /** A pixel's width to its height; 1:1 when square or unknown. */
   readonly sampleAspect: { readonly num: number; readonly den: number };
 }
 
 export interface NutFrame {
-  /** In memory of its own. */
+  /** The frame's bytes, in memory of their own. */
   readonly data: Uint8Array;
   readonly seconds: number;
 }
 
 const fileId = "nut/multimedia container\0";
-// A packet begins with 'N', which is no frame's code, and one of these: a letter and six bytes more.
+// Startcodes: each packet but a frame begins with 'N' and one of these, a letter and six more bytes. No frame's code is
+// 'N'.
 const packets = {
   main: "M\x7a\x56\x1f\x5f\x04\xad",
   stream: "S\x11\x40\x5b\xf2\xf9\xdb",
@@ -58,7 +59,7 @@ interface FrameCode {
 /** Limit: of a header, index or information, none of which grows with the frames but the index, which is not read. */
 const mostPacketBytes = 1 << 20;
 
-/** Reads a NUT stream from chunks of bytes. Throws INTERNAL for what FFmpeg would not write. */
+/** Reads a NUT stream that comes in chunks. Throws INTERNAL for anything that FFmpeg would not write. */
 export class NutReader {
   readonly #bytes: Bytes;
   readonly #aheadSeconds: number;
@@ -71,15 +72,15 @@ export class NutReader {
   #header: NutHeader | undefined;
 
   /**
-   * `aheadSeconds`: by how much the stream's clock is ahead of the times that are wanted; exact where it is a whole
-   * number.
+   * Reads NUT from `chunks`. `aheadSeconds`: by how much the stream's clock is ahead of the times that are wanted;
+   * exact where it is a whole number.
    */
   constructor(chunks: AsyncIterable<Uint8Array>, aheadSeconds = 0) {
     this.#aheadSeconds = aheadSeconds;
     this.#bytes = new Bytes(chunks[Symbol.asyncIterator]());
   }
 
-  /** Undefined when the stream ends before one is there. */
+  /** The stream's header; undefined when the stream ends before one. */
   async header(): Promise<NutHeader | undefined> {
     if (this.#header) return this.#header;
     const id = await this.#bytes.take(fileId.length);
@@ -109,7 +110,7 @@ export class NutReader {
     }
   }
 
-  /** Whether the bytes ended within a frame or a header. */
+  /** Whether the stream ended inside a frame or a header. */
   get isCut(): boolean {
     return this.#bytes.isCut;
   }
@@ -169,7 +170,7 @@ export class NutReader {
 
   async #readMain(bytes: Bytes): Promise<void> {
     const version = await bytes.value();
-    // Note: 4 is not stable, and not written unless asked for.
+    // Note: version 4 of NUT is not stable, and FFmpeg writes it only on request.
     if (version !== 3) throw strange("version 3 of NUT", `${version}`);
     const streams = await bytes.value();
     if (streams !== 1) throw strange("one stream", `${streams}`);
@@ -220,7 +221,7 @@ export class NutReader {
     this.#header = { height, width, sampleAspect: num > 0 && den > 0 ? { num, den } : { num: 1, den: 1 } };
   }
 
-  /** Where the clock stands, in ticks of one of the time bases. */
+  /** Reads a sync point, which says where the stream's clock stands, in ticks of one of the time bases. */
   async #readSync(bytes: Bytes): Promise<void> {
     const coded = await bytes.value(), count = this.#timeBases.length, from = this.#timeBases[coded % count];
     await bytes.value(); // how far back the last one is
@@ -239,12 +240,12 @@ function signed(value: number): number {
   return value % 2 === 1 ? (value + 1) / 2 : -value / 2;
 }
 
-/** Bytes of a stream in order. */
+/** Reads the bytes of a stream in order. */
 class Bytes {
   readonly #chunks: AsyncIterator<Uint8Array> | Iterator<Uint8Array>;
   #chunk: Uint8Array;
   #at = 0;
-  /** Whether more was asked for than there was. */
+  /** Whether the stream ended before all the bytes that were asked for. */
   isCut = false;
 
   /** `first` comes before the other chunks. */
@@ -263,7 +264,7 @@ class Bytes {
     return this.#chunk[this.#at++];
   }
 
-  /** The next byte; undefined at the end, which is not told as a cut. */
+  /** The next byte; undefined at the end of the stream, which does not count as cut here. */
   next(): number | Promise<number | undefined> {
     return this.#at < this.#chunk.length ? this.#chunk[this.#at++]! : this.#laterByte();
   }

@@ -8,7 +8,7 @@
  */
 import type { Rate } from "../tokens/rate.ts";
 
-/** What packets begin with. */
+/** The eight bytes with which each kind of packet begins. */
 const startcodes = {
   main: 0x4e4d7a561f5f04adn,
   stream: 0x4e5311405bf2f9dbn,
@@ -24,13 +24,13 @@ export interface NutVideo {
   readonly width: number;
   /** Ticks a second, below 2^31: the unit of the frames' times. */
   readonly ticks: number;
-  /** What the encoder and its file are told; frames are shown at their own times. */
+  /** The frame rate that the encoder and the file's header get; each frame is shown at its own time all the same. */
   readonly rate: Rate;
   /** A pixel's width to its height. */
   readonly sampleAspect: Rate;
 }
 
-/** What comes before the first frame. */
+/** The bytes that come before the first frame: the file's name and headers. */
 export function nutHeader({ height, width, ticks, rate, sampleAspect }: NutVideo): Uint8Array {
   const main = [
     ...numbers(4, 0, 1, 65536), // version, one stream, the most that a syncpoint may be away
@@ -44,7 +44,7 @@ export function nutHeader({ height, width, ticks, rate, sampleAspect }: NutVideo
     ...numbers(0, 0, 0, 0, 0, 0), // time base 0, times told whole, at any distance, no delay, no flags, no codec data
     ...numbers(width, height, sampleAspect.num, sampleAspect.den, 0),
   ];
-  // Note: FFmpeg passes over a rate of 1000 and more.
+  // Note: FFmpeg ignores a rate of 1000 and more.
   const { num, den } = rate.num < 1000 * rate.den ? rate : { num: 999, den: 1 };
   const utf8 = 2;
   const info = [...numbers(1, 0, 0, 0, 1), ...text("r_frame_rate"), ...numbers(utf8), ...text(`${num}/${den}`)];
@@ -68,7 +68,9 @@ function packet(startcode: bigint, content: readonly number[]): number[] {
   return [...code, ...numbers(content.length + 4), ...content, ...checksum(content)];
 }
 
-/** Seven bits a byte, the highest first; all but the last byte have the top bit set. */
+/**
+ * A number in NUT's variable length: seven bits a byte, the highest first; all but the last byte have the top bit set.
+ */
 function numbers(...values: readonly number[]): number[] {
   return values.flatMap((value) => {
     const bytes = [value % 128];

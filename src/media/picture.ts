@@ -21,12 +21,11 @@ export interface Decoded {
   readonly data: Uint8Array<ArrayBuffer>;
 }
 
-/** What a header says of a picture, as sharp tells it. */
+/** What sharp reports of a picture's header. */
 export type About = Pick<Metadata, "format" | "height" | "width" | "channels" | "space" | "depth" | "icc">;
 
 /**
- * What libvips tells pictures apart by, and "frames" for a WebP of several; "text" is what may be SVG, plain or
- * compressed.
+ * Formats as libvips tells them apart, and "frames" for a WebP of several; "text" may be an SVG, plain or compressed.
  */
 export type Format = "jpeg" | "png" | "gif" | "webp" | "frames" | "tiff" | "heif" | "text";
 
@@ -47,14 +46,14 @@ const depthBytes: Readonly<Record<string, number>> = { uchar: 1, ushort: 2, shor
 /** Scans of a JPEG: each goes over the whole picture. Encoders write about ten; libtiff, too, takes 100. */
 const mostScans = 100;
 /**
- * Of a float picture, whose samples are 0..1: a little more is what sharpening leaves and is clipped, more has no
- * meaning here.
+ * Samples of a float picture are 0..1. What lies outside by no more than this comes from sharpening and is clipped;
+ * a picture with other samples is refused.
  */
 const floatRange = [-1, 2] as const;
-/** Pixels that are converted at once through a profile. */
+/** How many pixels are converted through a colour profile at a time. */
 const slabPixels = 1 << 22;
 
-/** Undefined for what sharp does not read. */
+/** The format of a picture, by its first bytes; undefined for what sharp does not read. */
 export function formatOf(bytes: Uint8Array): Format | undefined {
   const head = Array.from(bytes.subarray(0, 12), (byte) => String.fromCharCode(byte)).join("");
   if (head.startsWith("\xff\xd8\xff")) return "jpeg";
@@ -79,7 +78,7 @@ export async function lookAt(bytes: Uint8Array, name: string, limitPixels: numbe
   return about;
 }
 
-/** The same as far as `decode` needs it, of plain JPEGs without asking sharp. */
+/** `lookAt` as far as `decode` needs it; for plain JPEGs it does without sharp. */
 export async function glanceAt(bytes: Uint8Array, name: string, limitPixels: number): Promise<About> {
   const about = aboutJpeg(bytes);
   if (!about) return await lookAt(bytes, name, limitPixels);
@@ -168,7 +167,7 @@ function rgbProfile(grey: Uint8Array): Uint8Array {
   while (entry + 12 <= grey.length && textAt(entry) !== "kTRC") entry += 12;
   if (entry + 12 > grey.length || word(entry + 4) + word(entry + 8) > grey.length || textAt(20) !== "XYZ ") return grey;
   const curve = grey.subarray(word(entry + 4), word(entry + 4) + word(entry + 8));
-  // sRGB's primaries, of which only the sum counts: the white of all profiles.
+  // The primaries of sRGB. Only their sum counts here, the white point that all profiles have.
   const columns = [[0.4361, 0.2225, 0.0139], [0.3851, 0.7169, 0.0971], [0.143, 0.0606, 0.7139]];
   const xyzAt = 132 + 12 * 6, curveAt = xyzAt + 20 * 3;
   const out = new Uint8Array(curveAt + curve.length), to = new DataView(out.buffer);
@@ -323,8 +322,8 @@ export async function loadSharp(): Promise<typeof sharpModule> {
 }
 
 /**
- * A compiled program resolves nothing from its own modules: node_modules beside it may have sharp, whose binaries stay
- * files.
+ * In a compiled program sharp cannot be imported by its name: its binaries stay files, in node_modules beside the
+ * program.
  */
 function sharpBesideProgram(): typeof sharpModule | undefined {
   try {
@@ -334,7 +333,7 @@ function sharpBesideProgram(): typeof sharpModule | undefined {
   }
 }
 
-/** What a picture or frame above `limitPixels` is told. */
+/** The error for a picture or frame of more pixels than `limitPixels`. */
 export function tooLarge(
   code: "IMAGE" | "VIDEO",
   name: string,

@@ -10,9 +10,9 @@ import { readImage } from "./image.ts";
 import { formatOf } from "./picture.ts";
 import { toRate } from "../tokens/rate.ts";
 
-/** SVG is drawn only on request, which nobody can make here. */
+/** Pictures that may be frames. SVG is not among them: it is drawn only on request, and here nobody can ask. */
 const imageExtensions = readExtensions.picture.filter((extension) => extension !== ".svg");
-/** JPEGs one behind the other, which begin as one JPEG does. */
+/** Extensions of Motion JPEG, which is one JPEG after another and begins as a single one does. */
 const motionExtensions = [".mjpeg", ".mjpg"];
 
 /** Whether a file is one picture that sharp reads, by its first bytes, whatever its name; one that moves is none. */

@@ -22,7 +22,7 @@ import { openImages } from "./stills.ts";
 
 /** What is added to a file's timestamps, so that no frame's is negative; `aheadOf` says of which files. */
 const offsetSeconds = 2;
-/** FFmpeg and ffprobe round times to microseconds. */
+/** The error, in seconds, of times that FFmpeg and ffprobe round to microseconds. */
 const roundingSeconds = 1e-5;
 
 /**
@@ -39,17 +39,17 @@ function decodeArgs(path: string, ffmpeg: Ffmpeg, limitPixels: number, filters: 
   ];
 }
 
-/** What every run on a file needs to know of it. */
+/** What every run of FFmpeg on a file needs to know of the file. */
 interface Opened {
   readonly path: string;
   readonly ffmpeg: Ffmpeg;
   readonly facts: MediaFacts & { readonly video: VideoFacts };
   readonly info: VideoInfo;
-  /** Of the stored frames. */
+  /** Rate of the frames as they are stored, before resampling. */
   readonly ownRate: Rate;
   /** Before that, on the source's clock, the decoder can only make up frames: a recording joined midway. */
   readonly firstKey: number;
-  /** By how much FFmpeg's times are ahead of that clock. */
+  /** By how many seconds the times that FFmpeg gives are ahead of the source's clock. */
   readonly ahead: number;
 }
 
@@ -120,7 +120,7 @@ function checkFacts(path: string, { video, ...facts }: MediaFacts, limitPixels: 
   return { ...facts, video };
 }
 
-/** Size, aspect and time of the first frame that a decoder gives. */
+/** Decodes the first frame, for its size, pixel aspect and time. */
 async function lookAtFirst(
   path: string,
   ffmpeg: Ffmpeg,
@@ -143,14 +143,17 @@ async function lookAtFirst(
   throw new TokenizerError("VIDEO", `${path}: expected at least one frame, found none${why}`, { detail: 0 });
 }
 
-/** From which time on frames are real: -Infinity unless the first packet needs others that are not there. */
+/**
+ * The time from which on frames are real and not made up by the decoder: -Infinity unless the first packet refers to
+ * others that are missing.
+ */
 function firstKeyOf({ video: { packets }, startSeconds = 0 }: Opened["facts"]): number {
   if (packets.length === 0 || packets[0]!.isKey) return -Infinity;
   const key = packets.find(({ isKey }) => isKey)?.seconds;
   return key === undefined ? -Infinity : key - startSeconds;
 }
 
-/** Frames a second of which a container may be believed where no frames tell. */
+/** The highest frame rate, per second, that a container is believed to have where no frames tell. */
 const mostRate = 240;
 
 /**
@@ -189,15 +192,15 @@ async function* decode(opened: Opened, options: Options): AsyncGenerator<TimedFr
   const log = new FfmpegLog(fileUrl(path));
   const args = decodeArgs(path, ffmpeg, limitPixels, filters, most);
   const run = startFfmpeg(ffmpeg, args, { signal, onLine: log.read });
-  // Note: left early, Deno's own iterator would destroy the stream with an error that nobody can catch.
+  // Note: the stream is read by hand, as Deno's own iterator, when it is left early, destroys the stream with an error
+  // that nobody can catch.
   const reader = new NutReader(run.stdout.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>, ahead);
   let numFrames = 0;
   /** Frames that are no decoder's invention, but for the first ones. */
   async function* real(numSkipped: number): AsyncGenerator<TimedFrame> {
     for (let frame, n = 0; (frame = await reader.frame());) {
       if (!(frame.seconds > firstKey - roundingSeconds) || n++ < numSkipped) continue;
-      // Note: zero is what FFmpeg takes for the earliest start, by first packets; a frame may be decoded that is shown
-      // before.
+      // Note: FFmpeg takes the earliest first packet for zero. A frame that is decoded later may be shown before it.
       yield frame.seconds >= 0 ? frame : { ...frame, seconds: 0 };
     }
   }
@@ -221,7 +224,7 @@ async function* decode(opened: Opened, options: Options): AsyncGenerator<TimedFr
   }
 }
 
-/** A frame's time may be a millisecond late by its container's clock. */
+/** A container's clock may round a frame's time up by a millisecond. */
 const clockSeconds = 0.001;
 
 /**
@@ -249,7 +252,7 @@ async function* resampled(
   if (shown) yield* until(shown.seconds + lasting);
 }
 
-/** Throws unless a run that gave `numFrames` frames has come to a good end. */
+/** Throws unless a run of FFmpeg that gave `numFrames` frames ended without a failure. */
 async function checkEnd(
   { path, facts, info: { height, width } }: Opened,
   ending: Ending,

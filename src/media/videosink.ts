@@ -29,20 +29,20 @@ const containers = {
   ".mkv": { muxer: "matroska", codec: "ffv1" },
   ".y4m": { muxer: "yuv4mpegpipe", codec: "y4m" },
 } as const;
-/** Of what createVideo writes. */
+/** Extensions of the videos that createVideo writes. */
 export const videoExtensions: readonly string[] = Object.keys(containers);
 
 /** Audio that MP4 and QuickTime hold with either FFmpeg; other audio becomes AAC there. Matroska takes all. */
 const mp4Audio: readonly (string | undefined)[] = ["aac", "mp3", "ac3", "eac3", "alac"];
 
 const aspectPart = z.int().min(1).max(2 ** 31 - 1);
-/** 68 years. */
+/** Latest time of a frame, in seconds: 68 years. */
 const maxSeconds = 2 ** 31;
 
 export interface VideoSinkOptions {
-  /** Of every frame, in pixels, 1 to 16384. */
+  /** Height of every frame, in pixels, 1 to 16384. */
   height: number;
-  /** As height. */
+  /** Width of every frame, in pixels, 1 to 16384. */
   width: number;
   /** Frames per second, where the rate is constant; the average, where frames are written with times of their own. */
   fps: number | Rate;
@@ -51,7 +51,7 @@ export interface VideoSinkOptions {
    * rounded.
    */
   sampleAspect?: { num: number; den: number } | undefined;
-  /** "h264": to look at. "ffv1": every pixel exact; .mkv alone. Default: by the extension. */
+  /** Codec: "h264" for viewing, or "ffv1", lossless and for .mkv only. Default: by the extension. */
   codec?: "h264" | "ffv1" | undefined;
   /**
    * A file whose first audio stream goes along, as it is where the container takes it, else as AAC. None there: none
@@ -132,10 +132,10 @@ export async function createVideo(path: string, options: VideoSinkOptions): Prom
   }
 }
 
-/** How frames tell their times. */
+/** How the times of frames are counted in the result. */
 interface Clock {
   readonly rate: Rate;
-  /** A second, and a frame of the constant rate, in ticks: whole numbers, the tick at most 11 microseconds. */
+  /** Ticks in a second, and in a frame of the constant rate: whole numbers. A tick is at most 11 microseconds. */
   readonly ticks: number;
   readonly frameTicks: number;
 }
@@ -191,7 +191,9 @@ interface Plan {
   readonly clock: Clock;
   readonly muxer: "mp4" | "mov" | "matroska" | "yuv4mpegpipe";
   readonly audioCodec: string | undefined;
-  /** What the first run writes: the result where `isDirect`, else the frames in NUT. */
+  /**
+   * The file that the first run of FFmpeg writes: the result where `isDirect`, else a temporary NUT file of the frames.
+   */
   readonly video: PendingFile;
   readonly isDirect: boolean;
 }
@@ -201,16 +203,16 @@ export class VideoSink {
   readonly path: string;
   readonly #plan: Plan;
   readonly #run: FfmpegRun;
-  /** Of the frames that FFmpeg has not taken yet: once it is gone, their callbacks may never come. */
+  /** Reject the frames that FFmpeg has not taken yet: once it is gone, the callbacks of their writes may never come. */
   readonly #refusals = new Set<() => void>();
   #hasEnded = false;
   #numFrames = 0;
-  /** In ticks of the result: where the first frame is, and the last one. */
+  /** When the first and the last frame are shown, in ticks of the result's clock. */
   #first: number | undefined;
   #last = -1;
-  /** The earliest time that the next frame may have. */
+  /** The earliest time that the next frame may have, in seconds. */
   #lastSeconds: number;
-  /** How many frames were given, and whether so far each was in its place of the constant rate. */
+  /** How many frames were passed in, and whether all of them so far keep the constant rate. */
   #numGiven = 0;
   #isConstant = true;
   #state: "open" | "closing" | "aborted" = "open";
@@ -231,7 +233,7 @@ export class VideoSink {
     });
   }
 
-  /** Frames written so far. */
+  /** How many frames were written so far. */
   get numFrames(): number {
     return this.#numFrames;
   }
@@ -271,7 +273,7 @@ export class VideoSink {
     if (this.#refusals.size === 0) this.#run.hold(false);
   }
 
-  /** The tick at which the next frame is shown. */
+  /** The tick of the result's clock at which the next frame is shown. */
   #place(seconds: number | undefined): number {
     const { options: { startSeconds }, clock: { ticks, frameTicks } } = this.#plan;
     const given = seconds ?? startSeconds + this.#numGiven * frameTicks / ticks;
@@ -352,7 +354,7 @@ export class VideoSink {
     }
   }
 
-  /** Note: read from its beginning, like the frames: not every container finds a time that it is asked for. */
+  /** Note: the audio is read from its beginning, like the frames, as not every container finds a time to start from. */
   #audioInput(): string[] {
     const { audioCodec, options: { audioFrom, startSeconds } } = this.#plan;
     if (audioFrom === undefined || audioCodec === undefined) return [];
@@ -365,8 +367,8 @@ export class VideoSink {
     if (codec === undefined) return [];
     const isCopied = muxer === "matroska" || mp4Audio.includes(codec);
     if (!isCopied) return ["-map", "1:a:0", "-c:a", "aac", "-b:a", "192k", "-af", `atrim=start=0:end=${end}`];
-    // Packets before zero are left out, but for those of MP4 that only lead a decoder in: an edit list hides these.
-    // Matroska would shift everything to have them.
+    // Copied audio is cut at zero, packet by packet. MP4 keeps earlier packets that only prepare the decoder, hidden by
+    // an edit list; Matroska would move everything to a later time to keep them.
     const isCut = startSeconds > 0 || muxer === "matroska";
     return ["-map", "1:a:0", "-c:a", "copy", ...(isCut ? ["-copypriorss", "0"] : [])];
   }

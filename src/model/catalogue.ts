@@ -30,21 +30,25 @@ export const defaultModel = "nano-DI8x8";
 export const defaultVideoModel = "nano-DV4x8x8";
 
 /**
- * A model that is known, before anything is opened or fetched. `source` finds it again, and stands in the tokens'
- * origin.
+ * A model that is known by name, before anything is opened or downloaded. `source` finds it again and is stored in the
+ * tokens' origin.
  */
 export type ResolvedModel =
   | { readonly kind: "embedded"; readonly source: string; readonly name: string; readonly path: string }
-  /** The name is the path's own unless it is told: in a cache of the hub a path ends in a commit. */
+  /**
+   * The model's name, unless it is given, is the last part of its path; in a cache of the hub that would be a commit.
+   */
   | { readonly kind: "file"; readonly source: string; readonly name: string | undefined; readonly path: string }
   | HubModelToFetch;
 
-/** One of the hub. Its source names the commit only once it is fetched, unless that was asked for. */
+/**
+ * A model in a repository of the hub. Its source names the commit only once it is fetched, unless that was asked for.
+ */
 export interface HubModelToFetch extends HubModel {
   readonly kind: "hub";
   readonly source: string;
   readonly name: string;
-  /** Its row in the catalogue; undefined for a repository that is not there. */
+  /** The model's row in the catalogue; undefined for a repository that has none. */
   readonly known: PublicModel | undefined;
 }
 
@@ -90,7 +94,7 @@ function hubModel(hub: HubModel, named?: PublicModel): HubModelToFetch {
   return { kind: "hub", source: tellHubModel(model), name, known, ...model };
 }
 
-/** Of a model's name in C. */
+/** Longest name of a model, in characters, that the native library keeps. */
 const mostNameCharacters = 63;
 
 function fileModel(path: string): ResolvedModel {

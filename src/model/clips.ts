@@ -18,7 +18,7 @@ export type Frames = AsyncIterable<Frame> | Iterable<Frame>;
 /** Frames of one job, as many as are real, and where they stand in the video. */
 export interface Clip extends Pixels {
   readonly firstFrame: number;
-  /** When the frames are shown, where they say so. */
+  /** When each frame is shown, in seconds, where the frames say so. */
   readonly seconds: readonly number[];
 }
 
@@ -43,7 +43,10 @@ export async function* gather(
     const request = sizeAt(count), bytes = buffer.subarray(0, count * request.height * request.width * 3);
     return { bytes, request, firstFrame: frame - count, seconds };
   };
-  /** A whole clip where that is admitted, else as many frames as there are: the clip may end before it is too large. */
+  /**
+   * For how many frames memory is taken: a whole clip where that is admitted, else `least`, as the clip may end before
+   * it is too large.
+   */
   const admitted = (least: number) => {
     try {
       admit(sizeAt(wanted), frame - count);
@@ -91,7 +94,7 @@ export function windowClips(pixels: Pixels, window: number): Clip[] {
   });
 }
 
-/** The bytes of a clip; of a gathered one the last frame is repeated until there are `frames`. */
+/** The bytes of a clip. In a gathered clip the last frame is repeated until there are `frames`. */
 export function filled({ bytes, request: { frames: count } }: Clip, frames: number): Uint8Array {
   if (frames === count) return bytes;
   const size = bytes.length / count, longer = new Uint8Array(frames * size);
@@ -100,11 +103,11 @@ export function filled({ bytes, request: { frames: count } }: Clip, frames: numb
   return longer;
 }
 
-/** What jobs of one call share. */
+/** What all jobs of one call have in common. */
 export interface JobsOptions extends JobOptions {
   /** How many jobs there will be, where that is known: `onProgress` is then told of all of them together. */
   readonly numJobs?: number;
-  /** Where the caller called, for what a job throws. */
+  /** An error that was made where the caller called: what a job throws gets its stack. */
   readonly site: Error;
 }
 

@@ -27,9 +27,9 @@ export interface RemoteFile {
 
 export interface DownloadOptions {
   readonly signal: AbortSignal | undefined;
-  /** Whether a file that is there already is hashed again. */
+  /** Whether a file that is here already is hashed once more. */
   readonly isVerified: boolean;
-  /** Bytes of the file that are here; called often. */
+  /** Called often, with the number of the file's bytes that are here. */
   readonly onBytes: (bytes: number) => void;
 }
 
@@ -70,7 +70,10 @@ export async function download(
   }
 }
 
-/** One of another size is damaged, as it got its name when it was whole. */
+/**
+ * Whether the file is there with the right size. Another size means damage, as a file gets its name only when it is
+ * whole.
+ */
 async function isWhole(
   { bytes, hash }: RemoteFile,
   blob: string,
@@ -151,14 +154,14 @@ async function fill(
   }
 }
 
-/** Where in the file an answer begins; undefined where it does not say so, or there is nothing of that range. */
+/** The offset in the file at which a response begins; undefined where it does not say so, or the range is empty. */
 function startOf({ status, headers }: Response): number | undefined {
   if (status === 200) return 0;
   const start = /^bytes (\d+)-/.exec(headers.get("content-range") ?? "")?.[1];
   return status === 206 && start !== undefined ? Number(start) : undefined;
 }
 
-/** Bytes of the whole file, where the answer says. */
+/** Size of the whole file in bytes, where the response's headers give it. */
 function totalOf({ status, headers }: Response): number | undefined {
   const text = status === 200
     ? headers.get("content-length")
@@ -175,7 +178,7 @@ interface Found {
   readonly isOwned: boolean;
 }
 
-/** The file under its owner's name. */
+/** A partly downloaded file that belongs to this process, as its name says. */
 class PartialFile {
   readonly #path: string;
   readonly #file: FileHandle;
@@ -193,8 +196,8 @@ class PartialFile {
   }
 
   /**
-   * Takes up the largest file that nobody owns, or begins one; undefined where another process has one. Who finds
-   * another beside his own gives way, so of two that begin at once none goes on, and they try again.
+   * Takes up the largest partial file that no process owns, or begins one; undefined where another process owns one. A
+   * process that finds another's file beside its own gives way; of two that begin at once both do, and try again.
    */
   static async take(blob: string): Promise<PartialFile | undefined> {
     const found = await partialsOf(blob);
@@ -241,7 +244,9 @@ class PartialFile {
     }
   }
 
-  /** Gives the file its name; false where another process has taken it, which believed that this one was gone. */
+  /**
+   * Renames the finished file to its final name. False where another process took it over, taking this one for dead.
+   */
   async publish(blob: string): Promise<boolean> {
     await io(this.#path, this.#file.sync());
     if (!await this.#isThere()) return false;
@@ -250,7 +255,7 @@ class PartialFile {
     return true;
   }
 
-  /** Leaves what has come to whoever is next; of nothing, nothing. */
+  /** Closes the partial file and leaves it for the next process; an empty one is removed. */
   async release(blob: string): Promise<void> {
     clearInterval(this.#marker);
     const isThere = this.#isOurs && await this.#isThere().catch(() => false);

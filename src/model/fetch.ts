@@ -1,6 +1,6 @@
 /**
- * Where a model that a user calls lies on this machine: an embedded one or a file is here, one of the hub is
- * downloaded. The calls of that for users, too: bring a model, and see whether it is here. Called by tokenizer.ts and
+ * Finds the path on this machine of a model that a user names: embedded models and files are here, models of the hub
+ * are downloaded. Also the public functions that download a model or ask whether it is here. Called by tokenizer.ts and
  * tokenize.ts.
  */
 import { z } from "zod";
@@ -10,7 +10,7 @@ import { type HubModelToFetch, resolveModel } from "./catalogue.ts";
 import { type DownloadProgress, type FetchedModel, fetchFromHub, type FetchOptions, findOnDisk } from "./hub.ts";
 import { located } from "./job.ts";
 
-/** Of a model of the hub; of others they do nothing. */
+/** Options for models of the hub; for other models they do nothing. */
 export interface HubOptions {
   /** Branch, tag or commit. Default: main, or what the model's name says after an "@". */
   revision?: string | undefined;
@@ -44,22 +44,22 @@ export const hubOptions = {
 export interface PullOptions extends HubOptions {
   /** Only what this half needs. Default: both. */
   half?: "encoder" | "decoder" | undefined;
-  /** Ends the call with code CANCELLED; what has come by then is used the next time. */
+  /** Aborting it ends the call with code CANCELLED; what was downloaded by then is used the next time. */
   signal?: AbortSignal | undefined;
 }
 const pullOptions = z.strictObject(
   { ...hubOptions, half: z.enum(["encoder", "decoder"]).optional(), signal } satisfies Fields<PullOptions>,
 );
 
-/** What is opened, and as what. */
+/** What to open, and under which name. */
 export interface Place {
   readonly path: string;
   readonly source: string;
-  /** Undefined where the path says it. */
+  /** Name of the model; undefined where the path says it. */
   readonly name: string | undefined;
 }
 
-/** Brings the model here. Throws as resolveModel and fetchFromHub. */
+/** Downloads the model unless it is here. Throws as resolveModel and fetchFromHub. */
 export async function fetchModel(
   model: string,
   options: FetchOptions & { revision?: string | undefined } = {},

@@ -33,32 +33,35 @@ import {
 import { HubClient } from "./hubclient.ts";
 import { publicModels } from "./publicmodels.ts";
 
-/** How far a download is. */
+/** How far a download has come. */
 export interface DownloadProgress {
-  /** "owner/name". */
+  /** The repository, "owner/name". */
   readonly repository: string;
   /** The file that is being fetched. */
   readonly file: string;
-  /** Of all files that are needed: bytes that are here, those of before included, and bytes in all. */
+  /** Bytes that are here, of all files that are needed and including earlier downloads; `totalBytes`: bytes in all. */
   readonly bytes: number;
   readonly totalBytes: number;
 }
 
-/** A model of the hub that is on this machine. */
+/** A model of the hub whose files are on this machine. */
 export interface FetchedModel {
   /** The folder or file that `Tokenizer.open` takes. */
   readonly path: string;
   /** "hub:owner/name@commit", with "/file" where the repository holds several models: finds the same weights again. */
   readonly source: string;
-  /** As `info.name` of the open model. */
+  /** Name of the model, the same as `info.name` once it is open. */
   readonly name: string;
   readonly repository: string;
-  /** 40 hexadecimal digits. */
+  /** The commit, 40 hexadecimal digits. */
   readonly commit: string;
   readonly files: readonly { readonly name: string; readonly bytes: number }[];
-  /** What was fetched for this call; 0 where all was here. */
+  /** Bytes that were downloaded for this call; 0 where all files were here. */
   readonly fetchedBytes: number;
-  /** Whether all of it was held against the hub's hashes now; not so where the hub did not answer, or was not asked. */
+  /**
+   * Whether all files were checked against the hub's hashes in this call; false where the hub did not answer or was not
+   * asked.
+   */
   readonly isVerified: boolean;
 }
 
@@ -68,11 +71,11 @@ export interface FetchOptions extends SettingsOptions {
   readonly onDownload?: ((progress: DownloadProgress) => unknown) | undefined;
   /** Whether tokens, which may be a stranger's, named the model. */
   readonly isFromTokens?: boolean | undefined;
-  /** Whether files that are here are hashed again. */
+  /** Whether files that are here already are hashed once more. */
   readonly isVerified?: boolean | undefined;
 }
 
-/** Of a model that tokens name: they may not make a machine fetch more. */
+/** Largest model, in bytes, that is fetched because tokens name it: a stranger's token file cannot ask for more. */
 const mostBytesForTokens = 1 << 30;
 const mostEntries = 10_000;
 const progressEveryMs = 100;
@@ -116,7 +119,7 @@ export async function findOnDisk(
 
 const isListed = (repository: string) => publicModels.some((m) => m.repository === repository);
 
-/** Of the repository under each of its names. */
+/** The repository's folders in the cache, one for each of its names. */
 function foldersOf({ cacheDir }: HubSettings, { repository, known }: HubModelToFetch): string[] {
   const also = known ? [known.repository, ...known.otherRepositories] : [];
   return [...new Set([repository, ...also])].map((name) => repositoryFolder(cacheDir, name));
@@ -155,7 +158,7 @@ interface Asked {
 }
 
 /**
- * What the hub says of the repository. Its answers are a stranger's: names and hashes become paths only in their known
+ * Asks the hub about the repository. The answers are not trusted: names and hashes become paths only in their known
  * forms.
  */
 async function ask(
@@ -226,7 +229,7 @@ async function bring(
   { signal, onDownload, isVerified = false }: FetchOptions,
 ): Promise<FetchedModel> {
   const { repository, revision } = model, folders = foldersOf(settings, model);
-  // What another name brought is not brought again.
+  // A model that was downloaded under another name is not downloaded again.
   const folder = folders.find((path) => existsSync(path)) ?? folders[0]!;
   const snapshot = snapshotFolder(folder, commit), tell = new Teller(repository, files, onDownload);
   let bytes = 0;

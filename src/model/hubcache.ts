@@ -14,12 +14,12 @@ import { ioError, writeFileAtomic } from "../files.ts";
 const { process } = globalThis;
 
 export interface HubSettings {
-  /** "https://huggingface.co", or a mirror. */
+  /** Address of the hub: "https://huggingface.co", or a mirror. */
   readonly endpoint: string;
   readonly cacheDir: string;
   readonly token: string | undefined;
   readonly isOffline: boolean;
-  /** How long a server may say nothing. */
+  /** How long to wait for a silent server, in milliseconds. */
   readonly timeoutMs: number;
 }
 
@@ -29,7 +29,7 @@ export interface SettingsOptions {
   readonly localFilesOnly?: boolean | undefined;
 }
 
-/** A variable of the environment; an empty one is none. */
+/** A variable of the environment; one that is set to "" counts as unset. */
 const variable = (name: string): string | undefined => process.env[name] || undefined;
 const isOn = (name: string): boolean => /^(1|on|yes|true)$/i.test(process.env[name] ?? "");
 
@@ -42,15 +42,15 @@ function hubHome(): string {
   return expand(variable("HF_HOME") ?? join(variable("XDG_CACHE_HOME") ?? join(homedir(), ".cache"), "huggingface"));
 }
 
-/** ~ and $NAME, as Python expands them. */
+/** Expands ~ and $NAME in a path, as Python does. */
 function expand(path: string): string {
   const named = path.replace(/\$(?:(\w+)|\{(\w+)\})/g, (all, name, braced) => process.env[name ?? braced] ?? all);
   return resolve(named.replace(/^~(?=\/|$)/, homedir()));
 }
 
 /**
- * What options say, then the environment. Throws ARGUMENT where either is wrong, FILE_IO for a token file that cannot
- * be read.
+ * Settings of the hub: from the options, else from the environment. Throws ARGUMENT where either is wrong, FILE_IO for
+ * a token file that cannot be read.
  */
 export async function hubSettings(options: SettingsOptions): Promise<HubSettings> {
   const endpoint = (variable("HF_ENDPOINT") ?? "https://huggingface.co").replace(/\/+$/, "");
@@ -95,7 +95,7 @@ async function implicitToken(): Promise<string | undefined> {
 // ---------------------------------------------------------------- the layout
 export const isCommit = (revision: string): boolean => /^[0-9a-f]{40}$/.test(revision);
 
-/** The folder of a repository. Its name has no "--", which the hub allows in none. */
+/** The cache's folder of a repository. "--" stands for "/" in its name, as the hub allows no "--" in names. */
 export function repositoryFolder(cacheDir: string, repository: string): string {
   return join(cacheDir, `models--${repository.replace("/", "--")}`);
 }
@@ -123,7 +123,7 @@ export async function rememberCommit(folder: string, revision: string, commit: s
   await writeFileAtomic(path, new TextEncoder().encode(commit));
 }
 
-/** What is at a path, through links; undefined where nothing is, or it may not be looked at. */
+/** Facts about the file that a path leads to; undefined where there is none, or it may not be looked at. */
 export function factsOf(path: string): Stats | undefined {
   try {
     return statSync(path);
@@ -160,7 +160,10 @@ export async function linkBlob(snapshot: string, file: string, blob: string): Pr
 }
 
 // ---------------------------------------------------------------- which files
-/** As csrc/checkpoint/open.c takes them of a folder: the first of these sets of which there is a file. */
+/**
+ * Sets of files that a model can consist of. The first set of which a file is there is taken, as csrc/checkpoint/open.c
+ * does in a folder.
+ */
 const sets = [
   ["encoder.jit", "decoder.jit"],
   ["autoencoder.jit"],
@@ -170,7 +173,7 @@ const sets = [
 const single = [/^[\w][\w.-]*\.safetensors$/, /^[\w][\w.-]*\.(pt|pth|ckpt)$/];
 export type Half = "encoder" | "decoder" | undefined;
 
-/** Of the files that a model needs those for a half, or undefined where `names` lacks one. */
+/** The files that a model, or the given half of it, needs; undefined where `names` lacks one of them. */
 export function neededFiles(
   names: readonly string[],
   half: Half,
@@ -185,7 +188,10 @@ export function neededFiles(
 
 const isHalf = (name: string) => /^(encoder|decoder)\./.test(name);
 
-/** What of a snapshot is opened: the folder for halves, else the file. */
+/**
+ * The path to open in a downloaded snapshot: the folder where encoder and decoder are files of their own, else the
+ * file.
+ */
 export function pathToOpen(snapshot: string, files: readonly string[]): string {
   return isHalf(files[0]!) ? snapshot : join(snapshot, files[0]!);
 }
@@ -224,7 +230,7 @@ function repositoryOf(path: string): string | undefined {
   return owner && name ? `${owner}/${name}` : undefined;
 }
 
-/** The commit that main stands for, or else the only one. */
+/** The commit that the branch main stands for, or else the only one in the cache. */
 function onlyCommit(folder: string): string {
   const held = commitsIn(folder), main = knownCommit(folder, "main");
   const commit = main !== undefined && held.includes(main) ? main : held.length === 1 ? held[0]! : undefined;

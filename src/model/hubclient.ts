@@ -14,7 +14,7 @@ import type { HubSettings } from "./hubcache.ts";
 export const mostTries = 5;
 const mostQuestions = 3;
 const firstPauseMs = 500, longestPauseMs = 60_000, mostRedirects = 5;
-/** Of an answer that is no file: a list of files. */
+/** Largest answer, in bytes, that is no file but text, such as a list of files. */
 const mostTextBytes = 16 << 20;
 
 export interface Opened {
@@ -23,7 +23,7 @@ export interface Opened {
   readonly drop: () => Promise<void>;
 }
 
-/** What messages say of the model. */
+/** The model that was asked for, as messages describe it. */
 export interface Asked {
   readonly repository: string;
   readonly revision: string;
@@ -45,12 +45,12 @@ export class HubClient {
     this.#questions = hasCopy ? 1 : mostQuestions;
   }
 
-  /** Of the model, for people. */
+  /** Address of the model's page, for people. */
   get page(): string {
     return `${this.#settings.endpoint}/${this.#asked.repository}`;
   }
 
-  /** For the library, which asks about repositories: whole answers, short ones. */
+  /** `fetch` for the library @huggingface/hub, which asks about repositories: each answer is short and read whole. */
   readonly fetch = (async (input: string | URL | Request, init: RequestInit = {}): Promise<Response> => {
     const url = input instanceof Request ? input.url : String(input);
     for (let tries = 1;; tries++) {
@@ -100,7 +100,7 @@ export class HubClient {
     }
   }
 
-  /** Waits longer from try to try, or as long as the server says. */
+  /** Waits before the next try: longer each time, or as long as the server asks. */
   async pause(tries: number, ms = firstPauseMs * 2 ** (tries - 1)): Promise<void> {
     try {
       await wait(ms, undefined, { signal: this.#signal });
@@ -135,7 +135,7 @@ export class HubClient {
     throw this.#error(`at most ${mostRedirects} redirects`, "more");
   }
 
-  /** Any failure of a request as a TokenizerError. */
+  /** Turns any failure of a request into a TokenizerError. */
   told(error: unknown): unknown {
     if (this.#signal?.aborted) return cancelled(this.#signal);
     if (!(error instanceof Interrupted)) return error;
@@ -191,25 +191,25 @@ export class HubClient {
     return new TokenizerError("HUB", message, detail === undefined ? {} : { detail });
   }
 
-  /** What is wrong with what the hub sent. */
+  /** The error for a response that is not what the hub should send. */
   wrong(what: string, wanted: string, found: string): TokenizerError {
     return new TokenizerError("HUB", `${this.#asked.repository}/${what}: expected ${wanted}, found ${found}`);
   }
 }
 
-/** The connection ended, or never was: the same may succeed. The cause is what the system said. */
+/** The error for a connection that failed or ended, where another try may succeed. Its cause is the system's error. */
 export class Interrupted extends Error {
   constructor(cause: unknown) {
     super("interrupted", { cause });
   }
 
-  /** Whether it was Deno that allowed no connection. */
+  /** Whether Deno's permissions forbade the connection. */
   get isDenied(): boolean {
     return /--allow-net/.test(messageOf(this.cause));
   }
 }
 
-/** Seconds or a date. */
+/** How long the server asks to wait, in milliseconds; its header gives seconds or a date. */
 function retryAfter(response: Response): number | undefined {
   const text = response.headers.get("retry-after") ?? "";
   if (/^\d+$/.test(text)) return Number(text) * 1000;
@@ -217,7 +217,7 @@ function retryAfter(response: Response): number | undefined {
   return Number.isNaN(date) ? undefined : Math.max(0, date - Date.now());
 }
 
-/** Ends a request whose server says nothing for so long, and with the caller's signal. */
+/** Aborts a request whose server is silent for too long, or when the caller's signal is aborted. */
 class Watch {
   readonly #controller = new AbortController();
   readonly #timeoutMs: number;

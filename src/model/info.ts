@@ -8,7 +8,7 @@ export type FactSource = (typeof layout.sources)[number];
 /** What is known of an open model, and where each fact that was not asked for came from. */
 export interface ModelInfo {
   readonly name: string;
-  /** The networks that it is one of: "cosmos". */
+  /** The family of networks that it belongs to, such as "cosmos". */
   readonly family: string;
   /** An embedded name, "hub:owner/name@revision" or an absolute path. */
   readonly source: string;
@@ -19,7 +19,7 @@ export interface ModelInfo {
   /** Frames of one token after the first frame; 1 for images. */
   readonly temporalFactor: number;
   readonly latentChannels: number;
-  /** What the indices count in; undefined when continuous. */
+  /** How indices stand for codes; undefined when continuous. */
   readonly quantizer: Quantizer | undefined;
   /** Number of codes; 0 when continuous. */
   readonly codebookSize: number;
@@ -37,14 +37,14 @@ export interface ModelInfo {
   readonly kernels: string;
   /** Threads that compute, the model's limit applied; 0 on a GPU. */
   readonly threads: number;
-  /** Memory of the packed weights. */
+  /** Memory of the packed weights, in bytes. */
   readonly weightBytes: number;
   /**
    * SHA-256 of all parameters of the checkpoint, both halves, in hex: the same for every form that holds the same
    * tensors, .jit or what `convert` wrote. docs/token_formats.md says how it is made.
    */
   readonly sha256: string;
-  /** Of ctok's library that computes. */
+  /** Version of the native library. */
   readonly version: string;
   /** Weights that are NaN or infinite: allowed, and told. */
   readonly nonFinite: { readonly weights: number; readonly tensors: number; readonly first: string | undefined };
@@ -52,11 +52,11 @@ export interface ModelInfo {
   readonly facts: readonly Fact[];
 }
 
-/** One thing that is known of a model. */
+/** One fact about how a model's network is built. */
 export interface Fact {
-  /** "Haar patch". */
+  /** What the fact is about, such as "Haar patch". */
   readonly name: string;
-  /** "4". */
+  /** Its value as text, such as "4". */
   readonly value: string;
   readonly from: FactSource;
 }

@@ -9,7 +9,10 @@ import { throwIfAborted } from "../abort.ts";
 import { cancelled, type ErrorCode, messageOf, TokenizerError } from "../errors.ts";
 
 export interface JobOptions {
-  /** Ends the call as soon as it fires, with code CANCELLED; the error's cause is the signal's reason. */
+  /**
+   * Option of calls: when it is aborted, the call ends at once with code CANCELLED, and its cause is the signal's
+   * reason.
+   */
   signal?: AbortSignal | undefined;
   /**
    * Called now and then with the part of the work that is done, 0 to 1. What it throws, or rejects with where it is
@@ -40,7 +43,7 @@ export async function located<T>(work: () => Promise<T>, site = new Error()): Pr
   }
 }
 
-/** The same for work that is done at once. */
+/** `located` for work that is done at once. */
 export function locatedSync<T>(work: () => T, site = new Error()): T {
   try {
     return work();
@@ -58,17 +61,17 @@ function relocate(thrown: unknown, site: Error): TokenizerError {
   return error;
 }
 
-/** What else a job needs. */
+/** What a job needs besides its input. */
 export interface JobEnds {
-  /** Takes back what a job did that ended well all the same after it was stopped. */
+  /** Takes back what the job did when it succeeded although the caller had already stopped it. */
   readonly undo?: (info: JobInfo) => void;
   /**
    * What the job does stays, so the answer waits for its end and tells which it was: done is done, also after an abort.
    */
   readonly isLasting?: boolean;
   /**
-   * Sees a promise that settles when the native job has ended and is released, which may be after the call was
-   * answered.
+   * Given a promise that settles when the native job has ended and is released. The caller may have its answer before
+   * that.
    */
   readonly hold?: (ended: Promise<unknown>) => void;
 }
@@ -134,7 +137,8 @@ export async function runJob<T>(
 }
 
 /**
- * Tells a caller's callback how far work is. What it throws or rejects with goes to `fail`, and it is not called again.
+ * Reports progress to a caller's callback. What the callback throws or rejects with goes to `fail`, and it is not
+ * called again.
  */
 class Progress {
   readonly #callback: (part: number) => unknown;

@@ -22,8 +22,8 @@ export function readOptionsOf(
 }
 
 /**
- * Frames of a window unless given, as the public tokenizer; frames of a stream's chunk; token frames that it decodes at
- * once.
+ * Defaults: frames of a window, as in the public tokenizer; frames that a stream encodes at once; token frames that it
+ * decodes at once.
  */
 export const defaultWindow = 17, defaultChunkFrames = 8, defaultChunkTokens = 2;
 
@@ -49,11 +49,14 @@ export interface OpenOptions extends JobOptions, HubOptions {
    * repository.
    */
   name?: string | undefined;
-  /** FSQ levels, level 0 least significant, where a checkpoint does not say: 1 to 8 of them, each 2 to 65535. */
+  /**
+   * FSQ levels, for a checkpoint that does not say them: 1 to 8 numbers, each 2 to 65535, the least significant level
+   * first.
+   */
   fsqLevels?: number[] | undefined;
   /**
-   * Pixels of one token each way, 2 to 256, of a video checkpoint that carries unused convolutions under a name that
-   * does not tell; otherwise checked.
+   * Pixels of one token each way, 2 to 256. It is needed for a video checkpoint that carries unused convolutions and
+   * whose name does not tell; for others it is only checked.
    */
   spatialFactor?: number | undefined;
   /** Frames of one token after the first, 1 to 256, of such a checkpoint. */
@@ -156,7 +159,7 @@ export interface EncodeStreamOptions {
   chunkFrames?: number | undefined;
   /** Token frames that the temporal attention of a frame sees, itself included. Default: all of the past. */
   attentionFrames?: number | undefined;
-  /** As for encode. */
+  /** Whether the latent before quantization is given as well, as for `encode`. */
   preQuant?: boolean | undefined;
   /** As for `Tokenizer.open`, for this stream; the smaller one counts. */
   maxMemory?: number | undefined;
@@ -189,7 +192,7 @@ export interface DecodeStreamOptions {
   chunkTokens?: number | undefined;
   /** Token frames that the temporal attention of a frame sees, itself included. Default: all of the past. */
   attentionFrames?: number | undefined;
-  /** As for decode. */
+  /** Whether padding is cut off, as for `decode`. */
   crop?: boolean | undefined;
   /** As for `Tokenizer.open`, for this stream; the smaller one counts. */
   maxMemory?: number | undefined;
@@ -207,13 +210,13 @@ export const decodeStreamOptions = z.strictObject(
 );
 
 export interface PlanShape {
-  /** Pictures or clips; default 1. */
+  /** How many pictures or clips; default 1. */
   batch?: number | undefined;
-  /** Of a video: frames, or token frames when the task is decode. Default 1. */
+  /** Video models only: frames, or token frames when the task is decode. Default 1. */
   frames?: number | undefined;
-  /** In pixels, or in tokens when the task is decode. */
+  /** Height in pixels, or in tokens when the task is decode. */
   height: number;
-  /** As height. */
+  /** Width in pixels, or in tokens when the task is decode. */
   width: number;
 }
 const size = z.int().min(1);
@@ -224,13 +227,13 @@ export const planShape = z.strictObject(
 export interface PlanOptions {
   /** What is to be done; default "encode". */
   task?: "encode" | "decode" | "autoencode" | undefined;
-  /** Of a video: one window of it (the default), the largest chunk of a stream, or the whole clip in one job. */
+  /** Video models only: one window (the default), the largest chunk of a stream, or the whole clip in one job. */
   mode?: "window" | "stream" | "whole" | undefined;
   /** Frames of a window; default 17. */
   window?: number | undefined;
   /** Frames of a stream's chunk; default 8. */
   chunkFrames?: number | undefined;
-  /** As for encodeStream. */
+  /** How many past frames temporal attention sees, as for `encodeStream`. */
   attentionFrames?: number | undefined;
 }
 export const planOptions = z.strictObject(
@@ -243,7 +246,7 @@ export const planOptions = z.strictObject(
   } satisfies Fields<PlanOptions>,
 );
 
-/** The numbers that an option may be, as its schema says. */
+/** Least and largest number that an option may be, as its schema says. */
 function rangeOf(schema: { unwrap(): z.ZodNumber }): readonly [least: number, most: number] {
   const { minValue, maxValue } = schema.unwrap();
   return [minValue!, maxValue!];

@@ -34,7 +34,7 @@ export interface PixelReading {
   readonly isVideo: boolean;
   readonly pictures: PictureOptions;
   readonly allowNonFinite: boolean;
-  /** Throws where a request of this size is too large; called before a batch is joined. */
+  /** Throws where a request of this size is too large. It is called before the images of a batch are joined. */
   readonly admit: (size: PixelSize) => void;
 }
 
@@ -98,7 +98,7 @@ class Batch {
     this.#options = options;
   }
 
-  /** Copies the pixels of input `i` to their place. */
+  /** Copies the pixels of input `i` to their place in the batch. */
   put(i: number, { bytes, request }: Pixels): void {
     const { isVideo, admit } = this.#options, one = bytes.length / request.batch;
     const about = (size: PixelSize) => {
@@ -125,7 +125,7 @@ class Batch {
   }
 }
 
-/** Frames `from` to `to` of every clip, copied. */
+/** Copies frames `from` to `to` of every clip of a batch. */
 export function sliceFrames({ bytes, request }: Pixels, from: number, to: number): Pixels {
   const { input, batch, frames, height, width } = request;
   const isBytes = input === layout.kind.pixelsU8; // [B, T, H, W, 3], or [B, 3, T, H, W] of 4 bytes
@@ -185,12 +185,12 @@ function checkFinite(name: string, { data, shape }: TensorLike<"float32">): void
   throw atPosition(name, shape, position, "a finite pixel (or allowNonFinite: true)", data[position]!);
 }
 
-/** The memory of a tensor, as a view. */
+/** The memory of a tensor as bytes, not copied. */
 export function bytesOf(tensor: TensorLike): Uint8Array {
   return new Uint8Array(tensor.data.buffer, tensor.data.byteOffset, tensor.data.byteLength);
 }
 
-/** Zeroed memory. Throws MEMORY where the runtime has no array of that size (Bun: 4 GiB). */
+/** Allocates zeroed memory. Throws MEMORY where the runtime has no array of that size (Bun: 4 GiB). */
 export function allocate(name: string, bytes: number): Uint8Array<ArrayBuffer> {
   try {
     return new Uint8Array(bytes);

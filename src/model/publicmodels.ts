@@ -6,15 +6,15 @@
 
 /** Reconstruction quality as the publishers measured it, on pictures or videos of a public set. */
 export interface Claim {
-  /** The set, such as "MS-COCO 2017" or "DAVIS". */
+  /** The data set of the measurement, such as "MS-COCO 2017" or "DAVIS". */
   readonly on: string;
-  /** Decibels. */
+  /** PSNR of the reconstructions, in decibels. */
   readonly psnr?: number;
-  /** At most 1. */
+  /** SSIM of the reconstructions, at most 1. */
   readonly ssim?: number;
   /** Fréchet distance of the reconstructions, of pictures. Less is better. */
   readonly rfid?: number;
-  /** The same of videos. */
+  /** rFVD, the Fréchet distance between videos and their reconstructions. */
   readonly rfvd?: number;
 }
 
@@ -37,17 +37,17 @@ export interface PublicModel {
   readonly temporalFactor: number;
   /** Frames of the clips that it was trained on, of a video model. */
   readonly trainedFrames?: number;
-  /** As published, rounded; `Tokenizer.info.parameters` is the number. */
+  /** Number of parameters as published, which is rounded; `Tokenizer.info.parameters` is exact. */
   readonly parameters?: number;
-  /** Of `files` together, as the hub lists them, rounded to a tenth of a megabyte or coarser. */
+  /** Size of all `files` together, as the hub lists them, rounded to a tenth of a megabyte or coarser. */
   readonly bytes?: number;
   readonly licence: string;
   readonly licenceUrl: string;
   /** Whether the licence must be accepted on the hub's page before a download; absent where that was not found out. */
   readonly isGated?: boolean;
-  /** What its publishers measured. */
+  /** Quality as its publishers measured it. */
   readonly claims: readonly Claim[];
-  /** Where the claims and the other figures stand. */
+  /** Where the claims and the other figures were published. */
   readonly claimsUrl?: string;
 }
 

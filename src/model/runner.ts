@@ -53,7 +53,7 @@ export class Runner {
     return promise;
   }
 
-  /** Does a request: alone, or as the next chunk of `stream`. */
+  /** Runs a request as one job: alone, or as the next chunk of `stream`. */
   run(input: Uint8Array, request: RequestValues, options: JobOptions, stream?: number): Promise<Results> {
     this.checkOpen();
     const submit = () => {
@@ -73,7 +73,7 @@ export class Runner {
     return runJob(this.#engine, submit, take, options, { hold: (ended) => hold(this.#jobs, ended) });
   }
 
-  /** The same for pixels to tokens, which know their origin. */
+  /** Runs a request from pixels to tokens, which carry their origin. */
   async encode(input: Uint8Array, request: RequestValues, options: JobOptions, video?: VideoOrigin, stream?: number) {
     const { outputs, top, left } = await this.run(input, request, options, stream);
     const origin = this.#origin(request.height!, request.width!, top, left, video);
@@ -86,7 +86,7 @@ export class Runner {
     return this.#engine.openStream(this.#model, task, attentionFrames);
   }
 
-  /** Fine after close(), which has closed it already. */
+  /** Closes a stream. It does nothing after close(), which closes all streams. */
   closeStream(stream: number): void {
     if (!this.#isClosed) this.#engine.closeStream(stream);
   }
@@ -96,7 +96,7 @@ export class Runner {
     return this.#engine.plan(this.#model, request);
   }
 
-  /** Where tokens of pixels of this size come from. */
+  /** The origin of tokens that are made of pixels of this size. */
   #origin(height: number, width: number, top: number, left: number, video?: VideoOrigin): Origin {
     const { name: model, source, precision, sha256, spatialFactor, quantizer } = this.info;
     const version = this.#engine.version;
@@ -116,7 +116,7 @@ export class Runner {
     });
   }
 
-  /** Bits of the outputs that encoding gives. */
+  /** The bits that name the outputs of encoding in a request. */
   tokenOutputs(preQuant: boolean): number {
     const parts = this.info.isDiscrete ? layout.kind.indices | layout.kind.codes : layout.kind.latent;
     return parts | (preQuant ? layout.kind.preQuant : 0);

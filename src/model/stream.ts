@@ -30,32 +30,33 @@ export type Parts = AsyncIterable<Tokens | TensorLike> | Iterable<Tokens | Tenso
 /** Windows or chunks in flight: one gathered, one queued, one running. */
 export const streamHeld = 3;
 
-/** The limit of a request, of the options that every call takes. */
+/** The part of a request that limits memory, from the options that every call has. */
 export function limitOf(o: { maxMemory?: number | undefined }): RequestValues {
   return { max_memory_bytes: o.maxMemory ?? 0 };
 }
 
-/** Throws ARGUMENT for what has no items to give. */
+/** Checks that a value can be iterated. Throws ARGUMENT. */
 export function checkIterable(name: string, value: unknown, wanted: string): void {
   const { [Symbol.asyncIterator]: later, [Symbol.iterator]: now } = Object(value);
   if (typeof later === "function" || typeof now === "function") return;
   throw expected(name, `${wanted}, one after the other (an array, a generator, a stream)`, nameOf(value));
 }
 
-/** What tokens of a clip are made with. */
+/** What encoding the clips of one call needs to know. */
 interface EncodeClipsOptions extends JobsOptions {
   readonly preQuant: boolean;
   readonly maxMemory?: number | undefined;
   readonly fps?: string | undefined;
   readonly sampleAspect?: string | undefined;
-  /** The native stream of a seamless sequence; clips are windows without. */
+  /** The native stream that encodes a seamless sequence; absent where clips are windows. */
   readonly stream?: number | undefined;
   /** How many jobs' inputs and results are held at once. */
   readonly numHeld: number;
 }
 
 /**
- * The request for a clip's tokens. A chunk of a stream is filled to whole token frames; its first frame is one alone.
+ * The request that encodes a clip. A chunk of a stream is filled up to whole token frames; the stream's first frame is
+ * a token frame by itself.
  */
 function requestOf(
   runner: Runner,
@@ -91,7 +92,7 @@ export async function* encodeClips(
   });
 }
 
-/** Frames to the parts of one seamless sequence; with `window` to windows. */
+/** Encodes frames to the parts of one seamless sequence or, with `window`, to windows. */
 export async function* encodeStream(
   runner: Runner,
   frames: Frames,
@@ -125,8 +126,8 @@ interface TokenClip {
 }
 
 /**
- * Cuts parts into windows, or seamless pieces of a few token frames; the real frames are known only at the end of each
- * part.
+ * Cuts the tokens of a video's parts into the pieces that are decoded in one job: windows, or a few token frames of a
+ * seamless sequence. How many frames are real is known only at the end of each part.
  */
 async function* cut(
   parts: AsyncIterable<Tensor> | Iterable<Tensor>,
@@ -158,9 +159,9 @@ async function* cut(
   }
 }
 
-/** How tokens are decoded: as a stream's caller says, and as decode does. */
+/** Options of decoding, as the caller of a stream or of `decode` gives them. */
 interface DecodeClipsOptions extends JobsOptions, Omit<DecodeStreamOptions, "signal"> {
-  /** "uint8" unless given. */
+  /** Type of the decoded pixels. Default "uint8". */
   readonly dtype?: "uint8" | "float32";
   /** How many jobs' inputs and results are held at once. */
   readonly numHeld: number;
@@ -168,7 +169,7 @@ interface DecodeClipsOptions extends JobsOptions, Omit<DecodeStreamOptions, "sig
   readonly isBatch?: boolean;
 }
 
-/** Groups of frames, each uint8 [B, T, H, W, 3] or float32 [B, 3, T, H, W]. */
+/** Gives decoded frames in groups, each uint8 [B, T, H, W, 3] or float32 [B, 3, T, H, W]. */
 export async function* decodeClips(
   runner: Runner,
   parts: AsyncIterable<Tensor> | Iterable<Tensor>,
@@ -197,7 +198,7 @@ export async function* decodeClips(
   }
 }
 
-/** Frames one by one, uint8 [H, W, 3]: VideoFrames where the tokens say when they are shown. */
+/** Gives decoded frames one by one, uint8 [H, W, 3]; as VideoFrames with their times where the tokens have those. */
 export async function* decodeStream(
   runner: Runner,
   parts: Parts,

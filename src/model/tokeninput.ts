@@ -53,7 +53,7 @@ function mainOf(name: string, tokens: Tokens | TensorLike): ReturnType<typeof te
   return tensorOf(name, given);
 }
 
-/** The same in memory of its own, for what is read after the caller's tick. Throws as checkOrigin. */
+/** Copies the tokens into memory of their own, for work after the call's first tick. Throws as checkOrigin. */
 export function ownTokens(name: string, tokens: Tokens | TensorLike): Tensor {
   const tensor = mainOf(name, tokens);
   checkOrigin(name, tensor);
@@ -95,7 +95,10 @@ export function checkOrigin(
   throw expected(`${name}.origin.video.windows`, `${frames} frames of tokens in all`, found, "SHAPE");
 }
 
-/** The picture inside its padding, where the tokens remember one. Tokens cut to another size are decoded whole. */
+/**
+ * Where the picture lies inside its padding, if the tokens say so. Tokens that were cut to another size are decoded
+ * with all their padding.
+ */
 export function cropOf(info: ModelInfo, origin: Origin | undefined, height: number, width: number): RequestValues {
   if (!origin) return {};
   const { name, spatialFactor, temporalFactor, quantizer } = info;

@@ -1,6 +1,6 @@
 /**
- * One-call forms over Tokenizer: tokenize a picture, get it back, convert a checkpoint. The models of the first two are
- * kept open, a few of them.
+ * Functions that do all in one call, over Tokenizer: tokenize a picture, get it back, convert a checkpoint. The first
+ * two keep the models of the last calls open.
  */
 import * as layout from "../../ffi/layout.ts";
 import { parse } from "../checks.ts";
@@ -26,17 +26,17 @@ const mostModels = 4;
 interface Shared {
   readonly key: string;
   readonly tokenizer: Promise<Tokenizer>;
-  /** Once it is open. */
+  /** The tokenizer, once it is open. */
   now: Tokenizer | undefined;
   users: number;
 }
-/** By what finds the model again, the one used last at the end. */
+/** Tokenizers that are open, by the model's source; the one used last is at the end. */
 const opened = new Map<string, Shared>();
 let wake: (() => void)[] = []; // calls that wait until a model is idle
 
 /**
- * Runs `work` with the tokenizer of a model with default options: in this tick where that is open. Of a model that
- * tokens name, whose origin is `from`, a failure to open it is told without what its path holds.
+ * Runs `work` with the tokenizer of a model with default options, at once where it is open already. `from` is the
+ * origin of tokens that name the model: then a failure to open it does not say what its path contains.
  */
 async function withModel<T>(
   model: string,
@@ -44,7 +44,7 @@ async function withModel<T>(
   work: (tokenizer: Tokenizer) => Promise<T>,
   from?: Origin,
 ): Promise<T> {
-  // Another thing is told when all options are looked at.
+  // Anything but an AbortSignal is refused later, where all options are checked.
   const ends = signal instanceof AbortSignal ? signal : undefined;
   let shared: Shared | undefined;
   try {
@@ -75,7 +75,7 @@ function isOpen(model: string): boolean {
   return opened.get(resolveModel(model).source)?.now !== undefined;
 }
 
-/** Tokens name a commit of the hub, where the caller named a branch. */
+/** The open model that tokens name by this source: they name a commit of the hub, where the caller named a branch. */
 function openedFrom(source: string): Shared | undefined {
   return [...opened.values()].find(({ now }) => now?.info.source === source);
 }
@@ -119,7 +119,7 @@ export function tokenize(
   });
 }
 
-/** The input in memory of its own. */
+/** Copies the input, so that the caller may change its memory. */
 function ownInput(input: ImageInput | readonly ImageInput[]): ImageInput | ImageInput[] {
   const own = (one: ImageInput, name: string): ImageInput => {
     if (isBytes(one)) return copyOf(one);
@@ -187,7 +187,7 @@ export function detokenize(
   });
 }
 
-/** Failures that say nothing of what lies at a path. */
+/** Codes of failures that have nothing to do with the file at a path. */
 const ofTheMachine: readonly ErrorCode[] = [
   "HUB",
   "LIBRARY",
@@ -199,7 +199,10 @@ const ofTheMachine: readonly ErrorCode[] = [
   "INTERNAL",
 ];
 
-/** Why a model that tokens name was not opened, without what its path holds: the tokens may be a stranger's. */
+/**
+ * The error for a model that tokens name and that could not be opened. It does not say what is at the model's path, as
+ * the tokens may come from a stranger.
+ */
 function hidden(failure: unknown, origin: Origin): unknown {
   return failure instanceof TokenizerError && ofTheMachine.includes(failure.code) ? failure : modelMissing(origin);
 }

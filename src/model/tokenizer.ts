@@ -34,11 +34,11 @@ export interface Plan {
   readonly left: number;
   readonly inputBytes: number;
   readonly resultBytes: number;
-  /** Activations and scratch at the peak. */
+  /** Activations and scratch memory at their peak, in bytes. */
   readonly arenaBytes: number;
-  /** Of a stream: what it holds between chunks at the end of the clip, the temporal attention's past included. */
+  /** Streams only: what is held between chunks at the end of the clip, the temporal attention's past included. */
   readonly stateBytes: number;
-  /** Of that, what each frame of tokens adds. */
+  /** The part of `stateBytes` that each frame of tokens adds. */
   readonly stateBytesPerTokenFrame: number;
   /** Packed weights, held since opening. */
   readonly weightBytes: number;
@@ -50,7 +50,7 @@ export interface Plan {
   readonly outputs: readonly { readonly kind: string; readonly shape: readonly number[]; readonly bytes: number }[];
 }
 
-/** Indices of one request, so that none is too large. */
+/** The most indices of one request for codes. */
 const mostCodesAtOnce = 1 << 20;
 
 export class Tokenizer implements AsyncDisposable {
@@ -127,7 +127,7 @@ export class Tokenizer implements AsyncDisposable {
       }
       const task = { task: layout.task.encode, outputs: this.#runner.tokenOutputs(preQuant) };
       const admit = this.#admission(task, window, o), taken = readPixels(input, this.#reading(o, admit));
-      // An await would let the caller change a view's memory.
+      // Awaiting only a promise: after an `await` the caller could have changed the memory of a view.
       const pixels = taken instanceof Promise ? await taken : taken;
       if (!this.info.isVideo) {
         const request = { ...pixels.request, ...task, ...limitOf(o) };
@@ -313,12 +313,12 @@ export class Tokenizer implements AsyncDisposable {
   }
 
   // -------------------------------------------------------------- inside
-  /** How the pixels of a call are read. */
+  /** How a call reads the pixels that it is given. */
   #reading(o: z.output<typeof options.autoencodeOptions>, admit: PixelReading["admit"]): PixelReading {
     return { isVideo: this.info.isVideo, pictures: options.readOptionsOf(o), allowNonFinite: o.allowNonFinite, admit };
   }
 
-  /** What looks at a request of all pixels, cut into windows, before memory is taken for it. */
+  /** Refuses a request that is too large, or whose windows are, before memory is taken for its pixels. */
   #admission(
     task: RequestValues,
     window: number,
@@ -360,7 +360,7 @@ export class Tokenizer implements AsyncDisposable {
   }
 }
 
-/** Tokens of one video as a batch of it. */
+/** The tokens of one video with a batch axis of 1. */
 function withBatch(tokens: Tensor): Tensor {
   const { dtype, shape, data } = tokens;
   return shape.length === timeAxisOf(tokens) + 3 ? tokens : new Tensor(dtype, [1, ...shape], data, tokens);
@@ -370,7 +370,7 @@ function asPixels({ dtype, shape, data }: Tensor): Tensor<"float32"> | Tensor<"u
   return new Tensor(dtype, shape, data, { kind: "pixels" }) as Tensor<"float32"> | Tensor<"uint8">;
 }
 
-/** How often results like one part's are held at once where the parts of a clip are gathered and then joined. */
+/** How many results of one part are in memory at once, where those of all parts are gathered and then joined. */
 function heldOf(parts: number): number {
   return parts > 1 ? 2 * parts : 1;
 }

@@ -42,7 +42,7 @@ class Trace {
     });
   }
 
-  /** The steps of a job that has ended well and is not released. */
+  /** Adds the steps of a job that succeeded and is not released yet. */
   add(engine: Engine, job: number, info: JobInfo, model: string, request: RequestValues, isChunk: boolean): void {
     const steps = engine.steps(job), [first, last] = [steps[0], steps.at(-1)];
     if (!first || !last) return;
@@ -83,7 +83,7 @@ class Trace {
     }
   }
 
-  /** Whole, or the file is as it was. Throws FILE_IO. */
+  /** Writes the trace's file, whole or not at all. Throws FILE_IO. */
   write(): void {
     if (this.#isWritten || this.#events.length === 0) return;
     const temporary = `${this.#path}.${process.pid}.${threadId}.tmp`;
@@ -123,7 +123,7 @@ function refused(path: string, cause: unknown): TokenizerError {
 
 const traces = new Map<string, Trace>();
 
-/** Of what CTOK_TRACE names now; undefined where it is not set. Throws FILE_IO for a folder that cannot be written. */
+/** The trace of the file that CTOK_TRACE names; undefined where it is unset. Throws FILE_IO if it cannot be written. */
 export function traceAsked(): Trace | undefined {
   const name = process.env.CTOK_TRACE;
   if (!name) return undefined;

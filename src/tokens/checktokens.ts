@@ -6,12 +6,12 @@ import { expected, type TokenizerError } from "../errors.ts";
 import { isAspect, isFraction, type Origin, type VideoOrigin, type VideoWindow } from "./origin.ts";
 import { channelsOf, tellQuantizer } from "./quantizer.ts";
 
-/** The most that a size may be. */
+/** The largest size that a shape may have. */
 const mostSize = 0xffff_ffff;
 
 type Fail = (what: string, wanted: string, found: unknown) => TokenizerError;
 
-/** Type and sizes of a tensor: all that is looked at here. */
+/** The type and shape of a tensor, which is all that is checked here. */
 interface About {
   readonly dtype: string;
   readonly shape: readonly number[];

@@ -48,7 +48,7 @@ export class Tensor<D extends DType = DType> implements TensorLike<D> {
   readonly kind: TokenKind | "pixels" | undefined;
   readonly origin: Origin | undefined;
 
-  /** Throws ARGUMENT when data and shape disagree. */
+  /** Makes a tensor over `data`, which is not copied. Throws ARGUMENT when data and shape disagree. */
   constructor(
     dtype: D,
     shape: readonly number[],
@@ -137,7 +137,7 @@ export function checkTensor(name: string, t: TensorLike): void {
 }
 
 /**
- * The fields of what is passed as a tensor, each read once and then checked, so that no getter gives another value
+ * Reads each field of what a caller passes as a tensor once, then checks them, so that no getter can give another value
  * later. Throws ARGUMENT, SHAPE.
  */
 export function tensorOf(name: string, value: TensorLike): TensorLike & Pick<Tensor, "kind" | "origin"> {
@@ -170,7 +170,7 @@ export function viewAs<D extends DType>(dtype: D, bytes: Uint8Array, offset?: nu
   return viewOf(constructors[dtype], bytes, offset, byteLength);
 }
 
-/** The same for a typed array of any kind. */
+/** A typed array of any type over bytes that start at `offset` (copied when the offset does not suit the type). */
 export function viewOf<A>(
   constructor: ArrayType<A>,
   bytes: Uint8Array,

@@ -40,18 +40,21 @@ function toUint16(name: string, { data, shape }: TensorLike): Uint16Array {
   return new Uint16Array(data);
 }
 
-/** The upper half of each float32, rounded by the lower one. */
+/** Rounds float32 to bfloat16, to nearest with ties to even. */
 function toBfloat16(values: Float32Array): Uint16Array {
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length), out = new Uint16Array(values.length);
   for (let i = 0; i < out.length; i++) {
     const wide = bits[i]!, isNaN = (wide & 0x7fff_ffff) > 0x7f80_0000;
-    // Of a NaN, whose payload may lie in the lower half alone, the quiet bit is set.
+    // A NaN gets its quiet bit set: its payload may lie in the lower half alone, and would be infinity without.
     out[i] = isNaN ? wide >>> 16 | 0x40 : (wide + 0x7fff + (wide >>> 16 & 1)) >>> 16;
   }
   return out;
 }
 
-/** Note: by hand, as Node before 24 has no Float16Array. The least normal value is 2^-14, the step below it 2^-24. */
+/**
+ * Rounds float32 to float16. Note: by hand, as Node before 24 has no Float16Array. The least normal value is 2^-14, the
+ * step below it 2^-24.
+ */
 function toFloat16(values: Float32Array): Uint16Array {
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length), out = new Uint16Array(values.length);
   for (let i = 0; i < out.length; i++) {

@@ -4,13 +4,13 @@
  */
 import { expected } from "../errors.ts";
 
-/** What indices count in; quantizer.ts computes with it. */
+/** How indices stand for codes; quantizer.ts computes with it. */
 export type Quantizer =
-  /** Level 0 is the least significant digit. */
+  /** Finite scalar quantization: a digit for each channel, that of level 0 the least significant. */
   | { readonly kind: "fsq"; readonly levels: readonly number[] }
-  /** `size` codes of `channels` values each. */
+  /** A learned codebook: `size` codes of `channels` values each. */
   | { readonly kind: "lookup"; readonly size: number; readonly channels: number }
-  /** 2^channels codes. */
+  /** Lookup-free quantization: the signs of the channels, 2^channels codes. */
   | { readonly kind: "sign"; readonly channels: number };
 
 /** Where tokens came from: enough to decode them to the picture's own size with the model found again. */
@@ -32,14 +32,14 @@ export interface Origin {
   readonly sha256?: string;
   /** Pixels of one token, each way. */
   readonly spatialFactor: number;
-  /** What the indices count in; absent for a continuous model. */
+  /** How the indices stand for codes; absent for a continuous model. */
   readonly quantizer?: Quantizer;
   /** The picture before padding, and where it lies in the padded one. All in pixels. */
   readonly height: number;
   readonly width: number;
   readonly top: number;
   readonly left: number;
-  /** Of tokens of a video: their frames. */
+  /** Only for a video's tokens: which of its frames they are, and when. */
   readonly video?: VideoOrigin;
   /** Version of ctok that made them. */
   readonly version: string;
@@ -73,7 +73,7 @@ export interface VideoWindow {
   readonly before: number;
 }
 
-/** FFmpeg's numbers have 31 bits. */
+/** Largest numerator and denominator of a rate: FFmpeg's numbers have 31 bits. */
 const mostTerm = 2 ** 31 - 1;
 
 function isRatio(text: unknown, pattern: RegExp): boolean {
@@ -109,7 +109,8 @@ export function tellWindows(windows: readonly VideoWindow[]): string {
 }
 
 /**
- * Windows of that text. Throws TOKEN_FILE where it is none, and where they have more than `gridFrames` token frames.
+ * Parses the text that stands for windows. Throws TOKEN_FILE where it is none, and where windows have more than
+ * `gridFrames` token frames.
  */
 export function parseWindows(text: string, gridFrames: number): VideoWindow[] {
   let total = 0;
@@ -139,26 +140,29 @@ export interface HubModel {
 
 const hubPattern = /^hub:([A-Za-z0-9][\w.-]*\/[A-Za-z0-9][\w.-]*)@([A-Za-z0-9][\w.-]*)(?:\/([A-Za-z0-9][\w.-]*))?$/;
 
-/** What "hub:owner/name@revision" or "hub:owner/name@revision/file" names; undefined for any other text. */
+/**
+ * The hub model that a text "hub:owner/name@revision" or "hub:owner/name@revision/file" names; undefined for any other
+ * text.
+ */
 export function hubModelOf(source: string): HubModel | undefined {
   const [, repository, revision, file] = hubPattern.exec(source) ?? [];
   return repository && revision ? { repository, revision, ...(file !== undefined && { file }) } : undefined;
 }
 
-/** The text that names it. */
+/** Writes the name of a model of the hub as "hub:owner/name@revision" or with "/file". */
 export function tellHubModel({ repository, revision, file }: HubModel): string {
   return `hub:${repository}@${revision}${file === undefined ? "" : `/${file}`}`;
 }
 
 /**
- * Which of its three kinds a source is; a name is an embedded model's, or the model's own where its path was not kept.
+ * Which of three kinds a source is. "name" is an embedded model, or the model's own name where its path was not kept.
  */
 export function kindOfSource(source: string): "name" | "hub" | "path" {
   if (hubModelOf(source)) return "hub";
   return source.includes("/") ? "path" : "name";
 }
 
-/** The source that leaves this machine: no path, unless asked for. */
+/** The model's source as token files store it: not a path of this machine, unless asked for. */
 export function sourceOf({ source, model }: Origin, storePath: boolean): string {
   return kindOfSource(source) === "path" && !storePath ? model : source;
 }

@@ -14,7 +14,7 @@ import type { Quantizer } from "./origin.ts";
 
 export type { Quantizer } from "./origin.ts";
 
-/** float32 [size, channels]: row i is code i. */
+/** A codebook: float32 [size, channels], row i the code of index i. */
 export type Codebook = TensorLike<"float32">;
 type Indices = TensorLike<"int32" | "uint16">;
 
@@ -59,7 +59,7 @@ export function codebookSize(quantizer: Quantizer): number {
 }
 const mostCodes = 2 ** 31, mostChannels = 65535;
 
-/** Values of one code. Throws as codebookSize. */
+/** How many values a code has. Throws as codebookSize. */
 export function channelsOf(quantizer: Quantizer): number {
   codebookSize(quantizer);
   return quantizer.kind === "fsq" ? quantizer.levels.length : quantizer.channels;
@@ -89,7 +89,7 @@ export function tellQuantizer(quantizer: Quantizer | undefined): string {
     : `${quantizer.channels} signs`;
 }
 
-/** Throws VALUE (detail: the position in the data) at the first index outside 0 .. codebook size − 1. */
+/** Checks indices. Throws VALUE (detail: the position in the data) at the first one outside 0 .. codebook size − 1. */
 export function checkIndices(name: string, indices: Indices, quantizer: Quantizer): void {
   const { data } = indices, size = codebookSize(quantizer);
   for (let i = 0; i < data.length; i++) {
@@ -182,7 +182,10 @@ interface Off {
   readonly wanted: string;
 }
 
-/** Of one batch entry, whose values begin at `from`. */
+/**
+ * Adds the digits nearest to a batch entry's values, which begin at `from`, to its `indices`. Returns the first value
+ * that is farther than `most` from its digit.
+ */
 function nearestDigits(
   data: Float32Array,
   from: number,
@@ -207,7 +210,7 @@ function nearestDigits(
   return undefined;
 }
 
-/** The same for the rows of a codebook. */
+/** `nearestDigits` for a learned codebook: the nearest row for each vector. */
 function nearestRows(
   data: Float32Array,
   from: number,
@@ -237,7 +240,7 @@ interface Scale {
   readonly half: number;
 }
 
-/** Channel 0 first, the least significant. */
+/** Size, offset and scale of each channel's digit; channel 0, the least significant, is first. */
 function scalesOf(quantizer: Quantizer & { kind: "fsq" | "sign" }): Scale[] {
   if (quantizer.kind === "sign") {
     return Array.from({ length: quantizer.channels }, () => ({ size: 2, offset: 0.5, half: 0.5 }));
@@ -273,14 +276,14 @@ function nearestRow(rows: Float32Array, size: number, vector: Float64Array): num
   return best;
 }
 
-/** Squared. */
+/** Squared Euclidean distance of a vector to a row of the codebook. */
 function distanceTo(rows: Float32Array, row: number, vector: Float64Array): number {
   let sum = 0;
   for (let k = 0, at = row * vector.length; k < vector.length; k++, at++) sum += (rows[at]! - vector[k]!) ** 2;
   return sum;
 }
 
-/** The rows of a codebook that is the quantizer's. */
+/** The rows of a codebook, after checking that type and shape are those of the quantizer. */
 function rowsOf({ size, channels }: Quantizer & { kind: "lookup" }, codebook: Codebook | undefined): Float32Array {
   if (codebook === undefined) {
     const message = "codebook: expected the codes of a learned codebook, which tokens do not hold, found none; " +
@@ -295,17 +298,17 @@ function rowsOf({ size, channels }: Quantizer & { kind: "lookup" }, codebook: Co
   return data;
 }
 
-/** A code near another one. */
+/** A code that is near another one. */
 export interface Neighbour {
   readonly index: number;
-  /** Of FSQ and signs: which channel differs, and by how many steps. */
+  /** FSQ and signs only: which channel differs, and by how many steps. */
   readonly level?: number;
   readonly step?: -1 | 1;
-  /** Of a learned codebook: how far its code is. */
+  /** Learned codebooks only: the Euclidean distance between the two codes. */
   readonly distance?: number;
 }
 
-/** Of a learned codebook. */
+/** How many neighbours a code of a learned codebook has. */
 const mostNeighbours = 12;
 
 /**

@@ -9,7 +9,7 @@ export interface Rate {
   readonly den: number;
 }
 
-/** What callers may give for one. */
+/** Schema of a frame rate as callers may give it. */
 export const rateOption = z.union([
   z.number().min(0.001).max(1000),
   z.strictObject({ num: z.int().min(1), den: z.int().min(1) }),
@@ -27,12 +27,12 @@ export function parseRate(text: string): Rate {
   return { num, den };
 }
 
-/** Frames a second as a text such as "30000/1001". */
+/** A frame rate as text, such as "30000/1001". */
 export function rateText({ num, den }: Rate): string {
   return `${num}/${den}`;
 }
 
-/** Frames a second of such a text, as a number. */
+/** The number of frames per second of a rate that is given as text. */
 export function perSecond(fps: string): number {
   const { num, den } = parseRate(fps);
   return num / den;

@@ -25,7 +25,7 @@ export interface SaveOptions extends StoreOptions {
 }
 
 export interface LoadOptions {
-  /** Ends the reading with code CANCELLED, also while a pipe gives nothing. */
+  /** Aborting it ends the reading with code CANCELLED, also while a pipe gives nothing. */
   signal?: AbortSignal | undefined;
 }
 

@@ -15,15 +15,15 @@ export interface Contents {
 
 /** One form of token file: a file of formats/ and a row of the table in tokenfile.ts. */
 export interface TokenForm {
-  /** Whether bytes open such a file. */
+  /** Whether a file that begins with these bytes is of this form. */
   readonly fits: (bytes: Uint8Array) => boolean;
-  /** Throws UNSUPPORTED for what would not be read. */
+  /** Writes a token file. Throws UNSUPPORTED for what could not be read back. */
   readonly encode: (contents: Required<Contents>) => Uint8Array;
-  /** Arrays that share memory with the bytes. Throws TOKEN_FILE saying what is wrong. */
+  /** Reads a token file as arrays that share memory with its bytes. Throws TOKEN_FILE, which says what is wrong. */
   readonly decode: (bytes: Uint8Array) => Contents;
 }
 
-/** The array of each type in memory. Of float16 and bfloat16, their bits. */
+/** The array type in memory of each stored type. For float16 and bfloat16 it holds their bits. */
 export interface StoredArrays {
   uint8: Uint8Array;
   int8: Int8Array;
@@ -67,12 +67,12 @@ export const storedTypes: {
 };
 const names = Object.keys(storedTypes) as StoredType[];
 
-/** All names of one form, for error texts. */
+/** The types that one form of token file has, for error messages. */
 export function namesIn(form: "safetensors" | "npy"): string[] {
   return names.flatMap((type) => storedTypes[type][form] ?? []);
 }
 
-/** The type that a form calls `name`. */
+/** The tensor type that a form calls `name`. */
 export function typeNamed(form: "safetensors" | "npy", name: unknown): StoredType | undefined {
   return names.find((type) => storedTypes[type][form] === name && name !== undefined);
 }
@@ -86,14 +86,16 @@ export function bytesFor(dtype: StoredType, shape: readonly number[]): number {
   return elementsOf(shape) * storedTypes[dtype].array.BYTES_PER_ELEMENT;
 }
 
-/** Whether a shape may stand in a file. Note: counted before its sizes are looked at, which may be millions. */
+/**
+ * Whether a shape may be in a file. Note: the number of sizes is checked first, as a hostile file may have millions.
+ */
 export function isShape(shape: unknown): shape is number[] {
   return Array.isArray(shape) && shape.length <= 8 && shape.every((n) => Number.isSafeInteger(n) && n > 0);
 }
 
 /**
- * A tensor that shares memory with its bytes. Throws TOKEN_FILE unless the type is known and they are as many as it
- * needs.
+ * Makes a tensor that shares memory with its bytes. Throws TOKEN_FILE unless the type is known and there are as many
+ * bytes as the shape needs.
  */
 export function storedTensor(name: string, dtype: unknown, shape: unknown, bytes: Uint8Array): StoredTensor {
   const bad = (what: string, wanted: string, found: unknown) => expected(`${name}${what}`, wanted, found, "TOKEN_FILE");
@@ -106,7 +108,7 @@ export function storedTensor(name: string, dtype: unknown, shape: unknown, bytes
   return { dtype: type, shape, data: viewOf(array, bytes) } as StoredTensor;
 }
 
-/** Elements between two yields: a few milliseconds. */
+/** How many elements are converted before other work may run: a few milliseconds' worth. */
 const sliceElements = 1 << 20;
 
 /** Whole numbers of any type as int32. Throws VALUE (detail: the position) at the first outside 0 .. size - 1. */
@@ -126,7 +128,7 @@ export function* indicesOf(name: string, { data, shape }: StoredTensor, size: nu
   return out;
 }
 
-/** Values of any floating type as float32; float64 is rounded. */
+/** Converts values of any floating type to float32; float64 is rounded. */
 export function* floatsOf({ dtype, data }: StoredTensor): Generator<void, Float32Array> {
   const out = new Float32Array(data.length), bits = new Uint32Array(out.buffer);
   for (let from = 0; from < data.length; from += sliceElements) {
@@ -139,7 +141,7 @@ export function* floatsOf({ dtype, data }: StoredTensor): Generator<void, Float3
   return out;
 }
 
-/** IEEE 754 binary16: a sign, 5 bits of exponent, 10 of fraction. */
+/** Reads IEEE 754 binary16: a sign bit, 5 bits of exponent, 10 of fraction. */
 function fromHalf(bits: number): number {
   const sign = bits & 0x8000 ? -1 : 1, exponent = bits >> 10 & 31, fraction = bits & 1023;
   if (exponent === 31) return fraction === 0 ? sign * Infinity : NaN;

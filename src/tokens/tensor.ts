@@ -26,7 +26,7 @@ export {
 } from "./dense.ts";
 export type { Origin, VideoOrigin, VideoWindow } from "./origin.ts";
 
-/** A tensor whose memory can be transferred. */
+/** A tensor whose memory postMessage can transfer. */
 export interface TransferableTensor {
   readonly dtype: DType;
   readonly shape: readonly number[];
@@ -38,7 +38,7 @@ export interface TransferableTokens {
   readonly origin: Origin;
   /** `indices` uint16 (int32 above 65,536 codes) or `latent` float32, and `preQuant` float32 where present. */
   readonly tensors: { readonly [K in TokenKind]?: TransferableTensor };
-  /** Of a TokenPart. */
+  /** Only for a TokenPart: its place in the video, in frames. */
   readonly firstFrame?: number;
   readonly numFrames?: number;
 }
@@ -47,7 +47,7 @@ export interface TransferableTokens {
 export interface TokensJSON {
   readonly format: typeof formatName;
   readonly origin: Origin;
-  /** As in a token file; `data` is base64 of the little-endian bytes. */
+  /** The tensors with names and types as in a token file; `data` is base64 of the little-endian bytes. */
   readonly tensors: {
     readonly [K in TokenKind]?: { readonly dtype: DType; readonly shape: readonly number[]; readonly data: string };
   };
@@ -84,7 +84,7 @@ export class Tokens {
     }
     return this.#get("codes") as Tensor<"float32">;
   }
-  /** float32 [B, C, (t,) h, w]. Continuous models. */
+  /** The latent, float32 [B, C, (t,) h, w]. Continuous models only. */
   get latent(): Tensor<"float32"> {
     return this.#get("latent") as Tensor<"float32">;
   }
@@ -95,7 +95,10 @@ export class Tokens {
   get isDiscrete(): boolean {
     return this.origin.quantizer !== undefined;
   }
-  /** The names of what is here: the codes wherever the indices are, but for those of a learned codebook from a file. */
+  /**
+   * Names of the tensors that these tokens have. Codes are among them wherever indices are, as those give the codes;
+   * not so for a learned codebook whose tokens came from a file.
+   */
   get parts(): TokenKind[] {
     const { indices, codes, latent, preQuant } = this.#parts;
     const made = this.origin.quantizer?.kind === "lookup" ? undefined : indices;
@@ -119,7 +122,9 @@ export class Tokens {
     return { origin: { ...this.origin }, tensors: Object.fromEntries(tensors) };
   }
 
-  /** Tokens of what toTransferable gave, in memory of their own. Throws ARGUMENT, SHAPE or VALUE for anything else. */
+  /**
+   * Makes tokens again of what toTransferable gave, in new memory. Throws ARGUMENT, SHAPE or VALUE for anything else.
+   */
   static fromTransferable(value: TransferableTokens): Tokens {
     const { origin, tensors, part } = recordOf("value", value, "ARGUMENT");
     for (const [kind, tensor] of Object.entries(tensors)) checkTensor(`tensors.${kind}`, tensor as TensorLike);
@@ -138,7 +143,7 @@ export class Tokens {
     return { format: formatName, origin, tensors: Object.fromEntries(tensors) };
   }
 
-  /** Tokens of what JSON.parse gives of that text. Throws TOKEN_FILE for anything else. */
+  /** Makes tokens of what JSON.parse gives for the text of `toJSON`. Throws TOKEN_FILE for anything else. */
   static fromJSON(value: unknown): Tokens {
     try {
       const { format, origin: its, tensors, part } = recordOf("value", value, "TOKEN_FILE");
@@ -199,9 +204,9 @@ export function isContinued(tokens: Tokens): boolean {
 
 // -------------------------------------------------------------- what is stored and sent
 
-/** Of token files and of JSON. */
+/** Name and version of the format, as token files and JSON state it. */
 export const formatName = "ctok-tokens-2";
-/** Read as well. It knew FSQ alone: `levels`, which were empty for a continuous latent. */
+/** An older format, which is read as well. It knew FSQ alone, by `levels`, which were empty for a continuous latent. */
 export const olderFormat = "ctok-tokens-1";
 
 /** The quantizer of an older file's levels. Throws VALUE. */
@@ -209,18 +214,22 @@ export function quantizerOf(levels: readonly number[]): { readonly quantizer?: Q
   return Array.isArray(levels) && levels.length === 0 ? {} : { quantizer: fsq(levels) };
 }
 
-/** The origin of JSON of an older version. */
+/** The origin in the JSON of an older version, brought into today's form. */
 function ofLevels(older: Origin): Origin {
   const { levels, ...origin } = older as Origin & { readonly levels: readonly number[] };
   return Object.freeze({ ...origin, ...quantizerOf(levels) });
 }
 
 /**
- * What is kept of tokens: `indices` or `latent`, perhaps `preQuant`. Codes never: the indices give them back exactly.
+ * The tensors of tokens that are stored: `indices` or `latent`, and `preQuant` if there is one. Codes are never stored,
+ * as the indices give them back exactly.
  */
 export type Stored = { readonly [K in "indices" | "latent" | "preQuant"]?: StoredTensor };
 
-/** Throws VALUE for an index outside the codebook, SHAPE when the tensors and the origin contradict each other. */
+/**
+ * The tensors to store. Throws VALUE for an index outside the codebook, SHAPE when the tensors and the origin
+ * contradict each other.
+ */
 export function storedParts(tokens: Tokens, continued = false): { [K in keyof Stored]?: TensorLike } {
   if (!(tokens instanceof Tokens)) throw expected("tokens", "what encode or loadTokens gave", nameOf(tokens));
   const { origin, parts } = tokens, { quantizer } = origin;
@@ -240,8 +249,8 @@ export function storedParts(tokens: Tokens, continued = false): { [K in keyof St
 }
 
 /**
- * Tokens of what was stored, in new memory, in slices between which the caller may let others work. Throws `code`, and
- * VALUE.
+ * Makes tokens of what was stored, in new memory. Work pauses between slices, so that the caller may let other work
+ * run. Throws `code`, and VALUE.
  */
 export function* tokensOf(
   origin: Origin,
@@ -264,7 +273,7 @@ export function* tokensOf(
   return part ? new TokenPart(origin, parts, part.firstFrame, part.numFrames) : new Tokens(origin, parts);
 }
 
-/** Runs slices to their end. */
+/** Runs a conversion that pauses between slices to its end, without the pauses. */
 export function finish<T>(slices: Generator<void, T>): T {
   for (;;) {
     const { done, value } = slices.next();
@@ -281,8 +290,8 @@ export function unreadable(name: string, cause: unknown): TokenizerError {
 const kinds: readonly TokenKind[] = ["indices", "codes", "latent", "preQuant"];
 
 /**
- * The fields of a plain form of tokens: its tensors are of the kinds that are stored, `part` is what a TokenPart has
- * besides.
+ * Reads the fields of tokens in plain form. Tensors must be of the kinds that are stored; `part` is what a TokenPart
+ * has besides.
  */
 function recordOf(name: string, value: unknown, code: "ARGUMENT" | "TOKEN_FILE") {
   const { format, origin, tensors, firstFrame, numFrames } = Object(value);

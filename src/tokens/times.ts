@@ -71,7 +71,7 @@ export function steadyRate(
   return undefined;
 }
 
-/** Frames a second from the first to the last, as a fraction; undefined for one frame. */
+/** Average frame rate from the first to the last time, as a fraction; undefined for one frame. */
 export function averageRate(seconds: readonly number[]): string | undefined {
   const span = (seconds.at(-1) ?? 0) - (seconds[0] ?? 0);
   return span > 0

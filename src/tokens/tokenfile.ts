@@ -32,12 +32,15 @@ import {
   unreadable,
 } from "./tensor.ts";
 
-/** All forms; read as the first that fits. */
+/** All forms of token files; a file is read as the first that fits. */
 const forms = { safetensors, npy, msgpack } satisfies Record<string, TokenForm>;
 export type TokenFormat = keyof typeof forms;
 export const tokenFormats: readonly TokenFormat[] = Object.freeze(Object.keys(forms) as TokenFormat[]);
 
-/** What a bare array lacks. Without the picture's size and place, the picture fills the whole token grid. */
+/**
+ * The origin of a bare array, which has none in its file. Without the picture's size and place, the picture is taken to
+ * fill the whole token grid.
+ */
 export type FallbackOrigin = Omit<Origin, "height" | "width" | "top" | "left"> & Partial<Origin> & {
   temporalFactor?: number;
 };
@@ -124,7 +127,7 @@ function bad(message: string): TokenizerError {
 
 // -------------------------------------------------------------- the origin as a file's keys
 
-/** Plain values: numbers, texts, and the levels as a list. */
+/** The origin as plain values: numbers, texts, and the levels as a list. */
 export function aboutOf(origin: Origin, storePath: boolean): Record<string, unknown> {
   const { precision, sha256, quantizer, video } = origin;
   return {
@@ -155,7 +158,7 @@ export function aboutOf(origin: Origin, storePath: boolean): Record<string, unkn
   };
 }
 
-/** A zod error text: "expected WANTED, found FOUND". */
+/** A zod message for a failed check: "expected WANTED, found FOUND". */
 function unless(wanted: string) {
   return (issue: { readonly input?: unknown }) => {
     return `expected ${wanted}, found ${(JSON.stringify(issue.input) ?? "nothing").slice(0, 80)}`;
@@ -243,8 +246,8 @@ function quantizerIn(about: About): { readonly quantizer?: Quantizer } {
   return { quantizer };
 }
 /**
- * The tokens of a file's keys and tensors, which are called what they are in the key `kind`, "preQuant" and "times".
- * Throws TOKEN_FILE for keys that are none, or that do not fit the tensors; VALUE for an index outside the codebook.
+ * Makes tokens from a file's keys and tensors. Tensors are named by the key `kind`, "preQuant" and "times". Throws
+ * TOKEN_FILE for missing or wrong keys and where they do not fit the tensors; VALUE for an index outside the codebook.
  */
 export function* describedTokens(
   keys: Readonly<Record<string, unknown>>,
@@ -299,8 +302,8 @@ function videoOf(
 const asks = "say which: --model, or decodeTokens' fallback";
 
 /**
- * Arrays of a file that does not name its model: one called as the model's tokens are, or the only one. A missing batch
- * is one.
+ * Takes the arrays of a file that does not name its model: one that has the name of the model's kind of tokens, or the
+ * only one. A batch axis is added where there is none.
  */
 function* bareTokens(
   tensors: Readonly<Record<string, StoredTensor>>,

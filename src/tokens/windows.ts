@@ -21,7 +21,7 @@ import {
 import { coarsestTick, type FrameTimes, secondsOf, timesOf } from "./times.ts";
 
 const temporalAlign = 8;
-/** Of one clip. */
+/** The most windows of one clip. */
 const mostWindows = 1 << 24;
 
 /** One window of `frames` frames: its padding and its token frames. */
@@ -62,7 +62,7 @@ export function joinTokens(parts: readonly Tokens[]): Tokens {
   const frames = videos.reduce((sum, v) => sum + v.frames, 0);
   const video = { ...alike, ...joinTimes(videos), frames, ...(windows && { windows }) };
   const origin: Origin = Object.freeze({ ...first.origin, video });
-  // Indices give the codes.
+  // Codes are left out where there are indices, which give them.
   const kinds = first.parts.filter((kind) => kind !== "codes" || !first.parts.includes("indices"));
   const joined = kinds.map((kind) => {
     const { dtype, shape, data } = concatAxis(parts.map((p) => p[kind]), timeAxisOf(first[kind]));
@@ -73,7 +73,7 @@ export function joinTokens(parts: readonly Tokens[]): Tokens {
   return new Tokens(origin, all);
 }
 
-/** The videos of parts that belong together. */
+/** Checks that parts belong together, and gives the video origin of each. */
 function checkJoin(parts: readonly Tokens[]): VideoOrigin[] {
   if (!Array.isArray(parts) || parts.length === 0) throw expected("parts", "a list of tokens", parts);
   const first = factsOf(parts[0]!, 0);
@@ -122,7 +122,7 @@ function joinTimes(videos: readonly VideoOrigin[]): FrameTimes {
   return timesOf(known, fps);
 }
 
-/** What parts of one video have in common, as texts. */
+/** What the parts of one video must have in common, as texts to compare. */
 function factsOf(part: Tokens, i: number) {
   if (!(part instanceof Tokens)) throw expected(`parts[${i}]`, "tokens", nameOf(part));
   const { origin, parts } = part, { video } = origin;

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// The first line of a small file, "" where there is none.
+// Reads the first line of a small file; "" where there is no file.
 static void read_line(char *out, int capacity, const char *root, const char *folder,
                       const char *name) {
     char path[2 * PATH_MAX];
@@ -32,8 +32,8 @@ static void lower_processors(cgroup_limits *limits, long long quota_us, long lon
     limits->num_processors = (int32_t)((quota_us + period_us - 1) / period_us);
 }
 
-// One group: the files of version 2 ("max" or a number; "max 100000" or "150000 100000") and of
-// version 1 (-1: none).
+// Reads the limits of one group: version 2 writes "max" or a number, and "max 100000" or "150000
+// 100000"; version 1 writes -1 for no limit.
 static void look(cgroup_limits *limits, const char *root, const char *group, bool is_v2) {
     char text[64], period[64] = "";
     read_line(text, sizeof text, root, group, is_v2 ? "memory.max" : "memory.limit_in_bytes");
@@ -45,7 +45,7 @@ static void look(cgroup_limits *limits, const char *root, const char *group, boo
                      is_v2 ? (space ? strtoll(space, NULL, 10) : 0) : strtoll(period, NULL, 10));
 }
 
-// Whether two lists with commas share a word.
+// Whether two comma-separated lists have a word in common.
 static bool share_word(const char *a, const char *b) {
     char words[256], *rest = NULL;
     snprintf(words, sizeof words, "%s", a);

@@ -38,7 +38,7 @@ typedef struct {
                               const float *codebook, void *workspace, const quantizer_params *p);
 } cpu_ops;
 
-// Mean and sum of squared deviations of a part of a group.
+// Mean and sum of squared deviations over one part of a group of channels (GroupNorm).
 typedef struct {
     double mean, deviations, count;
 } norm_moments;

@@ -44,8 +44,8 @@ static void cpu_free(backend *b, void *memory, size_t num_bytes) {
     else free(memory);
 }
 
-// Mapped memory moves by its page table: nothing is copied, and what was never touched takes no
-// memory.
+// Mapped memory grows by moving its pages: nothing is copied, and pages that were never touched
+// take no memory.
 static void *cpu_grow(backend *b, void *memory, size_t num_bytes, size_t new_bytes) {
 #if defined(__linux__)
     if (memory && num_bytes >= MAPPED_BYTES && new_bytes >= MAPPED_BYTES) {
@@ -150,7 +150,7 @@ static backend *cpu_limit(backend *b, int32_t num_threads) {
     return NULL;
 }
 
-// A set of another architecture is known by its name alone.
+// A kernel set of another architecture has a name here, and no kernels.
 #if defined(__x86_64__)
 #define X86_OPS(table) &table
 #define ARM_OPS(table) NULL

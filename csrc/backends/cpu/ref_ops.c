@@ -10,16 +10,20 @@
 
 #include "cpu.h"
 
-// The arguments of one op, for its task function.
+// The operands and parameters of one op, for the function that does one task of it.
 typedef struct {
     void *out;
-    const void *in, *second, *third;
+    const void *in;               // of attention the queries
+    const void *residual;         // conv: added to the output, or NULL
+    const void *past;             // conv: the two frames before the first, or NULL
+    const void *keys, *values;    // attention
+    const float *scale, *offset;  // norm: one a channel
     conv_weights weights;
     double *rows;  // attention: one row of scores a thread
     const void *params;
 } ref_call;
 
-// Element i of an activation, and the rounding of a result.
+// Reads element i of a float32 or bfloat16 activation; `set` rounds a result and writes it.
 static double get(const void *activation, int64_t i, ctok_dtype dtype) {
     return (double)(dtype == CTOK_BF16 ? bf16_value(((const uint16_t *)activation)[i])
                                        : ((const float *)activation)[i]);
@@ -30,8 +34,8 @@ static void set(void *activation, int64_t i, double value, ctok_dtype dtype) {
     else ((float *)activation)[i] = (float)value;
 }
 
-// ---------------------------------------------------------------- conv: a task is a row of the
-// output
+// ---------------------------------------------------------------- conv
+// A task is one row of the output.
 static size_t ref_conv_weight_bytes(const backend *b, int64_t c_out, int64_t c_in, int32_t kernel_t,
                                     int32_t kernel, ctok_dtype in_dtype) {
     (void)b, (void)in_dtype;
@@ -53,14 +57,15 @@ static size_t ref_conv_workspace_bytes(const backend *b, const conv_params *p) {
     return 0;
 }
 
-// The frame that tap k of output frame j reads: of in, or of past. *at is its first element.
+// The frame that tap k of output frame j reads, in the input or in the past frames: sets *at to the
+// index of its first element and returns the array it is in.
 static const void *conv_frame(const ref_call *call, int64_t *at, int64_t n, int64_t j, int64_t k) {
     const conv_params *p = call->params;
     int64_t frame = p->in.h * p->in.w * p->in.c,
             s = (j * p->stride_t + k - p->pad_t + p->offset_t) >> (p->upsample_t - 1);
-    bool is_past = s < 0 && call->third;
+    bool is_past = s < 0 && call->past;
     *at = (is_past ? n * 2 + 2 + s : n * p->in.t + (s < 0 ? 0 : s)) * frame;
-    return is_past ? call->third : call->in;
+    return is_past ? call->past : call->in;
 }
 
 static double conv_point(const ref_call *call, int64_t n, int64_t ot, int64_t oy, int64_t ox,
@@ -99,7 +104,7 @@ static void conv_row(void *context, int64_t task, int32_t thread) {
         for (int64_t co = 0; co < C; co++, at++, from++)
             set(call->out, at,
                 conv_point(call, n, ot, oy, ox, co) +
-                    (call->second ? get(call->second, from, p->out_dtype) : 0.0),
+                    (call->residual ? get(call->residual, from, p->out_dtype) : 0.0),
                 p->out_dtype);
     }
 }
@@ -109,12 +114,12 @@ static ctok_status ref_conv(backend *b, void *out, const void *in, const void *p
                             const conv_params *p) {
     (void)workspace;
     ref_call call = {
-        .out = out, .in = in, .second = residual, .third = past, .weights = w, .params = p};
+        .out = out, .in = in, .residual = residual, .past = past, .weights = w, .params = p};
     return cpu_run(b, p->out.n * p->out.t * p->out.h, conv_row, &call);
 }
 
-// ---------------------------------------------------------------- norm: a task is one group of one
-// frame
+// ---------------------------------------------------------------- norm
+// A task is one group of one frame.
 static void norm_group(void *context, int64_t task, int32_t thread) {
     (void)thread;
     const ref_call *call = context;
@@ -122,7 +127,7 @@ static void norm_group(void *context, int64_t task, int32_t thread) {
     int64_t C = p->shape.c, width = C / p->groups, n = task / p->groups,
             first = task % p->groups * width;
     int64_t positions = p->shape.h * p->shape.w, frame = n * positions * C;
-    const float *scale = call->second, *offset = call->third;
+    const float *scale = call->scale, *offset = call->offset;
 
     double count = (double)(positions * width), mean = 0, variance = 0;
     for (int64_t i = 0; i < positions; i++)
@@ -145,11 +150,12 @@ static void norm_group(void *context, int64_t task, int32_t thread) {
 
 static ctok_status ref_norm(backend *b, void *out, const void *in, const float *scale,
                             const float *offset, const norm_params *p) {
-    ref_call call = {.out = out, .in = in, .second = scale, .third = offset, .params = p};
+    ref_call call = {.out = out, .in = in, .scale = scale, .offset = offset, .params = p};
     return cpu_run(b, p->shape.n * p->shape.t * p->groups, norm_group, &call);
 }
 
-// ---------------------------------------------------------------- attention: a task is one query
+// ---------------------------------------------------------------- attention
+// A task is one query. Below: the most keys that a query has.
 static int64_t attention_row_keys(const attention_params *p) {  // at most
     return p->is_temporal ? p->num_past + p->shape.t : p->shape.h * p->shape.w;
 }
@@ -162,8 +168,8 @@ static void attention_query(void *context, int64_t task, int32_t thread) {
     const ref_call *call = context;
     const attention_params *p = call->params;
     int64_t C = p->shape.c, positions = p->shape.h * p->shape.w, t = task / positions;
-    // In space the keys are the positions of the frame; in time they are frames of the position,
-    // `step` elements apart.
+    // In space the keys are the pixels of the query's frame; in time they are the same pixel in
+    // other frames, `step` elements apart.
     int64_t num_keys = positions, step = C, first = t * positions * C;
     if (p->is_temporal) {
         num_keys = p->num_past + t + 1, step = positions * C, first = task % positions * C;
@@ -175,7 +181,7 @@ static void attention_query(void *context, int64_t task, int32_t thread) {
         row[j] = 0;
         for (int64_t c = 0; c < C; c++)
             row[j] += get(call->in, task * C + c, p->dtype) *
-                      get(call->second, first + j * step + c, p->dtype);
+                      get(call->keys, first + j * step + c, p->dtype);
         row[j] /= sqrt((double)C);
         if (row[j] > largest) largest = row[j];
     }
@@ -183,14 +189,14 @@ static void attention_query(void *context, int64_t task, int32_t thread) {
     for (int64_t c = 0; c < C; c++) {
         double sum = 0;
         for (int64_t j = 0; j < num_keys; j++)
-            sum += row[j] * get(call->third, first + j * step + c, p->dtype);
+            sum += row[j] * get(call->values, first + j * step + c, p->dtype);
         set(call->out, task * C + c, sum / total, p->dtype);
     }
 }
 
 static ctok_status ref_attention(backend *b, void *out, const void *q, const void *k, const void *v,
                                  void *workspace, const attention_params *p) {
-    ref_call call = {.out = out, .in = q, .second = k, .third = v, .rows = workspace, .params = p};
+    ref_call call = {.out = out, .in = q, .keys = k, .values = v, .rows = workspace, .params = p};
     return cpu_run(b, shape_positions(p->shape), attention_query, &call);
 }
 

@@ -9,14 +9,14 @@
 #include "cpu.h"
 #include "ref_ops.h"
 
-// The arguments of one op, for its task function.
+// The operands and parameters of one op, for the function that does one task of it.
 typedef struct {
     void *out;
     const void *in, *params;
 } pixel_call;
 
-// ---------------------------------------------------------------- load, store: a task is a row of
-// a frame
+// ---------------------------------------------------------------- load, store
+// A task is one row of a frame.
 static void fill_black(float *out, int64_t count) {
     for (int64_t i = 0; i < count; i++) out[i] = -1.0f;
 }
@@ -105,10 +105,11 @@ ctok_status ref_store(backend *b, void *external, const float *in, void *workspa
     return cpu_run(b, p->shape.n * p->frames * p->height, store_row, &call);
 }
 
-// ---------------------------------------------------------------- haar: a task is a row of patches
-// A run of patches is spread over lanes[place in the patch][patch, channel], so that every split
-// adds and subtracts whole lanes: those whose numbers differ in one bit. A place is (t * p + y) * p
-// + x; a band's number holds the same bits in the order of the splits, the later step on top.
+// ---------------------------------------------------------------- haar
+// A task is one row of patches. Some of its patches at a time are spread over lanes[place][patch,
+// channel], where a place is a pixel's number in its patch, (t * p + y) * p + x. So every split
+// adds and subtracts whole lanes: those whose places differ in one bit. The number of a band holds
+// the same bits in the order of the splits, those of later steps on top.
 enum {
     HAAR_MAX_SPLITS = 6,  // 2 steps over T, H and W: patch 4
     HAAR_MAX_PLACES = 1 << HAAR_MAX_SPLITS,
@@ -119,7 +120,7 @@ enum {
 typedef struct {
     int32_t num_splits, num_places;
     int32_t place_bit[HAAR_MAX_SPLITS];  // of each split, in the order of the forward transform
-    int32_t band_of[HAAR_MAX_PLACES];    // where a place's value ends
+    int32_t band_of[HAAR_MAX_PLACES];    // the band in which the value at a place ends
 } haar_plan;
 
 static haar_plan haar_make_plan(const haar_params *p) {
@@ -238,8 +239,8 @@ ctok_status ref_unhaar(backend *b, float *out, const float *in, const haar_param
     return cpu_run(b, p->in.n * p->in.t * p->in.h, unhaar_row, &call);
 }
 
-// ---------------------------------------------------------------- pool: a task is a row of the
-// output
+// ---------------------------------------------------------------- pool
+// A task is one row of the output.
 static void mean_of_two_bf16(uint16_t *restrict out, const uint16_t *a, const uint16_t *b,
                              int64_t count) {
     for (int64_t i = 0; i < count; i++)

@@ -14,7 +14,7 @@ enum {
     LOOKUP_POSITIONS = 16    // each is held to every code
 };
 
-// The arguments of one op, for its task function.
+// The operands and parameters of one op, for the function that does one task of it.
 typedef struct {
     int32_t *indices;  // or NULL
     float *codes;
@@ -54,7 +54,7 @@ static void fsq_block(void *context, int64_t task, int32_t thread) {
             if (digit < lowest) digit = lowest;
             if (digit > highest) digit = highest;
             call->codes[i * d + c] = digit / (float)width;
-            // NaN: a NaN code, lowest digit in the index.
+            // A NaN stays a NaN as a code, and its index has the lowest digit.
             if (digit == digit) index += ((int32_t)digit + width) * p->basis[c];
         }
         if (call->indices) call->indices[i] = index;

@@ -1,6 +1,6 @@
-// What the convolution kernels share: where a tap of an output position reads, and the end of every
-// tile (bias, residual, rounding, store). A position is a flat index into [N, T, H, W] of the
-// output. Who includes it: sm80_conv.cu, smxx_conv.cu.
+// What the convolution kernels share: where a tap of an output pixel reads its input, and what is
+// done at the end of a tile (bias, residual, rounding, store). A position is a flat index of a
+// pixel in [N, T, H, W] of the output. Who includes it: sm80_conv.cu, smxx_conv.cu.
 #ifndef CTOK_CUDA_CONV_CUH
 #define CTOK_CUDA_CONV_CUH
 
@@ -20,9 +20,9 @@ struct conv_call {
     int32_t groups;
 };
 
-// What a position needs to find its taps. In space: `at` is its frame's first element in `in`, (y,
-// x) where tap 0 reads, before upsampling. In time: `at` is its pixel in frame 0 of its image, y
-// the step that tap 0 reads, x the image.
+// Where an output pixel finds its taps. In space: `at` is the first element of its frame in `in`,
+// and (y, x) the pixel that tap 0 reads, before upsampling. In time: `at` is the pixel in frame 0
+// of its image, y the frame that tap 0 reads, x the image.
 struct conv_row {
     int64_t at;
     int y, x;
@@ -104,9 +104,10 @@ DEVICE float4 conv_rounded4(float4 v) {
                        to_float(from_float<T>(v.z)), to_float(from_float<T>(v.w)));
 }
 
-// Sums of channels c .. c + 3 of position first + row, plus bias and residual, to the output.
-// Channels and positions beyond its end are left out. Gives what was rounded and stored, where C is
-// a multiple of 4. Note: out may be the residual; this thread alone touches these elements.
+// Writes the sums of channels c .. c + 3 of pixel first + row, plus bias and residual, to the
+// output. Channels and pixels beyond its end are left out. Returns the rounded values as stored,
+// where C is a multiple of 4. Note: out may be the residual; this thread alone touches these
+// elements.
 template <typename TOut, typename TIn>
 DEVICE float4 conv_finish4(const conv_call<TIn> &call, const conv_target &target, int64_t first,
                            int row, int c, float4 sum) {

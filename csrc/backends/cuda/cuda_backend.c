@@ -56,8 +56,9 @@ typedef struct {
 
 static cuda_backend *cuda_of(const backend *b) { return (cuda_backend *)b; }
 
-// ---------------------------------------------------------------- failures Keeps the first failure
-// for finish. An error that every later call repeats has broken the device's context.
+// ---------------------------------------------------------------- failures
+// Keeps the first failure, for `finish` to report. An error that every later call repeats means
+// that the device's context is broken.
 static bool has_failed(cuda_backend *c, cudaError_t error) {
     if (error == cudaSuccess) return c->failure != cudaSuccess;
     if (c->failure == cudaSuccess) c->failure = error;
@@ -77,7 +78,8 @@ static bool is_cancelled(const cuda_backend *c) {
     return c->base.cancel && atomic_load(c->base.cancel);
 }
 
-// Every start is   CTOK_TRY(begin(c)); return end(c, first step, kernel(.., c->own.stream));
+// Every start of a kernel has the form   CTOK_TRY(begin(c)); return end(c, first step, kernel(..,
+// c->own.stream));
 static ctok_status begin(cuda_backend *c) {
     if (is_cancelled(c)) return CTOK_E_CANCELLED;
     if (c->failure != cudaSuccess) return status_of(c);
@@ -124,8 +126,8 @@ static void leave_device(const cuda_backend *c, int before) {
     if (before != c->index) cudaSetDevice(before);
 }
 
-// Note: cudaMalloc aligns to 256 bytes. Without memory nothing has failed: the caller says what it
-// wanted.
+// Note: cudaMalloc aligns to 256 bytes. A lack of memory is no failure of the device: the caller
+// reports it, with what it wanted.
 static void *cuda_alloc(backend *b, size_t num_bytes) {
     cuda_backend *c = cuda_of(b);
     void *memory = NULL;
@@ -138,7 +140,7 @@ static void *cuda_alloc(backend *b, size_t num_bytes) {
     return memory;
 }
 
-// Waits until nothing uses it.
+// Frees memory of the device, after waiting until no kernel uses it.
 static void cuda_free(backend *b, void *memory, size_t num_bytes) {
     (void)num_bytes;
     if (!memory) return;
@@ -148,8 +150,8 @@ static void cuda_free(backend *b, void *memory, size_t num_bytes) {
     leave_device(cuda_of(b), before);
 }
 
-// In pieces where the parts overlap, so that none of them overlaps itself; they follow each other
-// on the stream.
+// Moves bytes within the device's memory. Where source and target overlap, it copies in pieces that
+// do not; the pieces follow each other on the stream.
 static void copy_within(cuda_backend *c, void *to, const void *from, size_t num_bytes) {
     size_t gap = (size_t)((const uint8_t *)from - (uint8_t *)to),
            piece = (uint8_t *)to < (const uint8_t *)from && gap < num_bytes ? gap : num_bytes;
@@ -170,8 +172,8 @@ static void *cuda_grow(backend *b, void *memory, size_t num_bytes, size_t new_by
     return grown;
 }
 
-// The host's memory to the device's. Returns when the host's is free again; the copy may be under
-// way.
+// Copies from the host's memory to the device's. Returns when the host's memory is free again; the
+// copy may still be under way.
 static bool copy_in(cuda_backend *c, void *to, const void *host, size_t num_bytes) {
     cudaSetDevice(c->index);
     for (size_t at = 0; at < num_bytes && !c->is_lost; at += STAGING_BYTES) {
@@ -187,7 +189,7 @@ static bool copy_in(cuda_backend *c, void *to, const void *host, size_t num_byte
     return !c->is_lost;
 }
 
-// The device's memory to the host's, done on return.
+// Copies from the device's memory to the host's; the copy is complete on return.
 static bool copy_out(cuda_backend *c, void *host, const void *from, size_t num_bytes) {
     size_t asked = 0;
     uint32_t first = c->num_staged;
@@ -285,7 +287,7 @@ static size_t index_bytes(const quantizer_params *p) {
     return (size_t)shape_positions(p->shape) * sizeof(int32_t);
 }
 
-// A step for which the host copies.
+// Runs a step that copies between the host's memory and the device's.
 static ctok_status run_copy(cuda_backend *c, const step *s, int32_t i) {
     const op_params *p = &s->params;
     switch (s->kind) {
@@ -318,7 +320,7 @@ static ctok_status run_copy(cuda_backend *c, const step *s, int32_t i) {
     return CTOK_E_INTERNAL;
 }
 
-// Of a quantize that is asked for them: they are in its workspace.
+// Copies the indices of a quantize step from its workspace to the caller, if the caller wants them.
 static ctok_status fetch_indices(cuda_backend *c, const step *s) {
     if (s->kind != OP_QUANTIZE || !s->external) return CTOK_OK;
     return copy_out(c, s->external, s->workspace, index_bytes(&s->params.quantizer)) ? CTOK_OK
@@ -329,7 +331,8 @@ static void count(step_run *run, int32_t num_steps) {
     if (run->steps_done) atomic_fetch_add(run->steps_done, (unsigned)num_steps);
 }
 
-// Where steps are timed: waits for these, so that none is counted for another.
+// Where steps are timed, waits for these steps, so that their time is not counted for the next
+// ones.
 static ctok_status time_steps(cuda_backend *c, step_run *run, int32_t first, int32_t count) {
     if (!run->times) return CTOK_OK;
     uint64_t start = first ? run->times[first - 1].end_ns : c->start_ns;
@@ -341,7 +344,7 @@ static ctok_status time_steps(cuda_backend *c, step_run *run, int32_t first, int
     return CTOK_OK;
 }
 
-// The steps that are next.
+// Records which steps are started next, so that a failure can name them.
 static ctok_status begin_steps(cuda_backend *c, step_run *run, int32_t first, int32_t count) {
     run->first = first, run->last = first + count - 1;
     return begin(c);
@@ -377,8 +380,8 @@ static ctok_status run_parts(cuda_backend *c, const step *steps, replay *r, step
     return CTOK_OK;
 }
 
-// A device that is lost was so by a step that is not known to be done: those begun in the places of
-// `started`.
+// When the device is lost, the step that did it is among those not known to be done: those whose
+// events in `started` have not passed.
 static ctok_status cuda_run(backend *b, step_list *list, step_run *run, ctok_error *error) {
     cuda_backend *c = cuda_of(b);
     run->first = run->last = -1;

@@ -82,12 +82,12 @@ DEVICE bf16 from_float<bf16>(float value) {  // to nearest, ties to even, as bf1
     return bf16{(uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16)};
 }
 
-// Two bf16 of a 32-bit word; the low half is the element with the lower index.
+// The two bf16 in a 32-bit word as floats; the low half is the element with the lower index.
 DEVICE float low_float(uint32_t pair) { return __uint_as_float(pair << 16); }
 DEVICE float high_float(uint32_t pair) { return __uint_as_float(pair & 0xFFFF0000u); }
 
-// ---------------------------------------------------------------- sums and maxima over the lanes
-// of a warp, the same in every lane
+// ---------------------------------------------------------------- warps
+// Sums and maxima over the lanes of a warp; every lane gets the result.
 DEVICE float warp_sum(float value) {
     for (int step = WARP / 2; step > 0; step /= 2) value += __shfl_xor_sync(ALL_LANES, value, step);
     return value;

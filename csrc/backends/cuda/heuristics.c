@@ -15,9 +15,10 @@ static const conv_tile_shape conv_tiles[NUM_CONV_TILES] = {
     [CONV_TILE_64x64x32] = {64, 64, 32, 4, 128, 4},
 };
 
-// Of the matrix rate that a full SM reaches. A warp that covers 64 x 64 reads 1/16 byte of shared
-// memory a product; one of 64 x 32, 3/32; one of 32 x 32, 1/8, which is all that 128 bytes a clock
-// give to 1024 products.
+// Each tile's share of the tensor cores' peak rate on a full SM, limited by reads of shared memory.
+// A warp that covers 64 x 64 outputs reads 1/16 byte for each multiply-add; one of 64 x 32, 3/32;
+// one of 32 x 32, 1/8, which is all that shared memory can give: 128 bytes a clock for 1024
+// multiply-adds.
 static const double conv_rates[NUM_CONV_TILES] = {
     [CONV_TILE_128x256x64] = 1.0,
     [CONV_TILE_128x128x32] = 0.97,
@@ -75,13 +76,14 @@ norm_parts conv_parts(const conv_params *p, conv_tile tile, const norm_params *n
 
 // ---------------------------------------------------------------- attention
 attention_tile attention_tile_choose(const attention_params *p, device_limits device) {
-    // Two panels a stage halve the barriers; 138 KB at width 512 is more than 8.6 and 8.9 have.
+    // With two panels in a stage there are half as many barriers; but at width 512 they take 138 KB
+    // of shared memory, more than devices 8.6 and 8.9 have.
     if (attention_tile_shared_bytes(ATTENTION_TILE_64x2x4, p->shape.c) <= device.shared_bytes)
         return ATTENTION_TILE_64x2x4;
     return ATTENTION_TILE_64x1x3;
 }
 
-// q, the ring, p (64 x 64 bf16), and the row maxima of four warps.
+// Bytes of shared memory: q, the ring, p (64 x 64 bf16), and the row maxima of four warps.
 int32_t attention_tile_shared_bytes(attention_tile tile, int64_t c) {
     int32_t panels = c <= 64    ? 1
                      : c <= 128 ? 2

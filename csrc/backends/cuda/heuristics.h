@@ -16,7 +16,8 @@ typedef struct {
                            // on 9.0
 } device_limits;
 
-// Output positions x output channels x reduction of one block. The kernel is compiled for each.
+// The tile of one block: output pixels x output channels x depth of a reduction step (input
+// channels). The kernel is compiled for each.
 typedef enum {
     CONV_TILE_128x256x64,
     CONV_TILE_128x128x32,
@@ -40,8 +41,8 @@ conv_tile conv_tile_choose(const conv_params *p, int32_t num_targets, device_lim
 
 enum { NORM_MOMENTS = 1 << 16 };  // that a norm has room for
 
-// Which parts: slabs of positions of one frame by tiles of channels, [frame][slab][tile][group]. 0:
-// none was gathered.
+// The parts of which moments are gathered: slabs of pixels of one frame by tiles of channels,
+// [frame][slab][tile][group]. 0: none was gathered.
 typedef struct {
     int32_t slab_positions, tile_channels;
 } norm_parts;
@@ -57,7 +58,7 @@ typedef enum {
     NUM_ATTENTION_TILES
 } attention_tile;
 
-// c: at most 512. The kernel is launched with as many.
+// Bytes of shared memory that the kernel is launched with. c: channels, at most 512.
 int32_t attention_tile_shared_bytes(attention_tile tile, int64_t c);
 
 attention_tile attention_tile_choose(const attention_params *p, device_limits device);

@@ -15,8 +15,8 @@ extern "C" {
 
 typedef struct CUstream_st *cudaStream_t;  // as cuda_runtime_api.h has it
 
-// Mean and sum of (x - mean)^2 of a part of a group: what norm gathers first, or the convolution
-// before it as it stores.
+// Mean and sum of (x - mean)^2 over a part of a group. A norm gathers these moments first, unless
+// the convolution before it did so while storing.
 typedef struct {
     double mean, deviations;
 } norm_moment;
@@ -29,9 +29,9 @@ typedef struct {
     const float *bias;
 } conv_target;
 
-// conv: one target, or several that differ in weights alone, as q, k and v do. past and residual
-// may be NULL. moments: NULL, or for a norm of `groups` of what is stored in the one target, in the
-// parts of conv_parts (which must not be 0).
+// conv: to one target, or to several at once that differ in weights alone, as q, k and v do. past
+// and residual may be NULL. moments: NULL, or where to gather the moments of the one target's
+// output for a norm of `groups` groups, in the parts of conv_parts (which must not be 0).
 enum { CONV_MOST_TARGETS = 3 };
 int sm80_conv(const conv_target *targets, int32_t num_targets, const void *in, const void *past,
               const void *residual, const conv_params *p, conv_tile tile, norm_moment *moments,

@@ -1,5 +1,5 @@
-// See op.h. Which kernel a step starts: bf16 goes through the tensor cores, float32 (also what a
-// network's first convolution reads) through the plain kernels.
+// See op.h. bf16 goes through kernels for the tensor cores; float32, which is also what a network's
+// first convolution reads, through the plain kernels.
 #include "op.h"
 
 atomic_uint op_left_out;
@@ -11,8 +11,8 @@ static conv_tile tile_of(const step *conv, int32_t count, const op_device *d) {
     return conv_tile_choose(&conv->params.conv, count, d->limits);
 }
 
-// The parts in which a convolution gathers the moments of the step behind it; 0: that is no norm of
-// its output, or it cannot.
+// The parts of which a convolution gathers the moments for the norm behind it. 0: the next step is
+// no norm of its output, or the kernel cannot gather them.
 static norm_parts parts_between(const step *s, const step *next, const op_device *d) {
     const conv_params *p = &s->params.conv;
     if (s->kind != OP_CONV || p->in_dtype == CTOK_F32 || next->kind != OP_NORM ||

@@ -13,15 +13,15 @@
 enum { OP_GRAPHS = 1, OP_MOMENTS = 2, OP_TOGETHER = 4 };
 extern atomic_uint op_left_out;
 
-// What kernels need of the device they run on.
+// What kernels need to know of the device that they run on.
 typedef struct {
     device_limits limits;
     void *norm_workspace;
     cudaStream_t stream;
 } op_device;
 
-// One call of a kernel: of a step, or of convolutions of one input that differ in weights alone, as
-// q, k and v do.
+// One launch of a kernel: for one step, or for several convolutions of one input that differ in
+// weights alone, as q, k and v do.
 typedef struct {
     int32_t first, count;  // of the list's steps
     conv_tile tile;        // of convolutions in bf16
@@ -33,8 +33,9 @@ typedef struct {
 // alone.
 op_start op_prepare(const step *steps, int32_t first, int32_t num_steps, const op_device *device);
 
-// 0, or the CUDA error of the start. Not for steps that copy: load, store, dequantize and copy are
-// cuda_backend.c's, as is what follows quantize, whose indices are left in its workspace.
+// Starts the kernels of a step; returns 0, or the CUDA error. Steps that copy (load, store,
+// dequantize, copy) are not for it: cuda_backend.c runs them, and fetches the indices that quantize
+// leaves in its workspace.
 int op_run(const step *steps, const op_start *start, const op_device *device);
 
 #endif

@@ -9,7 +9,7 @@ bool replay_is_copy(const step *s) {
            s->kind == OP_COPY;
 }
 
-// Whether the host comes between a start and the next.
+// Whether the host must copy or wait after this start, so that a CUDA graph has to end here.
 static bool ends_part(const step *steps, int32_t num_steps, const op_start *start) {
     int32_t next = start->first + start->count;
     const step *s = &steps[start->first];
@@ -56,7 +56,8 @@ replay *replay_prepare(step_list *l, const op_device *device) {
     return r;
 }
 
-// Whatever fails here is not told: the starts are then made one by one, and tell for themselves.
+// Captures the part's kernels as a CUDA graph. A failure is ignored: the kernels are then launched
+// one by one, and each launch reports its own error.
 static void capture(replay *r, replay_part *part, const step *steps, const op_device *device) {
     cudaGraph_t graph = NULL;
     int failed = cudaStreamBeginCapture(

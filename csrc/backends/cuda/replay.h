@@ -38,8 +38,8 @@ bool replay_is_copy(const step *s);  // one that op_run does not start
 // What is prepared of the list as it is now; NULL when there is no memory.
 replay *replay_prepare(step_list *list, const op_device *device);
 
-// Launches the part's graph, with *error; false where it has none and its starts are to be made one
-// by one.
+// Launches the part's graph and sets *error. False where the part has no graph: the caller then
+// launches its kernels one by one.
 bool replay_launch(replay *r, replay_part *part, const step *steps, const op_device *device,
                    cudaError_t *error);
 

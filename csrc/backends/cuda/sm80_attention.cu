@@ -92,8 +92,8 @@ DEVICE void attention_score(float (&scores)[2][2][4], shared<bf16> q, shared<bf1
     }
 }
 
-// sums[i][j] of rows 16 i and channels 8 j += p v over 64 keys; columns: the warp's first channel
-// within the panel.
+// Adds p v over 64 keys to the sums: sums[i][j] has rows 16 i and channels 8 j. columns: the warp's
+// first channel within the panel.
 DEVICE void attention_weigh(float (&sums)[2][2][4], const uint32_t (&p)[4][2][4], shared<bf16> v,
                             int column) {
     int lane = lane_id();
@@ -110,7 +110,7 @@ DEVICE void attention_weigh(float (&sums)[2][2][4], const uint32_t (&p)[4][2][4]
 }
 
 // ---------------------------------------------------------------- softmax
-// Largest of this thread's scores of a row, over the four lanes that share it.
+// The largest of a row's scores, over the four lanes that share the row.
 DEVICE float attention_row_max(const float (&scores)[2][2][4], int i, int h) {
     float largest = fmaxf(fmaxf(scores[i][0][2 * h], scores[i][0][2 * h + 1]),
                           fmaxf(scores[i][1][2 * h], scores[i][1][2 * h + 1]));
@@ -186,7 +186,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, 1) sm80_attention_kernel(at
             }
         __syncthreads();
 
-        // ---- weights; what was summed is brought to the new maximum
+        // ---- weights; earlier sums are rescaled to the new maximum
 #pragma unroll
         for (int i = 0; i < 2; i++)
 #pragma unroll
@@ -246,7 +246,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, 1) sm80_attention_kernel(at
         }
     __syncthreads();
 
-    // ---- the result takes q's place, and leaves in rows of 16 bytes
+    // ---- the result overwrites q in shared memory, and is stored in rows of 16 bytes
 #pragma unroll
     for (int i = 0; i < 2; i++)
 #pragma unroll

@@ -1,8 +1,8 @@
 // Convolution of bf16 by implicit GEMM on mma.sync: out[m][n] = sum over taps and channels of
-// in[source(m, tap)][c] * weight[tap][n][c], m an output position, n an output channel, float32
+// in[source(m, tap)][c] * weight[tap][n][c], m an output pixel, n an output channel, float32
 // sums, one rounding. Covers all that conv_params can say: strides, nearest upsampling and zero
 // padding in space; replicated or cached frames in time. in.c is a multiple of 32. A block makes BM
-// positions x BN channels. Both operands stream through a ring of shared-memory stages of BK
+// pixels x BN channels. Both operands stream through a ring of shared-memory stages of BK
 // channels, filled by cp.async (whose zero fill is the padding); warps read them with ldmatrix,
 // 16-byte chunks permuted so that 8 rows of a chunk lie in different banks. At the end the ring
 // holds the float32 tile once, so that rows leave in whole lines, and the moments of a norm that
@@ -14,7 +14,8 @@
 #include "ptx/ldmatrix.cuh"
 #include "ptx/mma.cuh"
 
-// BM x BN x BK by WARPS_M x WARPS_N warps.
+// Sizes of a block's tile, BM pixels x BN channels x BK reduction channels, by WARPS_M x WARPS_N
+// warps.
 template <int BM_, int BN_, int BK_, int WARPS_M_, int WARPS_N_, int STAGES_, int BLOCKS_PER_SM_>
 struct conv_shape_of {
     static constexpr int BM = BM_, BN = BN_, BK = BK_, STAGES = STAGES_, WARPS_M = WARPS_M_,
@@ -31,14 +32,14 @@ struct conv_shape_of {
     static_assert(SM80_CONV_PADDING % BN == 0 || BN % SM80_CONV_PADDING == 0, "");
 };
 
-// Element offset of a chunk in a tile of BK columns.
+// Offset, in elements, of a 16-byte chunk in a shared-memory tile of BK columns.
 template <int BK>
 DEVICE int conv_chunk_at(int row, int chunk) {
     return row * BK + ((chunk ^ (BK == 64 ? row & 7 : row >> 1 & 3)) << 3);
 }
 
 // ---------------------------------------------------------------- loading
-// One thread's part of the copies: a chunk of A_ROUNDS positions and of B_ROUNDS weight rows.
+// One thread's part of the copies: a chunk of A_ROUNDS pixels and of B_ROUNDS weight rows.
 template <typename S>
 struct conv_loader {
     conv_row rows[S::A_ROUNDS];
@@ -59,7 +60,7 @@ DEVICE void conv_loader_set_tap(conv_loader<S> &l, const conv_call<bf16> &call, 
     }
 }
 
-// Issues the copies of the next stage and moves on.
+// Issues the asynchronous copies of the next stage and advances to the one after it.
 template <typename S>
 DEVICE void conv_loader_issue(conv_loader<S> &l, const conv_call<bf16> &call, shared<bf16> stage,
                               int num_taps) {
@@ -116,8 +117,9 @@ DEVICE void conv_multiply(float (&sums)[S::TILES_M][S::TILES_N][4], shared<bf16>
     }
 }
 
-// ---------------------------------------------------------------- the tile's end Float (row, c) of
-// the staged tile: units of 8 floats, permuted by row so that neither side meets a bank twice.
+// ---------------------------------------------------------------- the tile's end
+// Index of float (row, c) in the staged tile: units of 8 floats, permuted by row so that neither
+// writing nor reading has bank conflicts.
 template <typename S>
 DEVICE int conv_staged_at(int row, int c) {
     return row * S::BN + (((c >> 3) ^ (row & 7)) << 3) + (c & 7);
@@ -140,8 +142,8 @@ DEVICE void conv_stage_sums(const float (&sums)[S::TILES_M][S::TILES_N][4], int 
 
 // Stores the tile, and with call.moments gathers its statistics: each thread those of its four
 // channels, in float32 over 16 values (as differences from the first) and in float64 from there;
-// then a warp a group, in a fixed order. The tile lies inside then, in positions and, four by four,
-// in channels.
+// then one warp for each group, in a fixed order. No pixel of such a tile lies beyond the last, and
+// neither do any four channels.
 template <typename S, typename TOut>
 DEVICE void conv_store_tile(const conv_call<bf16> &call, const conv_target &target, int64_t first,
                             int n0) {
@@ -203,7 +205,7 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS_PER_SM)
         num_steps = num_taps * (c_in / S::BK);
     int64_t positions = p.out.n * p.out.t * p.out.h * p.out.w;
 
-    // Tiles of the same positions are neighbours: they read the same activations.
+    // Tiles of the same pixels are neighbours: they read the same activations.
     int tiles_n = (int)((p.out.c + S::BN - 1) / S::BN),
         n0 = (int)(blockIdx.x % (unsigned)tiles_n) * S::BN;
     int64_t first = (int64_t)(blockIdx.x / (unsigned)tiles_n) * S::BM;
@@ -211,7 +213,7 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS_PER_SM)
     int row = (int)threadIdx.x / S::CHUNKS, chunk = (int)threadIdx.x % S::CHUNKS;
     conv_loader<S> loader;
 #pragma unroll
-    for (int i = 0; i < S::A_ROUNDS; i++) {  // positions beyond the last read what the last reads,
+    for (int i = 0; i < S::A_ROUNDS; i++) {  // pixels beyond the last read what the last reads,
                                              // and are not stored
         int at = row + i * S::LOAD_ROWS;
         loader.rows[i] = conv_row_of(

@@ -24,7 +24,7 @@ struct plain_attention_call {
     int width;
 };
 
-// Channels c0 .. c0 + 31 of 32 positions; zeros beyond the last.
+// Copies channels c0 .. c0 + 31 of 32 positions to shared memory; zeros beyond the last.
 DEVICE void attention_load(const plain_attention_call &call, shared<float> to, const float *frame,
                            int64_t first, int c0) {
     for (int i = (int)threadIdx.x; i < TILE * TILE; i += ATTENTION_THREADS) {

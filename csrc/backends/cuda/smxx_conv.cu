@@ -1,6 +1,6 @@
 // Convolution of float32 by implicit GEMM on plain FMAs, any number of channels; out in float32 or
 // bf16. What float32 precision runs on (never TF32), what devices before sm_80 have, and the ends
-// of the bf16 networks, whose pixels are float32. A block makes 64 positions x 64 channels, a
+// of the bf16 networks, whose pixels are float32. A block makes 64 pixels x 64 channels, a
 // thread 4 x 4; operands go through shared memory in steps of 16 channels of one tap. The next step
 // waits in registers while this one multiplies. Who calls it: op.c.
 #include "conv.cuh"
@@ -16,7 +16,8 @@ enum {
     CONV_SHARED_BYTES = CONV_BK * (CONV_STRIDE + CONV_BN) * 4
 };
 
-// Thread's part of a step: 4 channels of one position, 4 outputs of one channel.
+// One thread's part of a step: it loads 4 channels of one pixel, and 4 output channels of one input
+// channel.
 struct conv_step {
     float a[4];
     float4 b;

@@ -1,19 +1,20 @@
 // haar and unhaar: the wavelet of a patch of 2 or 4 pixels a side (and as many frames), float32. A
 // thread holds one channel of one patch, 4 to 64 values, in registers and splits it as ref_pixels.c
 // does: T, then H, then W (images: W, then H) in each of log2(patch) steps, (a + b) / 2 and (a - b)
-// / 2, so every bit is the same. A place is (t * p + y) * p + x; a band's number holds the same
-// bits in the order of the splits, the later step on top.
+// / 2, so every bit is the same. A place is a pixel's number in its patch, (t * p + y) * p + x; a
+// band's number holds the same bits in the order of the splits, the later step on top.
 // Ref: haar, Patch, Unpatch in reference/cosmos_reference.py.
 #include "device.cuh"
 #include "kernels.h"
 
 enum { THREADS = 128 };
 
-// Splits: num_dims a step. PATCH 2 or 4; DIMS 2 (image) or 3 (video).
+// Number of splits of the patch: one for each dimension in each step. PATCH is 2 or 4; DIMS is 2
+// (image) or 3 (video).
 template <int PATCH, int DIMS>
 struct haar_plan {
     static constexpr int STEPS = PATCH == 4 ? 2 : 1, SPLITS = STEPS * DIMS, PLACES = 1 << SPLITS;
-    // Bit of the place that split s tells apart.
+    // The bit of a pixel's number in its patch (`place`) that split s separates by.
     static __host__ __device__ constexpr int place_bit(int s) {
         return ((DIMS == 3 ? 2 - s % 3 : s % 2) * STEPS + s / DIMS);  // dimension (W 0, H 1, T 2),
                                                                       // then step

@@ -2,9 +2,9 @@
 // (x - mean) / sqrt(variance + epsilon) * scale + offset; y * sigmoid(y). float32 or bf16, any
 // number of channels and groups. Three kernels, no atomics, all sums in a fixed order, so that the
 // same shape gives the same bits:
-//     norm_moments  (slab of positions, frame, tile of channels) -> mean and deviations of each
-//                   group: sums of x - shift and of its square, shift being a value of the group,
-//                   in float32 over 16 positions and in float64 from there
+//     norm_moments  (slab of pixels, frame, tile of channels) -> mean and sum of squared deviations
+//                   of each group, from sums of x - shift and of its square, shift being a value of
+//                   the group; in float32 over 16 pixels and in float64 from there
 //     norm_merge    (group, frame) -> mean and 1 / sqrt(variance + epsilon), by Chan's formula in
 //                   float64
 //     norm_apply    x -> y, 16 bytes a thread at a time
@@ -27,7 +27,7 @@ typedef struct {
     double sum, square;
 } norm_cell;
 
-// How threads lie on a frame: `lanes` side by side over a tile of channels, `rows` over positions.
+// How threads lie on a frame: `lanes` side by side over a tile of channels, `rows` over pixels.
 typedef struct {
     int64_t positions, slab_positions;
     int32_t channels, groups, lanes, rows, tile_channels, tiles, slabs;
@@ -35,8 +35,8 @@ typedef struct {
     bool has_silu;
 } norm_grid;
 
-// ---------------------------------------------------------------- vectors of 16 bytes, or one
-// element where C is no multiple
+// ---------------------------------------------------------------- vectors
+// Loads and stores of 16 bytes, or of one element where C is no multiple of that.
 DEVICE void load_vector(float (&to)[1], const float *from) { to[0] = *from; }
 DEVICE void load_vector(float (&to)[1], const bf16 *from) { to[0] = to_float(*from); }
 DEVICE void load_vector(float (&to)[4], const float *from) {
@@ -112,7 +112,7 @@ __global__ void norm_moments(norm_moment *moments, const T *in, norm_grid g) {
     }
     __syncthreads();
 
-    // Rows, channel by channel.
+    // Adds up the threads' rows of the slab, channel by channel.
     for (int32_t c = (int32_t)threadIdx.x; c < tile_end - tile_first; c += THREADS) {
         norm_cell total = cells[c];
         for (int32_t r = 1; r < g.rows; r++) {
@@ -123,7 +123,7 @@ __global__ void norm_moments(norm_moment *moments, const T *in, norm_grid g) {
     }
     __syncthreads();
 
-    // Channels, a warp a group.
+    // Then adds up the channels of each group; one warp does one group.
     norm_moment *out =
         moments + (((int64_t)blockIdx.y * g.slabs + blockIdx.x) * g.tiles + blockIdx.z) * g.groups;
     for (int32_t group = tile_first / width + warp_id(); group * width < tile_end;
@@ -145,7 +145,8 @@ __global__ void norm_moments(norm_moment *moments, const T *in, norm_grid g) {
 }
 
 // ---------------------------------------------------------------- norm_merge: a warp
-// x: mean, upper part; y: the rest of it; z: 1 / sqrt(variance + epsilon).
+// One warp merges the moments of one group. Result x: mean, upper part; y: the rest of it; z: 1 /
+// sqrt(variance + epsilon).
 __global__ void norm_merge(float4 *stats, const norm_moment *moments, norm_grid g) {
     int32_t group = (int32_t)blockIdx.x, width = g.channels / g.groups, parts = g.slabs * g.tiles;
     double count = 0, mean = 0, deviations = 0;
@@ -179,7 +180,7 @@ __global__ void norm_merge(float4 *stats, const norm_moment *moments, norm_grid 
 
 // ---------------------------------------------------------------- norm_apply
 DEVICE float silu(float y, const float *) { return y / (1.0f + expf(-y)); }
-// For a result that is rounded to 8 bits: errors of 2^-21 do not show.
+// SiLU for results that are rounded to bfloat16's 8 bits, where errors of 2^-21 do not show.
 DEVICE float silu(float y, const bf16 *) {
     return __fdividef(y, 1.0f + exp2_approx(-1.4426950408889634f * y));
 }

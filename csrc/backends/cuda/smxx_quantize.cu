@@ -22,7 +22,7 @@ __global__ void fsq_positions(int32_t *indices, float *codes, const float *in, i
         if (digit < lowest) digit = lowest;  // only levels above 1000 reach past their last digit
         if (digit > highest) digit = highest;
         codes[at * d + c] = digit / (float)width;
-        // NaN: a NaN code, lowest digit in the index.
+        // A NaN stays a NaN as a code, and its index has the lowest digit.
         if (digit == digit) index += ((int32_t)digit + width) * p.basis[c];
     }
     if (indices) indices[at] = index;
@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(THREADS) lookup_positions(lookup_call call) {
     int count = call.positions - first < TOGETHER ? (int)(call.positions - first) : TOGETHER;
     shared<float> unit =
         shared_at<float>((uint32_t)(warp_id() * d * TOGETHER) * (uint32_t)sizeof(float));
-    // Where there are fewer than TOGETHER, the last is looked up again.
+    // Where fewer than TOGETHER positions are left, the last one is looked up several times.
     int64_t own = first + (lane < count ? lane : count - 1);
     if (lane < TOGETHER) put_unit_vector(unit + lane, call.in + own * d, d);
     __syncwarp();
@@ -170,7 +170,8 @@ extern "C" int smxx_quantize(int32_t *indices, float *codes, const float *in, co
                           d);
         case QUANTIZER_LOOKUP: {
             lookup_call call = {indices, codes, in, codebook, positions, d, p->size};
-            // Limit: the 64 KB of a block on 7.5 hold unit vectors of 1024 channels.
+            // Limit: codes of 1024 channels, whose unit vectors fill the 64 KB that a block has on
+            // devices of 7.5.
             size_t unit_bytes = (size_t)d * WARPS * TOGETHER * sizeof(float);
             blocks = blocks_of(positions, WARPS * TOGETHER);
             return LAUNCH(lookup_positions, blocks, block, unit_bytes, stream, call);

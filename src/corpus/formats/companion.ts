@@ -33,7 +33,7 @@ export async function* readLines(part: Part): AsyncGenerator<Line> {
   for await (const value of part.lines()) yield lineOf(part.name, value);
 }
 
-/** Of a line's value, without the keys that are the format's own. Throws TOKEN_FILE. */
+/** Reads one parsed JSON line; the keys that are the format's own are not in its record. Throws TOKEN_FILE. */
 export function lineOf(name: string, value: unknown): Line {
   if (typeof value !== "object" || value === null) throw expected(name, "a JSON object a line", value, "TOKEN_FILE");
   const { shape, sidecars = {}, ...record } = value as Record<string, unknown>;
@@ -47,7 +47,7 @@ function textOf(sidecars: Sample["sidecars"]): Record<string, unknown> {
   return Object.fromEntries(sidecars.map(({ field, bytes }) => [field, utf8Of(bytes) ?? { base64: toBase64(bytes) }]));
 }
 
-/** The text of bytes, or undefined where they are none. */
+/** The bytes as UTF-8 text, or undefined where they are not UTF-8. */
 export function utf8Of(bytes: Uint8Array): string | undefined {
   try {
     return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);

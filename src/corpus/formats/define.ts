@@ -14,18 +14,18 @@ import { Part } from "./part.ts";
 export type OpenPart = (suffix: string, name?: string) => Promise<Part>;
 
 export interface StoredWriter {
-  /** Throws SHAPE, VALUE or ARGUMENT before anything is written, as ShardWriter.add. */
+  /** Writes a sample. Throws SHAPE, VALUE or ARGUMENT before anything is written, as ShardWriter.add. */
   add(sample: StoredSample): Promise<void>;
   finish(): Promise<void>;
 }
 
 export interface Definition extends Pick<ShardFormat, "name" | "about" | "dtypes"> {
-  /** Codes that uint16 may stand for, unless all 65,536. */
+  /** Largest codebook whose indices the format stores as uint16. Default: 65,536 codes. */
   readonly mostUint16Codes?: number;
-  /** What else it cannot hold. Throws ARGUMENT. */
+  /** Refuses whatever else the format cannot hold. Throws ARGUMENT. */
   readonly refuse?: (facts: CorpusFacts) => void;
   readonly write: (files: ShardFiles, facts: CorpusFacts) => Promise<StoredWriter>;
-  /** Closes the parts that it opens. */
+  /** Reads the samples of a committed shard back; closes the parts that it opens. */
   readonly read: (open: OpenPart, shard: CommittedShard, facts: CorpusFacts) => AsyncGenerator<Sample>;
   readonly setFiles?: ShardFormat["setFiles"];
 }

@@ -61,7 +61,7 @@ export const npyShard = defineFormat({
   },
 });
 
-/** Throws ARGUMENT: it is for the corpus's options to mend. */
+/** Throws ARGUMENT where a sample's shape is not that of the first: other options of the corpus would avoid it. */
 function checkShape(key: string, wanted: readonly number[], found: readonly number[]): void {
   if (wanted.join() === found.join()) return;
   const hint = `[${found.join(", ")}] (one size for all: --size with --crop center; format webdataset holds any)`;

@@ -82,7 +82,7 @@ export const oneX = defineFormat({
   setFiles: (shards, facts) => new Map([["metadata.json", setMetadata(shards, facts)]]),
 });
 
-/** Frames of a clip, all of which lie in full windows. Throws SHAPE. */
+/** How many frames a clip has; all must lie in full windows. Throws SHAPE. */
 function framesOf(key: string, { frames, windows }: RecordKeys, tokenFrames: number): number {
   const wanted = tokenFrames / windowTokens * windowFrames;
   const all = windows === undefined ? [] : parseWindows(String(windows), tokenFrames);
@@ -111,7 +111,7 @@ function metadataOf(
   return new TextEncoder().encode(JSON.stringify(told) + "\n");
 }
 
-/** Frames are counted by the segments, four bytes each. */
+/** Writes the metadata file. It counts frames by the segments, which take four bytes each. */
 function setMetadata(shards: readonly CommittedShard[], { quantizer }: CorpusFacts): Uint8Array {
   const frames = shards.flatMap(({ files }) => files).filter(({ name }) => name.startsWith("segment_idx_"))
     .reduce((sum, { bytes }) => sum + bytes / 4, 0);

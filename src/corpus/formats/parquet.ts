@@ -18,7 +18,7 @@ import { utf8Of } from "./companion.ts";
 import { defineFormat } from "./define.ts";
 import { parseJSON, type Part } from "./part.ts";
 
-/** Of a row group: rows that are held in memory when it is written and when it is read. */
+/** Largest row group, in bytes and in rows: all of it is in memory while it is written and while it is read. */
 const groupBytes = 1 << 23, groupRows = 1000;
 type Row = Readonly<Record<string, unknown>>;
 
@@ -122,7 +122,7 @@ function columnsOf(dtype: TokenDType): Column[] {
   ];
 }
 
-/** A column as parquet's flat schema. */
+/** A column as the entries of parquet's flat schema. */
 function elementsOf({ name, type, isList, isOptional }: Column): SchemaElement[] {
   const physical = {
     text: { type: "BYTE_ARRAY", converted_type: "UTF8" },
@@ -170,7 +170,10 @@ function tensorCells(name: string, data: ArrayBufferView, shape: readonly number
   };
 }
 
-/** FastVideo takes no bytes and a shape of zeros as no text. Throws SHAPE for a sidecar that is no float array. */
+/**
+ * The cells of a sample's text embedding; where it has none, no bytes and a shape of zeros, as FastVideo expects.
+ * Throws SHAPE for a sidecar that is no float array.
+ */
 function embeddingCells(key: string, sidecars: StoredSample["sidecars"]): Row {
   const sidecar = sidecars.find(({ field }) => field === "text_embedding.npy");
   if (!sidecar) return tensorCells("text_embedding", new Float32Array(0), [0, 0]);

@@ -23,7 +23,10 @@ export class Part implements AsyncDisposable {
     this.#file = file;
   }
 
-  /** Throws TOKEN_FILE unless the shard has such a file of the size that was committed; FILE_MISSING, FILE_IO. */
+  /**
+   * Opens a file of a committed shard. Throws TOKEN_FILE unless the manifest lists it, and with this size;
+   * FILE_MISSING, FILE_IO.
+   */
   static async open(folder: string, shard: CommittedShard, name: string): Promise<Part> {
     const committed = shard.files.find((file) => file.name === name);
     if (!committed) {
@@ -58,7 +61,7 @@ export class Part implements AsyncDisposable {
     return this.#window.subarray(from, from + length);
   }
 
-  /** The values of lines of JSON, each ended by a newline. */
+  /** The values of a file of JSON lines, each ended by a newline. */
   async *lines(): AsyncGenerator<unknown> {
     let rest = new Uint8Array(0);
     for (let at = 0, count = 0; at < this.bytes;) {
@@ -88,7 +91,7 @@ export class Part implements AsyncDisposable {
 
 const newline = 10;
 
-/** Throws TOKEN_FILE for what is no JSON in UTF-8. */
+/** Parses UTF-8 bytes as JSON. Throws TOKEN_FILE for anything else. */
 export function parseJSON(name: string, bytes: Uint8Array): unknown {
   try {
     return JSON.parse(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes));

@@ -19,12 +19,14 @@ const storages = {
 type TorchType = keyof typeof storages;
 
 const alignment = 64;
-/** A zip without its 64-bit extension holds 4 GiB. */
+/** Most bytes of a tensor: half of the 4 GiB that a zip without its 64-bit extension can hold. */
 const mostBytes = 2 ** 31;
 const encoder = new TextEncoder();
 const pickleStart = 30 + "archive/data.pkl".length; // behind the first local header
 
-/** Throws ARGUMENT for a dtype that PyTorch 1.13 has not, SHAPE for more than 2 GiB. */
+/**
+ * Writes a tensor as torch.save does. Throws ARGUMENT for a dtype that PyTorch 1.13 lacks, SHAPE for more than 2 GiB.
+ */
 export function encodePth({ dtype, shape, data }: StoredTensor): Uint8Array {
   if (!(dtype in storages)) throw expected("dtype of a .pth", Object.keys(storages).join(", "), dtype);
   if (data.byteLength > mostBytes) {
@@ -94,7 +96,10 @@ function int32Bytes(value: number): number[] {
   return [value & 0xff, value >> 8 & 0xff, value >> 16 & 0xff, value >> 24 & 0xff];
 }
 
-/** The shape that stands behind the storage's BINPERSID and the offset; the whole pickle is compared afterwards. */
+/**
+ * Reads the tensor's shape from the pickle, where it follows the storage's BINPERSID and the offset. The whole pickle
+ * is compared afterwards.
+ */
 function shapeIn(pickle: Uint8Array): number[] | undefined {
   const start = pickle.findIndex((byte, i) => byte === 0x51 && pickle[i - 1] === 0x74 && pickle[i + 3] === 0x28);
   const shape: number[] = [], view = new DataView(pickle.buffer, pickle.byteOffset, pickle.length);
@@ -112,14 +117,18 @@ function shapeIn(pickle: Uint8Array): number[] | undefined {
 }
 
 // ---------------------------------------------------------------- the zip
-/** Where the elements begin: behind the pickle, the byte order and their own header with its filling. */
+/**
+ * Where the elements begin in the archive: after the pickle, the record of the byte order, and their own header with
+ * its padding.
+ */
 function dataStart(pickleBytes: number): number {
   const before = pickleStart + pickleBytes + 30 + "archive/byteorder".length + "little".length;
   return Math.ceil((before + 30 + "archive/data/0".length + 4) / alignment) * alignment;
 }
 
 /**
- * Stored entries; an extra field "FB", as PyTorch writes it, fills up to where the elements begin. Time: 1980-01-01.
+ * Writes a zip archive without compression. As in PyTorch's, an extra field "FB" fills each header up to where the
+ * elements begin. Time: 1980-01-01.
  */
 function zip(entries: readonly (readonly [name: string, content: Uint8Array])[]): Uint8Array {
   const parts: Uint8Array[] = [], directory: Uint8Array[] = [];

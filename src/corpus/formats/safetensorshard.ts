@@ -13,7 +13,7 @@ import { defineFormat } from "./define.ts";
 
 /** The largest header: readers of the safetensors library take no larger one. */
 const mostBytes = 100_000_000;
-/** Of an entry beside its key, at most: dtype, shape and two offsets. */
+/** The most bytes that an entry of the header takes beside its key: dtype, shape and two offsets. */
 const entryBytes = 160;
 
 export const safetensorsShard = defineFormat({

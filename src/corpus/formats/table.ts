@@ -11,10 +11,10 @@ import { webdataset, webdatasetPth } from "./webdataset.ts";
 
 const all = [webdataset, webdatasetPth, megatron, parquet, oneX, npyShard, safetensorsShard, jsonl];
 
-/** The default first. */
+/** All shard formats by name; the first is the default. */
 export const shardFormats: ReadonlyMap<string, ShardFormat> = new Map(all.map((format) => [format.name, format]));
 
-/** Throws ARGUMENT for a name that is none. */
+/** The shard format of that name. Throws ARGUMENT where there is none. */
 export function shardFormat(name: string): ShardFormat {
   const format = shardFormats.get(name);
   if (!format) throw expected("format", `one of ${[...shardFormats.keys()].join(", ")}`, name);

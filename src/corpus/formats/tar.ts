@@ -8,24 +8,24 @@ import { expected } from "../../errors.ts";
 import type { Part } from "./part.ts";
 
 export const blockBytes = 512;
-/** Of a member: 11 octal digits. */
+/** Largest member of a tar, in bytes: its header has 11 octal digits for the size. */
 const mostBytes = 8 ** 11 - 1;
 const nameBytes = 100;
 const encoder = new TextEncoder();
 
 export interface Member {
   readonly name: string;
-  /** Of its content. */
+  /** Offset of its content in the archive, and its size, in bytes. */
   readonly offset: number;
   readonly bytes: number;
 }
 
-/** What ends a tar. */
+/** The two empty blocks that end a tar. */
 export function tarEnd(): Uint8Array {
   return new Uint8Array(2 * blockBytes);
 }
 
-/** The bytes of a member, header and filling included. Throws SHAPE for more than 8 GiB. */
+/** A member as the bytes of the archive, with its header and padding. Throws SHAPE for more than 8 GiB. */
 export function tarMember(name: string, content: Uint8Array): Uint8Array {
   if (content.length > mostBytes) throw expected(name, `at most ${mostBytes} bytes`, content.length, "SHAPE");
   const utf8 = encoder.encode(name), isPlain = utf8.length === name.length && utf8.length <= nameBytes;
@@ -41,12 +41,12 @@ export function tarMember(name: string, content: Uint8Array): Uint8Array {
   return out;
 }
 
-/** Its size as a whole number of blocks. */
+/** Rounds a size in bytes up to a whole number of tar blocks. */
 function filled(bytes: number): number {
   return Math.ceil(bytes / blockBytes) * blockBytes;
 }
 
-/** What a reader without pax sees: the beginning of the name, all of it ASCII. */
+/** The name in the old header, for readers without pax: the beginning of the full name, in ASCII. */
 function shortName(utf8: Uint8Array): Uint8Array {
   return utf8.slice(0, nameBytes).map((byte) => byte < 128 ? byte : 0x5f);
 }
@@ -56,7 +56,7 @@ function paxParts(name: Uint8Array): [Uint8Array, Uint8Array] {
   return [header(encoder.encode("PaxHeader"), record.length, "x"), record];
 }
 
-/** "LENGTH path=NAME\n", whose length counts its own digits. */
+/** A pax record, "LENGTH path=NAME\n". LENGTH counts the whole record, its own digits included. */
 function paxRecord(name: Uint8Array): Uint8Array {
   const rest = " path=".length + name.length + 1;
   let length = rest + String(rest).length;

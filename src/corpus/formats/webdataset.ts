@@ -17,7 +17,7 @@ import { parseJSON, type Part } from "./part.ts";
 import { decodePth, encodePth } from "./pth.ts";
 import { type Member, tarEnd, tarMember, tarMembers } from "./tar.ts";
 
-/** How tokens are a member. */
+/** How a sample's tokens are stored as a member of the tar. */
 interface Form {
   readonly field: "npy" | "pth";
   readonly dtypes: { readonly discrete: readonly TokenDType[]; readonly continuous: readonly TokenDType[] };
@@ -42,7 +42,7 @@ export const webdatasetPth = define("webdataset-pth", "the same with KEY.pth, as
   decode: decodePth,
 });
 
-/** What Megatron-Bridge looks for in the JSON. */
+/** Keys of a sample's JSON that Megatron-Bridge looks for. */
 const extraKeys = ["image_height", "image_width"];
 
 function define(name: string, about: string, form: Form) {
@@ -72,7 +72,9 @@ function define(name: string, about: string, form: Form) {
   });
 }
 
-/** All members as they stand in the tar; made before the first is written, as one may be refused. */
+/**
+ * Makes all members of a sample as bytes of the tar, before the first one is written, as a later one may be refused.
+ */
 function membersOf(sample: StoredSample, form: Form, common: RecordKeys, facts: CorpusFacts): Uint8Array[] {
   const { key, record, sidecars } = sample, taken = new Set(sidecars.map(({ field }) => field));
   const size = { image_height: record.height, image_width: record.width };
@@ -119,7 +121,7 @@ function checkOffset(index: Part, view: DataView, n: number, wanted: number): vo
   if (found !== BigInt(wanted)) throw expected(`${index.name}: offset ${n}`, `${wanted}`, found, "TOKEN_FILE");
 }
 
-/** Members by sample, and behind them one without a key that begins where they end. */
+/** Groups a tar's members by sample. One more without a key follows, whose `start` is where the last one ends. */
 async function* samplesOf(tar: Part): AsyncGenerator<Found | { readonly key: undefined; readonly start: number }> {
   let sample: Found | undefined, end = 0;
   for await (const member of tarMembers(tar)) {

@@ -1,24 +1,27 @@
 /**
- * Where things of a corpus lie, as text: a path, or s3://BUCKET/KEY. Told from each other here, taken apart and put
- * together; nothing is looked at. Called by all of the corpus that has a location in its hands.
+ * Locations in a corpus as text: a path, or s3://BUCKET/KEY. They are told apart, taken apart and joined here; no file
+ * is looked at. Called by all of the corpus that handles locations.
  */
 import { join, posix, resolve } from "node:path";
 import { expected } from "../../errors.ts";
 
 const scheme = "s3://";
 
-/** Whether a location is one of S3. */
+/** Whether a location is in S3 ("s3://…"). */
 export function isS3(location: string): boolean {
   return location.startsWith(scheme);
 }
 
 export interface S3Address {
   readonly bucket: string;
-  /** Without slashes at its ends; "": the bucket itself. */
+  /** The key or prefix, without slashes at its ends; "" stands for the whole bucket. */
   readonly key: string;
 }
 
-/** Throws ARGUMENT for what names no bucket, and for keys that no path has: with "//", "." or "..". */
+/**
+ * Bucket and key of a location. Throws ARGUMENT without a bucket, and for keys that no path can be: with "//", "." or
+ * "..".
+ */
 export function parseS3(location: string): S3Address {
   const [, bucket, rest = ""] = /^s3:\/\/([A-Za-z0-9][\w.-]{1,254})(?:\/(.*))?$/s.exec(location) ?? [];
   if (bucket === undefined) throw expected("location", "s3://BUCKET/PREFIX", location);
@@ -36,12 +39,12 @@ export function joinLocation(folder: string, ...names: string[]): string {
   return `${scheme}${bucket}/${posix.join(key, ...names)}`;
 }
 
-/** The same location whatever the working folder is, and however many slashes it ends with. */
+/** One name for a location: an absolute path or an address in S3, without slashes at its end. */
 export function resolveLocation(location: string): string {
   return isS3(location) ? scheme + location.slice(scheme.length).replace(/\/+$/, "") : resolve(location);
 }
 
-/** Whether a location that was resolved lies in another. */
+/** Whether one resolved location lies inside another. */
 export function liesIn(location: string, folder: string): boolean {
   return location.startsWith(folder.endsWith("/") ? folder : `${folder}/`);
 }

@@ -11,27 +11,30 @@ import { type Answer, type Ask, S3Requests } from "./request.ts";
 import { environmentOfS3, s3Settings } from "./settings.ts";
 import { elementsOf, textOf } from "./xml.ts";
 
-/** What is known of an object without its bytes. */
+/** What the store tells of an object without sending its bytes. */
 export interface ObjectInfo {
   readonly key: string;
   readonly bytes: number;
-  /** Another one where the object is another; without quotes. */
+  /** Identifies the object's content: it changes whenever the object does. Without quotes. */
   readonly etag: string;
-  /** By the store's clock. */
+  /** When the object was written, in milliseconds by the store's clock. */
   readonly modifiedMs: number;
 }
 
 export interface Listed {
   readonly objects: readonly ObjectInfo[];
-  /** Parts of keys up to a slash, which end the listing there. */
+  /** Common prefixes up to a slash: the listing does not go into them. */
   readonly folders: readonly string[];
-  /** The store's time when it was asked. */
+  /** The store's time when it answered, in milliseconds. */
   readonly nowMs: number;
 }
 
-/** By whom an object was made that is written once: known again where the answer was lost. */
+/**
+ * Header of objects that must be written only once: the id of the try, so that a writer whose answer was lost knows its
+ * own object.
+ */
 const tryHeader = "x-amz-meta-ctok-try";
-/** The answer 412 is "it is there"; 404 is "none". */
+/** Statuses of conditional writes: 412 says that the object exists already, 404 that there is none. */
 const isThere = 412, none = 404;
 
 export class S3Client {
@@ -45,7 +48,7 @@ export class S3Client {
     this.#signal = signal;
   }
 
-  /** By the environment, which is read anew where it was changed. Throws ARGUMENT. */
+  /** The client for a bucket, made by the environment, and made anew when that has changed. Throws ARGUMENT. */
   static of(bucket: string): S3Client {
     const name = `${bucket} ${environmentOfS3()}`;
     let client = clients.get(name);
@@ -53,7 +56,7 @@ export class S3Client {
     return client;
   }
 
-  /** The same, whose requests end with a signal. */
+  /** The same client, whose requests end when the signal is aborted. */
   with(signal: AbortSignal | undefined): S3Client {
     return new S3Client(this.#requests, signal);
   }
@@ -62,12 +65,14 @@ export class S3Client {
     return this.#requests.host;
   }
 
-  /** Any request, for upload.ts and probe.ts. */
+  /** Sends any request; upload.ts and probe.ts use it. */
   ask(ask: Ask): Promise<Answer> {
     return this.#requests.ask(ask, this.#signal);
   }
 
-  /** Undefined where there is none. `sha256`: of the whole object, where the store tells it. */
+  /**
+   * Asks about an object; undefined where there is none. `sha256` is that of the whole object, if the store knows it.
+   */
   async head(
     key: string,
   ): Promise<ObjectInfo & { readonly sha256: string | undefined; readonly try: string } | undefined> {
@@ -84,19 +89,19 @@ export class S3Client {
       bytes: Number(headers.get("content-length")),
       etag: etagOf(headers.get("etag")),
       modifiedMs,
-      // "…-3": of three parts, which says nothing of the whole.
+      // A checksum that ends in "-3" is one of three parts' checksums, and not that of the whole object.
       sha256: sum && /^[A-Za-z0-9+/]{43}=$/.test(sum) ? Buffer.from(sum, "base64").toString("hex") : undefined,
       try: headers.get(tryHeader) ?? "",
     };
   }
 
-  /** All bytes of a small object; undefined where there is none. */
+  /** Reads all bytes of a small object; undefined where there is none. */
   async get(key: string): Promise<Uint8Array | undefined> {
     const { status, body } = await this.ask({ method: "GET", key, answers: [none] });
     return status === none ? undefined : body;
   }
 
-  /** Some bytes. Undefined where there is no such object any more, or another one than that of the ETag. */
+  /** Reads a range of bytes of an object. Undefined where the object is gone, or no longer has this ETag. */
   async range(key: string, etag: string, offset: number, length: number): Promise<Uint8Array | undefined> {
     if (length === 0) return new Uint8Array();
     const headers = { range: `bytes=${offset}-${offset + length - 1}`, "if-match": `"${etag}"` };
@@ -113,7 +118,7 @@ export class S3Client {
     return part;
   }
 
-  /** Writes, whatever was there. */
+  /** Writes an object, and replaces one that is there. */
   async put(key: string, body: Uint8Array): Promise<void> {
     await this.ask({ method: "PUT", key, body, ...checked(body) });
   }
@@ -135,7 +140,7 @@ export class S3Client {
     return (await this.ask({ method: "PUT", key: to, headers, bytes, answers: [none] })).status !== none;
   }
 
-  /** As the store wants to be told what to copy. */
+  /** Bucket and key as the header of a copy names its source. */
   sourceOf(key: string): string {
     return [this.bucket, ...key.split("/")].map(encodeURIComponent).join("/");
   }
@@ -172,7 +177,7 @@ export class S3Client {
     } while (after);
   }
 
-  /** As messages call an object. */
+  /** The name of an object in messages. */
   name(key: string): string {
     return `s3://${this.bucket}/${key}`;
   }

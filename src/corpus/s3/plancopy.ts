@@ -20,7 +20,7 @@ import { limits, uploadFile } from "./upload.ts";
 const { process } = globalThis;
 
 export class PlanCopy {
-  /** Of this machine: ctok/datasets/HASH in XDG_CACHE_HOME or ~/.cache. */
+  /** Where this machine keeps the copy: ctok/datasets/HASH in XDG_CACHE_HOME or ~/.cache. */
   readonly folder: string;
   readonly #client: S3Client;
   readonly #key: string;
@@ -36,12 +36,15 @@ export class PlanCopy {
   get #path(): string {
     return join(this.folder, "plan.jsonl");
   }
-  /** Says of which object the copy is. */
+  /** The file that says which version of the object the copy was made of. */
   get #source(): string {
     return join(this.folder, "plan.source");
   }
 
-  /** Throws FILE_MISSING where there is no plan, FILE_FORMAT for a damaged one. */
+  /**
+   * Opens the copy of the plan, after fetching it where it is missing or old. Throws FILE_MISSING where there is no
+   * plan, FILE_FORMAT for a damaged one.
+   */
   async open(): Promise<Plan> {
     const found = await this.#client.head(this.#key);
     if (!found) throw expected(this.#client.name(this.#key), "a file", "none", "FILE_MISSING");

@@ -11,10 +11,13 @@ import { inParts, limits, partQuery } from "./upload.ts";
 
 const content = (text: string) =>
   new TextEncoder().encode(`ctok looks whether this store keeps its promises: ${text}\n`);
-/** Workers that would write at once. */
+/** How many writes at once try whether the store lets exactly one of them win. */
 const numRivals = 4;
 
-/** Throws UNSUPPORTED, which says what the store does not do; and what requests throw. Leaves nothing at `prefix`. */
+/**
+ * Tries what a store must do. Throws UNSUPPORTED, which says what it does not do, and what requests throw. Leaves
+ * nothing at `prefix`.
+ */
 export async function probeStore(client: S3Client, prefix: string): Promise<void> {
   const key = `${prefix}probe-${randomBytes(8).toString("hex")}`, copy = `${key}-copy`, race = `${key}-race`;
   try {
@@ -28,7 +31,7 @@ export async function probeStore(client: S3Client, prefix: string): Promise<void
   }
 }
 
-/** The same of what is written new in parts, which a plan of that size needs. */
+/** `probeStore` for uploads in parts, which a plan of that size needs. */
 export async function probeParts(client: S3Client, prefix: string, bytes: number): Promise<void> {
   if (bytes <= limits.newBytes) return;
   const key = `${prefix}probe-${randomBytes(8).toString("hex")}`;

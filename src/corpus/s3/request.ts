@@ -25,7 +25,7 @@ export interface Ask {
   readonly sha256?: string;
   /** Bytes that the store moves beside those of the body: of what it sends, or copies. */
   readonly bytes?: number;
-  /** Statuses that are answers, beside 2xx. */
+  /** Statuses beside 2xx that are answers and not failures. */
   readonly answers?: readonly number[];
 }
 
@@ -45,10 +45,10 @@ export function isStoreGone(error: unknown): boolean {
 }
 
 const firstPauseMs = 200, longestPauseMs = 10_000;
-/** A slower connection counts as none. */
+/** Slowest connection that is waited for, in bytes a millisecond. */
 const leastBytesPerMs = 50;
 const busy: readonly number[] = [408, 409, 429, 500, 502, 503, 504];
-/** Of a 4xx, or within a 200 that was begun too early. */
+/** Error codes worth another try, although the status is a 4xx, or a 200 that was sent before the work failed. */
 const busyCodes = [
   "RequestTimeout",
   "IncompleteBody",
@@ -60,7 +60,7 @@ const busyCodes = [
 ];
 const staleCodes = ["ExpiredToken", "InvalidToken", "InvalidAccessKeyId", "TokenRefreshRequired"];
 
-/** Why a try failed; whether another may not. */
+/** Why a try failed, and whether another try would fail as well (`isLasting`). */
 interface Failure {
   readonly found: string;
   readonly status: number;
@@ -81,12 +81,15 @@ export class S3Requests {
     this.#credentials = settings.credentials;
   }
 
-  /** Where the bucket is, for people. */
+  /** The host of the bucket, for messages. */
   get host(): string {
     return new URL(this.#address("")).host;
   }
 
-  /** Throws FILE_IO, ARGUMENT, CANCELLED as said above. */
+  /**
+   * Sends a request, and again while another try may succeed. Throws FILE_IO, ARGUMENT, CANCELLED, as the head of this
+   * file says.
+   */
   async ask(ask: Ask, signal?: AbortSignal): Promise<Answer> {
     const began = performance.now(), patienceMs = 4 * this.#settings.timeoutMs;
     for (let tries = 1;; tries++) {
@@ -101,7 +104,7 @@ export class S3Requests {
     }
   }
 
-  /** What was refused of a HEAD is not told why: a GET is. */
+  /** A refused HEAD has no body that says why, so a GET asks for the reason. */
   async #tryAndLearn(ask: Ask, signal: AbortSignal | undefined): Promise<Answer | Failure> {
     const answer = await this.#try(ask, signal);
     if (ask.method !== "HEAD" || !("found" in answer) || !answer.isLasting) return answer;
@@ -133,7 +136,7 @@ export class S3Requests {
 
   #judge({ method, answers = [] }: Ask, answer: Answer): Answer | Failure {
     const { status, headers, body } = answer, isGood = status >= 200 && status < 300;
-    // A copy and the end of an upload may fail after their 200.
+    // Copies and the end of an upload may report a failure after a status of 200.
     const text = isGood && (body.length === 0 || method === "GET")
       ? ""
       : new TextDecoder().decode(body.subarray(0, 65_536));
@@ -159,7 +162,8 @@ export class S3Requests {
       cache: this.#signingKeys,
     });
     const signed = await signer.sign();
-    // Sizes and ranges are of the object; not signed, as what lies between may change it.
+    // Sizes and ranges must be those of the object itself, so no compressed transfer. The header is not signed, as
+    // proxies may change it.
     signed.headers.set("accept-encoding", "identity");
     return { url: signed.url.href, method: signed.method, headers: signed.headers };
   }
@@ -168,13 +172,13 @@ export class S3Requests {
     const { endpoint, region } = this.#settings, path = key.split("/").map(encoded).join("/");
     if (endpoint !== undefined) return `${endpoint}/${this.bucket}/${path}`;
     const domain = `s3.${region}.amazonaws.com${region.startsWith("cn-") ? ".cn" : ""}`;
-    // With a dot in its name a bucket is no host that AWS's certificate is for.
+    // A bucket with a dot in its name goes into the path: AWS's certificate does not cover it as a host.
     return this.bucket.includes(".")
       ? `https://${domain}/${this.bucket}/${path}`
       : `https://${this.bucket}.${domain}/${path}`;
   }
 
-  /** Those of a file may have been replaced while we were running. */
+  /** Reads credentials again: those in a file may have been replaced meanwhile. */
   #renewCredentials(): boolean {
     const before = this.#credentials;
     this.#credentials = s3Credentials();
@@ -218,7 +222,7 @@ function queryOf(query: Readonly<Record<string, string>>): string {
   return parts.length > 0 ? `?${parts.join("&")}` : "";
 }
 
-/** As the signature counts it: encodeURIComponent leaves five signs more. */
+/** Percent-encodes a text as signatures need it: encodeURIComponent leaves five more characters as they are. */
 function encoded(text: string): string {
   return encodeURIComponent(text).replace(/[!'()*]/g, (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`);
 }

@@ -1,9 +1,7 @@
 /**
- * What the environment says of S3, by the variables and files of the AWS tools: where it is, and who asks. Nothing here
- * reaches the network. Called by client.ts.
- *
- * Limit: no single sign-on, roles and metadata of cloud machines. `aws configure export-credentials --format env`
- * prints what those give.
+ * Settings of S3 from the environment, by the variables and files of the AWS tools: its address and the credentials.
+ * Nothing here reaches the network. Called by client.ts. Limit: single sign-on, roles and the metadata of cloud
+ * machines are not supported; `aws configure export-credentials --format env` prints what those give.
  */
 import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
@@ -13,11 +11,11 @@ import { expected, TokenizerError } from "../../errors.ts";
 const { process } = globalThis;
 
 export interface S3Settings {
-  /** Another store than AWS: buckets are the first part of its paths. Without a slash at its end. */
+  /** Address of a store other than AWS, without a slash at its end. Its URLs begin with the bucket's name. */
   readonly endpoint: string | undefined;
   readonly region: string;
   readonly credentials: Credentials;
-  /** How long a store may say nothing. A request is tried again for four times that long. */
+  /** How long a store may be silent, in milliseconds. A request is tried again for four times that long. */
   readonly timeoutMs: number;
 }
 
@@ -27,7 +25,7 @@ export interface Credentials {
   readonly sessionToken?: string | undefined;
 }
 
-/** All that is looked at. */
+/** All variables of the environment that are read. */
 const names = [
   ...[
     "AWS_ACCESS_KEY_ID",
@@ -41,12 +39,15 @@ const names = [
 ];
 const variable = (name: string): string | undefined => process.env[name] || undefined;
 
-/** A text that is another where the environment is. */
+/** A text that changes whenever one of those variables does: clients are kept by it. */
 export function environmentOfS3(): string {
   return JSON.stringify(names.map(variable));
 }
 
-/** Throws ARGUMENT where there are no credentials, or something is wrong; never says what is secret. */
+/**
+ * Reads all settings of S3. Throws ARGUMENT where there are no credentials, or something is wrong; the message holds no
+ * secret.
+ */
 export function s3Settings(): S3Settings {
   const profile = variable("AWS_PROFILE") ?? "default", config = sectionOf(configFile(), configName(profile));
   const endpoint = variable("AWS_ENDPOINT_URL_S3") ?? variable("AWS_ENDPOINT_URL") ?? config.get("endpoint_url");
@@ -63,7 +64,7 @@ export function s3Settings(): S3Settings {
   };
 }
 
-/** Of the environment, else of the profile in the files of the AWS tools. */
+/** Credentials from the environment, else from the profile in the files of the AWS tools. Throws ARGUMENT. */
 export function s3Credentials(): Credentials {
   const profile = variable("AWS_PROFILE");
   const own = profile === undefined || variable("AWS_ACCESS_KEY_ID")

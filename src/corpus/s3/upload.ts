@@ -13,8 +13,8 @@ import { isStoreGone } from "./request.ts";
 import { elementsOf, escaped, textOf } from "./xml.ts";
 
 /**
- * Sizes of parts, and of the most that is written new, or copied, in one request. S3 takes 10,000 parts; a test takes
- * smaller ones.
+ * Limits of uploads: bytes of a part, the most bytes that one request writes or copies, and the most parts of an
+ * upload, 10,000 in S3. Tests set smaller ones.
  */
 export const limits = {
   partBytes: 8 << 20,
@@ -27,7 +27,7 @@ const tryHeader = "x-amz-meta-ctok-try";
 
 interface Part {
   readonly etag: string;
-  /** As base64. */
+  /** SHA-256 of the bytes, in base64. */
   readonly sha256: string | undefined;
 }
 
@@ -39,8 +39,8 @@ export async function uploadFile(client: S3Client, path: string, key: string, is
   const file = await io(path, "read", open(path, "r"));
   try {
     const bytes = (await file.stat()).size;
-    // Note: there are stores that write a whole object only where nothing is, but not one in parts (probeParts in
-    // probe.ts).
+    // Note: some stores keep an existing object from being replaced by a single request, but not by an upload in parts
+    // (probeParts in probe.ts).
     if (bytes <= (isNew ? limits.newBytes : limits.partBytes)) {
       const body = await partOf(path, file, 0, bytes);
       return isNew ? await client.putNew(key, body) : (await client.put(key, body), true);
@@ -55,7 +55,7 @@ export async function uploadFile(client: S3Client, path: string, key: string, is
   }
 }
 
-/** An object to another name. False where there is nothing to copy. */
+/** Copies an object to another name, in parts where it is large. False where there is nothing to copy. */
 export async function copyObject(client: S3Client, from: string, to: string, bytes: number): Promise<boolean> {
   if (bytes <= limits.copyBytes) return await client.copy(from, to, bytes);
   if (!await client.head(from)) return false;
@@ -151,7 +151,7 @@ async function complete(
   const ask = { method: "POST", key, query: { uploadId: upload }, body, answers: [404, 412] } as const;
   const { status } = await client.ask(headers ? { ...ask, headers } : ask);
   if (status !== 404 && status !== 412) return true;
-  // Ended before, by a try whose answer was lost; or another object is there.
+  // The upload ended in an earlier try whose answer was lost, or another object has the name.
   if ((await client.head(key))?.try === made) return true;
   if (status === 412) {
     await abandonUpload(client, key, upload);
@@ -177,14 +177,14 @@ async function partOf(path: string, file: FileHandle, from: number, length: numb
   return bytes;
 }
 
-/** An upload in parts that was begun and not ended. */
+/** An upload in parts that was begun and neither completed nor aborted. */
 export interface OpenUpload {
   readonly key: string;
   readonly id: string;
   readonly begunMs: number;
 }
 
-/** Removes its parts. */
+/** Aborts an upload, which removes its parts. */
 export async function abandonUpload(client: S3Client, key: string, id: string): Promise<void> {
   await client.ask({ method: "DELETE", key, query: { uploadId: id }, answers: [404] });
 }

@@ -10,7 +10,7 @@ export function elementsOf(xml: string, name: string): string[] {
   );
 }
 
-/** The text of the first element of a name. */
+/** The text of the first element of that name. */
 export function textOf(xml: string, name: string): string | undefined {
   const content = elementsOf(xml, name)[0];
   return content === undefined ? undefined : unescaped(content);

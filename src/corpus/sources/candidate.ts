@@ -4,11 +4,11 @@ import type { Refused } from "../source.ts";
 import type { Places } from "../places.ts";
 
 export interface Candidate {
-  /** As messages call it; of two items with the same key it tells which is which. */
+  /** The item's name in messages; it distinguishes items that would have the same key. */
   readonly name: string;
-  /** In the order of preference. */
+  /** Keys that the item could have; the first that is free is taken. */
   readonly keys: readonly string[];
-  /** Whether somebody gave the key: it is taken as it is or not at all. */
+  /** Whether a caller gave the key. Then it is taken as it is, or the item is refused. */
   readonly isKeyGiven?: boolean;
   readonly kind: Item["kind"];
   readonly place: Place;
@@ -18,24 +18,24 @@ export interface Candidate {
 
 export type Seen = { readonly candidate: Candidate } | { readonly refused: Refused };
 
-/** What all sources need to know. */
+/** What all sources need to know: options, and where to report what was left out. */
 export interface Search {
   readonly kind: Item["kind"];
-  /** Left out of folders. */
+  /** Where the corpus is written: this folder is not searched. */
   readonly out: string | undefined;
   readonly svg: boolean;
   /** The field of the members that are the samples, where a sample of a tar has several pictures. */
   readonly member: string | undefined;
-  /** Of parquet files: the column of pictures or videos, and those that go along. */
+  /** Parquet files only: the column of pictures or videos, and the columns that go along. */
   readonly column: string | undefined;
   readonly columns: readonly string[] | undefined;
   readonly places: Places;
   readonly signal: AbortSignal | undefined;
-  /** What the user should know beside items and refusals. */
+  /** Called with a text that people should read, besides items and refusals. */
   readonly note: (text: string) => void;
 }
 
-/** "12 .txt, 3 .md": the most frequent first. */
+/** Counts in words, the largest first: "12 .txt, 3 .md". */
 export function tellCounts(counts: ReadonlyMap<string, number>): string {
   const sorted = [...counts].sort(([a, m], [b, n]) => n - m || (a < b ? -1 : 1));
   const told = sorted.slice(0, 8).map(([what, count]) => `${count} ${what}`);
@@ -46,7 +46,7 @@ export function count(counts: Map<string, number>, what: string): void {
   counts.set(what, (counts.get(what) ?? 0) + 1);
 }
 
-/** Of two texts, by code units: the same order on every machine, whatever its language. */
+/** Compares two texts by code units: the same order on every machine, whatever its language. */
 export function byCodeUnits(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;
 }

@@ -14,7 +14,7 @@ import type { Candidate } from "./candidate.ts";
 export interface ClipWish {
   readonly clipFrames: number;
   readonly stride: number;
-  /** Of a video at most. */
+  /** The most frames that are taken of a video. */
   readonly frames: number | undefined;
   readonly fps: number | Rate | undefined;
   readonly limitPixels: number;
@@ -22,11 +22,11 @@ export interface ClipWish {
 
 export interface Clips {
   readonly clips: readonly { readonly firstFrame: number; readonly numFrames: number }[];
-  /** Frames that are in no clip. */
+  /** How many frames belong to no clip. */
   readonly numLeft: number;
 }
 
-/** Throws what openVideo does, and VIDEO where there is not one whole clip. */
+/** Cuts a video into clips. Throws what openVideo throws, and VIDEO where there is not one whole clip. */
 export async function clipsOf(
   { name, place, identity }: Candidate,
   { clipFrames, stride, frames: most = Infinity, fps, limitPixels }: ClipWish,

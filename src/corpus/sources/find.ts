@@ -31,39 +31,40 @@ import { itemsInParquet } from "./parquet.ts";
 import { itemsInTar } from "./webdataset.ts";
 
 export interface FindOptions {
-  /** What the model takes. */
+  /** What the model tokenises: pictures or videos. */
   kind: Item["kind"];
   /** Whether each folder is one video, its pictures in natural order the frames. Default false: each file counts. */
   foldersAreVideos?: boolean | undefined;
-  /** Where the corpus is written: no input. */
+  /** Where the corpus is written: nothing in there is an input. */
   out?: string | undefined;
   /** Whether SVG pictures are items. Default false. */
   svg?: boolean | undefined;
   /**
-   * Of tars: the field of the members that are the items ("jpg", "left.png"). Default: the first picture or video of a
-   * sample.
+   * Tars only: the field of the members that are the items ("jpg", "left.png"). Default: the first picture or video of
+   * a sample.
    */
   member?: string | undefined;
   /**
-   * Of parquet files: the column of pictures or videos. Default: "image" and other usual names, or the only one of
+   * Parquet files only: the column of pictures or videos. Default: "image" and other usual names, or the only one of
    * bytes.
    */
   column?: string | undefined;
-  /** Of parquet files: the columns that go along. Default: all others. */
+  /** Parquet files only: the columns that go along with each item. Default: all others. */
   columns?: readonly string[] | undefined;
   /**
    * Whether each item's bytes are read for their sha256, which is looked at again when it is tokenised. Default false.
    */
   hash?: boolean | undefined;
   /**
-   * How many looks at each picture become samples. Default 1; numVariantsOf (looks.ts) says how many the options make.
+   * How many samples are made of each picture (crops and mirrored ones). Default 1; numVariantsOf (looks.ts) computes
+   * it from the options.
    */
   numVariants?: number | undefined;
   /** Cuts videos into clips of so many frames. Default: a video is one item. */
   clipFrames?: number | undefined;
   /** Frames from one clip's first to the next one's. Default: `clipFrames`. */
   stride?: number | undefined;
-  /** Frames of a video at most, of which clips are made. Default: all. */
+  /** The most frames of a video that are cut into clips. Default: all. */
   frames?: number | undefined;
   /** The rate at which frames are counted. Default: the video's own. */
   fps?: number | Rate | undefined;
@@ -182,7 +183,7 @@ function isList(input: string): boolean {
   return input === standard || input.startsWith("@") && input.length > 1;
 }
 
-/** Inputs with what patterns match in their places, each once; of S3, objects. */
+/** Expands the patterns among the inputs, in place, each match once; those of S3 to objects. */
 async function expandAll(inputs: readonly string[], signal: AbortSignal | undefined): Promise<string[]> {
   const all: string[] = [];
   for (const input of inputs) all.push(...isS3(input) ? await expandS3(input, signal) : [input]);
@@ -250,7 +251,7 @@ interface Looked {
   readonly sha256?: string;
 }
 
-/** What takes a look inside; a failure becomes a refusal. */
+/** Looks into an item's file where an option needs its content, for clips or a hash; a failure refuses the item. */
 async function lookInto(
   seen: Seen,
   o: Wanted,
@@ -298,12 +299,12 @@ function* itemsOf(
   }
 }
 
-/** A worker may stand in another folder. */
+/** Makes a path absolute, as workers may run in another folder. */
 function rooted(place: Place): Place {
   return place.kind === "text" ? place : { ...place, path: resolveLocation(place.path) };
 }
 
-/** Each with what `work` makes of it, in order, a few at a time. */
+/** Gives each item together with the result of `work` for it, in order; a few are in work at a time. */
 async function* ahead<T, R>(source: AsyncGenerator<T>, work: (one: T) => Promise<R>): AsyncGenerator<[T, R]> {
   const waiting: [T, Promise<R>][] = [];
   try {

@@ -16,27 +16,27 @@ import { isItemsFault } from "../source.ts";
 import { byCodeUnits, count, type Search, type Seen, tellCounts } from "./candidate.ts";
 import { keyOf } from "./keys.ts";
 
-/** Files whose facts are asked for at once. */
+/** For how many files at once size and time are asked. */
 const atOnce = 32;
 
-/** What stands in one folder, hidden names left out. */
+/** What one folder contains, without hidden files. */
 interface Listing {
-  /** Items' names, folders and archives, sorted. */
+  /** Items, subfolders and archives, sorted by name. */
   readonly entries: readonly { readonly name: string; readonly kind: "item" | "folder" | "archive" }[];
   /** Names of what belongs to an item, by its name without the extension. */
   readonly companions: ReadonlyMap<string, readonly string[]>;
   /** Names that are no UTF-8: the runtimes give another name for them, by which nothing is there. */
   readonly unreadable: readonly string[];
-  /** Of names that are nobody's. */
+  /** What belongs to no item: how many names, by a word for their kind. */
   readonly others: ReadonlyMap<string, number>;
-  /** What files are known by, where that came with the list. */
+  /** Size, time and ETag of files, where the listing brought them. */
   readonly identities: ReadonlyMap<string, Identity>;
 }
 
-/** In the name of what goes along: it becomes part of a member's. */
+/** Control characters, which no sidecar's name may have: it becomes part of the name of a tar's member. */
 const unnameable = /\p{Cc}/u;
 
-/** Whether what is called so is read by its content: tars of samples, parquet files. */
+/** Whether a file of that name contains items, as tars of samples and parquet files do. */
 export function isArchive(name: string): boolean {
   return [".tar", ".parquet"].includes(extname(name).toLowerCase());
 }
@@ -82,7 +82,7 @@ export async function* itemsInFolder(
   if (others.size > 0) search.note(`${folder}: left out ${tellCounts(others)}`);
 }
 
-/** `beginning`: of names in S3, where only such are asked for. */
+/** Lists a folder. In S3 only names that start with `beginning` are asked for. */
 async function list(folder: string, { kind, svg, signal }: Search, beginning = ""): Promise<Listing> {
   const found = (await entriesOf(folder, beginning, signal)).sort((a, b) => byCodeUnits(a.name, b.name));
   const identities = new Map<string, Identity>();
@@ -97,7 +97,7 @@ async function list(folder: string, { kind, svg, signal }: Search, beginning = "
       continue;
     }
     if (entry.identity) identities.set(name, entry.identity);
-    // Note: what is no UTF-8 comes as U+FFFD; a name may hold that itself.
+    // Note: names that are not UTF-8 contain U+FFFD here; but a name may contain that character itself.
     if (name.includes("\ufffd") && !isS3(folder) && (name === before || !await isThere(join(folder, name)))) {
       unreadable.push(name);
       continue;
@@ -170,7 +170,7 @@ async function candidateOf(
   }
 }
 
-/** "a/photo.jpg" as "a__photo", or where that is another's "a__photo_jpg". */
+/** The key for a path: "a/photo.jpg" is "a__photo", or "a__photo_jpg" where another file has that key. */
 export function keysOf(path: string): string[] {
   return [keyOf(stemOf(path)), keyOf(path)];
 }
@@ -184,7 +184,9 @@ function isUnwantedSvg(path: string, { svg }: Search): boolean {
 }
 const noSvg = "expected pixels, found SVG, which is drawn only when asked for (svg: true, --svg)";
 
-/** Single files, one after the other: lists of the folders that they lie in are kept, for what belongs to them. */
+/**
+ * The items of single files, in order. It keeps the listings of their folders, which tell what goes along with each.
+ */
 export class SingleFiles {
   readonly #search: Search;
   readonly #listings = new Map<string, Promise<Listing>>();
@@ -203,14 +205,14 @@ export class SingleFiles {
       return refuse(`expected a file, found ${found.isDirectory() ? "a folder" : "a device or pipe"}`);
     }
     const wanted = kind === "image" ? "picture" : "video", is = await fileKind(path);
-    // What says nothing of itself is for its reader to find out, as elsewhere.
+    // A file whose name does not tell its kind is taken as asked for; its reader finds out what it is.
     if (is !== undefined && is !== wanted) return refuse(otherKind(wanted, is));
     if (isUnwantedSvg(path, this.#search)) return refuse(noSvg);
     const { companions, identities } = await this.#listing(dirname(path));
     return await candidateOf(path, keyPath, companions.get(stemOf(basename(path))) ?? [], this.#search, identities);
   }
 
-  /** By its name alone; what belongs to it shares its name's beginning, which is all that is listed. */
+  /** Finds an object in S3, listing only the names that begin as its own does: what goes along with it does so. */
   async #findObject(path: string, keyPath: string, refuse: (reason: string) => Seen): Promise<Seen> {
     const name = basename(path), wanted = this.#search.kind === "image" ? "picture" : "video", is = kindOfName(path);
     if (is !== undefined && is !== wanted) return refuse(otherKind(wanted, is));
@@ -234,7 +236,7 @@ export class SingleFiles {
     if (listing) this.#listings.delete(folder);
     listing ??= list(folder, this.#search).catch((error) => {
       if (error instanceof TokenizerError) throw error;
-      // It may be entered, not listed.
+      // A folder that may be entered but not listed.
       return { entries: [], companions: new Map(), unreadable: [], others: new Map(), identities: new Map() };
     });
     this.#listings.set(folder, listing);

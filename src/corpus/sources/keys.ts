@@ -6,10 +6,16 @@
 import { createHash } from "node:crypto";
 import { expected } from "../../errors.ts";
 
-/** Bytes of UTF-8; what follows a key (of clips and variants, then a field) has room in names of 255. */
+/**
+ * Longest key, in bytes of UTF-8: in file names of 255 bytes that leaves room for what follows a key, the number of a
+ * clip or variant and a field.
+ */
 const mostKeyBytes = 160;
 
-/** A dot ends a key in webdataset; controls, lone surrogates and marks of direction are nobody's to read. */
+/**
+ * Characters that keys do not have: the dot, which ends a key in webdataset, and what nobody can read: controls, lone
+ * surrogates, marks of direction.
+ */
 const illegal = /[.\\\p{Cc}\p{Cs}\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffd]/gu;
 
 /** A path without its extension as a key: "a/b.c/photo.v2" is "a__b_c__photo_v2". Several paths may give one key. */
@@ -26,7 +32,7 @@ export function keyOf(path: string): string {
   return head + tail;
 }
 
-/** Throws ARGUMENT for what somebody else called an item, if it cannot be a key. */
+/** Checks a key that a caller gave to an item. Throws ARGUMENT. */
 export function checkKey(key: unknown): string {
   if (typeof key !== "string" || key === "") throw expected("key", "a text", key === "" ? "none" : typeof key);
   if (key.includes("/") || key.search(illegal) >= 0) {
@@ -37,10 +43,10 @@ export function checkKey(key: unknown): string {
   return key;
 }
 
-/** What was given already. */
+/** The keys that are taken; gives each item one of its own. */
 export class KeyBook {
   readonly #known = new HashSet();
-  /** How many items could not have the key of their path. */
+  /** How many items could not have the key that their path gives. */
   numChanged = 0;
 
   /**
@@ -56,7 +62,7 @@ export class KeyBook {
     return i >= 0 ? tries[i]! : `${wished[0]}-${hash.slice(0, 32)}-${-i}`;
   }
 
-  /** Whether a key that somebody gave is free; then it is taken. */
+  /** Takes a key that a caller gave to an item; false where another item has it. */
   takeExactly(key: string): boolean {
     return this.#known.add(key);
   }
@@ -75,7 +81,7 @@ class HashSet {
   #places = new Float64Array(1 << 12);
   #count = 0;
 
-  /** Whether it was not there. */
+  /** Adds a text; false where it was there already. */
   add(text: string): boolean {
     const digest = createHash("sha256").update(text).digest();
     const hash = digest.readUIntBE(0, 6) * 16 + (digest[6]! >> 4) + 1; // never 0, which is a free place

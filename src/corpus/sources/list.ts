@@ -15,11 +15,14 @@ import { checkKey } from "./keys.ts";
 
 const { process } = globalThis;
 
-/** Standard input. */
+/** The path that stands for standard input. */
 export const standard = "-";
 const mostLineCharacters = 1 << 20;
 
-/** Each line's item, in the list's order. `other` has what a line names that is no single file. */
+/**
+ * The item of each line, in the list's order. For a path that is no single file, such as a folder, `other` gives its
+ * items.
+ */
 export async function* itemsOfList(
   list: string,
   search: Search,
@@ -60,7 +63,7 @@ export async function* itemsOfList(
       candidate: {
         ...candidate,
         ...(told.key !== undefined && { keys: [told.key], isKeyGiven: true }),
-        // What the list says goes before a file of that name.
+        // A field that the list gives wins over a file of that name.
         sidecars: [...told.sidecars, ...candidate.sidecars.filter(({ field }) => !own.has(field))],
       },
     };

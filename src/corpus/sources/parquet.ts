@@ -1,7 +1,7 @@
 /**
- * The rows of a parquet file: one column has pictures or videos, as bytes or as Hugging Face's struct of bytes and a
- * path; the others go along. Called by find.ts. Only the small columns are read here: which cells are empty shows when
- * they are read.
+ * The rows of a parquet file as items. One column has pictures or videos, as bytes or as Hugging Face's struct of bytes
+ * and a path; other columns go along. Called by find.ts. Only small columns are read here, so an empty cell of the
+ * large one is found when the item is read.
  */
 import { basename } from "node:path";
 import { messageOf, TokenizerError } from "../../errors.ts";
@@ -11,14 +11,14 @@ import { identityOf } from "../openfile.ts";
 import type { Search, Seen } from "./candidate.ts";
 import { checkKey, keyOf } from "./keys.ts";
 
-/** By what columns are known, in this order; else the only one of bytes is it. */
+/** Usual names of the column with pictures or videos, in order of preference; else it is the only column of bytes. */
 const usual = {
   image: ["image", "img", "picture", "image_bytes", "jpg", "jpeg", "png", "webp", "bytes", "content"],
   video: ["video", "video_bytes", "mp4", "webm", "mkv", "bytes", "content"],
 };
 /** Columns of text that are captions: the first is the field "txt". */
 const captions = ["txt", "caption", "text", "prompt"];
-/** A text that names each row. */
+/** Columns of text that give each row its key. */
 const keyColumns = ["key", "__key__"];
 
 /** All rows in order; a file that is none, or has no such column, is refused. */
@@ -62,7 +62,7 @@ interface RowPlan {
   readonly numRows: number;
   readonly column: string;
   readonly key: string | undefined;
-  /** Columns that go along as fields of their own, and those that go into one JSON object. */
+  /** Columns that become sidecars, one each, and columns that go into one JSON object. */
   readonly fields: readonly (readonly [field: string, column: string])[];
   readonly values: readonly string[];
 }
@@ -95,7 +95,7 @@ function planRows(file: ParquetFile, search: Search): RowPlan {
   const key = keyColumns.find((name) => named(name)?.kind === "text");
   const along = columns.filter(({ name }) => name !== column.name && (search.columns?.includes(name) ?? name !== key));
   const caption = captions.find((name) => along.some((one) => one.name === name && one.kind === "text"));
-  // A field's name stands in the names of files.
+  // Only columns whose name can be part of a file's name.
   const isField = ({ name, kind }: Column) => name === caption || kind === "bytes" && /^[\w.-]+$/.test(name);
   return {
     numRows,

@@ -15,13 +15,13 @@ export interface TarMember {
   /** Whether the name was UTF-8; if not, `name` has escapes for what was not. */
   readonly isUtf8: boolean;
   readonly kind: "file" | "folder" | "link" | "sparse" | "other";
-  /** Of its content in the archive, and its size. */
+  /** Offset of its content in the archive, and its size, in bytes. */
   readonly offset: number;
   readonly bytes: number;
 }
 
 const blockBytes = 512;
-/** Of what tells of the next member: names and numbers. */
+/** Most bytes of the extra headers that describe the next member: its long name, sizes and times. */
 const mostExtraBytes = 1 << 20;
 
 /**
@@ -64,7 +64,7 @@ async function* membersOf(path: string, file: OpenFile, signal?: AbortSignal): A
       throw fail("a whole tar", `no size in the header at byte ${at}`);
     }
     const kind = kindOf(type, declared), content = header + blockBytes;
-    // Links may state their target's size.
+    // A link's header may state the size of its target; the archive has no bytes of it.
     const stored = kind === "file" || kind === "sparse" || kind === "other" || isMeta ? bytes : 0;
     if (content + stored > reader.size) {
       throw fail("a whole tar", `it cut at byte ${reader.size}, in a member of ${bytes} bytes from byte ${content}`);
@@ -87,7 +87,7 @@ async function* membersOf(path: string, file: OpenFile, signal?: AbortSignal): A
   }
 }
 
-/** What comes before a header and tells of it. */
+/** What extra headers say of the member that follows them: its path and its size. */
 interface Extra {
   readonly name?: Uint8Array;
   readonly size?: number;
@@ -122,7 +122,10 @@ function textOf(bytes: Uint8Array): { name: string; isUtf8: boolean } {
   }
 }
 
-/** Octal digits, or (GNU) the bytes of the number itself behind a high bit. Undefined for neither. */
+/**
+ * Reads a number of a header: octal digits or, in GNU's form, its bytes after a set high bit. Undefined where it is
+ * neither.
+ */
 function numberOf(field: Uint8Array): number | undefined {
   if (field[0]! & 0x80) {
     if (field[0] !== 0x80) return undefined; // negative, or beyond 2^88
@@ -132,7 +135,7 @@ function numberOf(field: Uint8Array): number | undefined {
   return /^[0-7]*$/.test(text) ? parseInt(text || "0", 8) : undefined;
 }
 
-/** The header's own sum, as unsigned bytes or, in old archives, signed ones. */
+/** Whether a header's checksum is right, with bytes taken as unsigned or, in old archives, as signed. */
 function hasSum(block: Uint8Array): boolean {
   let unsigned = 0, signed = 0;
   for (let i = 0; i < block.length; i++) {
@@ -143,7 +146,7 @@ function hasSum(block: Uint8Array): boolean {
   return sum === unsigned || sum === signed;
 }
 
-/** Records "LENGTH KEY=VALUE\n" of a pax header. What is no record ends it. */
+/** Reads the records "LENGTH KEY=VALUE\n" of a pax header, up to the first bytes that are no record. */
 function paxOf(data: Uint8Array): Extra {
   const extra: { -readonly [K in keyof Extra]: Extra[K] } = {};
   for (let at = 0; at < data.length;) {
@@ -160,7 +163,7 @@ function paxOf(data: Uint8Array): Extra {
   return extra;
 }
 
-/** Reads a few blocks at a time: a header, and what of the next ones lies just behind it. */
+/** Reads some blocks at a time: a header, and in the same read the headers that lie just behind it. */
 class BlockReader {
   readonly size: number;
   readonly #file: OpenFile;

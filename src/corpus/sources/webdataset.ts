@@ -53,7 +53,7 @@ export async function* itemsInTar(path: string, search: Search): AsyncGenerator<
     yield* end();
   } catch (error) {
     if (!(error instanceof TokenizerError) || error.code === "CANCELLED") throw error;
-    // The sample that was begun may lack members.
+    // The archive broke off, so the last sample may lack members.
     const rest = sample ? `; ${sample.path}, the last sample, may not be whole and is left out` : "";
     yield { refused: { name: path, reason: messageOf(error) + rest } };
   }
@@ -78,7 +78,8 @@ function seenOf(
   const extensions = readExtensions[wanted].filter((extension) => extension !== ".svg" || search.svg);
   const fits = ({ field }: { field: string }) =>
     search.member === undefined ? extensions.includes(extname(`x.${field}`).toLowerCase()) : field === search.member;
-  // "jpg" before "seg.png", whichever comes first.
+  // The item is the first member without a prefix, else the first that fits: "jpg" before "seg.png", whatever their
+  // order.
   const item = members.find((one) => fits(one) && !one.field.includes(".")) ?? members.find(fits);
   if (!item) {
     const fields = members.map(({ field }) => field).join(", ");

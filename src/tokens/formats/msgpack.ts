@@ -4,25 +4,25 @@
  * equal keys, which other readers may not, and types of extensions, which run code of their own.
  * Ref: https://github.com/msgpack/msgpack/blob/master/spec.md
  */
-// The main entry also loads a native addon, about a sixth of the time of importing ctok.
+// Not msgpackr's main entry, which also loads a native addon: a sixth of the time of importing ctok.
 import { Packr } from "msgpackr/pack";
 import { expected, TokenizerError } from "../../errors.ts";
 import { storedTensor, type TokenForm } from "../stored.ts";
 
 type Value = number | string | Uint8Array | Value[] | { [key: string]: Value };
 
-/** Of all maps and lists together: a token file has some fifty. */
+/** The most entries of all maps and lists together; a token file has some fifty. */
 const mostValues = 1 << 12;
 const mostDepth = 4;
-/** As much as a safetensors header. */
+/** The largest text, in bytes: as large as a safetensors header may be. */
 const mostTextBytes = 1 << 20;
 
 // Plain maps and byte strings: what any msgpack reader knows. No record or typed-array extension.
 const packr = new Packr({ useRecords: false });
 
-/** The keys of a file, and `tensors`: a map of { dtype, shape, data }. */
+/** The msgpack form of token files: a map of the origin's keys, and `tensors`, a map of { dtype, shape, data }. */
 export const msgpack: TokenForm = {
-  // A map; byte 8 is a letter of "format".
+  // Whether the first byte begins a map; byte 8 is a letter of "format".
   fits: ([first = 0]) => (first & 0xf0) === 0x80 || first === 0xde || first === 0xdf,
   encode: ({ about, tensors }) => {
     const texts = JSON.stringify(about).length;
@@ -157,7 +157,7 @@ class Reader {
     return this.#bytes.subarray(at, at + length);
   }
 
-  /** The position of the next `count` bytes, which are there. */
+  /** Moves past the next `count` bytes, which are there, and gives their position. */
   #take(count: number): number {
     const at = this.at;
     if (at + count > this.#bytes.length) throw this.#bad(at, `${count} more bytes`, this.#bytes.length - at);

@@ -17,14 +17,14 @@ import {
 
 const magic = [0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59]; // \x93NUMPY
 
-/** The main array alone. */
+/** The .npy form, which holds the main array and nothing else. */
 export const npy: TokenForm = {
   fits: (bytes) => magic.every((byte, i) => bytes[i] === byte),
   encode: ({ tensors: { indices, latent } }) => encodeNpy(indices ?? latent!),
   decode: (bytes) => ({ about: undefined, tensors: { array: decodeNpy(bytes) } }),
 };
 
-/** The header of an array: all that stands before its data. */
+/** The header of a .npy file: all that comes before the array's data. */
 export function npyHeader(dtype: StoredType, shape: readonly number[]): Uint8Array {
   const { npy: descr } = storedTypes[dtype];
   if (descr === undefined) throw expected("NPY dtype", `one of ${namesIn("npy").join(", ")}`, dtype, "UNSUPPORTED");
@@ -37,7 +37,7 @@ export function npyHeader(dtype: StoredType, shape: readonly number[]): Uint8Arr
   return out;
 }
 
-/** Throws UNSUPPORTED for bfloat16, which NumPy does not know. */
+/** Writes an array as a .npy file. Throws UNSUPPORTED for bfloat16, which NumPy does not know. */
 export function encodeNpy({ dtype, shape, data }: StoredTensor): Uint8Array {
   const header = npyHeader(dtype, shape), out = new Uint8Array(header.length + data.byteLength);
   out.set(header);
@@ -45,7 +45,7 @@ export function encodeNpy({ dtype, shape, data }: StoredTensor): Uint8Array {
   return out;
 }
 
-/** A tensor that shares memory with `bytes`. Throws TOKEN_FILE saying what is wrong. */
+/** Reads a .npy file as a tensor that shares memory with `bytes`. Throws TOKEN_FILE, which says what is wrong. */
 export function decodeNpy(bytes: Uint8Array): StoredTensor {
   const bad = (what: string, wanted: string, found: unknown) => expected(what, wanted, found, "TOKEN_FILE");
   if (!npy.fits(bytes)) throw bad("NPY", "\\x93NUMPY in front", `${bytes.length} bytes that do not start so`);

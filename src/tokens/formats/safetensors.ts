@@ -24,7 +24,10 @@ export interface Safetensors {
   readonly metadata: Readonly<Record<string, string>>;
 }
 
-/** The keys are metadata, which is strings: a list becomes "8,8,8,5,5,5". */
+/**
+ * The safetensors form of token files. The origin is its metadata, whose values must be strings: a list becomes
+ * "8,8,8,5,5,5".
+ */
 export const safetensors: TokenForm = {
   // 0x7b opens its JSON. Note: an NPY header, filled up to 16 or 64, is never 123 bytes.
   fits: (bytes) => bytes[8] === 0x7b,
@@ -42,10 +45,11 @@ export const safetensors: TokenForm = {
 };
 
 /**
- * The largest header written and read: parsed, it takes many times its text. The windows of any video are a few bytes.
+ * The largest header that is written or read, in bytes: once parsed it takes many times its size. The windows of any
+ * video take a few bytes of it.
  */
 export const mostHeaderBytes = 1 << 20;
-/** Of its lists and objects: {name: {data_offsets: []}}. */
+/** How deep the header's lists and objects may nest: {name: {data_offsets: []}}. */
 const mostDepth = 3;
 
 const whole = z.int().nonnegative();
@@ -116,7 +120,8 @@ export function headerLength(start: Uint8Array, fileBytes: number, most = mostHe
 }
 
 /**
- * What a header of these bytes says of `dataBytes` bytes behind it. Throws TOKEN_FILE unless they are covered exactly.
+ * Reads a header that has `dataBytes` bytes of data behind it. Throws TOKEN_FILE unless its tensors cover exactly
+ * those.
  */
 export function parseHeader(
   bytes: Uint8Array,
@@ -166,7 +171,10 @@ export function parseHeader(
   return { entries, metadata: metadata.data };
 }
 
-/** Tensors that share memory with `bytes`, and the metadata. Throws TOKEN_FILE saying what is wrong. */
+/**
+ * Reads a safetensors file: tensors that share memory with `bytes`, and the metadata. Throws TOKEN_FILE, which says
+ * what is wrong.
+ */
 export function decodeSafetensors(bytes: Uint8Array): Safetensors {
   const dataStart = 8 + headerLength(bytes, bytes.length);
   const { entries, metadata } = parseHeader(bytes.subarray(8, dataStart), bytes.length - dataStart);
