@@ -51,6 +51,11 @@ export class Queue implements Leases {
   readonly #held = new Map<number, Job>();
   /** Messages to Redis whose answers nobody waits for. */
   readonly #said = new Set<Promise<void>>();
+  /**
+   * A shard in work here whose last worker ended in the midst of it, perhaps because of it. Nothing is made beside it,
+   * so that a worker that ends again counts against this shard alone.
+   */
+  #suspect: number | undefined;
   #numTaken = 0;
   #lookAt = 0;
   /** When Redis stopped answering; undefined while it answers. */
@@ -110,12 +115,17 @@ export class Queue implements Leases {
   async next(signal?: AbortSignal): Promise<number | undefined> {
     for (;;) {
       throwIfAborted(signal);
+      await this.#until(() => this.#suspect === undefined || !this.#held.has(this.#suspect), signal);
       const token = `${this.#owner}-${this.#numTaken++}`;
       const job: Job | undefined = await this.#ask(() => this.#worker.getNextJob(token, { block: false }), signal);
       if (job) {
         const index = await this.#taken(job);
-        if (index !== undefined) return index;
-        continue;
+        if (index === undefined) continue;
+        if (job.stalledCounter > 0) {
+          this.#suspect = index;
+          await this.#until(() => this.#held.size === 1, signal);
+        }
+        return index;
       }
       const { wait = 0, active = 0, delayed = 0 } = await this.#ask(
         () => this.#jobs.getJobCounts("wait", "active", "delayed"),
@@ -125,6 +135,10 @@ export class Queue implements Leases {
       if ((isDry || Date.now() >= this.#lookAt) && !await this.#look(active + delayed, signal)) return undefined;
       if (!isDry) await setTimeout(pollMs, undefined, signal ? { signal } : {});
     }
+  }
+
+  async #until(isSo: () => boolean, signal?: AbortSignal): Promise<void> {
+    while (!isSo()) await setTimeout(pollMs / 10, undefined, signal ? { signal } : {});
   }
 
   /** The shard of a job; undefined for one that is given up, as its workers ended too often. */
