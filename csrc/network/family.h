@@ -117,7 +117,8 @@ ctok_status family_find_halves(description *d, bool has_encoder, bool has_decode
                                const ctok_model_options *options, ctok_error *error);
 ctok_status family_wrong_buffer(const checkpoint_tensor *t, const char *wanted, ctok_error *error);
 ctok_status family_unexpected_tensor(const checkpoint_tensor *t, ctok_error *error);
-// The facts of a half ("encoder") that its keys tell; widths of the finest level first.
+// Adds to the description what the checkpoint's keys say of one half, "encoder" or "decoder": the
+// channels of each level, the finest first, the blocks of a level, and the channels of z.
 void family_add_half(description *d, const char *half, const int32_t *widths, int32_t num_levels,
                      int32_t blocks, int32_t z_channels);
 // half_of for names that begin with encoder., quant_conv., decoder. and post_quant_conv.

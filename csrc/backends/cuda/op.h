@@ -29,8 +29,8 @@ typedef struct {
                            // behind it; that norm: those gathered for it. 0: none are
 } op_start;
 
-// The start that begins with step `first`; the bits are the same as if each step were started
-// alone.
+// Looks ahead from step `first`: how many steps are launched together, and with what. The result
+// has the same bits as if each step were launched alone.
 op_start op_prepare(const step *steps, int32_t first, int32_t num_steps, const op_device *device);
 
 // Starts the kernels of a step; returns 0, or the CUDA error. Steps that copy (load, store,

@@ -32,7 +32,7 @@ export function parseS3(location: string): S3Address {
   return { bucket, key };
 }
 
-/** The parts of a location, one in the other; "." and ".." lead where they do on a disk. */
+/** A path below a folder, or a key below a prefix of S3; "." and ".." are resolved as in paths. */
 export function joinLocation(folder: string, ...names: string[]): string {
   if (!isS3(folder)) return join(folder, ...names);
   const [, bucket, key = ""] = /^s3:\/\/([^/]*)\/?(.*)$/s.exec(folder)!;
