@@ -5,18 +5,16 @@
  */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
-import { createHash } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { runWith } from "../../src/corpus/dataset.ts";
 import { FolderStorage } from "../../src/corpus/folderstorage.ts";
-import type { Attempt, CommitStep, OnStep, Storage } from "../../src/corpus/storage.ts";
+import type { OnStep } from "../../src/corpus/storage.ts";
 import { rejects, withFolder } from "../support.ts";
 import { plain } from "./plain.ts";
 import { contentOf, madeCorpus, runWorker } from "./support.ts";
-
-const steps: CommitStep[] = ["begun", "written", "entered", "decided", "placing", "placed", "committed", "tidied"];
+import { about, attempt, committedText, steps } from "./tries.ts";
 
 /** That nothing is left of tries. */
 function checkTidy(out: string): void {
@@ -41,33 +39,11 @@ for (const step of steps) {
     }));
 }
 
-const about = {
-  plan: "p",
-  arithmetic: { precision: "f32", kernels: "generic", versions: {} },
-  numItems: 1,
-  numSamples: 1,
-  numTokens: 1,
-  quarantined: [],
-} as const;
-
-async function attempt(storage: Storage, text: string): Promise<Attempt> {
-  const one = await storage.begin("00000", 0);
-  for (const suffix of [".bin", ".idx"]) await (await one.create(suffix)).write(Buffer.from(text + suffix));
-  return one;
-}
-
-/** That the committed shard is whole, and all of one try. */
+/** Which try was committed, whole, with nothing left beside it. */
 async function checkWhole(out: string): Promise<string> {
-  const { files } = await new FolderStorage(out).entry("00000");
-  assert.deepEqual(files.map(({ name }) => name), ["00000.bin", "00000.idx"]);
-  const texts = files.map(({ name, bytes, sha256 }) => {
-    const content = readFileSync(join(out, name));
-    assert.deepEqual([content.length, createHash("sha256").update(content).digest("hex")], [bytes, sha256], name);
-    return content.toString().slice(0, -4);
-  });
-  assert.equal(new Set(texts).size, 1);
+  const text = await committedText(new FolderStorage(out), (name) => readFileSync(join(out, name)));
   checkTidy(out);
-  return texts[0]!;
+  return text;
 }
 
 for (const step of steps.slice(1)) {

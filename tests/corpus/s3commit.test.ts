@@ -6,7 +6,6 @@
  */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
-import { createHash } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -16,13 +15,13 @@ import { runWith } from "../../src/corpus/dataset.ts";
 import { openStorage } from "../../src/corpus/openstorage.ts";
 import { limits } from "../../src/corpus/s3/upload.ts";
 import { S3Storage } from "../../src/corpus/s3storage.ts";
-import type { Attempt, CommitStep, OnStep, Storage } from "../../src/corpus/storage.ts";
+import type { OnStep, Storage } from "../../src/corpus/storage.ts";
 import { bucket, contentIn, type S3Server, withS3 } from "../s3server.ts";
 import { rejects, root, withFolder } from "../support.ts";
 import { plain } from "./plain.ts";
 import { contentOf, madeCorpus, runWorker } from "./support.ts";
+import { about, attempt, committedText, steps } from "./tries.ts";
 
-const steps: CommitStep[] = ["begun", "written", "entered", "decided", "placing", "placed", "committed", "tidied"];
 const out = `s3://${bucket}/some/where`, below = "some/where/";
 const hours = 3_600_000;
 
@@ -69,33 +68,11 @@ for (const step of steps) {
     }));
 }
 
-const about = {
-  plan: "p",
-  arithmetic: { precision: "f32", kernels: "generic", versions: {} },
-  numItems: 1,
-  numSamples: 1,
-  numTokens: 1,
-  quarantined: [],
-} as const;
-
-async function attempt(storage: Storage, text: string): Promise<Attempt> {
-  const one = await storage.begin("00000", 0);
-  for (const suffix of [".bin", ".idx"]) await (await one.create(suffix)).write(Buffer.from(text + suffix));
-  return one;
-}
-
-/** That the committed shard is whole, and all of one try. */
+/** Which try was committed, whole, with nothing left beside it. */
 async function checkWhole(server: S3Server): Promise<string> {
-  const { files } = await openStorage(out).entry("00000");
-  assert.deepEqual(files.map(({ name }) => name), ["00000.bin", "00000.idx"]);
-  const texts = files.map(({ name, bytes, sha256 }) => {
-    const content = server.objects.get(below + name)!.bytes;
-    assert.deepEqual([content.length, createHash("sha256").update(content).digest("hex")], [bytes, sha256], name);
-    return Buffer.from(content).toString().slice(0, -4);
-  });
-  assert.equal(new Set(texts).size, 1);
+  const text = await committedText(openStorage(out), (name) => server.objects.get(below + name)!.bytes);
   checkTidy(server);
-  return texts[0]!;
+  return text;
 }
 
 for (const step of steps.slice(1)) {
