@@ -8,6 +8,7 @@ import { readdirSync, readFileSync, type Stats, statSync } from "node:fs";
 import { mkdir, readFile, rename, rm, symlink } from "node:fs/promises";
 import { homedir } from "node:os";
 import { basename, dirname, join, relative, resolve } from "node:path";
+import { cachesFolder, variable } from "../environment.ts";
 import { expected, TokenizerError } from "../errors.ts";
 import { ioError, writeFileAtomic } from "../files.ts";
 
@@ -29,8 +30,6 @@ export interface SettingsOptions {
   readonly localFilesOnly?: boolean | undefined;
 }
 
-/** A variable of the environment; one that is set to "" counts as unset. */
-const variable = (name: string): string | undefined => process.env[name] || undefined;
 const isOn = (name: string): boolean => /^(1|on|yes|true)$/i.test(process.env[name] ?? "");
 
 /** Where the cache is: HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, "hub" in HF_HOME, in XDG_CACHE_HOME or in ~/.cache. */
@@ -39,7 +38,7 @@ export function cacheFolder(): string {
 }
 
 function hubHome(): string {
-  return expand(variable("HF_HOME") ?? join(variable("XDG_CACHE_HOME") ?? join(homedir(), ".cache"), "huggingface"));
+  return expand(variable("HF_HOME") ?? join(cachesFolder(), "huggingface"));
 }
 
 /** Expands ~ and $NAME in a path, as Python does. */

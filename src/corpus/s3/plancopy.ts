@@ -6,8 +6,8 @@
  */
 import { createHash, randomBytes } from "node:crypto";
 import { mkdir, rename, rm, stat } from "node:fs/promises";
-import { homedir } from "node:os";
 import { join } from "node:path";
+import { cachesFolder } from "../../environment.ts";
 import { expected, TokenizerError } from "../../errors.ts";
 import { io, PendingFile, readWholeFile, writeFileAtomic } from "../../files.ts";
 import type { Item } from "../item.ts";
@@ -16,8 +16,6 @@ import type { Refused } from "../source.ts";
 import type { ObjectInfo, S3Client } from "./client.ts";
 import { probeParts } from "./probe.ts";
 import { limits, uploadFile } from "./upload.ts";
-
-const { process } = globalThis;
 
 export class PlanCopy {
   /** Where this machine keeps the copy: ctok/datasets/HASH in XDG_CACHE_HOME or ~/.cache. */
@@ -28,9 +26,8 @@ export class PlanCopy {
   constructor(client: S3Client, key: string) {
     this.#client = client;
     this.#key = key;
-    const cache = process.env.XDG_CACHE_HOME || join(homedir(), ".cache");
     const hash = createHash("sha256").update(`${client.host}/${client.bucket}/${key}`).digest("hex");
-    this.folder = join(cache, "ctok/datasets", hash.slice(0, 16));
+    this.folder = join(cachesFolder(), "ctok/datasets", hash.slice(0, 16));
   }
 
   get #path(): string {

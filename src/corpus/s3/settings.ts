@@ -6,9 +6,8 @@
 import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
+import { variable } from "../../environment.ts";
 import { expected, TokenizerError } from "../../errors.ts";
-
-const { process } = globalThis;
 
 export interface S3Settings {
   /** Address of a store other than AWS, without a slash at its end. Its URLs begin with the bucket's name. */
@@ -37,7 +36,6 @@ const names = [
   ],
   ...["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "CTOK_S3_TIMEOUT"],
 ];
-const variable = (name: string): string | undefined => process.env[name] || undefined;
 
 /** A text that changes whenever one of those variables does: clients are kept by it. */
 export function environmentOfS3(): string {
