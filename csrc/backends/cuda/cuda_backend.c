@@ -25,22 +25,20 @@ ctok_status cuda_backend_open(backend **out, uint32_t index, ctok_error *error) 
 #include <string.h>
 
 #include "conv_pack.h"
+#include "gpu.h"
 #include "replay.h"
 
 enum {
-    LEAST_CAPABILITY = 75,  // of the float32 kernels
-    BF16_CAPABILITY = 80,   // mma.sync in bf16, cp.async
-    MAX_AHEAD = 8,          // starts that are not done
+    MAX_AHEAD = 8,  // starts that are not done
     NUM_STAGING = 2,
     STAGING_BYTES = 4 << 20  // copied in 0.4 ms at 10 GB/s; a bus moves it in half of that
 };
 
 typedef struct {
-    backend base;           // first, so that a backend * is a cuda_backend *
-    int index, capability;  // 90: compute capability 9.0
-    op_device own;          // limits, stream, workspace
-    size_t total_bytes;
-    char device[16], device_name[64];
+    backend base;  // first, so that a backend * is a cuda_backend *
+    gpu gpu;
+    gpu_context context;
+    op_device own;                    // limits, stream, workspace
     cudaEvent_t started[MAX_AHEAD];   // behind the last start in its place
     int32_t started_step[MAX_AHEAD];  // its first step
     uint32_t num_started;             // in the list that runs
@@ -98,7 +96,7 @@ static ctok_status end(cuda_backend *c, int32_t first_step, int error) {
 
 static ctok_status cuda_finish(backend *b, ctok_error *error) {
     cuda_backend *c = cuda_of(b);
-    cudaSetDevice(c->index);
+    cudaSetDevice(c->gpu.index);
     has_failed(c, cudaEventRecord(c->started[0], c->own.stream));
     if (!has_failed(c, cudaEventSynchronize(c->started[0])))
         return CTOK_OK;  // waits asleep, where a stream would be polled
@@ -108,35 +106,22 @@ static ctok_status cuda_finish(backend *b, ctok_error *error) {
     if (!c->is_lost) c->failure = cudaSuccess;
     return ctok_fail(
         error, failure == cudaErrorMemoryAllocation ? CTOK_E_MEMORY : CTOK_E_DEVICE, failure,
-        "%s (%s): expected it to compute, found %s: %s%s", c->device, c->device_name,
+        "%s (%s): expected it to compute, found %s: %s%s", c->gpu.device, c->gpu.name,
         cudaGetErrorName(failure), cudaGetErrorString(failure),
         c->is_lost ? "; the device is lost to this process, others and the CPU go on" : "");
 }
 
 // ---------------------------------------------------------------- memory
-// Called on any thread: leaves that thread's device as it was.
-static int enter_device(const cuda_backend *c) {
-    int before = c->index;
-    cudaGetDevice(&before);
-    if (before != c->index) cudaSetDevice(c->index);
-    return before;
-}
-
-static void leave_device(const cuda_backend *c, int before) {
-    if (before != c->index) cudaSetDevice(before);
-}
-
 // Note: cudaMalloc aligns to 256 bytes. A lack of memory is no failure of the device: the caller
 // reports it, with what it wanted.
 static void *cuda_alloc(backend *b, size_t num_bytes) {
     cuda_backend *c = cuda_of(b);
     void *memory = NULL;
-    int before = enter_device(c);
+    cudaSetDevice(c->gpu.index);
     cudaError_t error = c->is_lost ? cudaSuccess : cudaMalloc(&memory, num_bytes ? num_bytes : 1);
     cudaGetLastError();
     if (error != cudaSuccess) memory = NULL;
     if (error != cudaErrorMemoryAllocation) has_failed(c, error);
-    leave_device(c, before);
     return memory;
 }
 
@@ -144,10 +129,11 @@ static void *cuda_alloc(backend *b, size_t num_bytes) {
 static void cuda_free(backend *b, void *memory, size_t num_bytes) {
     (void)num_bytes;
     if (!memory) return;
-    int before = enter_device(cuda_of(b));
+    const gpu_context *context = &cuda_of(b)->context;
+    void *before = gpu_enter(context);
     cudaFree(memory);
     cudaGetLastError();
-    leave_device(cuda_of(b), before);
+    gpu_leave(context, before);
 }
 
 // Moves bytes within the device's memory. Where source and target overlap, it copies in pieces that
@@ -155,7 +141,7 @@ static void cuda_free(backend *b, void *memory, size_t num_bytes) {
 static void copy_within(cuda_backend *c, void *to, const void *from, size_t num_bytes) {
     size_t gap = (size_t)((const uint8_t *)from - (uint8_t *)to),
            piece = (uint8_t *)to < (const uint8_t *)from && gap < num_bytes ? gap : num_bytes;
-    cudaSetDevice(c->index);
+    cudaSetDevice(c->gpu.index);
     for (size_t at = 0; at < num_bytes && !c->is_lost; at += piece) {
         size_t count = num_bytes - at < piece ? num_bytes - at : piece;
         has_failed(c, cudaMemcpyAsync((uint8_t *)to + at, (const uint8_t *)from + at, count,
@@ -175,7 +161,7 @@ static void *cuda_grow(backend *b, void *memory, size_t num_bytes, size_t new_by
 // Copies from the host's memory to the device's. Returns when the host's memory is free again; the
 // copy may still be under way.
 static bool copy_in(cuda_backend *c, void *to, const void *host, size_t num_bytes) {
-    cudaSetDevice(c->index);
+    cudaSetDevice(c->gpu.index);
     for (size_t at = 0; at < num_bytes && !c->is_lost; at += STAGING_BYTES) {
         size_t count = num_bytes - at < STAGING_BYTES ? num_bytes - at : STAGING_BYTES;
         uint32_t i = c->num_staged++ % NUM_STAGING;
@@ -218,11 +204,11 @@ static void cuda_upload(backend *b, void *to, const void *host, size_t num_bytes
 static void cuda_memory_bytes(const backend *b, uint64_t *total, uint64_t *available) {
     const cuda_backend *c = cuda_of(b);
     size_t now = 0, all = 0;
-    int before = enter_device(c);
-    *total = c->total_bytes;
+    void *before = gpu_enter(&c->context);
+    *total = c->gpu.total_bytes;
     *available = cudaMemGetInfo(&now, &all) == cudaSuccess ? now : 0;
     cudaGetLastError();
-    leave_device(c, before);
+    gpu_leave(&c->context, before);
 }
 
 // ---------------------------------------------------------------- weights and scratch
@@ -387,7 +373,7 @@ static ctok_status cuda_run(backend *b, step_list *list, step_run *run, ctok_err
     run->first = run->last = -1;
     c->num_started = 0, c->start_ns = run->times ? step_now() : 0;
     if (c->failure != cudaSuccess) return cuda_finish(b, error);  // from before
-    cudaSetDevice(c->index);
+    cudaSetDevice(c->gpu.index);
     replay *r = replay_prepare(list, &c->own);
     if (!r)
         return ctok_fail(error, CTOK_E_MEMORY, list->num_steps, "no memory to prepare %d steps",
@@ -401,9 +387,10 @@ static ctok_status cuda_run(backend *b, step_list *list, step_run *run, ctok_err
 }
 
 static void cuda_forget(backend *b, step_list *list) {
-    int before = enter_device(cuda_of(b));
+    const gpu_context *context = &cuda_of(b)->context;
+    void *before = gpu_enter(context);
     replay_free(list);
-    leave_device(cuda_of(b), before);
+    gpu_leave(context, before);
 }
 
 // ---------------------------------------------------------------- the runtime's own loops
@@ -417,7 +404,7 @@ static void cuda_for_all(backend *b, int64_t num_tasks, backend_task task, void 
 static void cuda_close(backend *b) {
     if (!b) return;
     cuda_backend *c = cuda_of(b);
-    int before = enter_device(c);
+    void *before = gpu_enter(&c->context);
     if (c->own.stream) cudaStreamSynchronize(c->own.stream);
     for (int i = 0; i < NUM_STAGING; i++) {
         if (c->staging[i].is_free) cudaEventDestroy(c->staging[i].is_free);
@@ -428,63 +415,19 @@ static void cuda_close(backend *b) {
     if (c->own.norm_workspace) cudaFree(c->own.norm_workspace);
     if (c->own.stream) cudaStreamDestroy(c->own.stream);
     cudaGetLastError();
-    leave_device(c, before);
+    gpu_leave(&c->context, before);
     free(c);
 }
 
-// Note: without a driver the runtime says "insufficient driver", as with one that is too old; its
-// version tells them apart.
-static ctok_status check_driver(uint32_t index, ctok_error *error) {
-    int num_devices = 0, driver = 0;
-    cudaError_t failure = cudaGetDeviceCount(&num_devices);
-    cudaDriverGetVersion(&driver);
-    cudaGetLastError();
-    if (driver == 0)
-        return ctok_fail(error, CTOK_E_DEVICE, failure,
-                         "cuda:%u: expected an NVIDIA driver, found none", index);
-    if (failure == cudaErrorInsufficientDriver) {
-        return ctok_fail(
-            error, CTOK_E_DEVICE, failure,
-            "cuda:%u: expected a driver for CUDA %d or later, found one for CUDA %d.%d", index,
-            CUDART_VERSION / 1000, driver / 1000, driver % 1000 / 10);
-    }
-    if (failure != cudaSuccess && failure != cudaErrorNoDevice) {
-        return ctok_fail(error, CTOK_E_DEVICE, failure,
-                         "cuda:%u: expected the driver to list its GPUs, found %s", index,
-                         cudaGetErrorString(failure));
-    }
-    if (index < (uint32_t)num_devices) return CTOK_OK;
-    return ctok_fail(error, CTOK_E_DEVICE, num_devices,
-                     "cuda:%u: expected a GPU of that number, found %d (counted from 0)", index,
-                     num_devices);
-}
-
-static cudaError_t read_attribute(int *out, enum cudaDeviceAttr attribute, int index) {
-    return cudaDeviceGetAttribute(out, attribute, index);
-}
-
-// What the device is; also the first that starts its context.
-static cudaError_t describe(cuda_backend *c) {
-    int major = 0, minor = 0, num_sms = 0, shared_bytes = 0;
-    size_t available = 0;
-    struct cudaDeviceProp properties;
-    cudaError_t error = cudaSetDevice(c->index);
-    if (!error) error = cudaMemGetInfo(&available, &c->total_bytes);
-    if (!error) error = read_attribute(&major, cudaDevAttrComputeCapabilityMajor, c->index);
-    if (!error) error = read_attribute(&minor, cudaDevAttrComputeCapabilityMinor, c->index);
-    if (!error) error = read_attribute(&num_sms, cudaDevAttrMultiProcessorCount, c->index);
-    if (!error)
-        error = read_attribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, c->index);
-    if (!error) error = cudaGetDeviceProperties(&properties, c->index);
+// Starts the GPU's context on this thread, and takes what every list needs.
+static cudaError_t start(cuda_backend *c) {
+    size_t available = 0, total = 0;
+    cudaError_t error = cudaSetDevice(c->gpu.index);
+    if (!error) error = cudaMemGetInfo(&available, &total);
     if (error) return error;
-    c->capability = major * 10 + minor;
-    c->own.limits = (device_limits){.num_sms = num_sms, .shared_bytes = shared_bytes};
-    snprintf(c->device_name, sizeof c->device_name, "%.63s", properties.name);
-    return cudaSuccess;
-}
-
-static cudaError_t prepare(cuda_backend *c) {
-    cudaError_t error = cudaStreamCreateWithFlags(&c->own.stream, cudaStreamNonBlocking);
+    c->gpu.total_bytes = total;
+    c->context = gpu_context_here(c->gpu.index);
+    error = cudaStreamCreateWithFlags(&c->own.stream, cudaStreamNonBlocking);
     if (!error) error = cudaMalloc(&c->own.norm_workspace, NORM_WORKSPACE_BYTES);
     for (int i = 0; i < MAX_AHEAD && !error; i++)
         error = cudaEventCreateWithFlags(&c->started[i],
@@ -499,38 +442,26 @@ static cudaError_t prepare(cuda_backend *c) {
 }
 
 ctok_status cuda_backend_open(backend **out, uint32_t index, ctok_error *error) {
-    CTOK_TRY(check_driver(index, error));
+    gpu found;
+    CTOK_TRY(gpu_find(&found, index, error));
     cuda_backend *c = calloc(1, sizeof *c);
     if (!c)
         return ctok_fail(error, CTOK_E_MEMORY, sizeof *c,
                          "no memory for the CUDA backend (%zu bytes)", sizeof *c);
-    c->index = (int)index;
-    snprintf(c->device, sizeof c->device, "cuda:%u", index);
-    int before = 0;
-    cudaGetDevice(&before);
-    cudaError_t failure = describe(c);
-    if (!failure && c->capability >= LEAST_CAPABILITY) failure = prepare(c);
-    ctok_status status = CTOK_OK;
+    c->gpu = found;
+    c->own.limits = found.limits;
+    cudaError_t failure = start(c);
     if (failure) {
-        status =
-            ctok_fail(error, failure == cudaErrorMemoryAllocation ? CTOK_E_MEMORY : CTOK_E_DEVICE,
-                      failure, "%s: expected it to start, found %s: %s", c->device,
-                      cudaGetErrorName(failure), cudaGetErrorString(failure));
-    } else if (c->capability < LEAST_CAPABILITY) {
-        status = ctok_fail(
-            error, CTOK_E_DEVICE, c->capability,
-            "%s (%s): expected compute capability 7.5 or more (8.0 for bf16), found %d.%d",
-            c->device, c->device_name, c->capability / 10, c->capability % 10);
-    }
-    cudaGetLastError();
-    cudaSetDevice(before);
-    if (status != CTOK_OK) {
+        cudaGetLastError();
         cuda_close(&c->base);
-        return status;
+        return ctok_fail(error,
+                         failure == cudaErrorMemoryAllocation ? CTOK_E_MEMORY : CTOK_E_DEVICE,
+                         failure, "%s: expected it to start, found %s: %s", found.device,
+                         cudaGetErrorName(failure), cudaGetErrorString(failure));
     }
-    c->base = (backend){.kernels = c->capability >= BF16_CAPABILITY ? &sm80_kernels : &smxx_kernels,
-                        .device = c->device,
-                        .device_name = c->device_name,
+    c->base = (backend){.kernels = gpu_has_bf16(&c->gpu) ? &sm80_kernels : &smxx_kernels,
+                        .device = c->gpu.device,
+                        .device_name = c->gpu.name,
                         .bf16_needs = "a GPU of compute capability 8.0 or more",
                         .run = cuda_run,
                         .forget = cuda_forget,

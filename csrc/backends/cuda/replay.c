@@ -69,7 +69,8 @@ static void capture(replay *r, replay_part *part, const step *steps, const op_de
                                                                    // computes again
         if (!failed) failed = ended;
     }
-    if (!failed) failed = cudaGraphInstantiate(&part->graph, graph, 0);
+    // Note: of the two names this one has the same arguments in CUDA 11.4 to 13.
+    if (!failed) failed = cudaGraphInstantiateWithFlags(&part->graph, graph, 0);
     if (failed) part->graph = NULL, part->is_graph = false;
     if (graph) cudaGraphDestroy(graph);
     cudaGetLastError();

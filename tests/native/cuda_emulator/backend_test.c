@@ -1,8 +1,11 @@
 // The CUDA backend itself, on the emulator: what it says when there is no driver, no GPU, an old
-// one, no memory or a lost one; that it gives back what it took; which steps it starts as graphs,
+// one, no memory or a lost one; that it gives back what it took, and leaves other threads and GPUs
+// as they were; which steps it starts as graphs,
 // and what happens where that fails; which step is told to have failed; and every op through the
 // seam, in the cases of gpu_ops.h that the emulator can do in seconds (cuda_test.c has all shapes
 // and tiles). Prints TAP; the exit code is 1 when a test failed.
+#include <pthread.h>
+
 #include "../../../csrc/backends/cuda/op.h"
 #include "../gpu_ops.h"
 #include "cuda_runtime_api.h"
@@ -16,6 +19,7 @@ static const struct emulated_device whole = {.num_devices = 1,
 static void expect_refusal(struct emulated_device device, uint32_t index, ctok_status status,
                            const char *text) {
     emulated_device = device;
+    emulated_current = EMULATED_NONE;
     backend *b = NULL;
     ctok_error error = {.struct_size = sizeof error};
     ctok_status got = cuda_backend_open(&b, index, &error);
@@ -28,7 +32,8 @@ static void test_opening(void) {
     device.driver = 0, device.num_devices = 0;
     expect_refusal(device, 0, CTOK_E_DEVICE, "expected an NVIDIA driver, found none");
     device.driver = 12020;
-    expect_refusal(device, 0, CTOK_E_DEVICE, "for CUDA 13 or later, found one for CUDA 12.2");
+    expect_refusal(device, 0, CTOK_E_DEVICE,
+                   "for CUDA 13 or later (580 and up), found one for CUDA 12.2");
     device = whole, device.num_devices = 0;
     expect_refusal(device, 0, CTOK_E_DEVICE, "cuda:0: expected a GPU of that number, found 0");
     expect_refusal(whole, 1, CTOK_E_DEVICE, "cuda:1: expected a GPU of that number, found 1");
@@ -36,6 +41,7 @@ static void test_opening(void) {
     expect_refusal(
         device, 0, CTOK_E_DEVICE,
         "(Emulated GPU): expected compute capability 7.5 or more (8.0 for bf16), found 7.0");
+    report(emulated_device.num_contexts[0] == 0, "and it was not started");
     device = whole, device.used_bytes = device.total_bytes;
     expect_refusal(device, 0, CTOK_E_MEMORY, "out of memory");
     device = whole, device.is_lost = true;
@@ -87,6 +93,93 @@ static void test_failures(void) {
     b->close(b);
     report(emulated_device.num_allocations == 0, "all memory was given back: %d kept",
            emulated_device.num_allocations);
+}
+
+// ---------------------------------------------------------------- whose GPU
+static void give_back(backend *b, void *memory) { b->free(b, memory, 64); }
+static void ask_memory(backend *b, void *memory) {
+    (void)memory;
+    uint64_t total, available;
+    b->memory_bytes(b, &total, &available);
+}
+static void forget_list(backend *b, void *list) { b->forget(b, list); }
+static void close_all(backend *b, void *memory) {
+    (void)memory;
+    b->close(b);
+}
+// The bug that this is for: the thread's device "as it was before" is GPU 0 where it had none.
+static void restore_device(backend *b, void *memory) {
+    (void)b, (void)memory;
+    int before;
+    cudaGetDevice(&before);
+    cudaSetDevice(1);
+    cudaSetDevice(before);
+}
+
+// A thread that has the context `had`, and what it does with a backend of another.
+typedef struct {
+    void (*visit)(backend *, void *);
+    backend *b;
+    void *argument;
+    int had, has;
+} visitor;
+
+static void *visit(void *argument) {
+    visitor *v = argument;
+    emulated_take(v->had);
+    v->visit(v->b, v->argument);
+    v->has = emulated_current;
+    return NULL;
+}
+
+// Whether the thread has afterwards what it had, and no other GPU than these was started.
+static bool is_left_alone(visitor v) {
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, visit, &v) || pthread_join(thread, NULL)) return false;
+    return v.has == v.had && emulated_device.num_contexts[0] == 0 &&
+           emulated_device.num_strangers == 0;
+}
+
+static void test_second_gpu(void) {
+    struct emulated_device device = whole;
+    device.num_devices = 3;
+    emulated_device = device;
+    emulated_current = EMULATED_NONE;
+    backend *b = NULL;
+    ctok_error error = {.struct_size = sizeof error};
+    if (cuda_backend_open(&b, 1, &error) != CTOK_OK) {
+        report(false, "cuda:1 opens: %s", error.message);
+        return;
+    }
+    report(emulated_current == 1 && emulated_device.num_contexts[1] == 1 &&
+               emulated_device.num_contexts[0] == 0,
+           "%s is opened and no other", b->device);
+    replayed r = replayed_make(b);
+    for (int i = 0; i < 3; i++) {
+        ctok_status status;
+        free(replayed_run(&r, 0, 0, REPLAYED_STEPS, -1, &status, NULL));
+    }
+    report(emulated_device.num_graphs == 1 && emulated_device.num_contexts[0] == 0,
+           "cuda:1 runs, also as a graph");
+    static const int had[] = {EMULATED_NONE, 1, 2};
+    for (int i = 0; i < 3; i++) {
+        const char *name = (const char *[]){"without a GPU", "on it", "on another GPU"}[i];
+        report(is_left_alone((visitor){give_back, b, b->alloc(b, 64), had[i], 0}),
+               "memory of cuda:1 is given back on a thread %s", name);
+        report(is_left_alone((visitor){ask_memory, b, NULL, had[i], 0}),
+               "memory of cuda:1 is asked for on a thread %s", name);
+    }
+    report(is_left_alone((visitor){forget_list, b, &r.list, EMULATED_NONE, 0}) &&
+               emulated_device.num_graphs == 0,
+           "a list of cuda:1 is forgotten on a thread without a GPU");
+    replayed_free(&r);
+    report(is_left_alone((visitor){close_all, b, NULL, EMULATED_NONE, 0}) &&
+               emulated_device.num_allocations == 0,
+           "cuda:1 is closed on a thread without a GPU");
+    report(!is_left_alone((visitor){restore_device, NULL, NULL, EMULATED_NONE, 0}) &&
+               emulated_device.num_contexts[0] == 1,
+           "a planted bug, the device of before restored: GPU 0 is found to be started");
+    emulated_current = EMULATED_NONE;
 }
 
 // ---------------------------------------------------------------- graphs
@@ -257,6 +350,7 @@ static void test_device(int major, int minor, int shared_bytes) {
 
 int main(void) {
     test_opening();
+    test_second_gpu();
     test_failures(), test_graphs();
     most_products = 1 << 21;
     test_device(8, 6, 101376);
