@@ -1,8 +1,9 @@
 // A GPU behind backend.h: opens device N, gives its memory, and runs lists of steps on one stream,
-// at most MAX_AHEAD starts ahead of what is done, so that a job can be cancelled and its progress
-// told; or a part at once, where it has run before (replay.h). External tensors pass through two
-// pinned buffers, copied while the other travels. A lost device gives CTOK_E_DEVICE from then on;
-// the process, and other devices, go on. A build without nvcc has none of it and says so. Linked:
+// a few marks ahead of what is done, so that a job can be cancelled and its progress told; or a
+// part at once, where it has run before (replay.h). External tensors pass through a few pinned
+// buffers, copied while the others travel. A lost device gives CTOK_E_DEVICE from then on, and its
+// context is gone for the whole process, whoever else used that GPU in it; other GPUs and the CPU
+// go on. A build without nvcc has none of it and says so. Linked:
 // the static CUDA runtime, which finds the driver itself; there is no dependency where there is no
 // GPU.
 // Note: over 400 lines: one device's life from the question whether there is one to its loss, a
@@ -28,21 +29,27 @@ ctok_status cuda_backend_open(backend **out, uint32_t index, ctok_error *error) 
 #include "gpu.h"
 #include "replay.h"
 
-enum {
-    MAX_AHEAD = 8,  // starts that are not done
-    NUM_STAGING = 2,
-    STAGING_BYTES = 4 << 20  // copied in 0.4 ms at 10 GB/s; a bus moves it in half of that
-};
+// The host waits for the device once a mark, as waking up from a wait takes longer than a small op.
+// A mark is behind a few small starts or one large one, so that at most NUM_MARKS large ones, or 32
+// small, run on after a job is cancelled.
+enum { NUM_MARKS = 4, MARK_STARTS = 8 };
+static const int64_t MARK_PRODUCTS = (int64_t)1 << 36;  // 0.3 ms at the matrix rate of an H100
+
+// A picture of 1024 x 1024 is six pieces: while one is copied by the host, those before it travel.
+enum { NUM_STAGING = 4, STAGING_BYTES = 512 << 10 };
 
 typedef struct {
     backend base;  // first, so that a backend * is a cuda_backend *
     gpu gpu;
     gpu_context context;
-    op_device own;                    // limits, stream, workspace
-    cudaEvent_t started[MAX_AHEAD];   // behind the last start in its place
-    int32_t started_step[MAX_AHEAD];  // its first step
-    uint32_t num_started;             // in the list that runs
-    uint64_t start_ns;                // of that list, where its steps are timed
+    op_device own;  // limits, stream, workspace
+    cudaEvent_t marks[NUM_MARKS];
+    int32_t mark_steps[NUM_MARKS];        // the first step since the mark before
+    uint32_t num_marks;                   // of the list that runs, like the next
+    int32_t unmarked_step, num_unmarked;  // since the last mark: the first step, how many starts
+    int64_t unmarked_products;
+    uint64_t start_ns;  // of that list, where its steps are timed
+    backend_counts counts;
     struct {
         void *host;  // pinned
         cudaEvent_t is_free;
@@ -76,29 +83,32 @@ static bool is_cancelled(const cuda_backend *c) {
     return c->base.cancel && atomic_load(c->base.cancel);
 }
 
-// Every start of a kernel has the form   CTOK_TRY(begin(c)); return end(c, first step, kernel(..,
-// c->own.stream));
+// Every start of a kernel has the form   CTOK_TRY(begin(c)); return end(c, first step, products,
+// kernel(.., c->own.stream));
 static ctok_status begin(cuda_backend *c) {
     if (is_cancelled(c)) return CTOK_E_CANCELLED;
     if (c->failure != cudaSuccess) return status_of(c);
-    return has_failed(c, cudaEventSynchronize(c->started[c->num_started % MAX_AHEAD]))
-               ? status_of(c)
-               : CTOK_OK;
+    if (c->num_unmarked > 0 || c->num_marks < NUM_MARKS) return CTOK_OK;
+    c->counts.num_waits++;
+    return has_failed(c, cudaEventSynchronize(c->marks[c->num_marks % NUM_MARKS])) ? status_of(c)
+                                                                                   : CTOK_OK;
 }
 
-static ctok_status end(cuda_backend *c, int32_t first_step, int error) {
+static ctok_status end(cuda_backend *c, int32_t first_step, int64_t products, int error) {
     if (has_failed(c, (cudaError_t)error)) return status_of(c);
-    c->started_step[c->num_started % MAX_AHEAD] = first_step;
-    return has_failed(c, cudaEventRecord(c->started[c->num_started++ % MAX_AHEAD], c->own.stream))
-               ? status_of(c)
-               : CTOK_OK;
+    if (c->num_unmarked++ == 0) c->unmarked_step = first_step, c->unmarked_products = 0;
+    c->unmarked_products += products;
+    if (c->num_unmarked < MARK_STARTS && c->unmarked_products < MARK_PRODUCTS) return CTOK_OK;
+    uint32_t i = c->num_marks++ % NUM_MARKS;
+    c->mark_steps[i] = c->unmarked_step, c->num_unmarked = 0;
+    return has_failed(c, cudaEventRecord(c->marks[i], c->own.stream)) ? status_of(c) : CTOK_OK;
 }
 
 static ctok_status cuda_finish(backend *b, ctok_error *error) {
     cuda_backend *c = cuda_of(b);
     cudaSetDevice(c->gpu.index);
-    has_failed(c, cudaEventRecord(c->started[0], c->own.stream));
-    if (!has_failed(c, cudaEventSynchronize(c->started[0])))
+    has_failed(c, cudaEventRecord(c->marks[0], c->own.stream));
+    if (!has_failed(c, cudaEventSynchronize(c->marks[0])))
         return CTOK_OK;  // waits asleep, where a stream would be polled
     cudaStreamSynchronize(c->own.stream);
     cudaGetLastError();
@@ -108,7 +118,8 @@ static ctok_status cuda_finish(backend *b, ctok_error *error) {
         error, failure == cudaErrorMemoryAllocation ? CTOK_E_MEMORY : CTOK_E_DEVICE, failure,
         "%s (%s): expected it to compute, found %s: %s%s", c->gpu.device, c->gpu.name,
         cudaGetErrorName(failure), cudaGetErrorString(failure),
-        c->is_lost ? "; the device is lost to this process, others and the CPU go on" : "");
+        c->is_lost ? "; its context is lost to the whole process, other GPUs and the CPU go on"
+                   : "");
 }
 
 // ---------------------------------------------------------------- memory
@@ -280,9 +291,9 @@ static ctok_status run_copy(cuda_backend *c, const step *s, int32_t i) {
         case OP_LOAD:
             if (!copy_in(c, s->workspace, s->external, transfer_bytes(&p->transfer)))
                 return status_of(c);
-            return end(c, i, smxx_load(s->out, s->workspace, &p->transfer, c->own.stream));
+            return end(c, i, 0, smxx_load(s->out, s->workspace, &p->transfer, c->own.stream));
         case OP_STORE:
-            CTOK_TRY(end(c, i, smxx_store(s->workspace, s->in, &p->transfer, c->own.stream)));
+            CTOK_TRY(end(c, i, 0, smxx_store(s->workspace, s->in, &p->transfer, c->own.stream)));
             return copy_out(c, s->external, s->workspace, transfer_bytes(&p->transfer))
                        ? CTOK_OK
                        : status_of(c);
@@ -290,7 +301,7 @@ static ctok_status run_copy(cuda_backend *c, const step *s, int32_t i) {
             if (!copy_in(c, s->workspace, s->external, index_bytes(&p->quantizer)))
                 return status_of(c);
             return end(
-                c, i,
+                c, i, 0,
                 smxx_dequantize(s->out, s->workspace, s->codebook, &p->quantizer, c->own.stream));
         case OP_COPY:
             copy_within(c, s->out, s->in, p->copy_bytes);
@@ -342,8 +353,9 @@ static ctok_status run_part(cuda_backend *c, const step *steps, replay *r, repla
             num_steps = r->starts[part->end - 1].first + r->starts[part->end - 1].count - first;
     cudaError_t error;
     CTOK_TRY(begin_steps(c, run, first, num_steps));
-    if (!run->times && replay_launch(r, part, steps, &c->own, &error)) {
-        CTOK_TRY(end(c, first, error));
+    if (!run->times && replay_launch(r, part, steps, &c->own, &c->counts, &error)) {
+        c->counts.num_graph_launches++;
+        CTOK_TRY(end(c, first, MARK_PRODUCTS, error));
         count(run, num_steps);
         return fetch_indices(c, &steps[first + num_steps - 1]);
     }
@@ -351,8 +363,10 @@ static ctok_status run_part(cuda_backend *c, const step *steps, replay *r, repla
         const op_start *start = &r->starts[i];
         const step *s = &steps[start->first];
         CTOK_TRY(begin_steps(c, run, start->first, start->count));
+        c->counts.num_starts++;
         CTOK_TRY(replay_is_copy(s) ? run_copy(c, s, start->first)
-                                   : end(c, start->first, op_run(steps, start, &c->own)));
+                                   : end(c, start->first, step_products(s) * start->count,
+                                         op_run(steps, start, &c->own)));
         CTOK_TRY(fetch_indices(c, s));
         CTOK_TRY(time_steps(c, run, start->first, start->count));
         count(run, start->count);
@@ -367,11 +381,11 @@ static ctok_status run_parts(cuda_backend *c, const step *steps, replay *r, step
 }
 
 // When the device is lost, the step that did it is among those not known to be done: those whose
-// events in `started` have not passed.
+// marks have not passed.
 static ctok_status cuda_run(backend *b, step_list *list, step_run *run, ctok_error *error) {
     cuda_backend *c = cuda_of(b);
     run->first = run->last = -1;
-    c->num_started = 0, c->start_ns = run->times ? step_now() : 0;
+    c->num_marks = 0, c->num_unmarked = 0, c->start_ns = run->times ? step_now() : 0;
     if (c->failure != cudaSuccess) return cuda_finish(b, error);  // from before
     cudaSetDevice(c->gpu.index);
     replay *r = replay_prepare(list, &c->own);
@@ -382,7 +396,7 @@ static ctok_status cuda_run(backend *b, step_list *list, step_run *run, ctok_err
                 finished = cuda_finish(b, error);  // whatever happened: nothing is under way
     bool is_late = finished != CTOK_OK && (c->is_lost || status == CTOK_OK);
     if (is_late)
-        run->first = c->num_started > MAX_AHEAD ? c->started_step[c->num_started % MAX_AHEAD] : 0;
+        run->first = c->num_marks > NUM_MARKS ? c->mark_steps[c->num_marks % NUM_MARKS] : 0;
     return finished != CTOK_OK ? finished : status;
 }
 
@@ -410,8 +424,8 @@ static void cuda_close(backend *b) {
         if (c->staging[i].is_free) cudaEventDestroy(c->staging[i].is_free);
         if (c->staging[i].host) cudaFreeHost(c->staging[i].host);
     }
-    for (int i = 0; i < MAX_AHEAD; i++)
-        if (c->started[i]) cudaEventDestroy(c->started[i]);
+    for (int i = 0; i < NUM_MARKS; i++)
+        if (c->marks[i]) cudaEventDestroy(c->marks[i]);
     if (c->own.norm_workspace) cudaFree(c->own.norm_workspace);
     if (c->own.stream) cudaStreamDestroy(c->own.stream);
     cudaGetLastError();
@@ -429,9 +443,9 @@ static cudaError_t start(cuda_backend *c) {
     c->context = gpu_context_here(c->gpu.index);
     error = cudaStreamCreateWithFlags(&c->own.stream, cudaStreamNonBlocking);
     if (!error) error = cudaMalloc(&c->own.norm_workspace, NORM_WORKSPACE_BYTES);
-    for (int i = 0; i < MAX_AHEAD && !error; i++)
-        error = cudaEventCreateWithFlags(&c->started[i],
-                                         cudaEventBlockingSync | cudaEventDisableTiming);
+    for (int i = 0; i < NUM_MARKS && !error; i++)
+        error =
+            cudaEventCreateWithFlags(&c->marks[i], cudaEventBlockingSync | cudaEventDisableTiming);
     for (int i = 0; i < NUM_STAGING && !error; i++) {
         error = cudaMallocHost(&c->staging[i].host, STAGING_BYTES);
         if (!error)
@@ -472,6 +486,7 @@ ctok_status cuda_backend_open(backend **out, uint32_t index, ctok_error *error) 
                         .upload = cuda_upload,
                         .finish = cuda_finish,
                         .memory_bytes = cuda_memory_bytes,
+                        .counts = &c->counts,
                         .close = cuda_close};
     *out = &c->base;
     return CTOK_OK;

@@ -84,7 +84,7 @@ static void test_failures(void) {
 
     emulated_device.is_lost = true;
     is_right = b->run(b, &list, &run, &error) == CTOK_E_DEVICE && run.first == 0 &&
-               strstr(error.message, "is lost to this process");
+               strstr(error.message, "its context is lost to the whole process");
     report(is_right, "a lost device: the step fails: %s", error.message);
     report(op_pool(b, out, in, &p) == CTOK_E_DEVICE && b->finish(b, NULL) == CTOK_E_DEVICE &&
                !b->alloc(b, 64),
@@ -306,11 +306,12 @@ static void test_graphs(void) {
     }
     expect_same(run_whole(&r, 0, CTOK_OK, "after refusals"), want, &r, "after refusals");
 
-    emulated_device.lose_in = 14;
+    emulated_device.lose_in = 6;
     ctok_error error = {.struct_size = sizeof error};
     r.list.version++;
     free(replayed_run(&r, 0, 0, REPLAYED_STEPS, -1, &status, &error));
-    report(status == CTOK_E_DEVICE && strstr(error.message, "is lost to this process"),
+    report(status == CTOK_E_DEVICE &&
+               strstr(error.message, "its context is lost to the whole process"),
            "graphs: the device is lost between steps %d and %d: %s", r.run.first, r.run.last,
            error.message);
     free(replayed_run(&r, 0, 0, REPLAYED_STEPS, -1, &status, &error));
@@ -320,6 +321,65 @@ static void test_graphs(void) {
     replayed_free(&r), b->close(b);
     report(emulated_device.num_graphs == 0 && emulated_device.num_allocations == 0,
            "graphs: none is left when the device is closed");
+}
+
+// ---------------------------------------------------------------- waits and copies
+// How often the host waits while a list runs: once a few small starts or one large one, and for the
+// results.
+static void expect_waits(backend *b, step *steps, int32_t num_steps, int most, const char *name) {
+    step_list list = {.steps = steps, .num_steps = num_steps};
+    step_run run = {0};
+    uint64_t before = b->counts->num_waits;
+    emulated_device.num_waits = 0;
+    ctok_status status = b->run(b, &list, &run, NULL);
+    b->forget(b, &list);
+    int own = (int)(b->counts->num_waits - before);
+    report(status == CTOK_OK && emulated_device.num_waits == most && own + 1 == most,
+           "waits: %d %s: %d of %d waits", (int)num_steps, name, emulated_device.num_waits, most);
+}
+
+enum { MANY_STEPS = 80 };
+
+static void test_waits(void) {
+    emulated_device = whole;
+    backend *b = NULL;
+    if (cuda_backend_open(&b, 0, NULL) != CTOK_OK) {
+        report(false, "waits: opens");
+        return;
+    }
+    atomic_store(&op_left_out, OP_GRAPHS | OP_TOGETHER);
+    step steps[MANY_STEPS];
+    pool_params small = {{1, 1, 2, 2, 1}, {1, 1, 1, 1, 1}, false, true, CTOK_F32};
+    void *in = b->alloc(b, 16), *out = b->alloc(b, 4);
+    for (int i = 0; i < MANY_STEPS; i++) steps[i] = pool_step(out, in, &small);
+    expect_waits(b, steps, 32, 1, "small steps");
+    expect_waits(b, steps, MANY_STEPS, 7, "small steps");
+
+    // Of each large one the emulator runs a block alone.
+    ctok_shape shape = {1, 1, 172, 172, 512};
+    conv_params large = {.in = shape,
+                         .out = shape,
+                         .kernel = 3,
+                         .stride = 1,
+                         .pad_before = 1,
+                         .upsample = 1,
+                         .kernel_t = 1,
+                         .stride_t = 1,
+                         .upsample_t = 1,
+                         .in_dtype = CTOK_BF16,
+                         .out_dtype = CTOK_BF16};
+    size_t num_bytes = (size_t)shape_elements(shape) * 2;
+    void *from = b->alloc(b, num_bytes), *to = b->alloc(b, num_bytes),
+         *packed = b->alloc(b, b->kernels->conv_weight_bytes(b, 512, 512, 1, 3, CTOK_BF16)),
+         *bias = b->alloc(b, 512 * sizeof(float));
+    step conv = conv_step(to, from, NULL, NULL, (conv_weights){packed, bias}, NULL, &large);
+    for (int i = 0; i < 10; i++) steps[i] = conv;
+    emulator_settings.num_blocks = 1;
+    expect_waits(b, steps, 10, 7, "large steps");
+    emulator_settings.num_blocks = 0;
+    atomic_store(&op_left_out, 0);
+    drop(b, in), drop(b, out), drop(b, from), drop(b, to), drop(b, packed), drop(b, bias);
+    b->close(b);
 }
 
 static int num_devices_tested;  // each in other modes of the emulator
@@ -351,7 +411,7 @@ static void test_device(int major, int minor, int shared_bytes) {
 int main(void) {
     test_opening();
     test_second_gpu();
-    test_failures(), test_graphs();
+    test_failures(), test_graphs(), test_waits();
     most_products = 1 << 21;
     test_device(8, 6, 101376);
     most_products = 1 << 16;

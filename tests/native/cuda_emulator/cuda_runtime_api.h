@@ -43,6 +43,7 @@ struct emulated_device {
     int fail_graphs;  // 1: none can be begun, 2: none captured, 3: none instantiated, 4: none
                       // launched
     int num_graphs, num_captures, num_graph_launches;  // that live; begun; done
+    int num_waits;                                     // for an event
     int num_contexts[EMULATED_GPUS];                   // of each GPU: started
     int num_strangers;  // uses of a stream, event or memory where another GPU was current
 };
@@ -248,7 +249,10 @@ EMULATED_NOTHING(cudaStreamDestroy, cudaStream_t)
 EMULATED_NOTHING(cudaStreamSynchronize, cudaStream_t)
 EMULATED_NOTHING(cudaStreamQuery, cudaStream_t)
 EMULATED_NOTHING(cudaEventDestroy, cudaEvent_t)
-EMULATED_NOTHING(cudaEventSynchronize, cudaEvent_t)
+static inline cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+    emulated_device.num_waits++;
+    return emulated_call_of(event);
+}
 
 typedef struct emulator_graph *cudaGraph_t, *cudaGraphExec_t;
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
