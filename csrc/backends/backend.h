@@ -71,7 +71,9 @@ typedef struct {
     const float *scale, *offset;  // norm
     const void *k, *v;            // attention
     const float *codebook;        // quantize, dequantize, of QUANTIZER_LOOKUP: a unit vector a row
-    void *workspace;  // as many bytes as the *_workspace_bytes functions say, contents undefined
+    void *workspace;   // as many bytes as the *_workspace_bytes functions say, contents undefined
+    bool is_changing;  // attention, copy: params, k, v, out and in may be others each time that the
+                       // list runs, its version the same
 } step;
 
 // Multiplications of one channel by another: what large ops take their time for. 0 for ops that
@@ -90,8 +92,8 @@ static inline int64_t step_products(const step *s) {
 typedef struct {
     step *steps;
     int32_t num_steps;
-    uint32_t version;  // another whenever something of the steps but `external` has changed: what
-                       // is prepared is then made anew
+    uint32_t version;  // another whenever something of the steps has changed, but `external` and
+                       // steps that are changing: what is prepared is then made anew
     void *prepared;    // the backend's, NULL to begin with: backend.forget gives it back
 } step_list;
 

@@ -147,23 +147,13 @@ static void cuda_free(backend *b, void *memory, size_t num_bytes) {
     gpu_leave(context, before);
 }
 
-// Moves bytes within the device's memory. Where source and target overlap, it copies in pieces that
-// do not; the pieces follow each other on the stream.
-static void copy_within(cuda_backend *c, void *to, const void *from, size_t num_bytes) {
-    size_t gap = (size_t)((const uint8_t *)from - (uint8_t *)to),
-           piece = (uint8_t *)to < (const uint8_t *)from && gap < num_bytes ? gap : num_bytes;
-    cudaSetDevice(c->gpu.index);
-    for (size_t at = 0; at < num_bytes && !c->is_lost; at += piece) {
-        size_t count = num_bytes - at < piece ? num_bytes - at : piece;
-        has_failed(c, cudaMemcpyAsync((uint8_t *)to + at, (const uint8_t *)from + at, count,
-                                      cudaMemcpyDeviceToDevice, c->own.stream));
-    }
-}
-
 static void *cuda_grow(backend *b, void *memory, size_t num_bytes, size_t new_bytes) {
     void *grown = cuda_alloc(b, new_bytes);
     if (grown && memory) {
-        copy_within(cuda_of(b), grown, memory, num_bytes < new_bytes ? num_bytes : new_bytes);
+        cuda_backend *c = cuda_of(b);
+        has_failed(
+            c, (cudaError_t)smxx_copy(grown, memory, num_bytes < new_bytes ? num_bytes : new_bytes,
+                                      c->own.stream));
         cuda_free(b, memory, num_bytes);
     }
     return grown;
@@ -285,7 +275,7 @@ static size_t index_bytes(const quantizer_params *p) {
 }
 
 // Runs a step that copies between the host's memory and the device's.
-static ctok_status run_copy(cuda_backend *c, const step *s, int32_t i) {
+static ctok_status run_transfer(cuda_backend *c, const step *s, int32_t i) {
     const op_params *p = &s->params;
     switch (s->kind) {
         case OP_LOAD:
@@ -304,8 +294,6 @@ static ctok_status run_copy(cuda_backend *c, const step *s, int32_t i) {
                 c, i, 0,
                 smxx_dequantize(s->out, s->workspace, s->codebook, &p->quantizer, c->own.stream));
         case OP_COPY:
-            copy_within(c, s->out, s->in, p->copy_bytes);
-            return c->failure == cudaSuccess ? CTOK_OK : status_of(c);
         case OP_HAAR:
         case OP_UNHAAR:
         case OP_CONV:
@@ -364,9 +352,9 @@ static ctok_status run_part(cuda_backend *c, const step *steps, replay *r, repla
         const step *s = &steps[start->first];
         CTOK_TRY(begin_steps(c, run, start->first, start->count));
         c->counts.num_starts++;
-        CTOK_TRY(replay_is_copy(s) ? run_copy(c, s, start->first)
-                                   : end(c, start->first, step_products(s) * start->count,
-                                         op_run(steps, start, &c->own)));
+        CTOK_TRY(replay_is_transfer(s) ? run_transfer(c, s, start->first)
+                                       : end(c, start->first, step_products(s) * start->count,
+                                             op_run(steps, start, &c->own)));
         CTOK_TRY(fetch_indices(c, s));
         CTOK_TRY(time_steps(c, run, start->first, start->count));
         count(run, start->count);
