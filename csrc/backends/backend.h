@@ -187,7 +187,12 @@ struct backend {
     // memory.
     backend *(*limit)(backend *b, int32_t num_threads);
     const backend_counts *counts;  // of a GPU, or NULL
-    bool is_host_memory;           // external tensors lie in the same memory
+    bool keeps_arena;  // what is prepared of lists is lost with the memory that they run in: it is
+                       // kept while nothing runs
+    bool (*give_back)(void *giver);  // asked by `alloc` where there is no memory, before it gives
+                                     // up: whether some was freed. Or NULL
+    void *giver;
+    bool is_host_memory;        // external tensors lie in the same memory
     int32_t num_threads;        // that compute; 0 where that is not a number of threads. Constant:
                                 // planning reads it on any thread
     const atomic_bool *cancel;  // set for each job; NULL: never. Steps stop soon after it turns

@@ -130,6 +130,8 @@ static void *cuda_alloc(backend *b, size_t num_bytes) {
     void *memory = NULL;
     cudaSetDevice(c->gpu.index);
     cudaError_t error = c->is_lost ? cudaSuccess : cudaMalloc(&memory, num_bytes ? num_bytes : 1);
+    if (error == cudaErrorMemoryAllocation && b->give_back && b->give_back(b->giver))
+        error = cudaMalloc(&memory, num_bytes ? num_bytes : 1);
     cudaGetLastError();
     if (error != cudaSuccess) memory = NULL;
     if (error != cudaErrorMemoryAllocation) has_failed(c, error);
@@ -475,6 +477,7 @@ ctok_status cuda_backend_open(backend **out, uint32_t index, ctok_error *error) 
                         .finish = cuda_finish,
                         .memory_bytes = cuda_memory_bytes,
                         .counts = &c->counts,
+                        .keeps_arena = true,
                         .close = cuda_close};
     *out = &c->base;
     return CTOK_OK;

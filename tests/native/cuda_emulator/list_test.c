@@ -235,6 +235,26 @@ static void test_graphs(void) {
            "of %d sizes %d have graphs", PROGRAMS_KEPT + 2, emulated_device.num_graphs / captures);
     expect(&l, 1, SIDE, small, "after them");
 
+    // Longer than a CPU keeps its arena: on a GPU the graphs in it go on.
+    ctok_engine_info info = {.struct_size = sizeof info};
+    for (int i = 0; i < 2; i++) expect(&l, 1, SIDE, small, "again");
+    captures = emulated_device.num_captures;
+    nanosleep(&(struct timespec){.tv_sec = 1, .tv_nsec = 200000000}, NULL);
+    expect(&l, 1, SIDE, small, "after an idle second");
+    is_right = ctok_engine_query(l.engine, &info, NULL) == CTOK_OK && info.arena_bytes > 0;
+    report(is_right && emulated_device.num_captures == captures,
+           "the arena and its graphs are kept: %llu bytes", (unsigned long long)info.arena_bytes);
+
+    const struct emulated_device whole = emulated_device;
+    backend *b = engine_of(&l)->backend;
+    emulated_device.total_bytes = emulated_device.used_bytes + 64;
+    void *memory = b->alloc(b, info.arena_bytes);
+    is_right = memory && ctok_engine_query(l.engine, &info, NULL) == CTOK_OK;
+    report(is_right && info.arena_bytes == 0, "it is given back where its memory is needed");
+    b->free(b, memory, 0);
+    emulated_device.total_bytes = whole.total_bytes;
+    expect(&l, 1, SIDE, small, "in another arena");
+
     is_right = ctok_model_close(l.model, NULL) == CTOK_OK && open_model(&l);
     report(is_right && emulated_device.num_graphs == 0,
            "a model that is closed takes its graphs along: %d are left",
