@@ -3,15 +3,15 @@
  * read, and those that are ready when their turn comes go into one job with the first, where they are of its size. So
  * no picture waits for others, and many small ones cost less than each alone. Tokens are the same. Called by encode.ts.
  */
-import type { Tensor, Tokenizer, Tokens } from "../mod.ts";
+import type { EncodeOptions, Tensor, Tokenizer, Tokens } from "../mod.ts";
 import type { InOut } from "./paths.ts";
-import { type Job, secondsSince } from "./run.ts";
+import { secondsSince } from "./run.ts";
 
 /** Of a job, and of what is read ahead; a picture that is larger is read when its turn comes. */
 const mostPictures = 16, mostPixels = 1 << 21;
 
 type Picture = Tensor<"uint8">;
-/** Reads a picture, of at most `limitPixels` pixels where that is given. */
+/** Reads a picture, of at most `limitPixels` pixels where that is given; what it rejects with is not told. */
 type Read = (path: string, limitPixels?: number) => Promise<Picture>;
 
 export interface Encoded {
@@ -24,7 +24,6 @@ export class PicturesAhead {
   readonly #files: readonly InOut[];
   readonly #isPicture: (io: InOut) => boolean;
   readonly #read: Read;
-  readonly #signal: AbortSignal;
   /** Pictures that are being read, or are read: then `now` is there. */
   readonly #ahead = new Map<InOut, { readonly picture: Promise<Picture>; now?: Picture }>();
   readonly #encoded = new Map<InOut, Encoded>();
@@ -33,30 +32,29 @@ export class PicturesAhead {
   #areAlone = false; // once a job of several has failed
 
   /** `isPicture`: whether a file is a picture for the model in use. */
-  constructor(files: readonly InOut[], isPicture: (io: InOut) => boolean, read: Read, signal: AbortSignal) {
+  constructor(files: readonly InOut[], isPicture: (io: InOut) => boolean, read: Read) {
     this.#files = files;
     this.#isPicture = isPicture;
     this.#read = read;
-    this.#signal = signal;
   }
 
-  /** The tokens of a picture whose turn it is. A failure is its own: where a job of several fails, each is tried alone. */
-  async encode(io: InOut, tokenizer: Tokenizer, preQuant: boolean, job: Job): Promise<Encoded> {
+  /**
+   * The tokens of a picture whose turn it is. A failure is its own: one that cannot be read fails as it would alone, and
+   * where a job of several fails, each is tried alone.
+   */
+  async encode(io: InOut, tokenizer: Tokenizer, options: EncodeOptions): Promise<Encoded> {
     this.#turn = this.#files.indexOf(io);
     const encoded = this.#encoded.get(io);
     if (encoded) {
       this.#encoded.delete(io);
       return encoded;
     }
-    const start = performance.now(), options = { ...job, preQuant }, ahead = this.#ahead.get(io)?.picture;
-    const picture = await (ahead ?? this.#read(io.path)).catch((error) => {
-      if (ahead && !this.#signal.aborted) return this.#read(io.path); // by its own limits
-      throw error;
-    });
+    const start = performance.now();
+    const picture = await (this.#ahead.get(io)?.picture ?? this.#read(io.path)).catch(() => undefined);
     this.#ahead.delete(io);
-    const others = this.#readyFor(picture);
-    void this.#readOn();
-    if (others.length > 0) {
+    const others = picture ? this.#readyFor(picture) : [];
+    if (picture) void this.#readOn();
+    if (picture && others.length > 0) {
       try {
         const all = await tokenizer.encode([picture, ...others.map((other) => this.#ahead.get(other)!.now!)], options);
         const seconds = Math.round(secondsSince(start) * 1000 / (1 + others.length)) / 1000;
@@ -66,11 +64,11 @@ export class PicturesAhead {
         });
         return { tokens: all.at(0), seconds };
       } catch (error) {
-        if (this.#signal.aborted) throw error;
+        if (options.signal?.aborted) throw error;
         this.#areAlone = true;
       }
     }
-    return { tokens: await tokenizer.encode(picture, options), seconds: secondsSince(start) };
+    return { tokens: await tokenizer.encode(picture ?? io.path, options), seconds: secondsSince(start) };
   }
 
   /** The files behind the one whose turn it is that are read and as large as its picture: as many as a job takes. */

@@ -55,7 +55,7 @@ export const encodeCommand: Command = {
       const limit = Math.min(limitPixels, args["limit-pixels"] ?? Infinity);
       return readImage(path, { ...pictureOptionsOf(args), ...(limit < Infinity && { limitPixels: limit }), signal });
     };
-    const pictures = new PicturesAhead(files, isPicture, read, signal);
+    const pictures = new PicturesAhead(files, isPicture, read);
     await eachFile(files, args, report, signal, async (io, job) => {
       const { file, out, target } = io;
       await outputs.admit(target, file);
@@ -63,7 +63,7 @@ export const encodeCommand: Command = {
       if (!tokenizer.info.isVideo) checkImage(io, tokenizer.info.name);
       if (args["dry-run"]) return await planPixels(tokenizer, io, args, job, report, "encode");
       if (tokenizer.info.isVideo) return await encodeVideo(tokenizer, io, format, args, job, report);
-      const { tokens, seconds } = await pictures.encode(io, tokenizer, preQuant, job);
+      const { tokens, seconds } = await pictures.encode(io, tokenizer, { ...job, ...pictureOptionsOf(args), preQuant });
       await saveTokens(target, tokens, { format, storePath: args["store-path"] ?? false });
       await deliver(io);
       const { main, origin: { model, height, width } } = tokens;

@@ -27,7 +27,8 @@ const pictureOf = (i: number) => noise(sides[i]!, 16, i);
 /** Encodes all; gives the batches of the jobs, and of each picture whether its tokens are its own, or its error. */
 async function encodeAll(tokenizer: Tokenizer, { batchFails = false, isPicture = true } = {}) {
   const jobs: number[] = [], ends: (boolean | string)[] = [], files = sides.map((_, i) => fileOf(String(i)));
-  const encode = async (input: Tensor | readonly Tensor[]) => {
+  const encode = async (input: string | Tensor | readonly Tensor[]) => {
+    if (typeof input === "string") throw new TokenizerError("IMAGE", `${input}: no picture`);
     jobs.push(Array.isArray(input) ? input.length : 1);
     await new Promise((resolve) => setTimeout(resolve)); // what is read ahead at once is read
     if (batchFails && Array.isArray(input)) throw new TokenizerError("MEMORY", "too many at once");
@@ -36,16 +37,14 @@ async function encodeAll(tokenizer: Tokenizer, { batchFails = false, isPicture =
   const read = (path: string, limitPixels = Infinity) => {
     const i = Number(path);
     if (sides[i] === 0 || sides[i]! * 16 > limitPixels) {
-      return Promise.reject(new TokenizerError("IMAGE", `${path}: no picture`));
+      return Promise.reject(new Error("none, or too large"));
     }
     return Promise.resolve(pictureOf(i));
   };
-  const ahead = new PicturesAhead(files, () => isPicture, read, new AbortController().signal);
+  const ahead = new PicturesAhead(files, () => isPicture, read);
   for (const [i, io] of files.entries()) {
     try {
-      const { tokens } = await ahead.encode(io, { encode } as unknown as Tokenizer, false, {
-        signal: new AbortController().signal,
-      });
+      const { tokens } = await ahead.encode(io, { encode } as unknown as Tokenizer, {});
       ends.push(tokens.indices.data.join() === (await tokenizer.encode(pictureOf(i))).indices.data.join());
     } catch (error) {
       ends.push((error as TokenizerError).message);
