@@ -192,9 +192,11 @@ struct backend {
     bool (*give_back)(void *giver);  // asked by `alloc` where there is no memory, before it gives
                                      // up: whether some was freed. Or NULL
     void *giver;
-    bool is_host_memory;        // external tensors lie in the same memory
-    int32_t num_threads;        // that compute; 0 where that is not a number of threads. Constant:
-                                // planning reads it on any thread
+    bool is_host_memory;  // external tensors lie in the same memory
+    size_t pass_bytes;    // images of a batch are computed together, in one pass over a list, while
+                          // their activations take at most this: more would not be faster
+    int32_t num_threads;  // that compute; 0 where that is not a number of threads. Constant:
+                          // planning reads it on any thread
     const atomic_bool *cancel;  // set for each job; NULL: never. Steps stop soon after it turns
                                 // true
 };

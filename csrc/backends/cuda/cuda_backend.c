@@ -38,6 +38,10 @@ static const int64_t MARK_PRODUCTS = (int64_t)1 << 36;  // 0.3 ms at the matrix 
 // A picture of 1024 x 1024 is six pieces: while one is copied by the host, those before it travel.
 enum { NUM_STAGING = 4, STAGING_BYTES = 512 << 10 };
 
+// Of activations that are in memory together: some 40 images of 1024 x 1024 in bf16, which fill
+// every device several times over in each layer. More would take memory that others may want.
+static const size_t PASS_BYTES = (size_t)4 << 30;
+
 typedef struct {
     backend base;  // first, so that a backend * is a cuda_backend *
     gpu gpu;
@@ -478,6 +482,7 @@ ctok_status cuda_backend_open(backend **out, uint32_t index, ctok_error *error) 
                         .memory_bytes = cuda_memory_bytes,
                         .counts = &c->counts,
                         .keeps_arena = true,
+                        .pass_bytes = PASS_BYTES,
                         .close = cuda_close};
     *out = &c->base;
     return CTOK_OK;
