@@ -1,7 +1,7 @@
 /**
  * Which kernels have a hot loop, and what one time round it gets done, by their sources: of sm80_conv a stage of the
- * ring, of sm80_attention a block of 64 keys, of the float32 kernels a step. Called by report.ts, bench/gpu_model.ts and
- * tests/native/machine_code.test.ts.
+ * ring, of sm80_attention a block of 64 keys, of the float32 convolution a step. Called by report.ts,
+ * bench/gpu_model.ts and tests/unit/machinecode.test.ts.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";

@@ -1,15 +1,18 @@
 /**
  * What a warp executes in one time round a kernel's hot loop. A loop is a branch backwards; which way a warp takes
- * through the branches inside is not in the listing, but what it gets done is known from the source: so many tensor-core
- * products, and so many copies into the ring. The usual way is the one with the fewest instructions that does exactly
- * this work, with the copies spread over the barriers as evenly as the code allows. The longest way with the same work
- * is what a stage costs at worst: at a new tap, with masked keys, with sums rescaled.
+ * through the branches inside is not in the listing, but what it gets done is known from the source: so many products
+ * on the tensor cores, and so many copies into the ring. The usual way is the one with the fewest instructions that
+ * does exactly this work, with the copies spread over the barriers as evenly as the code allows. The longest way with
+ * the same work is what a stage costs at worst: at a new tap, with masked keys, with sums rescaled.
  * Note: loops inside that do none of the products are remainders of unrolled ones, and no way leads through them.
- * Called by kernels.ts.
+ * Called by kernels.ts, report.ts, bench/gpu_model.ts and tests/unit/machinecode.test.ts.
  */
 import type { Instruction, Kernel } from "./listing.ts";
 
-/** What one time round a loop gets done, by the source: products are instructions of this kind, copies of that. */
+/**
+ * What one time round a loop gets done, by the source: products are instructions of this kind, copies of that. Stores
+ * to global memory count in bytes, as the compiler may cut them.
+ */
 export interface Work {
   readonly products: readonly [opcode: string, count: number];
   readonly copies: readonly [opcode: string, count: number];
@@ -30,6 +33,13 @@ export interface Round {
 
 /** Whether an opcode is of a kind: "LDG" is LDG.E.128, and not LDGSTS. */
 export const isOf = (kind: string) => ({ opcode }: Instruction) => opcode === kind || opcode.startsWith(`${kind}.`);
+
+/** What an instruction adds to the work: 1 of its kind, and of stores the bytes of a thread. */
+function amountOf({ opcode }: Instruction): number {
+  if (!opcode.startsWith("STG")) return 1;
+  const bits = /\.(?:[USF]?)(8|16|64|128)\b/.exec(opcode)?.[1];
+  return Number(bits ?? 32) / 8;
+}
 
 export const count = (code: readonly Instruction[], ...kinds: string[]): number =>
   code.filter((i) => kinds.some((kind) => isOf(kind)(i))).length;
@@ -96,7 +106,7 @@ function waysRound(kernel: Kernel, loop: Loop, work: Work, times: number, atOnce
     const block = blocks.get(at)!;
     for (let i = block.first; i <= block.last; i++) {
       const instruction = instructions[i]!;
-      if (product(instruction)) productsDone++;
+      if (product(instruction)) productsDone += amountOf(instruction);
       if (copy(instruction)) copiesDone++, sinceBarrier++;
       if (sinceBarrier > atOnce || productsDone > products || copiesDone > copies) return undefined;
       if (barrier(instruction)) sinceBarrier = 0;
@@ -169,23 +179,28 @@ export function beforeProducts(usual: readonly Instruction[], product: string): 
 }
 
 /**
- * Of each loop that stores without products, as a tile's end does: the most loads that a thread issues before it stores
- * anything, and its stores. A load behind a store waits for it where the compiler cannot tell their addresses apart.
+ * Of each innermost loop that stores whole vectors without products, as a tile's end does: the most loads that a thread
+ * issues before it stores anything. A load behind a store waits for it where the compiler cannot tell that they are of
+ * different addresses.
  */
-export function storingLoops(kernel: Kernel, product: string): { loop: Loop; loadsFirst: number; stores: number }[] {
-  const { instructions } = kernel, load = isOf("LDG"), store = isOf("STG");
-  return loopsOf(kernel).flatMap((loop) => {
-    const inside = instructions.slice(loop.first, loop.last + 1);
-    if (inside.some(isOf(product)) || !inside.some(store) || !inside.some(load)) return [];
+export function loadsBeforeStores(kernel: Kernel, product: string): number[] {
+  const { instructions } = kernel, load = isOf("LDG"), store = isOf("STG"), isProduct = isOf(product);
+  const storing = loopsOf(kernel).filter(({ first, last }) => {
+    const inside = instructions.slice(first, last + 1);
+    return !inside.some(isProduct) && inside.some(load) && inside.some((i) => store(i) && amountOf(i) >= 8);
+  });
+  const innermost = storing.filter((a) => !storing.some((b) => a !== b && a.first <= b.first && b.last <= a.last));
+  return innermost.map((loop) => {
     const known = new Map<number, number>();
     const walk = (i: number): number => {
-      if (i < loop.first || i > loop.last || store(instructions[i]!)) return store(instructions[i]!) ? 0 : -Infinity;
+      if (i < loop.first || i > loop.last) return -Infinity;
+      if (store(instructions[i]!)) return 0;
       if (known.has(i)) return known.get(i)!;
-      known.set(i, -Infinity);
-      const most = Math.max(-Infinity, ...successors(kernel, i).map(walk)) + Number(load(instructions[i]!));
+      known.set(i, -Infinity); // a circle without a store
+      const most = Math.max(...successors(kernel, i).map(walk), -Infinity) + Number(load(instructions[i]!));
       known.set(i, most);
       return most;
     };
-    return [{ loop, loadsFirst: walk(loop.first), stores: inside.filter(store).length }];
+    return walk(loop.first);
   });
 }

@@ -9,7 +9,7 @@
  */
 import { files, kernelsOf, workOf } from "./kernels.ts";
 import { whyUnreadable } from "./listing.ts";
-import { beforeProducts, count, hotRounds, storingLoops } from "./loops.ts";
+import { beforeProducts, count, hotRounds, loadsBeforeStores } from "./loops.ts";
 
 const kinds = ["HMMA", "FFMA", "LDSM", "LDGSTS", "LDG", "LDS", "STS", "FMUL", "MUFU", "BAR"];
 
@@ -22,14 +22,14 @@ if (import.meta.main) {
     for (const kernel of files.flatMap((file) => kernelsOf(file, architecture))) {
       const work = workOf(kernel);
       if (!work) continue;
-      const product = work.products[0], stores = storingLoops(kernel, product).map(({ loadsFirst }) => loadsFirst);
+      const product = work.products[0], stores = loadsBeforeStores(kernel, product);
       for (const { usual, most, times } of hotRounds(kernel, work)) {
         const cells = [
           ...[usual.length, most].map((n) => n / times),
           ...kinds.map((kind) => count(usual, kind) / times),
           beforeProducts(usual, product),
           count(kernel.instructions, "LDL", "STL"),
-          stores.length > 0 ? Math.max(...stores) : "-",
+          stores.length > 0 ? Math.min(...stores) : "-",
         ];
         console.log(`| ${kernel.name} | ${architecture} | ${cells.join(" | ")} |`);
       }
