@@ -43,6 +43,20 @@ DEVICE void conv_keep_step(shared<float> a, shared<float> b, conv_step step) {
     shared_as<float4>(b)[threadIdx.x] = step.b;
 }
 
+// A row after the other: four residuals at a time would take registers of a fourth block on the SM.
+template <typename TOut>
+DEVICE void conv_store_sums(const conv_call<float> &call, const conv_target &target, int64_t first,
+                            int row, int c, const float (&sums)[4][4]) {
+    bool is_whole = call.p.out.c % 4 == 0 && c < call.p.out.c;
+    float4 bias = is_whole ? *(const float4 *)(target.bias + c) : make_float4(0, 0, 0, 0);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        float4 sum[1] = {make_float4(sums[i][0], sums[i][1], sums[i][2], sums[i][3])};
+        if (is_whole) conv_finish4<TOut>(call, target, first, row + i, 1, c, bias, sum);
+        else conv_finish_each<TOut>(call, target, first, row + i, c, sum[0]);
+    }
+}
+
 __global__ void __launch_bounds__(CONV_THREADS) smxx_conv_kernel(conv_call<float> call) {
     const conv_params &p = call.p;
     const conv_target target = call.targets[blockIdx.y];
@@ -79,12 +93,8 @@ __global__ void __launch_bounds__(CONV_THREADS) smxx_conv_kernel(conv_call<float
         }
         __syncthreads();  // all have read before the next step is kept
     }
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        float4 sum = make_float4(sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
-        if (p.out_dtype == CTOK_F32) conv_finish4<float>(call, target, first, m + i, n0 + n, sum);
-        else conv_finish4<bf16>(call, target, first, m + i, n0 + n, sum);
-    }
+    if (p.out_dtype == CTOK_F32) conv_store_sums<float>(call, target, first, m, n0 + n, sums);
+    else conv_store_sums<bf16>(call, target, first, m, n0 + n, sums);
 }
 
 extern "C" int smxx_conv(const conv_target *targets, int32_t num_targets, const void *in,

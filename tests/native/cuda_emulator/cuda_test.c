@@ -267,6 +267,23 @@ static void test_norm(backend *reference) {
         }
 }
 
+// A norm of more frames than a launch takes, over sparse memory; only the first block of each
+// launch runs.
+static void test_norm_frames(void) {
+    norm_params p = {.shape = {1, 70000, 1, 1, 32}, .groups = 1, .dtype = CTOK_F32};
+    size_t num_bytes = (size_t)shape_elements(p.shape) * sizeof(float);
+    next_mode();
+    float ones[32];
+    for (int i = 0; i < 32; i++) ones[i] = 1;
+    void *in = emulator_allocate_sparse(num_bytes), *scale = to_device(ones, sizeof ones),
+         *workspace = emulator_allocate(NORM_WORKSPACE_BYTES);
+    emulator_settings.num_blocks = 1, emulator_num_launches = 0;
+    int error = smxx_norm(in, in, scale, scale, workspace, (norm_parts){0, 0}, &p, NULL);
+    report(!error && emulator_num_launches == 6, "norm of 70000 frames: %d launches. %s",
+           emulator_num_launches, emulator_failure());
+    emulator_free(in), emulator_free(scale), emulator_free(workspace);
+}
+
 // Statistics of what a convolution stored, as it gathered them itself, then as the norm does,
 // against float64: of the mean as a part of the deviation, and of 1 / deviation. Groups that lie in
 // a tile, that are wider, and that begin in one and end in the next.
@@ -690,6 +707,7 @@ int main(void) {
     test_pool(reference);
     test_quantizers(reference);
     test_norm(reference);
+    test_norm_frames();
     test_conv_moments();
     test_conv_targets();
     test_attention(reference);
