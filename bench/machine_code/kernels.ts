@@ -35,9 +35,9 @@ export function workOf(kernel: Kernel): Work | undefined {
 
 export const files = ["sm80_conv", "sm80_attention", "smxx_conv"];
 
-/** The kernels of a CUDA file as the build left its object. Throws where it was not built. */
-export function kernelsOf(file: string, architecture: string): Kernel[] {
-  const object = join(root, kernelObject(`csrc/backends/cuda/${file}.cu`));
+/** The kernels of a CUDA file as the build of a checkout left its object. Throws where it was not built. */
+export function kernelsOf(file: string, architecture: string, checkout = root): Kernel[] {
+  const object = join(checkout, kernelObject(`csrc/backends/cuda/${file}.cu`));
   if (!existsSync(object)) throw new Error(`expected ${object}, found none (npm run build, where there is nvcc)`);
   return parseListing(disassemble(object, architecture));
 }
