@@ -137,43 +137,58 @@ interface Start {
 interface Tile {
   readonly usual: number; // instructions
   readonly clocks: Clocks; // of a stage
-  readonly end: { plain: number; residual: number }; // clocks of a block
-  readonly blocksPerSm: number;
+  readonly end: End; // of a block
 }
 
 const rowsOfRun = 4;
+const momentsOfRow = 50; // instructions for the statistics of 4 channels, where they are gathered, as read in the listing
 
-/** Clocks of a block's end: rows of 4 channels, in runs of 4 rows, of bf16, without and with a residual. */
-function endOf(kernel: Kernel, rows: number, warps: number): Tile["end"] {
+/** What a block's end takes: rows of 4 channels, in runs of 4 rows, of bf16. */
+interface End {
+  readonly plain: number; // clocks to issue it without a residual
+  readonly residual: number; // and with one
+  readonly waits: number; // clocks of the residual's round trips, one behind the other
+  readonly moments: number; // more clocks to issue, with statistics
+}
+
+function endOf(kernel: Kernel, rows: number, warps: number): End {
+  const store = isOf("STG"), load = isOf("LDG"), issueClocks = warps / schedulers;
+  const isOfBf16 = ({ loop }: Round) => {
+    const stores = kernel.instructions.slice(loop.first, loop.last + 1).filter(store);
+    return stores.some(({ opcode }) => opcode.includes(".64")) && !stores.some(({ opcode }) => opcode.includes(".128"));
+  };
   const runOf = (loads: number[]): Round | undefined => {
     for (const n of loads) {
       try {
-        // bf16's loop comes first where a float32 one could do the same bytes
-        return hotRounds(kernel, { products: ["STG", rowsOfRun * 8], copies: ["LDG", n] }).at(0);
+        const rounds = hotRounds(kernel, { products: ["STG", rowsOfRun * 8], copies: ["LDG", n] });
+        if (rounds.some(isOfBf16)) return rounds.find(isOfBf16);
       } catch {
         continue;
       }
     }
     return undefined;
   };
-  // the bias may be loaded once for each row; loads behind a store are another round trip
+  // the bias may be loaded once for each row; where loads are skipped by predicates, they are issued all the same
   const residual = runOf([8, 5, 4]), plain = runOf([0, 4]) ?? residual;
   if (!residual || !plain) throw new Error(`${kernel.name}: expected a loop that stores rows of bf16, found none`);
-  const issue = (round: Round) => round.usual.length / round.times / rowsOfRun * rows * warps / schedulers;
-  const store = isOf("STG"), load = isOf("LDG");
-  let trips = 0, hasStored = true;
+  let trips = 0, hasStored = true; // a load behind a store is another round trip
   for (const instruction of residual.usual) {
     if (load(instruction) && hasStored) trips++, hasStored = false;
     if (store(instruction)) hasStored = true;
   }
-  const waits = trips / residual.times / rowsOfRun * rows * roundTripClocks;
-  return { plain: issue(plain), residual: Math.max(issue(residual), waits) };
+  const runs = rows / rowsOfRun, issueOf = (round: Round) => round.usual.length / round.times * runs * issueClocks;
+  return {
+    plain: issueOf(plain),
+    residual: issueOf(residual),
+    waits: trips / residual.times * runs * roundTripClocks,
+    moments: momentsOfRow * rows * issueClocks,
+  };
 }
 
 function tilesOf(gpu: Gpu, checkout: string): Map<string, Tile> {
   return new Map(
     kernelsOf("sm80_conv", gpu.architecture, checkout).flatMap((kernel): [string, Tile][] => {
-      const [bm = 0, bn = 0, bk = 0, warpsM = 0, warpsN = 0, , blocksPerSm = 1] = numbersOf(kernel);
+      const [bm = 0, bn = 0, bk = 0, warpsM = 0, warpsN = 0] = numbersOf(kernel);
       const work = workOf(kernel), warps = warpsM * warpsN;
       if (!work) return [];
       const round = hotRounds(kernel, work)[0]!, rows = bm / (warps * 32 / (bn / 4));
@@ -181,13 +196,12 @@ function tilesOf(gpu: Gpu, checkout: string): Map<string, Tile> {
         usual: round.usual.length / round.times,
         clocks: clocksOf(round, work.products[0], warps, gpu),
         end: endOf(kernel, rows, warps),
-        blocksPerSm,
       }]];
     }),
   );
 }
 
-/** Blocks run in whole rounds of all SMs; where an SM holds several, its last round may hold fewer. */
+/** Blocks run in whole rounds of all SMs. */
 const roundsOf = (blocks: number, gpu: Gpu) => Math.ceil(blocks / gpu.numSms);
 
 function convMs(start: Start, tiles: Map<string, Tile>, gpu: Gpu): number {
@@ -195,7 +209,8 @@ function convMs(start: Start, tiles: Map<string, Tile>, gpu: Gpu): number {
   if (!tile) throw new Error(`expected a kernel of tile ${start.tile}, found ${[...tiles.keys()].join(" ")}`);
   const newTaps = Math.ceil(start.steps / start.stages_a_tap) - 1;
   const stages = start.steps * tile.clocks.total + newTaps * tile.clocks.longest;
-  const end = start.has_residual ? tile.end.residual : tile.end.plain;
+  const issue = (start.has_residual ? tile.end.residual : tile.end.plain) + (start.has_moments ? tile.end.moments : 0);
+  const end = start.has_residual ? Math.max(issue, tile.end.waits) : issue;
   return roundsOf(start.blocks, gpu) * (stages + end) / gpu.ghz * 1e-6;
 }
 
@@ -276,8 +291,8 @@ if (import.meta.main) {
   }
   console.log(`| **sum** | | ${found.map(({ ms }) => `**${sum(ms).toFixed(1)}**`).join(" | ")} |`);
   console.log(`| starts | | ${found.map(({ starts }) => starts).join(" | ")} |\n`);
-  console.log("| loop | GPU | executed | products | shared | issue | clocks | + longest | end | end, residual |");
-  console.log(`|${" --- |".repeat(10)}`);
+  console.log("| loop | GPU | executed | products | shared | issue | clocks | + longest | end | + residual | waits |");
+  console.log(`|${" --- |".repeat(11)}`);
   gpus.forEach((gpu, i) => {
     const { tiles, attention } = found[i]!;
     const row = (name: string, usual: number, c: Clocks, ...more: number[]) =>
@@ -286,7 +301,9 @@ if (import.meta.main) {
           [c.products, c.shared, c.issue, c.total, c.longest, ...more].map((n) => n.toFixed(0)).join(" | ")
         } |`,
       );
-    for (const [name, { usual, clocks, end }] of tiles) row(`conv ${name}`, usual, clocks, end.plain, end.residual);
-    row("attention, 64 keys", attention.usual, attention.clocks, NaN, NaN);
+    for (const [name, { usual, clocks, end }] of tiles) {
+      row(`conv ${name}`, usual, clocks, end.plain, end.residual - end.plain, end.waits);
+    }
+    row("attention, 64 keys", attention.usual, attention.clocks);
   });
 }
