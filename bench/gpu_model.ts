@@ -16,12 +16,13 @@
  * instructions take, or its residual's round trips where those take longer. Blocks run in whole rounds of all SMs.
  */
 import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { root } from "../tools/settings.ts";
 import { kernelsOf, numbersOf, workOf } from "./machine_code/kernels.ts";
 import { type Instruction, type Kernel, readerVersion, whyUnreadable } from "./machine_code/listing.ts";
-import { hotRounds, isOf, type Round } from "./machine_code/loops.ts";
+import { hotRounds, isOf, loopsOf, type Round } from "./machine_code/loops.ts";
 
 // ---------------------------------------------------------------- what is assumed
 interface Gpu {
@@ -33,7 +34,7 @@ interface Gpu {
   readonly productClocks: number; // of an SM for one mma.m16n8k16 of a warp, which is 2048 multiply-adds
   readonly memoryTbPerS: number; // that a norm reaches
   readonly floatTflops: number; // that smxx_conv reaches: 45 % of the peak
-  readonly restMs: number; // Haar, the first and last copy, launches
+  readonly busGbPerS: number;
 }
 
 const gpus: Gpu[] = [
@@ -46,7 +47,7 @@ const gpus: Gpu[] = [
     productClocks: 1 / 0.63, // 2048 a clock by WGMMA, of which mma.sync gets 63 %
     memoryTbPerS: 2.4,
     floatTflops: 28,
-    restMs: 1.0,
+    busGbPerS: 45,
   },
   {
     name: "A100",
@@ -57,7 +58,7 @@ const gpus: Gpu[] = [
     productClocks: 2,
     memoryTbPerS: 1.45,
     floatTflops: 8.8,
-    restMs: 1.25,
+    busGbPerS: 22,
   },
 ];
 
@@ -66,7 +67,9 @@ const sharedBytesPerClock = 128;
 const barrierClocks = 30; // from the last warp's arrival to the next instruction
 const ldmatrixClocks = 33; // from its issue to its registers
 const roundTripClocks = 400; // of a load of the residual: the L2's latency, 300 to 700
-const normMicroseconds = 7; // of each norm beside its traffic: merge and launches
+const launchMicroseconds = 2; // of a kernel in a graph
+const mergeMicroseconds = { dividing: 5, plain: 2 }; // of a norm's statistics, with divisions in the loop and without
+const hostGbPerS = 12; // of one thread that copies to and from pinned memory
 
 // ---------------------------------------------------------------- loops
 /** Bytes of shared memory that a warp's instruction moves. */
@@ -233,6 +236,28 @@ interface Parts {
   readonly attention: { usual: number; most: number; clocks: Clocks };
 }
 
+/** Milliseconds of a norm beside its traffic. */
+function normMs(hasMoments: boolean, gpu: Gpu, checkout: string): number {
+  const merge = kernelsOf("smxx_norm", gpu.architecture, checkout).find(({ name }) => name === "norm_merge");
+  if (!merge) throw new Error("expected a kernel norm_merge, found none");
+  const divides = loopsOf(merge).some(({ first, last }) => {
+    const inside = merge.instructions.slice(first, last + 1);
+    return inside.some(isOf("LDG")) && inside.some(isOf("MUFU.RCP64H"));
+  });
+  const launches = (hasMoments ? 2 : 3) * launchMicroseconds;
+  return (launches + (divides ? mergeMicroseconds.dividing : mergeMicroseconds.plain)) * 1e-3;
+}
+
+/** Milliseconds of a picture's way through pinned buffers, one piece copied while the one before travels. */
+function copyMs(bytes: number, gpu: Gpu, checkout: string): number {
+  const source = readFileSync(join(checkout, "csrc/backends/cuda/cuda_backend.c"), "utf8");
+  const [, factor, shift] = /\bSTAGING_BYTES = (\d+) << (\d+)/.exec(source) ?? [];
+  if (!shift) throw new Error("cuda_backend.c: expected STAGING_BYTES = N << N, found none");
+  const piece = Math.min(bytes, Number(factor) * 2 ** Number(shift));
+  const host = piece / hostGbPerS * 1e-6, bus = piece / gpu.busGbPerS * 1e-6;
+  return bytes / piece * Math.max(host, bus) + Math.min(host, bus);
+}
+
 function predict(gpu: Gpu, model: string, size: readonly [string, string], checkout: string): Parts {
   const program = join(checkout, "build/tests/gpu_steps");
   const { status, stdout, stderr } = spawnSync(
@@ -243,18 +268,24 @@ function predict(gpu: Gpu, model: string, size: readonly [string, string], check
   if (status !== 0) throw new Error(`${program} ended with ${status}: ${stderr}`);
   const starts = stdout.trim().split("\n").map((line) => JSON.parse(line) as Start);
   const tiles = tilesOf(gpu, checkout), kernels = kernelsOf("sm80_attention", gpu.architecture, checkout);
-  const ms: Record<string, number> = {}, tera: Record<string, number> = {};
+  const parts = ["convolutions, tensor cores", "convolutions, FFMA", "attention", "norms", "Haar, launches, copies"];
+  const ms = Object.fromEntries(parts.map((part) => [part, 0])), tera = { ...ms };
   const add = (part: string, time: number, flops = 0) => {
-    ms[part] = (ms[part] ?? 0) + time, tera[part] = (tera[part] ?? 0) + flops * 1e-12;
+    ms[part]! += time, tera[part]! += flops * 1e-12;
   };
+  const trafficMs = (bytes: number) => bytes / gpu.memoryTbPerS * 1e-9;
+  const normsMs = [normMs(true, gpu, checkout), normMs(false, gpu, checkout)] as const;
   let attention: Parts["attention"] | undefined;
   for (const start of starts) {
+    if (start.op === "norm") {
+      const reads = start.has_moments ? 1 : 1.5; // bytes has one read and one write
+      add("norms", trafficMs(start.bytes * reads) + normsMs[start.has_moments ? 0 : 1]);
+      continue;
+    }
+    add("Haar, launches, copies", launchMicroseconds * 1e-3);
     if (start.kernel === "smxx_conv") add("convolutions, FFMA", start.flops / gpu.floatTflops * 1e-9, start.flops);
     else if (start.op === "conv") add("convolutions, tensor cores", convMs(start, tiles, gpu), start.flops);
-    else if (start.op === "norm") {
-      const read = start.has_moments ? 1 : 1.5; // bytes has one read and one write
-      add("norms", start.bytes * read / gpu.memoryTbPerS * 1e-9 + normMicroseconds * 1e-3);
-    } else if (start.kernel === "sm80_attention") {
+    else if (start.kernel === "sm80_attention") {
       const kernel = kernels.find((k) => numbersOf(k).slice(0, 3).join() === start.tile.join());
       if (!kernel) throw new Error(`expected an attention kernel <${start.tile}>, found none`);
       const work = workOf(kernel)!, round = hotRounds(kernel, work)[0]!;
@@ -262,9 +293,10 @@ function predict(gpu: Gpu, model: string, size: readonly [string, string], check
       attention = { usual: round.usual.length / round.times, most: round.most / round.times, clocks };
       const each = clocks.total + share * clocks.longest;
       add("attention", roundsOf(start.blocks, gpu) * start.steps * each / gpu.ghz * 1e-6, start.flops);
-    }
+    } else add("Haar, launches, copies", trafficMs(start.bytes));
   }
-  add("Haar, launches, copies", gpu.restMs);
+  const pictureBytes = 3 * Number(size[0]) * Number(size[1]);
+  add("Haar, launches, copies", 2 * copyMs(pictureBytes, gpu, checkout)); // there and back
   if (!attention) throw new Error(`${model}: expected attention, found none`);
   return { ms, tera, starts: starts.length, tiles, attention };
 }

@@ -136,3 +136,57 @@ test("a spilled register and an end that waits for its own stores are seen", () 
   const halves = grouped.flatMap((line) => line === store ? ["STG.E [R2.64], R4", "STG.E [R2.64+0x4], R5"] : [line]);
   assert.deepEqual(loadsBeforeStores(kernelOf([...ring, ...halves]), "HMMA"), [], "whole vectors only");
 });
+
+// ---------------------------------------------------------------- the gate
+const cuda = findCuda(), unreadable = typeof cuda === "string" ? cuda : whyUnreadable();
+const once = { skip: runtime === "bun" ? unreadable ?? false : "runs once, beside Bun's tests" };
+
+/**
+ * The most instructions that a warp executes in one time round a hot loop, for sm_80 and for sm_90: what nvcc 13.0 makes
+ * of it, and 4 % more for another version. On an SM of 4 schedulers each instruction of 8 warps takes 2 clocks, in which
+ * one product could be done on an A100: what is above the products' own number is what may keep the tensor cores idle.
+ */
+const bounds: readonly [kernel: string, sm80: number, sm90: number][] = [
+  ["sm80_conv_kernel<64,64,32,2,2,4,4>", 100, 103], // 16 HMMA
+  ["sm80_conv_kernel<128,64,32,2,2,4,3>", 144, 150], // 32 HMMA
+  ["sm80_conv_kernel<128,128,32,2,2,4,2>", 192, 200], // 64 HMMA
+  ["sm80_conv_kernel<128,256,64,2,4,3,1>", 288, 291], // 128 HMMA
+  ["sm80_attention_kernel<8,1,3>", 2216, 2225], // 256 HMMA
+  ["sm80_attention_kernel<8,2,4>", 1648, 1793], // 256 HMMA
+  ["sm80_attention_kernel<4,1,3>", 1181, 1245], // 128 HMMA
+  ["sm80_attention_kernel<4,2,4>", 961, 1034], // 128 HMMA
+  ["sm80_attention_kernel<2,1,3>", 563, 566], // 64 HMMA
+  ["sm80_attention_kernel<2,2,4>", 591, 590], // 64 HMMA
+  ["sm80_attention_kernel<1,1,3>", 472, 471], // 32 HMMA
+  ["sm80_attention_kernel<1,1,4>", 475, 474], // 32 HMMA
+  ["smxx_conv_kernel", 411, 418], // 256 FFMA
+];
+
+for (const [column, architecture] of [[1, "sm_80"], [2, "sm_90"]] as const) {
+  test(`machine code for ${architecture}: instructions a round, no spills, residuals read before stores`, once, () => {
+    const kernels = ["sm80_conv", "sm80_attention", "smxx_conv"].flatMap((file) => kernelsOf(file, architecture));
+    const withLoops = kernels.filter((kernel) => workOf(kernel));
+    assert.deepEqual(withLoops.map(({ name }) => name).sort(), bounds.map(([name]) => name).sort(), "each has a bound");
+    const wrong: string[] = [];
+    for (const kernel of withLoops) {
+      const most = bounds.find(([name]) => name === kernel.name)![column], work = workOf(kernel)!;
+      for (const { usual, times } of hotRounds(kernel, work)) {
+        const found = usual.length / times;
+        if (!(found <= most)) {
+          wrong.push(`${kernel.name}: expected at most ${most} instructions a round, found ${found}`);
+        }
+      }
+      const spills = count(kernel.instructions, "LDL", "STL");
+      if (spills !== 0) wrong.push(`${kernel.name}: expected no spilled register, found ${spills} LDL and STL`);
+      if (!kernel.name.startsWith("sm80_conv")) continue;
+      // bf16's rows and float32's; each of a run of 4 rows has its residual loaded before the first is stored
+      const loads = loadsBeforeStores(kernel, "HMMA");
+      if (loads.length === 0 || !loads.every((n) => n >= 4)) {
+        wrong.push(
+          `${kernel.name}: expected 4 loads of the residual before a store, found ${loads.join(" and ") || 0}`,
+        );
+      }
+    }
+    assert.deepEqual(wrong, []);
+  });
+}

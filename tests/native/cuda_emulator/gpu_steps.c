@@ -4,7 +4,7 @@
 //     gpu_steps MODEL HEIGHT WIDTH NUM_SMS SHARED_BYTES
 //     {"half", "op", "kernel", "tile": [m, n, k], "blocks", "steps": of a block's loop,
 //         "stages_a_tap", "positions", "c_in", "c_out", "taps", "targets", "has_residual",
-//         "has_moments", "flops": of the direct form, "bytes": read and written once}
+//         "has_moments", "flops": that are done, "bytes": read and written once}
 // bfloat16, one image. Who calls it: bench/gpu_model.ts.
 #include <stdlib.h>
 
@@ -52,22 +52,24 @@ static double bytes_of(const graph *g, const graph_node *n) {
 
 static void tell_conv(const step *s, const op_start *start) {
     const conv_params *p = &s->params.conv;
-    bool is_float = p->in_dtype == CTOK_F32;
+    bool is_float = !sm80_conv_takes(p);
     conv_tile_shape tile = conv_tile_shape_of(start->tile);
+    sm80_conv_form form = {p->in.c, p->kernel * p->kernel * p->kernel_t, 1};
     if (is_float) tile.m = 64, tile.n = 64, tile.k = 16;
-    int64_t taps = p->kernel * p->kernel * p->kernel_t, positions = shape_positions(p->out),
-            stages = divide_up(p->in.c, tile.k);
+    else form = sm80_conv_form_of(p);
+    int64_t positions = shape_positions(p->out), stages = divide_up(form.channels, tile.k),
+            tiles = divide_up(positions / form.phases, tile.m) * form.phases;
     printf(
         "\"kernel\": \"%s\", \"tile\": [%d, %d, %d], \"blocks\": %lld, \"steps\": %lld, "
         "\"stages_a_tap\": %lld, \"positions\": %lld, \"c_in\": %lld, \"c_out\": %lld, "
-        "\"taps\": %lld, \"targets\": %d, \"has_residual\": %s, \"has_moments\": %s, "
+        "\"taps\": %d, \"targets\": %d, \"has_residual\": %s, \"has_moments\": %s, "
         "\"flops\": %.6e, ",
         is_float ? "smxx_conv" : "sm80_conv", tile.m, tile.n, tile.k,
-        (long long)(divide_up(positions, tile.m) * divide_up(p->out.c, tile.n) * start->count),
-        (long long)(taps * stages), (long long)stages, (long long)positions, (long long)p->in.c,
-        (long long)p->out.c, (long long)taps, start->count, s->residual ? "true" : "false",
-        start->moments.slab_positions ? "true" : "false",
-        2.0 * (double)shape_elements(p->out) * (double)(p->in.c * taps) * start->count);
+        (long long)(tiles * divide_up(p->out.c, tile.n) * start->count),
+        (long long)(form.taps * stages), (long long)stages, (long long)positions,
+        (long long)form.channels, (long long)p->out.c, form.taps, start->count,
+        s->residual ? "true" : "false", start->moments.slab_positions ? "true" : "false",
+        2.0 * (double)shape_elements(p->out) * (double)(form.channels * form.taps) * start->count);
 }
 
 static void tell_attention(const step *s, device_limits device) {
@@ -98,6 +100,10 @@ static void tell_half(const graph *g, const char *half, const backend *b, device
     for (int32_t n = 0; n < g->num_nodes;) {
         op_start start = op_prepare(steps, n, g->num_nodes, &own);
         double bytes = 0;
+        if (steps[n].kind == OP_CONV && conv_is_split(&steps[n].params.conv))
+            printf("{\"half\": \"%s\", \"op\": \"split\", \"bytes\": %.6e}\n", half,
+                   (double)graph_value_bytes(g->values[g->nodes[n].inputs[0]]) +
+                       (double)sm80_split_bytes(&steps[n].params.conv));
         for (int32_t i = 0; i < start.count; i++) bytes += bytes_of(g, &g->nodes[n + i]);
         printf("{\"half\": \"%s\", \"op\": \"%s\", ", half, names[steps[n].kind]);
         if (steps[n].kind == OP_CONV) tell_conv(&steps[n], &start);
