@@ -25,7 +25,7 @@ import { type Instruction, type Kernel, readerVersion, whyUnreadable } from "./m
 import { hotRounds, isOf, loopsOf, type Round } from "./machine_code/loops.ts";
 
 // ---------------------------------------------------------------- what is assumed
-interface Gpu {
+export interface Gpu {
   readonly name: string;
   readonly architecture: string;
   readonly numSms: number;
@@ -37,7 +37,7 @@ interface Gpu {
   readonly busGbPerS: number;
 }
 
-const gpus: Gpu[] = [
+export const gpus: readonly Gpu[] = [
   {
     name: "H100",
     architecture: "sm_90",
@@ -86,6 +86,7 @@ interface Clocks {
   readonly issue: number; // what the schedulers alone would take
   readonly total: number;
   readonly longest: number; // more on the longest way
+  readonly l2Bytes: number; // that the copies take of the L2, each clock
 }
 
 /** Clocks of an SM for one block's round of a loop, by the model of the file's head. */
@@ -112,12 +113,14 @@ function clocksOf(round: Round, product: string, warps: number, gpu: Gpu): Clock
   }, 0);
   const total = Math.max(inParts, sharedOf(cyclic));
   const each = (n: number) => n / round.times;
+  const copied = sumOf(cyclic.filter(isCopy), sharedBytesOf);
   return {
     products: each(productsOf(cyclic)),
     shared: each(sharedOf(cyclic)),
     issue: each(cyclic.length * issueClocks),
     total: each(total),
     longest: each((round.most - round.usual.length) * issueClocks),
+    l2Bytes: copied / total,
   };
 }
 
@@ -228,7 +231,7 @@ function movedShare(numBlocks: number, rows: number): number {
 }
 
 // ---------------------------------------------------------------- the network
-interface Parts {
+export interface Parts {
   readonly ms: Record<string, number>;
   readonly tera: Record<string, number>; // FLOP
   readonly starts: number;
@@ -258,7 +261,8 @@ function copyMs(bytes: number, gpu: Gpu, checkout: string): number {
   return bytes / piece * Math.max(host, bus) + Math.min(host, bus);
 }
 
-function predict(gpu: Gpu, model: string, size: readonly [string, string], checkout: string): Parts {
+/** The parts of one model's encode and decode of one image. Throws where the checkout is not built. */
+export function predict(gpu: Gpu, model: string, size: readonly [string, string], checkout: string): Parts {
   const program = join(checkout, "build/tests/gpu_steps");
   const { status, stdout, stderr } = spawnSync(
     program,
@@ -301,7 +305,7 @@ function predict(gpu: Gpu, model: string, size: readonly [string, string], check
   return { ms, tera, starts: starts.length, tiles, attention };
 }
 
-const sum = (values: Record<string, number>) => Object.values(values).reduce((a, b) => a + b, 0);
+export const totalMs = ({ ms }: Parts): number => Object.values(ms).reduce((a, b) => a + b, 0);
 
 if (import.meta.main) {
   const { values } = parseArgs({
@@ -321,16 +325,18 @@ if (import.meta.main) {
     const cells = found.map(({ ms }) => (ms[part] ?? 0).toFixed(2));
     console.log(`| ${part} | ${found[0]!.tera[part]!.toFixed(3)} | ${cells.join(" | ")} |`);
   }
-  console.log(`| **sum** | | ${found.map(({ ms }) => `**${sum(ms).toFixed(1)}**`).join(" | ")} |`);
+  console.log(`| **sum** | | ${found.map((parts) => `**${totalMs(parts).toFixed(1)}**`).join(" | ")} |`);
   console.log(`| starts | | ${found.map(({ starts }) => starts).join(" | ")} |\n`);
-  console.log("| loop | GPU | executed | products | shared | issue | clocks | + longest | end | + residual | waits |");
-  console.log(`|${" --- |".repeat(11)}`);
+  console.log(
+    "| loop | GPU | executed | products | shared | issue | clocks | L2 | + longest | end | + residual | waits |",
+  );
+  console.log(`|${" --- |".repeat(12)}`);
   gpus.forEach((gpu, i) => {
     const { tiles, attention } = found[i]!;
     const row = (name: string, usual: number, c: Clocks, ...more: number[]) =>
       console.log(
         `| ${name} | ${gpu.name} | ${usual} | ${
-          [c.products, c.shared, c.issue, c.total, c.longest, ...more].map((n) => n.toFixed(0)).join(" | ")
+          [c.products, c.shared, c.issue, c.total, c.l2Bytes, c.longest, ...more].map((n) => n.toFixed(0)).join(" | ")
         } |`,
       );
     for (const [name, { usual, clocks, end }] of tiles) {

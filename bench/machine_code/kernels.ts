@@ -35,9 +35,13 @@ export function workOf(kernel: Kernel): Work | undefined {
 
 export const files = ["sm80_conv", "sm80_attention", "smxx_conv"];
 
+const known = new Map<string, Kernel[]>();
+
 /** The kernels of a CUDA file as the build of a checkout left its object. Throws where it was not built. */
 export function kernelsOf(file: string, architecture: string, checkout = root): Kernel[] {
-  const object = join(checkout, kernelObject(`csrc/backends/cuda/${file}.cu`));
+  const object = join(checkout, kernelObject(`csrc/backends/cuda/${file}.cu`)), key = `${object} ${architecture}`;
   if (!existsSync(object)) throw new Error(`expected ${object}, found none (npm run build, where there is nvcc)`);
-  return parseListing(disassemble(object, architecture));
+  const kernels = known.get(key) ?? parseListing(disassemble(object, architecture));
+  known.set(key, kernels);
+  return kernels;
 }
