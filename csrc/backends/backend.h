@@ -116,6 +116,15 @@ typedef struct {
                           // -1: what was before the list. Cancelled: the next step
 } step_run;
 
+// What a device has done since it was opened: read on any thread.
+typedef struct {
+    _Atomic uint64_t num_starts;          // launches, one by one
+    _Atomic uint64_t num_graph_launches;  // of many at once
+    _Atomic uint64_t num_captures;        // of such graphs, that went well
+    _Atomic uint64_t num_refused;         // captures: those steps are launched one by one for good
+    _Atomic uint64_t num_waits;           // for room in what is under way; not those for results
+} backend_counts;
+
 // ---------------------------------------------------------------- the device
 // The kernels of one device and instruction set, chosen once when the engine starts.
 typedef struct {
@@ -175,7 +184,8 @@ struct backend {
     // ops. It never runs at the same time as `b`, and is closed before it. NULL when there is no
     // memory.
     backend *(*limit)(backend *b, int32_t num_threads);
-    bool is_host_memory;        // external tensors lie in the same memory
+    const backend_counts *counts;  // of a GPU, or NULL
+    bool is_host_memory;           // external tensors lie in the same memory
     int32_t num_threads;        // that compute; 0 where that is not a number of threads. Constant:
                                 // planning reads it on any thread
     const atomic_bool *cancel;  // set for each job; NULL: never. Steps stop soon after it turns

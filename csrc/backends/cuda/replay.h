@@ -38,10 +38,10 @@ bool replay_is_copy(const step *s);  // one that op_run does not start
 // What is prepared of the list as it is now; NULL when there is no memory.
 replay *replay_prepare(step_list *list, const op_device *device);
 
-// Launches the part's graph and sets *error. False where the part has no graph: the caller then
-// launches its kernels one by one.
+// Launches the part's graph, captured first where it is due, and sets *error. False where the part
+// has no graph: the caller then launches its kernels one by one.
 bool replay_launch(replay *r, replay_part *part, const step *steps, const op_device *device,
-                   cudaError_t *error);
+                   backend_counts *counts, cudaError_t *error);
 
 void replay_free(step_list *list);  // on any thread whose device is the list's; nothing of it is
                                     // under way
