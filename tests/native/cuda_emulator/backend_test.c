@@ -445,7 +445,8 @@ static void test_device(int major, int minor, int shared_bytes) {
     num_devices_tested++;
     emulator_settings = (emulator_options){.seed = (uint32_t)num_devices_tested,
                                            .is_late = num_devices_tested & 1,
-                                           .is_end_guarded = num_devices_tested & 1};
+                                           .is_end_guarded = num_devices_tested & 1,
+                                           .adds_16_products = num_devices_tested & 1};
     emulated_device.major = major, emulated_device.minor = minor,
     emulated_device.shared_bytes = shared_bytes;
     gpu_tests t = {0};

@@ -5,9 +5,9 @@
 // (last writer and readers of each 2 bytes), reads of shared memory that nothing wrote or whose
 // copy has not completed, barriers and warp operations not reached by all, misaligned accesses, int
 // overflow (by UBSan).
-// Limit: it cannot see memory ordering weaker than a barrier's, time, nor the rounding of tensor
-// cores. Who uses it: cuda_test.c, emulator_test.cu. How the pieces lie together is at the head of
-// emulator.cpp.
+// Tensor cores cut where they add, as Ampere's and Hopper's do.
+// Limit: it cannot see memory ordering weaker than a barrier's. Who uses it: cuda_test.c,
+// emulator_test.cu. How the pieces lie together is at the head of emulator.cpp.
 #ifndef CTOK_EMULATOR_H
 #define CTOK_EMULATOR_H
 
@@ -26,6 +26,7 @@ typedef struct {
                              // otherwise they begin at one
     bool is_capture_strict;  // a kernel's first launch, which loads it, is refused in a capture, as
                              // by drivers before 12.3
+    bool adds_16_products;   // at once in mma, as Hopper's tensor cores; otherwise 8, as Ampere's
     size_t shared_limit;     // bytes a block may have; 0: 232448, as on sm_90
     int64_t first_block, num_blocks;  // only these blocks run; num_blocks 0: all
 } emulator_options;

@@ -1,7 +1,7 @@
 // Holds the emulator to what it promises: kernels with one planted bug of each kind, each of which
 // must be reported as what it is, beside the same kernel without the bug, which must pass. Then
-// mma, ldmatrix and cp.async against plain arithmetic. Prints TAP; the exit code is 1 when a test
-// failed.
+// mma, ldmatrix and cp.async against plain arithmetic, and how mma rounds. Prints TAP; the exit
+// code is 1 when a test failed.
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -233,6 +233,54 @@ static void test_product(void) {
            "a pair of bf16 has its first element low");
 }
 
+// out = sum + the 16 values, each times one, in all of D.
+__global__ void sums(float *out, float sum, const float *values) {
+    int lane = lane_id(), q = lane % 4;
+    uint32_t low = pack_bf16(values[2 * q], values[2 * q + 1]),
+             high = pack_bf16(values[2 * q + 8], values[2 * q + 9]), one = pack_bf16(1, 1);
+    uint32_t a[4] = {low, low, high, high};
+    float d[4] = {sum, sum, sum, sum};
+    mma_m16n8k16(d, a, one, one);
+    for (int i = 0; i < 4; i++) out[lane * 4 + i] = d[i];
+}
+
+// Tensor cores cut towards zero: what lies below 2^-24 of the largest, in each product, and what a
+// float does not hold, after each 8 or 16 of them.
+static void test_cuts(void) {
+    const float unit = ldexpf(1, -24);
+    const struct {
+        const char *name;
+        float sum, each, first, middle;  // of the 16: all, then number 0 and number 8 instead
+        float by_8, by_16;
+    } cases[] = {
+        {"products below the last place are lost", 1, unit / 2, 0, 0, 1, 1},
+        {"so are negative ones", -1, -unit / 2, 0, 0, -1, -1},
+        {"the rest of a product is cut", 1, unit * 1.5f, 0, 0, 1 + 16 * unit, 1 + 16 * unit},
+        {"half a place of a float is cut after each block", 1, 0, unit, unit, 1, 1 + 2 * unit},
+        {"towards zero", -1, 0, -unit, -unit, -1, -1 - 2 * unit},
+        {"the largest is a product", unit, 0, 1, -1, 0, unit},
+        {"whole numbers are exact", 3, 5, -7, 100, 166, 166},
+        {"infinity stays", 1, 0, INFINITY, 0, INFINITY, INFINITY},
+        {"and is no number with its opposite", 1, 0, INFINITY, -INFINITY, NAN, NAN},
+    };
+    for (const auto &c : cases) {
+        float *values = (float *)emulator_allocate(64), *out = (float *)emulator_allocate(512);
+        int wrong = 0;
+        for (int adds_16 = 0; adds_16 < 2; adds_16++) {
+            emulator_settings.adds_16_products = adds_16;
+            for (int i = 0; i < 16; i++) values[i] = c.each;
+            if (c.first != 0) values[0] = c.first, values[8] = c.middle;
+            LAUNCH(sums, 1, WARP, 0, nullptr, out, c.sum, values);
+            float want = adds_16 ? c.by_16 : c.by_8;
+            for (int i = 0; i < 128; i++) wrong += isnan(want) ? !isnan(out[i]) : !(out[i] == want);
+        }
+        report(wrong == 0 && !*emulator_failure(), "mma: %s: %d wrong %s", c.name, wrong,
+               emulator_failure());
+        emulator_free(values), emulator_free(out);
+    }
+    emulator_settings.adds_16_products = false;
+}
+
 __global__ void nothing() {}
 
 static void test_limits(void) {
@@ -248,6 +296,7 @@ int main() {
     test_planted();
     test_copies();
     test_product();
+    test_cuts();
     test_limits();
     return report_end();
 }
