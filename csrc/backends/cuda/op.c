@@ -8,7 +8,8 @@ atomic_uint op_left_out;
 #include <string.h>
 
 static conv_tile tile_of(const step *conv, int32_t count, const op_device *d) {
-    return conv_tile_choose(&conv->params.conv, count, d->limits);
+    unsigned only = atomic_load(&op_left_out) / OP_ONLY_TILE;
+    return only ? (conv_tile)(only - 1) : conv_tile_choose(&conv->params.conv, count, d->limits);
 }
 
 // The parts of which a convolution gathers the moments for the norm behind it. 0: the next step is
