@@ -37,7 +37,7 @@ export function emulatorSteps(cuda?: Cuda): Step[] {
     ...["cuda_test", "backend_test", "loss_test", "list_test", "gpu_steps", "emulated_device"].map((t) =>
       inFolder(`${t}.c`)
     ),
-    "bench/gpu_check/gpu_run.c",
+    ...["gpu_run", "gpu_ops"].map((program) => `bench/gpu_check/${program}.c`),
   ];
   const device = [...backend, inFolder("emulated_device.c"), ...parts].map(emulated);
   const core = (isWanted: (source: string) => boolean) =>
@@ -51,8 +51,8 @@ export function emulatorSteps(cuda?: Cuda): Step[] {
     ...backend.map(overEmulator),
     link("cuda_test", [emulated("cuda_test.c"), ...parts.map(emulated), ...core(isForKernels)]),
     link("backend_test", [emulated("backend_test.c"), ...device, ...core(isForKernels)]),
-    ...["loss_test", "list_test", "gpu_steps", "emulated_run"].map((name) => {
-      const source = name === "emulated_run" ? "gpu_run.c" : `${name}.c`;
+    ...["loss_test", "list_test", "gpu_steps", "emulated_run", "emulated_ops"].map((name) => {
+      const source = `${name.replace("emulated", "gpu")}.c`; // emulated_run is gpu_run on the emulated device
       return link(name, [emulated(source), ...device, ...core((source) => !backend.includes(source))]);
     }),
     ...alone.map((source) => link(basename(source, ".cu"), [emulated(source), emulated("emulator.cpp")])),

@@ -1,11 +1,17 @@
 // Times every different op of a network at one size, through the seam, each alone and repeated. One
 // JSON object a line:
-//     gpu_ops MODEL HEIGHT WIDTH [FRAMES] [bf16|f32] [cuda|cpu]
+//     gpu_ops MODEL HEIGHT WIDTH [options]
 //     {"half", "op", "shape", "count": of such steps in the half, "us": of one, "tflops" or
-//         "gb_per_s"}
+//         "gb_per_s", "tiles_us": with --tiles, of a convolution in bf16 in each tile that takes
+//         it}
+//     options: --frames N --precision bf16|f32 --device cuda|cpu --small: few channels
+//         --tiles: each convolution in each tile too, beside the one that heuristics.c picks
+//         --largest conv|norm|attention: only the op of that kind that has most to do
+//         --launches N: each op as often, untimed ("us" is 0), for a profiler
 // FLOPs count products of the direct form, twice each; bytes, what must be read and written once.
 // Values are small random ones; steps of one half are timed in order of appearance. Left out: load,
-// store, quantize, dequantize, which wait for the bus.
+// store, quantize, dequantize, which wait for the bus. Who calls it: gpucheck/parts/profile.py and
+// counters.py; by hand.
 #include <stdlib.h>
 #include <time.h>
 
@@ -16,6 +22,13 @@
 
 enum { MAX_OPS = 512, MAX_RUNS = 4096 };
 static const double LEAST_MS = 20;  // that the runs of an op take together
+static const unsigned ALONE = OP_GRAPHS | OP_MOMENTS | OP_TOGETHER;  // left out: each op is started
+                                                                     // by itself
+
+static int64_t num_frames = 1;
+static bool is_f32, is_cpu, is_small, has_tiles;
+static int32_t num_launches;
+static int largest = -1;  // op_kind, or all
 
 typedef struct {
     const graph_node *node;
@@ -98,25 +111,39 @@ static step step_of(const graph_node *n, const operands *o) {
     return s;
 }
 
-// A list of the same step many times over.
-static double time_op(backend *b, const graph_node *n, const operands *o) {
+// A list of the same step many times over; -1 where the device refuses it.
+static double time_op(backend *b, const graph_node *n, const operands *o, ctok_error *error) {
     static step steps[MAX_RUNS];
-    ctok_error error = {.struct_size = sizeof error};
-    for (int32_t runs = 1;; runs *= 2) {
+    for (int32_t runs = num_launches ? num_launches : 1;; runs *= 2) {
         step_list list = {.steps = steps, .num_steps = runs};
         step_run run = {0};
         for (int32_t i = 0; i < runs; i++) steps[i] = step_of(n, o);
         double from = now_ms();
-        ctok_status status = b->run(b, &list, &run, &error);
+        ctok_status status = b->run(b, &list, &run, error);
         double ms = now_ms() - from;
         b->forget(b, &list);
-        if (status != CTOK_OK) {
-            fprintf(stderr, "gpu_ops: %s\n", error.message);
-            exit(1);
-        }
+        if (status != CTOK_OK) return -1;
+        if (num_launches) return 0;
         if (runs > 1 && (ms >= LEAST_MS || runs >= MAX_RUNS)) return ms * 1e3 / (double)runs;
         if (runs == 1 && ms >= 4 * LEAST_MS) return ms * 1e3;  // slow, and warm enough
     }
+}
+
+static void print_tiles(backend *b, const graph_node *n, const operands *o) {
+    const char *before = "";
+    printf(", \"tiles_us\": {");
+    for (conv_tile tile = 0; tile < NUM_CONV_TILES; tile++) {
+        ctok_error error = {.struct_size = sizeof error};
+        conv_tile_shape s = conv_tile_shape_of(tile);
+        if (!conv_tile_takes(tile, &n->params.conv)) continue;
+        atomic_store(&op_left_out, ALONE | OP_ONLY_TILE * (1 + tile));
+        double us = time_op(b, n, o, &error);
+        atomic_store(&op_left_out, ALONE);
+        if (us < 0) continue;  // more shared memory than the device has
+        printf("%s\"%dx%dx%d\": %.1f", before, s.m, s.n, s.k, us);
+        before = ", ";
+    }
+    printf("}");
 }
 
 static void time_step(backend *b, const graph *g, op_case s, const char *half) {
@@ -166,17 +193,42 @@ static void time_step(backend *b, const graph *g, op_case s, const char *half) {
             snprintf(shape + strlen(shape), sizeof shape - strlen(shape), ", over time");
     }
     o.workspace = b->alloc(b, workspace);
-    double us = time_op(b, n, &o);
+    ctok_error error = {.struct_size = sizeof error};
+    double us = time_op(b, n, &o, &error), rate = us > 0 ? 1 / us : 0;
+    if (us < 0) {
+        printf("{\"half\": \"%s\", \"op\": \"%s\", \"shape\": \"%s\", \"error\": \"%s\"}\n", half,
+               names[n->kind], shape, error.message);
+        exit(1);
+    }
     printf(
         "{\"half\": \"%s\", \"op\": \"%s\", \"shape\": \"%s\", \"count\": %d, \"us\": %.1f, "
-        "\"tflops\": %.2f, \"gb_per_s\": %.1f}\n",
-        half, names[n->kind], shape, s.count, us, flops / us * 1e-6, bytes / us * 1e-3);
+        "\"tflops\": %.2f, \"gb_per_s\": %.1f",
+        half, names[n->kind], shape, s.count, us, flops * rate * 1e-6, bytes * rate * 1e-3);
+    if (has_tiles && n->kind == OP_CONV && n->params.conv.in_dtype == CTOK_BF16)
+        print_tiles(b, n, &o);
+    printf("}\n");
     fflush(stdout);
     for (int i = 0; i < 3; i++)
         b->free(b, o.in[i], o.in[i] ? graph_value_bytes(g->values[n->inputs[i]]) : 0);
     b->free(b, o.out, graph_value_bytes(out)), b->free(b, o.bias, (size_t)c * sizeof(float)),
         b->free(b, o.workspace, workspace);
     if (o.packed) b->free(b, o.packed, b->kernels->conv_weight_bytes(b, &n->params.conv));
+}
+
+// What an op of kind `largest` has to do; 0 for others.
+static double work_of(const graph *g, const graph_node *n) {
+    step s = {.kind = n->kind, .params = n->params};
+    if ((int)n->kind != largest || (n->kind == OP_ATTENTION && n->params.attention.is_temporal))
+        return 0;
+    return n->kind == OP_NORM ? (double)shape_elements(g->values[n->output].shape)
+                              : (double)step_products(&s);
+}
+
+static const graph_node *largest_node(const graph *g) {
+    const graph_node *most = NULL;
+    for (int32_t i = 0; i < g->num_nodes; i++)
+        if (work_of(g, &g->nodes[i]) > (most ? work_of(g, most) : 0)) most = &g->nodes[i];
+    return most;
 }
 
 static void time_half(backend *b, const graph *g, const char *half) {
@@ -195,34 +247,70 @@ static void time_half(backend *b, const graph *g, const char *half) {
     for (int k = 0; k < num_found; k++) time_step(b, g, cases[k], half);
 }
 
-int main(int argc, char **argv) {
-    description d;
-    if (argc < 4 || !find_spec(&d, argv[1], false)) {
-        fprintf(stderr, "usage: gpu_ops MODEL HEIGHT WIDTH [FRAMES] [bf16|f32] [cuda|cpu]\n");
-        return 2;
+static int usage(void) {
+    fprintf(stderr,
+            "usage: gpu_ops MODEL HEIGHT WIDTH [--frames N --precision bf16|f32 --device cuda|cpu "
+            "--small --tiles --largest conv|norm|attention --launches N]\n");
+    return 2;
+}
+
+// How many arguments the option takes with its value; 0 where either is not known.
+static int read_option(const char *name, const char *value) {
+    bool is_kind = strcmp(name, "--largest") == 0;
+    if (strcmp(name, "--small") == 0) return is_small = true, 1;
+    if (strcmp(name, "--tiles") == 0) return has_tiles = true, 1;
+    if (strcmp(name, "--frames") == 0) return (num_frames = atoll(value)) > 0 ? 2 : 0;
+    if (strcmp(name, "--launches") == 0) {
+        num_launches = atoi(value);
+        return num_launches > 0 && num_launches <= MAX_RUNS ? 2 : 0;
     }
-    int64_t frames = argc > 4 && d.is_video ? atoll(argv[4]) : 1;
-    bool is_half = argc <= 5 || strcmp(argv[5], "f32") != 0,
-         is_cpu = argc > 6 && strcmp(argv[6], "cpu") == 0;
+    if (strcmp(name, "--precision") == 0)
+        return (is_f32 = strcmp(value, "f32") == 0) || strcmp(value, "bf16") == 0 ? 2 : 0;
+    if (strcmp(name, "--device") == 0)
+        return (is_cpu = strcmp(value, "cpu") == 0) || strcmp(value, "cuda") == 0 ? 2 : 0;
+    if (is_kind && strcmp(value, "conv") == 0) return largest = OP_CONV, 2;
+    if (is_kind && strcmp(value, "norm") == 0) return largest = OP_NORM, 2;
+    if (is_kind && strcmp(value, "attention") == 0) return largest = OP_ATTENTION, 2;
+    return 0;
+}
+
+static backend *open_backend(void) {
     backend *b = NULL;
     ctok_error error = {.struct_size = sizeof error};
     ctok_status status = is_cpu ? cpu_backend_open(&b, 0, CTOK_KERNELS_AUTO, &error)
                                 : cuda_backend_open(&b, 0, &error);
-    if (status == CTOK_OK && is_half && !b->kernels->has_bf16) {
+    if (status == CTOK_OK && !is_f32 && !b->kernels->has_bf16) {
         status = ctok_fail(&error, CTOK_E_DEVICE, 0, "bf16: expected %s, found kernels %s",
                            b->bf16_needs, b->kernels->name);
     }
-    if (status != CTOK_OK) {
-        printf("{\"error\": \"%s\"}\n", error.message);
-        return 1;
+    if (status == CTOK_OK) return b;
+    printf("{\"error\": \"%s\"}\n", error.message);
+    exit(1);
+}
+
+static void time_largest(backend *b, const graph *encoder, const graph *decoder) {
+    const graph_node *first = largest_node(encoder), *second = largest_node(decoder);
+    bool is_first = first && (!second || work_of(encoder, first) >= work_of(decoder, second));
+    if (is_first) time_step(b, encoder, (op_case){first, 1}, "encode");
+    else if (second) time_step(b, decoder, (op_case){second, 1}, "decode");
+}
+
+int main(int argc, char **argv) {
+    for (int i = 4, taken; i < argc; i += taken) {
+        taken = read_option(argv[i], i + 1 < argc ? argv[i + 1] : "");
+        if (!taken) return usage();
     }
-    atomic_store(&op_left_out, OP_GRAPHS | OP_MOMENTS | OP_TOGETHER);  // each op is started alone
+    description d;
+    if (argc < 4 || !find_spec(&d, argv[1], is_small)) return usage();
+    backend *b = open_backend();
+    atomic_store(&op_left_out, ALONE);
     random_seed(1);
-    ctok_dtype dtype = is_half ? CTOK_BF16 : CTOK_F32;
+    ctok_dtype dtype = is_f32 ? CTOK_F32 : CTOK_BF16;
     graph encoder = {.dtype = dtype}, decoder = {.dtype = dtype};
-    spec_graphs(&encoder, &decoder, &d, frames, atoll(argv[2]), atoll(argv[3]));
-    time_half(b, &encoder, "encode");
-    time_half(b, &decoder, "decode");
+    spec_graphs(&encoder, &decoder, &d, d.is_video ? num_frames : 1, atoll(argv[2]),
+                atoll(argv[3]));
+    if (largest >= 0) time_largest(b, &encoder, &decoder);
+    else time_half(b, &encoder, "encode"), time_half(b, &decoder, "decode");
     graph_free(&encoder), graph_free(&decoder);
     b->close(b);
     return 0;

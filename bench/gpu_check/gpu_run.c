@@ -12,9 +12,11 @@
 //         counts
 //         {"model", "half", "median_ms", "min_ms", "max_ms", "runs", "arena_mib", ...}
 //     options: --device auto|cpu|cuda --precision auto|f32|bf16 --frames N --runs N
+//         --batch N: so many images or clips in one request; times are of all of them
 //         --without nothing|graphs|moments|together
 //             of what a GPU does for speed (csrc/backends/cuda/op.h), to time what it brings
-// Exit code 1 with {"error"} when something fails. Who calls it: check.py; by hand.
+// Exit code 1 with {"error"} when something fails. Who calls it: gpucheck/parts/*.py;
+// tests/golden/emulator.test.ts; by hand.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +30,7 @@ static uint32_t engine_id, model_id;
 static ctok_engine_info engine_info = {.struct_size = sizeof engine_info};
 static ctok_model_info model_info = {.struct_size = sizeof model_info};
 static uint32_t device, precision;
-static int64_t num_frames = 1;
+static int64_t num_frames = 1, num_images = 1;
 static int num_runs = 5;
 
 static void expect(ctok_status status, const ctok_error *error) {
@@ -281,9 +283,9 @@ static ctok_job_info time_half(const char *half, const ctok_request *request, co
     qsort(times, (size_t)num_runs, sizeof *times, by_value);
     print_head();
     printf(
-        ", \"half\": \"%s\", \"median_ms\": %.3f, \"min_ms\": %.3f, \"max_ms\": %.3f, \"runs\": "
-        "%d, \"arena_mib\": %.1f, \"weight_mib\": %.1f, \"steps\": %u}\n",
-        half, times[num_runs / 2], times[0], times[num_runs - 1], num_runs,
+        ", \"half\": \"%s\", \"batch\": %lld, \"median_ms\": %.3f, \"min_ms\": %.3f, \"max_ms\": "
+        "%.3f, \"runs\": %d, \"arena_mib\": %.1f, \"weight_mib\": %.1f, \"steps\": %u}\n",
+        half, (long long)num_images, times[num_runs / 2], times[0], times[num_runs - 1], num_runs,
         (double)plan.arena_bytes / 1048576, (double)plan.weight_bytes / 1048576, plan.num_steps);
     fflush(stdout);
     free(times);
@@ -293,7 +295,7 @@ static ctok_job_info time_half(const char *half, const ctok_request *request, co
 static void time_model(int64_t height, int64_t width) {
     int is_video = (int)model_info.is_video,
         is_discrete = model_info.quantizer != CTOK_QUANTIZER_NONE;
-    size_t count = (size_t)(num_frames * height * width * 3);
+    size_t count = (size_t)(num_images * num_frames * height * width * 3);
     uint8_t *pixels = new_bytes(count);
     uint64_t state = 1;
     for (size_t i = 0; i < count; i++)
@@ -302,6 +304,7 @@ static void time_model(int64_t height, int64_t width) {
     ctok_request encode = {.struct_size = sizeof encode,
                            .task = CTOK_TASK_ENCODE,
                            .input = CTOK_PIXELS_U8,
+                           .batch = num_images,
                            .frames = num_frames,
                            .height = height,
                            .width = width,
@@ -314,6 +317,7 @@ static void time_model(int64_t height, int64_t width) {
                            .task = CTOK_TASK_DECODE,
                            .input = is_discrete ? CTOK_INDICES : CTOK_LATENT,
                            .outputs = CTOK_PIXELS_U8,
+                           .batch = num_images,
                            .frames = is_video ? grid->shape[first] : 1,
                            .height = grid->shape[first + is_video],
                            .width = grid->shape[first + 1 + is_video]};
@@ -341,15 +345,16 @@ int main(int argc, char **argv) {
         else if (strcmp(argv[i], "--without") == 0)
             atomic_store(&op_left_out, (unsigned)number_of("--without", value, parts, 5));
         else if (strcmp(argv[i], "--frames") == 0) num_frames = atoll(value);
+        else if (strcmp(argv[i], "--batch") == 0) num_images = atoll(value);
         else if (strcmp(argv[i], "--runs") == 0) num_runs = atoi(value);
         i++;
     }
     bool is_golden = num_plain == 3 && strcmp(plain[0], "golden") == 0,
          is_time = num_plain == 4 && strcmp(plain[0], "time") == 0;
-    if (!(is_golden || is_time) || num_runs < 1) {
+    if (!(is_golden || is_time) || num_runs < 1 || num_images < 1) {
         fprintf(stderr,
                 "usage: gpu_run golden MODEL GOLDEN | time MODEL HEIGHT WIDTH  [--device D "
-                "--precision P --frames N --runs N --without PART]\n");
+                "--precision P --frames N --batch N --runs N --without PART]\n");
         return 2;
     }
     open_model(plain[1]);

@@ -1,27 +1,51 @@
 #!/usr/bin/env bash
-# Collects what a bare machine with an NVIDIA driver and PyTorch needs to check and time the CUDA backend into build/gpu/
-# (ignored by git, under 60 MB): the library and native programs built here, goldens, the Python reference, run.sh and check.py.
-# Run after build.ts, on a machine with nvcc:  bench/gpu_check/pack.sh   Then, there:  cd gpu && ./run.sh
+# Packs what a bare machine with an NVIDIA driver and PyTorch needs to check and time the CUDA backend: build/gpu/run.sh and
+# build/gpu/gpu_check.tar.xz, to be carried as they are (build/ is ignored by git). In the archive: programs, stripped; the variants
+# of variants/; answers of the networks; the Python reference; check.py; the sources with their objects and build.sh, so that a
+# mend is built there in the time of one file. What it builds it builds by that build.sh, in build/gpu_stage, stale files alone.
+# Run on a machine with nvcc and npm's packages:  bench/gpu_check/pack.sh
 # The answers of all models lie beside the checkout in ../shared; without it, what is carried.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-out=build/gpu shared=../shared
+here=bench/gpu_check stage=build/gpu_stage out=build/gpu shared=../shared
 [ -d "$shared/fixtures" ] || shared=${CTOK_SHARED:-$shared}
-if build/tests/gpu_test | grep -q 'without CUDA'; then echo "pack.sh: expected a build with CUDA: nvcc, then build.ts" >&2; exit 1; fi
 
-rm -rf "$out"
-mkdir -p "$out"/{bin,goldens/full,layouts,reference}
-cp build/libctok.so build/tests/{gpu_test,make_weights} build/bench/{gpu_run,gpu_ops,sm80_layouts,sm90_layouts} "$out/bin/"
-strip "$out"/bin/{gpu_test,make_weights,gpu_run,gpu_ops,sm80_layouts,sm90_layouts}
-cp tests/native/ptx_layouts/*.txt "$out/layouts/"
-cp bench/gpu_check/{run.sh,check.py} "$out/"
-cp tests/fixtures/pytorch_errors.json tests/fixtures/*-{small,full}.safetensors "$out/goldens/"
-cp -r tests/fixtures/Cosmos-Tokenizer-CI8x8 "$out/goldens/CI8x8"
+mkdir -p "$stage" "$out"
+rm -rf "$stage"/{src,bin/variants,goldens,layouts,reference,gpucheck}
+mkdir -p "$stage"/{src/bench,src/tests,goldens/full,layouts,reference}
+cp -a csrc "$stage/src/"
+cp -a tests/native "$stage/src/tests/"
+cp -a "$here" "$stage/src/bench/"
+find "$stage/src" -name __pycache__ -prune -exec rm -rf {} +
+node_modules/.bin/bun "$here/commands.ts" > "$stage/commands"
+cp "$here/build.sh" "$stage/"
+"$stage/build.sh"
+
+# A variant: a patch of the sources, or a file NAME.switches with -D switches for csrc/backends/cuda.
+for variant in "$here"/variants/*.patch; do
+  if [ -e "$variant" ]; then "$stage/build.sh" "$(basename "$variant" .patch)" "$variant"; fi
+done
+for variant in "$here"/variants/*.switches; do
+  if [ -e "$variant" ]; then "$stage/build.sh" "$(basename "$variant" .switches)" $(cat "$variant"); fi
+done
+
+cp -a "$here"/{check.py,torch_peer.py,gpucheck} "$stage/"
+find "$stage" -name __pycache__ -prune -exec rm -rf {} +
+cp tests/native/ptx_layouts/*.txt "$stage/layouts/"
+cp tests/fixtures/pytorch_errors.json tests/fixtures/*-{small,full}.safetensors "$stage/goldens/"
+cp -r tests/fixtures/Cosmos-Tokenizer-CI8x8 "$stage/goldens/CI8x8"
 if [ -d "$shared/fixtures/full" ]; then
-  cp "$shared"/fixtures/full/*.safetensors "$out/goldens/full/"
+  cp "$shared"/fixtures/full/*.safetensors "$stage/goldens/full/"
+  chmod u+w "$stage"/goldens/full/*
 else
-  echo "pack.sh: no $shared/fixtures: two full-size models instead of all"
+  echo "pack.sh: no $shared/fixtures: three full-size models instead of all"
 fi
-cp reference/{cosmos_reference,synthetic_weights}.py "$out/reference/"
-git describe --always --dirty > "$out/commit" 2>/dev/null || echo unknown > "$out/commit"
-du -sh "$out"
+cp reference/{cosmos_reference,synthetic_weights}.py "$stage/reference/"
+git describe --always --dirty > "$stage/commit" 2>/dev/null || echo unknown > "$stage/commit"
+
+# A large dictionary: the programs hold the same kernels, and each is packed once.
+parts=(check.py torch_peer.py gpucheck build.sh commands src objects bin goldens layouts reference commit)
+tar -C "$stage" -cf - "${parts[@]}" | xz -T0 -9 --memlimit=3GiB > "$out/gpu_check.tar.xz.part"
+mv "$out/gpu_check.tar.xz.part" "$out/gpu_check.tar.xz"
+cp "$here/run.sh" "$out/"
+du -sb "$out" | awk '{ printf "%s: %.1f MB\n", $2, $1 / 1e6 }'

@@ -6,6 +6,7 @@
 int main(int num_arguments, char **arguments) {
     gpu_tests t = {0};
     ctok_error error = {.struct_size = sizeof error};
+    setvbuf(stdout, NULL, _IOLBF, 0);  // what is done is told, also by a run that is killed
     if (num_arguments > 1 && strcmp(arguments[1], "small") == 0) most_products = 1 << 22;
     if (cuda_backend_open(&t.gpu, 0, &error) != CTOK_OK) {
         report_skip("ops of a GPU", error.message);

@@ -33,6 +33,13 @@ int32_t conv_tile_shared_bytes(conv_tile tile) {
     return (s.m + s.n) * s.k * 2 * s.num_stages;
 }
 
+bool conv_tile_takes(conv_tile tile, const conv_params *p) {
+    conv_tile_shape s = conv_tiles[tile];
+    if (p->in.c % s.k) return false;           // a step would run into the next tap
+    return s.n != 256 || p->out.c % 256 == 0;  // weights are padded to 128 channels: it would read
+                                               // past their end
+}
+
 conv_tile conv_tile_choose(const conv_params *p, int32_t num_targets, device_limits device) {
     int64_t positions = shape_positions(p->out);
     conv_tile best = CONV_TILE_64x64x32;
@@ -40,10 +47,8 @@ conv_tile conv_tile_choose(const conv_params *p, int32_t num_targets, device_lim
     for (conv_tile tile = 0; tile < NUM_CONV_TILES; tile++) {
         conv_tile_shape s = conv_tiles[tile];
         if (conv_tile_shared_bytes(tile) > device.shared_bytes)
-            continue;                 // cannot be launched here
-        if (p->in.c % s.k) continue;  // a step would run into the next tap
-        if (s.n == 256 && p->out.c % 256)
-            continue;  // weights are padded to 128 channels: it would read past their end
+            continue;  // cannot be launched here
+        if (!conv_tile_takes(tile, p)) continue;
         int64_t blocks = divide_up(positions, s.m) * divide_up(p->out.c, s.n) * num_targets;
         // Blocks of one SM share its rate: with fewer than blocks_per_sm it is not slower, only its
         // latencies show.

@@ -35,6 +35,9 @@ typedef struct {
 conv_tile_shape conv_tile_shape_of(conv_tile tile);
 int32_t conv_tile_shared_bytes(conv_tile tile);
 
+// Whether the kernel can do this convolution, in bf16, in this tile.
+bool conv_tile_takes(conv_tile tile, const conv_params *p);
+
 // In: bf16, so in.c is a multiple of BF16_CHANNELS. num_targets such convolutions start together.
 // There is always a tile.
 conv_tile conv_tile_choose(const conv_params *p, int32_t num_targets, device_limits device);

@@ -9,8 +9,9 @@
 
 // For bench/gpu_check, which times what each brings: of OP_GRAPHS (replay.h), OP_MOMENTS (of a
 // norm, in the convolution before), OP_TOGETHER (convolutions of one input). Lists prepared from
-// then on go by it.
-enum { OP_GRAPHS = 1, OP_MOMENTS = 2, OP_TOGETHER = 4 };
+// then on go by it. OP_ONLY_TILE times (1 + a conv_tile): every convolution in bf16 gets that tile,
+// of those that conv_tile_takes; what the device has no shared memory for is refused by the launch.
+enum { OP_GRAPHS = 1, OP_MOMENTS = 2, OP_TOGETHER = 4, OP_ONLY_TILE = 8 };
 extern atomic_uint op_left_out;
 
 // What kernels need to know of the device that they run on.

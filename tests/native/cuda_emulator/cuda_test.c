@@ -129,11 +129,6 @@ static void run_conv_case(const conv_case *c, int tile, residual_kind kind, cons
     if (out != residual) emulator_free(residual);
 }
 
-static bool conv_tile_takes(conv_tile tile, const conv_params *p) {
-    conv_tile_shape s = conv_tile_shape_of(tile);
-    return p->in.c % s.k == 0 && (s.n < 256 || p->out.c % 256 == 0);
-}
-
 // float32 by the plain kernel; bf16 in by every tile that takes it, out in bf16 where the channels
 // allow.
 static void test_conv_params(backend *reference, conv_params p, residual_kind kind, bool has_past,

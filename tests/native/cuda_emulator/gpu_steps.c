@@ -14,16 +14,11 @@
 
 static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-static const char *const names[] = {[OP_LOAD] = "load",
-                                    [OP_STORE] = "store",
-                                    [OP_HAAR] = "haar",
-                                    [OP_UNHAAR] = "unhaar",
-                                    [OP_CONV] = "conv",
-                                    [OP_NORM] = "norm",
-                                    [OP_POOL] = "pool",
-                                    [OP_ATTENTION] = "attention",
-                                    [OP_QUANTIZE] = "quantize",
-                                    [OP_DEQUANTIZE] = "dequantize",
+static const char *const names[] = {[OP_LOAD] = "load",         [OP_STORE] = "store",
+                                    [OP_HAAR] = "haar",         [OP_UNHAAR] = "unhaar",
+                                    [OP_CONV] = "conv",         [OP_NORM] = "norm",
+                                    [OP_POOL] = "pool",         [OP_ATTENTION] = "attention",
+                                    [OP_QUANTIZE] = "quantize", [OP_DEQUANTIZE] = "dequantize",
                                     [OP_COPY] = "copy"};
 
 // ---------------------------------------------------------------- steps without memory
