@@ -80,21 +80,29 @@ norm_parts conv_parts(const conv_params *p, conv_tile tile, const norm_params *n
 }
 
 // ---------------------------------------------------------------- attention
+bool attention_tile_takes(attention_tile tile, int64_t c) {
+    // 64x2x4 is written for whole panels, as many as it is compiled for.
+    return tile == ATTENTION_TILE_64x1x3 || c == 64 || c == 128 || c == 256 || c == 512;
+}
+
 attention_tile attention_tile_choose(const attention_params *p, device_limits device) {
-    // With two panels in a stage there are half as many barriers; but at width 512 they take 138 KB
-    // of shared memory, more than devices 8.6 and 8.9 have.
-    if (attention_tile_shared_bytes(ATTENTION_TILE_64x2x4, p->shape.c) <= device.shared_bytes)
+    int64_t c = p->shape.c;
+    // With 128 keys a step q is read half as often, and there are half as many barriers; but at
+    // width 512 that takes 145 KB of shared memory, more than devices 8.6 and 8.9 have.
+    if (attention_tile_takes(ATTENTION_TILE_64x2x4, c) &&
+        attention_tile_shared_bytes(ATTENTION_TILE_64x2x4, c) <= device.shared_bytes)
         return ATTENTION_TILE_64x2x4;
     return ATTENTION_TILE_64x1x3;
 }
 
-// Bytes of shared memory: q, the ring, p (64 x 64 bf16), and the row maxima of four warps.
+// Bytes of shared memory: q, the ring, p (64 queries x 64 keys a panel of a stage, bf16), and the
+// row maxima of four warps.
 int32_t attention_tile_shared_bytes(attention_tile tile, int64_t c) {
     int32_t panels = c <= 64    ? 1
                      : c <= 128 ? 2
                      : c <= 256 ? 4
                                 : 8;  // of 64 channels; the kernel is compiled for these
-    int32_t per_stage = tile == ATTENTION_TILE_64x2x4 && panels > 1 ? 2 : 1,
+    int32_t per_stage = tile == ATTENTION_TILE_64x2x4 ? 2 : 1,
             num_stages = tile == ATTENTION_TILE_64x2x4 ? 4 : 3;
-    return (panels + per_stage * num_stages + 1) * 64 * 64 * 2 + 4 * 64 * 4;
+    return (panels + per_stage * (num_stages + 1)) * 64 * 64 * 2 + 4 * 64 * 4;
 }
