@@ -221,13 +221,13 @@ function convMs(start: Start, tiles: Map<string, Tile>, gpu: Gpu): number {
 }
 
 /**
- * The share of key blocks in which the maximum of any of a warp's rows moves, where scores come in no order: in the
- * n-th block of keys a row's maximum is new with probability 1 / n.
+ * The share of steps in which the maximum of any of a warp's rows moves, where scores come in no order: in the n-th step
+ * a row's maximum is new with probability 1 / n.
  */
-function movedShare(numBlocks: number, rows: number): number {
+function movedShare(numSteps: number, rows: number): number {
   let sum = 0;
-  for (let n = 1; n <= numBlocks; n++) sum += 1 - (1 - 1 / n) ** rows;
-  return sum / numBlocks;
+  for (let n = 1; n <= numSteps; n++) sum += 1 - (1 - 1 / n) ** rows;
+  return sum / numSteps;
 }
 
 // ---------------------------------------------------------------- the network
@@ -293,7 +293,7 @@ export function predict(gpu: Gpu, model: string, size: readonly [string, string]
       const kernel = kernels.find((k) => numbersOf(k).slice(0, 3).join() === start.tile.join());
       if (!kernel) throw new Error(`expected an attention kernel <${start.tile}>, found none`);
       const work = workOf(kernel)!, round = hotRounds(kernel, work)[0]!;
-      const clocks = clocksOf(round, work.products[0], 8, gpu), share = movedShare(start.steps, 32);
+      const clocks = clocksOf(round, work.products[0], 8, gpu), share = movedShare(start.steps / round.times, 32);
       attention = { usual: round.usual.length / round.times, most: round.most / round.times, clocks };
       const each = clocks.total + share * clocks.longest;
       add("attention", roundsOf(start.blocks, gpu) * start.steps * each / gpu.ghz * 1e-6, start.flops);
