@@ -29,6 +29,24 @@ static inline bool conv_is_split(const conv_params *p) {
            p->in.c >= SM80_LEAST_SPLIT && p->in.c % 8 == 0;
 }
 
+// Of a 3 x 3 that reads its input doubled, an even and an odd row see two rows of the input each,
+// the one with taps 0 and 1 + 2, the other with 0 + 1 and 2; columns alike. So it is done as four
+// convolutions of 2 x 2, a phase each: outputs (2y + phase / 2, 2x + phase % 2). Likewise in time,
+// two of 2 taps: frames j where (j + offset_t + phase) is odd. Taps are added in float32 and
+// rounded to bf16 once. In bf16 alone; float32 keeps the form that rounds like the definition.
+static inline int32_t conv_phases(const conv_params *p) {
+    if (p->in_dtype != CTOK_BF16 || p->out_dtype != CTOK_BF16) return 1;
+    if (p->kernel == 3 && p->upsample == 2 && p->stride == 1 && p->pad_before == 1) return 4;
+    return p->kernel_t == 3 && p->upsample_t == 2 && p->stride_t == 1 ? 2 : 1;
+}
+
+// Outputs of its largest phase.
+static inline int64_t conv_phase_positions(const conv_params *p) {
+    int32_t phases = conv_phases(p);
+    return phases == 2 ? p->out.n * ((p->out.t + 1) / 2) * p->out.h * p->out.w
+                       : shape_positions(p->out) / phases;
+}
+
 // How sm80_conv computes a convolution.
 typedef struct {
     int64_t channels;  // that a tap reads: of the input, or of its split
@@ -37,10 +55,11 @@ typedef struct {
 } sm80_conv_form;
 
 static inline sm80_conv_form sm80_conv_form_of(const conv_params *p) {
+    int32_t phases = conv_phases(p);
     return (sm80_conv_form){
         .channels = conv_is_split(p) ? conv_padded(2 * p->in.c, SM80_CONV_CHANNELS) : p->in.c,
-        .taps = p->kernel * p->kernel * p->kernel_t,
-        .phases = 1};
+        .taps = phases > 1 ? phases : p->kernel * p->kernel * p->kernel_t,
+        .phases = phases};
 }
 
 static inline bool sm80_conv_takes(const conv_params *p) {

@@ -3,19 +3,18 @@
 // begin at a guard page, NaN in every output. An emulator finding (a race, a step beyond an
 // allocation, ...) fails the case that made it. Then the choice of tiles. Prints TAP. Budgets, as
 // relative L2: results in bf16 are within 2^-9 = 2.0e-3 of their value when rounded once, and
-// float32 sums of bf16 products gather about 1e-6; attention also rounds its weights to bf16, which
-// their sum evens out. Over 400 lines because it is one list of independent tests over shared
-// helpers, a section an op.
-// Limit: tensor cores round sums differently than the emulator; bench/gpu_check runs these cases on
-// a device.
+// float32 sums of bf16 products gather about 1e-6; a doubling by phases rounds sums of weights too;
+// attention also rounds its weights to bf16, which their sum evens out. Over 400 lines because it
+// is one list of independent tests over shared helpers, a section an op. Limit: tensor cores round
+// sums differently than the emulator; bench/gpu_check runs these cases on a device.
 #include "../../../csrc/backends/cuda/conv_pack.h"
 #include "../../../csrc/backends/cuda/heuristics.h"
 #include "../../../csrc/backends/cuda/kernels.h"
 #include "emulator.h"
 #include "../op_support.h"
 
-static const double BF16_BUDGET = 2.5e-3, BF16_ATTENTION_BUDGET = 4e-3, F32_CONV_BUDGET = 2e-6,
-                    F32_ATTENTION_BUDGET = 2e-6,
+static const double BF16_BUDGET = 2.5e-3, BF16_PHASES_BUDGET = 3.5e-3, BF16_ATTENTION_BUDGET = 4e-3,
+                    F32_CONV_BUDGET = 2e-6, F32_ATTENTION_BUDGET = 2e-6,
                     SPLIT_CONV_BUDGET = 1.5e-5;  // 16 bits are kept, 7.6e-6 at most is lost
 
 // ---------------------------------------------------------------- device memory and modes
@@ -122,8 +121,10 @@ static void run_conv_case(const conv_case *c, int tile, residual_kind kind, cons
     else
         snprintf(kernel, sizeof kernel, "sm80 %dx%dx%d", conv_tile_shape_of((conv_tile)tile).m,
                  conv_tile_shape_of((conv_tile)tile).n, conv_tile_shape_of((conv_tile)tile).k);
-    report_run(compare(got, c->want, count, is_half(p->out_dtype) ? BF16_BUDGET : F32_CONV_BUDGET),
-               error, p->out, kernel, name);
+    double budget = tile != SMXX && conv_phases(p) > 1 ? BF16_PHASES_BUDGET
+                    : is_half(p->out_dtype)            ? BF16_BUDGET
+                                                       : F32_CONV_BUDGET;
+    report_run(compare(got, c->want, count, budget), error, p->out, kernel, name);
     free(got), emulator_free(in), emulator_free(past), emulator_free(bias), emulator_free(packed),
         emulator_free(out);
     if (out != residual) emulator_free(residual);
@@ -183,6 +184,51 @@ static void test_conv_split(backend *reference, conv_shape shape, uint64_t seed)
     void *all[] = {in, bias, split, packed, out};
     for (int i = 0; i < NUM_SHAPES(all); i++) emulator_free(all[i]);
     conv_case_free(c);
+}
+
+// A doubling by phases has the reference's bits where nothing is rounded: small whole numbers,
+// whose sums bf16 holds. In space and in time, by every tile.
+static void test_conv_phases(backend *reference) {
+    for (int s = 0; s < NUM_SHAPES(conv_shapes) + NUM_SHAPES(conv_time_shapes); s++) {
+        bool in_space = s < NUM_SHAPES(conv_shapes);
+        conv_shape space = conv_shapes[in_space ? s : 0];
+        conv_time_shape time = conv_time_shapes[in_space ? 0 : s - NUM_SHAPES(conv_shapes)];
+        conv_params p = in_space ? conv_params_of(space) : conv_time_params_of(time);
+        p.in_dtype = p.out_dtype = CTOK_BF16;
+        if (conv_phases(&p) == 1 || p.in.c % BF16_CHANNELS || p.out.c % BF16_CHANNELS) continue;
+        conv_case c = conv_case_of(reference, p, in_space ? space.residual : time.residual,
+                                   !in_space && time.has_past, (uint64_t)s + 400);
+        void *halves[] = {c.in, c.past, c.residual};
+        const int64_t counts[] = {c.in_count, c.past_count, c.residual_count};
+        for (int k = 0; k < 3; k++)
+            for (int64_t i = 0; halves[k] && i < counts[k]; i++)
+                ((uint16_t *)halves[k])[i] = bf16_round((float)(i * 7 % 5 - 2));
+        for (int64_t i = 0; i < c.weight_count; i++) c.weight[i] = (float)(i * 5 % 7 - 3);
+        for (int64_t i = 0; i < p.out.c; i++) c.bias[i] = (float)(i % 9);
+        int64_t count = shape_elements(p.out);
+        uint16_t *want = new_bytes((size_t)count * 2);
+        run_conv_past(reference, want, c.in, c.past, c.residual, c.weight, c.bias, &p);
+        for (conv_tile tile = 0; tile < NUM_CONV_TILES; tile++) {
+            if (!conv_tile_takes(tile, &p)) continue;
+            next_mode();
+            void *in = to_device(c.in, c.in_count * 2), *past = to_device(c.past, c.past_count * 2),
+                 *residual = to_device(c.residual, c.residual_count * 2),
+                 *bias = to_device(c.bias, p.out.c * 4),
+                 *packed = emulator_allocate(sm80_conv_weight_bytes(&p)),
+                 *out = emulator_allocate((size_t)count * 2);
+            sm80_conv_pack(packed, c.weight, &p);
+            int error = sm80_conv(&(conv_target){out, packed, bias}, 1, in, past, residual, &p,
+                                  tile, NULL, 0, NULL);
+            report(!error && memcmp(out, want, (size_t)count * 2) == 0,
+                   "%s in %d phases, tile %d: the reference's bits. %s",
+                   in_space ? conv_name(space).text : conv_time_name(time).text, conv_phases(&p),
+                   tile, emulator_failure());
+            void *all[] = {in, past, residual, bias, packed, out};
+            for (int i = 0; i < NUM_SHAPES(all); i++)
+                if (all[i]) emulator_free(all[i]);
+        }
+        free(want), conv_case_free(c);
+    }
 }
 
 static void test_conv(backend *reference) {
@@ -324,16 +370,16 @@ static void test_conv_moments(void) {
     static const struct {
         int32_t n, h, w, c_out, groups;
         float mean;
-    } shapes[] = {{1, 16, 8, 64, 16, 0},
-                  {2, 16, 8, 256, 32, 30},
-                  {1, 16, 16, 192, 2, -3},
-                  {1, 8, 32, 96, 6, 1000},
-                  {1, 16, 8, 256, 2, 1}};
+        int32_t upsample;
+    } shapes[] = {{1, 16, 8, 64, 16, 0, 1},   {2, 16, 8, 256, 32, 30, 1},
+                  {1, 16, 16, 192, 2, -3, 1}, {1, 8, 32, 96, 6, 1000, 1},
+                  {1, 16, 8, 256, 2, 1, 1},   {2, 32, 16, 256, 32, 5, 2}};
     for (int i = 0; i < NUM_SHAPES(shapes); i++)
         for (conv_tile tile = 0; tile < NUM_CONV_TILES; tile++) {
-            ctok_shape in = {shapes[i].n, 1, shapes[i].h, shapes[i].w, 64}, out = in;
-            out.c = shapes[i].c_out;
-            conv_params p = conv_of(in, out, 1, 1, 0, 1);
+            int32_t upsample = shapes[i].upsample, kernel = upsample == 2 ? 3 : 1;
+            ctok_shape out = {shapes[i].n, 1, shapes[i].h, shapes[i].w, shapes[i].c_out}, in = out;
+            in.h /= upsample, in.w /= upsample, in.c = 64;
+            conv_params p = conv_of(in, out, kernel, 1, kernel / 2, upsample);
             p.in_dtype = p.out_dtype = CTOK_BF16;
             norm_params norm = {
                 .shape = out, .groups = shapes[i].groups, .epsilon = 1e-6f, .dtype = CTOK_BF16};
@@ -344,8 +390,8 @@ static void test_conv_moments(void) {
                     width = c / norm.groups;
             random_seed((uint64_t)i + 800);
             void *values = new_activation(shape_elements(in), 1, 0, CTOK_BF16);
-            float *weight = new_random(c * 64, 0.2f, 0), *bias = new_random(c, 1, shapes[i].mean),
-                  *ones = new_random(c, 0, 1);
+            float *weight = new_random(c * 64 * kernel * kernel, 0.2f, 0),
+                  *bias = new_random(c, 1, shapes[i].mean), *ones = new_random(c, 0, 1);
             void *din = to_device(values, shape_elements(in) * 2), *dbias = to_device(bias, c * 4),
                  *dones = to_device(ones, c * 4);
             void *packed = emulator_allocate(sm80_conv_weight_bytes(&p)),
@@ -748,6 +794,7 @@ int main(void) {
     test_attention(reference);
     test_large();
     test_conv(reference);
+    test_conv_phases(reference);
     reference->close(reference);
     return report_end();
 }
