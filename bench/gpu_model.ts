@@ -1,8 +1,8 @@
 /**
  * Predicts how long a network takes on a GPU that is not there, from the machine code of the kernels: what each start
  * is given (build/tests/gpu_steps), what a warp executes in each loop (bench/machine_code), and the constants below.
- * Prints tables in Markdown for bench/results/gpu-model.md. Nothing is measured: a part that the model leaves out, and a
- * constant that is wrong, show only on a GPU.
+ * Prints tables in Markdown, for bench/results/gpu-model.md. Nothing is measured: a part that the model leaves out, and
+ * a constant that is wrong, show only on a GPU.
  *
  *     bun bench/gpu_model.ts [--model DI8x8] [--size 1024x1024] [--checkout FOLDER]     (after npm run build)
  *
@@ -11,9 +11,9 @@
  * A round of a loop: its barriers cut it into parts. In each part all warps first execute what stands before the first
  * product, one instruction a clock and scheduler, and wait for shared memory once; then the tensor cores, shared memory
  * and the schedulers work side by side, and the slowest rules. Copies into the ring land at any time, so that they
- * count in a whole round alone. Where blocks share an SM, one's waits are not hidden by
- * the other's work. A convolution's block: its stages, once a tap the longest way round, and its end, which is what its
- * instructions take, or its residual's round trips where those take longer. Blocks run in whole rounds of all SMs.
+ * count in a whole round alone. Where blocks share an SM, one's waits are not hidden by the other's work. A
+ * convolution's block: its stages, once a tap the longest way round, and its end, which is what its instructions take,
+ * or its residual's round trips where those take longer. Blocks run in whole rounds of all SMs.
  */
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -147,7 +147,7 @@ interface Tile {
 }
 
 const rowsOfRun = 4;
-const momentsOfRow = 50; // instructions for the statistics of 4 channels, where they are gathered, as read in the listing
+const momentsOfRow = 50; // instructions for the statistics of 4 channels, as read in a listing
 
 /** What a block's end takes: rows of 4 channels, in runs of 4 rows, of bf16. */
 interface End {
@@ -175,7 +175,7 @@ function endOf(kernel: Kernel, rows: number, warps: number): End {
     return undefined;
   };
   // the bias may be loaded once for each row; where loads are skipped by predicates, they are issued all the same
-  const residual = runOf([8, 5, 4]), plain = runOf([0, 4]) ?? residual;
+  const residual = runOf([4, 5, 8]), plain = runOf([0, 4]) ?? residual;
   if (!residual || !plain) throw new Error(`${kernel.name}: expected a loop that stores rows of bf16, found none`);
   let trips = 0, hasStored = true; // a load behind a store is another round trip
   for (const instruction of residual.usual) {
@@ -221,13 +221,13 @@ function convMs(start: Start, tiles: Map<string, Tile>, gpu: Gpu): number {
 }
 
 /**
- * The share of key blocks in which the maximum of any of a warp's rows moves, where scores come in no order: in the
- * n-th block of keys a row's maximum is new with probability 1 / n.
+ * The share of steps in which the maximum of any of a warp's rows moves, where scores come in no order: in the n-th
+ * step a row's maximum is new with probability 1 / n.
  */
-function movedShare(numBlocks: number, rows: number): number {
+function movedShare(numSteps: number, rows: number): number {
   let sum = 0;
-  for (let n = 1; n <= numBlocks; n++) sum += 1 - (1 - 1 / n) ** rows;
-  return sum / numBlocks;
+  for (let n = 1; n <= numSteps; n++) sum += 1 - (1 - 1 / n) ** rows;
+  return sum / numSteps;
 }
 
 // ---------------------------------------------------------------- the network
@@ -293,7 +293,7 @@ export function predict(gpu: Gpu, model: string, size: readonly [string, string]
       const kernel = kernels.find((k) => numbersOf(k).slice(0, 3).join() === start.tile.join());
       if (!kernel) throw new Error(`expected an attention kernel <${start.tile}>, found none`);
       const work = workOf(kernel)!, round = hotRounds(kernel, work)[0]!;
-      const clocks = clocksOf(round, work.products[0], 8, gpu), share = movedShare(start.steps, 32);
+      const clocks = clocksOf(round, work.products[0], 8, gpu), share = movedShare(start.steps / round.times, 32);
       attention = { usual: round.usual.length / round.times, most: round.most / round.times, clocks };
       const each = clocks.total + share * clocks.longest;
       add("attention", roundsOf(start.blocks, gpu) * start.steps * each / gpu.ghz * 1e-6, start.flops);
