@@ -15,13 +15,9 @@ static conv_params in_bf16(const conv_params *p) {
 }
 
 static conv_tile tile_of(const step *conv, int32_t count, const op_device *d) {
-<<<<<<< HEAD
     conv_params p = in_bf16(&conv->params.conv);
-    return conv_tile_choose(&p, count, d->limits);
-=======
     unsigned only = atomic_load(&op_left_out) / OP_ONLY_TILE;
-    return only ? (conv_tile)(only - 1) : conv_tile_choose(&conv->params.conv, count, d->limits);
->>>>>>> f8ca8372a7d723d86a3542e2e26ea512335d3577
+    return only ? (conv_tile)(only - 1) : conv_tile_choose(&p, count, d->limits);
 }
 
 // The parts of which a convolution gathers the moments for the norm behind it. 0: the next step is
