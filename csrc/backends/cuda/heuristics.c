@@ -5,6 +5,8 @@
 // measured (bench/gpu_check).
 #include "heuristics.h"
 
+#include "conv_pack.h"
+
 static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // ---------------------------------------------------------------- convolution
@@ -34,7 +36,7 @@ int32_t conv_tile_shared_bytes(conv_tile tile) {
 }
 
 conv_tile conv_tile_choose(const conv_params *p, int32_t num_targets, device_limits device) {
-    int64_t positions = shape_positions(p->out);
+    int64_t positions = conv_phase_positions(p), phases = conv_phases(p);
     conv_tile best = CONV_TILE_64x64x32;
     double best_price = -1;
     for (conv_tile tile = 0; tile < NUM_CONV_TILES; tile++) {
@@ -44,7 +46,8 @@ conv_tile conv_tile_choose(const conv_params *p, int32_t num_targets, device_lim
         if (p->in.c % s.k) continue;  // a step would run into the next tap
         if (s.n == 256 && p->out.c % 256)
             continue;  // weights are padded to 128 channels: it would read past their end
-        int64_t blocks = divide_up(positions, s.m) * divide_up(p->out.c, s.n) * num_targets;
+        int64_t blocks =
+            divide_up(positions, s.m) * divide_up(p->out.c, s.n) * phases * num_targets;
         // Blocks of one SM share its rate: with fewer than blocks_per_sm it is not slower, only its
         // latencies show.
         double price =
@@ -60,14 +63,16 @@ norm_parts conv_parts(const conv_params *p, conv_tile tile, const norm_params *n
     const norm_parts none = {0, 0};
     conv_tile_shape s = conv_tiles[tile];
     ctok_shape a = p->out, b = norm->shape;
-    int64_t frame = a.h * a.w, tiles = shape_positions(a) / s.m * divide_up(a.c, s.n);
+    int32_t phases = conv_phases(p);
+    int64_t frame = a.h * a.w / phases, tiles = shape_positions(a) / s.m * divide_up(a.c, s.n);
     if (p->out_dtype != CTOK_BF16 || norm->dtype != CTOK_BF16)
         return none;  // what is stored is what is counted
     if (a.n != b.n || a.t != b.t || a.h != b.h || a.w != b.w || a.c != b.c) return none;
     if (norm->groups == 1)
         return none;  // of a video: the tile depends on how many frames come at once, and that must
                       // not show
-    if (frame % s.m) return none;  // a tile would lie in two frames, or beyond the last
+    if (phases == 2 || frame % s.m)
+        return none;  // a tile would lie in two frames, or beyond the last, or not in their order
     if (a.c % norm->groups || a.c / norm->groups % 4)
         return none;  // a thread's four channels would be of two groups
     if (tiles * norm->groups > NORM_MOMENTS) return none;  // more than there is room for

@@ -1,13 +1,13 @@
 // Convolution of bf16 by implicit GEMM on mma.sync: out[m][n] = sum over taps and channels of
 // in[source(m, tap)][c] * weight[tap][n][c], m an output pixel, n an output channel, float32
-// sums, one rounding. Covers all that conv_params can say: strides, nearest upsampling and zero
-// padding in space; replicated or cached frames in time. in.c is a multiple of 32. A block makes BM
-// pixels x BN channels. Both operands stream through a ring of shared-memory stages of BK
-// channels, filled by cp.async (whose zero fill is the padding); warps read them with ldmatrix,
-// 16-byte chunks permuted so that 8 rows of a chunk lie in different banks. At the end the ring
-// holds the float32 tile once, so that rows leave in whole lines, and the moments of a norm that
-// follows are gathered on the way.
-// Who calls it: op.c, with the tile of conv_tile_choose.
+// sums, one rounding. Covers all that conv_params can say: strides, nearest upsampling (in phases
+// of fewer taps, conv_phases) and zero padding in space; replicated or cached frames in time. in.c
+// is a multiple of 32. A block makes BM pixels x BN channels. Both operands stream through a ring
+// of shared-memory stages of BK channels, filled by cp.async (whose zero fill is the padding);
+// warps read them with ldmatrix, 16-byte chunks permuted so that 8 rows of a chunk lie in different
+// banks. At the end the ring holds the float32 tile once, so that rows leave in whole lines, and
+// the moments of a norm that follows are gathered on the way. Who calls it: op.c, with the tile of
+// conv_tile_choose.
 #include "conv.cuh"
 #include "kernels.h"
 #include "ptx/cp_async.cuh"
@@ -54,10 +54,11 @@ struct conv_loader {
 template <typename S>
 DEVICE void conv_loader_set_tap(conv_loader<S> &l, const conv_call<bf16> &call, int chunk) {
     l.inside = 0;
+    int tap = conv_tap_of(call, l.tap);
     auto set = [&](int i) {
         bool is_inside;
         hide_origin(l.rows[i].at), hide_origin(l.rows[i].y), hide_origin(l.rows[i].x);
-        l.from[i] = conv_source(call, l.rows[i], l.tap, is_inside) + chunk * 8;
+        l.from[i] = conv_source(call, l.rows[i], tap, is_inside) + chunk * 8;
         l.inside |= (unsigned)is_inside << i;
     };
     if (call.p.kernel_t == 1) {  // asked once here, and not for each row
@@ -151,15 +152,15 @@ DEVICE void conv_stage_sums(const float (&sums)[S::TILES_M][S::TILES_N][4], int 
 // then one warp for each group, in a fixed order. No pixel of such a tile lies beyond the last, and
 // neither do any four channels.
 template <typename S, typename TOut>
-DEVICE void conv_store_tile(const conv_call<bf16> &call, const conv_target &target, int64_t first,
-                            int n0) {
+DEVICE void conv_store_tile(const conv_call<bf16> &call, const conv_phase &phase,
+                            const conv_target &target, int64_t first, int n0) {
     shared<float> staged = shared_at<float>(0);
     constexpr int LANES = S::BN / 4, ROWS = S::THREADS / LANES, RUN = 4;
     static_assert(S::BM % (RUN * ROWS) == 0 && RUN * ROWS % 8 == 0, "");  // 8: of conv_staged_at
     int c = (int)threadIdx.x % LANES * 4, row = (int)threadIdx.x / LANES;
     if (call.p.out.c % 4 != 0) {
         for (; row < S::BM; row += ROWS)
-            conv_finish_each<TOut>(call, target, first, row, n0 + c,
+            conv_finish_each<TOut>(call, phase, target, first, row, n0 + c,
                                    shared_as<float4>(staged + conv_staged_at<S>(row, c))[0]);
         return;
     }
@@ -173,7 +174,7 @@ DEVICE void conv_store_tile(const conv_call<bf16> &call, const conv_target &targ
         for (int i = 0; i < RUN; i++)
             values[i] =
                 shared_as<float4>(staged + n * S::BN + conv_staged_at<S>(row + i * ROWS, c))[0];
-        conv_finish4<TOut>(call, target, first, n + row, ROWS, n0 + c, bias, values);
+        conv_finish4<TOut>(call, phase, target, first, n + row, ROWS, n0 + c, bias, values);
         if (!call.moments) continue;
         if (n == 0) shift = conv_rounded4<TOut>(values[0]).x;
         float run = 0, run_square = 0;
@@ -215,19 +216,36 @@ DEVICE void conv_store_tile(const conv_call<bf16> &call, const conv_target &targ
 }
 
 // ---------------------------------------------------------------- kernel
+// Which tile a block makes: outputs from `first` of the phase, channels from n0.
+struct conv_place {
+    conv_phase phase;
+    int number, n0;  // number: of the phase
+    int64_t first;
+};
+
+// Tiles of the same pixels are neighbours, and so are phases: they read the same activations.
+template <typename S>
+DEVICE conv_place conv_place_of(const conv_call<bf16> &call, int block) {
+    unsigned tiles_n = (unsigned)((call.p.out.c + S::BN - 1) / S::BN),
+             tile = (unsigned)block / tiles_n, phases = (unsigned)call.phases;
+    int number = (int)(tile % phases);
+    return {conv_phase_of(call.p, call.phases, number), number,
+            (int)((unsigned)block % tiles_n) * S::BN, (int64_t)(tile / phases) * S::BM};
+}
+
 template <typename S>
 __global__ void __launch_bounds__(S::THREADS, S::BLOCKS_PER_SM)
     sm80_conv_kernel(conv_call<bf16> call) {
     const conv_params &p = call.p;
     const conv_target target = call.targets[blockIdx.y];
-    int c_in = (int)p.in.c, num_taps = p.kernel * p.kernel * p.kernel_t,
+    int c_in = (int)p.in.c,
+        num_taps = call.phases > 1 ? call.phases : p.kernel * p.kernel * p.kernel_t,
         num_steps = num_taps * (c_in / S::BK);
-    int64_t positions = p.out.n * p.out.t * p.out.h * p.out.w;
 
-    // Tiles of the same pixels are neighbours: they read the same activations.
-    int tiles_n = (int)((p.out.c + S::BN - 1) / S::BN),
-        n0 = (int)(blockIdx.x % (unsigned)tiles_n) * S::BN;
-    int64_t first = (int64_t)(blockIdx.x / (unsigned)tiles_n) * S::BM;
+    int block = (int)blockIdx.x;
+    conv_place place = conv_place_of<S>(call, block);
+    int64_t left = place.phase.positions - place.first;
+    if (left <= 0) return;  // in time the other phase may have a frame more
 
     int row = (int)threadIdx.x / S::CHUNKS, chunk = (int)threadIdx.x % S::CHUNKS;
     conv_loader<S> loader;
@@ -236,11 +254,11 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS_PER_SM)
                                              // and are not stored
         int at = row + i * S::LOAD_ROWS;
         loader.rows[i] = conv_row_of(
-            p,
-            conv_position_of(p, first, first + at < positions ? at : (int)(positions - 1 - first)));
+            p, conv_position_of(p, place.phase, place.first, at < left ? at : (int)left - 1));
     }
     loader.tap = 0, loader.c = 0;
-    loader.weights = (const bf16 *)target.packed + (int64_t)(n0 + row) * c_in + chunk * 8;
+    loader.weights = (const bf16 *)target.packed + place.number * num_taps * call.tap_weights +
+                     (int64_t)(place.n0 + row) * c_in + chunk * 8;
     conv_loader_set_tap(loader, call, chunk);
 
     int m = warp_id() % S::WARPS_M * S::TILES_M * 16, n = warp_id() / S::WARPS_M * S::TILES_N * 8;
@@ -292,14 +310,17 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS_PER_SM)
     __syncthreads();
     conv_stage_sums<S>(sums, m, n);
     __syncthreads();
-    if (p.out_dtype == CTOK_F32) conv_store_tile<S, float>(call, target, first, n0);
-    else conv_store_tile<S, bf16>(call, target, first, n0);
+    hide_origin(block);  // the place is made again
+    place = conv_place_of<S>(call, block);
+    if (p.out_dtype == CTOK_F32)
+        conv_store_tile<S, float>(call, place.phase, target, place.first, place.n0);
+    else conv_store_tile<S, bf16>(call, place.phase, target, place.first, place.n0);
 }
 
 template <typename S>
 static int sm80_conv_launch(const conv_call<bf16> &call, int32_t num_targets, cudaStream_t stream) {
     int64_t tiles_n = (call.p.out.c + S::BN - 1) / S::BN,
-            tiles_m = (shape_positions(call.p.out) + S::BM - 1) / S::BM;
+            tiles_m = (conv_phase_positions(&call.p) + S::BM - 1) / S::BM * call.phases;
     return LAUNCH(sm80_conv_kernel<S>, dim3((unsigned)(tiles_m * tiles_n), (unsigned)num_targets),
                   dim3(S::THREADS), S::SHARED_BYTES, stream, call);
 }
@@ -310,7 +331,7 @@ extern "C" int sm80_conv(const conv_target *targets, int32_t num_targets, const 
                          cudaStream_t stream) {
     int64_t tap_weights = conv_padded(p->out.c, SM80_CONV_PADDING) * p->in.c;
     conv_call<bf16> call = conv_call_of<bf16>(targets, num_targets, in, past, residual, p,
-                                              tap_weights, moments, groups);
+                                              tap_weights, moments, groups, conv_phases(p));
     switch (tile) {
         case CONV_TILE_128x256x64:
             return sm80_conv_launch<conv_shape_of<128, 256, 64, 2, 4, 3, 1>>(call, num_targets,
