@@ -308,10 +308,12 @@ static void test_times(uint32_t device, const char *name) {
 }
 
 int main(void) {
+    emulator_settings.is_stream_late = true;
     test_times(CTOK_DEVICE_CPU, "cpu"), test_times(CTOK_DEVICE_CUDA, "cuda");
     test_cpu_failures();
     test_gpu_failures();
     emulated_device.num_captures = emulated_device.num_graph_launches = 0;
     test_graphs();
+    report(emulator_num_failures == 0, "the emulator found nothing. %s", emulator_failure());
     return report_end();
 }
