@@ -4,6 +4,7 @@
 // and what happens where that fails; which step is told to have failed; and every op through the
 // seam, in the cases of gpu_ops.h that the emulator can do in seconds (cuda_test.c has all shapes
 // and tiles). Prints TAP; the exit code is 1 when a test failed.
+// Note: over 400 lines: one device over one emulator, a section a part of its life.
 #include <pthread.h>
 
 #include "../../../csrc/backends/cuda/op.h"
