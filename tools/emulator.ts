@@ -38,9 +38,12 @@ export function emulatorSteps(cuda?: Cuda): Step[] {
     compileStep(emulated(source), source, [...cc, ...cFlags, "-DCTOK_HAS_CUDA", `-I${emulatorFolder}`]);
 
   const emulator = ["emulator", "emulated_memory", "emulated_stream"].map((part) => inFolder(`${part}.cpp`));
-  const parts = [...kernels, ...emulator], alone = [inFolder("emulator_test.cu"), inFolder("emulator_memory_test.cu"), ...layouts];
+  const parts = [...kernels, ...emulator],
+    alone = [inFolder("emulator_test.cu"), inFolder("emulator_memory_test.cu"), ...layouts];
   const tests = [
-    ...["cuda_test", "backend_test", "loss_test", "list_test", "emulated_device"].map((t) => inFolder(`${t}.c`)),
+    ...["cuda_test", "backend_test", "loss_test", "list_test", "device_test", "emulated_device"].map((t) =>
+      inFolder(`${t}.c`)
+    ),
     "bench/gpu_check/gpu_run.c",
   ];
   const device = [...backend, inFolder("emulated_device.c"), ...parts].map(emulated);
@@ -55,7 +58,7 @@ export function emulatorSteps(cuda?: Cuda): Step[] {
     ...backend.map(overEmulator),
     link("cuda_test", [emulated("cuda_test.c"), ...parts.map(emulated), ...core(isForKernels)]),
     link("backend_test", [emulated("backend_test.c"), ...device, ...core(isForKernels)]),
-    ...["loss_test", "list_test", "emulated_run"].map((name) => {
+    ...["loss_test", "list_test", "device_test", "emulated_run"].map((name) => {
       const source = name === "emulated_run" ? "gpu_run.c" : `${name}.c`;
       return link(name, [emulated(source), ...device, ...core((source) => !backend.includes(source))]);
     }),

@@ -10,18 +10,28 @@
 // section a part.
 #include "../backend.h"
 
+#include <stdio.h>
+
 #ifndef CTOK_HAS_CUDA
 ctok_status cuda_backend_open(backend **out, uint32_t index, ctok_error *error) {
     (void)out;
     return ctok_fail(error, CTOK_E_DEVICE, index,
-                     "cuda:%u: expected a GPU, found a build without CUDA (nvcc was not there when "
-                     "it was built)",
+                     "cuda:%u: expected a GPU, found a build without CUDA (nvcc was not there, or "
+                     "failed, when it was built)",
                      index);
+}
+
+bool cuda_describe(ctok_device_info *out, uint32_t index) {
+    *out = (ctok_device_info){.device = "cuda"};
+    ctok_error error = {.struct_size = sizeof error};
+    backend *none;
+    cuda_backend_open(&none, index, &error);
+    snprintf(out->reason, sizeof out->reason, "%.255s", error.message);
+    return index == 0;
 }
 #else
 
 #include <cuda_runtime_api.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -130,6 +140,8 @@ static void *cuda_alloc(backend *b, size_t num_bytes) {
     void *memory = NULL;
     cudaSetDevice(c->gpu.index);
     cudaError_t error = c->is_lost ? cudaSuccess : cudaMalloc(&memory, num_bytes ? num_bytes : 1);
+    if (error == cudaErrorMemoryAllocation && b->give_back && b->give_back(b->giver))
+        error = cudaMalloc(&memory, num_bytes ? num_bytes : 1);
     cudaGetLastError();
     if (error != cudaSuccess) memory = NULL;
     if (error != cudaErrorMemoryAllocation) has_failed(c, error);
@@ -147,23 +159,13 @@ static void cuda_free(backend *b, void *memory, size_t num_bytes) {
     gpu_leave(context, before);
 }
 
-// Moves bytes within the device's memory. Where source and target overlap, it copies in pieces that
-// do not; the pieces follow each other on the stream.
-static void copy_within(cuda_backend *c, void *to, const void *from, size_t num_bytes) {
-    size_t gap = (size_t)((const uint8_t *)from - (uint8_t *)to),
-           piece = (uint8_t *)to < (const uint8_t *)from && gap < num_bytes ? gap : num_bytes;
-    cudaSetDevice(c->gpu.index);
-    for (size_t at = 0; at < num_bytes && !c->is_lost; at += piece) {
-        size_t count = num_bytes - at < piece ? num_bytes - at : piece;
-        has_failed(c, cudaMemcpyAsync((uint8_t *)to + at, (const uint8_t *)from + at, count,
-                                      cudaMemcpyDeviceToDevice, c->own.stream));
-    }
-}
-
 static void *cuda_grow(backend *b, void *memory, size_t num_bytes, size_t new_bytes) {
     void *grown = cuda_alloc(b, new_bytes);
     if (grown && memory) {
-        copy_within(cuda_of(b), grown, memory, num_bytes < new_bytes ? num_bytes : new_bytes);
+        cuda_backend *c = cuda_of(b);
+        has_failed(
+            c, (cudaError_t)smxx_copy(grown, memory, num_bytes < new_bytes ? num_bytes : new_bytes,
+                                      c->own.stream));
         cuda_free(b, memory, num_bytes);
     }
     return grown;
@@ -285,7 +287,7 @@ static size_t index_bytes(const quantizer_params *p) {
 }
 
 // Runs a step that copies between the host's memory and the device's.
-static ctok_status run_copy(cuda_backend *c, const step *s, int32_t i) {
+static ctok_status run_transfer(cuda_backend *c, const step *s, int32_t i) {
     const op_params *p = &s->params;
     switch (s->kind) {
         case OP_LOAD:
@@ -304,8 +306,6 @@ static ctok_status run_copy(cuda_backend *c, const step *s, int32_t i) {
                 c, i, 0,
                 smxx_dequantize(s->out, s->workspace, s->codebook, &p->quantizer, c->own.stream));
         case OP_COPY:
-            copy_within(c, s->out, s->in, p->copy_bytes);
-            return c->failure == cudaSuccess ? CTOK_OK : status_of(c);
         case OP_HAAR:
         case OP_UNHAAR:
         case OP_CONV:
@@ -364,9 +364,9 @@ static ctok_status run_part(cuda_backend *c, const step *steps, replay *r, repla
         const step *s = &steps[start->first];
         CTOK_TRY(begin_steps(c, run, start->first, start->count));
         c->counts.num_starts++;
-        CTOK_TRY(replay_is_copy(s) ? run_copy(c, s, start->first)
-                                   : end(c, start->first, step_products(s) * start->count,
-                                         op_run(steps, start, &c->own)));
+        CTOK_TRY(replay_is_transfer(s) ? run_transfer(c, s, start->first)
+                                       : end(c, start->first, step_products(s) * start->count,
+                                             op_run(steps, start, &c->own)));
         CTOK_TRY(fetch_indices(c, s));
         CTOK_TRY(time_steps(c, run, start->first, start->count));
         count(run, start->count);
@@ -433,6 +433,28 @@ static void cuda_close(backend *b) {
     free(c);
 }
 
+static const backend_kernels *kernels_for(const gpu *g) {
+    return gpu_has_bf16(g) ? &sm80_kernels : &smxx_kernels;
+}
+
+bool cuda_describe(ctok_device_info *out, uint32_t index) {
+    uint32_t count = gpu_count();
+    if (index > 0 && index >= count) return false;
+    gpu g;
+    ctok_error error = {.struct_size = sizeof error};
+    *out = (ctok_device_info){.is_usable = gpu_find(&g, index, &error) == CTOK_OK};
+    snprintf(out->device, sizeof out->device, "%s", count ? g.device : "cuda");
+    snprintf(out->name, sizeof out->name, "%s", g.name);
+    snprintf(out->reason, sizeof out->reason, "%.255s", error.message);
+    out->capability = (uint32_t)g.capability;
+    out->driver_version = (uint32_t)g.driver, out->runtime_version = (uint32_t)g.runtime;
+    out->total_bytes = g.total_bytes, out->free_bytes = count ? gpu_free_bytes(&g) : 0;
+    if (!out->is_usable) return true;
+    snprintf(out->kernels, sizeof out->kernels, "%s", kernels_for(&g)->name);
+    out->has_bf16 = kernels_for(&g)->has_bf16;
+    return true;
+}
+
 // Starts the GPU's context on this thread, and takes what every list needs.
 static cudaError_t start(cuda_backend *c) {
     size_t available = 0, total = 0;
@@ -473,7 +495,7 @@ ctok_status cuda_backend_open(backend **out, uint32_t index, ctok_error *error) 
                          failure, "%s: expected it to start, found %s: %s", found.device,
                          cudaGetErrorName(failure), cudaGetErrorString(failure));
     }
-    c->base = (backend){.kernels = gpu_has_bf16(&c->gpu) ? &sm80_kernels : &smxx_kernels,
+    c->base = (backend){.kernels = kernels_for(&c->gpu),
                         .device = c->gpu.device,
                         .device_name = c->gpu.name,
                         .bf16_needs = "a GPU of compute capability 8.0 or more",
@@ -487,6 +509,7 @@ ctok_status cuda_backend_open(backend **out, uint32_t index, ctok_error *error) 
                         .finish = cuda_finish,
                         .memory_bytes = cuda_memory_bytes,
                         .counts = &c->counts,
+                        .keeps_arena = true,
                         .close = cuda_close};
     *out = &c->base;
     return CTOK_OK;

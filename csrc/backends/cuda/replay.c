@@ -4,16 +4,18 @@
 
 #include <stdlib.h>
 
-bool replay_is_copy(const step *s) {
-    return s->kind == OP_LOAD || s->kind == OP_STORE || s->kind == OP_DEQUANTIZE ||
-           s->kind == OP_COPY;
+bool replay_is_transfer(const step *s) {
+    return s->kind == OP_LOAD || s->kind == OP_STORE || s->kind == OP_DEQUANTIZE;
 }
 
-// Whether the host must copy or wait after this start, so that a CUDA graph has to end here.
+static bool is_alone(const step *s) { return replay_is_transfer(s) || s->is_changing; }
+
+// Whether a CUDA graph has to end after this start: the host must copy or wait, or one of the two
+// steps is not the same every time.
 static bool ends_part(const step *steps, int32_t num_steps, const op_start *start) {
     int32_t next = start->first + start->count;
     const step *s = &steps[start->first];
-    return next >= num_steps || replay_is_copy(s) || replay_is_copy(&steps[next]) ||
+    return next >= num_steps || is_alone(s) || is_alone(&steps[next]) ||
            (s->kind == OP_QUANTIZE && s->external);
 }
 

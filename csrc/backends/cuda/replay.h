@@ -1,5 +1,6 @@
 // What is prepared of a list and kept with it: which kernels its steps start, in parts between
-// which the host copies or waits, and the parts as CUDA graphs, which start all at once.
+// which the host copies or waits or a step changes, and the parts as CUDA graphs, which start all
+// at once.
 //     the first time    each start is made by itself, which loads its kernel
 //     again             the part is captured as a graph, once, and the graph is launched
 // A graph holds addresses and parameters: another version of the list is prepared anew, and what is
@@ -19,7 +20,8 @@ static const int64_t REPLAY_MOST_PRODUCTS = (int64_t)1 << 38;  // 2 ms at the ma
                                                                // H100; its 200 starts take about 1
 
 typedef struct {
-    int32_t first, end;  // starts; one alone where the host copies: load, store, dequantize, copy
+    int32_t first, end;     // starts; one alone where the host copies (load, store, dequantize), or
+                            // where the step changes from run to run
     cudaGraphExec_t graph;  // NULL: not captured yet, or not to be
     bool has_run;           // each of its starts has been made
     bool is_graph;  // to be captured: neither too short nor too large, and no capture has failed
@@ -33,7 +35,7 @@ typedef struct {
     replay_part *parts;
 } replay;
 
-bool replay_is_copy(const step *s);  // one that op_run does not start
+bool replay_is_transfer(const step *s);  // one that op_run does not start
 
 // What is prepared of the list as it is now; NULL when there is no memory.
 replay *replay_prepare(step_list *list, const op_device *device);

@@ -4,6 +4,7 @@
 // and what happens where that fails; which step is told to have failed; and every op through the
 // seam, in the cases of gpu_ops.h that the emulator can do in seconds (cuda_test.c has all shapes
 // and tiles). Prints TAP; the exit code is 1 when a test failed.
+// Note: over 400 lines: one device over one emulator, a section a part of its life.
 #include <pthread.h>
 
 #include "../../../csrc/backends/cuda/op.h"
@@ -287,6 +288,31 @@ static void test_graphs(void) {
         expect_same(run_whole(&r, 0, CTOK_OK, "at last"), want, &r, "at last");
     report(emulated_device.num_graphs == 1, "graphs: one is kept");
 
+    // The first run loads each kernel that the capture has.
+    emulator_settings.is_capture_strict = true;
+    for (int is_planted = 0; is_planted < 2; is_planted++) {
+        uint64_t num_captures = b->counts->num_captures, num_refused = b->counts->num_refused;
+        r.list.version++;
+        emulator_unload();
+        for (int i = 0; i < 3; i++) {
+            expect_same(run_whole(&r, 0, CTOK_OK, "a strict capture"), want, &r,
+                        "a strict capture");
+            if (is_planted && i == 0) emulator_unload();
+        }
+        num_captures = b->counts->num_captures - num_captures,
+        num_refused = b->counts->num_refused - num_refused;
+        report(num_captures == !is_planted && num_refused == (uint64_t)is_planted,
+               "graphs: %s: %d captured, %d refused",
+               is_planted ? "a planted bug, kernels that the first run had not loaded"
+                          : "kernels are loaded before they are captured",
+               (int)num_captures, (int)num_refused);
+    }
+    emulator_settings.is_capture_strict = false;
+    r.list.version++;
+    free(run_whole(&r, 0, CTOK_OK, "after them"));
+    report(b->counts->num_refused == 4, "graphs: %d captures were refused in all",
+           (int)b->counts->num_refused);
+
     ctok_status status;
     for (int i = 0; i < 3; i++)
         expect_same(replayed_run(&r, 1, 0, REPLAYED_STEPS, -1, &status, NULL), want, &r,
@@ -384,6 +410,37 @@ static void test_waits(void) {
     b->close(b);
 }
 
+// Bytes moved onto themselves and elsewhere, at every alignment, against memmove.
+static void test_copies(void) {
+    emulated_device = whole;
+    backend *b = NULL;
+    if (cuda_backend_open(&b, 0, NULL) != CTOK_OK) {
+        report(false, "copies: opens");
+        return;
+    }
+    static const struct {
+        size_t out, in, num_bytes;
+    } copies[] = {{0, 16, 4096}, {0, 4096, 4096}, {0, 64, 16 * 301}, {4, 24, 4 * 301},
+                  {1, 4, 301},   {3, 8192, 301},  {4096, 0, 4096},   {0, 5, 0}};
+    enum { BYTES = 16384 };
+    uint8_t host[BYTES], want[BYTES], got[BYTES];
+    for (int i = 0; i < BYTES; i++) host[i] = (uint8_t)(i * 31 % 127);
+    uint8_t *memory = b->alloc(b, BYTES);
+    for (int i = 0; i < NUM_SHAPES(copies); i++) {
+        b->upload(b, memory, host, BYTES);
+        memcpy(want, host, BYTES);
+        memmove(want + copies[i].out, want + copies[i].in, copies[i].num_bytes);
+        ctok_status status =
+            op_copy(b, memory + copies[i].out, memory + copies[i].in, copies[i].num_bytes);
+        if (status == CTOK_OK) status = get_words(b, got, memory, BYTES / 4);
+        report(status == CTOK_OK && memcmp(got, want, BYTES) == 0,
+               "copies: %zu bytes from %zu to %zu", copies[i].num_bytes, copies[i].in,
+               copies[i].out);
+    }
+    drop(b, memory);
+    b->close(b);
+}
+
 static int num_devices_tested;  // each in other modes of the emulator
 
 static void test_device(int major, int minor, int shared_bytes) {
@@ -418,7 +475,7 @@ int main(void) {
         emulator_settings.is_stream_late = is_stream_late = is_late;
         test_failures(), test_graphs();
     }
-    test_second_gpu(), test_waits();
+    test_second_gpu(), test_waits(), test_copies();
     most_products = 1 << 21;
     test_device(8, 6, 101376);
     most_products = 1 << 16;

@@ -72,6 +72,7 @@ struct kept_launch {
     std::vector<unsigned char> parameters;
     void (*run)(const void *parameters);
 };
+int load(const void *kernel);  // 0, or the error of a capture that may not load it
 int launch(const kept_launch &l, cudaStream_t stream);  // 0, or the error of the start
 }  // namespace emulator
 
@@ -120,6 +121,7 @@ inline shared<U> shared_as(shared<T> pointer) {
 template <typename... P, typename... A>
 static int emulated_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block,
                            size_t shared_bytes, cudaStream_t stream, A... arguments) {
+    if (int error = emulator::load((const void *)kernel)) return error;
     auto body = [=] { kernel(static_cast<P>(arguments)...); };
     static_assert(std::is_trivially_copyable_v<decltype(body)>, "parameters are copied as bytes");
     const unsigned char *bytes = (const unsigned char *)&body;

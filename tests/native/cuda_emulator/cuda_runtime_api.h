@@ -7,6 +7,7 @@
 #define CTOK_EMULATED_CUDA_RUNTIME_API_H
 
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,8 +44,10 @@ struct emulated_device {
     int fail_graphs;  // 1: none can be begun, 2: none captured, 3: none instantiated, 4: none
                       // launched
     int num_graphs, num_captures, num_graph_launches;  // that live; begun; done
+    bool has_nvml;                                     // the library that tells of memory
     int num_waits;                                     // for an event
     int num_contexts[EMULATED_GPUS];                   // of each GPU: started
+    void (*on_start)(void);                            // called as one is started; or NULL
     int num_strangers;  // uses of a stream, event or memory where another GPU was current
 };
 extern struct emulated_device emulated_device;
@@ -58,7 +61,9 @@ extern char emulated_marks[EMULATED_GPUS + 1];  // their addresses stand for the
 
 static inline void emulated_take(int gpu) {
     emulated_current = gpu;
-    if (gpu != EMULATED_NONE) emulated_device.num_contexts[gpu] = 1;
+    if (gpu == EMULATED_NONE || emulated_device.num_contexts[gpu]) return;
+    emulated_device.num_contexts[gpu] = 1;
+    if (emulated_device.on_start) emulated_device.on_start();
 }
 static inline bool emulated_is_stranger(const void *mark) {
     bool is_other = mark != &emulated_marks[emulated_current];
@@ -177,6 +182,10 @@ static inline cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *propert
     (void)device;
     strcpy(properties->name, "Emulated GPU");
     properties->totalGlobalMem = emulated_device.total_bytes;
+    return emulated_ask();
+}
+static inline cudaError_t cudaDeviceGetPCIBusId(char *id, int num_bytes, int device) {
+    snprintf(id, (size_t)num_bytes, "0000:0%d:00.0", device);
     return emulated_ask();
 }
 static inline cudaError_t cudaMemGetInfo(size_t *available, size_t *total) {

@@ -5,6 +5,7 @@
 // finding the rest of a stream's work is dropped. Who calls it: cuda_runtime_api.h, emulator.cpp.
 #include <cstdlib>
 #include <deque>
+#include <set>
 #include <vector>
 
 #include "emulator_parts.h"
@@ -89,6 +90,16 @@ void catch_up(cudaStream_t stream, uint64_t position) {
 }
 }  // namespace
 
+static std::set<const void *> loaded;
+
+int load(const void *kernel) {
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    if (loaded.count(kernel)) return 0;
+    if (captured && emulator_settings.is_capture_strict) return CAPTURE_UNSUPPORTED;
+    loaded.insert(kernel);
+    return 0;
+}
+
 bool keep_in_capture(const kept_launch &l) {
     if (captured) captured->launches.push_back(l);
     return captured;
@@ -153,6 +164,7 @@ int emulator_copy(cudaStream_t stream, void *to, const void *from, size_t num_by
 }
 
 // ---------------------------------------------------------------- graphs
+void emulator_unload(void) { emulator::loaded.clear(); }
 void emulator_capture_begin(void) { captured = new emulator_graph(); }
 emulator_graph *emulator_capture_end(void) {
     emulator_graph *graph = captured;

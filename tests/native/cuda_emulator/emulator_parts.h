@@ -11,6 +11,7 @@
 #include "emulator.h"
 
 namespace emulator {
+constexpr int CAPTURE_UNSUPPORTED = 900;                // cudaErrorStreamCaptureUnsupported
 constexpr int FAILED_LAUNCH = 719, INVALID_LAUNCH = 1;  // cudaErrorLaunchFailure,
                                                         // cudaErrorInvalidValue
 extern std::recursive_mutex lock;
