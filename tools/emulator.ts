@@ -6,7 +6,7 @@ import { spawnSync } from "node:child_process";
 import { basename, join } from "node:path";
 import { type Cuda, kernels, layouts } from "./cuda.ts";
 import { objectOf, sources } from "./library.ts";
-import { cc, cFlags, cxx, emulatedFlags, objectFile, out } from "./settings.ts";
+import { cc, cFlags, cxx, emulatedFlags, objectFile, out, seenFlags } from "./settings.ts";
 import { compileStep, linkStep, type Step } from "./steps.ts";
 
 export const emulatorFolder = "tests/native/cuda_emulator/";
@@ -27,14 +27,21 @@ export function emulatorSteps(cuda?: Cuda): Step[] {
     console.log(`without the CUDA emulator's tests: no ${cxx.join(" ")} (apt-get install g++; CXX names another)`);
     return [];
   }
-  const asCpp = (source: string) => compileStep(emulated(source), source, [...cxx, ...emulatedFlags, "-x", "c++"]);
+  const asCpp = (source: string) =>
+    compileStep(emulated(source), source, [
+      ...[...cxx, ...emulatedFlags],
+      ...(emulator.includes(source) ? [] : seenFlags),
+      ...["-x", "c++"],
+    ]);
   const asC = (source: string) => compileStep(emulated(source), source, [...cc, ...cFlags]);
   const overEmulator = (source: string) =>
     compileStep(emulated(source), source, [...cc, ...cFlags, "-DCTOK_HAS_CUDA", `-I${emulatorFolder}`]);
 
-  const parts = [...kernels, inFolder("emulator.cpp")], alone = [inFolder("emulator_test.cu"), ...layouts];
+  const emulator = ["emulator", "emulated_memory", "emulated_stream"].map((part) => inFolder(`${part}.cpp`));
+  const parts = [...kernels, ...emulator],
+    alone = [inFolder("emulator_test.cu"), inFolder("emulator_memory_test.cu"), ...layouts];
   const tests = [
-    ...["cuda_test", "backend_test", "loss_test", "list_test", "gpu_steps", "emulated_device"].map((t) =>
+    ...["cuda_test", "backend_test", "loss_test", "list_test", "device_test", "gpu_steps", "emulated_device"].map((t) =>
       inFolder(`${t}.c`)
     ),
     ...["gpu_run", "gpu_ops"].map((program) => `bench/gpu_check/${program}.c`),
@@ -51,10 +58,10 @@ export function emulatorSteps(cuda?: Cuda): Step[] {
     ...backend.map(overEmulator),
     link("cuda_test", [emulated("cuda_test.c"), ...parts.map(emulated), ...core(isForKernels)]),
     link("backend_test", [emulated("backend_test.c"), ...device, ...core(isForKernels)]),
-    ...["loss_test", "list_test", "gpu_steps", "emulated_run", "emulated_ops"].map((name) => {
+    ...["loss_test", "list_test", "device_test", "gpu_steps", "emulated_run", "emulated_ops"].map((name) => {
       const source = `${name.replace("emulated", "gpu")}.c`; // emulated_run is gpu_run on the emulated device
       return link(name, [emulated(source), ...device, ...core((source) => !backend.includes(source))]);
     }),
-    ...alone.map((source) => link(basename(source, ".cu"), [emulated(source), emulated("emulator.cpp")])),
+    ...alone.map((source) => link(basename(source, ".cu"), [emulated(source), ...emulator.map(emulated)])),
   ];
 }

@@ -79,6 +79,9 @@ export const emulatedFlags = [
   ...["-fsanitize-undefined-trap-on-error", "-Wall", "-Wextra", "-Wno-unknown-pragmas", ...strict],
 ];
 
+/** Of what runs on the emulator: each access calls a function, which is the emulator's (emulated_memory.cpp). */
+export const seenFlags = ["-fsanitize=thread", "--param", "tsan-instrument-func-entry-exit=0"];
+
 const avx512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-ffp-contract=fast"];
 /** First match wins. A file of another architecture is not compiled; the generic kernels serve everywhere. */
 const prefixFlags: [prefix: string, of: Architecture | "any", flags: string[]][] = [

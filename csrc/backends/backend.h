@@ -205,6 +205,13 @@ struct backend {
 ctok_status cpu_backend_open(backend **out, uint32_t num_threads, uint32_t kernels,
                              ctok_error *error);
 
+// What the CPU is, as an engine would use it with all options on auto.
+void cpu_describe(ctok_device_info *out);
+
+// What GPU number `index` is and whether it can be used; it is not started. False where there is
+// none of that number, but for the first: it then says why there is none.
+bool cuda_describe(ctok_device_info *out, uint32_t index);
+
 // Opens the backend of GPU number `index`. Errors: CTOK_E_DEVICE (this build has no CUDA, there is
 // no driver, no such GPU, or it is too old), CTOK_E_MEMORY. A GPU needs compute capability 8.0 for
 // bfloat16, and 7.5 otherwise.

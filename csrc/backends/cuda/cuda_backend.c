@@ -10,18 +10,28 @@
 // section a part.
 #include "../backend.h"
 
+#include <stdio.h>
+
 #ifndef CTOK_HAS_CUDA
 ctok_status cuda_backend_open(backend **out, uint32_t index, ctok_error *error) {
     (void)out;
     return ctok_fail(error, CTOK_E_DEVICE, index,
-                     "cuda:%u: expected a GPU, found a build without CUDA (nvcc was not there when "
-                     "it was built)",
+                     "cuda:%u: expected a GPU, found a build without CUDA (nvcc was not there, or "
+                     "failed, when it was built)",
                      index);
+}
+
+bool cuda_describe(ctok_device_info *out, uint32_t index) {
+    *out = (ctok_device_info){.device = "cuda"};
+    ctok_error error = {.struct_size = sizeof error};
+    backend *none;
+    cuda_backend_open(&none, index, &error);
+    snprintf(out->reason, sizeof out->reason, "%.255s", error.message);
+    return index == 0;
 }
 #else
 
 #include <cuda_runtime_api.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -422,6 +432,28 @@ static void cuda_close(backend *b) {
     free(c);
 }
 
+static const backend_kernels *kernels_for(const gpu *g) {
+    return gpu_has_bf16(g) ? &sm80_kernels : &smxx_kernels;
+}
+
+bool cuda_describe(ctok_device_info *out, uint32_t index) {
+    uint32_t count = gpu_count();
+    if (index > 0 && index >= count) return false;
+    gpu g;
+    ctok_error error = {.struct_size = sizeof error};
+    *out = (ctok_device_info){.is_usable = gpu_find(&g, index, &error) == CTOK_OK};
+    snprintf(out->device, sizeof out->device, "%s", count ? g.device : "cuda");
+    snprintf(out->name, sizeof out->name, "%s", g.name);
+    snprintf(out->reason, sizeof out->reason, "%.255s", error.message);
+    out->capability = (uint32_t)g.capability;
+    out->driver_version = (uint32_t)g.driver, out->runtime_version = (uint32_t)g.runtime;
+    out->total_bytes = g.total_bytes, out->free_bytes = count ? gpu_free_bytes(&g) : 0;
+    if (!out->is_usable) return true;
+    snprintf(out->kernels, sizeof out->kernels, "%s", kernels_for(&g)->name);
+    out->has_bf16 = kernels_for(&g)->has_bf16;
+    return true;
+}
+
 // Starts the GPU's context on this thread, and takes what every list needs.
 static cudaError_t start(cuda_backend *c) {
     size_t available = 0, total = 0;
@@ -462,7 +494,7 @@ ctok_status cuda_backend_open(backend **out, uint32_t index, ctok_error *error) 
                          failure, "%s: expected it to start, found %s: %s", found.device,
                          cudaGetErrorName(failure), cudaGetErrorString(failure));
     }
-    c->base = (backend){.kernels = gpu_has_bf16(&c->gpu) ? &sm80_kernels : &smxx_kernels,
+    c->base = (backend){.kernels = kernels_for(&c->gpu),
                         .device = c->gpu.device,
                         .device_name = c->gpu.name,
                         .bf16_needs = "a GPU of compute capability 8.0 or more",

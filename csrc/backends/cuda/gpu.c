@@ -3,6 +3,7 @@
 #include "gpu.h"
 
 #include <cuda_runtime_api.h>
+#include <dlfcn.h>
 #include <stdio.h>
 
 enum {
@@ -16,10 +17,9 @@ static const int least_driver = CUDART_VERSION >= 13000 ? 580 : CUDART_VERSION >
 
 // Note: without a driver the runtime says "insufficient driver", as with one that is too old; its
 // version tells them apart.
-static ctok_status check_driver(uint32_t index, ctok_error *error) {
-    int num_devices = 0, driver = 0;
+static ctok_status check_driver(uint32_t index, int driver, ctok_error *error) {
+    int num_devices = 0;
     cudaError_t failure = cudaGetDeviceCount(&num_devices);
-    cudaDriverGetVersion(&driver);
     cudaGetLastError();
     if (driver == 0)
         return ctok_fail(error, CTOK_E_DEVICE, failure,
@@ -62,9 +62,10 @@ static cudaError_t describe(gpu *g) {
 }
 
 ctok_status gpu_find(gpu *out, uint32_t index, ctok_error *error) {
-    *out = (gpu){.index = (int)index};
+    *out = (gpu){.index = (int)index, .runtime = CUDART_VERSION};
     snprintf(out->device, sizeof out->device, "cuda:%u", index);
-    CTOK_TRY(check_driver(index, error));
+    cudaDriverGetVersion(&out->driver);
+    CTOK_TRY(check_driver(index, out->driver, error));
     cudaError_t failure = describe(out);
     if (failure)
         return ctok_fail(error, CTOK_E_DEVICE, failure,
@@ -76,6 +77,50 @@ ctok_status gpu_find(gpu *out, uint32_t index, ctok_error *error) {
                      out->device, out->name, out->capability / 10, out->capability % 10);
 }
 
+uint32_t gpu_count(void) {
+    int count = 0;
+    cudaError_t failure = cudaGetDeviceCount(&count);
+    cudaGetLastError();
+    return failure ? 0 : (uint32_t)count;
+}
+
+// ---------------------------------------------------------------- free memory
+// Ref: nvml.h of NVIDIA's management library, which comes with the driver.
+typedef struct {
+    unsigned long long total, free, used;
+} nvml_memory;
+typedef int nvml_start(void);
+typedef int nvml_find(const char *pci, void **device);
+typedef int nvml_ask(void *device, nvml_memory *out);
+
+static uint64_t ask_nvml(void *library, const char *pci) {
+    nvml_start *start, *stop;
+    nvml_find *find;
+    nvml_ask *ask;
+    *(void **)&start = dlsym(library, "nvmlInit_v2");
+    *(void **)&stop = dlsym(library, "nvmlShutdown");
+    *(void **)&find = dlsym(library, "nvmlDeviceGetHandleByPciBusId_v2");
+    *(void **)&ask = dlsym(library, "nvmlDeviceGetMemoryInfo");
+    void *device = NULL;
+    nvml_memory memory = {0};
+    if (!start || !stop || !find || !ask || start()) return 0;
+    if (find(pci, &device) || ask(device, &memory)) memory.free = 0;
+    stop();
+    return memory.free;
+}
+
+uint64_t gpu_free_bytes(const gpu *g) {
+    char pci[32] = "";
+    cudaError_t failure = cudaDeviceGetPCIBusId(pci, sizeof pci, g->index);
+    cudaGetLastError();
+    void *library = failure ? NULL : dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
+    if (!library) return 0;
+    uint64_t free_bytes = ask_nvml(library, pci);
+    dlclose(library);
+    return free_bytes;
+}
+
+// ---------------------------------------------------------------- kernels
 bool gpu_has_bf16(const gpu *g) { return g->capability >= BF16_CAPABILITY; }
 
 // ---------------------------------------------------------------- contexts

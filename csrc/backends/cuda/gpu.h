@@ -10,6 +10,7 @@ typedef struct {
     int index, capability;  // 90: compute capability 9.0
     device_limits limits;
     uint64_t total_bytes;
+    int driver, runtime;        // CUDA versions: 12080 is 12.8
     char device[16], name[64];  // "cuda:0", "NVIDIA H100 80GB HBM3"
 } gpu;
 
@@ -17,6 +18,13 @@ typedef struct {
 // driver, one too old for this build, no such GPU, or one that is too old; *out then has as much as
 // is known.
 ctok_status gpu_find(gpu *out, uint32_t index, ctok_error *error);
+
+// As many as the driver lists; 0 where there is none that serves this build.
+uint32_t gpu_count(void);
+
+// How much of its memory is free, as NVIDIA's management library tells without starting the GPU; 0
+// where it is not known. Limit: of a part of a GPU (MIG) it is the whole's.
+uint64_t gpu_free_bytes(const gpu *g);
 
 bool gpu_has_bf16(const gpu *g);  // mma.sync in bf16, cp.async
 

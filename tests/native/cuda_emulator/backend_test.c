@@ -4,6 +4,7 @@
 // and what happens where that fails; which step is told to have failed; and every op through the
 // seam, in the cases of gpu_ops.h that the emulator can do in seconds (cuda_test.c has all shapes
 // and tiles). Prints TAP; the exit code is 1 when a test failed.
+// Note: over 400 lines: one device over one emulator, a section a part of its life.
 #include <pthread.h>
 
 #include "../../../csrc/backends/cuda/op.h"
@@ -15,6 +16,8 @@ static const struct emulated_device whole = {.num_devices = 1,
                                              .major = 9,
                                              .shared_bytes = 232448,
                                              .total_bytes = (size_t)1 << 32};
+
+static bool is_stream_late;  // of the tests that follow
 
 static void expect_refusal(struct emulated_device device, uint32_t index, ctok_status status,
                            const char *text) {
@@ -213,7 +216,7 @@ static void expect_counts(int captures, int launches, const char *name) {
 // When a graph is captured and launched, and that whatever fails there costs no result.
 static void test_graphs(void) {
     emulated_device = whole;
-    emulator_settings = (emulator_options){0};
+    emulator_settings = (emulator_options){.is_stream_late = is_stream_late};
     backend *b = NULL;
     if (cuda_backend_open(&b, 0, NULL) != CTOK_OK) {
         report(false, "graphs: opens");
@@ -446,7 +449,8 @@ static void test_device(int major, int minor, int shared_bytes) {
     emulator_settings = (emulator_options){.seed = (uint32_t)num_devices_tested,
                                            .is_late = num_devices_tested & 1,
                                            .is_end_guarded = num_devices_tested & 1,
-                                           .adds_16_products = num_devices_tested & 1};
+                                           .adds_16_products = num_devices_tested & 1,
+                                           .is_stream_late = is_stream_late};
     emulated_device.major = major, emulated_device.minor = minor,
     emulated_device.shared_bytes = shared_bytes;
     gpu_tests t = {0};
@@ -467,11 +471,15 @@ static void test_device(int major, int minor, int shared_bytes) {
 
 int main(void) {
     test_opening();
-    test_second_gpu();
-    test_failures(), test_graphs(), test_waits(), test_copies();
+    for (int is_late = 0; is_late < 2; is_late++) {
+        emulator_settings.is_stream_late = is_stream_late = is_late;
+        test_failures(), test_graphs();
+    }
+    test_second_gpu(), test_waits(), test_copies();
     most_products = 1 << 21;
     test_device(8, 6, 101376);
     most_products = 1 << 16;
     test_device(7, 5, 65536);
+    report(emulator_num_failures == 0, "the emulator found nothing. %s", emulator_failure());
     return report_end();
 }

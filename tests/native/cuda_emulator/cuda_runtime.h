@@ -7,8 +7,8 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <functional>
 #include <type_traits>
+#include <vector>
 
 #define __global__
 #define __device__
@@ -17,8 +17,11 @@
 #define __launch_bounds__(...)
 #define __align__(n) alignas(n)
 #define __grid_constant__
+// The emulator's own code among a kernel's: what it reads and writes is not the kernel's
+// (emulated_memory.cpp).
+#define EMULATED_UNSEEN __attribute__((no_sanitize("thread")))
 
-typedef struct CUstream_st *cudaStream_t;
+typedef struct CUstream_st *cudaStream_t;  // NULL: at once
 
 struct dim3 {
     unsigned x, y, z;
@@ -61,9 +64,16 @@ void sync_threads();
 typedef void (*warp_op)(void *const *operands);
 void warp_meet(warp_op op, void *operand, unsigned mask = 0xFFFFFFFFu);
 void sync_warp(unsigned mask);
+// A kernel with its arguments, as it was started.
+struct kept_launch {
+    const char *name;
+    dim3 grid, block;
+    size_t shared_bytes;
+    std::vector<unsigned char> parameters;
+    void (*run)(const void *parameters);
+};
 int load(const void *kernel);  // 0, or the error of a capture that may not load it
-int launch(const char *name, dim3 grid, dim3 block, size_t shared_bytes,
-           const std::function<void()> &body);
+int launch(const kept_launch &l, cudaStream_t stream);  // 0, or the error of the start
 }  // namespace emulator
 
 // ---------------------------------------------------------------- shared memory
@@ -110,10 +120,18 @@ inline shared<U> shared_as(shared<T> pointer) {
 // ---------------------------------------------------------------- launches
 template <typename... P, typename... A>
 static int emulated_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block,
-                           size_t shared_bytes, cudaStream_t, A... arguments) {
+                           size_t shared_bytes, cudaStream_t stream, A... arguments) {
     if (int error = emulator::load((const void *)kernel)) return error;
-    return emulator::launch(name, grid, block, shared_bytes,
-                            [=] { kernel(static_cast<P>(arguments)...); });
+    auto body = [=] { kernel(static_cast<P>(arguments)...); };
+    static_assert(std::is_trivially_copyable_v<decltype(body)>, "parameters are copied as bytes");
+    const unsigned char *bytes = (const unsigned char *)&body;
+    return emulator::launch({name,
+                             grid,
+                             block,
+                             shared_bytes,
+                             {bytes, bytes + sizeof body},
+                             [](const void *b) { (*(const decltype(body) *)b)(); }},
+                            stream);
 }
 #define LAUNCH(kernel, ...) emulated_launch(#kernel, kernel, __VA_ARGS__)
 
@@ -126,7 +144,7 @@ struct emulated_shuffle {
     int source;  // lane
 };
 
-inline void emulated_shuffle_op(void *const *operands) {
+EMULATED_UNSEEN inline void emulated_shuffle_op(void *const *operands) {
     for (int lane = 0; lane < emulator::NUM_LANES; lane++) {
         emulated_shuffle *mine = (emulated_shuffle *)operands[lane];
         mine->result = ((emulated_shuffle *)operands[mine->source])->value;
@@ -172,7 +190,7 @@ struct emulated_vote {
     unsigned ballot;
 };
 
-inline void emulated_vote_op(void *const *operands) {
+EMULATED_UNSEEN inline void emulated_vote_op(void *const *operands) {
     unsigned ballot = 0;
     for (int lane = 0; lane < emulator::NUM_LANES; lane++)
         ballot |= (unsigned)((emulated_vote *)operands[lane])->is_set << lane;
@@ -192,7 +210,7 @@ inline bool __all_sync(unsigned mask, bool is_set) {
 
 // Of global memory. Fibers do not interrupt each other, so plain code is atomic.
 template <typename T>
-inline T atomicAdd(T *to, T value) {
+EMULATED_UNSEEN inline T atomicAdd(T *to, T value) {
     T before = *to;
     *to = before + value;
     return before;

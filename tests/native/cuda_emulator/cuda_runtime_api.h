@@ -1,12 +1,13 @@
 // The part of the CUDA runtime that cuda_backend.c calls, for the emulator: device memory is
-// emulator_allocate, streams and events are nothing (a kernel has run when it was started, or the
-// graph that it was captured into), and one struct says what the device is and what goes wrong
-// next. Who includes it: cuda_backend.c as compiled for the emulator, backend_test.c, and
-// emulated_device.c, which owns the struct.
+// emulator_allocate, streams are the emulator's, events are positions in them, and one struct says
+// what the device is and what goes wrong next. Copies are between the device's memory and pinned
+// memory, as only those do not wait. Who includes it: cuda_backend.c as compiled for the emulator,
+// backend_test.c, and emulated_device.c, which owns the struct.
 #ifndef CTOK_EMULATED_CUDA_RUNTIME_API_H
 #define CTOK_EMULATED_CUDA_RUNTIME_API_H
 
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,8 +44,10 @@ struct emulated_device {
     int fail_graphs;  // 1: none can be begun, 2: none captured, 3: none instantiated, 4: none
                       // launched
     int num_graphs, num_captures, num_graph_launches;  // that live; begun; done
+    bool has_nvml;                                     // the library that tells of memory
     int num_waits;                                     // for an event
     int num_contexts[EMULATED_GPUS];                   // of each GPU: started
+    void (*on_start)(void);                            // called as one is started; or NULL
     int num_strangers;  // uses of a stream, event or memory where another GPU was current
 };
 extern struct emulated_device emulated_device;
@@ -53,11 +56,14 @@ extern struct emulated_device emulated_device;
 // A thread has the context of one GPU, or none: a call that needs one then starts that of GPU 0, as
 // CUDA does. Streams, events and memory belong to the GPU that was current when they were made.
 extern _Thread_local int emulated_current;      // GPU, or EMULATED_NONE
-extern char emulated_marks[EMULATED_GPUS + 1];  // their addresses stand for the GPUs' contexts
+extern char emulated_marks[EMULATED_GPUS + 1];  // their addresses stand for the GPUs' contexts,
+                                                // and are the marks of streams and events
 
 static inline void emulated_take(int gpu) {
     emulated_current = gpu;
-    if (gpu != EMULATED_NONE) emulated_device.num_contexts[gpu] = 1;
+    if (gpu == EMULATED_NONE || emulated_device.num_contexts[gpu]) return;
+    emulated_device.num_contexts[gpu] = 1;
+    if (emulated_device.on_start) emulated_device.on_start();
 }
 static inline bool emulated_is_stranger(const void *mark) {
     bool is_other = mark != &emulated_marks[emulated_current];
@@ -95,6 +101,7 @@ enum cudaMemcpyKind {
 // A call that needs no context.
 static inline cudaError_t emulated_ask(void) {
     if (emulated_device.lose_in && --emulated_device.lose_in == 0) emulated_device.is_lost = true;
+    if (emulated_device.is_lost) emulator_drop_all();
     emulated_device.is_capture_invalid |= emulated_device.is_capturing;
     return emulated_device.last = emulated_device.is_lost        ? cudaErrorIllegalAddress
                                   : emulated_device.is_capturing ? cudaErrorStreamCaptureUnsupported
@@ -107,9 +114,9 @@ static inline cudaError_t emulated_call(void) {
     return emulated_ask();
 }
 // One about a stream or event: of the GPU that is current, or refused.
-static inline cudaError_t emulated_call_of(const void *handle) {
+static inline cudaError_t emulated_call_of(const void *mark) {
     if (emulated_current == EMULATED_NONE) emulated_take(0);
-    if (emulated_is_stranger(handle)) return emulated_device.last = cudaErrorInvalidResourceHandle;
+    if (emulated_is_stranger(mark)) return emulated_device.last = cudaErrorInvalidResourceHandle;
     return emulated_ask();
 }
 
@@ -121,10 +128,12 @@ static inline cudaError_t cudaGetLastError(void) {
 static inline const char *cudaGetErrorName(cudaError_t e) {
     return e == cudaErrorMemoryAllocation ? "cudaErrorMemoryAllocation"
            : e == cudaErrorIllegalAddress ? "cudaErrorIllegalAddress"
+           : e == cudaErrorLaunchFailure  ? "cudaErrorLaunchFailure"
                                           : "cudaError";
 }
 static inline const char *cudaGetErrorString(cudaError_t e) {
     return e == cudaErrorMemoryAllocation ? "out of memory"
+           : e == cudaErrorLaunchFailure  ? emulator_failure()
                                           : "an illegal memory access was encountered";
 }
 
@@ -175,6 +184,10 @@ static inline cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *propert
     properties->totalGlobalMem = emulated_device.total_bytes;
     return emulated_ask();
 }
+static inline cudaError_t cudaDeviceGetPCIBusId(char *id, int num_bytes, int device) {
+    snprintf(id, (size_t)num_bytes, "0000:0%d:00.0", device);
+    return emulated_ask();
+}
 static inline cudaError_t cudaMemGetInfo(size_t *available, size_t *total) {
     *total = emulated_device.total_bytes;
     *available = emulated_device.total_bytes - emulated_device.used_bytes;
@@ -203,8 +216,10 @@ static inline cudaError_t cudaMalloc(void **memory, size_t num_bytes) {
     emulated_device.used_bytes += num_bytes, emulated_device.num_allocations++;
     return cudaSuccess;
 }
+// Waits for all that is under way.
 static inline cudaError_t cudaFree(void *memory) {
     int i = 0;
+    emulator_wait_all();
     while (memory && emulated_allocations[i].memory != memory) i++;
     if (memory) {
         emulated_is_stranger(&emulated_marks[emulated_allocations[i].gpu]);
@@ -218,40 +233,74 @@ static inline cudaError_t cudaFree(void *memory) {
 static inline cudaError_t cudaMallocHost(void **memory, size_t num_bytes) {
     *memory = NULL;
     if (emulated_call() != cudaSuccess) return emulated_device.last;
-    *memory = malloc(num_bytes);
+    *memory = emulator_allocate_pinned(num_bytes);
     return *memory ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 static inline cudaError_t cudaFreeHost(void *memory) {
-    free(memory);
+    emulator_free_pinned(memory);
     return emulated_call();
+}
+// What the call says, or else what the emulator says of the work.
+static inline cudaError_t emulated_end(cudaError_t call, int work) {
+    return emulated_device.last = call != cudaSuccess ? call : (cudaError_t)work;
 }
 // Note: a copy onto itself is undefined on a device; here it ends the test.
 static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t num_bytes,
                                           enum cudaMemcpyKind kind, cudaStream_t stream) {
-    (void)kind;
     if (emulated_device.fail_in && --emulated_device.fail_in == 0)
         return emulated_device.last = cudaErrorMemoryAllocation;
     if ((uint8_t *)to < (const uint8_t *)from + num_bytes &&
         (const uint8_t *)from < (uint8_t *)to + num_bytes)
         abort();
-    if (emulated_call_of(stream) == cudaSuccess) memcpy(to, from, num_bytes);
-    return emulated_device.last;
+    if (emulated_call_of(stream->mark) != cudaSuccess) return emulated_device.last;
+    emulator_direction direction = kind == cudaMemcpyHostToDevice   ? EMULATOR_FROM_HOST
+                                   : kind == cudaMemcpyDeviceToHost ? EMULATOR_TO_HOST
+                                                                    : EMULATOR_WITHIN;
+    return emulated_end(cudaSuccess, emulator_copy(stream, to, from, num_bytes, direction));
 }
 static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) {
     (void)flags;
-    emulated_call();
-    *stream = (cudaStream_t)&emulated_marks[emulated_current];
-    return emulated_device.last;
+    if (emulated_call() != cudaSuccess) return emulated_device.last;
+    *stream = emulator_stream_make(&emulated_marks[emulated_current]);
+    return cudaSuccess;
 }
-#define EMULATED_NOTHING(name, type) \
-    static inline cudaError_t name(type argument) { return emulated_call_of(argument); }
-EMULATED_NOTHING(cudaStreamDestroy, cudaStream_t)
-EMULATED_NOTHING(cudaStreamSynchronize, cudaStream_t)
-EMULATED_NOTHING(cudaStreamQuery, cudaStream_t)
-EMULATED_NOTHING(cudaEventDestroy, cudaEvent_t)
+static inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    cudaError_t call = emulated_call_of(stream->mark);
+    return emulated_end(call, call ? 0 : emulator_stream_wait(stream, stream->num_given));
+}
+static inline cudaError_t cudaStreamQuery(cudaStream_t stream) {
+    if (emulated_call_of(stream->mark) != cudaSuccess) return emulated_device.last;
+    return stream->num_done < stream->num_given ? cudaErrorNotReady : cudaSuccess;
+}
+static inline cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+    cudaError_t call = emulated_call_of(stream->mark);
+    emulator_stream_free(stream);
+    return call;
+}
+
+static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) {
+    (void)flags;
+    if (emulated_call() != cudaSuccess) return emulated_device.last;
+    *event = (cudaEvent_t)calloc(1, sizeof **event);
+    (*event)->mark = &emulated_marks[emulated_current];
+    return cudaSuccess;
+}
+static inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+    if (emulated_call_of(event->mark) != cudaSuccess) return emulated_device.last;
+    if (emulated_is_stranger(stream->mark)) return cudaErrorInvalidResourceHandle;
+    event->stream = stream, event->position = stream->num_given;
+    return cudaSuccess;
+}
 static inline cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     emulated_device.num_waits++;
-    return emulated_call_of(event);
+    cudaError_t call = emulated_call_of(event->mark);
+    bool has_work = call == cudaSuccess && event->stream;
+    return emulated_end(call, has_work ? emulator_stream_wait(event->stream, event->position) : 0);
+}
+static inline cudaError_t cudaEventDestroy(cudaEvent_t event) {
+    cudaError_t call = emulated_call_of(event->mark);
+    free(event);
+    return call;
 }
 
 typedef struct emulator_graph *cudaGraph_t, *cudaGraphExec_t;
@@ -260,7 +309,7 @@ static inline cudaError_t cudaStreamBeginCapture(cudaStream_t stream,
                                                  enum cudaStreamCaptureMode mode) {
     (void)mode;
     emulated_device.num_captures++;
-    if (emulated_call_of(stream) != cudaSuccess || emulated_device.fail_graphs == 1)
+    if (emulated_call_of(stream->mark) != cudaSuccess || emulated_device.fail_graphs == 1)
         return emulated_device.last = cudaErrorStreamCaptureUnsupported;
     emulator_capture_begin();
     emulated_device.is_capturing = true,
@@ -297,20 +346,10 @@ static inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t instance) {
     return cudaGraphDestroy(instance);
 }
 static inline cudaError_t cudaGraphLaunch(cudaGraphExec_t instance, cudaStream_t stream) {
-    if (emulated_call_of(stream) != cudaSuccess) return emulated_device.last;
+    if (emulated_call_of(stream->mark) != cudaSuccess) return emulated_device.last;
     if (emulated_device.fail_graphs == 4) return emulated_device.last = cudaErrorMemoryAllocation;
     emulated_device.num_graph_launches++;
-    return emulated_device.last = (cudaError_t)emulator_graph_run(instance);
-}
-static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) {
-    (void)flags;
-    emulated_call();
-    *event = (cudaEvent_t)&emulated_marks[emulated_current];
-    return emulated_device.last;
-}
-static inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-    if (emulated_call_of(event) != cudaSuccess) return emulated_device.last;
-    return emulated_is_stranger(stream) ? cudaErrorInvalidResourceHandle : cudaSuccess;
+    return emulated_device.last = (cudaError_t)emulator_graph_run(instance, stream);
 }
 
 #endif

@@ -25,8 +25,8 @@ typedef float emulated_floats __attribute__((vector_size(32)));
 typedef int32_t emulated_ints __attribute__((vector_size(32)));
 typedef uint32_t emulated_words __attribute__((vector_size(32)));
 
-__attribute__((always_inline)) inline void emulated_add_cut(emulated_words &total,
-                                                            const emulated_floats &values) {
+EMULATED_UNSEEN __attribute__((always_inline)) inline void emulated_add_cut(
+    emulated_words &total, const emulated_floats &values) {
     total += (emulated_words) __builtin_convertvector(values, emulated_ints);
 }
 
@@ -34,9 +34,8 @@ __attribute__((always_inline)) inline void emulated_add_cut(emulated_words &tota
 // 2^-24 of the largest's power of two, added, and the result is cut to a float; all cuts are
 // towards zero. Where something is not finite, plain additions tell what comes out.
 // Ref: Fasi, Higham, Mikaitis and Pranesh, Numerical behavior of NVIDIA tensor cores (2021).
-__attribute__((always_inline)) inline void emulated_mma_add(emulated_floats &sum,
-                                                            const emulated_floats *products,
-                                                            int count) {
+EMULATED_UNSEEN __attribute__((always_inline)) inline void emulated_mma_add(
+    emulated_floats &sum, const emulated_floats *products, int count) {
     const emulated_ints magnitude = emulated_ints{} + 0x7FFFFFFF, exponent = emulated_ints{} + 0xFF;
     emulated_ints largest = (emulated_ints)sum & magnitude;
     for (int k = 0; k < count; k++) {
@@ -65,7 +64,7 @@ __attribute__((always_inline)) inline void emulated_mma_add(emulated_floats &sum
     sum = is_finite ? cut : plain;
 }
 
-EMULATED_WIDE static void emulated_mma_op(void *const *operands) {
+EMULATED_UNSEEN EMULATED_WIDE static void emulated_mma_op(void *const *operands) {
     float a[16][16];
     emulated_floats b[16], d[16];
     for (int lane = 0; lane < 32; lane++) {
@@ -103,7 +102,7 @@ struct emulated_ldmatrix {
     uint16_t row[8];  // the row that this lane names
 };
 
-inline void emulated_ldmatrix_op(void *const *operands) {
+EMULATED_UNSEEN inline void emulated_ldmatrix_op(void *const *operands) {
     for (int lane = 0; lane < 32; lane++)
         for (int i = 0; i < 4; i++) {
             const uint16_t *row = ((const emulated_ldmatrix *)operands[8 * i + lane / 4])->row;
@@ -112,8 +111,8 @@ inline void emulated_ldmatrix_op(void *const *operands) {
         }
 }
 
-inline void emulated_ldmatrix_transposed_op(void *const *operands) {
-    auto element = [&](int i, int row, int column) {
+EMULATED_UNSEEN inline void emulated_ldmatrix_transposed_op(void *const *operands) {
+    auto element = [&](int i, int row, int column) EMULATED_UNSEEN {
         return (uint32_t)((const emulated_ldmatrix *)operands[8 * i + row])->row[column];
     };
     for (int lane = 0; lane < 32; lane++)

@@ -8,49 +8,30 @@
 //               __syncwarp: two accesses are ordered when one lies between.
 //   copies      cp.async of each thread, oldest first; a cell is "under way" from the issue until
 //               its thread has waited
-//   guards      global allocations lie between pages that fault; the signal ends the launch with a
-//               report
 // To add TMA, mbarrier and WGMMA: their copies are async_copy with another owner than a thread,
 // mbarriers a second kind of waiting (and is_ordered then needs a clock for each warp), WGMMA a
 // meeting of four warps. The first failure ends the launch: the fibers are dropped where they stand
 // (kernels own nothing that must be destroyed).
-#include <sys/mman.h>
 #include <ucontext.h>
 
 #include <csetjmp>
 #include <csignal>
 #include <cstdarg>
 #include <cstdio>
-#include <set>
 #include <vector>
 
-#include "cuda_runtime.h"
-#include "emulator.h"
+#include "emulator_parts.h"
 
-dim3 threadIdx, blockIdx, blockDim, gridDim;
+__attribute__((section("emulated_indices"))) dim3 threadIdx, blockIdx, blockDim, gridDim;
 emulator_options emulator_settings;
-int emulator_num_launches;
+int emulator_num_launches, emulator_num_failures;
 int emulator_fail_in;
 
-// A kernel with its arguments, as it was started.
-struct kept_launch {
-    const char *name;
-    dim3 grid, block;
-    size_t shared_bytes;
-    std::function<void()> body;
-};
-struct emulator_graph {
-    std::vector<kept_launch> launches;
-};
-static emulator_graph *captured;  // NULL: launches run
-
 namespace emulator {
+std::recursive_mutex lock;
+thread_local bool is_running;
+
 namespace {
-constexpr size_t STACK_BYTES = 64 * 1024, SHARED_MOST = 232448, PAGE = 4096;
-constexpr int MAX_THREADS = 1024;
-constexpr int CAPTURE_UNSUPPORTED = 900;                // cudaErrorStreamCaptureUnsupported
-constexpr int FAILED_LAUNCH = 719, INVALID_LAUNCH = 1;  // cudaErrorLaunchFailure,
-                                                        // cudaErrorInvalidValue
 
 struct copy {
     int64_t offset;
@@ -91,21 +72,18 @@ struct cell {
 
 char failure_text[512];
 jmp_buf scheduler, launch_end;
-bool is_running;
 uint32_t random_state;
 
 fiber fibers[MAX_THREADS];
 warp warps[MAX_THREADS / NUM_LANES];
 int num_threads, current, num_in_barrier, ready[MAX_THREADS], num_ready;
 uint32_t block_epoch;
-char *stacks;
 
 size_t shared_bytes;
-alignas(1024) unsigned char shared_memory[SHARED_MOST];
+char *shared_memory;
 cell shadow[SHARED_MOST / 2];
 
-const std::function<void()> *kernel_body;
-const char *kernel_name;
+const kept_launch *kernel;
 
 uint32_t random_below(uint32_t count) {
     random_state = random_state * 1664525u + 1013904223u;
@@ -124,7 +102,7 @@ void wait_in(fiber_state state) {
 }
 
 void fiber_main() {
-    (*kernel_body)();
+    kernel->run(own_memory);
     fibers[current].state = RETURNED;
     _longjmp(scheduler, 1);
 }
@@ -138,22 +116,23 @@ void resume(int thread) {
     setcontext(&f.start);
 }
 
+void start_fiber(int i) {
+    fiber &f = fibers[i];
+    unsigned x = (unsigned)i % blockDim.x, y = (unsigned)i / blockDim.x % blockDim.y;
+    f.index = dim3(x, y, (unsigned)i / blockDim.x / blockDim.y), f.is_started = false, f.group = 0;
+    f.copies.clear();
+    getcontext(&f.start);
+    f.start.uc_stack.ss_sp = own_memory + STACKS_AT + (size_t)i * STACK_BYTES,
+    f.start.uc_stack.ss_size = STACK_BYTES, f.start.uc_link = nullptr;
+    makecontext(&f.start, fiber_main, 0);
+    make_ready(i);
+}
+
 void start_block() {
     num_ready = 0, num_in_barrier = 0, block_epoch = 1;
     memset(shared_memory, 0xFF, shared_bytes);
     memset(shadow, 0, (shared_bytes + 1) / 2 * sizeof(cell));
-    for (int i = 0; i < num_threads; i++) {
-        fiber &f = fibers[i];
-        unsigned x = (unsigned)i % blockDim.x, y = (unsigned)i / blockDim.x % blockDim.y;
-        f.index = dim3(x, y, (unsigned)i / blockDim.x / blockDim.y), f.is_started = false,
-        f.group = 0;
-        f.copies.clear();
-        getcontext(&f.start);
-        f.start.uc_stack.ss_sp = stacks + (size_t)i * STACK_BYTES,
-        f.start.uc_stack.ss_size = STACK_BYTES, f.start.uc_link = nullptr;
-        makecontext(&f.start, fiber_main, 0);
-        make_ready(i);
-    }
+    for (int i = 0; i < num_threads; i++) start_fiber(i);
     memset(warps, 0, sizeof warps);
 }
 
@@ -248,9 +227,19 @@ void fail(const char *format, ...) {
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    snprintf(failure_text, sizeof failure_text, "%s, block (%u,%u,%u), thread %d: %s", kernel_name,
+    snprintf(failure_text, sizeof failure_text, "%s, block (%u,%u,%u), thread %d: %s", kernel->name,
              blockIdx.x, blockIdx.y, blockIdx.z, current, text);
+    emulator_num_failures++;
     _longjmp(launch_end, 1);
+}
+
+int find(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(failure_text, sizeof failure_text, format, arguments);
+    va_end(arguments);
+    emulator_num_failures++;
+    return FAILED_LAUNCH;
 }
 
 void *shared_access(int64_t offset, size_t num_bytes, size_t alignment, copy_kind kind) {
@@ -268,7 +257,7 @@ void async_copy(int64_t offset, const void *from, size_t num_bytes, size_t num_w
     if ((uintptr_t)from % num_written)
         fail("misaligned: a copy of %zu bytes from %p", num_written, from);
     if (num_bytes > num_written) fail("a copy of %zu bytes reads %zu", num_written, num_bytes);
-    (void)*(const volatile char *)from;  // valid even where nothing is read
+    see_read(from, num_bytes ? num_bytes : 1);  // valid even where nothing is read
     for (int64_t at = offset; at < offset + (int64_t)num_written; at += 2)
         check_write(shadow[at / 2], at, UNDER_WAY);
     copy c = {offset, from, num_bytes, num_written, fibers[current].group};
@@ -319,46 +308,8 @@ static void advance_warp(void *const *) { warps[current / NUM_LANES].epoch++; }
 
 void sync_warp(unsigned mask) { warp_meet(advance_warp, nullptr, mask); }
 
-// ---------------------------------------------------------------- global memory
+// ---------------------------------------------------------------- launch
 namespace {
-constexpr unsigned char MARGIN = 0xA5;
-
-struct allocation {
-    char *map, *data;  // map: guard page, pages with the data, guard page
-    size_t map_bytes, num_bytes;
-    bool is_sparse;
-};
-std::vector<allocation> allocations;
-
-void *allocate(size_t num_bytes, bool is_sparse) {
-    size_t inner = (num_bytes + PAGE) / PAGE * PAGE;  // at least one byte of margin
-    if (num_bytes % PAGE == 0 && num_bytes) inner = num_bytes;
-    char *map = (char *)mmap(nullptr, inner + 2 * PAGE, PROT_READ | PROT_WRITE,
-                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (map == MAP_FAILED) return nullptr;
-    mprotect(map, PAGE, PROT_NONE), mprotect(map + PAGE + inner, PAGE, PROT_NONE);
-    size_t shift = emulator_settings.is_end_guarded ? (inner - num_bytes) / 16 * 16 : 0;
-    char *data = map + PAGE + shift;
-    if (!is_sparse) memset(map + PAGE, MARGIN, inner), memset(data, 0xFF, num_bytes);
-    allocations.push_back({map, data, inner + 2 * PAGE, num_bytes, is_sparse});
-    return data;
-}
-
-// Names a margin that a kernel wrote to.
-void check_margins() {
-    for (const allocation &a : allocations) {
-        if (a.is_sparse) continue;
-        for (const char *at = a.map + PAGE; at < a.map + a.map_bytes - PAGE; at++) {
-            if (at == a.data) at += a.num_bytes;
-            if (at < a.map + a.map_bytes - PAGE && (unsigned char)*at != MARGIN)
-                fail(
-                    "out of bounds: something was written %lld bytes from the start of an "
-                    "allocation of %zu",
-                    (long long)(at - a.data), a.num_bytes);
-        }
-    }
-}
-
 void on_signal(int signal, siginfo_t *info, void *) {
     if (!is_running) {
         std::signal(signal, SIG_DFL);
@@ -366,20 +317,15 @@ void on_signal(int signal, siginfo_t *info, void *) {
     }
     if (signal == SIGILL) fail("undefined behaviour: a misaligned address or an integer overflow");
     if (signal == SIGFPE) fail("division by zero");
-    const char *at = (const char *)info->si_addr;
-    for (const allocation &a : allocations)
-        if (at >= a.map && at < a.map + a.map_bytes)
-            fail("out of bounds: byte %lld of a global allocation of %zu", (long long)(at - a.data),
-                 a.num_bytes);
-    fail("out of bounds: address %p is in no allocation", (const void *)at);
+    fail_at(info->si_addr);
 }
 
 void prepare() {
     static bool is_prepared;
     if (is_prepared) return;
     is_prepared = true;
-    stacks = (char *)mmap(nullptr, MAX_THREADS * STACK_BYTES, PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    prepare_memory();
+    shared_memory = own_memory + SHARED_AT;
     static char signal_stack[64 * 1024];
     stack_t alternative = {};
     alternative.ss_sp = signal_stack, alternative.ss_size = sizeof signal_stack;
@@ -389,97 +335,62 @@ void prepare() {
     action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;  // left by longjmp: never block
     for (int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE}) sigaction(signal, &action, nullptr);
 }
-}  // namespace
 
-// ---------------------------------------------------------------- launch
-static std::set<const void *> loaded;
-
-int load(const void *kernel) {
-    bool is_first = !loaded.count(kernel);
-    if (is_first && captured && emulator_settings.is_capture_strict) return CAPTURE_UNSUPPORTED;
-    if (is_first) loaded.insert(kernel);
-    return 0;
-}
-
-int launch(const char *name, dim3 grid, dim3 block, size_t bytes,
-           const std::function<void()> &body) {
-    prepare();
-    failure_text[0] = 0;
-    if (captured) {
-        captured->launches.push_back({name, grid, block, bytes, body});
-        return 0;
-    }
-    if (emulator_fail_in && --emulator_fail_in == 0) return INVALID_LAUNCH;
+// Whether a device would start it; otherwise why not is found.
+bool can_launch(const kept_launch &l) {
     size_t limit = emulator_settings.shared_limit ? emulator_settings.shared_limit : SHARED_MOST,
-           threads = (size_t)block.x * block.y * block.z;
-    int64_t num_blocks = (int64_t)grid.x * grid.y * grid.z;
-    if (bytes > limit || threads > MAX_THREADS || threads % NUM_LANES || threads == 0 ||
-        num_blocks == 0 || grid.x > 0x7FFFFFFFu || grid.y > 65535 || grid.z > 65535) {
-        snprintf(
-            failure_text, sizeof failure_text,
-            "%s: %zu threads, %zu bytes of shared memory or grid (%u,%u,%u) cannot be launched",
-            name, threads, bytes, grid.x, grid.y, grid.z);
-        return INVALID_LAUNCH;
-    }
-    kernel_name = name, kernel_body = &body, shared_bytes = bytes;
-    gridDim = grid, blockDim = block, num_threads = (int)threads,
-    random_state = emulator_settings.seed * 2654435761u;
-    is_running = true, emulator_num_launches++;
-    if (_setjmp(launch_end) == 0) {
-        const emulator_options &o = emulator_settings;
-        int64_t first = o.num_blocks ? o.first_block : 0,
-                count = o.num_blocks ? o.num_blocks : num_blocks;
-        for (int64_t i = 0; i < count; i++) {
-            int64_t b = first + (o.is_late ? count - 1 - i : i);  // late: the last block first
-            blockIdx = dim3((unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y),
-                            (unsigned)(b / grid.x / grid.y));
-            run_block();
-        }
-        check_margins();
-    }
-    is_running = false;
-    return failure_text[0] ? FAILED_LAUNCH : 0;
-}
-}  // namespace emulator
-
-// ---------------------------------------------------------------- the test's side
-void *emulator_allocate(size_t num_bytes) { return emulator::allocate(num_bytes, false); }
-void *emulator_allocate_sparse(size_t num_bytes) { return emulator::allocate(num_bytes, true); }
-
-void emulator_free(void *memory) {
-    for (size_t i = 0; i < emulator::allocations.size(); i++)
-        if (emulator::allocations[i].data == memory) {
-            munmap(emulator::allocations[i].map, emulator::allocations[i].map_bytes);
-            emulator::allocations.erase(emulator::allocations.begin() + (ptrdiff_t)i);
-            return;
-        }
-}
-
-bool emulator_has_unwritten(const void *memory, size_t num_bytes) {
-    const uint16_t *words = (const uint16_t *)memory;
-    for (size_t i = 0; i < num_bytes / 2; i++)
-        if (words[i] == 0xFFFF) return true;
+           threads = (size_t)l.block.x * l.block.y * l.block.z;
+    bool is_empty = l.grid.x == 0 || l.grid.y == 0 || l.grid.z == 0 || threads == 0;
+    if (l.shared_bytes <= limit && threads <= MAX_THREADS && threads % NUM_LANES == 0 &&
+        !is_empty && l.grid.x <= 0x7FFFFFFFu && l.grid.y <= 65535 && l.grid.z <= 65535 &&
+        l.parameters.size() <= PARAMETER_BYTES)
+        return true;
+    find(
+        "%s: %zu threads, %zu bytes of shared memory, %zu of parameters or grid (%u,%u,%u) cannot "
+        "be launched",
+        l.name, threads, l.shared_bytes, l.parameters.size(), l.grid.x, l.grid.y, l.grid.z);
     return false;
 }
+}  // namespace
 
-void emulator_unload(void) { emulator::loaded.clear(); }
-
-void emulator_capture_begin(void) { captured = new emulator_graph(); }
-emulator_graph *emulator_capture_end(void) {
-    emulator_graph *graph = captured;
-    captured = nullptr;
-    return graph;
+int launch(const kept_launch &l, cudaStream_t stream) {
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    prepare();
+    if (!stream) failure_text[0] = 0;
+    if (keep_in_capture(l)) return 0;
+    if (emulator_fail_in && --emulator_fail_in == 0) return INVALID_LAUNCH;
+    if (!can_launch(l)) return INVALID_LAUNCH;
+    emulator_num_launches++;
+    return stream ? stream_launch(stream, l) : run_launch(l);
 }
-emulator_graph *emulator_graph_copy(const emulator_graph *graph) {
-    return new emulator_graph(*graph);
-}
-void emulator_graph_free(emulator_graph *graph) { delete graph; }
 
-int emulator_graph_run(const emulator_graph *graph) {
-    for (const kept_launch &l : graph->launches)
-        if (int error = emulator::launch(l.name, l.grid, l.block, l.shared_bytes, l.body))
-            return error;
+int run_launch(const kept_launch &l) {
+    kernel = &l, shared_bytes = l.shared_bytes;
+    memcpy(own_memory, l.parameters.data(), l.parameters.size());
+    gridDim = l.grid, blockDim = l.block;
+    num_threads = (int)(l.block.x * l.block.y * l.block.z),
+    random_state = emulator_settings.seed * 2654435761u;
+    int64_t num_blocks = (int64_t)l.grid.x * l.grid.y * l.grid.z;
+    begin_launch();
+    if (_setjmp(launch_end) != 0) {
+        is_running = false;
+        return FAILED_LAUNCH;
+    }
+    is_running = true;
+    const emulator_options &o = emulator_settings;
+    int64_t first = o.num_blocks ? o.first_block : 0,
+            count = o.num_blocks ? o.num_blocks : num_blocks;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t b = first + (o.is_late ? count - 1 - i : i);  // late: the last block first
+        blockIdx = dim3((unsigned)(b % l.grid.x), (unsigned)(b / l.grid.x % l.grid.y),
+                        (unsigned)(b / l.grid.x / l.grid.y));
+        begin_block((uint32_t)b);
+        run_block();
+    }
+    check_margins();
+    is_running = false;
     return 0;
 }
+}  // namespace emulator
 
 const char *emulator_failure(void) { return emulator::failure_text; }

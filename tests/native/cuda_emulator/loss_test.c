@@ -102,6 +102,7 @@ static bool live(int *countdown, int after, ctok_status wanted, const char *text
 }
 
 int main(void) {
+    emulator_settings.is_stream_late = true;
     const struct emulated_device whole = emulated_device;
     float before[LATENTS], after[LATENTS];
     life cpu = {.wanted = CTOK_OK, .text = ""};
@@ -128,5 +129,6 @@ int main(void) {
         report(is_right, "the CPU goes on");
     }
     ctok_engine_close(cpu.engine, NULL);
+    report(emulator_num_failures == 0, "the emulator found nothing. %s", emulator_failure());
     return report_end();
 }
