@@ -25,6 +25,9 @@ static const conv_shape conv_shapes[] = {
     {1, 1, 1, 3, 3, 3, 1, 1, 1, PLAIN},
     {1, 1, 1, 512, 512, 3, 1, 1, 1, NONE},
     {2, 17, 33, 48, 128, 3, 1, 1, 1, NONE},  // first layer of the small and public encoders
+    {1, 6, 9, 192, 64, 3, 1, 1, 1, NONE},    // of the video encoders
+    {1, 7, 5, 16, 96, 3, 1, 1, 1, NONE},     // of the continuous decoders
+    {1, 5, 13, 24, 32, 3, 1, 1, 1, NONE},    // of encoders of small patches
     {1, 15, 15, 32, 33, 3, 1, 1, 1, PLAIN},  // one more than a tile, in pixels and in channels
     {1, 5, 7, 6, 8, 3, 1, 1, 1, NONE},
     {1, 4, 29, 64, 48, 3, 1, 1, 1, NONE},    // last layer of a decoder

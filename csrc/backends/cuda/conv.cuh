@@ -4,7 +4,6 @@
 #ifndef CTOK_CUDA_CONV_CUH
 #define CTOK_CUDA_CONV_CUH
 
-#include "conv_pack.h"
 #include "device.cuh"
 #include "kernels.h"
 

@@ -1,6 +1,6 @@
 // Convolution of float32 by implicit GEMM on plain FMAs, any number of channels; out in float32 or
 // bf16. What float32 precision runs on (never TF32), what devices before sm_80 have, and the ends
-// of the bf16 networks, whose pixels are float32. A block makes 64 pixels x 64 channels, a
+// of the bf16 networks, what leaves them being float32. A block makes 64 pixels x 64 channels, a
 // thread 4 x 4; operands go through shared memory in steps of 16 channels of one tap. The next step
 // waits in registers while this one multiplies. Who calls it: op.c.
 #include "conv.cuh"
