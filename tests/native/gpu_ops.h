@@ -92,14 +92,14 @@ static inline void test_gpu_conv_params(gpu_tests *t, conv_params p, residual_ki
          *past = put(b, past_values, past_count, p.in_dtype);
     void *residual = put(b, residual_values, residual_count, p.out_dtype),
          *bias = put(b, bias_values, p.out.c, CTOK_F32);
-    for (int64_t i = 0; i < weight_count && p.in_dtype == CTOK_BF16; i++)
+    // A float32 input of a bf16 network may be given to its weights in bf16.
+    bool is_half = p.in_dtype == CTOK_BF16 || p.out_dtype == CTOK_BF16;
+    for (int64_t i = 0; i < weight_count && is_half; i++)
         weight[i] = bf16_value(bf16_round(weight[i]));
-    size_t weight_bytes =
-        b->kernels->conv_weight_bytes(b, p.out.c, p.in.c, p.kernel_t, p.kernel, p.in_dtype);
+    size_t weight_bytes = b->kernels->conv_weight_bytes(b, &p);
     void *packed = b->alloc(b, weight_bytes),
          *workspace = b->alloc(b, b->kernels->conv_workspace_bytes(b, &p));
-    b->kernels->conv_weight_pack(b, packed, weight, p.out.c, p.in.c, p.kernel_t, p.kernel,
-                                 p.in_dtype);
+    b->kernels->conv_weight_pack(b, packed, weight, &p);
     void *out = kind == PLAIN
                     ? residual
                     : b->alloc(b, (size_t)count * dtype_bytes(p.out_dtype));  // out == residual is
@@ -248,16 +248,17 @@ static inline void test_gpu_attention(gpu_tests *t) {
         for (int s = 0; s < NUM_SHAPES(attention_time_shapes); s++) {
             attention_time_shape shape = attention_time_shapes[s];
             if (is_half && shape.c % BF16_CHANNELS) continue;
-            snprintf(name, sizeof name, "attention over time %dx%dx%dx%d past %d window %d %s",
-                     shape.t, shape.h, shape.w, shape.c, shape.num_past, shape.window,
+            snprintf(name, sizeof name, "attention over time %dx%dx%dx%dx%d past %d window %d %s",
+                     shape.n, shape.t, shape.h, shape.w, shape.c, shape.num_past, shape.window,
                      is_half ? "bf16" : "f32");
-            test_gpu_attention_params(t,
-                                      (attention_params){{1, shape.t, shape.h, shape.w, shape.c},
-                                                         true,
-                                                         shape.num_past,
-                                                         shape.window,
-                                                         dtype},
-                                      shape.spread, (uint64_t)s + 250, name);
+            test_gpu_attention_params(
+                t,
+                (attention_params){{shape.n, shape.t, shape.h, shape.w, shape.c},
+                                   true,
+                                   shape.num_past,
+                                   shape.window,
+                                   dtype},
+                shape.spread, (uint64_t)s + 250, name);
         }
     }
 }
@@ -503,16 +504,12 @@ static inline replayed replayed_make(backend *b) {
     random_seed(700);
     int64_t weights = REPLAYED_CHANNELS * REPLAYED_CHANNELS * 9;
     float *weight = new_random(weights, 0.1f, 0), *vector = new_random(REPLAYED_CHANNELS, 1, 0);
-    r.packed = b->alloc(
-        b, b->kernels->conv_weight_bytes(b, REPLAYED_CHANNELS, REPLAYED_CHANNELS, 1, 3, r.dtype));
-    b->kernels->conv_weight_pack(b, r.packed, weight, REPLAYED_CHANNELS, REPLAYED_CHANNELS, 1, 3,
-                                 r.dtype);
+    r.packed = b->alloc(b, b->kernels->conv_weight_bytes(b, &r.conv));
+    b->kernels->conv_weight_pack(b, r.packed, weight, &r.conv);
     for (int i = 0; i < 3; i++) {
-        r.part[i] = b->alloc(b, b->kernels->conv_weight_bytes(b, REPLAYED_CHANNELS,
-                                                              REPLAYED_CHANNELS, 1, 1, r.dtype)),
+        r.part[i] = b->alloc(b, b->kernels->conv_weight_bytes(b, &r.linear)),
         r.qkv[i] = b->alloc(b, (size_t)r.in_bytes);
-        b->kernels->conv_weight_pack(b, r.part[i], weight + i * 1024, REPLAYED_CHANNELS,
-                                     REPLAYED_CHANNELS, 1, 1, r.dtype);
+        b->kernels->conv_weight_pack(b, r.part[i], weight + i * 1024, &r.linear);
     }
     r.vector = put(b, vector, REPLAYED_CHANNELS, CTOK_F32);
     for (int i = 0; i < 2; i++) {

@@ -36,19 +36,17 @@ static void set(void *activation, int64_t i, double value, ctok_dtype dtype) {
 
 // ---------------------------------------------------------------- conv
 // A task is one row of the output.
-static size_t ref_conv_weight_bytes(const backend *b, int64_t c_out, int64_t c_in, int32_t kernel_t,
-                                    int32_t kernel, ctok_dtype in_dtype) {
-    (void)b, (void)in_dtype;
-    return (size_t)(c_out * c_in * kernel_t * kernel * kernel) * sizeof(float);
+static size_t ref_conv_weight_bytes(const backend *b, const conv_params *p) {
+    (void)b;
+    return (size_t)(p->out.c * p->in.c * p->kernel_t * p->kernel * p->kernel) * sizeof(float);
 }
 
-static void ref_conv_weight_pack(backend *b, void *packed, const float *weight, int64_t c_out,
-                                 int64_t c_in, int32_t kernel_t, int32_t kernel,
-                                 ctok_dtype in_dtype) {
-    size_t num_bytes = ref_conv_weight_bytes(b, c_out, c_in, kernel_t, kernel, in_dtype);
+static void ref_conv_weight_pack(backend *b, void *packed, const float *weight,
+                                 const conv_params *p) {
+    size_t num_bytes = ref_conv_weight_bytes(b, p);
     memcpy(packed, weight, num_bytes);
     float *weights = packed;
-    for (size_t i = 0; i < num_bytes / sizeof(float) && in_dtype == CTOK_BF16; i++)
+    for (size_t i = 0; i < num_bytes / sizeof(float) && p->in_dtype == CTOK_BF16; i++)
         weights[i] = bf16_value(bf16_round(weights[i]));
 }
 
@@ -167,12 +165,14 @@ static size_t ref_attention_workspace_bytes(const backend *b, const attention_pa
 static void attention_query(void *context, int64_t task, int32_t thread) {
     const ref_call *call = context;
     const attention_params *p = call->params;
-    int64_t C = p->shape.c, positions = p->shape.h * p->shape.w, t = task / positions;
+    int64_t C = p->shape.c, positions = p->shape.h * p->shape.w, frame = task / positions;
     // In space the keys are the pixels of the query's frame; in time they are the same pixel in
     // other frames, `step` elements apart.
-    int64_t num_keys = positions, step = C, first = t * positions * C;
+    int64_t num_keys = positions, step = C, first = frame * positions * C;
     if (p->is_temporal) {
-        num_keys = p->num_past + t + 1, step = positions * C, first = task % positions * C;
+        int64_t n = frame / p->shape.t, t = frame % p->shape.t;
+        num_keys = p->num_past + t + 1, step = positions * C;
+        first = n * (p->num_past + p->shape.t) * step + task % positions * C;
         int64_t unseen = p->window && num_keys > p->window ? num_keys - p->window : 0;
         num_keys -= unseen, first += unseen * step;
     }

@@ -4,7 +4,6 @@
 #ifndef CTOK_CUDA_CONV_CUH
 #define CTOK_CUDA_CONV_CUH
 
-#include "conv_pack.h"
 #include "device.cuh"
 #include "kernels.h"
 
@@ -104,36 +103,59 @@ DEVICE float4 conv_rounded4(float4 v) {
                        to_float(from_float<T>(v.z)), to_float(from_float<T>(v.w)));
 }
 
-// Writes the sums of channels c .. c + 3 of pixel first + row, plus bias and residual, to the
-// output. Channels and pixels beyond its end are left out. Returns the rounded values as stored,
-// where C is a multiple of 4. Note: out may be the residual; this thread alone touches these
-// elements.
-template <typename TOut, typename TIn>
-DEVICE float4 conv_finish4(const conv_call<TIn> &call, const conv_target &target, int64_t first,
-                           int row, int c, float4 sum) {
+// Adds bias and residual to the sums of channels c .. c + 3 of the RUN pixels first + row, first +
+// row + step, and so on, and writes them to the output; pixels and channels beyond its end are left
+// out. C is a multiple of 4; bias is that of the four channels. Afterwards sums has what was
+// stored, before its rounding. Note: out may be the residual. This thread alone touches these
+// elements, and all of the run's are read before any is written, or each would wait for the one
+// before.
+template <typename TOut, int RUN, typename TIn>
+DEVICE void conv_finish4(const conv_call<TIn> &call, const conv_target &target, int64_t first,
+                         int row, int step, int c, float4 bias, float4 (&sums)[RUN]) {
     const conv_params &p = call.p;
-    int64_t positions = p.out.n * p.out.t * p.out.h * p.out.w;
-    if (first + row >= positions || c >= p.out.c) return make_float4(0, 0, 0, 0);
+    if (c >= p.out.c) return;
+    int64_t left = p.out.n * p.out.t * p.out.h * p.out.w - first - row,
+            at = (first + row) * p.out.c + c;
+    const TOut *residual = (const TOut *)call.residual;
+    float4 more[RUN];
+#pragma unroll
+    for (int i = 0; i < RUN; i++) more[i] = make_float4(0, 0, 0, 0);
+    if (residual && p.has_upsampled_residual) {
+#pragma unroll
+        for (int i = 0; i < RUN; i++)
+            if (i * step < left)
+                more[i] = conv_load4(
+                    residual +
+                    conv_upsampled_residual_at(p, conv_position_of(p, first, row + i * step)) + c);
+    } else if (residual) {
+#pragma unroll
+        for (int i = 0; i < RUN; i++)
+            if (i * step < left) more[i] = conv_load4(residual + at + i * step * p.out.c);
+    }
+#pragma unroll
+    for (int i = 0; i < RUN; i++) {
+        sums[i] = make_float4(sums[i].x + bias.x + more[i].x, sums[i].y + bias.y + more[i].y,
+                              sums[i].z + bias.z + more[i].z, sums[i].w + bias.w + more[i].w);
+        if (i * step < left) conv_store4((TOut *)target.out + at + i * step * p.out.c, sums[i]);
+    }
+}
+
+// The same for one pixel where C is no multiple of 4, a channel at a time.
+template <typename TOut, typename TIn>
+DEVICE void conv_finish_each(const conv_call<TIn> &call, const conv_target &target, int64_t first,
+                             int row, int c, float4 sum) {
+    const conv_params &p = call.p;
+    if (first + row >= p.out.n * p.out.t * p.out.h * p.out.w) return;
     int64_t at = (first + row) * p.out.c + c, from = at;
     if (p.has_upsampled_residual)
         from = conv_upsampled_residual_at(p, conv_position_of(p, first, row)) + c;
-    TOut *out = (TOut *)target.out;
     const TOut *residual = (const TOut *)call.residual;
-    if (p.out.c % 4 == 0) {
-        float4 bias = *(const float4 *)(target.bias + c),
-               more = residual ? conv_load4(residual + from) : make_float4(0, 0, 0, 0);
-        sum = make_float4(sum.x + bias.x + more.x, sum.y + bias.y + more.y, sum.z + bias.z + more.z,
-                          sum.w + bias.w + more.w);
-        conv_store4(out + at, sum);
-        return sum;
-    }
     const float sums[4] = {sum.x, sum.y, sum.z, sum.w};
 #pragma unroll
     for (int i = 0; i < 4; i++)
         if (c + i < p.out.c)
-            out[at + i] = from_float<TOut>(sums[i] + target.bias[c + i] +
-                                           (residual ? to_float(residual[from + i]) : 0.0f));
-    return sum;
+            ((TOut *)target.out)[at + i] = from_float<TOut>(
+                sums[i] + target.bias[c + i] + (residual ? to_float(residual[from + i]) : 0.0f));
 }
 
 // ---------------------------------------------------------------- host

@@ -39,7 +39,8 @@ DEVICE void attention_load_panel(const attention_call &call, shared<bf16> to, co
                                  int64_t first, int panel) {
     int chunk = (int)threadIdx.x % 8, c = panel * ROWS + chunk * 8;
 #pragma unroll
-    for (int row = (int)threadIdx.x / 8; row < ROWS; row += LOAD_ROWS) {
+    for (int round = 0; round < ROWS / LOAD_ROWS; round++) {
+        int row = (int)threadIdx.x / 8 + round * LOAD_ROWS;
         bool is_inside = first + row < call.num_positions && c < call.width;
         cp_async_16(to + panel_at(row, chunk),
                     frame + (is_inside ? (first + row) * call.width + c : 0), is_inside ? 16 : 0);

@@ -149,18 +149,31 @@ DEVICE void conv_store_tile(const conv_call<bf16> &call, const conv_target &targ
                             int n0) {
     shared<float> staged = shared_at<float>(0);
     constexpr int LANES = S::BN / 4, ROWS = S::THREADS / LANES, RUN = 4;
-    static_assert(S::BM / ROWS % RUN == 0, "");
+    static_assert(S::BM % (RUN * ROWS) == 0 && RUN * ROWS % 8 == 0, "");  // 8: of conv_staged_at
     int c = (int)threadIdx.x % LANES * 4, row = (int)threadIdx.x / LANES;
+    if (call.p.out.c % 4 != 0) {
+        for (; row < S::BM; row += ROWS)
+            conv_finish_each<TOut>(call, target, first, row, n0 + c,
+                                   shared_as<float4>(staged + conv_staged_at<S>(row, c))[0]);
+        return;
+    }
+    float4 bias =
+        n0 + c < call.p.out.c ? *(const float4 *)(target.bias + n0 + c) : make_float4(0, 0, 0, 0);
     float shift = 0;
     double sum = 0, square = 0;
-    for (int n = 0; n < S::BM / ROWS; n += RUN) {
+    for (int n = 0; n < S::BM; n += RUN * ROWS) {
+        float4 values[RUN];
+#pragma unroll
+        for (int i = 0; i < RUN; i++)
+            values[i] =
+                shared_as<float4>(staged + n * S::BN + conv_staged_at<S>(row + i * ROWS, c))[0];
+        conv_finish4<TOut>(call, target, first, n + row, ROWS, n0 + c, bias, values);
+        if (!call.moments) continue;
+        if (n == 0) shift = conv_rounded4<TOut>(values[0]).x;
         float run = 0, run_square = 0;
-        for (int i = 0; i < RUN; i++, row += ROWS) {
-            float4 v = conv_finish4<TOut>(call, target, first, row, n0 + c,
-                                          shared_as<float4>(staged + conv_staged_at<S>(row, c))[0]);
-            if (!call.moments) continue;
-            v = conv_rounded4<TOut>(v);
-            if (n == 0 && i == 0) shift = v.x;
+#pragma unroll
+        for (int i = 0; i < RUN; i++) {
+            float4 v = conv_rounded4<TOut>(values[i]);
             v = make_float4(v.x - shift, v.y - shift, v.z - shift, v.w - shift);
             run += (v.x + v.y) + (v.z + v.w),
                 run_square += (v.x * v.x + v.y * v.y) + (v.z * v.z + v.w * v.w);

@@ -1,6 +1,6 @@
 // Convolution of float32 by implicit GEMM on plain FMAs, any number of channels; out in float32 or
 // bf16. What float32 precision runs on (never TF32), what devices before sm_80 have, and the ends
-// of the bf16 networks, whose pixels are float32. A block makes 64 pixels x 64 channels, a
+// of the bf16 networks, what leaves them being float32. A block makes 64 pixels x 64 channels, a
 // thread 4 x 4; operands go through shared memory in steps of 16 channels of one tap. The next step
 // waits in registers while this one multiplies. Who calls it: op.c.
 #include "conv.cuh"
@@ -43,6 +43,20 @@ DEVICE void conv_keep_step(shared<float> a, shared<float> b, conv_step step) {
     shared_as<float4>(b)[threadIdx.x] = step.b;
 }
 
+// A row after the other: four residuals at a time would take registers of a fourth block on the SM.
+template <typename TOut>
+DEVICE void conv_store_sums(const conv_call<float> &call, const conv_target &target, int64_t first,
+                            int row, int c, const float (&sums)[4][4]) {
+    bool is_whole = call.p.out.c % 4 == 0 && c < call.p.out.c;
+    float4 bias = is_whole ? *(const float4 *)(target.bias + c) : make_float4(0, 0, 0, 0);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        float4 sum[1] = {make_float4(sums[i][0], sums[i][1], sums[i][2], sums[i][3])};
+        if (is_whole) conv_finish4<TOut>(call, target, first, row + i, 1, c, bias, sum);
+        else conv_finish_each<TOut>(call, target, first, row + i, c, sum[0]);
+    }
+}
+
 __global__ void __launch_bounds__(CONV_THREADS) smxx_conv_kernel(conv_call<float> call) {
     const conv_params &p = call.p;
     const conv_target target = call.targets[blockIdx.y];
@@ -79,12 +93,8 @@ __global__ void __launch_bounds__(CONV_THREADS) smxx_conv_kernel(conv_call<float
         }
         __syncthreads();  // all have read before the next step is kept
     }
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        float4 sum = make_float4(sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
-        if (p.out_dtype == CTOK_F32) conv_finish4<float>(call, target, first, m + i, n0 + n, sum);
-        else conv_finish4<bf16>(call, target, first, m + i, n0 + n, sum);
-    }
+    if (p.out_dtype == CTOK_F32) conv_store_sums<float>(call, target, first, m, n0 + n, sums);
+    else conv_store_sums<bf16>(call, target, first, m, n0 + n, sums);
 }
 
 extern "C" int smxx_conv(const conv_target *targets, int32_t num_targets, const void *in,

@@ -396,7 +396,7 @@ static void test_waits(void) {
                          .out_dtype = CTOK_BF16};
     size_t num_bytes = (size_t)shape_elements(shape) * 2;
     void *from = b->alloc(b, num_bytes), *to = b->alloc(b, num_bytes),
-         *packed = b->alloc(b, b->kernels->conv_weight_bytes(b, 512, 512, 1, 3, CTOK_BF16)),
+         *packed = b->alloc(b, b->kernels->conv_weight_bytes(b, &large)),
          *bias = b->alloc(b, 512 * sizeof(float));
     step conv = conv_step(to, from, NULL, NULL, (conv_weights){packed, bias}, NULL, &large);
     for (int i = 0; i < 10; i++) steps[i] = conv;

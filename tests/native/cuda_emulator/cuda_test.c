@@ -15,7 +15,8 @@
 #include "../op_support.h"
 
 static const double BF16_BUDGET = 2.5e-3, BF16_ATTENTION_BUDGET = 4e-3, F32_CONV_BUDGET = 2e-6,
-                    F32_ATTENTION_BUDGET = 2e-6;
+                    F32_ATTENTION_BUDGET = 2e-6,
+                    SPLIT_CONV_BUDGET = 1.5e-5;  // 16 bits are kept, 7.6e-6 at most is lost
 
 // ---------------------------------------------------------------- device memory and modes
 static uint32_t num_runs;
@@ -99,19 +100,17 @@ enum { SMXX = -1 };  // in the place of a tile: the plain kernel
 static void run_conv_case(const conv_case *c, int tile, residual_kind kind, const char *name) {
     next_mode();
     const conv_params *p = &c->p;
-    int64_t taps = p->kernel * p->kernel * p->kernel_t, count = shape_elements(p->out);
+    int64_t count = shape_elements(p->out);
     size_t in_bytes = dtype_bytes(p->in_dtype), out_bytes = dtype_bytes(p->out_dtype);
-    size_t weight_bytes = tile == SMXX ? smxx_conv_weight_bytes(p->out.c, p->in.c, taps)
-                                       : sm80_conv_weight_bytes(p->out.c, p->in.c, taps);
+    size_t weight_bytes = tile == SMXX ? smxx_conv_weight_bytes(p) : sm80_conv_weight_bytes(p);
     void *in = to_device(c->in, c->in_count * (int64_t)in_bytes),
          *past = to_device(c->past, c->past_count * (int64_t)in_bytes);
     void *residual = to_device(c->residual, c->residual_count * (int64_t)out_bytes),
          *bias = to_device(c->bias, p->out.c * 4);
     void *packed = emulator_allocate(weight_bytes),
          *out = kind == PLAIN ? residual : emulator_allocate((size_t)count * out_bytes);
-    if (tile == SMXX)
-        smxx_conv_pack(packed, c->weight, p->out.c, p->in.c, taps, is_half(p->in_dtype));
-    else sm80_conv_pack(packed, c->weight, p->out.c, p->in.c, taps);
+    if (tile == SMXX) smxx_conv_pack(packed, c->weight, p);
+    else sm80_conv_pack(packed, c->weight, p);
 
     conv_target target = {out, packed, bias};
     int error = tile == SMXX
@@ -154,9 +153,42 @@ static void test_conv_params(backend *reference, conv_params p, residual_kind ki
     }
 }
 
+// A float32 input split in two bf16, as the first convolution of a bf16 network reads it; float32
+// out, which shows how much of the input is kept. To sm80_conv it is an input like any other, so
+// one tile stands for all.
+static void test_conv_split(backend *reference, conv_shape shape, uint64_t seed) {
+    conv_params p = conv_params_of(shape);
+    p.in_dtype = CTOK_F32, p.out_dtype = CTOK_BF16;
+    if (!conv_is_split(&p) || shape.residual != NONE) return;
+    next_mode();
+    conv_params exact = p, half = p;
+    half.in.c = sm80_conv_form_of(&p).channels, half.in_dtype = CTOK_BF16;
+    half.out_dtype = exact.out_dtype = CTOK_F32;
+    conv_case c = conv_case_of(reference, exact, NONE, false, seed);
+    for (int64_t i = 0; i < c.weight_count; i++) c.weight[i] = bf16_value(bf16_round(c.weight[i]));
+    run_conv(reference, c.want, c.in, NULL, c.weight, c.bias, &exact);
+    int64_t count = shape_elements(p.out);
+    void *in = to_device(c.in, c.in_count * 4), *bias = to_device(c.bias, p.out.c * 4),
+         *split = emulator_allocate(sm80_split_bytes(&p)),
+         *packed = emulator_allocate(sm80_conv_weight_bytes(&p)),
+         *out = emulator_allocate((size_t)count * 4);
+    sm80_conv_pack(packed, c.weight, &p);
+    int error = sm80_split(split, in, &p, NULL);
+    if (!error)
+        error = sm80_conv(&(conv_target){out, packed, bias}, 1, split, NULL, NULL, &half,
+                          CONV_TILE_64x64x32, NULL, 0, NULL);
+    char name[160];
+    snprintf(name, sizeof name, "%s f32 in two bf16", conv_name(shape).text);
+    report_run(compare(out, c.want, count, SPLIT_CONV_BUDGET), error, p.out, "sm80", name);
+    void *all[] = {in, bias, split, packed, out};
+    for (int i = 0; i < NUM_SHAPES(all); i++) emulator_free(all[i]);
+    conv_case_free(c);
+}
+
 static void test_conv(backend *reference) {
     for (int s = 0; s < NUM_SHAPES(conv_shapes); s++) {
         conv_shape shape = conv_shapes[s];
+        test_conv_split(reference, shape, (uint64_t)s + 10);
         test_conv_params(reference, conv_params_of(shape), shape.residual, false, (uint64_t)s + 10,
                          conv_name(shape).text);
     }
@@ -216,12 +248,15 @@ static void test_attention(backend *reference) {
     }
     for (int s = 0; s < NUM_SHAPES(attention_time_shapes); s++) {
         attention_time_shape shape = attention_time_shapes[s];
-        attention_params p = {
-            {1, shape.t, shape.h, shape.w, shape.c}, true, shape.num_past, shape.window, CTOK_F32};
+        attention_params p = {{shape.n, shape.t, shape.h, shape.w, shape.c},
+                              true,
+                              shape.num_past,
+                              shape.window,
+                              CTOK_F32};
         for (int half = 0; half < (shape.c % BF16_CHANNELS ? 1 : 2); half++) {
             p.dtype = half ? CTOK_BF16 : CTOK_F32;
-            snprintf(name, sizeof name, "attention in time %dx%dx%dx%d past %d window %d %s",
-                     shape.t, shape.h, shape.w, shape.c, shape.num_past, shape.window,
+            snprintf(name, sizeof name, "attention in time %dx%dx%dx%dx%d past %d window %d %s",
+                     shape.n, shape.t, shape.h, shape.w, shape.c, shape.num_past, shape.window,
                      half ? "bf16" : "f32");
             run_attention_case(reference, p, SMXX, shape.spread, (uint64_t)s + 300, name);
         }
@@ -267,6 +302,23 @@ static void test_norm(backend *reference) {
         }
 }
 
+// A norm of more frames than a launch takes, over sparse memory; only the first block of each
+// launch runs.
+static void test_norm_frames(void) {
+    norm_params p = {.shape = {1, 70000, 1, 1, 32}, .groups = 1, .dtype = CTOK_F32};
+    size_t num_bytes = (size_t)shape_elements(p.shape) * sizeof(float);
+    next_mode();
+    float ones[32];
+    for (int i = 0; i < 32; i++) ones[i] = 1;
+    void *in = emulator_allocate_sparse(num_bytes), *scale = to_device(ones, sizeof ones),
+         *workspace = emulator_allocate(NORM_WORKSPACE_BYTES);
+    emulator_settings.num_blocks = 1, emulator_num_launches = 0;
+    int error = smxx_norm(in, in, scale, scale, workspace, (norm_parts){0, 0}, &p, NULL);
+    report(!error && emulator_num_launches == 6, "norm of 70000 frames: %d launches. %s",
+           emulator_num_launches, emulator_failure());
+    emulator_free(in), emulator_free(scale), emulator_free(workspace);
+}
+
 // Statistics of what a convolution stored, as it gathered them itself, then as the norm does,
 // against float64: of the mean as a part of the deviation, and of 1 / deviation. Groups that lie in
 // a tile, that are wider, and that begin in one and end in the next.
@@ -298,11 +350,11 @@ static void test_conv_moments(void) {
                   *ones = new_random(c, 0, 1);
             void *din = to_device(values, shape_elements(in) * 2), *dbias = to_device(bias, c * 4),
                  *dones = to_device(ones, c * 4);
-            void *packed = emulator_allocate(sm80_conv_weight_bytes(c, 64, 1)),
+            void *packed = emulator_allocate(sm80_conv_weight_bytes(&p)),
                  *stored = emulator_allocate((size_t)count * 2),
                  *normed = emulator_allocate((size_t)count * 2);
             norm_moment *moments = emulator_allocate(NORM_WORKSPACE_BYTES);
-            sm80_conv_pack(packed, weight, c, 64, 1);
+            sm80_conv_pack(packed, weight, &p);
             int error = sm80_conv(&(conv_target){stored, packed, dbias}, 1, din, NULL, NULL, &p,
                                   tile, moments, norm.groups, NULL);
             float *got = widen(stored, count, CTOK_BF16);
@@ -372,10 +424,10 @@ static void test_conv_targets(void) {
         int error = 0;
         for (int i = 0; i < 3; i++) {
             float *weight = new_random(C * C, 0.1f, 0), *bias = new_random(C, 1, 0);
-            void *packed = emulator_allocate(tile == SMXX ? smxx_conv_weight_bytes(C, C, 1)
-                                                          : sm80_conv_weight_bytes(C, C, 1));
-            if (tile == SMXX) smxx_conv_pack(packed, weight, C, C, 1, false);
-            else sm80_conv_pack(packed, weight, C, C, 1);
+            void *packed = emulator_allocate(tile == SMXX ? smxx_conv_weight_bytes(&p)
+                                                          : sm80_conv_weight_bytes(&p));
+            if (tile == SMXX) smxx_conv_pack(packed, weight, &p);
+            else sm80_conv_pack(packed, weight, &p);
             together[i] =
                 (conv_target){emulator_allocate(out_bytes), packed, to_device(bias, C * 4)},
             alone[i] = together[i];
@@ -584,11 +636,11 @@ static void test_large(void) {
         for (int i = 0; i < C; i++) identity[i * C + i] = 1;
         char *in = emulator_allocate_sparse((size_t)(count * size)),
              *out = emulator_allocate_sparse((size_t)(count * size));
-        void *packed = emulator_allocate(tile == SMXX ? smxx_conv_weight_bytes(C, C, 1)
-                                                      : sm80_conv_weight_bytes(C, C, 1));
+        void *packed = emulator_allocate(tile == SMXX ? smxx_conv_weight_bytes(&p)
+                                                      : sm80_conv_weight_bytes(&p));
         void *bias = to_device(zero, sizeof zero), *values = new_activation(tail, 1, 0, p.in_dtype);
-        if (tile == SMXX) smxx_conv_pack(packed, identity, C, C, 1, false);
-        else sm80_conv_pack(packed, identity, C, C, 1);
+        if (tile == SMXX) smxx_conv_pack(packed, identity, &p);
+        else sm80_conv_pack(packed, identity, &p);
         int error = -1;
         bool is_copy = false;
         if (in && out) {
@@ -690,6 +742,7 @@ int main(void) {
     test_pool(reference);
     test_quantizers(reference);
     test_norm(reference);
+    test_norm_frames();
     test_conv_moments();
     test_conv_targets();
     test_attention(reference);
