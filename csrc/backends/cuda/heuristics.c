@@ -84,6 +84,12 @@ norm_parts conv_parts(const conv_params *p, conv_tile tile, const norm_params *n
     return (norm_parts){s.m, s.n};
 }
 
+bool conv_gathers(const conv_params *p, conv_tile tile, norm_parts parts, int32_t groups) {
+    conv_tile_shape s = conv_tiles[tile];
+    return parts.slab_positions == s.m && parts.tile_channels == s.n &&
+           shape_positions(p->out) / s.m * divide_up(p->out.c, s.n) * groups <= NORM_MOMENTS;
+}
+
 // ---------------------------------------------------------------- attention
 bool attention_tile_takes(attention_tile tile, int64_t c) {
     // 64x2x4 is written for whole panels, as many as it is compiled for.

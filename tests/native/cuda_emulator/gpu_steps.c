@@ -75,9 +75,8 @@ static void tell_attention(const step *s, device_limits device) {
         "\"kernel\": \"%s\", \"tile\": [%lld, %d, %d], \"blocks\": %lld, \"steps\": %lld, "
         "\"positions\": %lld, \"flops\": %.6e, ",
         p->is_temporal ? "smxx_attention_time" : "sm80_attention", (long long)p->shape.c / 64,
-        is_two ? 2 : 1, is_two ? 4 : 3,
-        (long long)(frames * divide_up(positions, 64)), (long long)divide_up(positions, 64),
-        (long long)positions,
+        is_two ? 2 : 1, is_two ? 4 : 3, (long long)(frames * divide_up(positions, 64)),
+        (long long)divide_up(positions, 64), (long long)positions,
         4.0 * (double)shape_elements(p->shape) *
             (p->is_temporal ? (double)(p->shape.t + 1) / 2 : (double)positions));
 }
