@@ -73,13 +73,19 @@ DEVICE conv_row conv_row_of(const conv_params &p, conv_position at) {
     return {at.y * (int)p.in.w + at.x, j * p.stride_t + p.offset_t - p.pad_t, n};
 }
 
+// Which of the kernel's taps a phase's tap stands for: the two of a phase, in a row, column or
+// time, read what 0 and 2 of the three read.
+template <typename TIn>
+DEVICE int conv_tap_of(const conv_call<TIn> &call, int tap) {
+    if (call.phases == 4) return tap / 2 * 6 + tap % 2 * 2;
+    return call.phases == 2 ? tap * 2 : tap;
+}
+
 // The first channel that a tap reads; is_inside false: zeros (the address is then valid, and not to
-// be used). The two taps of a phase, in a row, column or time, read what 0 and 2 of the three read.
+// be used).
 template <typename TIn>
 DEVICE const TIn *conv_source(const conv_call<TIn> &call, conv_row row, int tap, bool &is_inside) {
     const conv_params &p = call.p;
-    if (call.phases == 4) tap = tap / 2 * 6 + tap % 2 * 2;
-    if (call.phases == 2) tap *= 2;
     int pixels = (int)(p.in.h * p.in.w);
     if (p.kernel_t == 1) {
         int ky = tap / 3, y = row.y + ky, x = row.x + tap - 3 * ky,

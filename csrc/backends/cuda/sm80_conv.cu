@@ -54,10 +54,11 @@ struct conv_loader {
 template <typename S>
 DEVICE void conv_loader_set_tap(conv_loader<S> &l, const conv_call<bf16> &call, int chunk) {
     l.inside = 0;
+    int tap = conv_tap_of(call, l.tap);
     auto set = [&](int i) {
         bool is_inside;
         hide_origin(l.rows[i].at), hide_origin(l.rows[i].y), hide_origin(l.rows[i].x);
-        l.from[i] = conv_source(call, l.rows[i], l.tap, is_inside) + chunk * 8;
+        l.from[i] = conv_source(call, l.rows[i], tap, is_inside) + chunk * 8;
         l.inside |= (unsigned)is_inside << i;
     };
     if (call.p.kernel_t == 1) {  // asked once here, and not for each row
@@ -215,6 +216,23 @@ DEVICE void conv_store_tile(const conv_call<bf16> &call, const conv_phase &phase
 }
 
 // ---------------------------------------------------------------- kernel
+// Which tile a block makes: outputs from `first` of the phase, channels from n0.
+struct conv_place {
+    conv_phase phase;
+    int number, n0;  // number: of the phase
+    int64_t first;
+};
+
+// Tiles of the same pixels are neighbours, and so are phases: they read the same activations.
+template <typename S>
+DEVICE conv_place conv_place_of(const conv_call<bf16> &call, int block) {
+    unsigned tiles_n = (unsigned)((call.p.out.c + S::BN - 1) / S::BN),
+             tile = (unsigned)block / tiles_n, phases = (unsigned)call.phases;
+    int number = (int)(tile % phases);
+    return {conv_phase_of(call.p, call.phases, number), number,
+            (int)((unsigned)block % tiles_n) * S::BN, (int64_t)(tile / phases) * S::BM};
+}
+
 template <typename S>
 __global__ void __launch_bounds__(S::THREADS, S::BLOCKS_PER_SM)
     sm80_conv_kernel(conv_call<bf16> call) {
@@ -224,13 +242,10 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS_PER_SM)
         num_taps = call.phases > 1 ? call.phases : p.kernel * p.kernel * p.kernel_t,
         num_steps = num_taps * (c_in / S::BK);
 
-    // Tiles of the same pixels are neighbours, and so are phases: they read the same activations.
-    unsigned tiles_n = (unsigned)((p.out.c + S::BN - 1) / S::BN), tile = blockIdx.x / tiles_n,
-             phases = (unsigned)call.phases;
-    int n0 = (int)(blockIdx.x % tiles_n) * S::BN, number = (int)(tile % phases);
-    int64_t first = (int64_t)(tile / phases) * S::BM;
-    conv_phase phase = conv_phase_of(p, call.phases, number);
-    if (first >= phase.positions) return;  // in time the other phase may have a frame more
+    int block = (int)blockIdx.x;
+    conv_place place = conv_place_of<S>(call, block);
+    int64_t left = place.phase.positions - place.first;
+    if (left <= 0) return;  // in time the other phase may have a frame more
 
     int row = (int)threadIdx.x / S::CHUNKS, chunk = (int)threadIdx.x % S::CHUNKS;
     conv_loader<S> loader;
@@ -238,13 +253,12 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS_PER_SM)
     for (int i = 0; i < S::A_ROUNDS; i++) {  // pixels beyond the last read what the last reads,
                                              // and are not stored
         int at = row + i * S::LOAD_ROWS;
-        int last = (int)(phase.positions - 1 - first);
         loader.rows[i] = conv_row_of(
-            p, conv_position_of(p, phase, first, first + at < phase.positions ? at : last));
+            p, conv_position_of(p, place.phase, place.first, at < left ? at : (int)left - 1));
     }
     loader.tap = 0, loader.c = 0;
-    loader.weights = (const bf16 *)target.packed + number * num_taps * call.tap_weights +
-                     (int64_t)(n0 + row) * c_in + chunk * 8;
+    loader.weights = (const bf16 *)target.packed + place.number * num_taps * call.tap_weights +
+                     (int64_t)(place.n0 + row) * c_in + chunk * 8;
     conv_loader_set_tap(loader, call, chunk);
 
     int m = warp_id() % S::WARPS_M * S::TILES_M * 16, n = warp_id() / S::WARPS_M * S::TILES_N * 8;
@@ -296,8 +310,11 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS_PER_SM)
     __syncthreads();
     conv_stage_sums<S>(sums, m, n);
     __syncthreads();
-    if (p.out_dtype == CTOK_F32) conv_store_tile<S, float>(call, phase, target, first, n0);
-    else conv_store_tile<S, bf16>(call, phase, target, first, n0);
+    hide_origin(block);  // the place is made again
+    place = conv_place_of<S>(call, block);
+    if (p.out_dtype == CTOK_F32)
+        conv_store_tile<S, float>(call, place.phase, target, place.first, place.n0);
+    else conv_store_tile<S, bf16>(call, place.phase, target, place.first, place.n0);
 }
 
 template <typename S>
