@@ -39,7 +39,7 @@ export class PicturesAhead {
   }
 
   /**
-   * The tokens of a picture whose turn it is. A failure is its own: one that cannot be read fails as it would alone, and
+   * The tokens of a picture whose turn it is. A failure is its own: what cannot be read fails as it does alone, and
    * where a job of several fails, each is tried alone.
    */
   async encode(io: InOut, tokenizer: Tokenizer, options: EncodeOptions): Promise<Encoded> {

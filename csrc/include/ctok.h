@@ -380,7 +380,9 @@ typedef struct {
     uint32_t num_held; /* inputs and results as large as this one's that the caller holds at once,
                           as a stream's consumer does: they count so often in total_bytes. 0 means 1
                         */
-    int64_t batch;     /* 0 means 1 */
+    int64_t batch;     /* 0 means 1. Its images are computed together, as many as are worth while
+                          and as the limits of memory leave room for, else in several passes; each
+                          result has the bits that it has alone */
     int64_t frames, height, width; /* of the input: pixels, or tokens when decoding; frames 0 means
                                       1 */
     int64_t crop_before, crop_top, crop_left; /* decode: the part of the pixels to return; frames
@@ -406,7 +408,7 @@ typedef struct {
     uint32_t num_outputs;
     uint64_t input_bytes;  /* that ctok_job_submit will expect */
     uint64_t result_bytes; /* of all outputs */
-    uint64_t arena_bytes;  /* activations and scratch, at the peak */
+    uint64_t arena_bytes;  /* activations and scratch of one pass, at the peak */
     uint64_t weight_bytes; /* packed weights, held since opening */
     uint32_t num_steps;
     uint32_t reserved;
@@ -512,7 +514,7 @@ typedef struct {
                        attention; otherwise 0 */
 } ctok_step;
 
-/* Instant. Copies the first `capacity` steps of a job that has ended well, all images of its batch
+/* Instant. Copies the first `capacity` steps of a job that has ended well, all passes of its batch
  * in turn; *num_steps is how many there are: 0 unless the engine keeps steps. steps may be NULL
  * where capacity is 0. CTOK_E_ARGUMENT, CTOK_E_HANDLE, CTOK_E_NOT_READY, or the job's own failure.
  */

@@ -34,7 +34,7 @@ export interface Plan {
   readonly left: number;
   readonly inputBytes: number;
   readonly resultBytes: number;
-  /** Activations and scratch memory at their peak, in bytes. */
+  /** Activations and scratch memory at their peak, in bytes, of as many images of a batch as are computed together. */
   readonly arenaBytes: number;
   /** Streams only: what is held between chunks at the end of the clip, the temporal attention's past included. */
   readonly stateBytes: number;
@@ -104,7 +104,7 @@ export class Tokenizer implements AsyncDisposable {
 
   /**
    * Pixels to tokens. Sizes that are no multiple of 16 are padded with black, half on each side; the tokens remember
-   * it. An array of inputs is one batch; its pictures must be equally large. A video is cut into windows that do not
+   * it. An array is one batch of equally large pictures, computed together. A video is cut into windows that do not
    * see each other (see encodeStream for one seamless sequence), and their tokens are concatenated along time.
    * Discrete: `indices` int32 [B, (t,) h, w] and `codes` float32 [B, d, (t,) h, w]. Continuous: `latent` float32
    * [B, C, (t,) h, w].

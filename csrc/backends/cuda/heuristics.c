@@ -74,6 +74,12 @@ norm_parts conv_parts(const conv_params *p, conv_tile tile, const norm_params *n
     return (norm_parts){s.m, s.n};
 }
 
+bool conv_gathers(const conv_params *p, conv_tile tile, norm_parts parts, int32_t groups) {
+    conv_tile_shape s = conv_tiles[tile];
+    return parts.slab_positions == s.m && parts.tile_channels == s.n &&
+           shape_positions(p->out) / s.m * divide_up(p->out.c, s.n) * groups <= NORM_MOMENTS;
+}
+
 // ---------------------------------------------------------------- attention
 attention_tile attention_tile_choose(const attention_params *p, device_limits device) {
     // With two panels in a stage there are half as many barriers; but at width 512 they take 138 KB

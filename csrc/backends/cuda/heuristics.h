@@ -51,6 +51,9 @@ typedef struct {
 // it cannot.
 norm_parts conv_parts(const conv_params *p, conv_tile tile, const norm_params *norm);
 
+// Whether sm80_conv with this tile gathers in these parts, and there is room for all of them.
+bool conv_gathers(const conv_params *p, conv_tile tile, norm_parts parts, int32_t groups);
+
 typedef enum {
     ATTENTION_TILE_64x2x4,  // 64 queries, and a ring of 4 stages of 2 panels (64 keys x 64
                             // channels) each

@@ -51,11 +51,16 @@ int smxx_attention(void *out, const void *q, const void *k, const void *v,
 int smxx_attention_time(void *out, const void *q, const void *k, const void *v,
                         const attention_params *p, cudaStream_t stream);
 
-// norm: float32 or bf16. workspace: NORM_WORKSPACE_BYTES, of one stream; it begins with the
-// moments, where parts says so.
+// norm: float32 or bf16. workspace: NORM_WORKSPACE_BYTES, of one stream; it begins with the moments
+// in these parts, where they are gathered. Parts of a tile that are not are gathered of what is
+// stored, by sm80_moments. parts 0: it gathers them in parts of its own.
 enum { NORM_WORKSPACE_BYTES = 32 * NORM_MOMENTS };  // moments, and as many statistics
 int smxx_norm(void *out, const void *in, const float *scale, const float *offset, void *workspace,
-              norm_parts parts, const norm_params *p, cudaStream_t stream);
+              norm_parts parts, bool are_gathered, const norm_params *p, cudaStream_t stream);
+
+// The bits that sm80_conv with the tile of these parts gathers as it stores so many positions.
+int sm80_moments(norm_moment *moments, const void *stored, int64_t positions, norm_parts parts,
+                 const norm_params *p, cudaStream_t stream);
 
 // The ops that move or halve values. External tensors and indices are in device memory here. copy:
 // of any bytes; out may overlap in if it begins before it.

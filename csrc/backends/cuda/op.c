@@ -19,14 +19,25 @@ static conv_tile tile_of(const step *conv, int32_t count, const op_device *d) {
     return conv_tile_choose(&p, count, d->limits);
 }
 
-// The parts of which a convolution gathers the moments for the norm behind it. 0: the next step is
-// no norm of its output, or the kernel cannot gather them.
+// The parts of which a convolution of one image gathers the moments for the norm behind it. 0: the
+// next step is no norm of its output, or the kernel cannot gather them.
 static norm_parts parts_between(const step *s, const step *next, const op_device *d) {
     const conv_params *p = &s->params.conv;
     if (s->kind != OP_CONV || !sm80_conv_takes(p) || next->kind != OP_NORM || next->in != s->out)
         return (norm_parts){0, 0};
     if (atomic_load(&op_left_out) & OP_MOMENTS) return (norm_parts){0, 0};
-    return conv_parts(p, tile_of(s, 1, d), &next->params.norm);
+    step one = *s;
+    norm_params norm = next->params.norm;
+    one.params.conv.in.n = one.params.conv.out.n = 1, norm.shape.n = 1;
+    return conv_parts(&one.params.conv, tile_of(&one, 1, d), &norm);
+}
+
+static void prepare_moments(op_start *start, const step *conv, const op_device *d) {
+    const norm_params *norm = &conv[1].params.norm;
+    start->moments = parts_between(conv, conv + 1, d);
+    start->are_gathered =
+        start->moments.slab_positions &&
+        conv_gathers(&conv->params.conv, tile_of(conv, 1, d), start->moments, norm->groups);
 }
 
 static bool is_same_conv(const conv_params *a, const conv_params *b) {
@@ -60,10 +71,10 @@ static int32_t count_together(const step *s, int32_t num_left, const op_device *
 op_start op_prepare(const step *steps, int32_t first, int32_t num_steps, const op_device *d) {
     const step *s = &steps[first];
     op_start start = {.first = first, .count = count_together(s, num_steps - first, d)};
-    if (s->kind == OP_NORM && first > 0) start.moments = parts_between(s - 1, s, d);
+    if (s->kind == OP_NORM && first > 0) prepare_moments(&start, s - 1, d);
     if (s->kind != OP_CONV) return start;
     if (sm80_conv_takes(&s->params.conv)) start.tile = tile_of(s, start.count, d);
-    if (start.count == 1 && first + 1 < num_steps) start.moments = parts_between(s, s + 1, d);
+    if (start.count == 1 && first + 1 < num_steps) prepare_moments(&start, s, d);
     return start;
 }
 
@@ -74,13 +85,13 @@ static int run_conv(const step *s, const op_start *start, const op_device *d) {
         targets[i] = (conv_target){s[i].out, s[i].weights.packed, s[i].weights.bias};
     if (!sm80_conv_takes(p))
         return smxx_conv(targets, start->count, s->in, s->past, s->residual, p, d->stream);
-    bool has_moments = start->moments.slab_positions != 0, is_split = conv_is_split(p);
+    bool is_split = conv_is_split(p);
     int error = is_split ? sm80_split(s->workspace, s->in, p, d->stream) : 0;
     if (error) return error;
     conv_params of = in_bf16(p);
     return sm80_conv(targets, start->count, is_split ? s->workspace : s->in, s->past, s->residual,
-                     &of, start->tile, has_moments ? d->norm_workspace : NULL,
-                     has_moments ? s[1].params.norm.groups : 0, d->stream);
+                     &of, start->tile, start->are_gathered ? d->norm_workspace : NULL,
+                     start->are_gathered ? s[1].params.norm.groups : 0, d->stream);
 }
 
 static int run_attention(const step *s, const op_device *d) {
@@ -101,7 +112,7 @@ int op_run(const step *steps, const op_start *start, const op_device *d) {
         case OP_POOL: return smxx_pool(s->out, s->in, &p->pool, d->stream);
         case OP_NORM:
             return smxx_norm(s->out, s->in, s->scale, s->offset, d->norm_workspace, start->moments,
-                             &p->norm, d->stream);
+                             start->are_gathered, &p->norm, d->stream);
         case OP_ATTENTION: return run_attention(s, d);
         case OP_QUANTIZE:
             return smxx_quantize(s->external ? s->workspace : NULL, s->out, s->in, s->codebook,

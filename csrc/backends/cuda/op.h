@@ -25,8 +25,10 @@ typedef struct {
 typedef struct {
     int32_t first, count;  // of the list's steps
     conv_tile tile;        // of convolutions in bf16
-    norm_parts moments;    // a convolution: the parts in which it gathers the moments of the norm
-                           // behind it; that norm: those gathered for it. 0: none are
+    norm_parts moments;    // of a convolution and the norm of its output: the parts in which the
+                           // norm's moments are gathered, those of one image's tile, so that a
+                           // batch does not show. 0: the norm's own
+    bool are_gathered;     // by the convolution as it stores; else by the norm, of what is stored
 } op_start;
 
 // Looks ahead from step `first`: how many steps are launched together, and with what. The result

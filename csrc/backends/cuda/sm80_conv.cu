@@ -140,54 +140,50 @@ DEVICE void conv_stage_sums(const float (&sums)[S::TILES_M][S::TILES_N][4], int 
                     make_float2(sums[i][j][2 * h], sums[i][j][2 * h + 1]);
 }
 
-// Stores the tile, and with call.moments gathers its statistics: each thread those of its four
-// channels, in float32 over 16 values (as differences from the first) and in float64 from there;
-// then one warp for each group, in a fixed order. No pixel of such a tile lies beyond the last, and
-// neither do any four channels.
-template <typename S, typename TOut>
-DEVICE void conv_store_tile(const conv_call<bf16> &call, const conv_target &target, int64_t first,
-                            int n0) {
-    shared<float> staged = shared_at<float>(0);
-    constexpr int LANES = S::BN / 4, ROWS = S::THREADS / LANES, RUN = 4;
-    static_assert(S::BM % (RUN * ROWS) == 0 && RUN * ROWS % 8 == 0, "");  // 8: of conv_staged_at
-    int c = (int)threadIdx.x % LANES * 4, row = (int)threadIdx.x / LANES;
-    if (call.p.out.c % 4 != 0) {
-        for (; row < S::BM; row += ROWS)
-            conv_finish_each<TOut>(call, target, first, row, n0 + c,
-                                   shared_as<float4>(staged + conv_staged_at<S>(row, c))[0]);
-        return;
-    }
-    float4 bias =
-        n0 + c < call.p.out.c ? *(const float4 *)(target.bias + n0 + c) : make_float4(0, 0, 0, 0);
-    float shift = 0;
-    double sum = 0, square = 0;
-    for (int n = 0; n < S::BM; n += RUN * ROWS) {
-        float4 values[RUN];
+enum { CONV_RUN = 4 };  // pixels that a thread finishes at a time
+
+// How the threads of a block lie on a tile: four channels each, every ROWS-th row.
+template <typename S>
+struct conv_store_grid {
+    static constexpr int LANES = S::BN / 4, ROWS = S::THREADS / LANES;
+    static_assert(S::BM % (CONV_RUN * ROWS) == 0 && CONV_RUN * ROWS % 8 == 0,
+                  "");  // 8: of conv_staged_at
+};
+
+// A thread's statistics of its four channels, in float32 over 16 values (as differences from the
+// first) and in float64 from there.
+struct conv_sums {
+    float shift;
+    double sum, square;
+};
+
+template <typename TOut>
+DEVICE void conv_sums_add(conv_sums &all, const float4 (&values)[CONV_RUN], bool is_first) {
+    if (is_first) all.shift = conv_rounded4<TOut>(values[0]).x;
+    float shift = all.shift, run = 0, run_square = 0;
 #pragma unroll
-        for (int i = 0; i < RUN; i++)
-            values[i] =
-                shared_as<float4>(staged + n * S::BN + conv_staged_at<S>(row + i * ROWS, c))[0];
-        conv_finish4<TOut>(call, target, first, n + row, ROWS, n0 + c, bias, values);
-        if (!call.moments) continue;
-        if (n == 0) shift = conv_rounded4<TOut>(values[0]).x;
-        float run = 0, run_square = 0;
-#pragma unroll
-        for (int i = 0; i < RUN; i++) {
-            float4 v = conv_rounded4<TOut>(values[i]);
-            v = make_float4(v.x - shift, v.y - shift, v.z - shift, v.w - shift);
-            run += (v.x + v.y) + (v.z + v.w),
-                run_square += (v.x * v.x + v.y * v.y) + (v.z * v.z + v.w * v.w);
-        }
-        sum += run, square += run_square;
+    for (int i = 0; i < CONV_RUN; i++) {
+        float4 v = conv_rounded4<TOut>(values[i]);
+        v = make_float4(v.x - shift, v.y - shift, v.z - shift, v.w - shift);
+        run += (v.x + v.y) + (v.z + v.w),
+            run_square += (v.x * v.x + v.y * v.y) + (v.z * v.z + v.w * v.w);
     }
-    if (!call.moments) return;
+    all.sum += run, all.square += run_square;
+}
+
+// Makes moments of the threads' sums over a tile: one warp for each group, in a fixed order. No
+// pixel of such a tile lies beyond the last, and neither do any four channels.
+template <typename S>
+DEVICE void conv_gather(norm_moment *moments, const conv_sums &all, int channels, int groups,
+                        int n0) {
+    constexpr int LANES = conv_store_grid<S>::LANES, ROWS = conv_store_grid<S>::ROWS;
     const double count = 4 * S::BM / ROWS;
     shared<norm_moment> cells = shared_at<norm_moment>(0);  // [ROWS][LANES]
-    __syncthreads();                                        // all have read the tile
-    cells[threadIdx.x] = norm_moment{shift + sum / count, square - sum * sum / count};
+    __syncthreads();                                        // all have read what was there
+    cells[threadIdx.x] =
+        norm_moment{all.shift + all.sum / count, all.square - all.sum * all.sum / count};
     __syncthreads();
-    int channels = (int)call.p.out.c, width = channels / call.groups,
-        end = n0 + S::BN < channels ? n0 + S::BN : channels;
+    int width = channels / groups, end = n0 + S::BN < channels ? n0 + S::BN : channels;
     for (int group = n0 / width + warp_id(); group * width < end; group += S::THREADS / WARP) {
         int from = group * width > n0 ? group * width : n0,
             to = (group + 1) * width < end ? (group + 1) * width : end;
@@ -203,9 +199,59 @@ DEVICE void conv_store_tile(const conv_call<bf16> &call, const conv_target &targ
         }
         deviations = warp_sum_double(deviations);
         if (lane_id() == 0)
-            call.moments[(int64_t)blockIdx.x * call.groups + group] =
+            moments[(int64_t)blockIdx.x * groups + group] =
                 norm_moment{mean, deviations > 0 || deviations != deviations ? deviations : 0.0};
     }
+}
+
+// Stores the tile, and with call.moments gathers its statistics.
+template <typename S, typename TOut>
+DEVICE void conv_store_tile(const conv_call<bf16> &call, const conv_target &target, int64_t first,
+                            int n0) {
+    shared<float> staged = shared_at<float>(0);
+    constexpr int LANES = conv_store_grid<S>::LANES, ROWS = conv_store_grid<S>::ROWS;
+    int c = (int)threadIdx.x % LANES * 4, row = (int)threadIdx.x / LANES;
+    if (call.p.out.c % 4 != 0) {
+        for (; row < S::BM; row += ROWS)
+            conv_finish_each<TOut>(call, target, first, row, n0 + c,
+                                   shared_as<float4>(staged + conv_staged_at<S>(row, c))[0]);
+        return;
+    }
+    float4 bias =
+        n0 + c < call.p.out.c ? *(const float4 *)(target.bias + n0 + c) : make_float4(0, 0, 0, 0);
+    conv_sums all = {};
+    for (int n = 0; n < S::BM; n += CONV_RUN * ROWS) {
+        float4 values[CONV_RUN];
+#pragma unroll
+        for (int i = 0; i < CONV_RUN; i++)
+            values[i] =
+                shared_as<float4>(staged + n * S::BN + conv_staged_at<S>(row + i * ROWS, c))[0];
+        conv_finish4<TOut>(call, target, first, n + row, ROWS, n0 + c, bias, values);
+        if (call.moments) conv_sums_add<TOut>(all, values, n == 0);
+    }
+    if (call.moments) conv_gather<S>(call.moments, all, (int)call.p.out.c, call.groups, n0);
+}
+
+// The same statistics of what is stored already, to the last bit.
+template <typename S>
+__global__ void __launch_bounds__(S::THREADS)
+    sm80_moments_kernel(norm_moment *moments, const bf16 *stored, int channels, int groups) {
+    constexpr int LANES = conv_store_grid<S>::LANES, ROWS = conv_store_grid<S>::ROWS;
+    int tiles_n = (channels + S::BN - 1) / S::BN,
+        n0 = (int)(blockIdx.x % (unsigned)tiles_n) * S::BN;
+    int64_t first = (int64_t)(blockIdx.x / (unsigned)tiles_n) * S::BM;
+    int c = n0 + (int)threadIdx.x % LANES * 4, row = (int)threadIdx.x / LANES;
+    conv_sums all = {};
+    for (int n = 0; n < S::BM; n += CONV_RUN * ROWS) {
+        float4 values[CONV_RUN];
+#pragma unroll
+        for (int i = 0; i < CONV_RUN; i++)
+            values[i] = c < channels
+                            ? conv_load4(stored + (first + n + row + i * ROWS) * channels + c)
+                            : make_float4(0, 0, 0, 0);
+        conv_sums_add<bf16>(all, values, n == 0);
+    }
+    conv_gather<S>(moments, all, channels, groups, n0);
 }
 
 // ---------------------------------------------------------------- kernel
@@ -265,6 +311,11 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS_PER_SM)
     else conv_store_tile<S, bf16>(call, target, first, n0);
 }
 
+typedef conv_shape_of<128, 256, 64, 2, 4, 3, 1> conv_shape_256;
+typedef conv_shape_of<128, 128, 32, 2, 2, 4, 2> conv_shape_128;
+typedef conv_shape_of<128, 64, 32, 2, 2, 4, 3> conv_shape_64;
+typedef conv_shape_of<64, 64, 32, 2, 2, 4, 4> conv_shape_small;
+
 template <typename S>
 static int sm80_conv_launch(const conv_call<bf16> &call, int32_t num_targets, cudaStream_t stream) {
     int64_t tiles_n = (call.p.out.c + S::BN - 1) / S::BN,
@@ -282,16 +333,30 @@ extern "C" int sm80_conv(const conv_target *targets, int32_t num_targets, const 
                                               tap_weights, moments, groups);
     switch (tile) {
         case CONV_TILE_128x256x64:
-            return sm80_conv_launch<conv_shape_of<128, 256, 64, 2, 4, 3, 1>>(call, num_targets,
-                                                                             stream);
+            return sm80_conv_launch<conv_shape_256>(call, num_targets, stream);
         case CONV_TILE_128x128x32:
-            return sm80_conv_launch<conv_shape_of<128, 128, 32, 2, 2, 4, 2>>(call, num_targets,
-                                                                             stream);
-        case CONV_TILE_128x64x32:
-            return sm80_conv_launch<conv_shape_of<128, 64, 32, 2, 2, 4, 3>>(call, num_targets,
-                                                                            stream);
-        default:
-            return sm80_conv_launch<conv_shape_of<64, 64, 32, 2, 2, 4, 4>>(call, num_targets,
-                                                                           stream);
+            return sm80_conv_launch<conv_shape_128>(call, num_targets, stream);
+        case CONV_TILE_128x64x32: return sm80_conv_launch<conv_shape_64>(call, num_targets, stream);
+        default: return sm80_conv_launch<conv_shape_small>(call, num_targets, stream);
     }
+}
+
+template <typename S>
+static int sm80_moments_launch(norm_moment *moments, const void *stored, int64_t positions,
+                               const norm_params *p, cudaStream_t stream) {
+    int64_t blocks = positions / S::BM * ((p->shape.c + S::BN - 1) / S::BN);
+    return LAUNCH(sm80_moments_kernel<S>, dim3((unsigned)blocks), dim3(S::THREADS),
+                  S::THREADS * sizeof(norm_moment), stream, moments, (const bf16 *)stored,
+                  (int)p->shape.c, p->groups);
+}
+
+extern "C" int sm80_moments(norm_moment *moments, const void *stored, int64_t positions,
+                            norm_parts parts, const norm_params *p, cudaStream_t stream) {
+    if (parts.tile_channels == 256)
+        return sm80_moments_launch<conv_shape_256>(moments, stored, positions, p, stream);
+    if (parts.tile_channels == 128)
+        return sm80_moments_launch<conv_shape_128>(moments, stored, positions, p, stream);
+    if (parts.slab_positions == 128)
+        return sm80_moments_launch<conv_shape_64>(moments, stored, positions, p, stream);
+    return sm80_moments_launch<conv_shape_small>(moments, stored, positions, p, stream);
 }

@@ -249,7 +249,7 @@ static norm_grid make_grid(const norm_params *p, int32_t vector) {
 
 template <typename T, int V>
 static int run(T *out, const T *in, const float *scale, const float *offset, void *workspace,
-               norm_parts parts, const norm_params *p, cudaStream_t stream) {
+               norm_parts parts, bool are_gathered, const norm_params *p, cudaStream_t stream) {
     norm_grid g = make_grid(p, V), gathered = g;
     if (parts.slab_positions) {
         gathered.slab_positions = parts.slab_positions,
@@ -271,6 +271,8 @@ static int run(T *out, const T *in, const float *scale, const float *offset, voi
             error = LAUNCH((norm_moments<T, V>), dim3((unsigned)g.slabs, count, tiles),
                            dim3(THREADS), (size_t)g.rows * g.tile_channels * sizeof(norm_cell),
                            stream, moments, from, g);
+        else if (!are_gathered)
+            error = sm80_moments(moments, from, count * g.positions, parts, p, stream);
         if (!error)
             error = LAUNCH(norm_merge, dim3((unsigned)g.groups, count), dim3(THREADS),
                            2 * THREADS / WARP * sizeof(double), stream, stats, moments, gathered);
@@ -284,14 +286,14 @@ static int run(T *out, const T *in, const float *scale, const float *offset, voi
 }
 
 extern "C" int smxx_norm(void *out, const void *in, const float *scale, const float *offset,
-                         void *workspace, norm_parts parts, const norm_params *p,
+                         void *workspace, norm_parts parts, bool are_gathered, const norm_params *p,
                          cudaStream_t stream) {
     if (p->dtype == CTOK_BF16)
-        return run<bf16, 8>((bf16 *)out, (const bf16 *)in, scale, offset, workspace, parts, p,
-                            stream);
+        return run<bf16, 8>((bf16 *)out, (const bf16 *)in, scale, offset, workspace, parts,
+                            are_gathered, p, stream);
     if (p->shape.c % 4 == 0)
-        return run<float, 4>((float *)out, (const float *)in, scale, offset, workspace, parts, p,
-                             stream);
-    return run<float, 1>((float *)out, (const float *)in, scale, offset, workspace, parts, p,
-                         stream);
+        return run<float, 4>((float *)out, (const float *)in, scale, offset, workspace, parts,
+                             are_gathered, p, stream);
+    return run<float, 1>((float *)out, (const float *)in, scale, offset, workspace, parts,
+                         are_gathered, p, stream);
 }

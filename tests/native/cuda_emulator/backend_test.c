@@ -1,9 +1,9 @@
 // The CUDA backend itself, on the emulator: what it says when there is no driver, no GPU, an old
 // one, no memory or a lost one; that it gives back what it took, and leaves other threads and GPUs
-// as they were; which steps it starts as graphs,
-// and what happens where that fails; which step is told to have failed; and every op through the
-// seam, in the cases of gpu_ops.h that the emulator can do in seconds (cuda_test.c has all shapes
-// and tiles). Prints TAP; the exit code is 1 when a test failed.
+// as they were; which steps it starts as graphs, and what happens where that fails; which step is
+// told to have failed; how often it waits; that a batch has the bits of its images; and every op
+// through the seam, in the cases of gpu_ops.h that the emulator can do in seconds (cuda_test.c has
+// all shapes and tiles). Prints TAP; the exit code is 1 when a test failed.
 // Note: over 400 lines: one device over one emulator, a section a part of its life.
 #include <pthread.h>
 
@@ -465,10 +465,75 @@ static void test_device(int major, int minor, int shared_bytes) {
            t.num_left_out);
 }
 
+// ---------------------------------------------------------------- a batch
+// A convolution and its norm of four images at once, which get a larger tile than one: the bits of
+// each image alone. The norm's moments are gathered in the parts of one image's tile.
+static void test_batch(void) {
+    enum { BATCH = 4, C_IN = 64, C = 128, H = 8, W = 16 };
+    emulated_device = whole;
+    emulator_settings = (emulator_options){0};
+    backend *b = NULL;
+    if (cuda_backend_open(&b, 0, NULL) != CTOK_OK) {
+        report(false, "a batch: opens");
+        return;
+    }
+    conv_params conv =
+        conv_of((ctok_shape){BATCH, 1, H, W, C_IN}, (ctok_shape){BATCH, 1, H, W, C}, 3, 1, 1, 1);
+    conv.in_dtype = conv.out_dtype = CTOK_BF16;
+    conv_params one = conv;
+    one.in.n = one.out.n = 1;
+    step two[2] = {conv_step(NULL, NULL, NULL, NULL, (conv_weights){0}, NULL, &conv)},
+         alone_two[2] = {conv_step(NULL, NULL, NULL, NULL, (conv_weights){0}, NULL, &one)};
+    norm_params all_norm = {.shape = conv.out, .groups = 32, .dtype = CTOK_BF16},
+                one_norm = all_norm;
+    one_norm.shape = one.out;
+    two[1] = norm_step(NULL, NULL, NULL, NULL, &all_norm);
+    alone_two[1] = norm_step(NULL, NULL, NULL, NULL, &one_norm);
+    const op_device device = {.limits = {.num_sms = 4, .shared_bytes = whole.shared_bytes}};
+    bool is_right = true;
+    for (int32_t i = 0; i < 2; i++) {
+        op_start batch = op_prepare(two, i, 2, &device),
+                 image = op_prepare(alone_two, i, 2, &device);
+        is_right = is_right && (i == 1 || batch.tile != image.tile) && !batch.are_gathered &&
+                   image.are_gathered && image.moments.slab_positions > 0 &&
+                   batch.moments.slab_positions == image.moments.slab_positions &&
+                   batch.moments.tile_channels == image.moments.tile_channels;
+    }
+    report(is_right, "a batch gets another tile than an image, and gathers in the image's parts");
+    int64_t in_count = shape_elements(one.in), out_words = shape_elements(one.out) / 2;
+    random_seed(900);
+    float *weight = new_random(C * C_IN * 9, 0.1f, 0), *vector = new_random(C, 1, 0);
+    uint16_t *values = new_bytes((size_t)(BATCH * in_count) * sizeof *values);
+    for (int64_t i = 0; i < BATCH * in_count; i++) values[i] = bf16_round(random_value());
+    void *packed = b->alloc(b, b->kernels->conv_weight_bytes(b, &conv)),
+         *scale = put(b, vector, C, CTOK_F32),
+         *in = put_bytes(b, values, (size_t)(BATCH * in_count) * 2),
+         *out = b->alloc(b, (size_t)(BATCH * out_words) * 4);
+    b->kernels->conv_weight_pack(b, packed, weight, &conv);
+    uint32_t *all = new_bytes((size_t)(BATCH * out_words) * 4),
+             *alone = new_bytes((size_t)out_words * 4);
+    for (int64_t n = -1; n < BATCH && is_right; n++) {  // -1: all at once
+        const conv_params *p = n < 0 ? &conv : &one;
+        norm_params norm = {
+            .shape = p->out, .groups = 32, .epsilon = 1e-6f, .has_silu = true, .dtype = CTOK_BF16};
+        const uint16_t *from = (const uint16_t *)in + (n < 0 ? 0 : n) * in_count;
+        step steps[] = {conv_step(out, from, NULL, NULL, (conv_weights){packed, scale}, NULL, p),
+                        norm_step(out, out, scale, scale, &norm)};
+        is_right =
+            run_steps(b, steps, 2) == CTOK_OK &&
+            get_words(b, n < 0 ? all : alone, out, (n < 0 ? BATCH : 1) * out_words) == CTOK_OK;
+        if (n >= 0) is_right = is_right && is_same(all + n * out_words, alone, out_words);
+    }
+    report(is_right, "a batch of another tile has the bits of each image alone");
+    free(weight), free(vector), free(values), free(all), free(alone);
+    drop(b, packed), drop(b, scale), drop(b, in), drop(b, out);
+    b->close(b);
+}
+
 int main(void) {
     test_opening();
     test_second_gpu();
-    test_failures(), test_graphs(), test_waits(), test_copies();
+    test_failures(), test_graphs(), test_waits(), test_copies(), test_batch();
     most_products = 1 << 21;
     test_device(8, 6, 101376);
     most_products = 1 << 16;

@@ -286,8 +286,8 @@ static void test_norm(backend *reference) {
                  *doffset = to_device(offset, shape.c * 4);
             void *out = s % 2 ? din : emulator_allocate((size_t)num_bytes),
                  *workspace = emulator_allocate(NORM_WORKSPACE_BYTES);  // may run in place
-            int error =
-                smxx_norm(out, din, dscale, doffset, workspace, (norm_parts){0, 0}, &p, NULL);
+            int error = smxx_norm(out, din, dscale, doffset, workspace, (norm_parts){0, 0}, false,
+                                  &p, NULL);
             float *got = widen(out, count, p.dtype);
             char name[128];
             snprintf(name, sizeof name, "norm %dx%dx%dx%d groups %d mean %g%s %s", shape.n, shape.h,
@@ -313,7 +313,7 @@ static void test_norm_frames(void) {
     void *in = emulator_allocate_sparse(num_bytes), *scale = to_device(ones, sizeof ones),
          *workspace = emulator_allocate(NORM_WORKSPACE_BYTES);
     emulator_settings.num_blocks = 1, emulator_num_launches = 0;
-    int error = smxx_norm(in, in, scale, scale, workspace, (norm_parts){0, 0}, &p, NULL);
+    int error = smxx_norm(in, in, scale, scale, workspace, (norm_parts){0, 0}, false, &p, NULL);
     report(!error && emulator_num_launches == 6, "norm of 70000 frames: %d launches. %s",
            emulator_num_launches, emulator_failure());
     emulator_free(in), emulator_free(scale), emulator_free(workspace);
@@ -354,15 +354,27 @@ static void test_conv_moments(void) {
                  *stored = emulator_allocate((size_t)count * 2),
                  *normed = emulator_allocate((size_t)count * 2);
             norm_moment *moments = emulator_allocate(NORM_WORKSPACE_BYTES);
+            memset(moments, 0, NORM_WORKSPACE_BYTES);
             sm80_conv_pack(packed, weight, &p);
             int error = sm80_conv(&(conv_target){stored, packed, dbias}, 1, din, NULL, NULL, &p,
                                   tile, moments, norm.groups, NULL);
+            // The same bits of what is stored, and so by a convolution of another tile.
+            int64_t tiles = out.n * frame / parts.slab_positions *
+                            ((c + parts.tile_channels - 1) / parts.tile_channels);
+            norm_moment *again = emulator_allocate((size_t)(tiles * norm.groups) * sizeof *again);
+            memset(again, 0, (size_t)(tiles * norm.groups) * sizeof *again);
+            if (!error) error = sm80_moments(again, stored, out.n * frame, parts, &norm, NULL);
+            report(!error &&
+                       memcmp(again, moments, (size_t)(tiles * norm.groups) * sizeof *again) == 0,
+                   "statistics of conv %dx%dx%dx%d, tile %d: the same bits of what is stored %s",
+                   (int)out.n, (int)out.h, (int)out.w, (int)c, tile, emulator_failure());
+            emulator_free(again);
             float *got = widen(stored, count, CTOK_BF16);
             double worst[2][2] = {{0, 0}, {0, 0}};  // of the mean and of 1 / deviation; gathered by
                                                     // the convolution, by the norm
             for (int by = 0; by < 2 && !error; by++) {
                 error = smxx_norm(normed, stored, dones, dones, moments,
-                                  by ? (norm_parts){0, 0} : parts, &norm, NULL);
+                                  by ? (norm_parts){0, 0} : parts, !by, &norm, NULL);
                 const float *stats = (const float *)(moments + NORM_MOMENTS);
                 for (int64_t group = 0; group < out.n * norm.groups; group++) {
                     const float *first =
