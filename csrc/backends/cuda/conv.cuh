@@ -6,6 +6,7 @@
 
 #include "device.cuh"
 #include "kernels.h"
+#include "ptx/convert.cuh"
 
 // The arguments of one convolution, as the kernel gets them.
 template <typename TIn>
@@ -131,15 +132,19 @@ DEVICE float4 conv_load4(const bf16 *from) {
 
 DEVICE void conv_store4(float *to, float4 v) { *(float4 *)to = v; }
 DEVICE void conv_store4(bf16 *to, float4 v) {
-    uint32_t low = from_float<bf16>(v.x).bits | (uint32_t)from_float<bf16>(v.y).bits << 16;
-    *(uint2 *)to =
-        make_uint2(low, from_float<bf16>(v.z).bits | (uint32_t)from_float<bf16>(v.w).bits << 16);
+    *(uint2 *)to = make_uint2(pack_bf16(v.x, v.y), pack_bf16(v.z, v.w));
 }
 
 template <typename T>
-DEVICE float4 conv_rounded4(float4 v) {
-    return make_float4(to_float(from_float<T>(v.x)), to_float(from_float<T>(v.y)),
-                       to_float(from_float<T>(v.z)), to_float(from_float<T>(v.w)));
+DEVICE float4 conv_rounded4(float4 v);
+template <>
+DEVICE float4 conv_rounded4<float>(float4 v) {
+    return v;
+}
+template <>
+DEVICE float4 conv_rounded4<bf16>(float4 v) {
+    uint32_t low = pack_bf16(v.x, v.y), high = pack_bf16(v.z, v.w);
+    return make_float4(low_float(low), high_float(low), low_float(high), high_float(high));
 }
 
 // Adds bias and residual to the sums of channels c .. c + 3 of the RUN pixels first + row, first +
