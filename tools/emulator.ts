@@ -14,7 +14,7 @@ const inFolder = (name: string) => emulatorFolder + name;
 const emulated = (source: string) => objectFile(`emulated-${basename(source).replace(/\.c\w*$/, "")}`);
 
 /** The CUDA backend in C, over a runtime that is the emulator's. */
-const backend = ["cuda_backend", "op", "replay"].map((name) => `csrc/backends/cuda/${name}.c`);
+const backend = ["cuda_backend", "gpu", "op", "replay"].map((name) => `csrc/backends/cuda/${name}.c`);
 /**
  * What of the core a test of single kernels needs: the reference ops, and the choices and layouts that kernels share.
  */

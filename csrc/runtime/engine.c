@@ -10,6 +10,7 @@
 static const int64_t ARENA_IDLE_US = 1000000;
 
 // ---------------------------------------------------------------- arena
+// On the engine's thread, without the lock: a GPU waits until nothing runs.
 static void drop_arena(engine *e) {
     if (e->arena) e->backend->free(e->backend, e->arena, e->arena_bytes);
     e->arena = NULL;
@@ -17,11 +18,21 @@ static void drop_arena(engine *e) {
 }
 
 uint8_t *engine_arena(engine *e, size_t num_bytes) {
-    if (e->arena && e->arena_bytes >= num_bytes) return e->arena;
-    drop_arena(e);
-    e->arena = e->backend->alloc(e->backend, num_bytes ? num_bytes : 1);
-    e->arena_bytes = e->arena ? num_bytes : 0;
+    if (!e->arena || e->arena_bytes < num_bytes) {
+        drop_arena(e);
+        e->arena = e->backend->alloc(e->backend, num_bytes ? num_bytes : 1);
+        e->arena_bytes = e->arena ? num_bytes : 0;
+    }
+    e->is_arena_used = e->arena != NULL;
     return e->arena;
+}
+
+// What the backend asks for where it has no memory left.
+static bool give_arena_back(void *self) {
+    engine *e = self;
+    if (!e->arena || e->is_arena_used) return false;
+    drop_arena(e);
+    return true;
 }
 
 // ---------------------------------------------------------------- ending jobs
@@ -86,10 +97,12 @@ static void close_jobs(engine *e, const object *subject) {
 static engine_job *next_job(engine *e) {
     int64_t deadline = thread_now_us() + ARENA_IDLE_US;
     while (!e->queue_head && !e->is_stopping) {
-        if (!e->arena) {
+        if (!e->arena || e->backend->keeps_arena) {
             pthread_cond_wait(&e->has_work, &e->lock);
         } else if (!thread_wait_until(&e->has_work, &e->lock, deadline)) {
+            pthread_mutex_unlock(&e->lock);
             drop_arena(e);
+            pthread_mutex_lock(&e->lock);
         }
     }
     if (e->is_stopping) return NULL;
@@ -115,6 +128,7 @@ static void *engine_thread(void *argument) {
             atomic_load(&job->is_cancelled)
                 ? ctok_fail(&job->error, CTOK_E_CANCELLED, 0, "cancelled before it ran")
                 : job->run(job, &job->error);
+        e->is_arena_used = false;
         pthread_mutex_lock(&e->lock);
         if (status == CTOK_E_CANCELLED && e->is_stopping) status = fail_closed(job);
         e->running = NULL;
@@ -127,8 +141,8 @@ static void *engine_thread(void *argument) {
         if (must_wake) e->wake();
         pthread_mutex_lock(&e->lock);
     }
-    drop_arena(e);
     pthread_mutex_unlock(&e->lock);
+    drop_arena(e);
     return NULL;
 }
 
@@ -163,6 +177,7 @@ ctok_status engine_open(uint32_t *id, const ctok_engine_options *options, object
     }
     object_init(&e->base, OBJECT_ENGINE, owner, destroy);
     weights_list_init(&e->weights, e->backend);
+    e->backend->give_back = give_arena_back, e->backend->giver = e;
     e->wake = wake;
     e->keeps_steps = options && options->keeps_steps;
     e->opened_ns = step_now();

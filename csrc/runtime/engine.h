@@ -48,6 +48,7 @@ struct engine {
     uint32_t num_jobs;             // created and not released
     _Atomic uint64_t state_bytes;  // that all streams hold
     uint8_t *arena;                // the thread's alone, but for its size
+    bool is_arena_used;            // by the job that runs
     _Atomic size_t arena_bytes;
 };
 
@@ -71,8 +72,9 @@ bool engine_wait_for(engine *e, engine_job *job, uint32_t timeout_us);
 // Takes a job whose id was released out of the list of ended jobs, or keeps it from getting there.
 void engine_forget(engine *e, engine_job *job);
 
-// On the engine's thread: memory of at least so many bytes, contents undefined, kept between jobs
-// and given back after a second without work. NULL when there is none.
+// On the engine's thread: memory of at least so many bytes, contents undefined, kept between jobs.
+// Given back after a second without work; or where the backend keeps it, as a GPU does for its
+// graphs, when something else needs the memory, and at the end. NULL when there is none.
 uint8_t *engine_arena(engine *e, size_t num_bytes);
 
 #endif

@@ -65,9 +65,9 @@ ctok_status execute_program(program *p, const model *m, stream_state *stream, ui
         step_run run = {.steps_done = steps_done, .times = trace->times};
         ctok_error reason = {.struct_size = sizeof reason};
         bind_external(p, input, parts);
-        ctok_status status = m->backend->run(m->backend, &p->list, &run, &reason);
-        if (status != CTOK_OK) return fail_step(&p->list, &run, status, &reason, error);
-        if (trace->times) trace_add(trace, &p->list);
+        ctok_status status = m->backend->run(m->backend, &p->bound->list, &run, &reason);
+        if (status != CTOK_OK) return fail_step(&p->bound->list, &run, status, &reason, error);
+        if (trace->times) trace_add(trace, &p->bound->list);
         input += p->input_image_bytes;
         for (int i = 0; i < p->num_outputs; i++)
             parts[i] += p->outputs[i].bytes / (uint64_t)p->request.batch;
