@@ -34,7 +34,9 @@ export function emulatorSteps(cuda?: Cuda): Step[] {
 
   const parts = [...kernels, inFolder("emulator.cpp")], alone = [inFolder("emulator_test.cu"), ...layouts];
   const tests = [
-    ...["cuda_test", "backend_test", "loss_test", "list_test", "emulated_device"].map((t) => inFolder(`${t}.c`)),
+    ...["cuda_test", "backend_test", "loss_test", "list_test", "gpu_steps", "emulated_device"].map((t) =>
+      inFolder(`${t}.c`)
+    ),
     "bench/gpu_check/gpu_run.c",
   ];
   const device = [...backend, inFolder("emulated_device.c"), ...parts].map(emulated);
@@ -49,7 +51,7 @@ export function emulatorSteps(cuda?: Cuda): Step[] {
     ...backend.map(overEmulator),
     link("cuda_test", [emulated("cuda_test.c"), ...parts.map(emulated), ...core(isForKernels)]),
     link("backend_test", [emulated("backend_test.c"), ...device, ...core(isForKernels)]),
-    ...["loss_test", "list_test", "emulated_run"].map((name) => {
+    ...["loss_test", "list_test", "gpu_steps", "emulated_run"].map((name) => {
       const source = name === "emulated_run" ? "gpu_run.c" : `${name}.c`;
       return link(name, [emulated(source), ...device, ...core((source) => !backend.includes(source))]);
     }),
