@@ -8,6 +8,7 @@
 // banks. At the end the ring holds the float32 tile once, so that rows leave in whole lines, and
 // the moments of a norm that follows are gathered on the way. Who calls it: op.c, with the tile of
 // conv_tile_choose.
+// Note: over 400 lines: one kernel from its loads to its moments, in the order in which it runs.
 #include "conv.cuh"
 #include "kernels.h"
 #include "ptx/cp_async.cuh"
