@@ -9,13 +9,21 @@ from gpucheck.options import HERE
 
 
 def render(found):
-    lines = [*head(found), *failures(found), *not_measured(found), *expected.tell(found)]
+    lines = [*head(found), *failures(found), *not_measured(found), *guarded(expected.tell, found)]
     for part in found.parts:
         module = importlib.import_module(f"gpucheck.parts.{part}")
-        told = module.tell(found)
+        told = guarded(module.tell, found)
         if told:
             lines += [f"## {module.TITLE}", "", *told, ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def guarded(tell, found):
+    """What it tells; where a program printed what no table was made for, that. The report is whole whatever there is to tell."""
+    try:
+        return tell(found)
+    except Exception as error:
+        return [f"This table could not be made: {type(error).__name__}: {error}. results.json has its rows."]
 
 
 def head(found):

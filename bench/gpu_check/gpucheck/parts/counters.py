@@ -9,7 +9,7 @@ from pathlib import Path
 from gpucheck import programs
 
 TITLE, SECONDS = "Counters of three kernels (ncu)", 60
-KERNELS = {"conv": "sm80_conv_kernel", "attention": "sm80_attention_kernel", "norm": "norm_apply"}
+KERNELS = {"conv": "_conv_kernel", "attention": "_attention_kernel", "norm": "norm_apply"}  # what their names hold
 SECTIONS = ("SpeedOfLight", "ComputeWorkloadAnalysis", "MemoryWorkloadAnalysis", "WarpStateStats", "SchedulerStats", "Occupancy", "LaunchStats")
 METRICS = ("gpu__time_duration.sum", "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_active",
            "sm__inst_executed_pipe_tensor.sum", "smsp__inst_executed.sum", "smsp__issue_active.avg.pct_of_peak_sustained_active",
@@ -48,14 +48,14 @@ def counters_of(text):
     head = next((i for i, line in enumerate(lines) if line.startswith('"ID"')), None)
     table = list(csv.reader(io.StringIO("\n".join(lines[head:])))) if head is not None else []
     if len(table) < 3:
-        return {}
-    found = {}
+        return "", {}
+    found, kernel = {}, table[2][table[0].index("Kernel Name")]
     for name, unit, value in zip(table[0], table[1], table[2]):
         try:
             found[name] = [float(value.replace(",", "")), unit]
         except ValueError:
             pass  # a name, a date
-    return found
+    return kernel, found
 
 
 def attempts(o, kind, ncu):
@@ -77,11 +77,11 @@ def run(o, say):
             continue
         for command in attempts(o, kind, ncu):
             ended = programs.run(o, command, o.part_left() / (len(KERNELS) - i))
-            found = counters_of(ended.out)
+            kernel, found = counters_of(ended.out)
             if found or ended.is_late:
                 break
         if found:
-            say.good(kind, f"{len(found)} counters", counters=found)
+            say.good(kind, f"{len(found)} counters", kernel=kernel, counters=found)
         elif ended.is_late:
             say.cut_off(kind, "its part of the deadline passed", "`--only counters --deadline counters=120`.")
         else:
@@ -106,5 +106,5 @@ def tell(found):
     good = [row for row in found.of_part("counters") if row.data.get("counters")]
     lines = ["All counters are in results.json; what warps wait for is in warps an issue.", "",
              f"| kernel | {' | '.join(SHOWN)} | warps wait for |", "| --- " * (len(SHOWN) + 2) + "|"]
-    lines += [f"| {KERNELS[row.name]} | {' | '.join(shown(row.data['counters']))} | {stalls(row.data['counters'])} |" for row in good]
+    lines += [f"| {row.data['kernel'].partition('(')[0]} | {' | '.join(shown(row.data['counters']))} | {stalls(row.data['counters'])} |" for row in good]
     return lines if good else []
