@@ -153,11 +153,9 @@ static void *new_values(int64_t count, ctok_dtype dtype, float scale, float mean
 static void prepare(backend *b, bench_case *c) {
     c->conv.in_dtype = c->conv.out_dtype = c->norm.dtype = c->attention.dtype = c->dtype;
     if (c->run == run_conv_case) {
-        c->packed = new_bytes(b->kernels->conv_weight_bytes(
-            b, c->conv.out.c, c->conv.in.c, c->conv.kernel_t, c->conv.kernel, c->dtype));
+        c->packed = new_bytes(b->kernels->conv_weight_bytes(b, &c->conv));
         c->workspace = new_bytes(b->kernels->conv_workspace_bytes(b, &c->conv));
-        b->kernels->conv_weight_pack(b, c->packed, c->weight, c->conv.out.c, c->conv.in.c,
-                                     c->conv.kernel_t, c->conv.kernel, c->dtype);
+        b->kernels->conv_weight_pack(b, c->packed, c->weight, &c->conv);
     } else if (c->run == run_attention_case) {
         c->workspace = new_bytes(b->kernels->attention_workspace_bytes(b, &c->attention));
     }

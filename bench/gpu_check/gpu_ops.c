@@ -173,10 +173,8 @@ static void time_step(backend *b, const graph *g, op_case s, const char *half) {
         const conv_params *p = &n->params.conv;
         int64_t taps = p->kernel * p->kernel * p->kernel_t;
         float *weight = new_random(p->out.c * p->in.c * taps, 0.05f, 0);
-        o.packed = b->alloc(b, b->kernels->conv_weight_bytes(b, p->out.c, p->in.c, p->kernel_t,
-                                                             p->kernel, p->in_dtype));
-        b->kernels->conv_weight_pack(b, o.packed, weight, p->out.c, p->in.c, p->kernel_t, p->kernel,
-                                     p->in_dtype);
+        o.packed = b->alloc(b, b->kernels->conv_weight_bytes(b, p));
+        b->kernels->conv_weight_pack(b, o.packed, weight, p);
         free(weight);
         workspace = b->kernels->conv_workspace_bytes(b, p);
         flops = 2.0 * (double)shape_elements(p->out) * (double)p->in.c * (double)taps;
@@ -214,11 +212,7 @@ static void time_step(backend *b, const graph *g, op_case s, const char *half) {
         b->free(b, o.in[i], o.in[i] ? graph_value_bytes(g->values[n->inputs[i]]) : 0);
     b->free(b, o.out, graph_value_bytes(out)), b->free(b, o.bias, (size_t)c * sizeof(float)),
         b->free(b, o.workspace, workspace);
-    if (o.packed)
-        b->free(b, o.packed,
-                b->kernels->conv_weight_bytes(b, n->params.conv.out.c, n->params.conv.in.c,
-                                              n->params.conv.kernel_t, n->params.conv.kernel,
-                                              n->params.conv.in_dtype));
+    if (o.packed) b->free(b, o.packed, b->kernels->conv_weight_bytes(b, &n->params.conv));
 }
 
 // What an op of kind `largest` has to do; 0 for others.

@@ -124,13 +124,12 @@ typedef struct {
     bool is_bf16_faster;  // than float32: what precision "auto" goes by
 
     // Weights of a convolution: OIHW float32 in, the backend's own layout out (conv_weight_bytes,
-    // 64-byte aligned). in_dtype is that of the input which the convolution will see; with
-    // CTOK_BF16 weights are kept rounded to bfloat16. Taps: kernel x kernel in space (kernel_t 1),
-    // or kernel_t in time (kernel 1, weights [O, I, kernel_t]).
-    size_t (*conv_weight_bytes)(const backend *b, int64_t c_out, int64_t c_in, int32_t kernel_t,
-                                int32_t kernel, ctok_dtype in_dtype);
-    void (*conv_weight_pack)(backend *b, void *packed, const float *weight, int64_t c_out,
-                             int64_t c_in, int32_t kernel_t, int32_t kernel, ctok_dtype in_dtype);
+    // 64-byte aligned). p is the convolution that will read them, but of its shapes only the
+    // channels count, and pad_t and offset_t do not. With an input in bfloat16 weights are kept
+    // rounded to bfloat16. Taps: kernel x kernel in space (kernel_t 1), or kernel_t in time (kernel
+    // 1, weights [O, I, kernel_t]).
+    size_t (*conv_weight_bytes)(const backend *b, const conv_params *p);
+    void (*conv_weight_pack)(backend *b, void *packed, const float *weight, const conv_params *p);
 
     // Bytes of scratch memory in the arena that a step needs while it runs; 0 for the ops not
     // listed here.

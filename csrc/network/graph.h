@@ -26,9 +26,8 @@ typedef struct {
                    // bias [c_out]; OP_QUANTIZE: a codebook, weight [c_out codes, c_in channels]
     char name[GRAPH_NAME_BYTES];  // "encoder.down.0.block.1.conv2"
     int64_t c_out, c_in;
-    int32_t kernel_t, kernel;
-    ctok_dtype in_dtype;  // of OP_CONV's input
-    int32_t groups;       // of OP_NORM
+    conv_params conv;  // of OP_CONV: as in its nodes, but of the shapes the channels alone
+    int32_t groups;    // of OP_NORM
     bool has_bias;
     bool is_video;   // the weight has a time dimension
     bool is_unused;  // the checkpoint carries it and the network does nothing with it

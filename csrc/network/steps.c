@@ -13,15 +13,37 @@ graph_value step_value(const builder *b, int32_t value) {
 ctok_shape step_shape(const builder *b, int32_t value) { return step_value(b, value).shape; }
 
 // ---------------------------------------------------------------- layers
-static graph_layer conv_layer(const builder *b, int64_t c_out, graph_value in, conv_form form) {
-    return (graph_layer){.kind = OP_CONV,
-                         .c_out = c_out,
-                         .c_in = in.shape.c,
-                         .kernel_t = form.kernel_t,
-                         .kernel = form.kernel,
-                         .in_dtype = in.dtype,
+static conv_params params_of_conv(const builder *b, graph_value in, graph_value out,
+                                  conv_form form) {
+    return (conv_params){
+        .in = in.shape,
+        .out = out.shape,
+        .in_dtype = in.dtype,
+        .out_dtype = out.dtype,
+        .kernel = form.kernel,
+        .stride = form.stride,
+        .upsample = form.upsample,
+        .kernel_t = form.kernel_t,
+        .stride_t = form.stride_t,
+        .upsample_t = form.upsample_t,
+        .pad_before = form.kernel == 3 && form.stride == 1,  // a halving pads only after: F.pad(x,
+                                                             // (0, 1, 0, 1))
+        .pad_t = form.kernel_t == 1                   ? 0
+                 : form.stride_t == 2 && !b->is_first ? 1
+                                                      : 2,
+        .offset_t = form.upsample_t == 2 && b->is_first,
+    };
+}
+
+static graph_layer conv_layer(const builder *b, const conv_params *p) {
+    graph_layer layer = {.kind = OP_CONV,
+                         .c_out = p->out.c,
+                         .c_in = p->in.c,
+                         .conv = *p,
                          .is_video = b->is_video,
                          .has_bias = true};
+    layer.conv.in = (ctok_shape){.c = p->in.c}, layer.conv.out = (ctok_shape){.c = p->out.c};
+    return layer;
 }
 
 int32_t step_conv(builder *b, int32_t x, int64_t c_out, conv_form form, int32_t residual,
@@ -41,29 +63,14 @@ int32_t step_conv(builder *b, int32_t x, int64_t c_out, conv_form form, int32_t 
     out.c = c_out;
     ctok_dtype dtype =
         b->g->dtype == CTOK_BF16 && !b->is_end && c_out % BF16_CHANNELS == 0 ? CTOK_BF16 : CTOK_F32;
+    conv_params p = params_of_conv(b, step_value(b, x), (graph_value){out, dtype}, form);
     graph_node *node = graph_add_node(b->g, OP_CONV, x, graph_add_value(b->g, out, dtype));
     node->inputs[1] = residual;
-    node->layer = graph_add_layer(b->g, conv_layer(b, c_out, step_value(b, x), form), name);
+    node->layer = graph_add_layer(b->g, conv_layer(b, &p), name);
     if (form.kernel_t > 1) node->slot = b->g->num_slots++;
-    node->params.conv = (conv_params){
-        .in = in,
-        .out = out,
-        .in_dtype = step_value(b, x).dtype,
-        .out_dtype = dtype,
-        .kernel = form.kernel,
-        .stride = form.stride,
-        .upsample = form.upsample,
-        .kernel_t = form.kernel_t,
-        .stride_t = form.stride_t,
-        .upsample_t = form.upsample_t,
-        .pad_before = form.kernel == 3 && form.stride == 1,  // a halving pads only after: F.pad(x,
-                                                             // (0, 1, 0, 1))
-        .pad_t = form.kernel_t == 1                   ? 0
-                 : form.stride_t == 2 && !b->is_first ? 1
-                                                      : 2,
-        .offset_t = form.upsample_t == 2 && b->is_first,
-        .has_upsampled_residual = residual == x && (form.upsample == 2 || form.upsample_t == 2),
-    };
+    node->params.conv = p;
+    node->params.conv.has_upsampled_residual =
+        residual == x && (form.upsample == 2 || form.upsample_t == 2);
     return node->output;
 }
 
@@ -73,7 +80,9 @@ void step_unused_conv(builder *b, int64_t channels, conv_form form, const char *
     va_start(arguments, format);
     vsnprintf(name, sizeof name, format, arguments);
     va_end(arguments);
-    graph_layer layer = conv_layer(b, channels, (graph_value){{.c = channels}, CTOK_F32}, form);
+    graph_value value = {{.c = channels}, CTOK_F32};
+    conv_params p = params_of_conv(b, value, value, form);
+    graph_layer layer = conv_layer(b, &p);
     layer.is_unused = true;
     graph_add_layer(b->g, layer, name);
 }

@@ -32,8 +32,8 @@ static int32_t shape_of(int64_t out[5], const graph_layer *layer, bool is_bias) 
     if (is_bias || layer->kind == OP_NORM) return 1;
     if (layer->kind != OP_CONV) return 2;
     int32_t rank = 2;
-    if (layer->is_video) out[rank++] = layer->kernel_t;
-    out[rank++] = layer->kernel, out[rank++] = layer->kernel;
+    if (layer->is_video) out[rank++] = layer->conv.kernel_t;
+    out[rank++] = layer->conv.kernel, out[rank++] = layer->conv.kernel;
     return rank;
 }
 

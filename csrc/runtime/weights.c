@@ -44,11 +44,18 @@ void weights_release(weights *w) {
     if (is_last) destroy(w);
 }
 
+// What the packing of weights depends on, beside the channels.
+static bool is_same_conv(const conv_params *a, const conv_params *b) {
+    return a->kernel_t == b->kernel_t && a->kernel == b->kernel && a->stride_t == b->stride_t &&
+           a->stride == b->stride && a->upsample_t == b->upsample_t && a->upsample == b->upsample &&
+           a->in_dtype == b->in_dtype && a->out_dtype == b->out_dtype;
+}
+
 static bool is_same_layer(const graph_layer *a, const graph_layer *b) {
     return a->kind == b->kind && a->c_out == b->c_out && a->c_in == b->c_in &&
-           a->kernel_t == b->kernel_t && a->kernel == b->kernel && a->in_dtype == b->in_dtype &&
-           a->has_bias == b->has_bias && a->is_video == b->is_video &&
-           a->is_unused == b->is_unused && strcmp(a->name, b->name) == 0;
+           is_same_conv(&a->conv, &b->conv) && a->has_bias == b->has_bias &&
+           a->is_video == b->is_video && a->is_unused == b->is_unused &&
+           strcmp(a->name, b->name) == 0;
 }
 
 static bool is_of_files(const weights *w, const checkpoint *c) {
@@ -93,10 +100,8 @@ static void add(weights_list *list, weights *w) {
 static size_t main_bytes(const backend *b, const graph_layer *l) {
     size_t vector_bytes = (size_t)l->c_out * sizeof(float);
     if (l->kind == OP_QUANTIZE) return backend_align(vector_bytes * (size_t)l->c_in);
-    return backend_align(l->kind == OP_CONV
-                             ? b->kernels->conv_weight_bytes(b, l->c_out, l->c_in, l->kernel_t,
-                                                             l->kernel, l->in_dtype)
-                             : vector_bytes);
+    return backend_align(l->kind == OP_CONV ? b->kernels->conv_weight_bytes(b, &l->conv)
+                                            : vector_bytes);
 }
 
 // Bytes of a layer's bias. A convolution without one gets a bias of zeros.
@@ -146,8 +151,7 @@ static void place_tensor(weights *w, backend *b, int32_t n, bool is_bias, uint8_
     }
     switch (l->kind) {
         case OP_CONV:
-            b->kernels->conv_weight_pack(b, at, unpacked, l->c_out, l->c_in, l->kernel_t, l->kernel,
-                                         l->in_dtype);
+            b->kernels->conv_weight_pack(b, at, unpacked, &l->conv);
             w->layers[n].conv = (conv_weights){at, second};
             break;
         case OP_QUANTIZE:

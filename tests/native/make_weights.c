@@ -63,8 +63,8 @@ static int32_t add_tensors(checkpoint_tensor *tensors, int32_t count, const grap
                                            : l->kind == OP_QUANTIZE      ? 2
                                            : l->is_video                 ? 5
                                                                          : 4,
-                                   .shape = {l->c_out, l->c_in, l->kernel, l->kernel}};
-            if (l->is_video) t.shape[2] = l->kernel_t, t.shape[4] = l->kernel;
+                                   .shape = {l->c_out, l->c_in, l->conv.kernel, l->conv.kernel}};
+            if (l->is_video) t.shape[2] = l->conv.kernel_t, t.shape[4] = l->conv.kernel;
             int64_t stride = 1;
             for (int d = t.rank - 1; d >= 0; stride *= t.shape[d--]) t.stride[d] = stride;
             uint16_t *data = malloc((size_t)stride * sizeof *data);

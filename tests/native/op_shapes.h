@@ -25,6 +25,9 @@ static const conv_shape conv_shapes[] = {
     {1, 1, 1, 3, 3, 3, 1, 1, 1, PLAIN},
     {1, 1, 1, 512, 512, 3, 1, 1, 1, NONE},
     {2, 17, 33, 48, 128, 3, 1, 1, 1, NONE},  // first layer of the small and public encoders
+    {1, 6, 9, 192, 64, 3, 1, 1, 1, NONE},    // of the video encoders
+    {1, 7, 5, 16, 96, 3, 1, 1, 1, NONE},     // of the continuous decoders
+    {1, 5, 13, 24, 32, 3, 1, 1, 1, NONE},    // of encoders of small patches
     {1, 15, 15, 32, 33, 3, 1, 1, 1, PLAIN},  // one more than a tile, in pixels and in channels
     {1, 5, 7, 6, 8, 3, 1, 1, 1, NONE},
     {1, 4, 29, 64, 48, 3, 1, 1, 1, NONE},    // last layer of a decoder
@@ -49,6 +52,8 @@ static const conv_shape conv_shapes[] = {
     {1, 5, 9, 24, 20, 1, 1, 0, 2, PLAIN},
     {2, 5, 11, 33, 33, 3, 1, 1, 2, UPSAMPLED},
     {1, 4, 15, 64, 64, 3, 1, 1, 2, UPSAMPLED},
+    {2, 9, 11, 96, 64, 3, 1, 1, 2, PLAIN},
+    {1, 1, 3, 64, 256, 3, 1, 1, 2, NONE},
 };
 
 // Wide and large enough for Winograd (blocked_winograd.inc).
@@ -108,6 +113,9 @@ static const conv_time_shape conv_time_shapes[] = {
     {2, 2, 3, 11, 65, 65, 1, 2, false, true, UPSAMPLED},
     {1, 9, 4, 6, 24, 24, 1, 2, false, true, UPSAMPLED},
     {1, 3, 4, 6, 512, 24, 1, 2, false, false, NONE},
+    {2, 3, 5, 7, 64, 96, 1, 2, false, true, PLAIN},  // by phases on a GPU
+    {1, 4, 3, 9, 96, 96, 1, 2, false, true, UPSAMPLED},
+    {2, 1, 3, 5, 64, 256, 1, 2, true, false, NONE},
 };
 
 typedef struct {

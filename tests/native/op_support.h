@@ -114,11 +114,9 @@ static bool specials_stay(const float *out, int64_t first, int64_t last) {
 static ctok_status run_conv_past(backend *b, void *out, const void *in, const void *past,
                                  const void *residual, const float *weight, const float *bias,
                                  const conv_params *p) {
-    void *packed = new_bytes(
-        b->kernels->conv_weight_bytes(b, p->out.c, p->in.c, p->kernel_t, p->kernel, p->in_dtype));
+    void *packed = new_bytes(b->kernels->conv_weight_bytes(b, p));
     void *workspace = new_bytes(b->kernels->conv_workspace_bytes(b, p));
-    b->kernels->conv_weight_pack(b, packed, weight, p->out.c, p->in.c, p->kernel_t, p->kernel,
-                                 p->in_dtype);
+    b->kernels->conv_weight_pack(b, packed, weight, p);
     ctok_status status =
         op_conv(b, out, in, past, residual, (conv_weights){packed, bias}, workspace, p);
     free(packed), free(workspace);

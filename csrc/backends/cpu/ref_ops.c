@@ -36,19 +36,17 @@ static void set(void *activation, int64_t i, double value, ctok_dtype dtype) {
 
 // ---------------------------------------------------------------- conv
 // A task is one row of the output.
-static size_t ref_conv_weight_bytes(const backend *b, int64_t c_out, int64_t c_in, int32_t kernel_t,
-                                    int32_t kernel, ctok_dtype in_dtype) {
-    (void)b, (void)in_dtype;
-    return (size_t)(c_out * c_in * kernel_t * kernel * kernel) * sizeof(float);
+static size_t ref_conv_weight_bytes(const backend *b, const conv_params *p) {
+    (void)b;
+    return (size_t)(p->out.c * p->in.c * p->kernel_t * p->kernel * p->kernel) * sizeof(float);
 }
 
-static void ref_conv_weight_pack(backend *b, void *packed, const float *weight, int64_t c_out,
-                                 int64_t c_in, int32_t kernel_t, int32_t kernel,
-                                 ctok_dtype in_dtype) {
-    size_t num_bytes = ref_conv_weight_bytes(b, c_out, c_in, kernel_t, kernel, in_dtype);
+static void ref_conv_weight_pack(backend *b, void *packed, const float *weight,
+                                 const conv_params *p) {
+    size_t num_bytes = ref_conv_weight_bytes(b, p);
     memcpy(packed, weight, num_bytes);
     float *weights = packed;
-    for (size_t i = 0; i < num_bytes / sizeof(float) && in_dtype == CTOK_BF16; i++)
+    for (size_t i = 0; i < num_bytes / sizeof(float) && p->in_dtype == CTOK_BF16; i++)
         weights[i] = bf16_value(bf16_round(weights[i]));
 }
 

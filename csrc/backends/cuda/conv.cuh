@@ -4,7 +4,6 @@
 #ifndef CTOK_CUDA_CONV_CUH
 #define CTOK_CUDA_CONV_CUH
 
-#include "conv_pack.h"
 #include "device.cuh"
 #include "kernels.h"
 
@@ -18,7 +17,27 @@ struct conv_call {
     int64_t tap_weights;   // elements of packed for one tap
     norm_moment *moments;  // NULL: none are wanted
     int32_t groups;
+    int32_t phases;  // of sm80_conv_form_of
 };
+
+// The outputs of one phase (conv_phases): how many there are, and where they lie in the output.
+struct conv_phase {
+    int64_t positions;
+    int frames, width, pixels;  // of an image, of a row, of a frame
+    int step, y, x;             // in space: pixel (step * row + y, step * column + x)
+    int step_t, t;              // in time: frame step_t * t' + t
+};
+
+DEVICE conv_phase conv_phase_of(const conv_params &p, int phases, int phase) {
+    conv_phase of = {0, (int)p.out.t, (int)p.out.w, (int)(p.out.h * p.out.w), 1, 0, 0, 1, 0};
+    if (phases == 4) of.width /= 2, of.pixels /= 4, of.step = 2, of.y = phase / 2, of.x = phase % 2;
+    if (phases == 2) {
+        of.step_t = 2, of.t = (phase + 1 + p.offset_t) & 1;
+        of.frames = (of.frames - of.t + 1) / 2;
+    }
+    of.positions = p.out.n * of.frames * of.pixels;
+    return of;
+}
 
 // Where an output pixel finds its taps. In space: `at` is the first element of its frame in `in`,
 // and (y, x) the pixel that tap 0 reads, before upsampling. In time: `at` is the pixel in frame 0
@@ -33,13 +52,19 @@ struct conv_position {
     int y, x;
 };
 
-// first + row, which must lie within the output. Limit: a frame holds at most 2^31 - 257 pixels.
-DEVICE conv_position conv_position_of(const conv_params &p, int64_t first, int row) {
-    int width = (int)p.out.w, pixels = (int)(p.out.h * p.out.w);
-    int64_t frame = first / pixels;  // the same in all threads
-    int pixel = (int)(first - frame * pixels) + row;
-    frame += pixel / pixels, pixel %= pixels;
-    return {frame, pixel / width, pixel % width};
+// Output first + row of a phase, which must lie within it. Limit: a frame holds at most 2^31 - 257
+// pixels.
+DEVICE conv_position conv_position_of(const conv_params &p, const conv_phase &phase, int64_t first,
+                                      int row) {
+    int64_t frame = first / phase.pixels;  // the same in all threads
+    int pixel = (int)(first - frame * phase.pixels) + row;
+    frame += pixel / phase.pixels, pixel %= phase.pixels;
+    if (phase.step_t == 2) {
+        int64_t n = frame / phase.frames;
+        frame = n * p.out.t + (frame - n * phase.frames) * 2 + phase.t;
+    }
+    return {frame, pixel / phase.width * phase.step + phase.y,
+            pixel % phase.width * phase.step + phase.x};
 }
 
 DEVICE conv_row conv_row_of(const conv_params &p, conv_position at) {
@@ -52,10 +77,12 @@ DEVICE conv_row conv_row_of(const conv_params &p, conv_position at) {
 }
 
 // The first channel that a tap reads; is_inside false: zeros (the address is then valid, and not to
-// be used).
+// be used). The two taps of a phase, in a row, column or time, read what 0 and 2 of the three read.
 template <typename TIn>
 DEVICE const TIn *conv_source(const conv_call<TIn> &call, conv_row row, int tap, bool &is_inside) {
     const conv_params &p = call.p;
+    if (call.phases == 4) tap = tap / 2 * 6 + tap % 2 * 2;
+    if (call.phases == 2) tap *= 2;
     if (p.kernel_t == 1) {
         int ky = tap / 3, y = row.y + ky, x = row.x + tap - 3 * ky,
             shift = p.upsample - 1;  // a single tap is tap 0
@@ -70,6 +97,11 @@ DEVICE const TIn *conv_source(const conv_call<TIn> &call, conv_row row, int tap,
 }
 
 // ---------------------------------------------------------------- end of a tile
+// Element (n, t, y, x, 0) of the output.
+DEVICE int64_t conv_output_at(const conv_params &p, conv_position at) {
+    return ((at.frame * p.out.h + at.y) * p.out.w + at.x) * p.out.c;
+}
+
 // Element (n, t, y, x, 0) of a residual that has the shape of `in`.
 DEVICE int64_t conv_upsampled_residual_at(const conv_params &p, conv_position at) {
     int64_t n = at.frame / p.out.t, t = (at.frame - n * p.out.t + p.offset_t) >> (p.upsample_t - 1);
@@ -104,45 +136,73 @@ DEVICE float4 conv_rounded4(float4 v) {
                        to_float(from_float<T>(v.z)), to_float(from_float<T>(v.w)));
 }
 
-// Writes the sums of channels c .. c + 3 of pixel first + row, plus bias and residual, to the
-// output. Channels and pixels beyond its end are left out. Returns the rounded values as stored,
-// where C is a multiple of 4. Note: out may be the residual; this thread alone touches these
-// elements.
-template <typename TOut, typename TIn>
-DEVICE float4 conv_finish4(const conv_call<TIn> &call, const conv_target &target, int64_t first,
-                           int row, int c, float4 sum) {
+// Adds bias and residual to the sums of channels c .. c + 3 of the RUN pixels first + row, first +
+// row + step, and so on, of a phase, and writes them to the output; pixels and channels beyond its
+// end are left out. C is a multiple of 4; bias is that of the four channels. Afterwards sums has
+// what was stored, before its rounding. Note: out may be the residual. This thread alone touches
+// these elements, and all of the run's are read before any is written, or each would wait for the
+// one before.
+template <typename TOut, int RUN, typename TIn>
+DEVICE void conv_finish4(const conv_call<TIn> &call, const conv_phase &phase,
+                         const conv_target &target, int64_t first, int row, int step, int c,
+                         float4 bias, float4 (&sums)[RUN]) {
     const conv_params &p = call.p;
-    int64_t positions = p.out.n * p.out.t * p.out.h * p.out.w;
-    if (first + row >= positions || c >= p.out.c) return make_float4(0, 0, 0, 0);
-    int64_t at = (first + row) * p.out.c + c, from = at;
-    if (p.has_upsampled_residual)
-        from = conv_upsampled_residual_at(p, conv_position_of(p, first, row)) + c;
-    TOut *out = (TOut *)target.out;
+    if (c >= p.out.c) return;
+    int64_t left = phase.positions - first - row, at[RUN];
     const TOut *residual = (const TOut *)call.residual;
-    if (p.out.c % 4 == 0) {
-        float4 bias = *(const float4 *)(target.bias + c),
-               more = residual ? conv_load4(residual + from) : make_float4(0, 0, 0, 0);
-        sum = make_float4(sum.x + bias.x + more.x, sum.y + bias.y + more.y, sum.z + bias.z + more.z,
-                          sum.w + bias.w + more.w);
-        conv_store4(out + at, sum);
-        return sum;
+    float4 more[RUN];
+#pragma unroll
+    for (int i = 0; i < RUN; i++)
+        more[i] = make_float4(0, 0, 0, 0), at[i] = (first + row + i * step) * p.out.c + c;
+    if (call.phases > 1 || p.has_upsampled_residual) {
+#pragma unroll
+        for (int i = 0; i < RUN; i++) {
+            if (i * step >= left) continue;
+            conv_position position = conv_position_of(p, phase, first, row + i * step);
+            at[i] = conv_output_at(p, position) + c;
+            if (residual && p.has_upsampled_residual)
+                more[i] = conv_load4(residual + conv_upsampled_residual_at(p, position) + c);
+        }
     }
+    if (residual && !p.has_upsampled_residual) {
+#pragma unroll
+        for (int i = 0; i < RUN; i++)
+            if (i * step < left) more[i] = conv_load4(residual + at[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < RUN; i++) {
+        sums[i] = make_float4(sums[i].x + bias.x + more[i].x, sums[i].y + bias.y + more[i].y,
+                              sums[i].z + bias.z + more[i].z, sums[i].w + bias.w + more[i].w);
+        if (i * step < left) conv_store4((TOut *)target.out + at[i], sums[i]);
+    }
+}
+
+// The same for one pixel where C is no multiple of 4, a channel at a time.
+template <typename TOut, typename TIn>
+DEVICE void conv_finish_each(const conv_call<TIn> &call, const conv_phase &phase,
+                             const conv_target &target, int64_t first, int row, int c, float4 sum) {
+    const conv_params &p = call.p;
+    if (first + row >= phase.positions) return;
+    conv_position position = conv_position_of(p, phase, first, row);
+    int64_t at = conv_output_at(p, position) + c, from = at;
+    if (p.has_upsampled_residual) from = conv_upsampled_residual_at(p, position) + c;
+    const TOut *residual = (const TOut *)call.residual;
     const float sums[4] = {sum.x, sum.y, sum.z, sum.w};
 #pragma unroll
     for (int i = 0; i < 4; i++)
         if (c + i < p.out.c)
-            out[at + i] = from_float<TOut>(sums[i] + target.bias[c + i] +
-                                           (residual ? to_float(residual[from + i]) : 0.0f));
-    return sum;
+            ((TOut *)target.out)[at + i] = from_float<TOut>(
+                sums[i] + target.bias[c + i] + (residual ? to_float(residual[from + i]) : 0.0f));
 }
 
 // ---------------------------------------------------------------- host
 template <typename TIn>
 static conv_call<TIn> conv_call_of(const conv_target *targets, int32_t num_targets, const void *in,
                                    const void *past, const void *residual, const conv_params *p,
-                                   int64_t tap_weights, norm_moment *moments, int32_t groups) {
-    conv_call<TIn> call = {{}, (const TIn *)in, (const TIn *)past, residual,
-                           *p, tap_weights,     moments,           groups};
+                                   int64_t tap_weights, norm_moment *moments, int32_t groups,
+                                   int32_t phases) {
+    conv_call<TIn> call = {
+        {}, (const TIn *)in, (const TIn *)past, residual, *p, tap_weights, moments, groups, phases};
     for (int32_t i = 0; i < num_targets; i++) call.targets[i] = targets[i];
     return call;
 }

@@ -231,34 +231,29 @@ static size_t cuda_external_workspace_bytes(const backend *b, size_t num_bytes) 
     return num_bytes;
 }
 
-static size_t cuda_conv_weight_bytes(const backend *b, int64_t c_out, int64_t c_in,
-                                     int32_t kernel_t, int32_t kernel, ctok_dtype in_dtype) {
+static size_t cuda_conv_weight_bytes(const backend *b, const conv_params *p) {
     (void)b;
-    int64_t taps = kernel_t * kernel * kernel;
-    return in_dtype == CTOK_F32 ? smxx_conv_weight_bytes(c_out, c_in, taps)
-                                : sm80_conv_weight_bytes(c_out, c_in, taps);
+    return sm80_conv_takes(p) ? sm80_conv_weight_bytes(p) : smxx_conv_weight_bytes(p);
 }
 
-static void cuda_conv_weight_pack(backend *b, void *packed, const float *weight, int64_t c_out,
-                                  int64_t c_in, int32_t kernel_t, int32_t kernel,
-                                  ctok_dtype in_dtype) {
+static void cuda_conv_weight_pack(backend *b, void *packed, const float *weight,
+                                  const conv_params *p) {
     cuda_backend *c = cuda_of(b);
-    size_t num_bytes = cuda_conv_weight_bytes(b, c_out, c_in, kernel_t, kernel, in_dtype);
-    int64_t taps = kernel_t * kernel * kernel;
+    size_t num_bytes = cuda_conv_weight_bytes(b, p);
     void *host = malloc(num_bytes);
     if (!host) {
         if (c->failure == cudaSuccess) c->failure = cudaErrorMemoryAllocation;
         return;
     }
-    if (in_dtype == CTOK_F32) smxx_conv_pack(host, weight, c_out, c_in, taps, false);
-    else sm80_conv_pack(host, weight, c_out, c_in, taps);
+    if (sm80_conv_takes(p)) sm80_conv_pack(host, weight, p);
+    else smxx_conv_pack(host, weight, p);
     copy_in(c, packed, host, num_bytes);
     free(host);
 }
 
 static size_t cuda_conv_workspace_bytes(const backend *b, const conv_params *p) {
-    (void)b, (void)p;
-    return 0;
+    (void)b;
+    return sm80_split_bytes(p);
 }
 
 static size_t cuda_attention_workspace_bytes(const backend *b, const attention_params *p) {

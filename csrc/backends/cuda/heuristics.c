@@ -5,6 +5,8 @@
 // measured (bench/gpu_check).
 #include "heuristics.h"
 
+#include "conv_pack.h"
+
 static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // ---------------------------------------------------------------- convolution
@@ -41,7 +43,7 @@ bool conv_tile_takes(conv_tile tile, const conv_params *p) {
 }
 
 conv_tile conv_tile_choose(const conv_params *p, int32_t num_targets, device_limits device) {
-    int64_t positions = shape_positions(p->out);
+    int64_t positions = conv_phase_positions(p), phases = conv_phases(p);
     conv_tile best = CONV_TILE_64x64x32;
     double best_price = -1;
     for (conv_tile tile = 0; tile < NUM_CONV_TILES; tile++) {
@@ -49,7 +51,8 @@ conv_tile conv_tile_choose(const conv_params *p, int32_t num_targets, device_lim
         if (conv_tile_shared_bytes(tile) > device.shared_bytes)
             continue;  // cannot be launched here
         if (!conv_tile_takes(tile, p)) continue;
-        int64_t blocks = divide_up(positions, s.m) * divide_up(p->out.c, s.n) * num_targets;
+        int64_t blocks =
+            divide_up(positions, s.m) * divide_up(p->out.c, s.n) * phases * num_targets;
         // Blocks of one SM share its rate: with fewer than blocks_per_sm it is not slower, only its
         // latencies show.
         double price =
@@ -65,14 +68,16 @@ norm_parts conv_parts(const conv_params *p, conv_tile tile, const norm_params *n
     const norm_parts none = {0, 0};
     conv_tile_shape s = conv_tiles[tile];
     ctok_shape a = p->out, b = norm->shape;
-    int64_t frame = a.h * a.w, tiles = shape_positions(a) / s.m * divide_up(a.c, s.n);
+    int32_t phases = conv_phases(p);
+    int64_t frame = a.h * a.w / phases, tiles = shape_positions(a) / s.m * divide_up(a.c, s.n);
     if (p->out_dtype != CTOK_BF16 || norm->dtype != CTOK_BF16)
         return none;  // what is stored is what is counted
     if (a.n != b.n || a.t != b.t || a.h != b.h || a.w != b.w || a.c != b.c) return none;
     if (norm->groups == 1)
         return none;  // of a video: the tile depends on how many frames come at once, and that must
                       // not show
-    if (frame % s.m) return none;  // a tile would lie in two frames, or beyond the last
+    if (phases == 2 || frame % s.m)
+        return none;  // a tile would lie in two frames, or beyond the last, or not in their order
     if (a.c % norm->groups || a.c / norm->groups % 4)
         return none;  // a thread's four channels would be of two groups
     if (tiles * norm->groups > NORM_MOMENTS) return none;  // more than there is room for
@@ -80,21 +85,29 @@ norm_parts conv_parts(const conv_params *p, conv_tile tile, const norm_params *n
 }
 
 // ---------------------------------------------------------------- attention
+bool attention_tile_takes(attention_tile tile, int64_t c) {
+    // 64x2x4 is written for whole panels, as many as it is compiled for.
+    return tile == ATTENTION_TILE_64x1x3 || c == 64 || c == 128 || c == 256 || c == 512;
+}
+
 attention_tile attention_tile_choose(const attention_params *p, device_limits device) {
-    // With two panels in a stage there are half as many barriers; but at width 512 they take 138 KB
-    // of shared memory, more than devices 8.6 and 8.9 have.
-    if (attention_tile_shared_bytes(ATTENTION_TILE_64x2x4, p->shape.c) <= device.shared_bytes)
+    int64_t c = p->shape.c;
+    // With 128 keys a step q is read half as often, and there are half as many barriers; but at
+    // width 512 that takes 145 KB of shared memory, more than devices 8.6 and 8.9 have.
+    if (attention_tile_takes(ATTENTION_TILE_64x2x4, c) &&
+        attention_tile_shared_bytes(ATTENTION_TILE_64x2x4, c) <= device.shared_bytes)
         return ATTENTION_TILE_64x2x4;
     return ATTENTION_TILE_64x1x3;
 }
 
-// Bytes of shared memory: q, the ring, p (64 x 64 bf16), and the row maxima of four warps.
+// Bytes of shared memory: q, the ring, p (64 queries x 64 keys a panel of a stage, bf16), and the
+// row maxima of four warps.
 int32_t attention_tile_shared_bytes(attention_tile tile, int64_t c) {
     int32_t panels = c <= 64    ? 1
                      : c <= 128 ? 2
                      : c <= 256 ? 4
                                 : 8;  // of 64 channels; the kernel is compiled for these
-    int32_t per_stage = tile == ATTENTION_TILE_64x2x4 && panels > 1 ? 2 : 1,
+    int32_t per_stage = tile == ATTENTION_TILE_64x2x4 ? 2 : 1,
             num_stages = tile == ATTENTION_TILE_64x2x4 ? 4 : 3;
-    return (panels + per_stage * num_stages + 1) * 64 * 64 * 2 + 4 * 64 * 4;
+    return (panels + per_stage * (num_stages + 1)) * 64 * 64 * 2 + 4 * 64 * 4;
 }

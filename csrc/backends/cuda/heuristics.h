@@ -55,11 +55,14 @@ typedef struct {
 norm_parts conv_parts(const conv_params *p, conv_tile tile, const norm_params *norm);
 
 typedef enum {
-    ATTENTION_TILE_64x2x4,  // 64 queries, and a ring of 4 stages of 2 panels (64 keys x 64
-                            // channels) each
-    ATTENTION_TILE_64x1x3,  // 3 stages of 1 panel: fits 99 KB
+    ATTENTION_TILE_64x2x4,  // 64 queries, 128 keys a step, and a ring of 4 stages of 2 panels (64
+                            // keys x 64 channels) each
+    ATTENTION_TILE_64x1x3,  // 64 keys a step, 3 stages of 1 panel: fits 99 KB
     NUM_ATTENTION_TILES
 } attention_tile;
+
+// Whether the tile's kernel can do c channels, at most 512.
+bool attention_tile_takes(attention_tile tile, int64_t c);
 
 // Bytes of shared memory that the kernel is launched with. c: channels, at most 512.
 int32_t attention_tile_shared_bytes(attention_tile tile, int64_t c);

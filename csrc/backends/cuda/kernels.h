@@ -7,6 +7,7 @@
 #define CTOK_CUDA_KERNELS_H
 
 #include "../../base/ops.h"
+#include "conv_pack.h"
 #include "heuristics.h"
 
 #ifdef __cplusplus
@@ -38,6 +39,9 @@ int sm80_conv(const conv_target *targets, int32_t num_targets, const void *in, c
               int32_t groups, cudaStream_t stream);
 int smxx_conv(const conv_target *targets, int32_t num_targets, const void *in, const void *past,
               const void *residual, const conv_params *p, cudaStream_t stream);
+
+// The input of a convolution for which conv_is_split, as sm80_conv reads it: sm80_split_bytes.
+int sm80_split(void *out, const float *in, const conv_params *p, cudaStream_t stream);
 
 // attention: bf16 in space; float32 in space; either, over time.
 int sm80_attention(void *out, const void *q, const void *k, const void *v,

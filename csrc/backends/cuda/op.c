@@ -1,5 +1,5 @@
-// See op.h. bf16 goes through kernels for the tensor cores; float32, which is also what a network's
-// first convolution reads, through the plain kernels.
+// See op.h. bf16 goes through kernels for the tensor cores, and so does what the first convolution
+// of a bf16 network reads, split in two; float32 goes through the plain kernels.
 #include "op.h"
 
 atomic_uint op_left_out;
@@ -7,17 +7,24 @@ atomic_uint op_left_out;
 #ifdef CTOK_HAS_CUDA
 #include <string.h>
 
+// The convolution that sm80_conv does for p: of the split input, where p has one.
+static conv_params in_bf16(const conv_params *p) {
+    conv_params of = *p;
+    of.in.c = sm80_conv_form_of(p).channels, of.in_dtype = CTOK_BF16;
+    return of;
+}
+
 static conv_tile tile_of(const step *conv, int32_t count, const op_device *d) {
+    conv_params p = in_bf16(&conv->params.conv);
     unsigned only = atomic_load(&op_left_out) / OP_ONLY_TILE;
-    return only ? (conv_tile)(only - 1) : conv_tile_choose(&conv->params.conv, count, d->limits);
+    return only ? (conv_tile)(only - 1) : conv_tile_choose(&p, count, d->limits);
 }
 
 // The parts of which a convolution gathers the moments for the norm behind it. 0: the next step is
 // no norm of its output, or the kernel cannot gather them.
 static norm_parts parts_between(const step *s, const step *next, const op_device *d) {
     const conv_params *p = &s->params.conv;
-    if (s->kind != OP_CONV || p->in_dtype == CTOK_F32 || next->kind != OP_NORM ||
-        next->in != s->out)
+    if (s->kind != OP_CONV || !sm80_conv_takes(p) || next->kind != OP_NORM || next->in != s->out)
         return (norm_parts){0, 0};
     if (atomic_load(&op_left_out) & OP_MOMENTS) return (norm_parts){0, 0};
     return conv_parts(p, tile_of(s, 1, d), &next->params.norm);
@@ -31,7 +38,9 @@ static bool is_same_conv(const conv_params *a, const conv_params *b) {
            a->has_upsampled_residual == b->has_upsampled_residual;
 }
 
-static bool is_plain_conv(const step *s) { return s->kind == OP_CONV && !s->past && !s->residual; }
+static bool is_plain_conv(const step *s) {
+    return s->kind == OP_CONV && !s->past && !s->residual && !conv_is_split(&s->params.conv);
+}
 
 // How many convolutions from s on differ in weights alone: q, k and v. None of them reads what
 // another writes.
@@ -54,7 +63,7 @@ op_start op_prepare(const step *steps, int32_t first, int32_t num_steps, const o
     op_start start = {.first = first, .count = count_together(s, num_steps - first, d)};
     if (s->kind == OP_NORM && first > 0) start.moments = parts_between(s - 1, s, d);
     if (s->kind != OP_CONV) return start;
-    if (s->params.conv.in_dtype != CTOK_F32) start.tile = tile_of(s, start.count, d);
+    if (sm80_conv_takes(&s->params.conv)) start.tile = tile_of(s, start.count, d);
     if (start.count == 1 && first + 1 < num_steps) start.moments = parts_between(s, s + 1, d);
     return start;
 }
@@ -64,11 +73,14 @@ static int run_conv(const step *s, const op_start *start, const op_device *d) {
     conv_target targets[CONV_MOST_TARGETS];
     for (int32_t i = 0; i < start->count; i++)
         targets[i] = (conv_target){s[i].out, s[i].weights.packed, s[i].weights.bias};
-    if (p->in_dtype == CTOK_F32)
+    if (!sm80_conv_takes(p))
         return smxx_conv(targets, start->count, s->in, s->past, s->residual, p, d->stream);
-    bool has_moments = start->moments.slab_positions != 0;
-    return sm80_conv(targets, start->count, s->in, s->past, s->residual, p, start->tile,
-                     has_moments ? d->norm_workspace : NULL,
+    bool has_moments = start->moments.slab_positions != 0, is_split = conv_is_split(p);
+    int error = is_split ? sm80_split(s->workspace, s->in, p, d->stream) : 0;
+    if (error) return error;
+    conv_params of = in_bf16(p);
+    return sm80_conv(targets, start->count, is_split ? s->workspace : s->in, s->past, s->residual,
+                     &of, start->tile, has_moments ? d->norm_workspace : NULL,
                      has_moments ? s[1].params.norm.groups : 0, d->stream);
 }
 

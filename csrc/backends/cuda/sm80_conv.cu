@@ -1,13 +1,13 @@
 // Convolution of bf16 by implicit GEMM on mma.sync: out[m][n] = sum over taps and channels of
 // in[source(m, tap)][c] * weight[tap][n][c], m an output pixel, n an output channel, float32
-// sums, one rounding. Covers all that conv_params can say: strides, nearest upsampling and zero
-// padding in space; replicated or cached frames in time. in.c is a multiple of 32. A block makes BM
-// pixels x BN channels. Both operands stream through a ring of shared-memory stages of BK
-// channels, filled by cp.async (whose zero fill is the padding); warps read them with ldmatrix,
-// 16-byte chunks permuted so that 8 rows of a chunk lie in different banks. At the end the ring
-// holds the float32 tile once, so that rows leave in whole lines, and the moments of a norm that
-// follows are gathered on the way.
-// Who calls it: op.c, with the tile of conv_tile_choose.
+// sums, one rounding. Covers all that conv_params can say: strides, nearest upsampling (in phases
+// of fewer taps, conv_phases) and zero padding in space; replicated or cached frames in time. in.c
+// is a multiple of 32. A block makes BM pixels x BN channels. Both operands stream through a ring
+// of shared-memory stages of BK channels, filled by cp.async (whose zero fill is the padding);
+// warps read them with ldmatrix, 16-byte chunks permuted so that 8 rows of a chunk lie in different
+// banks. At the end the ring holds the float32 tile once, so that rows leave in whole lines, and
+// the moments of a norm that follows are gathered on the way. Who calls it: op.c, with the tile of
+// conv_tile_choose.
 #include "conv.cuh"
 #include "kernels.h"
 #include "ptx/cp_async.cuh"
@@ -145,22 +145,35 @@ DEVICE void conv_stage_sums(const float (&sums)[S::TILES_M][S::TILES_N][4], int 
 // then one warp for each group, in a fixed order. No pixel of such a tile lies beyond the last, and
 // neither do any four channels.
 template <typename S, typename TOut>
-DEVICE void conv_store_tile(const conv_call<bf16> &call, const conv_target &target, int64_t first,
-                            int n0) {
+DEVICE void conv_store_tile(const conv_call<bf16> &call, const conv_phase &phase,
+                            const conv_target &target, int64_t first, int n0) {
     shared<float> staged = shared_at<float>(0);
     constexpr int LANES = S::BN / 4, ROWS = S::THREADS / LANES, RUN = 4;
-    static_assert(S::BM / ROWS % RUN == 0, "");
+    static_assert(S::BM % (RUN * ROWS) == 0 && RUN * ROWS % 8 == 0, "");  // 8: of conv_staged_at
     int c = (int)threadIdx.x % LANES * 4, row = (int)threadIdx.x / LANES;
+    if (call.p.out.c % 4 != 0) {
+        for (; row < S::BM; row += ROWS)
+            conv_finish_each<TOut>(call, phase, target, first, row, n0 + c,
+                                   shared_as<float4>(staged + conv_staged_at<S>(row, c))[0]);
+        return;
+    }
+    float4 bias =
+        n0 + c < call.p.out.c ? *(const float4 *)(target.bias + n0 + c) : make_float4(0, 0, 0, 0);
     float shift = 0;
     double sum = 0, square = 0;
-    for (int n = 0; n < S::BM / ROWS; n += RUN) {
+    for (int n = 0; n < S::BM; n += RUN * ROWS) {
+        float4 values[RUN];
+#pragma unroll
+        for (int i = 0; i < RUN; i++)
+            values[i] =
+                shared_as<float4>(staged + n * S::BN + conv_staged_at<S>(row + i * ROWS, c))[0];
+        conv_finish4<TOut>(call, phase, target, first, n + row, ROWS, n0 + c, bias, values);
+        if (!call.moments) continue;
+        if (n == 0) shift = conv_rounded4<TOut>(values[0]).x;
         float run = 0, run_square = 0;
-        for (int i = 0; i < RUN; i++, row += ROWS) {
-            float4 v = conv_finish4<TOut>(call, target, first, row, n0 + c,
-                                          shared_as<float4>(staged + conv_staged_at<S>(row, c))[0]);
-            if (!call.moments) continue;
-            v = conv_rounded4<TOut>(v);
-            if (n == 0 && i == 0) shift = v.x;
+#pragma unroll
+        for (int i = 0; i < RUN; i++) {
+            float4 v = conv_rounded4<TOut>(values[i]);
             v = make_float4(v.x - shift, v.y - shift, v.z - shift, v.w - shift);
             run += (v.x + v.y) + (v.z + v.w),
                 run_square += (v.x * v.x + v.y * v.y) + (v.z * v.z + v.w * v.w);
@@ -201,14 +214,17 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS_PER_SM)
     sm80_conv_kernel(conv_call<bf16> call) {
     const conv_params &p = call.p;
     const conv_target target = call.targets[blockIdx.y];
-    int c_in = (int)p.in.c, num_taps = p.kernel * p.kernel * p.kernel_t,
+    int c_in = (int)p.in.c,
+        num_taps = call.phases > 1 ? call.phases : p.kernel * p.kernel * p.kernel_t,
         num_steps = num_taps * (c_in / S::BK);
-    int64_t positions = p.out.n * p.out.t * p.out.h * p.out.w;
 
-    // Tiles of the same pixels are neighbours: they read the same activations.
-    int tiles_n = (int)((p.out.c + S::BN - 1) / S::BN),
-        n0 = (int)(blockIdx.x % (unsigned)tiles_n) * S::BN;
-    int64_t first = (int64_t)(blockIdx.x / (unsigned)tiles_n) * S::BM;
+    // Tiles of the same pixels are neighbours, and so are phases: they read the same activations.
+    unsigned tiles_n = (unsigned)((p.out.c + S::BN - 1) / S::BN), tile = blockIdx.x / tiles_n,
+             phases = (unsigned)call.phases;
+    int n0 = (int)(blockIdx.x % tiles_n) * S::BN, number = (int)(tile % phases);
+    int64_t first = (int64_t)(tile / phases) * S::BM;
+    conv_phase phase = conv_phase_of(p, call.phases, number);
+    if (first >= phase.positions) return;  // in time the other phase may have a frame more
 
     int row = (int)threadIdx.x / S::CHUNKS, chunk = (int)threadIdx.x % S::CHUNKS;
     conv_loader<S> loader;
@@ -216,12 +232,13 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS_PER_SM)
     for (int i = 0; i < S::A_ROUNDS; i++) {  // pixels beyond the last read what the last reads,
                                              // and are not stored
         int at = row + i * S::LOAD_ROWS;
+        int last = (int)(phase.positions - 1 - first);
         loader.rows[i] = conv_row_of(
-            p,
-            conv_position_of(p, first, first + at < positions ? at : (int)(positions - 1 - first)));
+            p, conv_position_of(p, phase, first, first + at < phase.positions ? at : last));
     }
     loader.tap = 0, loader.c = 0;
-    loader.weights = (const bf16 *)target.packed + (int64_t)(n0 + row) * c_in + chunk * 8;
+    loader.weights = (const bf16 *)target.packed + number * num_taps * call.tap_weights +
+                     (int64_t)(n0 + row) * c_in + chunk * 8;
     conv_loader_set_tap(loader, call, chunk);
 
     int m = warp_id() % S::WARPS_M * S::TILES_M * 16, n = warp_id() / S::WARPS_M * S::TILES_N * 8;
@@ -248,14 +265,14 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS_PER_SM)
     __syncthreads();
     conv_stage_sums<S>(sums, m, n);
     __syncthreads();
-    if (p.out_dtype == CTOK_F32) conv_store_tile<S, float>(call, target, first, n0);
-    else conv_store_tile<S, bf16>(call, target, first, n0);
+    if (p.out_dtype == CTOK_F32) conv_store_tile<S, float>(call, phase, target, first, n0);
+    else conv_store_tile<S, bf16>(call, phase, target, first, n0);
 }
 
 template <typename S>
 static int sm80_conv_launch(const conv_call<bf16> &call, int32_t num_targets, cudaStream_t stream) {
     int64_t tiles_n = (call.p.out.c + S::BN - 1) / S::BN,
-            tiles_m = (shape_positions(call.p.out) + S::BM - 1) / S::BM;
+            tiles_m = (conv_phase_positions(&call.p) + S::BM - 1) / S::BM * call.phases;
     return LAUNCH(sm80_conv_kernel<S>, dim3((unsigned)(tiles_m * tiles_n), (unsigned)num_targets),
                   dim3(S::THREADS), S::SHARED_BYTES, stream, call);
 }
@@ -266,7 +283,7 @@ extern "C" int sm80_conv(const conv_target *targets, int32_t num_targets, const 
                          cudaStream_t stream) {
     int64_t tap_weights = conv_padded(p->out.c, SM80_CONV_PADDING) * p->in.c;
     conv_call<bf16> call = conv_call_of<bf16>(targets, num_targets, in, past, residual, p,
-                                              tap_weights, moments, groups);
+                                              tap_weights, moments, groups, conv_phases(p));
     switch (tile) {
         case CONV_TILE_128x256x64:
             return sm80_conv_launch<conv_shape_of<128, 256, 64, 2, 4, 3, 1>>(call, num_targets,

@@ -1,6 +1,6 @@
 // Convolution of float32 by implicit GEMM on plain FMAs, any number of channels; out in float32 or
 // bf16. What float32 precision runs on (never TF32), what devices before sm_80 have, and the ends
-// of the bf16 networks, whose pixels are float32. A block makes 64 pixels x 64 channels, a
+// of the bf16 networks, what leaves them being float32. A block makes 64 pixels x 64 channels, a
 // thread 4 x 4; operands go through shared memory in steps of 16 channels of one tap. The next step
 // waits in registers while this one multiplies. Who calls it: op.c.
 #include "conv.cuh"
@@ -43,19 +43,35 @@ DEVICE void conv_keep_step(shared<float> a, shared<float> b, conv_step step) {
     shared_as<float4>(b)[threadIdx.x] = step.b;
 }
 
+// A row after the other: four residuals at a time would take registers of a fourth block on the SM.
+template <typename TOut>
+DEVICE void conv_store_sums(const conv_call<float> &call, const conv_phase &phase,
+                            const conv_target &target, int64_t first, int row, int c,
+                            const float (&sums)[4][4]) {
+    bool is_whole = call.p.out.c % 4 == 0 && c < call.p.out.c;
+    float4 bias = is_whole ? *(const float4 *)(target.bias + c) : make_float4(0, 0, 0, 0);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        float4 sum[1] = {make_float4(sums[i][0], sums[i][1], sums[i][2], sums[i][3])};
+        if (is_whole) conv_finish4<TOut>(call, phase, target, first, row + i, 1, c, bias, sum);
+        else conv_finish_each<TOut>(call, phase, target, first, row + i, c, sum[0]);
+    }
+}
+
 __global__ void __launch_bounds__(CONV_THREADS) smxx_conv_kernel(conv_call<float> call) {
     const conv_params &p = call.p;
     const conv_target target = call.targets[blockIdx.y];
     int c_in = (int)p.in.c, num_taps = p.kernel * p.kernel * p.kernel_t;
-    int64_t positions = p.out.n * p.out.t * p.out.h * p.out.w;
+    conv_phase phase = conv_phase_of(p, 1, 0);
     int tiles_n = (int)((p.out.c + CONV_BN - 1) / CONV_BN),
         n0 = (int)(blockIdx.x % (unsigned)tiles_n) * CONV_BN;
     int64_t first = (int64_t)(blockIdx.x / (unsigned)tiles_n) * CONV_BM;
 
     int loaded = (int)threadIdx.x / 4, m = (int)threadIdx.x / 16 * 4, n = (int)threadIdx.x % 16 * 4;
     conv_row row = conv_row_of(
-        p, conv_position_of(p, first,
-                            first + loaded < positions ? loaded : (int)(positions - 1 - first)));
+        p, conv_position_of(
+               p, phase, first,
+               first + loaded < phase.positions ? loaded : (int)(phase.positions - 1 - first)));
     shared<float> a = shared_at<float>(0), b = shared_at<float>(CONV_BK * CONV_STRIDE * 4);
 
     float sums[4][4] = {};
@@ -79,12 +95,9 @@ __global__ void __launch_bounds__(CONV_THREADS) smxx_conv_kernel(conv_call<float
         }
         __syncthreads();  // all have read before the next step is kept
     }
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        float4 sum = make_float4(sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
-        if (p.out_dtype == CTOK_F32) conv_finish4<float>(call, target, first, m + i, n0 + n, sum);
-        else conv_finish4<bf16>(call, target, first, m + i, n0 + n, sum);
-    }
+    if (p.out_dtype == CTOK_F32)
+        conv_store_sums<float>(call, phase, target, first, m, n0 + n, sums);
+    else conv_store_sums<bf16>(call, phase, target, first, m, n0 + n, sums);
 }
 
 extern "C" int smxx_conv(const conv_target *targets, int32_t num_targets, const void *in,
@@ -92,7 +105,7 @@ extern "C" int smxx_conv(const conv_target *targets, int32_t num_targets, const 
                          cudaStream_t stream) {
     int64_t tap_weights = conv_padded(p->out.c, SMXX_CONV_PADDING) * p->in.c;
     conv_call<float> call =
-        conv_call_of<float>(targets, num_targets, in, past, residual, p, tap_weights, NULL, 0);
+        conv_call_of<float>(targets, num_targets, in, past, residual, p, tap_weights, NULL, 0, 1);
     int64_t tiles_n = (p->out.c + CONV_BN - 1) / CONV_BN,
             tiles_m = (shape_positions(p->out) + CONV_BM - 1) / CONV_BM;
     return LAUNCH(smxx_conv_kernel, dim3((unsigned)(tiles_m * tiles_n), (unsigned)num_targets),

@@ -5,8 +5,9 @@
 //     norm_moments  (slab of pixels, frame, tile of channels) -> mean and sum of squared deviations
 //                   of each group, from sums of x - shift and of its square, shift being a value of
 //                   the group; in float32 over 16 pixels and in float64 from there
-//     norm_merge    (group, frame) -> mean and 1 / sqrt(variance + epsilon), by Chan's formula in
-//                   float64
+//     norm_merge    (group, frame) -> mean and 1 / sqrt(variance + epsilon), in float64: threads
+//     sum
+//                   up parts, then a block its threads
 //     norm_apply    x -> y, 16 bytes a thread at a time
 // Where sm80_conv has gathered the moments as it stored x, the first is left out, which saves one
 // of the two reads. The mean is kept as two floats: x - high is exact where x is near the mean, so
@@ -20,7 +21,8 @@ enum {
     SLAB_ELEMENTS = 1 << 15,  // of a block of norm_moments: 16 vectors a thread
     MAX_SLABS = 512,          // of a frame
     RUN_POSITIONS = 16,       // summed in float32
-    APPLY_POSITIONS = 8       // of a thread of norm_apply
+    APPLY_POSITIONS = 8,      // of a thread of norm_apply
+    MAX_GRID_Y = 65535        // that a device launches
 };
 
 typedef struct {
@@ -31,6 +33,7 @@ typedef struct {
 typedef struct {
     int64_t positions, slab_positions;
     int32_t channels, groups, lanes, rows, tile_channels, tiles, slabs;
+    double one_value;  // the part of a group's mean that one of its values is
     float epsilon;
     bool has_silu;
 } norm_grid;
@@ -144,37 +147,49 @@ __global__ void norm_moments(norm_moment *moments, const T *in, norm_grid g) {
     }
 }
 
-// ---------------------------------------------------------------- norm_merge: a warp
-// One warp merges the moments of one group. Result x: mean, upper part; y: the rest of it; z: 1 /
+// ---------------------------------------------------------------- norm_merge
+// The sum over the block, in all threads; `sums` has an element for each warp. The order is fixed.
+DEVICE double block_sum(shared<double> sums, double value) {
+    value = warp_sum_double(value);
+    if (lane_id() == 0) sums[warp_id()] = value;
+    __syncthreads();
+    double total = 0;
+    for (int i = 0; i < THREADS / WARP; i++) total += sums[i];
+    return total;
+}
+
+// A block merges the moments of one group: the mean of the parts' means, then what they deviate
+// from it, each part weighed by its values. Result x: mean, upper part; y: the rest of it; z: 1 /
 // sqrt(variance + epsilon).
 __global__ void norm_merge(float4 *stats, const norm_moment *moments, norm_grid g) {
-    int32_t group = (int32_t)blockIdx.x, width = g.channels / g.groups, parts = g.slabs * g.tiles;
-    double count = 0, mean = 0, deviations = 0;
-    for (int32_t part = lane_id(); part < parts; part += WARP) {
-        int32_t slab = part / g.tiles, tile_first = part % g.tiles * g.tile_channels;
-        int32_t channels = smaller((group + 1) * width, tile_first + g.tile_channels) -
-                           larger(group * width, tile_first);
-        if (channels <= 0) continue;
-        int64_t left = g.positions - slab * g.slab_positions;
-        double n = (double)(left < g.slab_positions ? left : g.slab_positions) * channels;
-        norm_moment m = moments[((int64_t)blockIdx.y * parts + part) * g.groups + group];
-        double gap = m.mean - mean, total = count + n;
-        mean += gap * n / total, deviations += m.deviations + gap * gap * count * n / total,
-            count = total;
+    shared<double> sums = shared_at<double>(0);
+    int32_t group = (int32_t)blockIdx.x, width = g.channels / g.groups, from = group * width,
+            to = from + width;
+    int32_t first_tile = from / g.tile_channels,
+            tiles = (to - 1) / g.tile_channels + 1 - first_tile;
+    const norm_moment *mine = moments + (int64_t)blockIdx.y * g.slabs * g.tiles * g.groups + group;
+    double mean = 0, deviations = 0;
+    for (int round = 0; round < 2; round++) {
+        double sum = 0;
+        for (int32_t part = (int32_t)threadIdx.x; part < g.slabs * tiles; part += THREADS) {
+            int32_t slab = part / tiles, tile = first_tile + part % tiles;
+            int32_t channels =
+                smaller(to, (tile + 1) * g.tile_channels) - larger(from, tile * g.tile_channels);
+            int64_t left = g.positions - slab * g.slab_positions;
+            double n = (double)(left < g.slab_positions ? left : g.slab_positions) * channels;
+            norm_moment m = mine[((int64_t)slab * g.tiles + tile) * g.groups];
+            double gap = m.mean - mean;
+            sum += round == 0 ? n * gap : m.deviations + n * gap * gap;
+        }
+        sum = block_sum(sums + round * (THREADS / WARP), sum);
+        if (round == 0) mean = sum * g.one_value;
+        else deviations = sum;
     }
-    for (int step = WARP / 2; step > 0; step /= 2) {
-        double n = __shfl_xor_sync(ALL_LANES, count, step),
-               m = __shfl_xor_sync(ALL_LANES, mean, step),
-               d = __shfl_xor_sync(ALL_LANES, deviations, step);
-        double gap = m - mean, total = count + n;
-        if (n > 0)
-            mean += gap * n / total, deviations += d + gap * gap * count * n / total, count = total;
-    }
-    if (lane_id() == 0) {
+    if (threadIdx.x == 0) {
         float high = (float)mean;
         stats[(int64_t)blockIdx.y * g.groups + group] =
             make_float4(high, (float)(mean - high),
-                        (float)(1.0 / sqrt(deviations / count + (double)g.epsilon)), 0.0f);
+                        (float)(1.0 / sqrt(deviations * g.one_value + (double)g.epsilon)), 0.0f);
     }
 }
 
@@ -218,6 +233,7 @@ static norm_grid make_grid(const norm_params *p, int32_t vector) {
     norm_grid g = {};
     g.positions = p->shape.h * p->shape.w, g.channels = (int32_t)p->shape.c, g.groups = p->groups;
     g.epsilon = p->epsilon, g.has_silu = p->has_silu;
+    g.one_value = 1.0 / ((double)g.positions * (g.channels / g.groups));
     int64_t vectors = g.channels / vector;
     g.lanes = (int32_t)(vectors < (int64_t)THREADS ? vectors : (int64_t)THREADS),
     g.rows = THREADS / g.lanes;
@@ -245,6 +261,7 @@ static int run(T *out, const T *in, const float *scale, const float *offset, voi
     float4 *stats = (float4 *)(moments + NORM_MOMENTS);
     int64_t frames = p->shape.n * p->shape.t, frame = g.positions * g.channels,
             most = NORM_MOMENTS / ((int64_t)gathered.slabs * gathered.tiles * g.groups);
+    if (most > MAX_GRID_Y) most = MAX_GRID_Y;
     for (int64_t first = 0; first < frames; first += most) {
         unsigned count = (unsigned)(frames - first < most ? frames - first : most),
                  tiles = (unsigned)g.tiles;
@@ -255,8 +272,8 @@ static int run(T *out, const T *in, const float *scale, const float *offset, voi
                            dim3(THREADS), (size_t)g.rows * g.tile_channels * sizeof(norm_cell),
                            stream, moments, from, g);
         if (!error)
-            error = LAUNCH(norm_merge, dim3((unsigned)g.groups, count), dim3(WARP), 0, stream,
-                           stats, moments, gathered);
+            error = LAUNCH(norm_merge, dim3((unsigned)g.groups, count), dim3(THREADS),
+                           2 * THREADS / WARP * sizeof(double), stream, stats, moments, gathered);
         unsigned blocks = (unsigned)ceil_div(g.positions, (int64_t)g.rows * APPLY_POSITIONS);
         if (!error)
             error = LAUNCH((norm_apply<T, V>), dim3(blocks, count, tiles), dim3(THREADS), 0, stream,
