@@ -1,20 +1,12 @@
 /** ctok encode: images and videos to token files. */
 import { extname } from "node:path";
-import { saveTokens, tokenFormats, writtenExtensions } from "../mod.ts";
+import { readImage, saveTokens, tokenFormats, writtenExtensions } from "../mod.ts";
+import { PicturesAhead } from "./ahead.ts";
 import { type Command, required, usage } from "./args.ts";
 import { planPixels } from "./dryrun.ts";
-import { filesOfModel, findInputs, Outputs, planOutputs } from "./paths.ts";
+import { filesOfModel, findInputs, type InOut, Outputs, planOutputs } from "./paths.ts";
 import { downloadsTo } from "./pull.ts";
-import {
-  checkImage,
-  deliver,
-  eachFile,
-  kindsFor,
-  modelFor,
-  ModelInUse,
-  pictureOptionsOf,
-  secondsSince,
-} from "./run.ts";
+import { checkImage, deliver, eachFile, kindsFor, modelFor, ModelInUse, pictureOptionsOf } from "./run.ts";
 import { framesOptions, openingOptions } from "./options.ts";
 import { Spool } from "./spool.ts";
 import { tellSize } from "./tell.ts";
@@ -58,19 +50,24 @@ export const encodeCommand: Command = {
     }
     const outputs = new Outputs(args, files, await filesOfModel(args.model), "tokens");
     checkVideoOptions(args, files, await models.of(modelFor(files[0]!, args)));
+    const isPicture = (io: InOut) => model ? !model.info.isVideo && io.kind === "picture" : io.kind === "picture";
+    const read = (path: string, limitPixels = Infinity) => {
+      const limit = Math.min(limitPixels, args["limit-pixels"] ?? Infinity);
+      return readImage(path, { ...pictureOptionsOf(args), ...(limit < Infinity && { limitPixels: limit }), signal });
+    };
+    const pictures = new PicturesAhead(files, isPicture, read);
     await eachFile(files, args, report, signal, async (io, job) => {
-      const { file, path, out, target } = io;
+      const { file, out, target } = io;
       await outputs.admit(target, file);
       const tokenizer = await models.of(modelFor(io, args));
       if (!tokenizer.info.isVideo) checkImage(io, tokenizer.info.name);
       if (args["dry-run"]) return await planPixels(tokenizer, io, args, job, report, "encode");
       if (tokenizer.info.isVideo) return await encodeVideo(tokenizer, io, format, args, job, report);
-      const start = performance.now();
-      const tokens = await tokenizer.encode(path, { ...job, ...pictureOptionsOf(args), preQuant });
+      const { tokens, seconds } = await pictures.encode(io, tokenizer, { ...job, ...pictureOptionsOf(args), preQuant });
       await saveTokens(target, tokens, { format, storePath: args["store-path"] ?? false });
       await deliver(io);
       const { main, origin: { model, height, width } } = tokens;
-      const [rows, columns] = main.shape.slice(-2), seconds = secondsSince(start);
+      const [rows, columns] = main.shape.slice(-2);
       const facts = { file, out, ok: true, model, format, kind: main.kind, shape: main.shape, height, width, seconds };
       report.done(facts, `${tellSize(height, width)} pixels, ${tellSize(rows!, columns!)} tokens, ${seconds} s`);
     });

@@ -250,9 +250,9 @@ ctok_status ctok_plan_query(uint32_t id, ctok_plan *plan, const ctok_request *re
     if (status == CTOK_OK) {
         *plan = (ctok_plan){.struct_size = sizeof *plan,
                             .num_outputs = (uint32_t)p->num_outputs,
-                            .arena_bytes = p->plan.arena_bytes,
+                            .arena_bytes = program_arena_bytes(p),
                             .weight_bytes = m->weight_bytes,
-                            .num_steps = (uint32_t)(p->num_steps * p->request.batch),
+                            .num_steps = (uint32_t)(p->num_steps * program_num_passes(p)),
                             .input_bytes = p->input_image_bytes * (uint64_t)p->request.batch,
                             .padded_frames = p->frame.padded_frames,
                             .padded_height = p->frame.padded_height,

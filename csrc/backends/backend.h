@@ -174,9 +174,11 @@ struct backend {
     // ops. It never runs at the same time as `b`, and is closed before it. NULL when there is no
     // memory.
     backend *(*limit)(backend *b, int32_t num_threads);
-    bool is_host_memory;        // external tensors lie in the same memory
-    int32_t num_threads;        // that compute; 0 where that is not a number of threads. Constant:
-                                // planning reads it on any thread
+    bool is_host_memory;  // external tensors lie in the same memory
+    size_t pass_bytes;    // images of a batch are computed together, in one pass over a list, while
+                          // their activations take at most this: more would not be faster
+    int32_t num_threads;  // that compute; 0 where that is not a number of threads. Constant:
+                          // planning reads it on any thread
     const atomic_bool *cancel;  // set for each job; NULL: never. Steps stop soon after it turns
                                 // true
 };

@@ -93,7 +93,7 @@ typedef struct {
 // Single-head attention, width C, scale C^-0.5: softmax(q k^T * scale) v, over the H * W positions
 // of each frame. The (H*W) x (H*W) matrix is never stored: blocks with a running maximum and sum.
 // is_temporal: over time at each position, causally: frame t of q sees the frames of k and v up to
-// its own. k and v then hold num_past + T frames (N is 1), of which a frame of q sees the last
+// its own. k and v then hold num_past + T frames of each image, of which a frame of q sees the last
 // `window` (0: all).
 typedef struct {
     ctok_shape shape;  // of q and out

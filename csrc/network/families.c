@@ -34,8 +34,9 @@ ctok_status family_describe(description *out, const checkpoint *c, const char *p
 }
 
 // ---------------------------------------------------------------- graphs
-static network_frame whole(int64_t frames, int64_t height, int64_t width) {
-    return (network_frame){.padded_frames = frames,
+static network_frame whole(int64_t images, int64_t frames, int64_t height, int64_t width) {
+    return (network_frame){.images = images,
+                           .padded_frames = frames,
                            .padded_height = height,
                            .padded_width = width,
                            .frames = frames,
@@ -43,16 +44,16 @@ static network_frame whole(int64_t frames, int64_t height, int64_t width) {
                            .width = width};
 }
 
-int32_t family_load_latent(graph *g, const description *d, int64_t frames, int64_t height,
-                           int64_t width) {
-    return step_load(&(builder){.g = g}, whole(frames, height, width), d->latent_channels,
+int32_t family_load_latent(graph *g, const description *d, int64_t images, int64_t frames,
+                           int64_t height, int64_t width) {
+    return step_load(&(builder){.g = g}, whole(images, frames, height, width), d->latent_channels,
                      EXTERNAL_F32_NCTHW);
 }
 
-int32_t family_load_indices(graph *g, const description *d, int64_t frames, int64_t height,
-                            int64_t width) {
+int32_t family_load_indices(graph *g, const description *d, int64_t images, int64_t frames,
+                            int64_t height, int64_t width) {
     return step_dequantize(&(builder){.g = g}, &d->quantizer,
-                           (ctok_shape){1, frames, height, width, d->latent_channels});
+                           (ctok_shape){images, frames, height, width, d->latent_channels});
 }
 
 void family_store_codes(graph *g, int32_t codes, int32_t external) {

@@ -43,6 +43,7 @@ typedef struct {
 
 // Where the caller's pixels lie inside the network's padded ones. An image is one frame.
 typedef struct {
+    int64_t images;  // or clips, which pass through the graph together
     int64_t padded_frames, padded_height, padded_width;
     int64_t before, top, left, frames, height, width;
     bool is_first;  // a whole clip, or the first chunk of a stream: its first frame stands alone
@@ -74,9 +75,9 @@ struct network_family {
     ctok_status (*check_buffer)(const description *d, const checkpoint_tensor *tensor,
                                 ctok_error *error);
 
-    // Each appends to g, for one image or clip; `pixels` is the external format of the pixels read
-    // or written. encode: pixels to tokens; gives the latent's (or codes') value. decode: from such
-    // a value, or one that family_load_* gave.
+    // Each appends to g, for frame.images images or clips; `pixels` is the external format of the
+    // pixels read or written. encode: pixels to tokens; gives the latent's (or codes') value.
+    // decode: from such a value, or one that family_load_* gave.
     int32_t (*encode)(graph *g, const description *d, network_frame frame, external_format pixels,
                       network_outputs outputs);
     void (*decode)(graph *g, const description *d, int32_t latent, network_frame frame,
@@ -92,10 +93,10 @@ ctok_status family_describe(description *out, const checkpoint *c, const char *p
 
 // The external input of a decoder as a value: latents or codes [C, t, h, w], or indices [t, h, w].
 // store_codes writes a value of codes to an external output.
-int32_t family_load_latent(graph *g, const description *d, int64_t frames, int64_t height,
-                           int64_t width);
-int32_t family_load_indices(graph *g, const description *d, int64_t frames, int64_t height,
-                            int64_t width);
+int32_t family_load_latent(graph *g, const description *d, int64_t images, int64_t frames,
+                           int64_t height, int64_t width);
+int32_t family_load_indices(graph *g, const description *d, int64_t images, int64_t frames,
+                            int64_t height, int64_t width);
 void family_store_codes(graph *g, int32_t codes, int32_t external);
 void family_add_codebook(graph *g, const description *d);  // the layer that a quantizer looks codes
                                                            // up in, if it has one

@@ -132,7 +132,7 @@ int32_t step_pool(builder *b, int32_t x, bool is_temporal) {
 int32_t step_haar(builder *b, int32_t x, int32_t patch) {
     int64_t p = patch, p_t = b->is_video ? p : 1, extra = b->is_first ? p_t - 1 : 0;
     ctok_shape in = step_shape(b, x),
-               out = {1, (in.t + extra) / p_t, in.h / p, in.w / p, in.c * p * p * p_t};
+               out = {in.n, (in.t + extra) / p_t, in.h / p, in.w / p, in.c * p * p * p_t};
     graph_node *node = graph_add_node(b->g, OP_HAAR, x, graph_add_value(b->g, out, CTOK_F32));
     node->params.haar = (haar_params){in, out, patch, (int32_t)p_t, b->is_first};
     return node->output;
@@ -141,7 +141,7 @@ int32_t step_haar(builder *b, int32_t x, int32_t patch) {
 int32_t step_unhaar(builder *b, int32_t x, int32_t patch) {
     int64_t p = patch, p_t = b->is_video ? p : 1, extra = b->is_first ? p_t - 1 : 0;
     ctok_shape in = step_shape(b, x),
-               out = {1, in.t * p_t - extra, in.h * p, in.w * p, in.c / (p * p * p_t)};
+               out = {in.n, in.t * p_t - extra, in.h * p, in.w * p, in.c / (p * p * p_t)};
     graph_node *node = graph_add_node(b->g, OP_UNHAAR, x, graph_add_value(b->g, out, CTOK_F32));
     node->params.haar = (haar_params){in, out, patch, (int32_t)p_t, b->is_first};
     return node->output;
@@ -149,7 +149,7 @@ int32_t step_unhaar(builder *b, int32_t x, int32_t patch) {
 
 // ---------------------------------------------------------------- ends
 int32_t step_load(builder *b, network_frame f, int64_t channels, external_format format) {
-    ctok_shape shape = {1, f.padded_frames, f.padded_height, f.padded_width, channels};
+    ctok_shape shape = {f.images, f.padded_frames, f.padded_height, f.padded_width, channels};
     graph_node *node =
         graph_add_node(b->g, OP_LOAD, GRAPH_NONE, graph_add_value(b->g, shape, CTOK_F32));
     node->params.transfer =
@@ -167,7 +167,8 @@ void step_store(builder *b, int32_t x, int32_t external, external_format format,
 
 void step_store_latent(builder *b, int32_t x, int32_t external) {
     ctok_shape s = step_shape(b, x);
-    network_frame whole = {.padded_frames = s.t,
+    network_frame whole = {.images = s.n,
+                           .padded_frames = s.t,
                            .padded_height = s.h,
                            .padded_width = s.w,
                            .frames = s.t,

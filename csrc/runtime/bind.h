@@ -22,7 +22,7 @@ int32_t bind_count(const graph *g, bool is_chunk);
 // whose memory and past differ from chunk to chunk. False when there is no memory for a list.
 bool bind_steps(program *p, const binding *to);
 
-// Points the steps at the caller's memory of one image or clip.
+// Points the steps at the caller's memory of the images of one pass.
 void bind_external(program *p, const uint8_t *input, uint8_t *const outputs[4]);
 
 // Takes what the stream needs for a chunk of this program; false when there is no memory. And once

@@ -46,6 +46,26 @@ static ctok_status fail_step(const step_list *l, const step_run *run, ctok_statu
                      run->last + 1, l->num_steps, first, last, reason->message);
 }
 
+// Runs the images of a batch from number `image` on that `pass` has.
+static ctok_status run_pass(program *pass, const model *m, const binding *to, int64_t image,
+                            const uint8_t *input, uint8_t *const outputs[4],
+                            atomic_uint *steps_done, trace *trace, ctok_error *error) {
+    if (!bind_steps(pass, to))
+        return ctok_fail(error, CTOK_E_MEMORY, pass->num_steps, "no memory for a list of %d steps",
+                         pass->num_steps);
+    uint8_t *parts[4];
+    for (int i = 0; i < pass->num_outputs; i++)
+        parts[i] =
+            outputs[i] + pass->outputs[i].bytes / (uint64_t)pass->request.batch * (uint64_t)image;
+    step_run run = {.steps_done = steps_done, .times = trace->times};
+    ctok_error reason = {.struct_size = sizeof reason};
+    bind_external(pass, input + pass->input_image_bytes * (size_t)image, parts);
+    ctok_status status = m->backend->run(m->backend, &pass->list, &run, &reason);
+    if (status != CTOK_OK) return fail_step(&pass->list, &run, status, &reason, error);
+    if (trace->times) trace_add(trace, &pass->list);
+    return CTOK_OK;
+}
+
 ctok_status execute_program(program *p, const model *m, stream_state *stream, uint8_t *arena,
                             const uint8_t *input, uint8_t *const outputs[4],
                             atomic_uint *steps_done, trace *trace, ctok_error *error) {
@@ -56,21 +76,10 @@ ctok_status execute_program(program *p, const model *m, stream_state *stream, ui
                   .codebook = m->codebook,
                   .arena = arena,
                   .stream = stream};
-    if (!bind_steps(p, &to))
-        return ctok_fail(error, CTOK_E_MEMORY, p->num_steps, "no memory for a list of %d steps",
-                         p->num_steps);
-    uint8_t *parts[4];
-    for (int i = 0; i < p->num_outputs; i++) parts[i] = outputs[i];
-    for (int64_t image = 0; image < p->request.batch; image++) {
-        step_run run = {.steps_done = steps_done, .times = trace->times};
-        ctok_error reason = {.struct_size = sizeof reason};
-        bind_external(p, input, parts);
-        ctok_status status = m->backend->run(m->backend, &p->list, &run, &reason);
-        if (status != CTOK_OK) return fail_step(&p->list, &run, status, &reason, error);
-        if (trace->times) trace_add(trace, &p->list);
-        input += p->input_image_bytes;
-        for (int i = 0; i < p->num_outputs; i++)
-            parts[i] += p->outputs[i].bytes / (uint64_t)p->request.batch;
+    for (int64_t image = 0; image < p->request.batch; image += p->frame.images) {
+        bool is_whole = p->request.batch - image >= p->frame.images;
+        CTOK_TRY(run_pass(is_whole ? p : p->rest, m, &to, image, input, outputs, steps_done, trace,
+                          error));
     }
     if (stream) bind_advance(stream, &p->graph);
     return CTOK_OK;

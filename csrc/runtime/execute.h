@@ -1,4 +1,4 @@
-// Runs a program (program.h) over the images of a batch. Who calls it: runtime/job.
+// Runs a program (program.h) over a batch, pass after pass. Who calls it: runtime/job.
 #ifndef CTOK_RUNTIME_EXECUTE_H
 #define CTOK_RUNTIME_EXECUTE_H
 

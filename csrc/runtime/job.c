@@ -126,8 +126,9 @@ static ctok_status run_request(engine_job *base, ctok_error *error) {
                          "the stream ended when chunk %lld failed or was cancelled",
                          (long long)j->stream->num_run);
     }
-    uint8_t *arena = engine_arena(engine_of(j), p->plan.arena_bytes);
-    if (!arena) return fail_arena(m->backend, p->plan.arena_bytes, error);
+    size_t arena_bytes = program_arena_bytes(p);
+    uint8_t *arena = engine_arena(engine_of(j), arena_bytes);
+    if (!arena) return fail_arena(m->backend, arena_bytes, error);
     for (int32_t i = 0; i < p->num_outputs; i++) {
         j->outputs[i] = malloc(p->outputs[i].bytes);
         if (!j->outputs[i])
@@ -166,7 +167,8 @@ static ctok_status submit_run(uint32_t *id, engine *e, model *m, stream *s, cons
     uint64_t wanted =
         status == CTOK_OK ? j->program->input_image_bytes * (uint64_t)j->program->request.batch : 0;
     if (status == CTOK_OK && e->keeps_steps &&
-        !trace_open(&j->trace, j->program->num_steps, j->program->request.batch, e->opened_ns)) {
+        !trace_open(&j->trace, j->program->num_steps, program_num_passes(j->program),
+                    e->opened_ns)) {
         status = ctok_fail(error, CTOK_E_MEMORY, j->program->num_steps,
                            "no memory for the times of %d steps", j->program->num_steps);
     }
@@ -192,7 +194,8 @@ static ctok_status submit_run(uint32_t *id, engine *e, model *m, stream *s, cons
     if (s && j->program->plan.arena_bytes > s->most_arena_bytes)
         s->most_arena_bytes = j->program->plan.arena_bytes;
     j->base.subject = object_retain(&m->base);
-    atomic_store(&j->base.num_steps, (unsigned)(j->program->num_steps * j->program->request.batch));
+    atomic_store(&j->base.num_steps,
+                 (unsigned)(j->program->num_steps * program_num_passes(j->program)));
     return submit(id, j, error);
 }
 

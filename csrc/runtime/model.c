@@ -114,7 +114,8 @@ static ctok_status take_inventory(inventory *out, const description *d, ctok_dty
     graph *encoder = &i.parts[MODEL_ENCODER], *decoder = &i.parts[MODEL_DECODER];
     network_outputs none = {GRAPH_NONE, GRAPH_NONE, GRAPH_NONE, GRAPH_NONE, GRAPH_NONE};
     int64_t side = d->spatial_factor;  // any size gives the same layers
-    network_frame frame = {.padded_frames = 1,
+    network_frame frame = {.images = 1,
+                           .padded_frames = 1,
                            .padded_height = side,
                            .padded_width = side,
                            .frames = 1,
@@ -124,7 +125,7 @@ static ctok_status take_inventory(inventory *out, const description *d, ctok_dty
     encoder->dtype = decoder->dtype = dtype;
     if (d->has_encoder) d->family->encode(encoder, d, frame, EXTERNAL_F32_NCTHW, none);
     if (d->has_decoder)
-        d->family->decode(decoder, d, family_load_latent(decoder, d, 1, 1, 1), frame,
+        d->family->decode(decoder, d, family_load_latent(decoder, d, 1, 1, 1, 1), frame,
                           EXTERNAL_F32_NCTHW, none);
     family_add_codebook(&i.parts[MODEL_CODEBOOK], d);
     ctok_status status = CTOK_OK;

@@ -10,7 +10,7 @@ typedef struct {
     bool is_placed;
 } buffer;
 
-// Bytes of the caller's buffer that a node reads or writes, for one image or clip.
+// Bytes of the caller's buffer that a node reads or writes, for the images of one pass.
 static size_t external_bytes(const graph_node *node) {
     const transfer_params *t = &node->params.transfer;
     switch (node->kind) {

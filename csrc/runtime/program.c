@@ -5,13 +5,22 @@
 #include <string.h>
 
 // Whether two requests give the same program: they agree in everything that steps and sizes depend
-// on.
+// on. The number of images of a pass depends on what memory a batch may take.
 static bool is_same(const ctok_request *a, const ctok_request *b) {
     ctok_request shapes[2] = {*a, *b};
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < 2 && a->batch == 1; i++)
         shapes[i].num_held = 0, shapes[i].state_frames = 0, shapes[i].max_memory_bytes = 0;
     _Static_assert(sizeof(ctok_request) == 6 * sizeof(uint32_t) + 12 * sizeof(int64_t), "no gaps");
     return memcmp(&shapes[0], &shapes[1], sizeof shapes[0]) == 0;
+}
+
+int64_t program_num_passes(const program *p) {
+    return (p->request.batch + p->frame.images - 1) / p->frame.images;
+}
+
+size_t program_arena_bytes(const program *p) {
+    size_t whole = p->plan.arena_bytes, rest = p->rest ? p->rest->plan.arena_bytes : 0;
+    return whole > rest ? whole : rest;
 }
 
 static void put_first(program_cache *cache, int from, program *p) {
@@ -45,6 +54,7 @@ void program_release(program *p) {
     if (!p || atomic_fetch_sub(&p->references, 1) != 1) return;
     if (p->list.prepared) p->backend->forget(p->backend, &p->list);
     free(p->list.steps);
+    program_release(p->rest);
     graph_free(&p->graph);
     plan_free(&p->plan);
     free(p);

@@ -232,8 +232,8 @@ static ctok_status check_memory(request_memory *out, const program *p, const mod
         __builtin_mul_overflow(needs.external_bytes, (uint64_t)r->num_held, &needs.external_bytes))
         needs.external_bytes = INT64_MAX;
     if (needs.external_bytes > INT64_MAX) needs.external_bytes = INT64_MAX;
-    uint64_t arena =
-        p->plan.arena_bytes > held_arena_bytes ? p->plan.arena_bytes : held_arena_bytes;
+    uint64_t arena = program_arena_bytes(p);
+    if (arena < held_arena_bytes) arena = held_arena_bytes;
     uint64_t on_device = arena + m->weight_bytes + needs.state_bytes, limit = m->max_memory_bytes,
              memory, available;
     needs.total_bytes = on_device + needs.external_bytes;
@@ -285,9 +285,10 @@ static void build_graph(program *p, const model *m) {
         latent = d->family->encode(&p->graph, d, p->frame, pixels_in, outputs);
     } else {
         p->first_layer = m->first_decoder_layer;
-        latent = r->input == CTOK_INDICES
-                     ? family_load_indices(&p->graph, d, r->frames, r->height, r->width)
-                     : family_load_latent(&p->graph, d, r->frames, r->height, r->width);
+        latent =
+            r->input == CTOK_INDICES
+                ? family_load_indices(&p->graph, d, p->frame.images, r->frames, r->height, r->width)
+                : family_load_latent(&p->graph, d, p->frame.images, r->frames, r->height, r->width);
     }
     if (r->task == CTOK_TASK_DECODE && r->outputs & CTOK_CODES)
         family_store_codes(&p->graph, latent, outputs.codes);
@@ -295,12 +296,14 @@ static void build_graph(program *p, const model *m) {
         d->family->decode(&p->graph, d, latent, p->frame, pixels_out, outputs);
 }
 
-static ctok_status make(program **out, const model *m, const ctok_request *checked,
-                        ctok_error *error) {
+// The program of passes of so many images, without its last one where that has fewer.
+static ctok_status make_pass(program **out, const model *m, const ctok_request *checked,
+                             int64_t images, ctok_error *error) {
     program *p = calloc(1, sizeof *p);
     if (!p) return ctok_fail(error, CTOK_E_MEMORY, sizeof *p, "no memory for a program");
     atomic_init(&p->references, 1);
     p->request = *checked, p->graph.dtype = m->dtype, p->backend = m->shared->backend;
+    p->frame.images = images;
     ctok_status status = find_frame(&p->frame, &m->description, &p->request, error);
     if (status == CTOK_OK) {
         p->input_image_bytes = input_image_bytes(p, &m->description);
@@ -314,6 +317,61 @@ static ctok_status make(program **out, const model *m, const ctok_request *check
     p->num_steps = bind_count(&p->graph, p->request.chunk != CTOK_CHUNK_NONE);
     count_state(p);
     *out = p;
+    return CTOK_OK;
+}
+
+static ctok_status make_passes(program **out, const model *m, const ctok_request *checked,
+                               int64_t images, ctok_error *error) {
+    program *p = NULL;
+    CTOK_TRY(make_pass(&p, m, checked, images, error));
+    int64_t rest = checked->batch % images;
+    ctok_status status = rest ? make_pass(&p->rest, m, checked, rest, error) : CTOK_OK;
+    if (status == CTOK_OK) *out = p;
+    else program_release(p);
+    return status;
+}
+
+// Makes the program with so many images a pass, if that is worth while on the device and fits.
+static program *make_if_held(const model *m, const ctok_request *checked, int64_t images) {
+    program *p = NULL;
+    request_memory memory;
+    if (make_passes(&p, m, checked, images, NULL) != CTOK_OK) return NULL;
+    if (program_arena_bytes(p) <= m->backend->pass_bytes &&
+        check_memory(&memory, p, m, checked, 0, NULL) == CTOK_OK)
+        return p;
+    program_release(p);
+    return NULL;
+}
+
+// The most images of a pass that two plans promise: further ones add as much to the arena as the
+// second, or less.
+static int64_t estimate_images(const program *one, const program *two, const model *m) {
+    int64_t first = (int64_t)one->plan.arena_bytes, next = (int64_t)two->plan.arena_bytes - first;
+    int64_t images = 1 + ((int64_t)m->backend->pass_bytes - first) / (next > 0 ? next : 1);
+    return images < one->request.batch ? images : one->request.batch;
+}
+
+// Makes a request's program: of a batch, with as few passes as are worth while and fit, as equal as
+// can be. With one image a pass it is made in any case, and what refuses that refuses the batch.
+static ctok_status make(program **out, const model *m, const ctok_request *checked,
+                        ctok_error *error) {
+    int64_t batch = checked->batch;
+    CTOK_TRY(make_passes(out, m, checked, 1, error));
+    program *best = batch > 1 ? make_if_held(m, checked, 2) : NULL;
+    for (int64_t most = best ? estimate_images(*out, best, m) : 1; most > 2;) {
+        int64_t passes = (batch + most - 1) / most, images = (batch + passes - 1) / passes;
+        program *more = images > 2 ? make_if_held(m, checked, images) : NULL;
+        if (more) {
+            program_release(best);
+            best = more;
+            break;
+        }
+        most = images - 1;
+    }
+    if (best) {
+        program_release(*out);
+        *out = best;
+    }
     return CTOK_OK;
 }
 

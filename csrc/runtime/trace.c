@@ -16,10 +16,10 @@ static uint64_t flops_of(const step *s) {
            (uint64_t)(2 * a->num_past + a->shape.t + 1);
 }
 
-bool trace_open(trace *t, int32_t num_steps, int64_t batch, uint64_t origin_ns) {
-    *t = (trace){.steps = calloc((size_t)num_steps * (size_t)batch + 1, sizeof *t->steps),
+bool trace_open(trace *t, int32_t num_steps, int64_t num_passes, uint64_t origin_ns) {
+    *t = (trace){.steps = calloc((size_t)num_steps * (size_t)num_passes + 1, sizeof *t->steps),
                  .times = calloc((size_t)num_steps + 1, sizeof *t->times),
-                 .capacity = (uint32_t)(num_steps * batch),
+                 .capacity = (uint32_t)(num_steps * num_passes),
                  .origin_ns = origin_ns};
     return t->steps && t->times;
 }

@@ -109,6 +109,14 @@ export class Tokens {
     return this.#parts.indices ?? this.#parts.codes ?? this.latent;
   }
 
+  /** The tokens of picture or clip `n` of a batch, as a batch of one; they share its memory. Throws ARGUMENT. */
+  at(n: number): Tokens {
+    return new Tokens(
+      this.origin,
+      Object.fromEntries(Object.entries(this.#parts).map(([kind, tensor]) => [kind, tensor.at(n)])),
+    );
+  }
+
   /**
    * Plain objects and typed arrays for postMessage and structuredClone, which lose what a class has;
    * Tokens.fromTransferable makes tokens of it again. Its memory is its own, so its buffers may be transferred:

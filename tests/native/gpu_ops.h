@@ -251,16 +251,17 @@ static inline void test_gpu_attention(gpu_tests *t) {
         for (int s = 0; s < NUM_SHAPES(attention_time_shapes); s++) {
             attention_time_shape shape = attention_time_shapes[s];
             if (is_half && shape.c % BF16_CHANNELS) continue;
-            snprintf(name, sizeof name, "attention over time %dx%dx%dx%d past %d window %d %s",
-                     shape.t, shape.h, shape.w, shape.c, shape.num_past, shape.window,
+            snprintf(name, sizeof name, "attention over time %dx%dx%dx%dx%d past %d window %d %s",
+                     shape.n, shape.t, shape.h, shape.w, shape.c, shape.num_past, shape.window,
                      is_half ? "bf16" : "f32");
-            test_gpu_attention_params(t,
-                                      (attention_params){{1, shape.t, shape.h, shape.w, shape.c},
-                                                         true,
-                                                         shape.num_past,
-                                                         shape.window,
-                                                         dtype},
-                                      shape.spread, (uint64_t)s + 250, name);
+            test_gpu_attention_params(
+                t,
+                (attention_params){{shape.n, shape.t, shape.h, shape.w, shape.c},
+                                   true,
+                                   shape.num_past,
+                                   shape.window,
+                                   dtype},
+                shape.spread, (uint64_t)s + 250, name);
         }
     }
 }

@@ -206,11 +206,14 @@ static void test_attention(backend *reference, backend *b) {
         attention_time_shape shape = attention_time_shapes[s];
         if (shape.c % BF16_CHANNELS) continue;
         random_seed((uint64_t)s + 250);
-        snprintf(name, sizeof name, "attention over time %dx%dx%dx%d past %d window %d spread %g",
-                 shape.t, shape.h, shape.w, shape.c, shape.num_past, shape.window,
-                 (double)shape.spread);
-        attention_params p = {
-            {1, shape.t, shape.h, shape.w, shape.c}, true, shape.num_past, shape.window, CTOK_BF16};
+        snprintf(name, sizeof name,
+                 "attention over time %dx%dx%dx%dx%d past %d window %d spread %g", shape.n, shape.t,
+                 shape.h, shape.w, shape.c, shape.num_past, shape.window, (double)shape.spread);
+        attention_params p = {{shape.n, shape.t, shape.h, shape.w, shape.c},
+                              true,
+                              shape.num_past,
+                              shape.window,
+                              CTOK_BF16};
         test_attention_of(reference, b, p, shape.spread, name);
     }
 }

@@ -116,6 +116,9 @@ static const conv_time_shape conv_time_shapes[] = {
     {2, 3, 5, 7, 64, 96, 1, 2, false, true, PLAIN},  // by phases on a GPU
     {1, 4, 3, 9, 96, 96, 1, 2, false, true, UPSAMPLED},
     {2, 1, 3, 5, 64, 256, 1, 2, true, false, NONE},
+    {3, 3, 3, 5, 32, 64, 1, 1, true, false, PLAIN},
+    {3, 3, 4, 3, 64, 32, 2, 1, true, false, NONE},
+    {3, 2, 3, 4, 32, 32, 1, 2, true, false, UPSAMPLED},
 };
 
 typedef struct {
@@ -158,18 +161,22 @@ static const attention_shape attention_shapes[] = {
     {1, 1, 515, 96, 1.0f},
     {1, 1, 33, 300, 4.0f},
     {1, 3, 5, 32, 4.0f},  // an odd number of keys
+    {3, 7, 5, 64, 4.0f},
 };
 
 typedef struct {
-    int32_t t, h, w, c, num_past, window;
+    int32_t n, t, h, w, c, num_past, window;
     float spread;
 } attention_time_shape;
 
 static const attention_time_shape attention_time_shapes[] = {
-    {1, 1, 1, 1, 0, 0, 1.0f},    {1, 3, 5, 33, 0, 0, 1.0f},    {4, 5, 7, 64, 0, 0, 4.0f},
-    {4, 3, 6, 128, 0, 3, 1.0f},  {1, 5, 5, 96, 5, 0, 4.0f},    {1, 4, 9, 512, 5, 3, 16.0f},
-    {4, 4, 5, 300, 5, 0, 16.0f}, {4, 17, 1, 31, 5, 3, 8.0f},   {2, 3, 3, 40, 1, 1, 1.0f},
-    {37, 2, 3, 128, 0, 0, 4.0f}, {9, 2, 3, 128, 30, 16, 4.0f},
+    {1, 1, 1, 1, 1, 0, 0, 1.0f},     {1, 1, 3, 5, 33, 0, 0, 1.0f},
+    {1, 4, 5, 7, 64, 0, 0, 4.0f},    {1, 4, 3, 6, 128, 0, 3, 1.0f},
+    {1, 1, 5, 5, 96, 5, 0, 4.0f},    {1, 1, 4, 9, 512, 5, 3, 16.0f},
+    {1, 4, 4, 5, 300, 5, 0, 16.0f},  {1, 4, 17, 1, 31, 5, 3, 8.0f},
+    {1, 2, 3, 3, 40, 1, 1, 1.0f},    {1, 37, 2, 3, 128, 0, 0, 4.0f},
+    {1, 9, 2, 3, 128, 30, 16, 4.0f}, {2, 3, 5, 7, 64, 0, 0, 4.0f},  // a batch of clips
+    {3, 1, 3, 3, 33, 0, 0, 1.0f},    {3, 4, 3, 6, 96, 5, 3, 8.0f},
 };
 
 typedef struct {
@@ -180,7 +187,8 @@ typedef struct {
 static const pool_shape pool_shapes[] = {
     {1, 1, 2, 2, 1, false, true},  {2, 3, 6, 10, 33, false, true}, {1, 1, 3, 5, 7, true, true},
     {1, 2, 3, 5, 7, true, true},   {2, 5, 4, 3, 16, true, true},   {1, 2, 3, 5, 7, true, false},
-    {2, 8, 4, 3, 16, true, false}, {1, 3, 2, 2, 5, true, false},
+    {2, 8, 4, 3, 16, true, false}, {1, 3, 2, 2, 5, true, false},   {3, 3, 4, 6, 32, true, true},
+    {3, 2, 6, 4, 32, false, true},
 };
 
 typedef struct {
@@ -195,7 +203,7 @@ static const haar_shape haar_shapes[] = {
     {1, 2, 6, 200, 2, 1, 1, true}, {1, 2, 2, 1, 2, 1, 2, true},   {1, 4, 4, 1, 4, 1, 4, true},
     {2, 6, 10, 3, 2, 5, 2, true},  {1, 8, 280, 3, 4, 9, 4, true}, {2, 4, 12, 5, 4, 5, 4, true},
     {1, 6, 10, 3, 2, 2, 2, false}, {2, 4, 6, 3, 2, 4, 2, false},  {1, 8, 12, 3, 4, 8, 4, false},
-    {2, 4, 4, 2, 4, 4, 4, false},
+    {2, 4, 4, 2, 4, 4, 4, false},  {3, 4, 8, 3, 2, 5, 2, true},   {3, 8, 4, 3, 4, 1, 1, true},
 };
 
 typedef struct {
@@ -209,7 +217,7 @@ static const transfer_shape transfer_shapes[] = {
     {1, 3, 30, 5, 32, 16, 1, 5, 1, 1, 0}, {2, 6, 4, 9, 4, 9, 0, 0, 1, 1, 0},
     {2, 3, 5, 7, 8, 8, 2, 1, 3, 3, 0},    {1, 3, 5, 7, 6, 9, 0, 1, 3, 9, 0},
     {1, 3, 5, 7, 6, 9, 0, 1, 3, 9, 4},    {2, 16, 3, 4, 3, 4, 0, 0, 5, 9, 4},
-    {1, 3, 4, 4, 4, 4, 0, 0, 1, 4, 2},
+    {1, 3, 4, 4, 4, 4, 0, 0, 1, 4, 2},    {3, 3, 5, 6, 8, 8, 1, 2, 5, 9, 2},
 };
 
 typedef struct {
@@ -221,6 +229,7 @@ static const fsq_shape fsq_shapes[] = {
     {1, 1, 1, 1, {2}},
     {1, 250, 256, 6, {8, 8, 8, 5, 5, 5}},  // every code of the public models
     {2, 5, 7, 4, {3, 4, 7, 16}},
+    {3, 3, 5, 4, {3, 4, 7, 16}},
     {1, 41, 25, 2, {1025, 4096}},  // past the last digit unless held back
 };
 
@@ -238,7 +247,8 @@ typedef struct {
     int32_t n, h, w, c;
 } sign_shape;
 
-static const sign_shape sign_shapes[] = {{1, 1, 1, 1}, {2, 33, 17, 18}, {1, 3, 5, 30}};
+static const sign_shape sign_shapes[] = {
+    {1, 1, 1, 1}, {2, 33, 17, 18}, {1, 3, 5, 30}, {3, 2, 3, 18}};
 
 // The sizes of the real networks, for bench/ops.c, which holds their results to the reference too.
 static const conv_shape large_conv_shapes[] = {
@@ -262,7 +272,7 @@ static const norm_shape large_norm_shapes[] = {{1, 64, 64, 512, 32, true, 0.5f},
                                                {1, 64, 64, 256, 1, true, 0.5f}};
 static const attention_shape large_attention_shapes[] = {{1, 32, 32, 512, 4.0f},
                                                          {1, 32, 64, 512, 4.0f}};
-static const attention_time_shape large_attention_time_shapes[] = {{5, 32, 32, 512, 0, 0, 4.0f}};
+static const attention_time_shape large_attention_time_shapes[] = {{1, 5, 32, 32, 512, 0, 0, 4.0f}};
 static const lookup_shape large_lookup_shapes[] = {{1, 32, 32, 8, 16384}};  // LlamaGen VQ-8 at 256
                                                                             // x 256
 

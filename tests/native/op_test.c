@@ -616,8 +616,11 @@ static void test_attention(backend *reference, backend **sets, int num_sets) {
 static void test_attention_time(backend *reference, backend **sets, int num_sets) {
     for (int s = 0; s < NUM_SHAPES(attention_time_shapes); s++) {
         attention_time_shape shape = attention_time_shapes[s];
-        attention_params p = {
-            {1, shape.t, shape.h, shape.w, shape.c}, true, shape.num_past, shape.window, CTOK_F32};
+        attention_params p = {{shape.n, shape.t, shape.h, shape.w, shape.c},
+                              true,
+                              shape.num_past,
+                              shape.window,
+                              CTOK_F32};
         int64_t count = shape_elements(p.shape),
                 num_keys = count / shape.t * (shape.t + shape.num_past);
         random_seed((uint64_t)s + 250);
@@ -630,8 +633,9 @@ static void test_attention_time(backend *reference, backend **sets, int num_sets
             ctok_status status = run_attention(sets[i], got, q, k, v, &p);
             char name[128];
             snprintf(name, sizeof name,
-                     "attention over time %dx%dx%dx%d past %d window %d spread %g", shape.t,
-                     shape.h, shape.w, shape.c, shape.num_past, shape.window, (double)shape.spread);
+                     "attention over time %dx%dx%dx%dx%d past %d window %d spread %g", shape.n,
+                     shape.t, shape.h, shape.w, shape.c, shape.num_past, shape.window,
+                     (double)shape.spread);
             report_difference(compare(got, want, count, ATTENTION_BUDGET), status, p.shape,
                               sets[i]->kernels->name, name);
             free(got);
@@ -672,6 +676,41 @@ static void test_frames(backend *b) {
     report(status == CTOK_OK && is_same(got, want, count),
            "%s attention: 2 clips of 3 frames are 6 images", b->kernels->name);
     free(in), free(k), free(weight), free(got), free(want);
+}
+
+// In time every clip of a batch stands alone: 3 clips, each with a past of its own, are the same
+// bits as one by one.
+static void test_clips(backend *b) {
+    enum { CLIPS = 3, T = 4, PAST = 2, H = 3, W = 7, C = 64, FRAME = H * W * C };
+    const ctok_shape clips = {CLIPS, T, H, W, C};
+    random_seed(355);
+    float *in = new_random(CLIPS * T * FRAME, 1, 0), *past = new_random(CLIPS * 2 * FRAME, 1, 0),
+          *keys = new_random(CLIPS * (PAST + T) * FRAME, 1, 0),
+          *weight = new_random(C * C * 3, 1, 0), *got = new_floats(CLIPS * T * FRAME),
+          *want = new_floats(CLIPS * T * FRAME);
+    conv_params conv =
+        conv_time_params_of((conv_time_shape){CLIPS, T, H, W, C, C, 1, 1, false, true, PLAIN});
+    bool is_ok = run_conv_past(b, got, in, past, in, weight, weight, &conv) == CTOK_OK;
+    conv.in.n = conv.out.n = 1;
+    for (int64_t n = 0; n < CLIPS; n++)
+        is_ok &= run_conv_past(b, want + n * T * FRAME, in + n * T * FRAME, past + n * 2 * FRAME,
+                               in + n * T * FRAME, weight, weight, &conv) == CTOK_OK;
+    report(is_ok && is_same(got, want, CLIPS * T * FRAME), "%s conv in time: 3 clips as one by one",
+           b->kernels->name);
+    for (int64_t num_past = 0; num_past <= PAST; num_past += PAST) {
+        attention_params p = {clips, true, num_past, num_past ? 3 : 0, CTOK_F32};
+        is_ok = run_attention(b, got, in, keys, keys, &p) == CTOK_OK;
+        p.shape.n = 1;
+        for (int64_t n = 0; n < CLIPS; n++) {
+            const float *own = keys + n * (num_past + T) * FRAME;
+            is_ok &=
+                run_attention(b, want + n * T * FRAME, in + n * T * FRAME, own, own, &p) == CTOK_OK;
+        }
+        report(is_ok && is_same(got, want, CLIPS * T * FRAME),
+               "%s attention over time, past %d: 3 clips as one by one", b->kernels->name,
+               (int)num_past);
+    }
+    free(in), free(past), free(keys), free(weight), free(got), free(want);
 }
 
 // A clip of 9 frames in chunks of 1, 2, 4 and 2 gives the bits of the whole clip, each chunk
@@ -757,6 +796,7 @@ static void test_pool_attention_chunks(backend *b) {
 
 static void test_time(backend *b) {
     test_frames(b);
+    test_clips(b);
     test_conv_chunks(b, 1, 1);
     test_conv_chunks(b, 2, 1);
     test_conv_chunks(b, 1, 2);

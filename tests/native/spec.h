@@ -83,7 +83,8 @@ static bool find_spec(description *d, const char *name, bool is_small) {
 static void spec_graphs(graph *encoder, graph *decoder, const description *d, int64_t frames,
                         int64_t height, int64_t width) {
     network_outputs none = {GRAPH_NONE, GRAPH_NONE, GRAPH_NONE, GRAPH_NONE, GRAPH_NONE};
-    network_frame frame = {.padded_frames = frames,
+    network_frame frame = {.images = 1,
+                           .padded_frames = frames,
                            .padded_height = height,
                            .padded_width = width,
                            .frames = frames,
@@ -92,7 +93,7 @@ static void spec_graphs(graph *encoder, graph *decoder, const description *d, in
                            .is_first = true};
     int64_t tokens = (frames - 1) / d->temporal_factor + 1;
     d->family->encode(encoder, d, frame, EXTERNAL_F32_NCTHW, none);
-    int32_t latent = family_load_latent(decoder, d, tokens, height / d->spatial_factor,
+    int32_t latent = family_load_latent(decoder, d, 1, tokens, height / d->spatial_factor,
                                         width / d->spatial_factor);
     d->family->decode(decoder, d, latent, frame, EXTERNAL_F32_NCTHW, none);
 }

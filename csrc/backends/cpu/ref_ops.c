@@ -165,12 +165,14 @@ static size_t ref_attention_workspace_bytes(const backend *b, const attention_pa
 static void attention_query(void *context, int64_t task, int32_t thread) {
     const ref_call *call = context;
     const attention_params *p = call->params;
-    int64_t C = p->shape.c, positions = p->shape.h * p->shape.w, t = task / positions;
+    int64_t C = p->shape.c, positions = p->shape.h * p->shape.w, frame = task / positions;
     // In space the keys are the pixels of the query's frame; in time they are the same pixel in
     // other frames, `step` elements apart.
-    int64_t num_keys = positions, step = C, first = t * positions * C;
+    int64_t num_keys = positions, step = C, first = frame * positions * C;
     if (p->is_temporal) {
-        num_keys = p->num_past + t + 1, step = positions * C, first = task % positions * C;
+        int64_t n = frame / p->shape.t, t = frame % p->shape.t;
+        num_keys = p->num_past + t + 1, step = positions * C;
+        first = n * (p->num_past + p->shape.t) * step + task % positions * C;
         int64_t unseen = p->window && num_keys > p->window ? num_keys - p->window : 0;
         num_keys -= unseen, first += unseen * step;
     }

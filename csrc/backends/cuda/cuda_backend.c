@@ -34,6 +34,9 @@ enum {
     NUM_STAGING = 2,
     STAGING_BYTES = 4 << 20  // copied in 0.4 ms at 10 GB/s; a bus moves it in half of that
 };
+// Of activations that are in memory together: some 40 images of 1024 x 1024 in bf16, which fill
+// every device several times over in each layer. More would take memory that others may want.
+static const size_t PASS_BYTES = (size_t)4 << 30;
 
 typedef struct {
     backend base;           // first, so that a backend * is a cuda_backend *
@@ -536,6 +539,7 @@ ctok_status cuda_backend_open(backend **out, uint32_t index, ctok_error *error) 
                         .upload = cuda_upload,
                         .finish = cuda_finish,
                         .memory_bytes = cuda_memory_bytes,
+                        .pass_bytes = PASS_BYTES,
                         .close = cuda_close};
     *out = &c->base;
     return CTOK_OK;

@@ -13,8 +13,8 @@ template <typename T>
 struct attention_time_call {
     T *out;
     const T *q, *k, *v;
-    int64_t num_positions, num_queries;  // of a frame; of all frames
-    int64_t num_past, window;
+    int64_t num_positions, num_queries;    // of a frame; of all frames and images
+    int64_t num_frames, num_past, window;  // num_frames: of q, an image
     int width;
 };
 
@@ -24,10 +24,12 @@ __global__ void __launch_bounds__(WARPS *WARP)
     smxx_attention_time_kernel(attention_time_call<T> call) {
     int64_t query = (int64_t)blockIdx.x * WARPS + warp_id();
     if (query >= call.num_queries) return;  // a whole warp: nothing here meets the others
-    int64_t t = query / call.num_positions, position = query - t * call.num_positions;
+    int64_t frame = query / call.num_positions, position = query - frame * call.num_positions;
+    int64_t n = frame / call.num_frames, t = frame - n * call.num_frames;
     int64_t end = call.num_past + t + 1,
             first = call.window && end > call.window ? end - call.window : 0;
-    int64_t step = call.num_positions * call.width;
+    int64_t step = call.num_positions * call.width,
+            image = n * (call.num_past + call.num_frames) * step + position * call.width;
     float q[MAX_WIDTH / WARP], sums[MAX_WIDTH / WARP] = {}, scale = 1.0f / sqrtf((float)call.width),
                                                 largest = LOWEST, total = 0;
 #pragma unroll
@@ -36,8 +38,7 @@ __global__ void __launch_bounds__(WARPS *WARP)
         q[i] = c < call.width ? to_float(call.q[query * call.width + c]) : 0.0f;
     }
     for (int64_t key = first; key < end; key++) {
-        const T *k = call.k + key * step + position * call.width,
-                *v = call.v + key * step + position * call.width;
+        const T *k = call.k + image + key * step, *v = call.v + image + key * step;
         float score = 0;
 #pragma unroll
         for (int i = 0; i < MAX_WIDTH / WARP; i++) {
@@ -63,10 +64,10 @@ __global__ void __launch_bounds__(WARPS *WARP)
 template <typename T>
 static int attention_time_launch(void *out, const void *q, const void *k, const void *v,
                                  const attention_params *p, cudaStream_t stream) {
-    int64_t positions = p->shape.h * p->shape.w, queries = shape_positions(p->shape);  // Limit: n
-                                                                                       // is 1
-    attention_time_call<T> call = {(T *)out, (const T *)q, (const T *)k, (const T *)v,   positions,
-                                   queries,  p->num_past,  p->window,    (int)p->shape.c};
+    int64_t positions = p->shape.h * p->shape.w, queries = shape_positions(p->shape);
+    attention_time_call<T> call = {(T *)out,  (const T *)q,   (const T *)k, (const T *)v,
+                                   positions, queries,        p->shape.t,   p->num_past,
+                                   p->window, (int)p->shape.c};
     dim3 grid((unsigned)((queries + WARPS - 1) / WARPS)), block(WARPS * WARP);
     if (p->shape.c <= 128)
         return LAUNCH((smxx_attention_time_kernel<T, 128>), grid, block, 0, stream, call);

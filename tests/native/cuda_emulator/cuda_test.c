@@ -290,12 +290,15 @@ static void test_attention(backend *reference) {
     }
     for (int s = 0; s < NUM_SHAPES(attention_time_shapes); s++) {
         attention_time_shape shape = attention_time_shapes[s];
-        attention_params p = {
-            {1, shape.t, shape.h, shape.w, shape.c}, true, shape.num_past, shape.window, CTOK_F32};
+        attention_params p = {{shape.n, shape.t, shape.h, shape.w, shape.c},
+                              true,
+                              shape.num_past,
+                              shape.window,
+                              CTOK_F32};
         for (int half = 0; half < (shape.c % BF16_CHANNELS ? 1 : 2); half++) {
             p.dtype = half ? CTOK_BF16 : CTOK_F32;
-            snprintf(name, sizeof name, "attention in time %dx%dx%dx%d past %d window %d %s",
-                     shape.t, shape.h, shape.w, shape.c, shape.num_past, shape.window,
+            snprintf(name, sizeof name, "attention in time %dx%dx%dx%dx%d past %d window %d %s",
+                     shape.n, shape.t, shape.h, shape.w, shape.c, shape.num_past, shape.window,
                      half ? "bf16" : "f32");
             run_attention_case(reference, p, SMXX, shape.spread, (uint64_t)s + 300, name);
         }

@@ -1,7 +1,8 @@
 // Lists of steps as whole networks have them, on the CPU and on the emulated GPU, through ctok.h: a
 // step that fails is told with its number, kind, layer and shape, whichever it is; requests of the
 // same shapes share a list, and with it its graphs, which stay right when the arena moves, when
-// other lists come between and when a model is closed and opened again; steps that are timed. TAP.
+// other lists come between and when a model is closed and opened again; a batch as one pass of as
+// many launches as an image takes; steps that are timed. TAP.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +14,7 @@
 #include "../tap.h"
 #include "cuda_runtime_api.h"
 
-enum { SIDE = 16, MOST_SIDE = 48, LATENTS = MOST_SIDE / 8 * (MOST_SIDE / 8) * 16 };
+enum { SIDE = 16, MOST_SIDE = 48, BATCH = 4, LATENTS = MOST_SIDE / 8 * (MOST_SIDE / 8) * 16 };
 static const char *const checkpoint_path = "tests/fixtures/Cosmos-Tokenizer-CI8x8";
 
 // ---------------------------------------------------------------- a life
@@ -54,9 +55,10 @@ static bool begin(life *l, uint32_t device) {
     return ctok_engine_open(&options, NULL, &l->engine, &l->error) == CTOK_OK && open_model(l);
 }
 
-static ctok_status encode(life *l, int64_t batch, int64_t height, int64_t width, float *out,
-                          size_t out_bytes) {
-    static uint8_t pixels[2 * MOST_SIDE * MOST_SIDE * 3];
+// `first`: the number of the batch's first image.
+static ctok_status encode_from(life *l, int64_t first, int64_t batch, int64_t height, int64_t width,
+                               float *out, size_t out_bytes) {
+    static uint8_t pixels[BATCH * MOST_SIDE * MOST_SIDE * 3];
     for (size_t i = 0; i < sizeof pixels; i++) pixels[i] = (uint8_t)(i * 37 % 251);
     ctok_request request = {.struct_size = sizeof request,
                             .task = CTOK_TASK_ENCODE,
@@ -65,9 +67,15 @@ static ctok_status encode(life *l, int64_t batch, int64_t height, int64_t width,
                             .height = height,
                             .width = width};
     uint32_t job;
-    ctok_status status = ctok_job_submit(l->model, pixels, (uint64_t)(batch * height * width) * 3,
-                                         &request, &job, &l->error);
+    uint64_t image_bytes = (uint64_t)(height * width) * 3;
+    ctok_status status = ctok_job_submit(l->model, pixels + (uint64_t)first * image_bytes,
+                                         (uint64_t)batch * image_bytes, &request, &job, &l->error);
     return status == CTOK_OK ? end_job(l, job, out, out_bytes) : status;
+}
+
+static ctok_status encode(life *l, int64_t batch, int64_t height, int64_t width, float *out,
+                          size_t out_bytes) {
+    return encode_from(l, 0, batch, height, width, out, out_bytes);
 }
 
 // What ids stand for. The tables' references keep them while the engine is open.
@@ -220,9 +228,9 @@ static void test_graphs(void) {
     for (int i = 0; i < 2; i++) expect(&l, 1, SIDE, small, "after the arena moved");
     report(is_right && emulated_device.num_captures == 2 * captures,
            "which is another graph, once");
-    expect(&l, 2, SIDE, small, "as the first of a batch");
+    for (int i = 0; i < 3; i++) expect(&l, 2, SIDE, small, "as the first of a batch");
     is_right = emulated_device.num_captures == 3 * captures;
-    report(is_right, "whose second image is captured");
+    report(is_right, "which is captured when it comes again");
     for (int i = 0; i < 2; i++) expect(&l, 1, 2 * SIDE, large, "the larger one");
     report(emulated_device.num_captures == 4 * captures, "is captured when it comes again");
 
@@ -243,6 +251,34 @@ static void test_graphs(void) {
     report(emulated_device.num_graphs == 0 && emulated_device.num_allocations == 0,
            "nothing is left: %d graphs, %d allocations", emulated_device.num_graphs,
            emulated_device.num_allocations);
+}
+
+// ---------------------------------------------------------------- a batch
+// Four images take as many launches as one, and give the bits of each alone. Where a limit leaves
+// room for two at a time, twice as many.
+static void test_batch(int64_t side) {
+    life l;
+    static float one[BATCH][LATENTS], all[BATCH * LATENTS];
+    size_t bytes = (size_t)(side / 8 * side / 8) * 16 * sizeof(float);
+    int launches = 0;
+    bool is_right = begin(&l, CTOK_DEVICE_CUDA), is_same = true;
+    for (int64_t n = 0; n < BATCH && is_right; n++) {
+        emulator_num_launches = 0;
+        is_right = encode_from(&l, n, 1, side, side, one[n], sizeof one[n]) == CTOK_OK;
+        if (n == 0) launches = emulator_num_launches;
+    }
+    emulator_num_launches = 0;
+    is_right = is_right && encode(&l, BATCH, side, side, all, sizeof all) == CTOK_OK;
+    int together = emulator_num_launches;
+    for (int64_t n = 0; n < BATCH; n++)
+        is_same = is_same && memcmp((uint8_t *)all + (size_t)n * bytes, one[n], bytes) == 0;
+    const step_list *list = last_list(&l);
+    report(is_right && together == launches && launches >= list->num_steps,
+           "%d images of %d x %d: %d launches for %d steps, as many as for one (%d)", BATCH,
+           (int)side, (int)side, together, list->num_steps, launches);
+    report(is_right && is_same && memcmp(one[0], one[1], bytes) != 0,
+           "%d images of %d x %d: the bits of each alone", BATCH, (int)side, (int)side);
+    ctok_engine_close(l.engine, NULL);
 }
 
 // ---------------------------------------------------------------- times Of a batch of two on an
@@ -278,14 +314,14 @@ static void test_times(uint32_t device, const char *name) {
     is_right = ctok_job_wait(job, 60000000, NULL) == CTOK_OK &&
                ctok_job_query(job, &info, NULL) == CTOK_OK;
     is_right = is_right && ctok_job_steps(job, steps, 256, &count, NULL) == CTOK_OK &&
-               count == info.num_steps && count == 2u * (uint32_t)list->num_steps;
+               count == info.num_steps && count == (uint32_t)list->num_steps;
     uint64_t sum = 0;
     for (uint32_t i = 0; i < count && is_right; i++) {
-        const step *s = &list->steps[i % (uint32_t)list->num_steps];
-        bool follows = i % (uint32_t)list->num_steps == 0 ||
-                       steps[i].start_ns == steps[i - 1].start_ns + steps[i - 1].duration_ns;
+        const step *s = &list->steps[i];
+        bool follows =
+            i == 0 || steps[i].start_ns == steps[i - 1].start_ns + steps[i - 1].duration_ns;
         is_right = follows && strcmp(steps[i].kind, kinds[s->kind]) == 0 &&
-                   strcmp(steps[i].layer, s->layer) == 0 && steps[i].shape[0] == 1;
+                   strcmp(steps[i].layer, s->layer) == 0 && steps[i].shape[0] == 2;
         is_right = is_right &&
                    (s->kind == OP_CONV) <= (steps[i].flops == 2 * (uint64_t)step_products(s)) &&
                    (i == 0 || steps[i].start_ns >= steps[i - 1].start_ns);
@@ -313,5 +349,6 @@ int main(void) {
     test_gpu_failures();
     emulated_device.num_captures = emulated_device.num_graph_launches = 0;
     test_graphs();
+    test_batch(SIDE), test_batch(MOST_SIDE);
     return report_end();
 }
