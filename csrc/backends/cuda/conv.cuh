@@ -39,12 +39,11 @@ DEVICE conv_phase conv_phase_of(const conv_params &p, int phases, int phase) {
     return of;
 }
 
-// Where an output pixel finds its taps. In space: `at` is the first element of its frame in `in`,
-// and (y, x) the pixel that tap 0 reads, before upsampling. In time: `at` is the pixel in frame 0
-// of its image, y the frame that tap 0 reads, x the image.
+// Where an output pixel finds its taps. In space: `at` is its frame in `in`, and (y, x) the pixel
+// that tap 0 reads, before upsampling. In time: `at` is the pixel within a frame, y the frame that
+// tap 0 reads, x the image.
 struct conv_row {
-    int64_t at;
-    int y, x;
+    int at, y, x;
 };
 
 struct conv_position {
@@ -68,12 +67,10 @@ DEVICE conv_position conv_position_of(const conv_params &p, const conv_phase &ph
 }
 
 DEVICE conv_row conv_row_of(const conv_params &p, conv_position at) {
-    int64_t frame = p.in.h * p.in.w * p.in.c;
     if (p.kernel_t == 1)
-        return {at.frame * frame, at.y * p.stride - p.pad_before, at.x * p.stride - p.pad_before};
+        return {(int)at.frame, at.y * p.stride - p.pad_before, at.x * p.stride - p.pad_before};
     int n = (int)(at.frame / p.out.t), j = (int)(at.frame - n * p.out.t);
-    return {n * p.in.t * frame + (at.y * p.in.w + at.x) * p.in.c,
-            j * p.stride_t + p.offset_t - p.pad_t, n};
+    return {at.y * (int)p.in.w + at.x, j * p.stride_t + p.offset_t - p.pad_t, n};
 }
 
 // The first channel that a tap reads; is_inside false: zeros (the address is then valid, and not to
@@ -83,17 +80,20 @@ DEVICE const TIn *conv_source(const conv_call<TIn> &call, conv_row row, int tap,
     const conv_params &p = call.p;
     if (call.phases == 4) tap = tap / 2 * 6 + tap % 2 * 2;
     if (call.phases == 2) tap *= 2;
+    int pixels = (int)(p.in.h * p.in.w);
     if (p.kernel_t == 1) {
         int ky = tap / 3, y = row.y + ky, x = row.x + tap - 3 * ky,
             shift = p.upsample - 1;  // a single tap is tap 0
-        is_inside = y >= 0 && x >= 0 && y < p.in.h << shift && x < p.in.w << shift;
-        return call.in + row.at + (is_inside ? ((y >> shift) * p.in.w + (x >> shift)) * p.in.c : 0);
+        is_inside = (unsigned)y < (unsigned)p.in.h << shift && (unsigned)x < (unsigned)p.in.w
+                                                                                 << shift;
+        int pixel = is_inside ? (y >> shift) * (int)p.in.w + (x >> shift) : 0;
+        return call.in + ((int64_t)row.at * pixels + pixel) * p.in.c;
     }
     int step = row.y + tap, s = step >> (p.upsample_t - 1);
-    int64_t frame = p.in.h * p.in.w * p.in.c;
+    bool is_past = s < 0 && call.past;
+    int frame = is_past ? 2 * row.x + 2 + s : row.x * (int)p.in.t + (s < 0 ? 0 : s);
     is_inside = true;
-    if (s < 0 && call.past) return call.past + row.at + (row.x * (2 - p.in.t) + 2 + s) * frame;
-    return call.in + row.at + (s < 0 ? 0 : s) * frame;
+    return (is_past ? call.past : call.in) + ((int64_t)frame * pixels + row.at) * p.in.c;
 }
 
 // ---------------------------------------------------------------- end of a tile

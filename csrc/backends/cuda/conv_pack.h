@@ -26,7 +26,7 @@ static inline int64_t conv_padded(int64_t count, int64_t padding) {
 // bf16, as in all of that network.
 static inline bool conv_is_split(const conv_params *p) {
     return p->in_dtype == CTOK_F32 && p->out_dtype == CTOK_BF16 && p->kernel_t == 1 &&
-           p->in.c >= SM80_LEAST_SPLIT && p->in.c % 8 == 0;
+           p->upsample == 1 && p->in.c >= SM80_LEAST_SPLIT && p->in.c % 8 == 0;
 }
 
 // Of a 3 x 3 that reads its input doubled, an even and an odd row see two rows of the input each,

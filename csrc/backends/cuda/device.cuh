@@ -55,6 +55,10 @@ static int launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_byt
 enum { WARP = 32 };
 static const unsigned ALL_LANES = 0xFFFFFFFFu;
 
+// Hides where a value comes from: the compiler cannot compute ahead of a loop what follows from it,
+// and keep that in registers.
+DEVICE void hide_origin(int &value) { asm volatile("" : "+r"(value)); }
+
 DEVICE int lane_id() { return (int)(threadIdx.x % WARP); }
 DEVICE int warp_id() { return (int)(threadIdx.x / WARP); }
 

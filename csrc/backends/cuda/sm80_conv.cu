@@ -26,13 +26,15 @@ struct conv_shape_of {
     static constexpr int CHUNKS = BK / 8;               // of 16 bytes, a row
     static constexpr int LOAD_ROWS = THREADS / CHUNKS;  // that one round of copies fills
     static constexpr int A_ROUNDS = BM / LOAD_ROWS, B_ROUNDS = BN / LOAD_ROWS;
+    static constexpr int PARTS = BK / 16 - 1;     // in which a stage's copies are issued
     static constexpr int STAGE = (BM + BN) * BK;  // elements
     static constexpr int SHARED_BYTES = STAGE * STAGES * 2;
     static_assert(BM * BN * 4 <= SHARED_BYTES, "the float32 tile reuses the ring");
     static_assert(SM80_CONV_PADDING % BN == 0 || BN % SM80_CONV_PADDING == 0, "");
 };
 
-// Offset, in elements, of a 16-byte chunk in a shared-memory tile of BK columns.
+// Offset, in elements, of a 16-byte chunk in a shared-memory tile of BK columns. Rows a multiple of
+// 8 apart are permuted alike, and chunks 2 n further lie at exclusive or 16 n.
 template <int BK>
 DEVICE int conv_chunk_at(int row, int chunk) {
     return row * BK + ((chunk ^ (BK == 64 ? row & 7 : row >> 1 & 3)) << 3);
@@ -43,78 +45,82 @@ DEVICE int conv_chunk_at(int row, int chunk) {
 template <typename S>
 struct conv_loader {
     conv_row rows[S::A_ROUNDS];
-    const bf16 *from[S::A_ROUNDS];  // of the current tap
+    const bf16 *from[S::A_ROUNDS];  // of the next stage
     unsigned inside;                // bit i: rows[i] reads, otherwise zeros
-    const bf16 *weights;            // of the current tap
+    const bf16 *weights;            // of the next stage
     int tap, c;                     // of the next stage
 };
 
 template <typename S>
 DEVICE void conv_loader_set_tap(conv_loader<S> &l, const conv_call<bf16> &call, int chunk) {
     l.inside = 0;
-#pragma unroll
-    for (int i = 0; i < S::A_ROUNDS; i++) {
+    auto set = [&](int i) {
         bool is_inside;
+        hide_origin(l.rows[i].at), hide_origin(l.rows[i].y), hide_origin(l.rows[i].x);
         l.from[i] = conv_source(call, l.rows[i], l.tap, is_inside) + chunk * 8;
         l.inside |= (unsigned)is_inside << i;
+    };
+    if (call.p.kernel_t == 1) {  // asked once here, and not for each row
+#pragma unroll
+        for (int i = 0; i < S::A_ROUNDS; i++) set(i);
+    } else {
+#pragma unroll
+        for (int i = 0; i < S::A_ROUNDS; i++) set(i);
     }
 }
 
-// Issues the asynchronous copies of the next stage and advances to the one after it.
+// Issues a part of the asynchronous copies of the next stage.
 template <typename S>
-DEVICE void conv_loader_issue(conv_loader<S> &l, const conv_call<bf16> &call, shared<bf16> stage,
-                              int num_taps) {
-    int row = (int)threadIdx.x / S::CHUNKS, chunk = (int)threadIdx.x % S::CHUNKS,
-        c_in = (int)call.p.in.c;
-    shared<bf16> a = stage, b = stage + S::BM * S::BK;
+DEVICE void conv_loader_issue(const conv_loader<S> &l, const conv_call<bf16> &call,
+                              shared<bf16> stage, int part) {
+    constexpr int PER_PART = (S::A_ROUNDS + S::B_ROUNDS + S::PARTS - 1) / S::PARTS;
+    static_assert(S::LOAD_ROWS % 8 == 0, "");
+    shared<bf16> to =
+        stage + conv_chunk_at<S::BK>((int)threadIdx.x / S::CHUNKS, (int)threadIdx.x % S::CHUNKS);
 #pragma unroll
     for (int i = 0; i < S::A_ROUNDS; i++)
-        cp_async_16(a + conv_chunk_at<S::BK>(row + i * S::LOAD_ROWS, chunk), l.from[i] + l.c,
-                    l.inside >> i & 1 ? 16 : 0);
+        if (i / PER_PART == part)
+            cp_async_16(to + i * S::LOAD_ROWS * S::BK, l.from[i], l.inside >> i & 1 ? 16 : 0);
 #pragma unroll
     for (int i = 0; i < S::B_ROUNDS; i++)
-        cp_async_16(b + conv_chunk_at<S::BK>(row + i * S::LOAD_ROWS, chunk),
-                    l.weights + (int64_t)i * S::LOAD_ROWS * c_in + l.c, 16);
-    l.c += S::BK;
-    if (l.c < c_in) return;
-    l.c = 0, l.tap++, l.weights += call.tap_weights;
-    if (l.tap < num_taps) conv_loader_set_tap(l, call, chunk);
+        if ((S::A_ROUNDS + i) / PER_PART == part)
+            cp_async_16(to + (S::BM + i * S::LOAD_ROWS) * S::BK,
+                        l.weights + i * (S::LOAD_ROWS * call.p.in.c), 16);
 }
 
-// ---------------------------------------------------------------- one stage of products
+// On to the stage after it.
+template <typename S>
+DEVICE void conv_loader_advance(conv_loader<S> &l, const conv_call<bf16> &call, int num_taps) {
+#pragma unroll
+    for (int i = 0; i < S::A_ROUNDS; i++) l.from[i] += S::BK;
+    l.weights += S::BK, l.c += S::BK;
+    if (l.c < (int)call.p.in.c) return;
+    l.weights += call.tap_weights - l.c, l.c = 0, l.tap++;
+    if (l.tap < num_taps) conv_loader_set_tap(l, call, (int)threadIdx.x % S::CHUNKS);
+}
+
+// ---------------------------------------------------------------- products of 16 channels
+// a_at and b_at: where the lane reads of the first 16.
 template <typename S>
 DEVICE void conv_load_fragments(uint32_t (&a)[S::TILES_M][4], uint32_t (&b)[S::TILES_N / 2][4],
-                                shared<bf16> stage, int m, int n, int step) {
-    int lane = lane_id();
+                                shared<bf16> stage, int a_at, int b_at, int step) {
 #pragma unroll
     for (int i = 0; i < S::TILES_M; i++)
-        ldmatrix_x4(a[i],
-                    stage + conv_chunk_at<S::BK>(m + 16 * i + (lane & 15), 2 * step + (lane >> 4)));
+        ldmatrix_x4(a[i], stage + (a_at ^ 16 * step) + 16 * i * S::BK);
 #pragma unroll
     for (int j = 0; j < S::TILES_N / 2; j++)
-        ldmatrix_x4(b[j], stage + S::BM * S::BK +
-                              conv_chunk_at<S::BK>(n + 16 * j + (lane & 7) + 8 * (lane >> 4),
-                                                   2 * step + (lane >> 3 & 1)));
+        ldmatrix_x4(b[j], stage + (b_at ^ 16 * step) + (S::BM + 16 * j) * S::BK);
 }
 
-// Fragments of the next 16 channels are read while those before multiply.
 template <typename S>
-DEVICE void conv_multiply(float (&sums)[S::TILES_M][S::TILES_N][4], shared<bf16> stage, int m,
-                          int n) {
-    uint32_t a[2][S::TILES_M][4], b[2][S::TILES_N / 2][4];
-    conv_load_fragments<S>(a[0], b[0], stage, m, n, 0);
+DEVICE void conv_multiply(float (&sums)[S::TILES_M][S::TILES_N][4],
+                          const uint32_t (&a)[S::TILES_M][4],
+                          const uint32_t (&b)[S::TILES_N / 2][4]) {
 #pragma unroll
-    for (int step = 0; step < S::BK / 16; step++) {
-        int now = step & 1;
-        if (step + 1 < S::BK / 16)
-            conv_load_fragments<S>(a[now ^ 1], b[now ^ 1], stage, m, n, step + 1);
+    for (int i = 0; i < S::TILES_M; i++)
 #pragma unroll
-        for (int i = 0; i < S::TILES_M; i++)
-#pragma unroll
-            for (int j = 0; j < S::TILES_N; j++)
-                mma_m16n8k16(sums[i][j], a[now][i], b[now][j / 2][j % 2 * 2],
-                             b[now][j / 2][j % 2 * 2 + 1]);
-    }
+        for (int j = 0; j < S::TILES_N; j++)
+            mma_m16n8k16(sums[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
 }
 
 // ---------------------------------------------------------------- the tile's end
@@ -242,24 +248,49 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS_PER_SM)
     conv_loader_set_tap(loader, call, chunk);
 
     int m = warp_id() % S::WARPS_M * S::TILES_M * 16, n = warp_id() / S::WARPS_M * S::TILES_N * 8;
+    int a_at = conv_chunk_at<S::BK>(m + lane_id() % 16, lane_id() / 16),
+        b_at = conv_chunk_at<S::BK>(n + lane_id() % 8 + lane_id() / 16 * 8, lane_id() / 8 % 2);
     float sums[S::TILES_M][S::TILES_N][4] = {};
     shared<bf16> ring = shared_at<bf16>(0);
 
+    // Before the last products of a stage the next one is waited for, and its first fragments are
+    // read; between the others the copies are issued that take the place of the stage before.
     for (int k = 0; k < S::STAGES - 1; k++) {
-        if (k < num_steps) conv_loader_issue(loader, call, ring + k * S::STAGE, num_taps);
-        cp_async_commit();
+        if (k < num_steps) {
+#pragma unroll
+            for (int part = 0; part < S::PARTS; part++)
+                conv_loader_issue(loader, call, ring + k * S::STAGE, part);
+            conv_loader_advance(loader, call, num_taps);
+        }
+        cp_async_commit();  // also when empty: wait counts groups
     }
+    cp_async_wait<S::STAGES - 2>();
+    __syncthreads();
+    uint32_t a[2][S::TILES_M][4], b[2][S::TILES_N / 2][4];
+    conv_load_fragments<S>(a[0], b[0], ring, a_at, b_at, 0);
     int reading = 0, filling = S::STAGES - 1;
     for (int k = 0; k < num_steps; k++) {
-        cp_async_wait<S::STAGES - 2>();
-        __syncthreads();  // stage k has landed for all, and all have read the one that is filled
-                          // next
-        if (k + S::STAGES - 1 < num_steps)
-            conv_loader_issue(loader, call, ring + filling * S::STAGE, num_taps);
-        cp_async_commit();  // also when empty: wait counts groups
-        conv_multiply<S>(sums, ring + reading * S::STAGE, m, n);
-        reading = reading + 1 == S::STAGES ? 0 : reading + 1,
-        filling = filling + 1 == S::STAGES ? 0 : filling + 1;
+#pragma unroll
+        for (int step = 0; step < S::BK / 16; step++) {
+            int now = step & 1;
+            if (step < S::PARTS) {
+                conv_load_fragments<S>(a[now ^ 1], b[now ^ 1], ring + reading * S::STAGE, a_at,
+                                       b_at, step + 1);
+                if (k + S::STAGES - 1 < num_steps)
+                    conv_loader_issue(loader, call, ring + filling * S::STAGE, step);
+            } else {
+                cp_async_commit();
+                cp_async_wait<S::STAGES - 2>();
+                __syncthreads();  // stage k + 1 has landed for all, and all have read stage k
+                reading = reading + 1 == S::STAGES ? 0 : reading + 1,
+                filling = filling + 1 == S::STAGES ? 0 : filling + 1;
+                if (k + 1 < num_steps)
+                    conv_load_fragments<S>(a[now ^ 1], b[now ^ 1], ring + reading * S::STAGE, a_at,
+                                           b_at, 0);
+            }
+            conv_multiply<S>(sums, a[now], b[now]);
+        }
+        if (k + S::STAGES - 1 < num_steps) conv_loader_advance(loader, call, num_taps);
     }
     cp_async_wait<0>();
     __syncthreads();
