@@ -15,6 +15,7 @@ export {
   type TokenizeOptions,
 } from "./src/model/tokenize.ts";
 export { type Plan, Tokenizer } from "./src/model/tokenizer.ts";
+export { type DeviceInfo, devices, type DevicesOptions } from "./src/model/devices.ts";
 export type { Fact, FactSource, ModelInfo } from "./src/model/info.ts";
 export type { ImageInput } from "./src/model/pixels.ts";
 export type { BytesSource } from "./src/inputs.ts";

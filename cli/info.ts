@@ -1,7 +1,9 @@
-/** ctok info: what a model or a token file is, told by its content. */
+/** ctok info: what a model or a token file is, told by its content; and the devices of this machine. */
 import { stat } from "node:fs/promises";
 import {
   codebookSize,
+  type DeviceInfo,
+  devices,
   embeddedModels,
   loadTokens,
   type ModelInfo,
@@ -17,31 +19,35 @@ import { fallbackOf } from "./decode.ts";
 import { openingOptions } from "./options.ts";
 import { downloadsTo } from "./pull.ts";
 import type { Report } from "./report.ts";
-import { openModel } from "./run.ts";
+import { modelFailure, openModel } from "./run.ts";
 import { tellBytes, tellCount, tellSize } from "./tell.ts";
 import { tellTokens } from "./video.ts";
 
 export const infoCommand: Command = {
   name: "info",
   usage: "M|TOKENS…",
-  about: "what a model or a token file is, and where each fact is from",
+  about: "what a model or a token file is, and where each fact is from; with --devices, what can compute here",
   details:
     "A token file is told from a checkpoint by its content. Of a bare array (.npy) --model says which model made it.",
   examples: [
     { line: "ctok info nano-DI8x8", about: "a model, and where each fact is from" },
     { line: "ctok info photo.safetensors", about: "a token file: its shape, its model, the picture" },
+    { line: "ctok info --devices", about: "what can compute here, and why a GPU cannot" },
   ],
-  accepts: ["model", ...openingOptions],
+  accepts: ["model", "devices", ...openingOptions],
   takes: "models",
 
   async run(args, report, signal) {
-    if (args.inputs.length === 0) {
+    if (args.devices) {
+      const all = await devices({ signal }).catch((error) => Promise.reject(modelFailure(error)));
+      for (const device of all) report.result(device, deviceLine(device));
+    } else if (args.inputs.length === 0) {
       throw usage("expected a model or token files, found none (ctok models lists the models)");
     }
     for (const [i, input] of args.inputs.entries()) {
       try {
         const { facts, rows } = await about(input, args, report, signal);
-        report.result(facts, ...i > 0 ? [""] : [], ...table(rows));
+        report.result(facts, ...i > 0 || args.devices ? [""] : [], ...table(rows));
       } catch (error) {
         if (signal.aborted) throw error;
         report.failure(error);
@@ -49,6 +55,21 @@ export const infoCommand: Command = {
     }
   },
 };
+
+/** "cuda:0  NVIDIA H100 80GB HBM3, compute capability 9.0, sm80 kernels, 85.0 GB of memory, 84.1 GB of it free". */
+function deviceLine(d: DeviceInfo): string {
+  const facts = [
+    d.name,
+    d.capability && `compute capability ${d.capability}`,
+    d.kernels && `${d.kernels} kernels`,
+    d.threads && `${d.threads} threads`,
+    d.totalMemory && `${tellBytes(d.totalMemory)} of memory`,
+    d.freeMemory && `${tellBytes(d.freeMemory)} of it free`,
+    d.driver && `driver for CUDA ${d.driver}, built with ${d.runtime}`,
+    d.reason && `cannot be used: ${d.reason}`,
+  ];
+  return `${d.device.padEnd(8)} ${facts.filter(Boolean).join(", ")}`;
+}
 
 interface About {
   readonly facts: object;
@@ -84,6 +105,7 @@ function modelRows(info: ModelInfo): Rows {
     ["weights", `${info.storedDtype} in the file, ${tellBytes(info.weightBytes)} in memory`],
     ["sha256", info.sha256],
     ["not finite", nonFinite.weights ? `${nonFinite.weights} weights in ${nonFinite.tensors} tensors${first}` : "none"],
+    ["no GPU", info.whyCpu],
     ["computes", `${computes}, ${info.kernels} kernels${info.threads ? `, ${info.threads} threads` : ""}`],
   ];
 }

@@ -307,6 +307,10 @@ export const options = {
     choices: ["auto", "cpu", "cuda"],
     ...device,
   },
+  devices: {
+    group: "Model",
+    about: "list the devices of this machine, and why one cannot be used",
+  },
   threads: {
     group: "Model",
     value: "N",

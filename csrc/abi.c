@@ -1,5 +1,5 @@
 // The C interface: checks arguments, resolves ids, calls runtime/. Nothing is computed here. See
-// include/ctok.h.
+// include/ctok.h. Note: over 400 lines: each function of the header is here.
 #include "include/ctok.h"
 
 #include <string.h>
@@ -112,6 +112,11 @@ ctok_status ctok_engine_open(const ctok_engine_options *options, ctok_wake wake,
             return ctok_fail(error, CTOK_E_ARGUMENT, options->keeps_steps,
                              "keeps_steps: expected 0 or 1, found %u", options->keeps_steps);
         }
+        if (options->opens_in_background > 1) {
+            return ctok_fail(error, CTOK_E_ARGUMENT, options->opens_in_background,
+                             "opens_in_background: expected 0 or 1, found %u",
+                             options->opens_in_background);
+        }
         if (options->device == CTOK_DEVICE_CUDA && options->kernels != CTOK_KERNELS_AUTO) {
             return ctok_fail(error, CTOK_E_ARGUMENT, options->kernels,
                              "kernels: expected 0 (auto) with a GPU, found %u, which is of the CPU",
@@ -121,6 +126,16 @@ ctok_status ctok_engine_open(const ctok_engine_options *options, ctok_wake wake,
     return lifetime_open(engine_id, options, wake, error);
 }
 
+ctok_status ctok_engine_ready(uint32_t id, uint32_t timeout_us, ctok_error *error) {
+    error = checked(error);
+    if (timeout_us) EXPECT_NO_ENGINE(error);
+    engine *e;
+    CTOK_TRY(get_engine(&e, id, error));
+    ctok_status status = engine_ready(e, timeout_us, error);
+    object_release(&e->base);
+    return status;
+}
+
 ctok_status ctok_engine_query(uint32_t id, ctok_engine_info *info, ctok_error *error) {
     error = checked(error);
     EXPECT_STRUCT(info, error);
@@ -128,9 +143,9 @@ ctok_status ctok_engine_query(uint32_t id, ctok_engine_info *info, ctok_error *e
     CTOK_TRY(get_engine(&e, id, error));
     *info = (ctok_engine_info){.struct_size = sizeof *info,
                                .num_models = ids_count(OBJECT_MODEL, &e->base)};
-    engine_query(e, info);
+    ctok_status status = engine_query(e, info, error);
     object_release(&e->base);
-    return CTOK_OK;
+    return status;
 }
 
 ctok_status ctok_engine_wait(uint32_t id, uint32_t *jobs, uint32_t capacity, uint32_t *num_jobs,
@@ -154,6 +169,29 @@ ctok_status ctok_engine_close(uint32_t id, ctok_error *error) {
     lifetime_close(e);
     object_release(&e->base);
     return CTOK_OK;
+}
+
+// ---------------------------------------------------------------- devices
+ctok_status ctok_device_list(uint32_t id, uint32_t *job_id, ctok_error *error) {
+    error = checked(error);
+    EXPECT_POINTER(job_id, error);
+    engine *e;
+    CTOK_TRY(get_engine(&e, id, error));
+    ctok_status status = job_submit_devices(job_id, e, error);
+    object_release(&e->base);
+    return status;
+}
+
+ctok_status ctok_job_devices(uint32_t id, ctok_device_info *devices, uint32_t capacity,
+                             uint32_t *num_devices, ctok_error *error) {
+    error = checked(error);
+    EXPECT_POINTER(num_devices, error);
+    if (capacity) EXPECT_POINTER(devices, error);
+    job *j;
+    CTOK_TRY(get_job(&j, id, error));
+    ctok_status status = job_devices(j, devices, capacity, num_devices, error);
+    object_release(&j->base.base);
+    return status;
 }
 
 // ---------------------------------------------------------------- model

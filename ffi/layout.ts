@@ -154,6 +154,7 @@ export const EngineOptions = new Struct({
   device_index: "u32",
   ends_with_thread: "u32",
   keeps_steps: "u32",
+  opens_in_background: "u32",
 });
 
 export const EngineInfo = new Struct({
@@ -167,6 +168,27 @@ export const EngineInfo = new Struct({
   device_bytes: "u64",
   device: { text: 16 },
   device_name: { text: 64 },
+  why_cpu: { text: 256 },
+  num_starts: "u64",
+  num_graph_launches: "u64",
+  num_captures: "u64",
+  num_refused_captures: "u64",
+  num_waits: "u64",
+});
+
+export const DeviceInfo = new Struct({
+  device: { text: 16 },
+  name: { text: 64 },
+  kernels: { text: 16 },
+  reason: { text: 256 },
+  is_usable: "u32",
+  has_bf16: "u32",
+  num_threads: "u32",
+  capability: "u32",
+  driver_version: "u32",
+  runtime_version: "u32",
+  total_bytes: "u64",
+  free_bytes: "u64",
 });
 
 export const ModelOptions = new Struct({
@@ -292,7 +314,7 @@ export const Step = new Struct({
 });
 
 // ---------------------------------------------------------------- the constants of ctok.h that TypeScript uses
-export const ABI_VERSION = 6;
+export const ABI_VERSION = 7;
 export const chunk = { none: 0, first: 1, later: 2 } as const;
 export const task = { encode: 1, decode: 2, autoencode: 3 } as const;
 export const kind = { pixelsU8: 1, pixelsF32: 2, indices: 4, codes: 8, latent: 16, preQuant: 32 } as const;

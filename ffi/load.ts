@@ -130,5 +130,7 @@ export function engineFor(options: EngineSettings = {}): Promise<Engine> {
 /** An engine of its own, which the caller closes. */
 export async function newEngine(options: EngineSettings = {}): Promise<Engine> {
   library ??= openLibrary();
-  return new Engine(await library, options);
+  const engine = new Engine(await library, options);
+  await engine.ready();
+  return engine;
 }

@@ -24,6 +24,7 @@ export type JobInfo = Values<typeof layout.JobInfo.fields>;
 export type PlanInfo = Values<typeof layout.Plan.fields>;
 export type NativeModelInfo = Values<typeof layout.ModelInfo.fields>;
 export type StepInfo = Values<typeof layout.Step.fields>;
+export type NativeDeviceInfo = Values<typeof layout.DeviceInfo.fields>;
 export type NativeEngineInfo = Values<typeof layout.EngineInfo.fields>;
 export type RequestValues = Partial<Values<typeof layout.Request.fields>>;
 export type ModelOptionValues = Partial<Values<typeof layout.ModelOptions.fields>>;
@@ -89,9 +90,26 @@ export class Engine {
       device_index: options.deviceIndex ?? 0,
       ends_with_thread: 1,
       keeps_steps: options.keepsSteps ? 1 : 0,
+      opens_in_background: 1,
     });
     this.openedAt = performance.timeOrigin + performance.now();
     this.#id = this.#submit((id, error) => f.ctok_engine_open(native, null, id, error));
+  }
+
+  /** Settles once the device is open; rejects with the NativeFailure of why it cannot be. The engine is then closed. */
+  async ready(): Promise<void> {
+    for (let ms = shortestMs;; ms = Math.min(2 * ms, longestMs)) {
+      try {
+        this.#check((error) => this.#f.ctok_engine_ready(this.#id, 0, error));
+        return;
+      } catch (failure) {
+        if ((failure as NativeFailure).status !== layout.status.NOT_READY) {
+          this.close();
+          throw failure;
+        }
+      }
+      await new Promise((resolve) => setTimeout(resolve, ms));
+    }
   }
 
   get version(): string {
@@ -112,6 +130,10 @@ export class Engine {
   convert(outPath: string, path: string, options: ModelOptionValues): number {
     const native = layout.ModelOptions.make(options), out = cString("outPath", outPath), model = cString("model", path);
     return this.#submit((job, error) => this.#f.ctok_model_convert(this.#id, out, model, native, job, error));
+  }
+
+  listDevices(): number {
+    return this.#submit((job, error) => this.#f.ctok_device_list(this.#id, job, error));
   }
 
   run(model: number, input: Uint8Array, request: RequestValues): number {
@@ -153,12 +175,12 @@ export class Engine {
 
   /** When the steps of a job that has ended well ran; none unless the engine keeps them. */
   steps(job: number): StepInfo[] {
-    const count = new Uint8Array(new ArrayBuffer(1024));
-    this.#check((error) => this.#f.ctok_job_steps(job, null, 0, count, error));
-    const steps = firstU32(count), { bytes } = layout.Step;
-    const out = new Uint8Array(new ArrayBuffer(Math.max(steps * bytes, 1024)));
-    this.#check((error) => this.#f.ctok_job_steps(job, out, steps, count, error));
-    return Array.from({ length: steps }, (_, i) => layout.Step.read(out, i * bytes));
+    return this.#list(layout.Step, (...to) => this.#f.ctok_job_steps(job, ...to));
+  }
+
+  /** Of a job of `listDevices` that has ended well. */
+  devices(job: number): NativeDeviceInfo[] {
+    return this.#list(layout.DeviceInfo, (...to) => this.#f.ctok_job_devices(job, ...to));
   }
 
   cancel(job: number): void {
@@ -235,6 +257,18 @@ export class Engine {
     const out = struct.make();
     this.#check((error) => call(out, error));
     return struct.read(out);
+  }
+
+  /** All structs that `call` gives, which first says how many there are. */
+  #list<F extends layout.Fields>(
+    struct: Struct<F>,
+    call: (out: Uint8Array | null, capacity: number, count: Uint8Array, error: Uint8Array) => number,
+  ): Values<F>[] {
+    const count = new Uint8Array(new ArrayBuffer(1024));
+    this.#check((error) => call(null, 0, count, error));
+    const length = firstU32(count), out = new Uint8Array(new ArrayBuffer(Math.max(length * struct.bytes, 1024)));
+    this.#check((error) => call(out, length, count, error));
+    return Array.from({ length }, (_, i) => struct.read(out, i * struct.bytes));
   }
 
   /** Collects ended jobs and settles their promises. */

@@ -30,6 +30,14 @@ export const symbols = {
     ],
     result: "i32",
   },
+  ctok_engine_ready: {
+    parameters: [
+      "u32", // uint32_t engine
+      "u32", // uint32_t timeout_us
+      "buffer", // ctok_error *error
+    ],
+    result: "i32",
+  },
   ctok_engine_query: {
     parameters: [
       "u32", // uint32_t engine
@@ -52,6 +60,24 @@ export const symbols = {
   ctok_engine_close: {
     parameters: [
       "u32", // uint32_t engine
+      "buffer", // ctok_error *error
+    ],
+    result: "i32",
+  },
+  ctok_device_list: {
+    parameters: [
+      "u32", // uint32_t engine
+      "buffer", // uint32_t *job
+      "buffer", // ctok_error *error
+    ],
+    result: "i32",
+  },
+  ctok_job_devices: {
+    parameters: [
+      "u32", // uint32_t job
+      "buffer", // ctok_device_info *devices
+      "u32", // uint32_t capacity
+      "buffer", // uint32_t *num_devices
       "buffer", // ctok_error *error
     ],
     result: "i32",

@@ -14,7 +14,7 @@ const inFolder = (name: string) => emulatorFolder + name;
 const emulated = (source: string) => objectFile(`emulated-${basename(source).replace(/\.c\w*$/, "")}`);
 
 /** The CUDA backend in C, over a runtime that is the emulator's. */
-const backend = ["cuda_backend", "op", "replay"].map((name) => `csrc/backends/cuda/${name}.c`);
+const backend = ["cuda_backend", "gpu", "op", "replay"].map((name) => `csrc/backends/cuda/${name}.c`);
 /**
  * What of the core a test of single kernels needs: the reference ops, and the choices and layouts that kernels share.
  */
@@ -34,7 +34,9 @@ export function emulatorSteps(cuda?: Cuda): Step[] {
 
   const parts = [...kernels, inFolder("emulator.cpp")], alone = [inFolder("emulator_test.cu"), ...layouts];
   const tests = [
-    ...["cuda_test", "backend_test", "loss_test", "list_test", "emulated_device"].map((t) => inFolder(`${t}.c`)),
+    ...["cuda_test", "backend_test", "loss_test", "list_test", "device_test", "emulated_device"].map((t) =>
+      inFolder(`${t}.c`)
+    ),
     ...["gpu_run", "gpu_ops"].map((program) => `bench/gpu_check/${program}.c`),
   ];
   const device = [...backend, inFolder("emulated_device.c"), ...parts].map(emulated);
@@ -49,7 +51,7 @@ export function emulatorSteps(cuda?: Cuda): Step[] {
     ...backend.map(overEmulator),
     link("cuda_test", [emulated("cuda_test.c"), ...parts.map(emulated), ...core(isForKernels)]),
     link("backend_test", [emulated("backend_test.c"), ...device, ...core(isForKernels)]),
-    ...["loss_test", "list_test", "emulated_run", "emulated_ops"].map((name) => {
+    ...["loss_test", "list_test", "device_test", "emulated_run", "emulated_ops"].map((name) => {
       const source = `${name.replace("emulated", "gpu")}.c`; // emulated_run is gpu_run on the emulated device
       return link(name, [emulated(source), ...device, ...core((source) => !backend.includes(source))]);
     }),

@@ -10,7 +10,8 @@
 //         two warm-ups of each half, then runs; milliseconds on the engine's thread, from pixels
 //         (u8) or tokens in the host's memory to tokens or pixels there, and the memory that a plan
 //         counts
-//         {"model", "half", "median_ms", "min_ms", "max_ms", "runs", "arena_mib", ...}
+//         {"model", "half", "median_ms", "min_ms", "max_ms", "runs", "arena_mib", ...}, and at last
+//         {"starts", "graph_launches", "captures", "refused_captures", "waits"} of the GPU
 //     options: --device auto|cpu|cuda --precision auto|f32|bf16 --frames N --runs N
 //         --batch N: so many images or clips in one request; times are of all of them
 //         --without nothing|graphs|moments|together
@@ -292,6 +293,20 @@ static ctok_job_info time_half(const char *half, const ctok_request *request, co
     return info;
 }
 
+// What the GPU was asked to do in all.
+static void print_counts(void) {
+    ctok_error error = {.struct_size = sizeof error};
+    expect(ctok_engine_query(engine_id, &engine_info, &error), &error);
+    printf(
+        "{\"starts\": %llu, \"graph_launches\": %llu, \"captures\": %llu, "
+        "\"refused_captures\": %llu, \"waits\": %llu}\n",
+        (unsigned long long)engine_info.num_starts,
+        (unsigned long long)engine_info.num_graph_launches,
+        (unsigned long long)engine_info.num_captures,
+        (unsigned long long)engine_info.num_refused_captures,
+        (unsigned long long)engine_info.num_waits);
+}
+
 static void time_model(int64_t height, int64_t width) {
     int is_video = (int)model_info.is_video,
         is_discrete = model_info.quantizer != CTOK_QUANTIZER_NONE;
@@ -322,6 +337,7 @@ static void time_model(int64_t height, int64_t width) {
                            .height = grid->shape[first + is_video],
                            .width = grid->shape[first + 1 + is_video]};
     time_half("decode", &decode, tokens[0], decoded);
+    print_counts();
     for (int i = 0; i < 4; i++) free(tokens[i]), free(decoded[i]);
     free(pixels);
 }

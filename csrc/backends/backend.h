@@ -71,7 +71,9 @@ typedef struct {
     const float *scale, *offset;  // norm
     const void *k, *v;            // attention
     const float *codebook;        // quantize, dequantize, of QUANTIZER_LOOKUP: a unit vector a row
-    void *workspace;  // as many bytes as the *_workspace_bytes functions say, contents undefined
+    void *workspace;   // as many bytes as the *_workspace_bytes functions say, contents undefined
+    bool is_changing;  // attention, copy: params, k, v, out and in may be others each time that the
+                       // list runs, its version the same
 } step;
 
 // Multiplications of one channel by another: what large ops take their time for. 0 for ops that
@@ -90,8 +92,8 @@ static inline int64_t step_products(const step *s) {
 typedef struct {
     step *steps;
     int32_t num_steps;
-    uint32_t version;  // another whenever something of the steps but `external` has changed: what
-                       // is prepared is then made anew
+    uint32_t version;  // another whenever something of the steps has changed, but `external` and
+                       // steps that are changing: what is prepared is then made anew
     void *prepared;    // the backend's, NULL to begin with: backend.forget gives it back
 } step_list;
 
@@ -115,6 +117,15 @@ typedef struct {
     int32_t first, last;  // once it has failed: the steps of which one did, as near as is known, or
                           // -1: what was before the list. Cancelled: the next step
 } step_run;
+
+// What a device has done since it was opened: read on any thread.
+typedef struct {
+    _Atomic uint64_t num_starts;          // launches, one by one
+    _Atomic uint64_t num_graph_launches;  // of many at once
+    _Atomic uint64_t num_captures;        // of such graphs, that went well
+    _Atomic uint64_t num_refused;         // captures: those steps are launched one by one for good
+    _Atomic uint64_t num_waits;           // for room in what is under way; not those for results
+} backend_counts;
 
 // ---------------------------------------------------------------- the device
 // The kernels of one device and instruction set, chosen once when the engine starts.
@@ -174,6 +185,12 @@ struct backend {
     // ops. It never runs at the same time as `b`, and is closed before it. NULL when there is no
     // memory.
     backend *(*limit)(backend *b, int32_t num_threads);
+    const backend_counts *counts;  // of a GPU, or NULL
+    bool keeps_arena;  // what is prepared of lists is lost with the memory that they run in: it is
+                       // kept while nothing runs
+    bool (*give_back)(void *giver);  // asked by `alloc` where there is no memory, before it gives
+                                     // up: whether some was freed. Or NULL
+    void *giver;
     bool is_host_memory;  // external tensors lie in the same memory
     size_t pass_bytes;    // images of a batch are computed together, in one pass over a list, while
                           // their activations take at most this: more would not be faster
@@ -187,6 +204,13 @@ struct backend {
 // them), CTOK_E_THREAD, CTOK_E_MEMORY.
 ctok_status cpu_backend_open(backend **out, uint32_t num_threads, uint32_t kernels,
                              ctok_error *error);
+
+// What the CPU is, as an engine would use it with all options on auto.
+void cpu_describe(ctok_device_info *out);
+
+// What GPU number `index` is and whether it can be used; it is not started. False where there is
+// none of that number, but for the first: it then says why there is none.
+bool cuda_describe(ctok_device_info *out, uint32_t index);
 
 // Opens the backend of GPU number `index`. Errors: CTOK_E_DEVICE (this build has no CUDA, there is
 // no driver, no such GPU, or it is too old), CTOK_E_MEMORY. A GPU needs compute capability 8.0 for

@@ -11,8 +11,9 @@
  *
  * Two kinds of function. Instant ones never wait (well under 1 ms). Submitting ones copy their
  * input (the caller's memory is free again on return) and give a job id; the work happens on the
- * engine's thread. Any function may be called from any thread. Only ctok_job_wait and
- * ctok_engine_wait block, and only when given a timeout; ctok_engine_close joins.
+ * engine's thread. Any function may be called from any thread. Only ctok_job_wait, ctok_engine_wait
+ * and ctok_engine_ready block, and only when given a timeout; ctok_engine_open waits for the device
+ * unless told not to, and ctok_engine_close joins.
  *
  * Handles are uint32_t ids: 0 is none, none is ever used twice, a stale one gives CTOK_E_HANDLE. So
  * does, in a child of fork(), every id of its parent, whose threads are not there: open an engine
@@ -37,7 +38,7 @@ extern "C" {
 /* One more whenever a program built against the header before would read or write wrongly, or meet
  * another meaning: a field, a number or a function that is new, gone or moved. A caller compares it
  * with ctok_abi_version before anything else. */
-#define CTOK_ABI_VERSION 6u
+#define CTOK_ABI_VERSION 7u
 
 /* ---------------------------------------------------------------- status
  * Pinned numbers, grouped by who can fix it. */
@@ -132,6 +133,9 @@ typedef struct {
                                   alone */
     uint32_t keeps_steps; /* 1: its jobs keep when each of their steps ran (ctok_job_steps); a GPU
                              then waits for each. 0: not */
+    uint32_t opens_in_background; /* 1: ctok_engine_open does not wait for the device, which takes a
+                                     GPU's driver 0.3 to 3 s: ctok_engine_ready tells when it is
+                                     open, or why it cannot be. 0: it waits */
 } ctok_engine_options;
 
 typedef struct {
@@ -147,6 +151,15 @@ typedef struct {
                               allowed (v1, v2) when the engine opened, or the GPU's */
     char device[16];       /* "cpu", "cuda:0" */
     char device_name[64];  /* as the driver names a GPU; "" for the CPU */
+    char why_cpu[256];     /* where device auto took the CPU: why no GPU, as the error of
+                              CTOK_DEVICE_CUDA would say it; otherwise "" */
+    /* Of a GPU, since the engine was opened; 0 of the CPU. */
+    uint64_t num_starts;           /* kernels launched by themselves */
+    uint64_t num_graph_launches;   /* launches of many at once, as a CUDA graph */
+    uint64_t num_captures;         /* graphs made */
+    uint64_t num_refused_captures; /* graphs that could not be made: those are launched one by one
+                                    */
+    uint64_t num_waits;            /* how often the host waited for room in what is under way */
 } ctok_engine_info;
 
 /* Called on the engine's thread, and there alone, when a job that ends there finds the list of
@@ -157,13 +170,19 @@ typedef struct {
 typedef void (*ctok_wake)(void);
 
 /* Opens an engine, which owns its thread and its pool of threads until ctok_engine_close. options
- * and wake may be NULL. Note: the first engine on a GPU waits for the driver to start, some hundred
- * milliseconds. */
+ * and wake may be NULL. The thread opens the device, and this waits for it unless
+ * opens_in_background. CTOK_E_ARGUMENT, CTOK_E_STRUCT_SIZE, CTOK_E_DEVICE, CTOK_E_THREAD,
+ * CTOK_E_MEMORY. */
 CTOK_API ctok_status ctok_engine_open(const ctok_engine_options *options, ctok_wake wake,
                                       uint32_t *engine, ctok_error *error);
 
+/* CTOK_OK once the engine's device is open; CTOK_E_NOT_READY if it is not within timeout_us (0: at
+ * once); or the error that ctok_engine_open gives where it waits. Of such an engine every job ends
+ * with that error: close it. Jobs may be submitted before the device is open. */
+CTOK_API ctok_status ctok_engine_ready(uint32_t engine, uint32_t timeout_us, ctok_error *error);
+
 /* Instant. Fills in *info as of now; nothing in it belongs to the engine. CTOK_E_STRUCT_SIZE,
- * CTOK_E_HANDLE. */
+ * CTOK_E_HANDLE; and as ctok_engine_ready while the device is not open. */
 CTOK_API ctok_status ctok_engine_query(uint32_t engine, ctok_engine_info *info, ctok_error *error);
 
 /* Writes the ids of ended jobs, each once, at most `capacity`; *num_jobs says how many. timeout_us
@@ -176,6 +195,35 @@ CTOK_API ctok_status ctok_engine_wait(uint32_t engine, uint32_t *jobs, uint32_t 
  * thread, frees all models. Jobs that ended stay until released. After it returns, `wake` is never
  * called again. */
 CTOK_API ctok_status ctok_engine_close(uint32_t engine, ctok_error *error);
+
+/* ---------------------------------------------------------------- devices */
+/* A device of this machine, and whether an engine can use it. Texts end with NUL. */
+typedef struct {
+    char device[16];    /* "cpu", "cuda:0"; "cuda" where there is no GPU, and `reason` tells why */
+    char name[64];      /* as the driver names a GPU; otherwise "" */
+    char kernels[16];   /* that auto takes there; "" where it cannot be used */
+    char reason[256];   /* why it cannot be used: what was expected and found; otherwise "" */
+    uint32_t is_usable; /* 1 or 0 */
+    uint32_t has_bf16;  /* 1: computes in bfloat16, too */
+    uint32_t num_threads;     /* that auto takes, of the CPU; otherwise 0 */
+    uint32_t capability;      /* of a GPU: 90 is compute capability 9.0; otherwise 0 */
+    uint32_t driver_version;  /* the newest CUDA that the GPU's driver knows: 12080 is 12.8; 0: none
+                               */
+    uint32_t runtime_version; /* the CUDA that this library was built with; 0: none */
+    uint64_t total_bytes;     /* of its memory, as device_bytes of an engine's info; 0: not known */
+    uint64_t free_bytes;      /* of that now; 0: not known, as always of the CPU */
+} ctok_device_info;
+
+/* Submits a look at all devices: the CPU, then each GPU, of which none is started. It may take the
+ * driver as long as opening an engine does, so it is a job of any engine (one of the CPU, say):
+ * ctok_job_devices when it has ended. */
+CTOK_API ctok_status ctok_device_list(uint32_t engine, uint32_t *job, ctok_error *error);
+
+/* Instant. Copies the first `capacity` devices of such a job that has ended; *num_devices is how
+ * many there are: 0 of any other job. devices may be NULL where capacity is 0. CTOK_E_ARGUMENT,
+ * CTOK_E_HANDLE, CTOK_E_NOT_READY, or the job's own failure. */
+CTOK_API ctok_status ctok_job_devices(uint32_t job, ctok_device_info *devices, uint32_t capacity,
+                                      uint32_t *num_devices, ctok_error *error);
 
 /* ---------------------------------------------------------------- model */
 /* f32: everything in float32. bf16: bfloat16 weights and activations, summed in float32; pixels,

@@ -6,6 +6,7 @@
 #include "bind.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 typedef struct {
     program *program;
@@ -18,14 +19,20 @@ static void *value(const writer *w, int32_t id) {
 }
 
 static step *add(writer *w, op_kind kind, const char *layer) {
-    step *s = &w->program->list.steps[w->num_steps++];
+    step *s = &w->program->bound->list.steps[w->num_steps++];
     *s = (step){.kind = kind, .layer = layer};
     return s;
 }
 
-static void add_copy(writer *w, const char *layer, void *out, const void *in, size_t num_bytes) {
+static step *add_copy(writer *w, const char *layer, void *out, const void *in, size_t num_bytes) {
     step *s = add(w, OP_COPY, layer);
     s->out = out, s->in = in, s->params.copy_bytes = num_bytes;
+    return s;
+}
+
+// Of keys or values, whose place and number are others in each chunk.
+static void add_moving(writer *w, const char *layer, void *out, const void *in, size_t num_bytes) {
+    add_copy(w, layer, out, in, num_bytes)->is_changing = true;
 }
 
 static bool is_first_chunk(const writer *w) {
@@ -67,21 +74,22 @@ static void add_attention(writer *w, const graph_node *node, void *workspace) {
     if (slot) {
         size_t at = (size_t)slot->num_frames * slot->frame_bytes,
                num_bytes = (size_t)num_frames * slot->frame_bytes;
-        add_copy(w, node->name, slot->keys + at, k, num_bytes);
-        add_copy(w, node->name, slot->values + at, v, num_bytes);
+        add_moving(w, node->name, slot->keys + at, k, num_bytes);
+        add_moving(w, node->name, slot->values + at, v, num_bytes);
         k = slot->keys, v = slot->values;
     }
     step *s = add(w, OP_ATTENTION, node->name);
     s->params = node->params, s->workspace = workspace;
     s->out = value(w, node->output), s->in = value(w, node->inputs[0]), s->k = k, s->v = v;
     if (!slot) return;
+    s->is_changing = true;
     s->params.attention.num_past = slot->num_frames,
     s->params.attention.window = stream->attention_frames;
     int64_t held = slot->num_frames + num_frames, kept = stream_kept(stream, held);
     size_t from = (size_t)(held - kept) * slot->frame_bytes,
            num_bytes = held > kept ? (size_t)kept * slot->frame_bytes : 0;
-    add_copy(w, node->name, slot->keys, slot->keys + from, num_bytes);
-    add_copy(w, node->name, slot->values, slot->values + from, num_bytes);
+    add_moving(w, node->name, slot->keys, slot->keys + from, num_bytes);
+    add_moving(w, node->name, slot->values, slot->values + from, num_bytes);
 }
 
 static void add_node(writer *w, const graph_node *node, void *workspace) {
@@ -114,19 +122,55 @@ int32_t bind_count(const graph *g, bool is_chunk) {
     return count;
 }
 
+// ---------------------------------------------------------------- lists
+static bool is_bound_to(const bound_list *l, const binding *to) {
+    if (!l->list.steps || l->arena != to->arena || !l->pasts != !to->stream) return false;
+    for (int32_t i = 0; l->pasts && i < to->stream->num_slots; i++)
+        if (l->pasts[i] != to->stream->slots[i].past) return false;
+    return true;
+}
+
+// Puts the list of this arena and stream first and returns true; or false with one to be written:
+// one that is of an arena that is gone, or of none, or else the one that was bound longest ago.
+static bool find_list(program *p, const binding *to) {
+    int found = 0;
+    while (found < LISTS_KEPT - 1 && !is_bound_to(&p->bound[found], to)) found++;
+    bool is_bound = is_bound_to(&p->bound[found], to);
+    for (int i = 0; i < LISTS_KEPT && !is_bound; i++) {
+        bound_list *l = &p->bound[i];
+        if (l->arena == to->arena && l->list.steps) continue;
+        if (l->list.prepared) p->backend->forget(p->backend, &l->list);
+        found = i;
+    }
+    bound_list first = p->bound[found];
+    memmove(&p->bound[1], &p->bound[0], (size_t)found * sizeof first);
+    p->bound[0] = first;
+    return is_bound;
+}
+
+static bool note_pasts(bound_list *l, const stream_state *stream) {
+    if (!stream) return true;
+    if (!l->pasts) l->pasts = calloc((size_t)stream->num_slots + 1, sizeof *l->pasts);
+    for (int32_t i = 0; l->pasts && i < stream->num_slots; i++) l->pasts[i] = stream->slots[i].past;
+    return l->pasts != NULL;
+}
+
 bool bind_steps(program *p, const binding *to) {
-    if (p->list.steps && !to->stream && p->arena == to->arena) return true;
-    if (!p->list.steps) p->list.steps = calloc((size_t)p->num_steps + 1, sizeof *p->list.steps);
-    if (!p->list.steps) return false;
+    bool is_bound = find_list(p, to);
+    bound_list *l = p->bound;
+    if (is_bound && !to->stream) return true;
+    if (!l->list.steps) l->list.steps = calloc((size_t)p->num_steps + 1, sizeof *l->list.steps);
+    if (!l->list.steps || !note_pasts(l, to->stream)) return false;
     writer w = {.program = p, .to = to};
     for (int32_t n = 0; n < p->graph.num_nodes; n++)
         add_node(&w, &p->graph.nodes[n], to->arena + p->plan.workspace_offsets[n]);
-    p->list.num_steps = w.num_steps, p->list.version++, p->arena = to->arena;
+    l->list.num_steps = w.num_steps, l->arena = to->arena;
+    l->list.version += !is_bound;
     return true;
 }
 
 void bind_external(program *p, const uint8_t *input, uint8_t *const outputs[4]) {
-    step *s = p->list.steps;
+    step *s = p->bound->list.steps;
     for (int32_t n = 0; n < p->graph.num_nodes; n++) {
         const graph_node *node = &p->graph.nodes[n];
         while (s->kind != node->kind) s++;  // copies

@@ -18,8 +18,9 @@ typedef struct {
 
 int32_t bind_count(const graph *g, bool is_chunk);
 
-// Writes the list of steps again where it was for another arena; and for each chunk of a stream,
-// whose memory and past differ from chunk to chunk. False when there is no memory for a list.
+// Makes program.bound[0] the list of steps for this arena and stream. One that was bound to them
+// before is the same list; but each chunk of a stream has its own keys and values in it. False when
+// there is no memory for a list.
 bool bind_steps(program *p, const binding *to);
 
 // Points the steps at the caller's memory of the images of one pass.

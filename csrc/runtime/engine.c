@@ -2,6 +2,7 @@
 // while a job runs, while anything is freed, or while the caller's wake function is called.
 #include "engine.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,6 +11,7 @@
 static const int64_t ARENA_IDLE_US = 1000000;
 
 // ---------------------------------------------------------------- arena
+// On the engine's thread, without the lock: a GPU waits until nothing runs.
 static void drop_arena(engine *e) {
     if (e->arena) e->backend->free(e->backend, e->arena, e->arena_bytes);
     e->arena = NULL;
@@ -17,11 +19,21 @@ static void drop_arena(engine *e) {
 }
 
 uint8_t *engine_arena(engine *e, size_t num_bytes) {
-    if (e->arena && e->arena_bytes >= num_bytes) return e->arena;
-    drop_arena(e);
-    e->arena = e->backend->alloc(e->backend, num_bytes ? num_bytes : 1);
-    e->arena_bytes = e->arena ? num_bytes : 0;
+    if (!e->arena || e->arena_bytes < num_bytes) {
+        drop_arena(e);
+        e->arena = e->backend->alloc(e->backend, num_bytes ? num_bytes : 1);
+        e->arena_bytes = e->arena ? num_bytes : 0;
+    }
+    e->is_arena_used = e->arena != NULL;
     return e->arena;
+}
+
+// What the backend asks for where it has no memory left.
+static bool give_arena_back(void *self) {
+    engine *e = self;
+    if (!e->arena || e->is_arena_used) return false;
+    drop_arena(e);
+    return true;
 }
 
 // ---------------------------------------------------------------- ending jobs
@@ -86,10 +98,12 @@ static void close_jobs(engine *e, const object *subject) {
 static engine_job *next_job(engine *e) {
     int64_t deadline = thread_now_us() + ARENA_IDLE_US;
     while (!e->queue_head && !e->is_stopping) {
-        if (!e->arena) {
+        if (!e->arena || e->backend->keeps_arena) {
             pthread_cond_wait(&e->has_work, &e->lock);
         } else if (!thread_wait_until(&e->has_work, &e->lock, deadline)) {
+            pthread_mutex_unlock(&e->lock);
             drop_arena(e);
+            pthread_mutex_lock(&e->lock);
         }
     }
     if (e->is_stopping) return NULL;
@@ -103,18 +117,52 @@ static engine_job *next_job(engine *e) {
 static _Thread_local bool is_engine_thread;
 bool engine_is_this_thread(void) { return is_engine_thread; }
 
+// "auto" takes the CPU where there is no GPU to be used, and keeps why.
+static ctok_status open_backend(engine *e) {
+    ctok_engine_options *o = &e->options;
+    if (o->device == CTOK_DEVICE_CUDA)
+        return cuda_backend_open(&e->backend, o->device_index, &e->open_error);
+    if (o->device == CTOK_DEVICE_AUTO && o->kernels == CTOK_KERNELS_AUTO) {
+        ctok_error why = {.struct_size = sizeof why};
+        if (cuda_backend_open(&e->backend, o->device_index, &why) == CTOK_OK) return CTOK_OK;
+        snprintf(e->why_cpu, sizeof e->why_cpu, "%.255s", why.message);
+    }
+    return cpu_backend_open(&e->backend, o->num_threads, o->kernels, &e->open_error);
+}
+
+// Here and not on the caller's thread, as the driver of a GPU may take seconds to start.
+static void open_device(engine *e) {
+    e->open_error.struct_size = sizeof e->open_error;
+    ctok_status status = open_backend(e);
+    if (status == CTOK_OK)
+        e->backend->give_back = give_arena_back, e->backend->giver = e,
+        e->weights.backend = e->backend;
+    pthread_mutex_lock(&e->lock);
+    e->open_status = status, e->has_opened = true;
+    pthread_cond_broadcast(&e->has_ended);
+    pthread_mutex_unlock(&e->lock);
+}
+
+static ctok_status run_job(engine *e, engine_job *job) {
+    if (atomic_load(&job->is_cancelled))
+        return ctok_fail(&job->error, CTOK_E_CANCELLED, 0, "cancelled before it ran");
+    if (e->open_status != CTOK_OK)
+        return ctok_fail(&job->error, e->open_status, e->open_error.detail, "%s",
+                         e->open_error.message);
+    return job->run(job, &job->error);
+}
+
 static void *engine_thread(void *argument) {
     engine *e = argument;
     is_engine_thread = true;
     thread_set_name("ctok-engine");
+    open_device(e);
     pthread_mutex_lock(&e->lock);
     for (engine_job *job; (job = next_job(e));) {
         pthread_mutex_unlock(&e->lock);
         int64_t start = thread_now_us();
-        ctok_status status =
-            atomic_load(&job->is_cancelled)
-                ? ctok_fail(&job->error, CTOK_E_CANCELLED, 0, "cancelled before it ran")
-                : job->run(job, &job->error);
+        ctok_status status = run_job(e, job);
+        e->is_arena_used = false;
         pthread_mutex_lock(&e->lock);
         if (status == CTOK_E_CANCELLED && e->is_stopping) status = fail_closed(job);
         e->running = NULL;
@@ -127,25 +175,32 @@ static void *engine_thread(void *argument) {
         if (must_wake) e->wake();
         pthread_mutex_lock(&e->lock);
     }
-    drop_arena(e);
     pthread_mutex_unlock(&e->lock);
+    drop_arena(e);
     return NULL;
 }
 
 // ---------------------------------------------------------------- opening and closing
-static ctok_status open_backend(backend **out, const ctok_engine_options *options,
-                                ctok_error *error) {
-    ctok_engine_options o = options ? *options : (ctok_engine_options){0};
-    if (o.device == CTOK_DEVICE_CUDA) return cuda_backend_open(out, o.device_index, error);
-    bool may_take_gpu = o.device == CTOK_DEVICE_AUTO && o.kernels == CTOK_KERNELS_AUTO;
-    if (may_take_gpu && cuda_backend_open(out, o.device_index, NULL) == CTOK_OK) return CTOK_OK;
-    return cpu_backend_open(out, o.num_threads, o.kernels, error);
+// deadline: of thread_now_us.
+static ctok_status wait_open(engine *e, int64_t deadline, ctok_error *error) {
+    pthread_mutex_lock(&e->lock);
+    while (!e->has_opened && thread_wait_until(&e->has_ended, &e->lock, deadline)) {}
+    bool has_opened = e->has_opened;
+    pthread_mutex_unlock(&e->lock);
+    if (!has_opened)
+        return ctok_fail(error, CTOK_E_NOT_READY, 0, "the engine's device is not open yet");
+    if (e->open_status == CTOK_OK) return CTOK_OK;
+    return ctok_fail(error, e->open_status, e->open_error.detail, "%s", e->open_error.message);
+}
+
+ctok_status engine_ready(engine *e, uint32_t timeout_us, ctok_error *error) {
+    return wait_open(e, thread_now_us() + timeout_us, error);
 }
 
 static void destroy(object *self) {
     engine *e = (engine *)self;
     weights_list_destroy(&e->weights);  // empty: every model held the engine
-    e->backend->close(e->backend);
+    if (e->backend) e->backend->close(e->backend);
     pthread_cond_destroy(&e->has_work);
     pthread_cond_destroy(&e->has_ended);
     pthread_mutex_destroy(&e->lock);
@@ -156,15 +211,11 @@ ctok_status engine_open(uint32_t *id, const ctok_engine_options *options, object
                         ctok_wake wake, ctok_error *error) {
     engine *e = calloc(1, sizeof *e);
     if (!e) return ctok_fail(error, CTOK_E_MEMORY, sizeof *e, "no memory for an engine");
-    ctok_status status = open_backend(&e->backend, options, error);
-    if (status != CTOK_OK) {
-        free(e);
-        return status;
-    }
     object_init(&e->base, OBJECT_ENGINE, owner, destroy);
-    weights_list_init(&e->weights, e->backend);
+    weights_list_init(&e->weights, NULL);
+    if (options) e->options = *options;
     e->wake = wake;
-    e->keeps_steps = options && options->keeps_steps;
+    e->keeps_steps = e->options.keeps_steps;
     e->opened_ns = step_now();
     pthread_mutex_init(&e->lock, NULL);
     thread_condition_init(&e->has_work);
@@ -175,7 +226,9 @@ ctok_status engine_open(uint32_t *id, const ctok_engine_options *options, object
         return ctok_fail(error, CTOK_E_THREAD, failure,
                          "the system refused the engine's thread: %s", strerror(failure));
     }
-    status = ids_add(&e->base, error);
+    ctok_status status = CTOK_OK;
+    if (!e->options.opens_in_background) status = wait_open(e, INT64_MAX, error);
+    if (status == CTOK_OK) status = ids_add(&e->base, error);
     if (status == CTOK_OK) *id = e->base.id;
     else engine_close(e);
     object_release(&e->base);
@@ -195,7 +248,8 @@ void engine_close(engine *e) {
 
 void engine_close_subject(engine *e, const object *subject) { close_jobs(e, subject); }
 
-void engine_query(engine *e, ctok_engine_info *info) {
+ctok_status engine_query(engine *e, ctok_engine_info *info, ctok_error *error) {
+    CTOK_TRY(engine_ready(e, 0, error));
     pthread_mutex_lock(&e->lock);
     info->num_threads = (uint32_t)e->backend->num_threads;
     info->arena_bytes = e->arena_bytes;
@@ -207,6 +261,13 @@ void engine_query(engine *e, ctok_engine_info *info) {
     strncpy(info->kernels, e->backend->kernels->name, sizeof info->kernels - 1);
     strncpy(info->device, e->backend->device, sizeof info->device - 1);
     strncpy(info->device_name, e->backend->device_name, sizeof info->device_name - 1);
+    memcpy(info->why_cpu, e->why_cpu, sizeof info->why_cpu);
+    const backend_counts *counts = e->backend->counts;
+    if (!counts) return CTOK_OK;
+    info->num_starts = counts->num_starts, info->num_graph_launches = counts->num_graph_launches;
+    info->num_captures = counts->num_captures, info->num_refused_captures = counts->num_refused;
+    info->num_waits = counts->num_waits;
+    return CTOK_OK;
 }
 
 // ---------------------------------------------------------------- jobs

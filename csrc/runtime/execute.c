@@ -60,9 +60,9 @@ static ctok_status run_pass(program *pass, const model *m, const binding *to, in
     step_run run = {.steps_done = steps_done, .times = trace->times};
     ctok_error reason = {.struct_size = sizeof reason};
     bind_external(pass, input + pass->input_image_bytes * (size_t)image, parts);
-    ctok_status status = m->backend->run(m->backend, &pass->list, &run, &reason);
-    if (status != CTOK_OK) return fail_step(&pass->list, &run, status, &reason, error);
-    if (trace->times) trace_add(trace, &pass->list);
+    ctok_status status = m->backend->run(m->backend, &pass->bound->list, &run, &reason);
+    if (status != CTOK_OK) return fail_step(&pass->bound->list, &run, status, &reason, error);
+    if (trace->times) trace_add(trace, &pass->bound->list);
     return CTOK_OK;
 }
 

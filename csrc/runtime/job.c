@@ -27,6 +27,7 @@ static void destroy(object *self) {
     free(j->input);
     for (int i = 0; i < 4; i++) free(j->outputs[i]);
     trace_free(&j->trace);
+    free(j->devices);
     program_release(j->program);
     object_release(j->base.subject);
     if (j->stream) object_release(&j->stream->base);
@@ -102,6 +103,30 @@ ctok_status job_submit_open(uint32_t *id, engine *e, const char *path,
 ctok_status job_submit_convert(uint32_t *id, engine *e, const char *out_path, const char *path,
                                const ctok_model_options *options, ctok_error *error) {
     return submit_file_job(id, e, run_convert, out_path, path, options, error);
+}
+
+// ---------------------------------------------------------------- devices
+static ctok_status run_devices(engine_job *base, ctok_error *error) {
+    job *j = (job *)base;
+    ctok_device_info found;
+    cpu_describe(&found);
+    for (bool is_there = true; is_there;
+         is_there = cuda_describe(&found, j->num_devices - 1)) {  // the CPU is number 0
+        size_t num_bytes = (j->num_devices + 1) * sizeof found;
+        ctok_device_info *more = realloc(j->devices, num_bytes);
+        if (!more)
+            return ctok_fail(error, CTOK_E_MEMORY, (int64_t)num_bytes,
+                             "no memory for a list of devices");
+        j->devices = more;
+        j->devices[j->num_devices++] = found;
+    }
+    return CTOK_OK;
+}
+
+ctok_status job_submit_devices(uint32_t *id, engine *e, ctok_error *error) {
+    job *j = NULL;
+    CTOK_TRY(make(&j, e, run_devices, error));
+    return submit(id, j, error);
 }
 
 // ---------------------------------------------------------------- run
@@ -273,6 +298,15 @@ ctok_status job_steps(job *j, ctok_step *steps, uint32_t capacity, uint32_t *num
     *num_steps = count;
     if (capacity < count) count = capacity;
     if (count) memcpy(steps, j->trace.steps, count * sizeof *steps);
+    return CTOK_OK;
+}
+
+ctok_status job_devices(job *j, ctok_device_info *devices, uint32_t capacity, uint32_t *num_devices,
+                        ctok_error *error) {
+    CTOK_TRY(job_wait(j, 0, error));
+    uint32_t count = *num_devices = j->num_devices;
+    if (capacity < count) count = capacity;
+    if (count) memcpy(devices, j->devices, count * sizeof *devices);
     return CTOK_OK;
 }
 

@@ -52,8 +52,11 @@ void program_keep(program_cache *cache, program *p) {
 
 void program_release(program *p) {
     if (!p || atomic_fetch_sub(&p->references, 1) != 1) return;
-    if (p->list.prepared) p->backend->forget(p->backend, &p->list);
-    free(p->list.steps);
+    for (int i = 0; i < LISTS_KEPT; i++) {
+        bound_list *l = &p->bound[i];
+        if (l->list.prepared) p->backend->forget(p->backend, &l->list);
+        free(l->list.steps), free(l->pasts);
+    }
     program_release(p->rest);
     graph_free(&p->graph);
     plan_free(&p->plan);

@@ -13,6 +13,14 @@
 #include "plan.h"
 
 enum { PROGRAMS_KEPT = 8 };  // a few tasks at a few sizes
+enum { LISTS_KEPT = 4 };     // of streams whose chunks come in turn
+
+// The steps, and what they point into.
+typedef struct {
+    step_list list;  // no steps: not bound yet
+    const void *arena;
+    const void **pasts;  // of a stream: what its slots keep for convolutions; otherwise NULL
+} bound_list;
 
 typedef struct program {
     atomic_int references;
@@ -31,10 +39,9 @@ typedef struct program {
                                                 // attention, for each frame of tokens kept
 
     // What follows is used on the engine's thread alone.
-    step_list list;     // as it was bound last (runtime/bind); no steps before the first run
-    const void *arena;  // that the steps point into
-    backend *backend;   // the engine's, which outlives the program: what `list` has of it goes back
-                        // there
+    bound_list bound[LISTS_KEPT];  // by runtime/bind; the one bound last is first
+    backend *backend;  // the engine's, which outlives the program: what lists have of it goes back
+                       // there
 } program;
 
 // The programs of a model that were used last. It starts as zeros with an initialised lock.

@@ -34,6 +34,8 @@ export interface ModelInfo {
   readonly device: string;
   /** The GPU as its driver names it; undefined for the CPU. */
   readonly deviceName: string | undefined;
+  /** Where `device: "auto"` took the CPU: why no GPU, such as "cuda:0: expected an NVIDIA driver, found none". */
+  readonly whyCpu: string | undefined;
   readonly kernels: string;
   /** Threads that compute, the model's limit applied; 0 on a GPU. */
   readonly threads: number;
@@ -69,7 +71,7 @@ function quantizerOf(n: NativeModelInfo): Quantizer | undefined {
 }
 
 export function describe(engine: Engine, n: NativeModelInfo, source: string): ModelInfo {
-  const { kernels, device, device_name } = engine.info();
+  const { kernels, device, device_name, why_cpu } = engine.info();
   return {
     name: n.name,
     family: n.family,
@@ -87,6 +89,7 @@ export function describe(engine: Engine, n: NativeModelInfo, source: string): Mo
     precision: n.precision === layout.precision.bf16 ? "bf16" : "f32",
     device,
     deviceName: device_name || undefined,
+    whyCpu: why_cpu || undefined,
     kernels,
     threads: n.num_threads,
     weightBytes: n.weight_bytes,

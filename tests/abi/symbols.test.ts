@@ -77,6 +77,7 @@ test("struct layouts equal the C compiler's", async () => {
     ctok_error: layout.ErrorStruct as layout.Struct,
     ctok_engine_options: layout.EngineOptions as layout.Struct,
     ctok_engine_info: layout.EngineInfo as layout.Struct,
+    ctok_device_info: layout.DeviceInfo as layout.Struct,
     ctok_model_options: layout.ModelOptions as layout.Struct,
     ctok_fact: layout.Fact as layout.Struct,
     ctok_model_info: layout.ModelInfo as layout.Struct,

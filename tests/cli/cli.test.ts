@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { after, test } from "node:test";
-import { loadTokens, readImage, saveTokens, Tensor, tokenize, Tokenizer, Tokens, writeImage } from "mod.ts";
+import { devices, loadTokens, readImage, saveTokens, Tensor, tokenize, Tokenizer, Tokens, writeImage } from "mod.ts";
 import { ctok, ctokEnds, lines, noHangup, top } from "./spawn.ts";
 
 const fixtures = join(top, "../shared/fixtures");
@@ -332,6 +332,22 @@ test("info: a table, JSON; of nothing, where the list of models is", async () =>
   ]);
   const { stderr } = await ctokEnds(2, ["info"], { env: { CTOK_LIBRARY: "/nonexistent" } });
   assert.match(stderr, /^ctok: expected a model or token files, found none \(ctok models lists the models\)/);
+});
+
+test("info --devices: what can compute, why a GPU cannot, and why auto took the CPU", async () => {
+  const found = lines((await ctokEnds(0, ["info", "--devices", "--json"])).stdout);
+  const all = await devices(), gpu = all[1]!; // of free memory each run has another number
+  assert.deepEqual(
+    found.map(({ freeMemory: _, ...d }) => d),
+    all.map(({ freeMemory: _, ...d }) => JSON.parse(JSON.stringify(d))),
+  );
+  const { stdout } = await ctokEnds(0, ["info", "--devices", "nano-DI8x8"]);
+  assert.match(stdout, /^cpu +\w+ kernels, \d+ threads, [\d.]+ GB of memory\ncuda/);
+  assert.equal(stdout.includes(`cannot be used: ${gpu.reason}`), !gpu.isUsable);
+  assert.equal(stdout.includes(`\nno GPU                 ${gpu.reason}\n`), !gpu.isUsable);
+  assert.match(stdout, /\n\nname +nano-DI8x8\n/);
+  const library = await ctokEnds(3, ["info", "--devices", "--json"], { env: { CTOK_LIBRARY: "/nonexistent" } });
+  assert.equal(lines(library.stdout)[0].code, "LIBRARY");
 });
 
 test("a model or library that cannot be opened ends with 3", async () => {

@@ -109,12 +109,19 @@ static void try_ids(void) {
     ctok_model_info about = {.struct_size = sizeof about};
     ctok_engine_info engine_about = {.struct_size = sizeof engine_about};
     change(&info, sizeof info);
-    const ctok_status found[] = {
-        ctok_job_query(id, &info, fresh()),   ctok_job_cancel(id, NULL),
-        ctok_job_release(id, NULL),           ctok_model_close(id, NULL),
-        ctok_stream_close(id, NULL),          ctok_engine_close(id, NULL),
-        ctok_model_query(id, &about, NULL),   ctok_engine_query(id, &engine_about, NULL),
-        ctok_job_take(id, &word, 4, 0, NULL), ctok_job_wait(id, 0, NULL)};
+    const ctok_status found[] = {ctok_job_query(id, &info, fresh()),
+                                 ctok_job_cancel(id, NULL),
+                                 ctok_job_release(id, NULL),
+                                 ctok_model_close(id, NULL),
+                                 ctok_stream_close(id, NULL),
+                                 ctok_engine_close(id, NULL),
+                                 ctok_model_query(id, &about, NULL),
+                                 ctok_engine_query(id, &engine_about, NULL),
+                                 ctok_job_take(id, &word, 4, 0, NULL),
+                                 ctok_job_wait(id, 0, NULL),
+                                 ctok_engine_ready(id, 0, NULL),
+                                 ctok_device_list(id, &word, NULL),
+                                 ctok_job_devices(id, NULL, 0, &word, NULL)};
     for (size_t i = 0; i < sizeof found / sizeof *found; i++)
         PROPERTY(found[i] == CTOK_E_HANDLE || found[i] == CTOK_E_STRUCT_SIZE);
 }

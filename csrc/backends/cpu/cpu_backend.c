@@ -220,14 +220,39 @@ static ctok_status select_ops(const cpu_ops **out, uint32_t kernels, ctok_error 
                      "kernels %s were asked for; this processor has %s", asked, had);
 }
 
+// The limits of the control group, where they are below what the machine has.
+typedef struct {
+    int32_t num_processors;
+    uint64_t memory_bytes;
+} cpu_limits;
+
+static cpu_limits limits_of_process(void) {
+    cgroup_limits container = cgroup_read("");
+    cpu_limits l = {features_num_processors(), physical_bytes()};
+    if (l.num_processors > container.num_processors) l.num_processors = container.num_processors;
+    if (l.memory_bytes > container.memory_bytes) l.memory_bytes = container.memory_bytes;
+    if (l.num_processors > MAX_THREADS) l.num_processors = MAX_THREADS;
+    return l;
+}
+
+void cpu_describe(ctok_device_info *out) {
+    const cpu_ops *ops = NULL;
+    cpu_limits l = limits_of_process();
+    *out = (ctok_device_info){.device = "cpu",
+                              .is_usable = 1,
+                              .num_threads = (uint32_t)l.num_processors,
+                              .total_bytes = l.memory_bytes};
+    if (select_ops(&ops, CTOK_KERNELS_AUTO, NULL) != CTOK_OK) return;  // generic is always there
+    snprintf(out->kernels, sizeof out->kernels, "%s", ops->kernels.name);
+    out->has_bf16 = ops->kernels.has_bf16;
+}
+
 ctok_status cpu_backend_open(backend **out, uint32_t num_threads, uint32_t kernels,
                              ctok_error *error) {
     const cpu_ops *ops = NULL;
     CTOK_TRY(select_ops(&ops, kernels, error));
-    cgroup_limits container = cgroup_read("");
-    int32_t num_processors = features_num_processors();
-    if (num_processors > container.num_processors) num_processors = container.num_processors;
-    if (num_threads == 0) num_threads = (uint32_t)num_processors;
+    cpu_limits limits = limits_of_process();
+    if (num_threads == 0) num_threads = (uint32_t)limits.num_processors;
     if (num_threads > MAX_THREADS) num_threads = MAX_THREADS;
 
     cpu_backend *cpu = calloc(1, sizeof *cpu);
@@ -252,8 +277,7 @@ ctok_status cpu_backend_open(backend **out, uint32_t num_threads, uint32_t kerne
                           .is_host_memory = true,
                           .pass_bytes = PASS_BYTES,
                           .num_threads = (int32_t)num_threads};
-    cpu->memory_bytes = physical_bytes();
-    if (cpu->memory_bytes > container.memory_bytes) cpu->memory_bytes = container.memory_bytes;
+    cpu->memory_bytes = limits.memory_bytes;
     ctok_status status = pool_open(&cpu->pool, (int32_t)num_threads, error);
     if (status != CTOK_OK) {
         free(cpu);

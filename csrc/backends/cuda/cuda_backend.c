@@ -1,53 +1,69 @@
 // A GPU behind backend.h: opens device N, gives its memory, and runs lists of steps on one stream,
-// at most MAX_AHEAD starts ahead of what is done, so that a job can be cancelled and its progress
-// told; or a part at once, where it has run before (replay.h). External tensors pass through two
-// pinned buffers, copied while the other travels. A lost device gives CTOK_E_DEVICE from then on;
-// the process, and other devices, go on. A build without nvcc has none of it and says so. Linked:
+// a few marks ahead of what is done, so that a job can be cancelled and its progress told; or a
+// part at once, where it has run before (replay.h). External tensors pass through a few pinned
+// buffers, copied while the others travel. A lost device gives CTOK_E_DEVICE from then on, and its
+// context is gone for the whole process, whoever else used that GPU in it; other GPUs and the CPU
+// go on. A build without nvcc has none of it and says so. Linked:
 // the static CUDA runtime, which finds the driver itself; there is no dependency where there is no
 // GPU.
 // Note: over 400 lines: one device's life from the question whether there is one to its loss, a
 // section a part.
 #include "../backend.h"
 
+#include <stdio.h>
+
 #ifndef CTOK_HAS_CUDA
 ctok_status cuda_backend_open(backend **out, uint32_t index, ctok_error *error) {
     (void)out;
     return ctok_fail(error, CTOK_E_DEVICE, index,
-                     "cuda:%u: expected a GPU, found a build without CUDA (nvcc was not there when "
-                     "it was built)",
+                     "cuda:%u: expected a GPU, found a build without CUDA (nvcc was not there, or "
+                     "failed, when it was built)",
                      index);
+}
+
+bool cuda_describe(ctok_device_info *out, uint32_t index) {
+    *out = (ctok_device_info){.device = "cuda"};
+    ctok_error error = {.struct_size = sizeof error};
+    backend *none;
+    cuda_backend_open(&none, index, &error);
+    snprintf(out->reason, sizeof out->reason, "%.255s", error.message);
+    return index == 0;
 }
 #else
 
 #include <cuda_runtime_api.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "conv_pack.h"
+#include "gpu.h"
 #include "replay.h"
 
-enum {
-    LEAST_CAPABILITY = 75,  // of the float32 kernels
-    BF16_CAPABILITY = 80,   // mma.sync in bf16, cp.async
-    MAX_AHEAD = 8,          // starts that are not done
-    NUM_STAGING = 2,
-    STAGING_BYTES = 4 << 20  // copied in 0.4 ms at 10 GB/s; a bus moves it in half of that
-};
+// The host waits for the device once a mark, as waking up from a wait takes longer than a small op.
+// A mark is behind a few small starts or one large one, so that at most NUM_MARKS large ones, or 32
+// small, run on after a job is cancelled.
+enum { NUM_MARKS = 4, MARK_STARTS = 8 };
+static const int64_t MARK_PRODUCTS = (int64_t)1 << 36;  // 0.3 ms at the matrix rate of an H100
+
+// A picture of 1024 x 1024 is six pieces: while one is copied by the host, those before it travel.
+enum { NUM_STAGING = 4, STAGING_BYTES = 512 << 10 };
+
 // Of activations that are in memory together: some 40 images of 1024 x 1024 in bf16, which fill
 // every device several times over in each layer. More would take memory that others may want.
 static const size_t PASS_BYTES = (size_t)4 << 30;
 
 typedef struct {
-    backend base;           // first, so that a backend * is a cuda_backend *
-    int index, capability;  // 90: compute capability 9.0
-    op_device own;          // limits, stream, workspace
-    size_t total_bytes;
-    char device[16], device_name[64];
-    cudaEvent_t started[MAX_AHEAD];   // behind the last start in its place
-    int32_t started_step[MAX_AHEAD];  // its first step
-    uint32_t num_started;             // in the list that runs
-    uint64_t start_ns;                // of that list, where its steps are timed
+    backend base;  // first, so that a backend * is a cuda_backend *
+    gpu gpu;
+    gpu_context context;
+    op_device own;  // limits, stream, workspace
+    cudaEvent_t marks[NUM_MARKS];
+    int32_t mark_steps[NUM_MARKS];        // the first step since the mark before
+    uint32_t num_marks;                   // of the list that runs, like the next
+    int32_t unmarked_step, num_unmarked;  // since the last mark: the first step, how many starts
+    int64_t unmarked_products;
+    uint64_t start_ns;  // of that list, where its steps are timed
+    backend_counts counts;
     struct {
         void *host;  // pinned
         cudaEvent_t is_free;
@@ -81,29 +97,32 @@ static bool is_cancelled(const cuda_backend *c) {
     return c->base.cancel && atomic_load(c->base.cancel);
 }
 
-// Every start of a kernel has the form   CTOK_TRY(begin(c)); return end(c, first step, kernel(..,
-// c->own.stream));
+// Every start of a kernel has the form   CTOK_TRY(begin(c)); return end(c, first step, products,
+// kernel(.., c->own.stream));
 static ctok_status begin(cuda_backend *c) {
     if (is_cancelled(c)) return CTOK_E_CANCELLED;
     if (c->failure != cudaSuccess) return status_of(c);
-    return has_failed(c, cudaEventSynchronize(c->started[c->num_started % MAX_AHEAD]))
-               ? status_of(c)
-               : CTOK_OK;
+    if (c->num_unmarked > 0 || c->num_marks < NUM_MARKS) return CTOK_OK;
+    c->counts.num_waits++;
+    return has_failed(c, cudaEventSynchronize(c->marks[c->num_marks % NUM_MARKS])) ? status_of(c)
+                                                                                   : CTOK_OK;
 }
 
-static ctok_status end(cuda_backend *c, int32_t first_step, int error) {
+static ctok_status end(cuda_backend *c, int32_t first_step, int64_t products, int error) {
     if (has_failed(c, (cudaError_t)error)) return status_of(c);
-    c->started_step[c->num_started % MAX_AHEAD] = first_step;
-    return has_failed(c, cudaEventRecord(c->started[c->num_started++ % MAX_AHEAD], c->own.stream))
-               ? status_of(c)
-               : CTOK_OK;
+    if (c->num_unmarked++ == 0) c->unmarked_step = first_step, c->unmarked_products = 0;
+    c->unmarked_products += products;
+    if (c->num_unmarked < MARK_STARTS && c->unmarked_products < MARK_PRODUCTS) return CTOK_OK;
+    uint32_t i = c->num_marks++ % NUM_MARKS;
+    c->mark_steps[i] = c->unmarked_step, c->num_unmarked = 0;
+    return has_failed(c, cudaEventRecord(c->marks[i], c->own.stream)) ? status_of(c) : CTOK_OK;
 }
 
 static ctok_status cuda_finish(backend *b, ctok_error *error) {
     cuda_backend *c = cuda_of(b);
-    cudaSetDevice(c->index);
-    has_failed(c, cudaEventRecord(c->started[0], c->own.stream));
-    if (!has_failed(c, cudaEventSynchronize(c->started[0])))
+    cudaSetDevice(c->gpu.index);
+    has_failed(c, cudaEventRecord(c->marks[0], c->own.stream));
+    if (!has_failed(c, cudaEventSynchronize(c->marks[0])))
         return CTOK_OK;  // waits asleep, where a stream would be polled
     cudaStreamSynchronize(c->own.stream);
     cudaGetLastError();
@@ -111,35 +130,25 @@ static ctok_status cuda_finish(backend *b, ctok_error *error) {
     if (!c->is_lost) c->failure = cudaSuccess;
     return ctok_fail(
         error, failure == cudaErrorMemoryAllocation ? CTOK_E_MEMORY : CTOK_E_DEVICE, failure,
-        "%s (%s): expected it to compute, found %s: %s%s", c->device, c->device_name,
+        "%s (%s): expected it to compute, found %s: %s%s", c->gpu.device, c->gpu.name,
         cudaGetErrorName(failure), cudaGetErrorString(failure),
-        c->is_lost ? "; the device is lost to this process, others and the CPU go on" : "");
+        c->is_lost ? "; its context is lost to the whole process, other GPUs and the CPU go on"
+                   : "");
 }
 
 // ---------------------------------------------------------------- memory
-// Called on any thread: leaves that thread's device as it was.
-static int enter_device(const cuda_backend *c) {
-    int before = c->index;
-    cudaGetDevice(&before);
-    if (before != c->index) cudaSetDevice(c->index);
-    return before;
-}
-
-static void leave_device(const cuda_backend *c, int before) {
-    if (before != c->index) cudaSetDevice(before);
-}
-
 // Note: cudaMalloc aligns to 256 bytes. A lack of memory is no failure of the device: the caller
 // reports it, with what it wanted.
 static void *cuda_alloc(backend *b, size_t num_bytes) {
     cuda_backend *c = cuda_of(b);
     void *memory = NULL;
-    int before = enter_device(c);
+    cudaSetDevice(c->gpu.index);
     cudaError_t error = c->is_lost ? cudaSuccess : cudaMalloc(&memory, num_bytes ? num_bytes : 1);
+    if (error == cudaErrorMemoryAllocation && b->give_back && b->give_back(b->giver))
+        error = cudaMalloc(&memory, num_bytes ? num_bytes : 1);
     cudaGetLastError();
     if (error != cudaSuccess) memory = NULL;
     if (error != cudaErrorMemoryAllocation) has_failed(c, error);
-    leave_device(c, before);
     return memory;
 }
 
@@ -147,29 +156,20 @@ static void *cuda_alloc(backend *b, size_t num_bytes) {
 static void cuda_free(backend *b, void *memory, size_t num_bytes) {
     (void)num_bytes;
     if (!memory) return;
-    int before = enter_device(cuda_of(b));
+    const gpu_context *context = &cuda_of(b)->context;
+    void *before = gpu_enter(context);
     cudaFree(memory);
     cudaGetLastError();
-    leave_device(cuda_of(b), before);
-}
-
-// Moves bytes within the device's memory. Where source and target overlap, it copies in pieces that
-// do not; the pieces follow each other on the stream.
-static void copy_within(cuda_backend *c, void *to, const void *from, size_t num_bytes) {
-    size_t gap = (size_t)((const uint8_t *)from - (uint8_t *)to),
-           piece = (uint8_t *)to < (const uint8_t *)from && gap < num_bytes ? gap : num_bytes;
-    cudaSetDevice(c->index);
-    for (size_t at = 0; at < num_bytes && !c->is_lost; at += piece) {
-        size_t count = num_bytes - at < piece ? num_bytes - at : piece;
-        has_failed(c, cudaMemcpyAsync((uint8_t *)to + at, (const uint8_t *)from + at, count,
-                                      cudaMemcpyDeviceToDevice, c->own.stream));
-    }
+    gpu_leave(context, before);
 }
 
 static void *cuda_grow(backend *b, void *memory, size_t num_bytes, size_t new_bytes) {
     void *grown = cuda_alloc(b, new_bytes);
     if (grown && memory) {
-        copy_within(cuda_of(b), grown, memory, num_bytes < new_bytes ? num_bytes : new_bytes);
+        cuda_backend *c = cuda_of(b);
+        has_failed(
+            c, (cudaError_t)smxx_copy(grown, memory, num_bytes < new_bytes ? num_bytes : new_bytes,
+                                      c->own.stream));
         cuda_free(b, memory, num_bytes);
     }
     return grown;
@@ -178,7 +178,7 @@ static void *cuda_grow(backend *b, void *memory, size_t num_bytes, size_t new_by
 // Copies from the host's memory to the device's. Returns when the host's memory is free again; the
 // copy may still be under way.
 static bool copy_in(cuda_backend *c, void *to, const void *host, size_t num_bytes) {
-    cudaSetDevice(c->index);
+    cudaSetDevice(c->gpu.index);
     for (size_t at = 0; at < num_bytes && !c->is_lost; at += STAGING_BYTES) {
         size_t count = num_bytes - at < STAGING_BYTES ? num_bytes - at : STAGING_BYTES;
         uint32_t i = c->num_staged++ % NUM_STAGING;
@@ -221,11 +221,11 @@ static void cuda_upload(backend *b, void *to, const void *host, size_t num_bytes
 static void cuda_memory_bytes(const backend *b, uint64_t *total, uint64_t *available) {
     const cuda_backend *c = cuda_of(b);
     size_t now = 0, all = 0;
-    int before = enter_device(c);
-    *total = c->total_bytes;
+    void *before = gpu_enter(&c->context);
+    *total = c->gpu.total_bytes;
     *available = cudaMemGetInfo(&now, &all) == cudaSuccess ? now : 0;
     cudaGetLastError();
-    leave_device(c, before);
+    gpu_leave(&c->context, before);
 }
 
 // ---------------------------------------------------------------- weights and scratch
@@ -286,15 +286,15 @@ static size_t index_bytes(const quantizer_params *p) {
 }
 
 // Runs a step that copies between the host's memory and the device's.
-static ctok_status run_copy(cuda_backend *c, const step *s, int32_t i) {
+static ctok_status run_transfer(cuda_backend *c, const step *s, int32_t i) {
     const op_params *p = &s->params;
     switch (s->kind) {
         case OP_LOAD:
             if (!copy_in(c, s->workspace, s->external, transfer_bytes(&p->transfer)))
                 return status_of(c);
-            return end(c, i, smxx_load(s->out, s->workspace, &p->transfer, c->own.stream));
+            return end(c, i, 0, smxx_load(s->out, s->workspace, &p->transfer, c->own.stream));
         case OP_STORE:
-            CTOK_TRY(end(c, i, smxx_store(s->workspace, s->in, &p->transfer, c->own.stream)));
+            CTOK_TRY(end(c, i, 0, smxx_store(s->workspace, s->in, &p->transfer, c->own.stream)));
             return copy_out(c, s->external, s->workspace, transfer_bytes(&p->transfer))
                        ? CTOK_OK
                        : status_of(c);
@@ -302,11 +302,9 @@ static ctok_status run_copy(cuda_backend *c, const step *s, int32_t i) {
             if (!copy_in(c, s->workspace, s->external, index_bytes(&p->quantizer)))
                 return status_of(c);
             return end(
-                c, i,
+                c, i, 0,
                 smxx_dequantize(s->out, s->workspace, s->codebook, &p->quantizer, c->own.stream));
         case OP_COPY:
-            copy_within(c, s->out, s->in, p->copy_bytes);
-            return c->failure == cudaSuccess ? CTOK_OK : status_of(c);
         case OP_HAAR:
         case OP_UNHAAR:
         case OP_CONV:
@@ -354,8 +352,9 @@ static ctok_status run_part(cuda_backend *c, const step *steps, replay *r, repla
             num_steps = r->starts[part->end - 1].first + r->starts[part->end - 1].count - first;
     cudaError_t error;
     CTOK_TRY(begin_steps(c, run, first, num_steps));
-    if (!run->times && replay_launch(r, part, steps, &c->own, &error)) {
-        CTOK_TRY(end(c, first, error));
+    if (!run->times && replay_launch(r, part, steps, &c->own, &c->counts, &error)) {
+        c->counts.num_graph_launches++;
+        CTOK_TRY(end(c, first, MARK_PRODUCTS, error));
         count(run, num_steps);
         return fetch_indices(c, &steps[first + num_steps - 1]);
     }
@@ -363,8 +362,10 @@ static ctok_status run_part(cuda_backend *c, const step *steps, replay *r, repla
         const op_start *start = &r->starts[i];
         const step *s = &steps[start->first];
         CTOK_TRY(begin_steps(c, run, start->first, start->count));
-        CTOK_TRY(replay_is_copy(s) ? run_copy(c, s, start->first)
-                                   : end(c, start->first, op_run(steps, start, &c->own)));
+        c->counts.num_starts++;
+        CTOK_TRY(replay_is_transfer(s) ? run_transfer(c, s, start->first)
+                                       : end(c, start->first, step_products(s) * start->count,
+                                             op_run(steps, start, &c->own)));
         CTOK_TRY(fetch_indices(c, s));
         CTOK_TRY(time_steps(c, run, start->first, start->count));
         count(run, start->count);
@@ -379,13 +380,13 @@ static ctok_status run_parts(cuda_backend *c, const step *steps, replay *r, step
 }
 
 // When the device is lost, the step that did it is among those not known to be done: those whose
-// events in `started` have not passed.
+// marks have not passed.
 static ctok_status cuda_run(backend *b, step_list *list, step_run *run, ctok_error *error) {
     cuda_backend *c = cuda_of(b);
     run->first = run->last = -1;
-    c->num_started = 0, c->start_ns = run->times ? step_now() : 0;
+    c->num_marks = 0, c->num_unmarked = 0, c->start_ns = run->times ? step_now() : 0;
     if (c->failure != cudaSuccess) return cuda_finish(b, error);  // from before
-    cudaSetDevice(c->index);
+    cudaSetDevice(c->gpu.index);
     replay *r = replay_prepare(list, &c->own);
     if (!r)
         return ctok_fail(error, CTOK_E_MEMORY, list->num_steps, "no memory to prepare %d steps",
@@ -394,14 +395,15 @@ static ctok_status cuda_run(backend *b, step_list *list, step_run *run, ctok_err
                 finished = cuda_finish(b, error);  // whatever happened: nothing is under way
     bool is_late = finished != CTOK_OK && (c->is_lost || status == CTOK_OK);
     if (is_late)
-        run->first = c->num_started > MAX_AHEAD ? c->started_step[c->num_started % MAX_AHEAD] : 0;
+        run->first = c->num_marks > NUM_MARKS ? c->mark_steps[c->num_marks % NUM_MARKS] : 0;
     return finished != CTOK_OK ? finished : status;
 }
 
 static void cuda_forget(backend *b, step_list *list) {
-    int before = enter_device(cuda_of(b));
+    const gpu_context *context = &cuda_of(b)->context;
+    void *before = gpu_enter(context);
     replay_free(list);
-    leave_device(cuda_of(b), before);
+    gpu_leave(context, before);
 }
 
 // ---------------------------------------------------------------- the runtime's own loops
@@ -415,78 +417,56 @@ static void cuda_for_all(backend *b, int64_t num_tasks, backend_task task, void 
 static void cuda_close(backend *b) {
     if (!b) return;
     cuda_backend *c = cuda_of(b);
-    int before = enter_device(c);
+    void *before = gpu_enter(&c->context);
     if (c->own.stream) cudaStreamSynchronize(c->own.stream);
     for (int i = 0; i < NUM_STAGING; i++) {
         if (c->staging[i].is_free) cudaEventDestroy(c->staging[i].is_free);
         if (c->staging[i].host) cudaFreeHost(c->staging[i].host);
     }
-    for (int i = 0; i < MAX_AHEAD; i++)
-        if (c->started[i]) cudaEventDestroy(c->started[i]);
+    for (int i = 0; i < NUM_MARKS; i++)
+        if (c->marks[i]) cudaEventDestroy(c->marks[i]);
     if (c->own.norm_workspace) cudaFree(c->own.norm_workspace);
     if (c->own.stream) cudaStreamDestroy(c->own.stream);
     cudaGetLastError();
-    leave_device(c, before);
+    gpu_leave(&c->context, before);
     free(c);
 }
 
-// Note: without a driver the runtime says "insufficient driver", as with one that is too old; its
-// version tells them apart.
-static ctok_status check_driver(uint32_t index, ctok_error *error) {
-    int num_devices = 0, driver = 0;
-    cudaError_t failure = cudaGetDeviceCount(&num_devices);
-    cudaDriverGetVersion(&driver);
-    cudaGetLastError();
-    if (driver == 0)
-        return ctok_fail(error, CTOK_E_DEVICE, failure,
-                         "cuda:%u: expected an NVIDIA driver, found none", index);
-    if (failure == cudaErrorInsufficientDriver) {
-        return ctok_fail(
-            error, CTOK_E_DEVICE, failure,
-            "cuda:%u: expected a driver for CUDA %d or later, found one for CUDA %d.%d", index,
-            CUDART_VERSION / 1000, driver / 1000, driver % 1000 / 10);
-    }
-    if (failure != cudaSuccess && failure != cudaErrorNoDevice) {
-        return ctok_fail(error, CTOK_E_DEVICE, failure,
-                         "cuda:%u: expected the driver to list its GPUs, found %s", index,
-                         cudaGetErrorString(failure));
-    }
-    if (index < (uint32_t)num_devices) return CTOK_OK;
-    return ctok_fail(error, CTOK_E_DEVICE, num_devices,
-                     "cuda:%u: expected a GPU of that number, found %d (counted from 0)", index,
-                     num_devices);
+static const backend_kernels *kernels_for(const gpu *g) {
+    return gpu_has_bf16(g) ? &sm80_kernels : &smxx_kernels;
 }
 
-static cudaError_t read_attribute(int *out, enum cudaDeviceAttr attribute, int index) {
-    return cudaDeviceGetAttribute(out, attribute, index);
+bool cuda_describe(ctok_device_info *out, uint32_t index) {
+    uint32_t count = gpu_count();
+    if (index > 0 && index >= count) return false;
+    gpu g;
+    ctok_error error = {.struct_size = sizeof error};
+    *out = (ctok_device_info){.is_usable = gpu_find(&g, index, &error) == CTOK_OK};
+    snprintf(out->device, sizeof out->device, "%s", count ? g.device : "cuda");
+    snprintf(out->name, sizeof out->name, "%s", g.name);
+    snprintf(out->reason, sizeof out->reason, "%.255s", error.message);
+    out->capability = (uint32_t)g.capability;
+    out->driver_version = (uint32_t)g.driver, out->runtime_version = (uint32_t)g.runtime;
+    out->total_bytes = g.total_bytes, out->free_bytes = count ? gpu_free_bytes(&g) : 0;
+    if (!out->is_usable) return true;
+    snprintf(out->kernels, sizeof out->kernels, "%s", kernels_for(&g)->name);
+    out->has_bf16 = kernels_for(&g)->has_bf16;
+    return true;
 }
 
-// What the device is; also the first that starts its context.
-static cudaError_t describe(cuda_backend *c) {
-    int major = 0, minor = 0, num_sms = 0, shared_bytes = 0;
-    size_t available = 0;
-    struct cudaDeviceProp properties;
-    cudaError_t error = cudaSetDevice(c->index);
-    if (!error) error = cudaMemGetInfo(&available, &c->total_bytes);
-    if (!error) error = read_attribute(&major, cudaDevAttrComputeCapabilityMajor, c->index);
-    if (!error) error = read_attribute(&minor, cudaDevAttrComputeCapabilityMinor, c->index);
-    if (!error) error = read_attribute(&num_sms, cudaDevAttrMultiProcessorCount, c->index);
-    if (!error)
-        error = read_attribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, c->index);
-    if (!error) error = cudaGetDeviceProperties(&properties, c->index);
+// Starts the GPU's context on this thread, and takes what every list needs.
+static cudaError_t start(cuda_backend *c) {
+    size_t available = 0, total = 0;
+    cudaError_t error = cudaSetDevice(c->gpu.index);
+    if (!error) error = cudaMemGetInfo(&available, &total);
     if (error) return error;
-    c->capability = major * 10 + minor;
-    c->own.limits = (device_limits){.num_sms = num_sms, .shared_bytes = shared_bytes};
-    snprintf(c->device_name, sizeof c->device_name, "%.63s", properties.name);
-    return cudaSuccess;
-}
-
-static cudaError_t prepare(cuda_backend *c) {
-    cudaError_t error = cudaStreamCreateWithFlags(&c->own.stream, cudaStreamNonBlocking);
+    c->gpu.total_bytes = total;
+    c->context = gpu_context_here(c->gpu.index);
+    error = cudaStreamCreateWithFlags(&c->own.stream, cudaStreamNonBlocking);
     if (!error) error = cudaMalloc(&c->own.norm_workspace, NORM_WORKSPACE_BYTES);
-    for (int i = 0; i < MAX_AHEAD && !error; i++)
-        error = cudaEventCreateWithFlags(&c->started[i],
-                                         cudaEventBlockingSync | cudaEventDisableTiming);
+    for (int i = 0; i < NUM_MARKS && !error; i++)
+        error =
+            cudaEventCreateWithFlags(&c->marks[i], cudaEventBlockingSync | cudaEventDisableTiming);
     for (int i = 0; i < NUM_STAGING && !error; i++) {
         error = cudaMallocHost(&c->staging[i].host, STAGING_BYTES);
         if (!error)
@@ -497,38 +477,26 @@ static cudaError_t prepare(cuda_backend *c) {
 }
 
 ctok_status cuda_backend_open(backend **out, uint32_t index, ctok_error *error) {
-    CTOK_TRY(check_driver(index, error));
+    gpu found;
+    CTOK_TRY(gpu_find(&found, index, error));
     cuda_backend *c = calloc(1, sizeof *c);
     if (!c)
         return ctok_fail(error, CTOK_E_MEMORY, sizeof *c,
                          "no memory for the CUDA backend (%zu bytes)", sizeof *c);
-    c->index = (int)index;
-    snprintf(c->device, sizeof c->device, "cuda:%u", index);
-    int before = 0;
-    cudaGetDevice(&before);
-    cudaError_t failure = describe(c);
-    if (!failure && c->capability >= LEAST_CAPABILITY) failure = prepare(c);
-    ctok_status status = CTOK_OK;
+    c->gpu = found;
+    c->own.limits = found.limits;
+    cudaError_t failure = start(c);
     if (failure) {
-        status =
-            ctok_fail(error, failure == cudaErrorMemoryAllocation ? CTOK_E_MEMORY : CTOK_E_DEVICE,
-                      failure, "%s: expected it to start, found %s: %s", c->device,
-                      cudaGetErrorName(failure), cudaGetErrorString(failure));
-    } else if (c->capability < LEAST_CAPABILITY) {
-        status = ctok_fail(
-            error, CTOK_E_DEVICE, c->capability,
-            "%s (%s): expected compute capability 7.5 or more (8.0 for bf16), found %d.%d",
-            c->device, c->device_name, c->capability / 10, c->capability % 10);
-    }
-    cudaGetLastError();
-    cudaSetDevice(before);
-    if (status != CTOK_OK) {
+        cudaGetLastError();
         cuda_close(&c->base);
-        return status;
+        return ctok_fail(error,
+                         failure == cudaErrorMemoryAllocation ? CTOK_E_MEMORY : CTOK_E_DEVICE,
+                         failure, "%s: expected it to start, found %s: %s", found.device,
+                         cudaGetErrorName(failure), cudaGetErrorString(failure));
     }
-    c->base = (backend){.kernels = c->capability >= BF16_CAPABILITY ? &sm80_kernels : &smxx_kernels,
-                        .device = c->device,
-                        .device_name = c->device_name,
+    c->base = (backend){.kernels = kernels_for(&c->gpu),
+                        .device = c->gpu.device,
+                        .device_name = c->gpu.name,
                         .bf16_needs = "a GPU of compute capability 8.0 or more",
                         .run = cuda_run,
                         .forget = cuda_forget,
@@ -539,6 +507,8 @@ ctok_status cuda_backend_open(backend **out, uint32_t index, ctok_error *error) 
                         .upload = cuda_upload,
                         .finish = cuda_finish,
                         .memory_bytes = cuda_memory_bytes,
+                        .counts = &c->counts,
+                        .keeps_arena = true,
                         .pass_bytes = PASS_BYTES,
                         .close = cuda_close};
     *out = &c->base;

@@ -57,12 +57,14 @@ enum { NORM_WORKSPACE_BYTES = 32 * NORM_MOMENTS };  // moments, and as many stat
 int smxx_norm(void *out, const void *in, const float *scale, const float *offset, void *workspace,
               norm_parts parts, const norm_params *p, cudaStream_t stream);
 
-// The ops that move or halve values. External tensors and indices are in device memory here.
+// The ops that move or halve values. External tensors and indices are in device memory here. copy:
+// of any bytes; out may overlap in if it begins before it.
 int smxx_load(float *out, const void *external, const transfer_params *p, cudaStream_t stream);
 int smxx_store(void *external, const float *in, const transfer_params *p, cudaStream_t stream);
 int smxx_haar(float *out, const float *in, const haar_params *p, cudaStream_t stream);
 int smxx_unhaar(float *out, const float *in, const haar_params *p, cudaStream_t stream);
 int smxx_pool(void *out, const void *in, const pool_params *p, cudaStream_t stream);
+int smxx_copy(void *out, const void *in, size_t num_bytes, cudaStream_t stream);
 
 // codebook: device memory too, or NULL where the kind has none.
 int smxx_quantize(int32_t *indices /* or NULL */, float *codes, const float *in,

@@ -107,10 +107,10 @@ int op_run(const step *steps, const op_start *start, const op_device *d) {
         case OP_QUANTIZE:
             return smxx_quantize(s->external ? s->workspace : NULL, s->out, s->in, s->codebook,
                                  &p->quantizer, d->stream);
+        case OP_COPY: return smxx_copy(s->out, s->in, p->copy_bytes, d->stream);
         case OP_LOAD:
         case OP_STORE:
-        case OP_DEQUANTIZE:
-        case OP_COPY: break;
+        case OP_DEQUANTIZE: break;
     }
     return 1;  // cudaErrorInvalidValue
 }

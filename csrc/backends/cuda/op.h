@@ -34,9 +34,9 @@ typedef struct {
 // has the same bits as if each step were launched alone.
 op_start op_prepare(const step *steps, int32_t first, int32_t num_steps, const op_device *device);
 
-// Starts the kernels of a step; returns 0, or the CUDA error. Steps that copy (load, store,
-// dequantize, copy) are not for it: cuda_backend.c runs them, and fetches the indices that quantize
-// leaves in its workspace.
+// Starts the kernels of a step; returns 0, or the CUDA error. Steps that read or write the host's
+// memory (load, store, dequantize) are not for it: cuda_backend.c runs them, and fetches the
+// indices that quantize leaves in its workspace.
 int op_run(const step *steps, const op_start *start, const op_device *device);
 
 #endif

@@ -4,16 +4,18 @@
 
 #include <stdlib.h>
 
-bool replay_is_copy(const step *s) {
-    return s->kind == OP_LOAD || s->kind == OP_STORE || s->kind == OP_DEQUANTIZE ||
-           s->kind == OP_COPY;
+bool replay_is_transfer(const step *s) {
+    return s->kind == OP_LOAD || s->kind == OP_STORE || s->kind == OP_DEQUANTIZE;
 }
 
-// Whether the host must copy or wait after this start, so that a CUDA graph has to end here.
+static bool is_alone(const step *s) { return replay_is_transfer(s) || s->is_changing; }
+
+// Whether a CUDA graph has to end after this start: the host must copy or wait, or one of the two
+// steps is not the same every time.
 static bool ends_part(const step *steps, int32_t num_steps, const op_start *start) {
     int32_t next = start->first + start->count;
     const step *s = &steps[start->first];
-    return next >= num_steps || replay_is_copy(s) || replay_is_copy(&steps[next]) ||
+    return next >= num_steps || is_alone(s) || is_alone(&steps[next]) ||
            (s->kind == OP_QUANTIZE && s->external);
 }
 
@@ -56,9 +58,10 @@ replay *replay_prepare(step_list *l, const op_device *device) {
     return r;
 }
 
-// Captures the part's kernels as a CUDA graph. A failure is ignored: the kernels are then launched
-// one by one, and each launch reports its own error.
-static void capture(replay *r, replay_part *part, const step *steps, const op_device *device) {
+// Captures the part's kernels as a CUDA graph. A failure is counted and otherwise ignored: the
+// kernels are then launched one by one, and each launch reports its own error.
+static void capture(replay *r, replay_part *part, const step *steps, const op_device *device,
+                    backend_counts *counts) {
     cudaGraph_t graph = NULL;
     int failed = cudaStreamBeginCapture(
         device->stream, cudaStreamCaptureModeThreadLocal);  // other threads may allocate meanwhile
@@ -69,15 +72,17 @@ static void capture(replay *r, replay_part *part, const step *steps, const op_de
                                                                    // computes again
         if (!failed) failed = ended;
     }
-    if (!failed) failed = cudaGraphInstantiate(&part->graph, graph, 0);
-    if (failed) part->graph = NULL, part->is_graph = false;
+    // Note: of the two names this one has the same arguments in CUDA 11.4 to 13.
+    if (!failed) failed = cudaGraphInstantiateWithFlags(&part->graph, graph, 0);
+    if (failed) part->graph = NULL, part->is_graph = false, counts->num_refused++;
+    else counts->num_captures++;
     if (graph) cudaGraphDestroy(graph);
     cudaGetLastError();
 }
 
 bool replay_launch(replay *r, replay_part *part, const step *steps, const op_device *device,
-                   cudaError_t *error) {
-    if (part->is_graph && part->has_run && !part->graph) capture(r, part, steps, device);
+                   backend_counts *counts, cudaError_t *error) {
+    if (part->is_graph && part->has_run && !part->graph) capture(r, part, steps, device, counts);
     if (!part->graph) return false;
     *error = cudaGraphLaunch(part->graph, device->stream);
     return true;

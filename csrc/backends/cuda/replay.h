@@ -1,5 +1,6 @@
 // What is prepared of a list and kept with it: which kernels its steps start, in parts between
-// which the host copies or waits, and the parts as CUDA graphs, which start all at once.
+// which the host copies or waits or a step changes, and the parts as CUDA graphs, which start all
+// at once.
 //     the first time    each start is made by itself, which loads its kernel
 //     again             the part is captured as a graph, once, and the graph is launched
 // A graph holds addresses and parameters: another version of the list is prepared anew, and what is
@@ -19,7 +20,8 @@ static const int64_t REPLAY_MOST_PRODUCTS = (int64_t)1 << 38;  // 2 ms at the ma
                                                                // H100; its 200 starts take about 1
 
 typedef struct {
-    int32_t first, end;  // starts; one alone where the host copies: load, store, dequantize, copy
+    int32_t first, end;     // starts; one alone where the host copies (load, store, dequantize), or
+                            // where the step changes from run to run
     cudaGraphExec_t graph;  // NULL: not captured yet, or not to be
     bool has_run;           // each of its starts has been made
     bool is_graph;  // to be captured: neither too short nor too large, and no capture has failed
@@ -33,15 +35,15 @@ typedef struct {
     replay_part *parts;
 } replay;
 
-bool replay_is_copy(const step *s);  // one that op_run does not start
+bool replay_is_transfer(const step *s);  // one that op_run does not start
 
 // What is prepared of the list as it is now; NULL when there is no memory.
 replay *replay_prepare(step_list *list, const op_device *device);
 
-// Launches the part's graph and sets *error. False where the part has no graph: the caller then
-// launches its kernels one by one.
+// Launches the part's graph, captured first where it is due, and sets *error. False where the part
+// has no graph: the caller then launches its kernels one by one.
 bool replay_launch(replay *r, replay_part *part, const step *steps, const op_device *device,
-                   cudaError_t *error);
+                   backend_counts *counts, cudaError_t *error);
 
 void replay_free(step_list *list);  // on any thread whose device is the list's; nothing of it is
                                     // under way

@@ -1,8 +1,12 @@
 // The CUDA backend itself, on the emulator: what it says when there is no driver, no GPU, an old
-// one, no memory or a lost one; that it gives back what it took; which steps it starts as graphs,
+// one, no memory or a lost one; that it gives back what it took, and leaves other threads and GPUs
+// as they were; which steps it starts as graphs,
 // and what happens where that fails; which step is told to have failed; and every op through the
 // seam, in the cases of gpu_ops.h that the emulator can do in seconds (cuda_test.c has all shapes
 // and tiles). Prints TAP; the exit code is 1 when a test failed.
+// Note: over 400 lines: one device over one emulator, a section a part of its life.
+#include <pthread.h>
+
 #include "../../../csrc/backends/cuda/op.h"
 #include "../gpu_ops.h"
 #include "cuda_runtime_api.h"
@@ -16,6 +20,7 @@ static const struct emulated_device whole = {.num_devices = 1,
 static void expect_refusal(struct emulated_device device, uint32_t index, ctok_status status,
                            const char *text) {
     emulated_device = device;
+    emulated_current = EMULATED_NONE;
     backend *b = NULL;
     ctok_error error = {.struct_size = sizeof error};
     ctok_status got = cuda_backend_open(&b, index, &error);
@@ -28,7 +33,8 @@ static void test_opening(void) {
     device.driver = 0, device.num_devices = 0;
     expect_refusal(device, 0, CTOK_E_DEVICE, "expected an NVIDIA driver, found none");
     device.driver = 12020;
-    expect_refusal(device, 0, CTOK_E_DEVICE, "for CUDA 13 or later, found one for CUDA 12.2");
+    expect_refusal(device, 0, CTOK_E_DEVICE,
+                   "for CUDA 13 or later (580 and up), found one for CUDA 12.2");
     device = whole, device.num_devices = 0;
     expect_refusal(device, 0, CTOK_E_DEVICE, "cuda:0: expected a GPU of that number, found 0");
     expect_refusal(whole, 1, CTOK_E_DEVICE, "cuda:1: expected a GPU of that number, found 1");
@@ -36,6 +42,7 @@ static void test_opening(void) {
     expect_refusal(
         device, 0, CTOK_E_DEVICE,
         "(Emulated GPU): expected compute capability 7.5 or more (8.0 for bf16), found 7.0");
+    report(emulated_device.num_contexts[0] == 0, "and it was not started");
     device = whole, device.used_bytes = device.total_bytes;
     expect_refusal(device, 0, CTOK_E_MEMORY, "out of memory");
     device = whole, device.is_lost = true;
@@ -78,7 +85,7 @@ static void test_failures(void) {
 
     emulated_device.is_lost = true;
     is_right = b->run(b, &list, &run, &error) == CTOK_E_DEVICE && run.first == 0 &&
-               strstr(error.message, "is lost to this process");
+               strstr(error.message, "its context is lost to the whole process");
     report(is_right, "a lost device: the step fails: %s", error.message);
     report(op_pool(b, out, in, &p) == CTOK_E_DEVICE && b->finish(b, NULL) == CTOK_E_DEVICE &&
                !b->alloc(b, 64),
@@ -87,6 +94,93 @@ static void test_failures(void) {
     b->close(b);
     report(emulated_device.num_allocations == 0, "all memory was given back: %d kept",
            emulated_device.num_allocations);
+}
+
+// ---------------------------------------------------------------- whose GPU
+static void give_back(backend *b, void *memory) { b->free(b, memory, 64); }
+static void ask_memory(backend *b, void *memory) {
+    (void)memory;
+    uint64_t total, available;
+    b->memory_bytes(b, &total, &available);
+}
+static void forget_list(backend *b, void *list) { b->forget(b, list); }
+static void close_all(backend *b, void *memory) {
+    (void)memory;
+    b->close(b);
+}
+// The bug that this is for: the thread's device "as it was before" is GPU 0 where it had none.
+static void restore_device(backend *b, void *memory) {
+    (void)b, (void)memory;
+    int before;
+    cudaGetDevice(&before);
+    cudaSetDevice(1);
+    cudaSetDevice(before);
+}
+
+// A thread that has the context `had`, and what it does with a backend of another.
+typedef struct {
+    void (*visit)(backend *, void *);
+    backend *b;
+    void *argument;
+    int had, has;
+} visitor;
+
+static void *visit(void *argument) {
+    visitor *v = argument;
+    emulated_take(v->had);
+    v->visit(v->b, v->argument);
+    v->has = emulated_current;
+    return NULL;
+}
+
+// Whether the thread has afterwards what it had, and no other GPU than these was started.
+static bool is_left_alone(visitor v) {
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, visit, &v) || pthread_join(thread, NULL)) return false;
+    return v.has == v.had && emulated_device.num_contexts[0] == 0 &&
+           emulated_device.num_strangers == 0;
+}
+
+static void test_second_gpu(void) {
+    struct emulated_device device = whole;
+    device.num_devices = 3;
+    emulated_device = device;
+    emulated_current = EMULATED_NONE;
+    backend *b = NULL;
+    ctok_error error = {.struct_size = sizeof error};
+    if (cuda_backend_open(&b, 1, &error) != CTOK_OK) {
+        report(false, "cuda:1 opens: %s", error.message);
+        return;
+    }
+    report(emulated_current == 1 && emulated_device.num_contexts[1] == 1 &&
+               emulated_device.num_contexts[0] == 0,
+           "%s is opened and no other", b->device);
+    replayed r = replayed_make(b);
+    for (int i = 0; i < 3; i++) {
+        ctok_status status;
+        free(replayed_run(&r, 0, 0, REPLAYED_STEPS, -1, &status, NULL));
+    }
+    report(emulated_device.num_graphs == 1 && emulated_device.num_contexts[0] == 0,
+           "cuda:1 runs, also as a graph");
+    static const int had[] = {EMULATED_NONE, 1, 2};
+    for (int i = 0; i < 3; i++) {
+        const char *name = (const char *[]){"without a GPU", "on it", "on another GPU"}[i];
+        report(is_left_alone((visitor){give_back, b, b->alloc(b, 64), had[i], 0}),
+               "memory of cuda:1 is given back on a thread %s", name);
+        report(is_left_alone((visitor){ask_memory, b, NULL, had[i], 0}),
+               "memory of cuda:1 is asked for on a thread %s", name);
+    }
+    report(is_left_alone((visitor){forget_list, b, &r.list, EMULATED_NONE, 0}) &&
+               emulated_device.num_graphs == 0,
+           "a list of cuda:1 is forgotten on a thread without a GPU");
+    replayed_free(&r);
+    report(is_left_alone((visitor){close_all, b, NULL, EMULATED_NONE, 0}) &&
+               emulated_device.num_allocations == 0,
+           "cuda:1 is closed on a thread without a GPU");
+    report(!is_left_alone((visitor){restore_device, NULL, NULL, EMULATED_NONE, 0}) &&
+               emulated_device.num_contexts[0] == 1,
+           "a planted bug, the device of before restored: GPU 0 is found to be started");
+    emulated_current = EMULATED_NONE;
 }
 
 // ---------------------------------------------------------------- graphs
@@ -192,6 +286,31 @@ static void test_graphs(void) {
         expect_same(run_whole(&r, 0, CTOK_OK, "at last"), want, &r, "at last");
     report(emulated_device.num_graphs == 1, "graphs: one is kept");
 
+    // The first run loads each kernel that the capture has.
+    emulator_settings.is_capture_strict = true;
+    for (int is_planted = 0; is_planted < 2; is_planted++) {
+        uint64_t num_captures = b->counts->num_captures, num_refused = b->counts->num_refused;
+        r.list.version++;
+        emulator_unload();
+        for (int i = 0; i < 3; i++) {
+            expect_same(run_whole(&r, 0, CTOK_OK, "a strict capture"), want, &r,
+                        "a strict capture");
+            if (is_planted && i == 0) emulator_unload();
+        }
+        num_captures = b->counts->num_captures - num_captures,
+        num_refused = b->counts->num_refused - num_refused;
+        report(num_captures == !is_planted && num_refused == (uint64_t)is_planted,
+               "graphs: %s: %d captured, %d refused",
+               is_planted ? "a planted bug, kernels that the first run had not loaded"
+                          : "kernels are loaded before they are captured",
+               (int)num_captures, (int)num_refused);
+    }
+    emulator_settings.is_capture_strict = false;
+    r.list.version++;
+    free(run_whole(&r, 0, CTOK_OK, "after them"));
+    report(b->counts->num_refused == 4, "graphs: %d captures were refused in all",
+           (int)b->counts->num_refused);
+
     ctok_status status;
     for (int i = 0; i < 3; i++)
         expect_same(replayed_run(&r, 1, 0, REPLAYED_STEPS, -1, &status, NULL), want, &r,
@@ -213,11 +332,12 @@ static void test_graphs(void) {
     }
     expect_same(run_whole(&r, 0, CTOK_OK, "after refusals"), want, &r, "after refusals");
 
-    emulated_device.lose_in = 14;
+    emulated_device.lose_in = 6;
     ctok_error error = {.struct_size = sizeof error};
     r.list.version++;
     free(replayed_run(&r, 0, 0, REPLAYED_STEPS, -1, &status, &error));
-    report(status == CTOK_E_DEVICE && strstr(error.message, "is lost to this process"),
+    report(status == CTOK_E_DEVICE &&
+               strstr(error.message, "its context is lost to the whole process"),
            "graphs: the device is lost between steps %d and %d: %s", r.run.first, r.run.last,
            error.message);
     free(replayed_run(&r, 0, 0, REPLAYED_STEPS, -1, &status, &error));
@@ -227,6 +347,96 @@ static void test_graphs(void) {
     replayed_free(&r), b->close(b);
     report(emulated_device.num_graphs == 0 && emulated_device.num_allocations == 0,
            "graphs: none is left when the device is closed");
+}
+
+// ---------------------------------------------------------------- waits and copies
+// How often the host waits while a list runs: once a few small starts or one large one, and for the
+// results.
+static void expect_waits(backend *b, step *steps, int32_t num_steps, int most, const char *name) {
+    step_list list = {.steps = steps, .num_steps = num_steps};
+    step_run run = {0};
+    uint64_t before = b->counts->num_waits;
+    emulated_device.num_waits = 0;
+    ctok_status status = b->run(b, &list, &run, NULL);
+    b->forget(b, &list);
+    int own = (int)(b->counts->num_waits - before);
+    report(status == CTOK_OK && emulated_device.num_waits == most && own + 1 == most,
+           "waits: %d %s: %d of %d waits", (int)num_steps, name, emulated_device.num_waits, most);
+}
+
+enum { MANY_STEPS = 80 };
+
+static void test_waits(void) {
+    emulated_device = whole;
+    backend *b = NULL;
+    if (cuda_backend_open(&b, 0, NULL) != CTOK_OK) {
+        report(false, "waits: opens");
+        return;
+    }
+    atomic_store(&op_left_out, OP_GRAPHS | OP_TOGETHER);
+    step steps[MANY_STEPS];
+    pool_params small = {{1, 1, 2, 2, 1}, {1, 1, 1, 1, 1}, false, true, CTOK_F32};
+    void *in = b->alloc(b, 16), *out = b->alloc(b, 4);
+    for (int i = 0; i < MANY_STEPS; i++) steps[i] = pool_step(out, in, &small);
+    expect_waits(b, steps, 32, 1, "small steps");
+    expect_waits(b, steps, MANY_STEPS, 7, "small steps");
+
+    // Of each large one the emulator runs a block alone.
+    ctok_shape shape = {1, 1, 172, 172, 512};
+    conv_params large = {.in = shape,
+                         .out = shape,
+                         .kernel = 3,
+                         .stride = 1,
+                         .pad_before = 1,
+                         .upsample = 1,
+                         .kernel_t = 1,
+                         .stride_t = 1,
+                         .upsample_t = 1,
+                         .in_dtype = CTOK_BF16,
+                         .out_dtype = CTOK_BF16};
+    size_t num_bytes = (size_t)shape_elements(shape) * 2;
+    void *from = b->alloc(b, num_bytes), *to = b->alloc(b, num_bytes),
+         *packed = b->alloc(b, b->kernels->conv_weight_bytes(b, &large)),
+         *bias = b->alloc(b, 512 * sizeof(float));
+    step conv = conv_step(to, from, NULL, NULL, (conv_weights){packed, bias}, NULL, &large);
+    for (int i = 0; i < 10; i++) steps[i] = conv;
+    emulator_settings.num_blocks = 1;
+    expect_waits(b, steps, 10, 7, "large steps");
+    emulator_settings.num_blocks = 0;
+    atomic_store(&op_left_out, 0);
+    drop(b, in), drop(b, out), drop(b, from), drop(b, to), drop(b, packed), drop(b, bias);
+    b->close(b);
+}
+
+// Bytes moved onto themselves and elsewhere, at every alignment, against memmove.
+static void test_copies(void) {
+    emulated_device = whole;
+    backend *b = NULL;
+    if (cuda_backend_open(&b, 0, NULL) != CTOK_OK) {
+        report(false, "copies: opens");
+        return;
+    }
+    static const struct {
+        size_t out, in, num_bytes;
+    } copies[] = {{0, 16, 4096}, {0, 4096, 4096}, {0, 64, 16 * 301}, {4, 24, 4 * 301},
+                  {1, 4, 301},   {3, 8192, 301},  {4096, 0, 4096},   {0, 5, 0}};
+    enum { BYTES = 16384 };
+    uint8_t host[BYTES], want[BYTES], got[BYTES];
+    for (int i = 0; i < BYTES; i++) host[i] = (uint8_t)(i * 31 % 127);
+    uint8_t *memory = b->alloc(b, BYTES);
+    for (int i = 0; i < NUM_SHAPES(copies); i++) {
+        b->upload(b, memory, host, BYTES);
+        memcpy(want, host, BYTES);
+        memmove(want + copies[i].out, want + copies[i].in, copies[i].num_bytes);
+        ctok_status status =
+            op_copy(b, memory + copies[i].out, memory + copies[i].in, copies[i].num_bytes);
+        if (status == CTOK_OK) status = get_words(b, got, memory, BYTES / 4);
+        report(status == CTOK_OK && memcmp(got, want, BYTES) == 0,
+               "copies: %zu bytes from %zu to %zu", copies[i].num_bytes, copies[i].in,
+               copies[i].out);
+    }
+    drop(b, memory);
+    b->close(b);
 }
 
 static int num_devices_tested;  // each in other modes of the emulator
@@ -257,7 +467,8 @@ static void test_device(int major, int minor, int shared_bytes) {
 
 int main(void) {
     test_opening();
-    test_failures(), test_graphs();
+    test_second_gpu();
+    test_failures(), test_graphs(), test_waits(), test_copies();
     most_products = 1 << 21;
     test_device(8, 6, 101376);
     most_products = 1 << 16;

@@ -61,6 +61,7 @@ void sync_threads();
 typedef void (*warp_op)(void *const *operands);
 void warp_meet(warp_op op, void *operand, unsigned mask = 0xFFFFFFFFu);
 void sync_warp(unsigned mask);
+int load(const void *kernel);  // 0, or the error of a capture that may not load it
 int launch(const char *name, dim3 grid, dim3 block, size_t shared_bytes,
            const std::function<void()> &body);
 }  // namespace emulator
@@ -110,6 +111,7 @@ inline shared<U> shared_as(shared<T> pointer) {
 template <typename... P, typename... A>
 static int emulated_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block,
                            size_t shared_bytes, cudaStream_t, A... arguments) {
+    if (int error = emulator::load((const void *)kernel)) return error;
     return emulator::launch(name, grid, block, shared_bytes,
                             [=] { kernel(static_cast<P>(arguments)...); });
 }

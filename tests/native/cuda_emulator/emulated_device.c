@@ -10,3 +10,5 @@ struct emulated_device emulated_device = {.num_devices = 1,
                                           .shared_bytes = 101376,
                                           .total_bytes = (size_t)1 << 32};
 emulated_allocation emulated_allocations[EMULATED_MOST];
+_Thread_local int emulated_current = EMULATED_NONE;
+char emulated_marks[EMULATED_GPUS + 1];

@@ -21,6 +21,7 @@
 #include <csignal>
 #include <cstdarg>
 #include <cstdio>
+#include <set>
 #include <vector>
 
 #include "cuda_runtime.h"
@@ -47,6 +48,7 @@ namespace emulator {
 namespace {
 constexpr size_t STACK_BYTES = 64 * 1024, SHARED_MOST = 232448, PAGE = 4096;
 constexpr int MAX_THREADS = 1024;
+constexpr int CAPTURE_UNSUPPORTED = 900;                // cudaErrorStreamCaptureUnsupported
 constexpr int FAILED_LAUNCH = 719, INVALID_LAUNCH = 1;  // cudaErrorLaunchFailure,
                                                         // cudaErrorInvalidValue
 
@@ -390,6 +392,15 @@ void prepare() {
 }  // namespace
 
 // ---------------------------------------------------------------- launch
+static std::set<const void *> loaded;
+
+int load(const void *kernel) {
+    bool is_first = !loaded.count(kernel);
+    if (is_first && captured && emulator_settings.is_capture_strict) return CAPTURE_UNSUPPORTED;
+    if (is_first) loaded.insert(kernel);
+    return 0;
+}
+
 int launch(const char *name, dim3 grid, dim3 block, size_t bytes,
            const std::function<void()> &body) {
     prepare();
@@ -450,6 +461,8 @@ bool emulator_has_unwritten(const void *memory, size_t num_bytes) {
         if (words[i] == 0xFFFF) return true;
     return false;
 }
+
+void emulator_unload(void) { emulator::loaded.clear(); }
 
 void emulator_capture_begin(void) { captured = new emulator_graph(); }
 emulator_graph *emulator_capture_end(void) {

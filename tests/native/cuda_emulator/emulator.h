@@ -22,9 +22,11 @@ extern "C" {
 typedef struct {
     uint32_t seed;  // of the order of threads
     bool is_late;   // asynchronous copies land when they are waited for; otherwise when issued
-    bool is_end_guarded;  // allocations end at a guard page (steps beyond are seen to the byte);
-                          // otherwise they begin at one
-    size_t shared_limit;  // bytes a block may have; 0: 232448, as on sm_90
+    bool is_end_guarded;     // allocations end at a guard page (steps beyond are seen to the byte);
+                             // otherwise they begin at one
+    bool is_capture_strict;  // a kernel's first launch, which loads it, is refused in a capture, as
+                             // by drivers before 12.3
+    size_t shared_limit;     // bytes a block may have; 0: 232448, as on sm_90
     int64_t first_block, num_blocks;  // only these blocks run; num_blocks 0: all
 } emulator_options;
 
@@ -49,6 +51,8 @@ emulator_graph *emulator_capture_end(void);
 emulator_graph *emulator_graph_copy(const emulator_graph *graph);
 int emulator_graph_run(const emulator_graph *graph);
 void emulator_graph_free(emulator_graph *graph);
+
+void emulator_unload(void);  // as if no kernel had been launched yet
 
 extern int emulator_num_launches;  // of kernels, as they ran
 extern int emulator_fail_in;       // launches until one is refused; 0: never

@@ -3,19 +3,21 @@
 // same shapes share a list, and with it its graphs, which stay right when the arena moves, when
 // other lists come between and when a model is closed and opened again; a batch as one pass of as
 // many launches as an image takes; steps that are timed. TAP.
+// Note: over 400 lines: lists and graphs through one life of an engine, a section a part.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../../../csrc/backends/cpu/cpu.h"
+#include "../../../csrc/backends/cuda/op.h"
 #include "../../../csrc/runtime/engine.h"
 #include "../../../csrc/runtime/model.h"
 #include "../tap.h"
 #include "cuda_runtime_api.h"
 
 enum { SIDE = 16, MOST_SIDE = 48, BATCH = 4, LATENTS = MOST_SIDE / 8 * (MOST_SIDE / 8) * 16 };
-static const char *const checkpoint_path = "tests/fixtures/Cosmos-Tokenizer-CI8x8";
+static const char *checkpoint_path = "tests/fixtures/Cosmos-Tokenizer-CI8x8";  // of the next life
 
 // ---------------------------------------------------------------- a life
 typedef struct {
@@ -90,7 +92,7 @@ static const step_list *last_list(const life *l) {
     object *o = NULL;
     if (ids_get(&o, OBJECT_MODEL, l->model, NULL) != CTOK_OK) exit(1);
     object_release(o);
-    return &((model *)o)->programs.kept[0]->list;
+    return &((model *)o)->programs.kept[0]->bound->list;
 }
 
 // ---------------------------------------------------------------- failures
@@ -242,6 +244,26 @@ static void test_graphs(void) {
            "of %d sizes %d have graphs", PROGRAMS_KEPT + 2, emulated_device.num_graphs / captures);
     expect(&l, 1, SIDE, small, "after them");
 
+    // Longer than a CPU keeps its arena: on a GPU the graphs in it go on.
+    ctok_engine_info info = {.struct_size = sizeof info};
+    for (int i = 0; i < 2; i++) expect(&l, 1, SIDE, small, "again");
+    captures = emulated_device.num_captures;
+    nanosleep(&(struct timespec){.tv_sec = 1, .tv_nsec = 200000000}, NULL);
+    expect(&l, 1, SIDE, small, "after an idle second");
+    is_right = ctok_engine_query(l.engine, &info, NULL) == CTOK_OK && info.arena_bytes > 0;
+    report(is_right && emulated_device.num_captures == captures,
+           "the arena and its graphs are kept: %llu bytes", (unsigned long long)info.arena_bytes);
+
+    const struct emulated_device whole = emulated_device;
+    backend *b = engine_of(&l)->backend;
+    emulated_device.total_bytes = emulated_device.used_bytes + 64;
+    void *memory = b->alloc(b, info.arena_bytes);
+    is_right = memory && ctok_engine_query(l.engine, &info, NULL) == CTOK_OK;
+    report(is_right && info.arena_bytes == 0, "it is given back where its memory is needed");
+    b->free(b, memory, 0);
+    emulated_device.total_bytes = whole.total_bytes;
+    expect(&l, 1, SIDE, small, "in another arena");
+
     is_right = ctok_model_close(l.model, NULL) == CTOK_OK && open_model(&l);
     report(is_right && emulated_device.num_graphs == 0,
            "a model that is closed takes its graphs along: %d are left",
@@ -250,6 +272,86 @@ static void test_graphs(void) {
     ctok_engine_close(l.engine, NULL);
     report(emulated_device.num_graphs == 0 && emulated_device.num_allocations == 0,
            "nothing is left: %d graphs, %d allocations", emulated_device.num_graphs,
+           emulated_device.num_allocations);
+}
+
+// ---------------------------------------------------------------- streams
+enum { CHUNKS = 5, CHUNK_FRAMES = 4, CODES = SIDE / 8 * SIDE / 8 };
+
+typedef struct {
+    uint32_t id;
+    int num_chunks;
+    int32_t codes[CHUNKS][CODES];
+} clip;
+
+// Encodes the next frames of a clip; the first chunk has one.
+static bool encode_chunk(life *l, clip *c) {
+    static uint8_t pixels[CHUNK_FRAMES * SIDE * SIDE * 3];
+    int n = c->num_chunks, frames = n ? CHUNK_FRAMES : 1;
+    for (size_t i = 0; i < sizeof pixels; i++)
+        pixels[i] = (uint8_t)((i + 1000 * (size_t)n) * 37 % 251);
+    ctok_request request = {.struct_size = sizeof request,
+                            .input = CTOK_PIXELS_U8,
+                            .outputs = CTOK_INDICES,
+                            .frames = frames,
+                            .height = SIDE,
+                            .width = SIDE};
+    uint32_t job;
+    if (ctok_stream_submit(c->id, pixels, (uint64_t)frames * SIDE * SIDE * 3, &request, &job,
+                           &l->error) != CTOK_OK)
+        return false;
+    c->num_chunks++;
+    return end_job(l, job, (float *)c->codes[n], sizeof c->codes[n]) == CTOK_OK;
+}
+
+static bool open_clip(life *l, clip *c, uint32_t attention_frames) {
+    *c = (clip){0};
+    ctok_stream_options options = {.struct_size = sizeof options,
+                                   .task = CTOK_TASK_ENCODE,
+                                   .attention_frames = attention_frames};
+    return ctok_stream_open(l->model, &options, &c->id, &l->error) == CTOK_OK;
+}
+
+// The chunks after the second of their size are started as graphs, all but the attention over time
+// and what moves its keys and values, whose place and number change; also where streams come in
+// turn, and whether or not the attention looks back on everything.
+static void test_streams(void) {
+    life l;
+    checkpoint_path = "models/nano/DV4x8x8.safetensors";
+    if (!report(begin(&l, CTOK_DEVICE_CUDA), "a video model on the emulated GPU")) return;
+    const backend_counts *counts = engine_of(&l)->backend->counts;
+    for (int num_clips = 1; num_clips <= 2; num_clips++) {
+        uint32_t window = num_clips == 1 ? 0 : 3;
+        clip want, got[2];
+        atomic_store(&op_left_out, OP_GRAPHS);
+        bool is_right = open_clip(&l, &want, window);
+        for (int i = 0; i < CHUNKS; i++) is_right = is_right && encode_chunk(&l, &want);
+        ctok_stream_close(want.id, NULL);
+        atomic_store(&op_left_out, 0);
+
+        uint64_t starts = 0, launches = 0, captures = 0;
+        for (int k = 0; k < num_clips; k++) is_right = is_right && open_clip(&l, &got[k], window);
+        for (int i = 0; i < CHUNKS; i++) {
+            starts = counts->num_starts, launches = counts->num_graph_launches;
+            captures = counts->num_captures;
+            for (int k = 0; k < num_clips; k++) is_right = is_right && encode_chunk(&l, &got[k]);
+        }
+        int num_steps = last_list(&l)->num_steps, num_starts = (int)(counts->num_starts - starts),
+            num_launches = (int)(counts->num_graph_launches - launches);
+        for (int k = 0; k < num_clips; k++) {
+            is_right = is_right && memcmp(got[k].codes, want.codes, sizeof want.codes) == 0;
+            ctok_stream_close(got[k].id, NULL);
+        }
+        report(is_right, "%d streams in turn, attention_frames %u: the codes of one without graphs",
+               num_clips, window);
+        report(counts->num_captures == captures && num_launches == 2 * num_clips &&
+                   num_starts == 6 * num_clips,
+               "the last chunks: of %d steps %d are started alone, the others by %d graphs",
+               num_clips * num_steps, num_starts, num_launches);
+    }
+    ctok_engine_close(l.engine, NULL);
+    report(emulated_device.num_graphs == 0 && emulated_device.num_allocations == 0,
+           "nothing is left of streams: %d graphs, %d allocations", emulated_device.num_graphs,
            emulated_device.num_allocations);
 }
 
@@ -350,5 +452,6 @@ int main(void) {
     emulated_device.num_captures = emulated_device.num_graph_launches = 0;
     test_graphs();
     test_batch(SIDE), test_batch(MOST_SIDE);
+    test_streams();
     return report_end();
 }
