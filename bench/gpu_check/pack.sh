@@ -48,7 +48,8 @@ else
   echo "pack.sh: no $shared/fixtures: three full-size models instead of all"
 fi
 cp reference/{cosmos_reference,synthetic_weights}.py "$stage/reference/"
-if [ -e bench/results/gpu-model.md ]; then cp bench/results/gpu-model.md "$stage/"; fi
+predicted=bench/results/gpu-model
+if [ -e "$predicted.md" ]; then cp "$predicted.md" "$stage/"; fi
 git describe --always --dirty > "$stage/commit" 2>/dev/null || echo unknown > "$stage/commit"
 
 # A large dictionary: the programs hold the same kernels, and each is packed once.

@@ -183,17 +183,19 @@ const isThere = (pid: string) => {
     return false;
   }
 };
-const pidsOf = (at: string) => readFileSync(join(at, "pids"), "utf8").trim().split(" ");
+const pidsOf = (at: string) =>
+  existsSync(join(at, "pids")) ? readFileSync(join(at, "pids"), "utf8").trim().split(" ") : [];
 const sleep = (ms: number) => new Promise((settle) => setTimeout(settle, ms));
 
-/** Starts check.py, and waits until its file says so. */
-async function startUntil(at: string, args: readonly string[], isSo: (rows: Row[]) => boolean): Promise<ChildProcess> {
+/** Starts check.py, and waits until gpu_ops hangs and the file has what it printed. */
+async function startUntilItHangs(at: string, ...args: string[]): Promise<ChildProcess> {
   const child = spawn(python, argsOf(at, args), { stdio: "ignore", env: environmentOf(at) });
-  for (;;) {
+  const stepsOf = () => rowsOf(at).find(({ part }) => part === "profile")!.data.steps?.length;
+  while (!existsSync(join(at, "out/results.json")) || stepsOf() !== 2 || pidsOf(at).length !== 2) {
     assert.equal(child.exitCode, null, "it goes on");
-    if (existsSync(join(at, "out/results.json")) && isSo(rowsOf(at))) return child; // written after results.md
     await sleep(20);
   }
+  return child;
 }
 const hasEnded = (child: ChildProcess) => new Promise((settle) => child.on("exit", (code) => settle(code)));
 
@@ -216,9 +218,8 @@ test(
       assert.match(report, /2 cases, 1 failed; it ended with 1; .*\nnot ok 2 - conv 1x9x13x512: at 7, found nan/);
       assert.deepEqual(stateOf(rows, "ours"), ["failed", "failed", "failed", "failed"]);
       assert.match(report, /it was killed by SIGSEGV/);
-      assert.deepEqual(stateOf(rows, "profile"), ["cut off"]);
-      assert.match(report, /its deadline passed after 2 ops, which are told below/);
-      assert.match(report, /Partial: .*\n\n.*\n.*\n\| encode \| conv \| 1 \| 1 \| 10\.0 \| 50 %/);
+      // On a machine that is busy the deadline may pass before the program begins; what it printed is held below.
+      assert.match(report, /^\| profile \| .* \| (cut off|not reached) \| its deadline( of 6 s)? passed/m);
       assert.deepEqual(stateOf(rows, "fusions"), ["failed"]);
       assert.ok(report.indexOf("## Failures") < report.indexOf("## Expected and found"));
       assert.deepEqual(pidsOf(at).filter(isThere), [], "what hung is ended, and what it started");
@@ -261,10 +262,7 @@ test(
   () =>
     withFolder(async (at) => {
       furnish(at, faulty, { "nvidia-smi": nvidiaSmi });
-      const child = await startUntil(at, [], (rows) =>
-        rows.some((r) =>
-          r.part === "profile" && r.data.steps?.length === 2
-        ));
+      const child = await startUntilItHangs(at);
       const ended = hasEnded(child);
       child.kill("SIGKILL");
       await ended;
@@ -284,10 +282,7 @@ test(
   () =>
     withFolder(async (at) => {
       furnish(at, faulty, { "nvidia-smi": nvidiaSmi });
-      const child = await startUntil(at, ["--only", "ops,profile,sanitizer"], (rows) =>
-        rows.some((r) =>
-          r.part === "profile" && r.data.steps?.length === 2
-        ) && existsSync(join(at, "pids")));
+      const child = await startUntilItHangs(at, "--only", "ops,profile,sanitizer");
       const ended = hasEnded(child);
       child.kill("SIGTERM");
       assert.equal(await ended, 143);
@@ -295,6 +290,7 @@ test(
       assert.deepEqual(stateOf(rows, "profile"), ["cut off"]);
       assert.deepEqual(stateOf(rows, "sanitizer"), ["not reached", "not reached", "not reached"]);
       assert.match(report, /The check ended after/);
+      assert.match(report, /Partial: .*\n\n.*\n.*\n\| encode \| conv \| 1 \| 1 \| 10\.0 \| 50 %/);
       assert.deepEqual(pidsOf(at).filter(isThere), []);
     }),
 );

@@ -41,7 +41,8 @@ def head(found):
 def failures(found):
     lines = []
     for row in found.of_state("failed"):
-        lines += [f"### {row.part}: {row.name}", "", "```text", row.text.replace("```", "'''"), "```", "", f"Next: {row.next}" if row.next else "", ""]
+        lines += [f"### {row.part}: {row.name}", "", "```text", row.text.replace("```", "'''"), "```", ""]
+        lines += [f"Next: {row.next}", ""] if row.next else []
     return ["## Failures", "", *lines] if lines else []
 
 
@@ -50,6 +51,9 @@ def not_measured(found):
     if not rows:
         return []
     states = {"running": "cut off"}
-    lines = [f"| {row.part} | {row.name} | {states.get(row.state, row.state)} | {' '.join((row.text + ' ' + row.next).split())[:300].replace('|', '/')} |" for row in rows]
+    lines = []
+    for row in rows:
+        why = " ".join(f"{row.text} {row.next}".split())[:300].replace("|", "/")
+        lines.append(f"| {row.part} | {row.name} | {states.get(row.state, row.state)} | {why} |")
     return ["## Not measured, or not to the end", "", "`./run.sh --only PART --budget SECONDS` fills it.", "",
             "| part | row | | why |", "| --- | --- | --- | --- |", *lines, ""]
