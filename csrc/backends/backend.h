@@ -187,7 +187,7 @@ struct backend {
     backend *(*limit)(backend *b, int32_t num_threads);
     const backend_counts *counts;  // of a GPU, or NULL
     bool keeps_arena;  // what is prepared of lists is lost with the memory that they run in: it is
-                       // kept while nothing runs
+                       // kept while nothing runs, as long as a model is open
     bool (*give_back)(void *giver);  // asked by `alloc` where there is no memory, before it gives
                                      // up: whether some was freed. Or NULL
     void *giver;

@@ -151,8 +151,8 @@ typedef struct {
                               allowed (v1, v2) when the engine opened, or the GPU's */
     char device[16];       /* "cpu", "cuda:0" */
     char device_name[64];  /* as the driver names a GPU; "" for the CPU */
-    char why_cpu[256];     /* where device auto took the CPU: why no GPU, as the error of
-                              CTOK_DEVICE_CUDA would say it; otherwise "" */
+    char why_cpu[256];     /* where device auto took the CPU, unless kernels were asked for: why no
+                              GPU, as the error of CTOK_DEVICE_CUDA would say it; otherwise "" */
     /* Of a GPU, since the engine was opened; 0 of the CPU. */
     uint64_t num_starts;           /* kernels launched by themselves */
     uint64_t num_graph_launches;   /* launches of many at once, as a CUDA graph */

@@ -98,11 +98,12 @@ static void close_jobs(engine *e, const object *subject) {
 static engine_job *next_job(engine *e) {
     int64_t deadline = thread_now_us() + ARENA_IDLE_US;
     while (!e->queue_head && !e->is_stopping) {
-        if (!e->arena || e->backend->keeps_arena) {
+        if (!e->arena) {
             pthread_cond_wait(&e->has_work, &e->lock);
         } else if (!thread_wait_until(&e->has_work, &e->lock, deadline)) {
             pthread_mutex_unlock(&e->lock);
-            drop_arena(e);
+            if (!e->backend->keeps_arena || !weights_are_held(&e->weights)) drop_arena(e);
+            deadline = thread_now_us() + ARENA_IDLE_US;
             pthread_mutex_lock(&e->lock);
         }
     }

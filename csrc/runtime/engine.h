@@ -83,7 +83,7 @@ void engine_forget(engine *e, engine_job *job);
 
 // On the engine's thread: memory of at least so many bytes, contents undefined, kept between jobs.
 // Given back after a second without work; or where the backend keeps it, as a GPU does for its
-// graphs, when something else needs the memory, and at the end. NULL when there is none.
+// graphs, when no model is open, or something else needs the memory. NULL when there is none.
 uint8_t *engine_arena(engine *e, size_t num_bytes);
 
 #endif

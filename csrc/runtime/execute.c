@@ -70,8 +70,6 @@ ctok_status execute_program(program *p, const model *m, stream_state *stream, ui
                             const uint8_t *input, uint8_t *const outputs[4],
                             atomic_uint *steps_done, trace *trace, ctok_error *error) {
     CTOK_TRY(check_indices(p, m, input, error));
-    if (stream && !bind_stream(stream, &p->graph))
-        return ctok_fail(error, CTOK_E_MEMORY, 0, "no memory for the stream's state");
     binding to = {.layers = m->layers + p->first_layer,
                   .codebook = m->codebook,
                   .arena = arena,

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bind.h"
+
 static engine *engine_of(const job *j) { return (engine *)j->base.base.owner; }
 
 // Closes the model that a job opened when the job was released before it ended: nobody knows its
@@ -142,18 +144,48 @@ static ctok_status fail_arena(backend *b, size_t num_bytes, ctok_error *error) {
                      "no memory for %zu bytes of activations on %s%s", num_bytes, b->device, found);
 }
 
+// Gives the job what it runs; the reference is the job's from now on.
+static ctok_status set_program(job *j, program *p, ctok_error *error) {
+    engine *e = engine_of(j);
+    program_release(j->program);
+    j->program = p;
+    int64_t passes = program_num_passes(p);
+    atomic_store(&j->base.num_steps, (unsigned)(p->num_steps * passes));
+    if (!e->keeps_steps) return CTOK_OK;
+    trace_free(&j->trace);
+    return trace_open(&j->trace, p->num_steps, passes, e->opened_ns)
+               ? CTOK_OK
+               : ctok_fail(error, CTOK_E_MEMORY, p->num_steps,
+                           "no memory for the times of %d steps", p->num_steps);
+}
+
+// Takes memory for activations. A batch for which there is not enough, as others use the device
+// too, goes on with one image a pass.
+static ctok_status take_arena(uint8_t **arena, job *j, const model *m, ctok_error *error) {
+    *arena = engine_arena(engine_of(j), program_arena_bytes(j->program));
+    if (!*arena && j->program->frame.images > 1) {
+        program *p = NULL;
+        CTOK_TRY(request_make_one_by_one(&p, j->program, m, error));
+        CTOK_TRY(set_program(j, p, error));
+        *arena = engine_arena(engine_of(j), program_arena_bytes(p));
+    }
+    return *arena ? CTOK_OK : fail_arena(m->backend, program_arena_bytes(j->program), error);
+}
+
 static ctok_status run_request(engine_job *base, ctok_error *error) {
     job *j = (job *)base;
-    program *p = j->program;
     model *m = (model *)base->subject;
     if (j->stream && j->stream->num_run != j->chunk) {
         return ctok_fail(error, CTOK_E_CLOSED, j->stream->num_run,
                          "the stream ended when chunk %lld failed or was cancelled",
                          (long long)j->stream->num_run);
     }
-    size_t arena_bytes = program_arena_bytes(p);
-    uint8_t *arena = engine_arena(engine_of(j), arena_bytes);
-    if (!arena) return fail_arena(m->backend, arena_bytes, error);
+    // Before the arena is this job's: what is left of a larger one can make room for the state.
+    if (j->stream && !bind_stream(&j->stream->state, &j->program->graph))
+        return ctok_fail(error, CTOK_E_MEMORY, 0, "no memory for the stream's state");
+    uint8_t *arena;
+    CTOK_TRY(take_arena(&arena, j, m, error));
+    program *p = j->program;
     for (int32_t i = 0; i < p->num_outputs; i++) {
         j->outputs[i] = malloc(p->outputs[i].bytes);
         if (!j->outputs[i])
@@ -187,16 +219,10 @@ static ctok_status submit_run(uint32_t *id, engine *e, model *m, stream *s, cons
         j->chunk = s->num_submitted;
     }
     request_memory memory;
-    ctok_status status =
-        request_make(&j->program, &memory, m, request, s ? s->most_arena_bytes : 0, error);
-    uint64_t wanted =
-        status == CTOK_OK ? j->program->input_image_bytes * (uint64_t)j->program->request.batch : 0;
-    if (status == CTOK_OK && e->keeps_steps &&
-        !trace_open(&j->trace, j->program->num_steps, program_num_passes(j->program),
-                    e->opened_ns)) {
-        status = ctok_fail(error, CTOK_E_MEMORY, j->program->num_steps,
-                           "no memory for the times of %d steps", j->program->num_steps);
-    }
+    program *p = NULL;
+    ctok_status status = request_make(&p, &memory, m, request, s ? s->most_arena_bytes : 0, error);
+    uint64_t wanted = status == CTOK_OK ? p->input_image_bytes * (uint64_t)p->request.batch : 0;
+    if (status == CTOK_OK) status = set_program(j, p, error);
     if (status == CTOK_OK && input_bytes != wanted) {
         const ctok_request *r = &j->program->request;
         status =
@@ -219,8 +245,6 @@ static ctok_status submit_run(uint32_t *id, engine *e, model *m, stream *s, cons
     if (s && j->program->plan.arena_bytes > s->most_arena_bytes)
         s->most_arena_bytes = j->program->plan.arena_bytes;
     j->base.subject = object_retain(&m->base);
-    atomic_store(&j->base.num_steps,
-                 (unsigned)(j->program->num_steps * program_num_passes(j->program)));
     return submit(id, j, error);
 }
 

@@ -25,7 +25,7 @@ typedef struct {
 typedef struct program {
     atomic_int references;
     ctok_request request;  // with defaults filled in; of limits and of what a caller or stream
-                           // holds it knows nothing
+                           // holds it knows nothing, unless it is a batch, whose passes they decide
     graph graph;
     plan plan;
     network_frame frame;   // frame.images: of a pass, at most the batch

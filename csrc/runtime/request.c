@@ -64,6 +64,7 @@ static ctok_status check_request(const model *m, ctok_request *r, ctok_error *er
                          is_two_pixels ? ", pixels in one type" : "", r->outputs);
     }
     if (!r->frames) r->frames = 1;
+    if (!r->num_held) r->num_held = 1;
     if (r->batch < 1 || r->batch > MAX_BATCH || r->frames < 1 || r->frames > MAX_FRAMES ||
         r->height < 1 || r->height > MAX_SIDE || r->width < 1 || r->width > MAX_SIDE) {
         return ctok_fail(error, CTOK_E_SHAPE, 0,
@@ -219,6 +220,11 @@ static void count_state(program *p) {
     }
 }
 
+static uint64_t limit_of(const model *m, const ctok_request *r) {
+    uint64_t own = r->max_memory_bytes, of_model = m->max_memory_bytes;
+    return own && (!of_model || own < of_model) ? own : of_model;
+}
+
 // Refuses, before any work, what the limits or the device's memory cannot hold.
 // Limit: input and results of a device with memory of its own are not held against the host's.
 static ctok_status check_memory(request_memory *out, const program *p, const model *m,
@@ -228,17 +234,15 @@ static ctok_status check_memory(request_memory *out, const program *p, const mod
                                                     (uint64_t)stream_capacity(r->state_frames)};
     needs.external_bytes = p->input_image_bytes * (uint64_t)r->batch;
     for (int32_t i = 0; i < p->num_outputs; i++) needs.external_bytes += p->outputs[i].bytes;
-    if (r->num_held &&
-        __builtin_mul_overflow(needs.external_bytes, (uint64_t)r->num_held, &needs.external_bytes))
+    if (__builtin_mul_overflow(needs.external_bytes, (uint64_t)r->num_held, &needs.external_bytes))
         needs.external_bytes = INT64_MAX;
     if (needs.external_bytes > INT64_MAX) needs.external_bytes = INT64_MAX;
     uint64_t arena = program_arena_bytes(p);
     if (arena < held_arena_bytes) arena = held_arena_bytes;
-    uint64_t on_device = arena + m->weight_bytes + needs.state_bytes, limit = m->max_memory_bytes,
+    uint64_t on_device = arena + m->weight_bytes + needs.state_bytes, limit = limit_of(m, r),
              memory, available;
     needs.total_bytes = on_device + needs.external_bytes;
     *out = needs;
-    if (!limit || (r->max_memory_bytes && r->max_memory_bytes < limit)) limit = r->max_memory_bytes;
     m->backend->memory_bytes(m->backend, &memory, &available);
     bool is_limited = limit && needs.total_bytes > limit;
     uint64_t needed = is_limited || m->backend->is_host_memory ? needs.total_bytes : on_device;
@@ -346,8 +350,14 @@ static program *make_if_held(const model *m, const ctok_request *checked, int64_
 // The most images of a pass that two plans promise: further ones add as much to the arena as the
 // second, or less.
 static int64_t estimate_images(const program *one, const program *two, const model *m) {
-    int64_t first = (int64_t)one->plan.arena_bytes, next = (int64_t)two->plan.arena_bytes - first;
-    int64_t images = 1 + ((int64_t)m->backend->pass_bytes - first) / (next > 0 ? next : 1);
+    int64_t first = (int64_t)one->plan.arena_bytes, next = (int64_t)two->plan.arena_bytes - first,
+            room = (int64_t)m->backend->pass_bytes - first;
+    request_memory memory;
+    uint64_t limit = limit_of(m, &one->request);
+    check_memory(&memory, one, m, &one->request, 0, NULL);
+    int64_t left = (int64_t)limit - (int64_t)memory.total_bytes;
+    if (limit && left < room) room = left;
+    int64_t images = 1 + room / (next > 0 ? next : 1);
     return images < one->request.batch ? images : one->request.batch;
 }
 
@@ -373,6 +383,11 @@ static ctok_status make(program **out, const model *m, const ctok_request *check
         *out = best;
     }
     return CTOK_OK;
+}
+
+ctok_status request_make_one_by_one(program **out, const program *batch, const model *m,
+                                    ctok_error *error) {
+    return make_passes(out, m, &batch->request, 1, error);
 }
 
 ctok_status request_make(program **out, request_memory *memory, model *m,

@@ -20,4 +20,8 @@ typedef struct {
 ctok_status request_make(program **out, request_memory *memory, model *m,
                          const ctok_request *request, size_t held_arena_bytes, ctok_error *error);
 
+// The same batch with one image a pass, for which no memory is asked again.
+ctok_status request_make_one_by_one(program **out, const program *batch, const model *m,
+                                    ctok_error *error);
+
 #endif

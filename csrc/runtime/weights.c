@@ -44,6 +44,13 @@ void weights_release(weights *w) {
     if (is_last) destroy(w);
 }
 
+bool weights_are_held(weights_list *list) {
+    pthread_mutex_lock(&list->lock);
+    bool are_held = list->first != NULL;
+    pthread_mutex_unlock(&list->lock);
+    return are_held;
+}
+
 // What the packing of weights depends on, beside the channels.
 static bool is_same_conv(const conv_params *a, const conv_params *b) {
     return a->kernel_t == b->kernel_t && a->kernel == b->kernel && a->stride_t == b->stride_t &&

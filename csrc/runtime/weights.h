@@ -66,6 +66,7 @@ ctok_status weights_get(weights **out, weights_list *list, backend *b, const wei
 // Copies the hash of all parameters of these files to `out`, if a block of their weights is held;
 // else gives false. Called on the engine's thread.
 bool weights_find_sha256(char out[DIGEST_TEXT_BYTES], weights_list *list, const checkpoint *c);
+bool weights_are_held(weights_list *list);  // by any model; on any thread
 uint64_t weights_bytes(const backend *b, const weights_source *source);  // that they take once
                                                                          // packed
 void weights_release(weights *w);  // on any thread; NULL is fine

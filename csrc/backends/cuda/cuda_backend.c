@@ -59,7 +59,8 @@ typedef struct {
     op_device own;  // limits, stream, workspace
     cudaEvent_t marks[NUM_MARKS];
     int32_t mark_steps[NUM_MARKS];        // the first step since the mark before
-    uint32_t num_marks;                   // of the list that runs, like the next
+    uint32_t num_marks;                   // of the list that runs, like the next ones
+    uint32_t num_waited;                  // num_marks at the last wait
     int32_t unmarked_step, num_unmarked;  // since the last mark: the first step, how many starts
     int64_t unmarked_products;
     uint64_t start_ns;  // of that list, where its steps are timed
@@ -102,8 +103,9 @@ static bool is_cancelled(const cuda_backend *c) {
 static ctok_status begin(cuda_backend *c) {
     if (is_cancelled(c)) return CTOK_E_CANCELLED;
     if (c->failure != cudaSuccess) return status_of(c);
-    if (c->num_unmarked > 0 || c->num_marks < NUM_MARKS) return CTOK_OK;
-    c->counts.num_waits++;
+    if (c->num_unmarked > 0 || c->num_marks < NUM_MARKS || c->num_waited == c->num_marks)
+        return CTOK_OK;
+    c->num_waited = c->num_marks, c->counts.num_waits++;
     return has_failed(c, cudaEventSynchronize(c->marks[c->num_marks % NUM_MARKS])) ? status_of(c)
                                                                                    : CTOK_OK;
 }
@@ -197,7 +199,7 @@ static bool copy_out(cuda_backend *c, void *host, const void *from, size_t num_b
     size_t asked = 0;
     uint32_t first = c->num_staged;
     for (size_t at = 0, n = 0; at < num_bytes; at += STAGING_BYTES, n++) {
-        for (; asked < num_bytes && c->num_staged < first + n + NUM_STAGING;
+        for (; asked < num_bytes && c->num_staged - first < (uint32_t)n + NUM_STAGING;
              asked += STAGING_BYTES) {
             uint32_t i = c->num_staged++ % NUM_STAGING;
             size_t count = num_bytes - asked < STAGING_BYTES ? num_bytes - asked : STAGING_BYTES;
@@ -384,7 +386,8 @@ static ctok_status run_parts(cuda_backend *c, const step *steps, replay *r, step
 static ctok_status cuda_run(backend *b, step_list *list, step_run *run, ctok_error *error) {
     cuda_backend *c = cuda_of(b);
     run->first = run->last = -1;
-    c->num_marks = 0, c->num_unmarked = 0, c->start_ns = run->times ? step_now() : 0;
+    c->num_marks = c->num_waited = 0, c->num_unmarked = 0,
+    c->start_ns = run->times ? step_now() : 0;
     if (c->failure != cudaSuccess) return cuda_finish(b, error);  // from before
     cudaSetDevice(c->gpu.index);
     replay *r = replay_prepare(list, &c->own);
@@ -483,7 +486,7 @@ ctok_status cuda_backend_open(backend **out, uint32_t index, ctok_error *error) 
     if (!c)
         return ctok_fail(error, CTOK_E_MEMORY, sizeof *c,
                          "no memory for the CUDA backend (%zu bytes)", sizeof *c);
-    c->gpu = found;
+    c->gpu = found, c->context.index = (int)index;
     c->own.limits = found.limits;
     cudaError_t failure = start(c);
     if (failure) {

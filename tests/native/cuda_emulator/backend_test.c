@@ -179,6 +179,12 @@ static void test_second_gpu(void) {
     report(is_left_alone((visitor){close_all, b, NULL, EMULATED_NONE, 0}) &&
                emulated_device.num_allocations == 0,
            "cuda:1 is closed on a thread without a GPU");
+    emulated_device.lose_in = 6;
+    bool is_refused = cuda_backend_open(&b, 1, &error) != CTOK_OK;
+    emulated_device.is_lost = false, emulated_device.lose_in = 0;
+    report(is_refused && emulated_device.num_contexts[0] == 0,
+           "cuda:1 that fails to start leaves GPU 0 alone: %s", error.message);
+    emulated_current = EMULATED_NONE;
     report(!is_left_alone((visitor){restore_device, NULL, NULL, EMULATED_NONE, 0}) &&
                emulated_device.num_contexts[0] == 1,
            "a planted bug, the device of before restored: GPU 0 is found to be started");

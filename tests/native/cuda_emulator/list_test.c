@@ -263,12 +263,20 @@ static void test_graphs(void) {
     b->free(b, memory, 0);
     emulated_device.total_bytes = whole.total_bytes;
     expect(&l, 1, SIDE, small, "in another arena");
+    ctok_engine_query(l.engine, &info, NULL);
 
     is_right = ctok_model_close(l.model, NULL) == CTOK_OK && open_model(&l);
     report(is_right && emulated_device.num_graphs == 0,
            "a model that is closed takes its graphs along: %d are left",
            emulated_device.num_graphs);
     for (int i = 0; i < 3; i++) expect(&l, 1, SIDE, small, "opened again");
+    ctok_model_close(l.model, NULL);
+    for (int i = 0; i < 300 && info.arena_bytes; i++) {
+        nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+        ctok_engine_query(l.engine, &info, NULL);
+    }
+    report(info.arena_bytes == 0, "with no model open the arena is given back: %llu bytes are held",
+           (unsigned long long)info.arena_bytes);
     ctok_engine_close(l.engine, NULL);
     report(emulated_device.num_graphs == 0 && emulated_device.num_allocations == 0,
            "nothing is left: %d graphs, %d allocations", emulated_device.num_graphs,
@@ -300,6 +308,46 @@ static void test_batch(int64_t side) {
            (int)side, (int)side, together, list->num_steps, launches);
     report(is_right && is_same && memcmp(one[0], one[1], bytes) != 0,
            "%d images of %d x %d: the bits of each alone", BATCH, (int)side, (int)side);
+    ctok_engine_close(l.engine, NULL);
+}
+
+// A batch for which a device that others use too has no memory goes on image by image; and the plan
+// that counts what the caller holds anyway is the one that runs.
+static void test_scarce_batch(void) {
+    life l;
+    static float want[BATCH * LATENTS], got[BATCH * LATENTS];
+    if (!report(begin(&l, CTOK_DEVICE_CUDA), "an engine for a batch")) return;
+    const backend_counts *counts = engine_of(&l)->backend->counts;
+    const size_t total = emulated_device.total_bytes;
+    ctok_plan one = {.struct_size = sizeof one}, all = one;
+    ctok_request request = {.struct_size = sizeof request,
+                            .task = CTOK_TASK_ENCODE,
+                            .input = CTOK_PIXELS_U8,
+                            .batch = 1,
+                            .height = 2 * SIDE,
+                            .width = 2 * SIDE};
+    ctok_plan_query(l.model, &one, &request, NULL);
+    request.batch = BATCH, request.num_held = 1;
+    ctok_plan_query(l.model, &all, &request, NULL);
+    size_t free_bytes = (one.arena_bytes + all.arena_bytes) / 2;
+    emulated_device.total_bytes = emulated_device.used_bytes + free_bytes;
+    uint64_t graphs = counts->num_graph_launches;
+    bool is_right = encode(&l, BATCH, 2 * SIDE, 2 * SIDE, got, sizeof got) == CTOK_OK;
+    uint64_t alone = counts->num_graph_launches - graphs;  // of the images after the first
+    emulated_device.total_bytes = total;
+    graphs = counts->num_graph_launches;
+    is_right = is_right && encode(&l, BATCH, 2 * SIDE, 2 * SIDE, want, sizeof want) == CTOK_OK &&
+               counts->num_graph_launches == graphs;
+    report(is_right && memcmp(got, want, sizeof want) == 0 && alone > 0 && alone % (BATCH - 1) == 0,
+           "with room for one image a batch goes image by image: the same bits (%d graphs)",
+           (int)alone);
+    model *m = NULL;
+    ids_get((object **)&m, OBJECT_MODEL, l.model, NULL);
+    object_release(&m->base);
+    int num_programs = 0;
+    while (num_programs < PROGRAMS_KEPT && m->programs.kept[num_programs]) num_programs++;
+    report(num_programs == 2, "a batch that was planned runs by that plan: %d programs",
+           num_programs);
     ctok_engine_close(l.engine, NULL);
 }
 
@@ -338,6 +386,35 @@ static bool open_clip(life *l, clip *c, uint32_t attention_frames) {
                                    .task = CTOK_TASK_ENCODE,
                                    .attention_frames = attention_frames};
     return ctok_stream_open(l->model, &options, &c->id, &l->error) == CTOK_OK;
+}
+
+// What a larger request has left of its arena makes room for a stream's state.
+static void test_scarce_stream(void) {
+    life l;
+    checkpoint_path = "models/nano/DV4x8x8.safetensors";
+    if (!report(begin(&l, CTOK_DEVICE_CUDA), "a video model for a clip and a stream")) return;
+    const size_t total = emulated_device.total_bytes;
+    enum { FRAMES = 9, WIDE = 4 * SIDE };
+    static const uint8_t pixels[FRAMES * WIDE * WIDE * 3];
+    ctok_request request = {.struct_size = sizeof request,
+                            .task = CTOK_TASK_ENCODE,
+                            .input = CTOK_PIXELS_U8,
+                            .frames = FRAMES,
+                            .height = WIDE,
+                            .width = WIDE};
+    uint32_t job = 0;
+    bool is_right =
+        ctok_job_submit(l.model, pixels, sizeof pixels, &request, &job, &l.error) == CTOK_OK &&
+        end_job(&l, job, NULL, 0) == CTOK_OK;
+    emulated_device.total_bytes = emulated_device.used_bytes + 4096;
+    clip c;
+    is_right = is_right && open_clip(&l, &c, 0);
+    for (int i = 0; i < CHUNKS; i++) is_right = is_right && encode_chunk(&l, &c);
+    report(is_right, "a stream takes the memory that a larger clip's arena held. %s",
+           is_right ? "" : l.error.message);
+    emulated_device.total_bytes = total;
+    ctok_stream_close(c.id, NULL);
+    ctok_engine_close(l.engine, NULL);
 }
 
 // The chunks after the second of their size are started as graphs, all but the attention over time
@@ -452,8 +529,8 @@ int main(void) {
     test_gpu_failures();
     emulated_device.num_captures = emulated_device.num_graph_launches = 0;
     test_graphs();
-    test_batch(SIDE), test_batch(2 * SIDE);
-    test_streams();
+    test_batch(SIDE), test_batch(2 * SIDE), test_scarce_batch();
+    test_scarce_stream(), test_streams();
     report(emulator_num_failures == 0, "the emulator found nothing. %s", emulator_failure());
     return report_end();
 }
