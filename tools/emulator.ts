@@ -6,7 +6,7 @@ import { spawnSync } from "node:child_process";
 import { basename, join } from "node:path";
 import { type Cuda, kernelObject, kernels, layouts } from "./cuda.ts";
 import { objectOf, sources } from "./library.ts";
-import { cc, cFlags, cppFlags, cxx, emulatedFlags, objectFile, out, seenFlags } from "./settings.ts";
+import { architecture, cc, cFlags, cppFlags, cxx, emulatedFlags, objectFile, out, seenFlags } from "./settings.ts";
 import { compileStep, linkStep, type Step } from "./steps.ts";
 
 export const emulatorFolder = "tests/native/cuda_emulator/";
@@ -33,6 +33,12 @@ export function emulatorSteps(cuda?: Cuda): Step[] {
       ...(emulator.includes(source) ? [] : seenFlags),
       ...["-x", "c++"],
     ]);
+  /** With leave to join a product and a sum, as nvcc has it. */
+  const contracted = (source: string) =>
+    compileStep(emulated(source).replace("emulated", "contracted"), source, [
+      ...[...cxx, ...emulatedFlags],
+      ...[...seenFlags, "-ffp-contract=fast", ...(architecture === "x64" ? ["-mfma"] : []), "-x", "c++"],
+    ]);
   const asC = (source: string) => compileStep(emulated(source), source, [...cc, ...cFlags]);
   const overEmulator = (source: string) =>
     compileStep(emulated(source), source, [...cc, ...cFlags, "-DCTOK_HAS_CUDA", `-I${emulatorFolder}`]);
@@ -41,9 +47,16 @@ export function emulatorSteps(cuda?: Cuda): Step[] {
   const parts = [...kernels, ...emulator],
     alone = [inFolder("emulator_test.cu"), inFolder("emulator_memory_test.cu"), ...layouts];
   const tests = [
-    ...["cuda_test", "backend_test", "loss_test", "list_test", "device_test", "gpu_steps", "emulated_device"].map((t) =>
-      inFolder(`${t}.c`)
-    ),
+    ...[
+      "cuda_test",
+      "contract_test",
+      "backend_test",
+      "loss_test",
+      "list_test",
+      "device_test",
+      "gpu_steps",
+      "emulated_device",
+    ].map((t) => inFolder(`${t}.c`)),
     ...["gpu_run", "gpu_ops"].map((program) => `bench/gpu_check/${program}.c`),
   ];
   const device = [...backend, inFolder("emulated_device.c"), ...parts].map(emulated);
@@ -64,6 +77,11 @@ export function emulatorSteps(cuda?: Cuda): Step[] {
       compileStep(emulated(runtime), runtime, [...cxx, ...cppFlags, "-isystem", cuda.include]),
     ]
     : [asC(launchTest)];
+  const exact = [
+    ...kernels.filter((source) => /_(pixels|haar|pool|quantize)\./.test(source)),
+    inFolder("contracted.cpp"),
+  ]
+    .map(contracted);
   return [
     ...[...parts, ...alone].map(asCpp),
     ...tests.map(asC),
@@ -72,6 +90,13 @@ export function emulatorSteps(cuda?: Cuda): Step[] {
     link("launch_test", [
       ...launches.map(({ output }) => output),
       ...(cuda ? kernels.map(kernelObject) : []),
+      ...core(isForKernels),
+    ]),
+    ...exact,
+    link("contract_test", [
+      emulated("contract_test.c"),
+      ...exact.map(({ output }) => output),
+      ...emulator.map(emulated),
       ...core(isForKernels),
     ]),
     link("cuda_test", [emulated("cuda_test.c"), ...parts.map(emulated), ...core(isForKernels)]),
