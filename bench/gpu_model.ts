@@ -32,6 +32,7 @@ export interface Gpu {
   readonly sharedBytes: number; // that a block may ask for
   readonly ghz: number; // under load
   readonly productClocks: number; // of an SM for one mma.m16n8k16 of a warp, which is 2048 multiply-adds
+  readonly l2BytesPerClock: number; // that an SM gets while all read: 5120 of all
   readonly memoryTbPerS: number; // that a norm reaches
   readonly floatTflops: number; // that smxx_conv reaches: 45 % of the peak
   readonly busGbPerS: number;
@@ -45,6 +46,7 @@ export const gpus: readonly Gpu[] = [
     sharedBytes: 232448,
     ghz: 1.85,
     productClocks: 1 / 0.63, // 2048 a clock by WGMMA, of which mma.sync gets 63 %
+    l2BytesPerClock: 5120 / 132,
     memoryTbPerS: 2.4,
     floatTflops: 28,
     busGbPerS: 45,
@@ -56,6 +58,7 @@ export const gpus: readonly Gpu[] = [
     sharedBytes: 166912,
     ghz: 1.38,
     productClocks: 2,
+    l2BytesPerClock: 5120 / 108,
     memoryTbPerS: 1.45,
     floatTflops: 8.8,
     busGbPerS: 22,
@@ -111,9 +114,9 @@ function clocksOf(round: Round, product: string, warps: number, gpu: Gpu): Clock
     const beside = Math.max(productsOf(rest), shared, rest.length * issueClocks);
     return sum + barrierClocks + before.length * issueClocks + wait + beside;
   }, 0);
-  const total = Math.max(inParts, sharedOf(cyclic));
-  const each = (n: number) => n / round.times;
   const copied = sumOf(cyclic.filter(isCopy), sharedBytesOf);
+  const total = Math.max(inParts, sharedOf(cyclic), copied / gpu.l2BytesPerClock);
+  const each = (n: number) => n / round.times;
   return {
     products: each(productsOf(cyclic)),
     shared: each(sharedOf(cyclic)),

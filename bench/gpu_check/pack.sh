@@ -21,12 +21,19 @@ node_modules/.bin/bun "$here/commands.ts" > "$stage/commands"
 cp "$here/build.sh" "$stage/"
 "$stage/build.sh"
 
-# A variant: a patch of the sources, or a file NAME.switches with -D switches for csrc/backends/cuda.
-for variant in "$here"/variants/*.patch; do
-  if [ -e "$variant" ]; then "$stage/build.sh" "$(basename "$variant" .patch)" "$variant"; fi
-done
-for variant in "$here"/variants/*.switches; do
-  if [ -e "$variant" ]; then "$stage/build.sh" "$(basename "$variant" .switches)" $(cat "$variant"); fi
+# A variant: NAME.patch of the sources, NAME.switches with -D switches for csrc/backends/cuda, or NAME.revert with a commit whose
+# change of csrc/ is taken back. One that the sources have outgrown is told and left out.
+for variant in "$here"/variants/*; do
+  name=$(basename "${variant%.*}")
+  case $variant in
+    *.patch) arguments=("$variant") ;;
+    *.switches) read -r -a arguments < "$variant" ;;
+    *.revert)
+      commit=$(cat "$variant") arguments=("$stage/$name.patch")
+      git diff "$commit" "$commit^" -- csrc > "$stage/$name.patch" || { echo "pack.sh: variant $name: left out"; continue; } ;;
+    *) continue ;;
+  esac
+  "$stage/build.sh" "$name" "${arguments[@]}" || { rm -rf "$stage/bin/variants/$name"; echo "pack.sh: variant $name: left out"; }
 done
 
 cp -a "$here"/{check.py,torch_peer.py,gpucheck} "$stage/"
@@ -41,11 +48,14 @@ else
   echo "pack.sh: no $shared/fixtures: three full-size models instead of all"
 fi
 cp reference/{cosmos_reference,synthetic_weights}.py "$stage/reference/"
+predicted=bench/results/gpu-model
+if [ -e "$predicted.md" ]; then cp "$predicted.md" "$stage/"; fi
 git describe --always --dirty > "$stage/commit" 2>/dev/null || echo unknown > "$stage/commit"
 
 # A large dictionary: the programs hold the same kernels, and each is packed once.
 parts=(check.py torch_peer.py gpucheck build.sh commands src objects bin goldens layouts reference commit)
-tar -C "$stage" -cf - "${parts[@]}" | xz -T0 -9 --memlimit=3GiB > "$out/gpu_check.tar.xz.part"
+if [ -e "$stage/gpu-model.md" ]; then parts+=(gpu-model.md); fi
+tar -C "$stage" -cf - "${parts[@]}" | xz -9 > "$out/gpu_check.tar.xz.part"
 mv "$out/gpu_check.tar.xz.part" "$out/gpu_check.tar.xz"
 cp "$here/run.sh" "$out/"
 du -sb "$out" | awk '{ printf "%s: %.1f MB\n", $2, $1 / 1e6 }'

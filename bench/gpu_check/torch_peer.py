@@ -139,7 +139,8 @@ def main():
     works = parser.add_subparsers(dest="work", required=True)
     works.add_parser("roof")
     timing = works.add_parser("time")
-    for name, kind in (("weights", Path), ("model", str), ("batch", int), ("frames", int), ("height", int), ("width", int), ("precision", str), ("modes", str)):
+    numbers = {name: int for name in ("batch", "frames", "height", "width")}
+    for name, kind in {"weights": Path, "model": str, **numbers, "precision": str, "modes": str}.items():
         timing.add_argument(name, type=kind)
     args = parser.parse_args()
     sys.path.insert(0, str(args.reference))

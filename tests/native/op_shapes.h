@@ -25,7 +25,7 @@ static const conv_shape conv_shapes[] = {
     {1, 1, 1, 3, 3, 3, 1, 1, 1, PLAIN},
     {1, 1, 1, 512, 512, 3, 1, 1, 1, NONE},
     {2, 17, 33, 48, 128, 3, 1, 1, 1, NONE},  // first layer of the small and public encoders
-    {1, 6, 9, 192, 64, 3, 1, 1, 1, NONE},    // of the video encoders
+    {1, 3, 9, 192, 64, 3, 1, 1, 1, NONE},    // of the video encoders
     {1, 7, 5, 16, 96, 3, 1, 1, 1, NONE},     // of the continuous decoders
     {1, 5, 13, 24, 32, 3, 1, 1, 1, NONE},    // of encoders of small patches
     {1, 15, 15, 32, 33, 3, 1, 1, 1, PLAIN},  // one more than a tile, in pixels and in channels
@@ -52,7 +52,7 @@ static const conv_shape conv_shapes[] = {
     {1, 5, 9, 24, 20, 1, 1, 0, 2, PLAIN},
     {2, 5, 11, 33, 33, 3, 1, 1, 2, UPSAMPLED},
     {1, 4, 15, 64, 64, 3, 1, 1, 2, UPSAMPLED},
-    {2, 9, 11, 96, 64, 3, 1, 1, 2, PLAIN},
+    {3, 1, 6, 96, 64, 3, 1, 1, 2, PLAIN},
     {1, 1, 3, 64, 256, 3, 1, 1, 2, NONE},
 };
 

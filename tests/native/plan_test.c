@@ -175,25 +175,27 @@ static void test_stream(const char *path, const char *name, uint32_t precision, 
 static void test_model(const char *path, const char *name, bool is_video, bool is_discrete,
                        int spatial, int temporal, uint32_t precision) {
     uint32_t tokens = is_discrete ? CTOK_INDICES : CTOK_LATENT;
-    static const int64_t images[][3] = {{1, 512, 512}, {1, 192, 320}},
-                         clips[][3] = {{1, 256, 256}, {9, 96, 160}, {17, 128, 128}};
-    for (int i = 0; i < (is_video ? 3 : 2); i++) {
-        const int64_t *size = is_video ? clips[i] : images[i], frames = size[0], height = size[1],
-                      width = size[2];
+    static const int64_t images[][4] = {{1, 1, 512, 512}, {1, 1, 192, 320}, {5, 1, 96, 160}},
+                         clips[][4] = {
+                             {1, 1, 256, 256}, {1, 9, 96, 160}, {1, 17, 128, 128}, {3, 9, 64, 96}};
+    for (int i = 0; i < (is_video ? 4 : 3); i++) {
+        const int64_t *size = is_video ? clips[i] : images[i], batch = size[0], frames = size[1],
+                      height = size[2], width = size[3];
         char what[96];
         for (uint32_t task = CTOK_TASK_ENCODE; task <= CTOK_TASK_AUTOENCODE; task++) {
             static const char *const names[] = {"", "encode", "decode", "autoencode"};
             bool is_decode = task == CTOK_TASK_DECODE;
             ctok_request request = {.task = task,
                                     .input = is_decode ? tokens : CTOK_PIXELS_U8,
+                                    .batch = batch,
                                     .frames = frames,
                                     .height = height,
                                     .width = width};
             if (is_decode)
                 request.frames = (frames - 1) / temporal + 1, request.height /= spatial,
                 request.width /= spatial;
-            snprintf(what, sizeof what, "%s %lld x %lld x %lld", names[task], (long long)frames,
-                     (long long)height, (long long)width);
+            snprintf(what, sizeof what, "%s %lld x %lld x %lld x %lld", names[task],
+                     (long long)batch, (long long)frames, (long long)height, (long long)width);
             test_request(path, name, precision, request, what);
         }
     }

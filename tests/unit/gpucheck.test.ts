@@ -90,12 +90,12 @@ const counters = [
   '"ID","Kernel Name","gpu__time_duration.sum","sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_active",' +
   '"smsp__average_warps_issue_stalled_barrier_per_issue_active.ratio","lts__t_sector_hit_rate.pct"',
   '"","","us","%","inst","%"',
-  '"0","a_kernel(int, float)","1,234.5","61.25","2.5","88"',
+  '"0","an_attention_kernel(int, float)","1,234.5","61.25","2.5","88"',
 ];
 const nvidiaSmi = "#!/bin/sh\necho 'Emulated GPU, 580.00, 4096 MiB, 1980 MHz, 345 MHz, 30, Default'\n";
 /** Runs the program at the end of its arguments; of attention it knows no counter by its name. */
 const ncu = `#!/bin/sh
-case "$*" in *sm80_attention*--metrics*) echo '==ERROR== Failed to find metric'; exit 1 ;; esac
+case "$*" in *_attention_kernel*--metrics*) echo '==ERROR== Failed to find metric'; exit 1 ;; esac
 while [ "\${1%/gpu_ops}" = "$1" ]; do shift; done
 "$@" || exit 1
 cat <<'END'
@@ -115,7 +115,7 @@ test(
       const bin = {
         gpu_run: built("emulated_run"),
         gpu_ops: built("emulated_ops"),
-        gpu_test: built("backend_test"),
+        gpu_test: "#!/bin/sh\nprintf 'ok 1 - haar\\nok 2 - conv\\n1..2\\n'\n", // backend_test has these cases
         make_weights: built("make_weights"),
         sm80_layouts: built("sm80_layouts"),
         sm90_layouts: built("sm90_layouts"),
@@ -135,11 +135,12 @@ test(
       if (hasTorch) assert.deepEqual(stateOf(rows, "peer"), ["good", "good", "good"]);
       assert.match(report, /^# Emulated GPU: ctok's GPU check$/m);
       assert.match(report, /The check ended after \d+ s/);
-      assert.match(report, /^\| sm80_attention_kernel \| 1234 \| 61\.25 \|.*\| barrier 2\.5 \|$/m);
+      assert.match(report, /^\| an_attention_kernel \| 1234 \| 61\.25 \|.*\| barrier 2\.5 \|$/m);
       assert.match(report, /^\| DI8x8 2 of 8 x 16, bf16 \|/m, "a batch");
       assert.match(report, /^\| same \| .* \*\*\d+\.\d\d\*\* \|/m, "a variant beside this build");
       assert.match(report, /64x64x32: [\d.]+/, "a convolution in each tile");
       assert.match(report, /^- racecheck: 2 cases, ERROR SUMMARY: 0 errors$/m);
+      assert.match(report, /^`bin\/gpu_test`: 2 cases, 0 failed$/m);
       assert.deepEqual(readdirSync(join(at, "out")).sort(), ["log.txt", "results.json", "results.md"]);
       return Promise.resolve();
     }),
@@ -183,17 +184,19 @@ const isThere = (pid: string) => {
     return false;
   }
 };
-const pidsOf = (at: string) => readFileSync(join(at, "pids"), "utf8").trim().split(" ");
+const pidsOf = (at: string) =>
+  existsSync(join(at, "pids")) ? readFileSync(join(at, "pids"), "utf8").trim().split(" ") : [];
 const sleep = (ms: number) => new Promise((settle) => setTimeout(settle, ms));
 
-/** Starts check.py, and waits until its file says so. */
-async function startUntil(at: string, args: readonly string[], isSo: (rows: Row[]) => boolean): Promise<ChildProcess> {
+/** Starts check.py, and waits until gpu_ops hangs and the file has what it printed. */
+async function startUntilItHangs(at: string, ...args: string[]): Promise<ChildProcess> {
   const child = spawn(python, argsOf(at, args), { stdio: "ignore", env: environmentOf(at) });
-  for (;;) {
+  const stepsOf = () => rowsOf(at).find(({ part }) => part === "profile")!.data.steps?.length;
+  while (!existsSync(join(at, "out/results.json")) || stepsOf() !== 2 || pidsOf(at).length !== 2) {
     assert.equal(child.exitCode, null, "it goes on");
-    if (existsSync(join(at, "out/results.json")) && isSo(rowsOf(at))) return child; // written after results.md
     await sleep(20);
   }
+  return child;
 }
 const hasEnded = (child: ChildProcess) => new Promise((settle) => child.on("exit", (code) => settle(code)));
 
@@ -216,9 +219,8 @@ test(
       assert.match(report, /2 cases, 1 failed; it ended with 1; .*\nnot ok 2 - conv 1x9x13x512: at 7, found nan/);
       assert.deepEqual(stateOf(rows, "ours"), ["failed", "failed", "failed", "failed"]);
       assert.match(report, /it was killed by SIGSEGV/);
-      assert.deepEqual(stateOf(rows, "profile"), ["cut off"]);
-      assert.match(report, /its deadline passed after 2 ops, which are told below/);
-      assert.match(report, /Partial: .*\n\n.*\n.*\n\| encode \| conv \| 1 \| 1 \| 10\.0 \| 50 %/);
+      // On a machine that is busy the deadline may pass before the program begins; what it printed is held below.
+      assert.match(report, /^\| profile \| .* \| (cut off|not reached) \| its deadline( of 6 s)? passed/m);
       assert.deepEqual(stateOf(rows, "fusions"), ["failed"]);
       assert.ok(report.indexOf("## Failures") < report.indexOf("## Expected and found"));
       assert.deepEqual(pidsOf(at).filter(isThere), [], "what hung is ended, and what it started");
@@ -227,30 +229,33 @@ test(
 );
 
 test(
-  "a fault of the check itself is one row's, and a spent budget is said of all rows",
+  "a fault of the check itself is one row's; a spent budget is said of all rows",
   { skip: once },
   () =>
     withFolder((at) => {
-      const noWeights = { ...faulty, make_weights: "#!/bin/sh\nexit 5\n" };
-      furnish(at, { ...noWeights, gpu_run: join(at, "nowhere") }, { "nvidia-smi": nvidiaSmi });
-      const { rows, report } = check(at, "--only", "ours,fusions,layouts", "--budget", "3000");
-      assert.deepEqual(stateOf(rows, "ours"), ["failed", "failed", "failed", "failed"]);
-      assert.match(report, /it ended with 5/);
-      const without = check(at, "--only", "preflight,ops", "--budget", "3000");
-      assert.match(without.report, /Traceback[\s\S]*FileNotFoundError[\s\S]*nowhere|it ended with 5/);
+      const odd = '#!/bin/sh\necho \'{"pre_quant": 1, "us": 1}\'\n'; // what no part is made for
+      furnish(at, { ...faulty, gpu_run: odd, gpu_ops: odd, gpu_test: join(at, "nowhere") }, {
+        "nvidia-smi": nvidiaSmi,
+      });
+      const { code, rows, report } = check(at, "--only", "preflight,ops,profile,layouts", "--budget", "3000");
+      assert.equal(code, 1);
+      assert.deepEqual(stateOf(rows, "preflight"), ["good", "failed", "not reached"]);
+      assert.match(report, /Traceback[\s\S]*KeyError: 'repeats'/);
+      assert.match(report, /^\| preflight \| VQ-8 small bf16 \| not reached \| the part ended with 1 /m);
+      assert.deepEqual(stateOf(rows, "ops"), ["failed"]);
+      assert.match(report, /FileNotFoundError: .*gpu_test/);
+      assert.match(report, /^This table could not be made: KeyError: 'half'/m);
+      assert.deepEqual(stateOf(rows, "layouts"), ["failed", "left out"], "the next part begins");
       const spent = check(at, "--budget", "0");
       assert.equal(spent.code, 0);
       assert.deepEqual([...new Set(spent.rows.map(({ state, text }) => `${state}: ${text}`))], [
         "not reached: the budget of 0 s was spent",
       ]);
-      assert.deepEqual(
-        [...new Set(spent.rows.map(({ part }) => part))],
-        parts.filter((part) => !isEmptyWhenTiny(part)),
-      );
+      const named = parts.filter((part) => part !== "golden" && part !== "peers"); // which have no tiny networks
+      assert.deepEqual([...new Set(spent.rows.map(({ part }) => part))], named);
       return Promise.resolve();
     }),
 );
-const isEmptyWhenTiny = (part: string) => part === "golden" || part === "peers";
 
 test(
   "killed by SIGKILL at any moment, it leaves a report that names every row, and no process",
@@ -258,10 +263,7 @@ test(
   () =>
     withFolder(async (at) => {
       furnish(at, faulty, { "nvidia-smi": nvidiaSmi });
-      const child = await startUntil(at, [], (rows) =>
-        rows.some((r) =>
-          r.part === "profile" && r.data.steps?.length === 2
-        ));
+      const child = await startUntilItHangs(at);
       const ended = hasEnded(child);
       child.kill("SIGKILL");
       await ended;
@@ -281,10 +283,7 @@ test(
   () =>
     withFolder(async (at) => {
       furnish(at, faulty, { "nvidia-smi": nvidiaSmi });
-      const child = await startUntil(at, ["--only", "ops,profile,sanitizer"], (rows) =>
-        rows.some((r) =>
-          r.part === "profile" && r.data.steps?.length === 2
-        ) && existsSync(join(at, "pids")));
+      const child = await startUntilItHangs(at, "--only", "ops,profile,sanitizer");
       const ended = hasEnded(child);
       child.kill("SIGTERM");
       assert.equal(await ended, 143);
@@ -292,6 +291,7 @@ test(
       assert.deepEqual(stateOf(rows, "profile"), ["cut off"]);
       assert.deepEqual(stateOf(rows, "sanitizer"), ["not reached", "not reached", "not reached"]);
       assert.match(report, /The check ended after/);
+      assert.match(report, /Partial: .*\n\n.*\n.*\n\| encode \| conv \| 1 \| 1 \| 10\.0 \| 50 %/);
       assert.deepEqual(pidsOf(at).filter(isThere), []);
     }),
 );
@@ -304,11 +304,11 @@ test("the kernels that ncu is asked for are there, and patches of variants apply
   );
   const asked = /KERNELS = \{([^}]*)\}/.exec(readFileSync(join(folder, "gpucheck/parts/counters.py"), "utf8"))![1]!;
   for (const [, kernel] of asked.matchAll(/: "(\w+)"/g)) {
-    assert.ok(kernels.some((text) => new RegExp(`\\b${kernel}\\(`).test(text.toString())), kernel);
+    assert.ok(kernels.some((text) => new RegExp(`__global__[^;{]*${kernel}\\(`).test(text.toString())), kernel);
   }
   const variants = join(folder, "variants");
   for (const name of existsSync(variants) ? readdirSync(variants) : []) {
-    if (!name.endsWith(".patch")) continue;
+    if (!name.endsWith(".patch")) continue; // one that takes a commit back may be outgrown: pack.sh tells it
     const { status, stdout } = spawnSync("git", ["apply", "--check", join(variants, name)], {
       cwd: root,
       encoding: "utf8",

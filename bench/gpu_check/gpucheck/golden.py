@@ -87,20 +87,23 @@ def check(o, say, golden, precision):
     return data
 
 
-HANGS = "A kernel or a wait does not end. See whether `ops` names one; then `cuda-gdb bin/gpu_run`, or the same under compute-sanitizer's synccheck."
-CRASHES = ("The text names the device's error and, where it is known, the layer. If `ops` is red too, begin there; if it is green, what differs is the "
-           "network's shapes or the graphs: the same with `--without graphs`, then `compute-sanitizer bin/gpu_run golden ...` (log.txt has the line).")
-DIFFERS = ("If `ops` is red, begin there. If only `repeats` is: a kernel that a graph starts differs, `--without graphs`, then csrc/backends/cuda/replay.c. "
-           "If only bfloat16 is: compare with build/tests/emulated_run, which rounds as tensor cores do; find the first layer by cutting the network short.")
+HANGS = ("A kernel or a wait does not end. See whether `ops` names one; then `cuda-gdb bin/gpu_run`, or the same under compute-sanitizer's "
+         "synccheck.")
+CRASHES = ("The text names the device's error and, where it is known, the layer. If `ops` is red too, begin there; if it is green, what "
+           "differs is the network's shapes or the graphs: the same with `--without graphs`, then `compute-sanitizer bin/gpu_run golden "
+           "...` (log.txt has the line).")
+DIFFERS = ("If `ops` is red, begin there. If only `repeats` is: a kernel that a graph starts differs, `--without graphs`, then "
+           "csrc/backends/cuda/replay.c. If only bfloat16 is: compare with build/tests/emulated_run; find the first layer by cutting the "
+           "network short.")
 
 
 def tell(found, parts):
     """The table of all goldens."""
     rows = [row for part in parts for row in found.of_part(part) if "pre_quant" in row.data]
-    lines = ["| network | latent or pre_quant | limit | reconstruction | limit | different indices | |", "| --- | --- | --- | --- | --- | --- | --- |"]
+    lines = ["| network | latent or pre_quant | limit | reconstruction | limit | different indices | |", "| --- " * 7 + "|"]
     for row in rows:
         d, most = row.data, row.data["limits"]
         indices = "" if "different" not in d else f"{d['different']} of {d['tokens']}"
-        lines.append(f"| {row.name} | {d['pre_quant']:.1e} | {most['pre_quant']:.1e} | {d['reconstruction']:.1e} | {most['reconstruction']:.1e} "
-                     f"| {indices} | {row.state} |")
+        errors = " | ".join(f"{d[name]:.1e} | {most[name]:.1e}" for name in ("pre_quant", "reconstruction"))
+        lines.append(f"| {row.name} | {errors} | {indices} | {row.state} |")
     return lines if rows else []

@@ -46,7 +46,8 @@ def measure(o, say, case, modes, precision, seconds):
     for name in names.values():
         say.running(name)
     before = time_ours(o, case, precision)
-    arguments = ["time", programs.weights(o, case.model, o.tiny), case.model, case.batch, case.frames, case.height, case.width, precision, ",".join(modes)]
+    size = [case.batch, case.frames, case.height, case.width]
+    arguments = ["time", programs.weights(o, case.model, o.tiny), case.model, *size, precision, ",".join(modes)]
     ended = programs.run(o, torch_peer(o, *arguments), seconds)
     said = programs.json_lines(ended.out)
     ours = [times for times in (before, time_ours(o, case, precision)) if times]
@@ -69,8 +70,8 @@ def measure(o, say, case, modes, precision, seconds):
 
 def tell(found, parts):
     """Milliseconds and memory of both, and PyTorch's over ours."""
-    lines = ["Milliseconds, medians; of ctok before and after PyTorch's. Bold: PyTorch's over ctok's. Memory in MiB: weights and arena as planned, and "
-             "torch.cuda.max_memory_allocated. PyTorch's input and output stay on the GPU, ctok's come from and go to the host.", "",
+    lines = ["Milliseconds, medians; of ctok before and after PyTorch's. Bold: PyTorch's over ctok's. Memory in MiB: weights and arena as "
+             "planned, and torch.cuda.max_memory_allocated. PyTorch's input and output stay on the GPU, ctok's come from and go to the host.", "",
              "| case | half | ctok | MiB | PyTorch | MiB | |", "| --- " * 7 + "|"]
     for told in (r for part in parts for r in found.of_part(part) if r.data.get("halves")):
         for i, half in enumerate(HALVES):

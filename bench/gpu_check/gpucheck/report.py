@@ -9,13 +9,21 @@ from gpucheck.options import HERE
 
 
 def render(found):
-    lines = [*head(found), *failures(found), *not_measured(found), *expected.tell(found)]
+    lines = [*head(found), *failures(found), *not_measured(found), *guarded(expected.tell, found)]
     for part in found.parts:
         module = importlib.import_module(f"gpucheck.parts.{part}")
-        told = module.tell(found)
+        told = guarded(module.tell, found)
         if told:
             lines += [f"## {module.TITLE}", "", *told, ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def guarded(tell, found):
+    """What it tells; where a program printed what no table was made for, that. The report is whole whatever there is to tell."""
+    try:
+        return tell(found)
+    except Exception as error:
+        return [f"This table could not be made: {type(error).__name__}: {error}. results.json has its rows."]
 
 
 def head(found):
@@ -33,7 +41,8 @@ def head(found):
 def failures(found):
     lines = []
     for row in found.of_state("failed"):
-        lines += [f"### {row.part}: {row.name}", "", "```text", row.text.replace("```", "'''"), "```", "", f"Next: {row.next}" if row.next else "", ""]
+        lines += [f"### {row.part}: {row.name}", "", "```text", row.text.replace("```", "'''"), "```", ""]
+        lines += [f"Next: {row.next}", ""] if row.next else []
     return ["## Failures", "", *lines] if lines else []
 
 
@@ -42,6 +51,9 @@ def not_measured(found):
     if not rows:
         return []
     states = {"running": "cut off"}
-    lines = [f"| {row.part} | {row.name} | {states.get(row.state, row.state)} | {' '.join((row.text + ' ' + row.next).split())[:300].replace('|', '/')} |" for row in rows]
+    lines = []
+    for row in rows:
+        why = " ".join(f"{row.text} {row.next}".split())[:300].replace("|", "/")
+        lines.append(f"| {row.part} | {row.name} | {states.get(row.state, row.state)} | {why} |")
     return ["## Not measured, or not to the end", "", "`./run.sh --only PART --budget SECONDS` fills it.", "",
             "| part | row | | why |", "| --- | --- | --- | --- |", *lines, ""]

@@ -94,7 +94,8 @@ class Results:
     def crash(self, text):
         row = next((r for r in self.of_part(self.now) if r.state == "running"), None)
         if row:
-            row.state, row.text, row.next = "failed", text, "This is a fault of the check itself: mend gpucheck/parts, and run it again with --only."
+            row.state, row.text = "failed", text
+            row.next = "This is a fault of the check itself: mend gpucheck/parts, and run it again with --only."
         self.save()
 
     def end(self, part, state, why):

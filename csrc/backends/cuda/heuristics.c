@@ -65,7 +65,7 @@ conv_tile conv_tile_choose(const conv_params *p, int32_t num_targets, device_lim
 }
 
 norm_parts conv_parts(const conv_params *p, conv_tile tile, const norm_params *norm) {
-    const norm_parts none = {0, 0};
+    const norm_parts none = {0, 0, 0};
     conv_tile_shape s = conv_tiles[tile];
     ctok_shape a = p->out, b = norm->shape;
     int32_t phases = conv_phases(p);
@@ -81,7 +81,7 @@ norm_parts conv_parts(const conv_params *p, conv_tile tile, const norm_params *n
     if (a.c % norm->groups || a.c / norm->groups % 4)
         return none;  // a thread's four channels would be of two groups
     if (tiles * norm->groups > NORM_MOMENTS) return none;  // more than there is room for
-    return (norm_parts){s.m, s.n};
+    return (norm_parts){s.m, s.n, phases};
 }
 
 bool conv_gathers(const conv_params *p, conv_tile tile, norm_parts parts, int32_t groups) {

@@ -48,6 +48,7 @@ enum { NORM_MOMENTS = 1 << 16 };  // that a norm has room for
 // [frame][slab][tile][group]. 0: none was gathered.
 typedef struct {
     int32_t slab_positions, tile_channels;
+    int32_t phases;  // 4: a slab is of every second pixel of every second row (conv_phases)
 } norm_parts;
 
 // The parts in which sm80_conv with this tile gathers the moments of a norm of its output; 0 where

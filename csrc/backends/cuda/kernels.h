@@ -58,8 +58,8 @@ enum { NORM_WORKSPACE_BYTES = 32 * NORM_MOMENTS };  // moments, and as many stat
 int smxx_norm(void *out, const void *in, const float *scale, const float *offset, void *workspace,
               norm_parts parts, bool are_gathered, const norm_params *p, cudaStream_t stream);
 
-// The bits that sm80_conv with the tile of these parts gathers as it stores so many positions.
-int sm80_moments(norm_moment *moments, const void *stored, int64_t positions, norm_parts parts,
+// The bits that sm80_conv with the tile of these parts gathers as it stores so many frames.
+int sm80_moments(norm_moment *moments, void *stored, int64_t frames, norm_parts parts,
                  const norm_params *p, cudaStream_t stream);
 
 // The ops that move or halve values. External tensors and indices are in device memory here. copy:

@@ -25,8 +25,8 @@ static conv_tile tile_of(const step *conv, int32_t count, const op_device *d) {
 static norm_parts parts_between(const step *s, const step *next, const op_device *d) {
     const conv_params *p = &s->params.conv;
     if (s->kind != OP_CONV || !sm80_conv_takes(p) || next->kind != OP_NORM || next->in != s->out)
-        return (norm_parts){0, 0};
-    if (atomic_load(&op_left_out) & OP_MOMENTS) return (norm_parts){0, 0};
+        return (norm_parts){0, 0, 0};
+    if (atomic_load(&op_left_out) & OP_MOMENTS) return (norm_parts){0, 0, 0};
     step one = *s;
     norm_params norm = next->params.norm;
     one.params.conv.in.n = one.params.conv.out.n = 1, norm.shape.n = 1;

@@ -8,6 +8,7 @@
 // banks. At the end the ring holds the float32 tile once, so that rows leave in whole lines, and
 // the moments of a norm that follows are gathered on the way. Who calls it: op.c, with the tile of
 // conv_tile_choose.
+// Note: over 400 lines: one kernel from its loads to its moments, in the order in which it runs.
 #include "conv.cuh"
 #include "kernels.h"
 #include "ptx/cp_async.cuh"
@@ -239,28 +240,6 @@ DEVICE void conv_store_tile(const conv_call<bf16> &call, const conv_phase &phase
     if (call.moments) conv_gather<S>(call.moments, all, (int)call.p.out.c, call.groups, n0);
 }
 
-// The same statistics of what is stored already, to the last bit.
-template <typename S>
-__global__ void __launch_bounds__(S::THREADS)
-    sm80_moments_kernel(norm_moment *moments, const bf16 *stored, int channels, int groups) {
-    constexpr int LANES = conv_store_grid<S>::LANES, ROWS = conv_store_grid<S>::ROWS;
-    int tiles_n = (channels + S::BN - 1) / S::BN,
-        n0 = (int)(blockIdx.x % (unsigned)tiles_n) * S::BN;
-    int64_t first = (int64_t)(blockIdx.x / (unsigned)tiles_n) * S::BM;
-    int c = n0 + (int)threadIdx.x % LANES * 4, row = (int)threadIdx.x / LANES;
-    conv_sums all = {};
-    for (int n = 0; n < S::BM; n += CONV_RUN * ROWS) {
-        float4 values[CONV_RUN];
-#pragma unroll
-        for (int i = 0; i < CONV_RUN; i++)
-            values[i] = c < channels
-                            ? conv_load4(stored + (first + n + row + i * ROWS) * channels + c)
-                            : make_float4(0, 0, 0, 0);
-        conv_sums_add<bf16>(all, values, n == 0);
-    }
-    conv_gather<S>(moments, all, channels, groups, n0);
-}
-
 // ---------------------------------------------------------------- kernel
 // Which tile a block makes: outputs from `first` of the phase, channels from n0.
 struct conv_place {
@@ -277,6 +256,28 @@ DEVICE conv_place conv_place_of(const conv_call<bf16> &call, int block) {
     int number = (int)(tile % phases);
     return {conv_phase_of(call.p, call.phases, number), number,
             (int)((unsigned)block % tiles_n) * S::BN, (int64_t)(tile / phases) * S::BM};
+}
+
+// The statistics that sm80_conv gathers, to the last bit, of what is stored already in the target.
+template <typename S>
+__global__ void __launch_bounds__(S::THREADS) sm80_moments_kernel(conv_call<bf16> call) {
+    constexpr int LANES = conv_store_grid<S>::LANES, ROWS = conv_store_grid<S>::ROWS;
+    conv_place place = conv_place_of<S>(call, (int)blockIdx.x);
+    const bf16 *stored = (const bf16 *)call.targets[0].out;
+    int c = place.n0 + (int)threadIdx.x % LANES * 4, row = (int)threadIdx.x / LANES;
+    conv_sums all = {};
+    for (int n = 0; n < S::BM; n += CONV_RUN * ROWS) {
+        float4 values[CONV_RUN];
+#pragma unroll
+        for (int i = 0; i < CONV_RUN; i++) {
+            conv_position at =
+                conv_position_of(call.p, place.phase, place.first, n + row + i * ROWS);
+            values[i] = c < call.p.out.c ? conv_load4(stored + conv_output_at(call.p, at) + c)
+                                         : make_float4(0, 0, 0, 0);
+        }
+        conv_sums_add<bf16>(all, values, n == 0);
+    }
+    conv_gather<S>(call.moments, all, (int)call.p.out.c, call.groups, place.n0);
 }
 
 template <typename S>
@@ -394,21 +395,22 @@ extern "C" int sm80_conv(const conv_target *targets, int32_t num_targets, const 
 }
 
 template <typename S>
-static int sm80_moments_launch(norm_moment *moments, const void *stored, int64_t positions,
-                               const norm_params *p, cudaStream_t stream) {
-    int64_t blocks = positions / S::BM * ((p->shape.c + S::BN - 1) / S::BN);
+static int sm80_moments_launch(const conv_call<bf16> &call, cudaStream_t stream) {
+    int64_t tiles_n = (call.p.out.c + S::BN - 1) / S::BN,
+            blocks = shape_positions(call.p.out) / S::BM * tiles_n;
     return LAUNCH(sm80_moments_kernel<S>, dim3((unsigned)blocks), dim3(S::THREADS),
-                  S::THREADS * sizeof(norm_moment), stream, moments, (const bf16 *)stored,
-                  (int)p->shape.c, p->groups);
+                  S::THREADS * sizeof(norm_moment), stream, call);
 }
 
-extern "C" int sm80_moments(norm_moment *moments, const void *stored, int64_t positions,
-                            norm_parts parts, const norm_params *p, cudaStream_t stream) {
-    if (parts.tile_channels == 256)
-        return sm80_moments_launch<conv_shape_256>(moments, stored, positions, p, stream);
-    if (parts.tile_channels == 128)
-        return sm80_moments_launch<conv_shape_128>(moments, stored, positions, p, stream);
-    if (parts.slab_positions == 128)
-        return sm80_moments_launch<conv_shape_64>(moments, stored, positions, p, stream);
-    return sm80_moments_launch<conv_shape_small>(moments, stored, positions, p, stream);
+extern "C" int sm80_moments(norm_moment *moments, void *stored, int64_t frames, norm_parts parts,
+                            const norm_params *p, cudaStream_t stream) {
+    conv_params of = {};
+    of.out = p->shape, of.out.n = frames, of.out.t = 1;
+    conv_target target = {stored, NULL, NULL};
+    conv_call<bf16> call =
+        conv_call_of<bf16>(&target, 1, NULL, NULL, NULL, &of, 0, moments, p->groups, parts.phases);
+    if (parts.tile_channels == 256) return sm80_moments_launch<conv_shape_256>(call, stream);
+    if (parts.tile_channels == 128) return sm80_moments_launch<conv_shape_128>(call, stream);
+    if (parts.slab_positions == 128) return sm80_moments_launch<conv_shape_64>(call, stream);
+    return sm80_moments_launch<conv_shape_small>(call, stream);
 }

@@ -272,7 +272,7 @@ static int run(T *out, const T *in, const float *scale, const float *offset, voi
                            dim3(THREADS), (size_t)g.rows * g.tile_channels * sizeof(norm_cell),
                            stream, moments, from, g);
         else if (!are_gathered)
-            error = sm80_moments(moments, from, count * g.positions, parts, p, stream);
+            error = sm80_moments(moments, (void *)from, count, parts, p, stream);
         if (!error)
             error = LAUNCH(norm_merge, dim3((unsigned)g.groups, count), dim3(THREADS),
                            2 * THREADS / WARP * sizeof(double), stream, stats, moments, gathered);

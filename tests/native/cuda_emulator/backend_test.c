@@ -1,9 +1,9 @@
 // The CUDA backend itself, on the emulator: what it says when there is no driver, no GPU, an old
 // one, no memory or a lost one; that it gives back what it took, and leaves other threads and GPUs
 // as they were; which steps it starts as graphs, and what happens where that fails; which step is
-// told to have failed; that a batch has the bits of its images; and every op through the seam, in
-// the cases of gpu_ops.h that the emulator can do in seconds (cuda_test.c has all shapes and
-// tiles). Prints TAP; the exit code is 1 when a test failed.
+// told to have failed; how often it waits; that a batch has the bits of its images; and every op
+// through the seam, in the cases of gpu_ops.h that the emulator can do in seconds (cuda_test.c has
+// all shapes and tiles). Prints TAP; the exit code is 1 when a test failed.
 // Note: over 400 lines: one device over one emulator, a section a part of its life.
 #include <pthread.h>
 

@@ -331,8 +331,8 @@ static void test_norm(backend *reference) {
                  *doffset = to_device(offset, shape.c * 4);
             void *out = s % 2 ? din : emulator_allocate((size_t)num_bytes),
                  *workspace = emulator_allocate(NORM_WORKSPACE_BYTES);  // may run in place
-            int error = smxx_norm(out, din, dscale, doffset, workspace, (norm_parts){0, 0}, false,
-                                  &p, NULL);
+            int error = smxx_norm(out, din, dscale, doffset, workspace, (norm_parts){0, 0, 0},
+                                  false, &p, NULL);
             float *got = widen(out, count, p.dtype);
             char name[128];
             snprintf(name, sizeof name, "norm %dx%dx%dx%d groups %d mean %g%s %s", shape.n, shape.h,
@@ -358,7 +358,7 @@ static void test_norm_frames(void) {
     void *in = emulator_allocate_sparse(num_bytes), *scale = to_device(ones, sizeof ones),
          *workspace = emulator_allocate(NORM_WORKSPACE_BYTES);
     emulator_settings.num_blocks = 1, emulator_num_launches = 0;
-    int error = smxx_norm(in, in, scale, scale, workspace, (norm_parts){0, 0}, false, &p, NULL);
+    int error = smxx_norm(in, in, scale, scale, workspace, (norm_parts){0, 0, 0}, false, &p, NULL);
     report(!error && emulator_num_launches == 6, "norm of 70000 frames: %d launches. %s",
            emulator_num_launches, emulator_failure());
     emulator_free(in), emulator_free(scale), emulator_free(workspace);
@@ -408,7 +408,7 @@ static void test_conv_moments(void) {
                             ((c + parts.tile_channels - 1) / parts.tile_channels);
             norm_moment *again = emulator_allocate((size_t)(tiles * norm.groups) * sizeof *again);
             memset(again, 0, (size_t)(tiles * norm.groups) * sizeof *again);
-            if (!error) error = sm80_moments(again, stored, out.n * frame, parts, &norm, NULL);
+            if (!error) error = sm80_moments(again, stored, out.n, parts, &norm, NULL);
             report(!error &&
                        memcmp(again, moments, (size_t)(tiles * norm.groups) * sizeof *again) == 0,
                    "statistics of conv %dx%dx%dx%d, tile %d: the same bits of what is stored %s",
@@ -419,7 +419,7 @@ static void test_conv_moments(void) {
                                                     // the convolution, by the norm
             for (int by = 0; by < 2 && !error; by++) {
                 error = smxx_norm(normed, stored, dones, dones, moments,
-                                  by ? (norm_parts){0, 0} : parts, !by, &norm, NULL);
+                                  by ? (norm_parts){0, 0, 0} : parts, !by, &norm, NULL);
                 const float *stats = (const float *)(moments + NORM_MOMENTS);
                 for (int64_t group = 0; group < out.n * norm.groups; group++) {
                     const float *first =

@@ -147,8 +147,8 @@ static void launch_norms(const norm_shape *shapes, int count) {
     for (int s = 0; s < count; s++)
         for (int half = 0; half < 2; half++)
             if (!half || shapes[s].c % BF16_CHANNELS == 0)
-                launch_norm(half ? CTOK_BF16 : CTOK_F32, norm_params_of(shapes[s]),
-                            (norm_parts){0, 0}, false);
+                launch_norm(half ? CTOK_BF16 : CTOK_F32, norm_params_of(shapes[s]), (norm_parts){0},
+                            false);
 }
 
 // n stands for frames too; 65536 of them are more than a grid has in y.

@@ -452,7 +452,7 @@ int main(void) {
     test_gpu_failures();
     emulated_device.num_captures = emulated_device.num_graph_launches = 0;
     test_graphs();
-    test_batch(SIDE), test_batch(24);
+    test_batch(SIDE), test_batch(2 * SIDE);
     test_streams();
     report(emulator_num_failures == 0, "the emulator found nothing. %s", emulator_failure());
     return report_end();

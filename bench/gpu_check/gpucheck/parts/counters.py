@@ -9,16 +9,18 @@ from pathlib import Path
 from gpucheck import programs
 
 TITLE, SECONDS = "Counters of three kernels (ncu)", 60
-KERNELS = {"conv": "sm80_conv_kernel", "attention": "sm80_attention_kernel", "norm": "norm_apply"}
-SECTIONS = ("SpeedOfLight", "ComputeWorkloadAnalysis", "MemoryWorkloadAnalysis", "WarpStateStats", "SchedulerStats", "Occupancy", "LaunchStats")
+KERNELS = {"conv": "_conv_kernel", "attention": "_attention_kernel", "norm": "norm_apply"}  # what their names hold
+SECTIONS = ("SpeedOfLight", "ComputeWorkloadAnalysis", "MemoryWorkloadAnalysis", "WarpStateStats", "SchedulerStats", "Occupancy",
+            "LaunchStats")
 METRICS = ("gpu__time_duration.sum", "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_active",
            "sm__inst_executed_pipe_tensor.sum", "smsp__inst_executed.sum", "smsp__issue_active.avg.pct_of_peak_sustained_active",
-           "l1tex__data_pipe_lsu_wavefronts_mem_shared.avg.pct_of_peak_sustained_elapsed", "l1tex__data_bank_conflicts_pipe_lsu_mem_shared.sum",
-           "lts__t_sectors.avg.pct_of_peak_sustained_elapsed", "lts__t_sector_hit_rate.pct", "dram__throughput.avg.pct_of_peak_sustained_elapsed")
+           "l1tex__data_pipe_lsu_wavefronts_mem_shared.avg.pct_of_peak_sustained_elapsed",
+           "l1tex__data_bank_conflicts_pipe_lsu_mem_shared.sum", "lts__t_sectors.avg.pct_of_peak_sustained_elapsed",
+           "lts__t_sector_hit_rate.pct", "dram__throughput.avg.pct_of_peak_sustained_elapsed")
 # What the report shows: a title, and the counter by any of the names that generations of GPUs give it.
 SHOWN = {
     "us": r"gpu__time_duration\.sum",
-    "tensor pipe %": r"sm__pipe_tensor(_op_hmma)?_cycles_active\.avg\.pct_of_peak_sustained_active|sm__inst_executed_pipe_tensor.*pct.*active",
+    "tensor pipe %": r"sm__pipe_tensor(_op_hmma)?_cycles_active\.avg\.pct.*active|sm__inst_executed_pipe_tensor.*pct.*active",
     "issue slots %": r"smsp__issue_active\.avg\.pct.*|smsp__issue_active\.avg\.per_cycle_active",
     "shared memory %": r"l1tex__data_pipe_lsu_wavefronts_mem_shared\.avg\.pct.*",
     "bank conflicts": r"l1tex__data_bank_conflicts_pipe_lsu_mem_shared\.sum",
@@ -48,20 +50,21 @@ def counters_of(text):
     head = next((i for i, line in enumerate(lines) if line.startswith('"ID"')), None)
     table = list(csv.reader(io.StringIO("\n".join(lines[head:])))) if head is not None else []
     if len(table) < 3:
-        return {}
-    found = {}
+        return "", {}
+    found, kernel = {}, table[2][table[0].index("Kernel Name")]
     for name, unit, value in zip(table[0], table[1], table[2]):
         try:
             found[name] = [float(value.replace(",", "")), unit]
         except ValueError:
             pass  # a name, a date
-    return found
+    return kernel, found
 
 
 def attempts(o, kind, ncu):
     """With the counters by name; where this ncu knows one of them by another name, with its sections alone."""
     case = o.cases["image"]
-    profile = [ncu, "--csv", "--page", "raw", "--clock-control", "none", "--kernel-name", f"regex:{KERNELS[kind]}", "--launch-skip", 2, "--launch-count", 1]
+    profile = [ncu, "--csv", "--page", "raw", "--clock-control", "none"]
+    profile += ["--kernel-name", f"regex:{KERNELS[kind]}", "--launch-skip", 2, "--launch-count", 1]
     sections = [word for section in SECTIONS for word in ("--section", section)]
     program = [o.bin / "gpu_ops", case.model, case.height, case.width, "--precision", "bf16", "--largest", kind, "--launches", 4]
     program += ["--small"] if o.tiny else []
@@ -77,11 +80,11 @@ def run(o, say):
             continue
         for command in attempts(o, kind, ncu):
             ended = programs.run(o, command, o.part_left() / (len(KERNELS) - i))
-            found = counters_of(ended.out)
+            kernel, found = counters_of(ended.out)
             if found or ended.is_late:
                 break
         if found:
-            say.good(kind, f"{len(found)} counters", counters=found)
+            say.good(kind, f"{len(found)} counters", kernel=kernel, counters=found)
         elif ended.is_late:
             say.cut_off(kind, "its part of the deadline passed", "`--only counters --deadline counters=120`.")
         else:
@@ -106,5 +109,7 @@ def tell(found):
     good = [row for row in found.of_part("counters") if row.data.get("counters")]
     lines = ["All counters are in results.json; what warps wait for is in warps an issue.", "",
              f"| kernel | {' | '.join(SHOWN)} | warps wait for |", "| --- " * (len(SHOWN) + 2) + "|"]
-    lines += [f"| {KERNELS[row.name]} | {' | '.join(shown(row.data['counters']))} | {stalls(row.data['counters'])} |" for row in good]
+    for row in good:
+        kernel, counters = row.data["kernel"].partition("(")[0], row.data["counters"]
+        lines.append(f"| {kernel} | {' | '.join(shown(counters))} | {stalls(counters)} |")
     return lines if good else []

@@ -5,6 +5,7 @@ from statistics import median
 from gpucheck import programs
 
 TITLE, SECONDS = "What is done for speed, and what it brings", 60
+NEXT = "The same as `ours`, with one thing left out: if only that fails, it is in the path that stands in for it."
 WITHOUT = ("nothing", "graphs", "moments", "together")
 
 
@@ -27,7 +28,7 @@ def run(o, say):
                     say.add(row, **{without: [halves["encode"]["median_ms"], halves["decode"]["median_ms"]]})
             say.good(row, f"{o.rounds} rounds")
         except programs.ProgramFailed as failure:
-            say.failed(row, f"without {without}: {failure}", "The same as `ours`, with one thing left out: if only that fails, it is in the path that stands in for it.")
+            say.failed(row, f"without {without}: {failure}", NEXT)
 
 
 def tell(found):

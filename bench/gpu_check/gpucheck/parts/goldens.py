@@ -3,7 +3,8 @@ from gpucheck import golden, results
 
 TITLE, SECONDS = "Networks against float64 answers", 110
 TOGETHER = "bf16 indices of all"
-NEXT = "Every latent is within its limit and yet more indices differ than in PyTorch's bfloat16: look at pre_quant's error by channel, as a bias tips them."
+NEXT = ("Every latent is within its limit and yet more indices differ than in PyTorch's bfloat16: look at pre_quant's error by channel, as a "
+        "bias tips them.")
 
 
 def rows(o):

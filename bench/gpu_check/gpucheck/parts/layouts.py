@@ -5,8 +5,8 @@ from itertools import zip_longest
 from gpucheck import programs
 
 TITLE, SECONDS = "Layouts of the instructions, against the emulator's", 15
-NEXT = ("The emulator is wrong about this instruction, and so is every kernel that rests on it: mend tests/native/cuda_emulator/emulated_ptx.h and the wrapper "
-        "in csrc/backends/cuda/ptx before anything else.")
+NEXT = ("The emulator is wrong about this instruction, and so is every kernel that rests on it: mend "
+        "tests/native/cuda_emulator/emulated_ptx.h and the wrapper in csrc/backends/cuda/ptx before anything else.")
 
 
 def rows(o):

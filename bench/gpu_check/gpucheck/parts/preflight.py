@@ -24,7 +24,7 @@ def look_at_machine(o, say):
     if o.device == "cuda":
         fields = ["name", "driver_version", "memory.total", "clocks.max.sm", "clocks.sm", "temperature.gpu", "compute_mode"]
         if not shutil.which("nvidia-smi"):
-            return say.failed("machine", "expected nvidia-smi on the PATH, found none", "This machine has no NVIDIA driver: take another.", **data)
+            return say.failed("machine", "expected nvidia-smi on the PATH, found none", "No NVIDIA driver: take another machine.", **data)
         ended = programs.run(o, ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"], 10)
         if ended.code != 0:
             return say.failed("machine", programs.what_it_said(ended), "The driver does not answer: take another machine.", **data)

@@ -35,7 +35,8 @@ def run(o, say):
         ended = programs.run(o, command, seconds, on_line=lambda line: add_step(say, row, line))
         count = sum("us" in r for r in programs.json_lines(ended.out))
         if ended.is_late:
-            say.cut_off(row, f"its deadline passed after {count} ops, which are told below", "`--only profile --deadline profile=200` has the rest.")
+            why = f"its deadline passed after {count} ops, which are told below"
+            say.cut_off(row, why, "`--only profile --deadline profile=200` has the rest.")
         elif ended.code != 0 or not count:
             say.failed(row, f"after {count} ops, which are told below:\n{programs.what_it_said(ended)}",
                        "The op after the last in results.json: `compute-sanitizer bin/gpu_ops ...` (log.txt has the line).")
@@ -47,7 +48,8 @@ def tell(found):
     lines, roof = [], found.get("peer", "roof")
     roof = roof.data if roof and roof.state == "good" else {}
     if roof:
-        lines += [f"Measured roof: {roof['tflops']:.0f} TFLOPS (bf16 product 8192 x 8192 x 8192), {roof['gb_per_s']:.0f} GB/s (copy of 1 GiB, both ways).", ""]
+        lines += [f"Measured roof: {roof['tflops']:.0f} TFLOPS (bf16 product 8192 x 8192 x 8192), {roof['gb_per_s']:.0f} GB/s (copy of 1 GiB, "
+                  "both ways).", ""]
     for row in found.of_part("profile"):
         if row.data.get("steps"):
             lines += tell_network(row, roof)
@@ -65,6 +67,6 @@ def tell_network(row, roof):
         rate = f"{s['tflops']:.1f} TFLOPS" if is_heavy else f"{s['gb_per_s']:.0f} GB/s"
         of_roof = "" if not roof else f"{100 * (s['tflops'] / roof['tflops'] if is_heavy else s['gb_per_s'] / roof['gb_per_s']):.0f} %"
         tiles = ", ".join(f"{tile}: {us}" for tile, us in s.get("tiles_us", {}).items())
-        lines.append(f"| {s['half']} | {s['op']} | {s['shape']} | {s['count']} | {s['us']:.1f} | {100 * s['us'] * s['count'] / total[s['half']]:.0f} % "
-                     f"| {rate} | {of_roof} | {tiles} |")
+        of_half = f"{100 * s['us'] * s['count'] / total[s['half']]:.0f} %"
+        lines.append(f"| {s['half']} | {s['op']} | {s['shape']} | {s['count']} | {s['us']:.1f} | {of_half} | {rate} | {of_roof} | {tiles} |")
     return lines + [""]

@@ -4,7 +4,8 @@ from gpucheck.parts.counters import tool
 
 TITLE, SECONDS = "compute-sanitizer", 90
 TOOLS = ("memcheck", "racecheck", "synccheck")
-NEXT = "The first report names the kernel, the block and the thread. The emulator has the same case in build/tests/cuda_test: plant the bug there too, so that it is seen from now on."
+NEXT = ("The first report names the kernel, the block and the thread. The emulator has the same case in build/tests/cuda_test: plant the bug "
+        "there too, so that it is seen from now on.")
 
 
 def rows(o):
@@ -24,7 +25,8 @@ def run(o, say):
         summary = next((line.strip("= ") for line in reports if "SUMMARY" in line), "no summary")
         cases = sum(line.startswith(("ok", "not ok")) for line in ended.out.splitlines())
         if ended.is_late and len(reports) < 3:
-            say.cut_off(check, f"its part of the deadline passed after {cases} cases without a report", "`--only sanitizer --deadline sanitizer=300`.")
+            why = f"its part of the deadline passed after {cases} cases without a report"
+            say.cut_off(check, why, "`--only sanitizer --deadline sanitizer=300`.")
         elif ended.code != 0:
             say.failed(check, "\n".join([f"{cases} cases, it {ended.how}: {summary}", *reports[:60]]), NEXT)
         else:

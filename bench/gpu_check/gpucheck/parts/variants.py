@@ -55,5 +55,6 @@ def tell(found):
         if "variant" not in row.data or "this" not in row.data:
             continue
         own, this = ([median(pair[i] for pair in row.data[key]) for i in (0, 1)] for key in ("variant", "this"))
-        lines.append(f"| {row.name} | {own[0]:.3f} **{own[0] / this[0]:.2f}** | {own[1]:.3f} **{own[1] / this[1]:.2f}** | {this[0]:.3f} | {this[1]:.3f} |")
+        told = [f"{own[i]:.3f} **{own[i] / this[i]:.2f}**" for i in (0, 1)]
+        lines.append(f"| {row.name} | {' | '.join(told)} | {this[0]:.3f} | {this[1]:.3f} |")
     return lines if len(lines) > 4 else []
