@@ -69,6 +69,9 @@ export const cFlags = [...optimised, ...extra, ...warnings];
 /** What programs are linked with too. */
 export const linkFlags = [...extra, "-pthread"];
 
+/** Of C++ that runs on no emulator. */
+export const cppFlags = ["-std=c++17", "-O2", "-g1", "-Wall", "-Wextra", ...strict];
+
 /**
  * The CUDA emulator's flags: kernels as C++. -O2: their time goes into switching fibers. Undefined behaviour (a
  * misaligned address, an int overflow) traps, and the emulator reports it.

@@ -42,7 +42,7 @@ static int launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_byt
     if (shared_bytes > 48 * 1024) {
         cudaError_t error = cudaFuncSetAttribute(
             kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes);
-        if (error != cudaSuccess) return (int)error;
+        if (error != cudaSuccess) return (int)cudaGetLastError();  // or the next start tells it too
     }
     kernel<<<grid, block, shared_bytes, stream>>>(static_cast<P>(arguments)...);
     return (int)cudaGetLastError();

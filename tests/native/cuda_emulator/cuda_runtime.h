@@ -233,13 +233,18 @@ inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
 inline int __clz(int bits) { return bits ? __builtin_clz((unsigned)bits) : 32; }
 
-// Rounded alone: never joined into an fma (the emulated kernels are compiled with
-// -ffp-contract=off).
-inline float __fadd_rn(float a, float b) { return a + b; }
-inline double __dadd_rn(double a, double b) { return a + b; }
-inline double __dmul_rn(double a, double b) { return a * b; }
-inline float __fsub_rn(float a, float b) { return a - b; }
-inline float __fmul_rn(float a, float b) { return a * b; }
+// Rounded alone, also where the compiler may join a product and a sum (contract_test): it cannot
+// see that what comes out is what went in.
+template <typename T>
+inline T rounded_alone(T value) {
+    asm("" : "+g"(value));
+    return value;
+}
+inline float __fadd_rn(float a, float b) { return rounded_alone(a + b); }
+inline double __dadd_rn(double a, double b) { return rounded_alone(a + b); }
+inline double __dmul_rn(double a, double b) { return rounded_alone(a * b); }
+inline float __fsub_rn(float a, float b) { return rounded_alone(a - b); }
+inline float __fmul_rn(float a, float b) { return rounded_alone(a * b); }
 inline float __fdiv_rn(float a, float b) { return a / b; }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline float __fdividef(float a, float b) { return a / b; }
