@@ -119,10 +119,7 @@ export function engineFor(options: EngineSettings = {}): Promise<Engine> {
       () => {},
     );
     engines.set(key, engine);
-    engine.catch(() => {
-      engines.delete(key);
-      library = undefined;
-    });
+    engine.catch(() => engines.delete(key));
   }
   return engine;
 }
@@ -130,7 +127,12 @@ export function engineFor(options: EngineSettings = {}): Promise<Engine> {
 /** An engine of its own, which the caller closes. */
 export async function newEngine(options: EngineSettings = {}): Promise<Engine> {
   library ??= openLibrary();
-  const engine = new Engine(await library, options);
-  await engine.ready();
-  return engine;
+  try {
+    const engine = new Engine(await library, options);
+    await engine.ready();
+    return engine;
+  } catch (failure) {
+    library = undefined; // whoever asks next looks for it again
+    throw failure;
+  }
 }

@@ -4,8 +4,9 @@
  */
 import { z } from "zod";
 import * as layout from "../../ffi/layout.ts";
-import { engineFor } from "../../ffi/load.ts";
+import { newEngine } from "../../ffi/load.ts";
 import type { NativeDeviceInfo } from "../../ffi/native.ts";
+import { orAbort, throwIfAborted } from "../abort.ts";
 import { type Fields, parse, signal } from "../checks.ts";
 import { located, runJob } from "./job.ts";
 
@@ -73,7 +74,17 @@ function toDevice(d: NativeDeviceInfo): DeviceInfo {
 export function devices(options: DevicesOptions = {}): Promise<DeviceInfo[]> {
   return located(async () => {
     const o = parse(devicesOptions, options, "options");
-    const engine = await engineFor({ device: layout.device.cpu });
-    return await runJob(engine, () => engine.listDevices(), (_, job) => engine.devices(job).map(toDevice), o);
+    throwIfAborted(o.signal);
+    return await orAbort(list(), o.signal);
   });
+}
+
+/** Asks an engine of its own, with no threads but its own, so that the answer waits for no model's jobs. */
+async function list(): Promise<DeviceInfo[]> {
+  const engine = await newEngine({ device: layout.device.cpu, threads: 1 });
+  try {
+    return await runJob(engine, () => engine.listDevices(), (_, job) => engine.devices(job).map(toDevice));
+  } finally {
+    engine.close();
+  }
 }

@@ -34,7 +34,10 @@ export interface ModelInfo {
   readonly device: string;
   /** The GPU as its driver names it; undefined for the CPU. */
   readonly deviceName: string | undefined;
-  /** Where `device: "auto"` took the CPU: why no GPU, such as "cuda:0: expected an NVIDIA driver, found none". */
+  /**
+   * Where `device: "auto"` took the CPU, unless kernels were asked for: why no GPU, such as "cuda:0: expected an NVIDIA
+   * driver, found none".
+   */
   readonly whyCpu: string | undefined;
   readonly kernels: string;
   /** Threads that compute, the model's limit applied; 0 on a GPU. */

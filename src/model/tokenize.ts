@@ -218,7 +218,7 @@ export function convert(model: string, outPath: string, options: ConvertOptions 
   return located(async () => {
     const o = parse(convertOptions, options, "options");
     const { path, name = "" } = await fetchModel(model, o);
-    const engine = await engineFor();
+    const engine = await orAbort(engineFor(), o.signal);
     const submit = () => engine.convert(outPath, path, { name: o.name ?? name, precision: layout.precision.auto });
     await runJob(engine, submit, () => undefined, o, { isLasting: true });
   });

@@ -6,6 +6,7 @@ import type { z } from "zod";
 import * as layout from "../../ffi/layout.ts";
 import { engineFor } from "../../ffi/load.ts";
 import type { JobInfo, RequestValues } from "../../ffi/native.ts";
+import { orAbort } from "../abort.ts";
 import { parse } from "../checks.ts";
 import { type Frames, inOrder, windowClips } from "./clips.ts";
 import { expected, TokenizerError } from "../errors.ts";
@@ -77,13 +78,9 @@ export class Tokenizer implements AsyncDisposable {
       const o = parse(options.openOptions, openOptions, "options");
       const { path, source, name = "" } = await fetchModel(model, o);
       const [device, deviceIndex = 0] = o.device.split(":") as [keyof typeof layout.device, number?];
-      const trace = traceAsked();
-      const engine = await engineFor({
-        keepsSteps: trace !== undefined,
-        kernels: layout.kernels[o.kernels],
-        device: layout.device[device],
-        deviceIndex: Number(deviceIndex),
-      });
+      const trace = traceAsked(), at = { device: layout.device[device], deviceIndex: Number(deviceIndex) };
+      const opening = engineFor({ keepsSteps: trace !== undefined, kernels: layout.kernels[o.kernels], ...at });
+      const engine = await orAbort(opening, o.signal);
       const native = {
         precision: layout.precision[o.precision],
         halves: o.half ? layout.half[o.half] : 0,

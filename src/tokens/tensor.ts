@@ -55,10 +55,16 @@ export interface TokensJSON {
   readonly numFrames?: number;
 }
 
+/** The tensors that tokens hold, as they are: for what else is made of them in this file. */
+let tensorsOf: (tokens: Tokens) => { [K in TokenKind]?: Tensor };
+
 /** What encode returns. A property that the model does not have throws UNSUPPORTED and says which it has. */
 export class Tokens {
   readonly origin: Origin;
   readonly #parts: { [K in TokenKind]?: Tensor };
+  static {
+    tensorsOf = (tokens) => tokens.#parts;
+  }
 
   constructor(origin: Origin, parts: { [K in TokenKind]?: Tensor }) {
     if (typeof origin !== "object" || origin === null) throw expected("origin", "where the tokens came from", origin);
@@ -194,6 +200,11 @@ export class TokenPart extends Tokens {
     super(origin, parts);
     this.firstFrame = firstFrame;
     this.numFrames = numFrames;
+  }
+
+  /** The same part of clip `n` alone: its place in the video is that of all. Throws ARGUMENT. */
+  override at(n: number): TokenPart {
+    return new TokenPart(this.origin, tensorsOf(super.at(n)), this.firstFrame, this.numFrames);
   }
 
   override toTransferable(): TransferableTokens {

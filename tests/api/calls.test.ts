@@ -8,7 +8,18 @@ import { join } from "node:path";
 import process from "node:process";
 import { describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { convert, detokenize, Tensor, type TensorLike, tokenize, Tokenizer, TokenizerError, Tokens } from "mod.ts";
+import {
+  convert,
+  detokenize,
+  devices,
+  Tensor,
+  type TensorLike,
+  tokenize,
+  Tokenizer,
+  TokenizerError,
+  Tokens,
+} from "mod.ts";
+import { ABI_VERSION } from "../../ffi/layout.ts";
 import { engineFor } from "../../ffi/load.ts";
 import { rejects, root, withFolder } from "../support.ts";
 
@@ -99,6 +110,12 @@ describe("onProgress", () => {
   });
 });
 
+/** The engines of this realm, as ffi/load.ts keeps them. */
+const engines = (globalThis as { [engines: symbol]: unknown })[Symbol.for(`ctok.engines.${ABI_VERSION}`)] as Map<
+  string,
+  unknown
+>;
+
 /** Whether a promise settles while only microtasks run, so before anything that a native thread says. */
 async function settlesAtOnce(promise: Promise<unknown>): Promise<boolean> {
   let isSettled = false;
@@ -136,6 +153,32 @@ describe("an abort", () => {
     await rejects(() => opening, "CANCELLED", /AbortSignal/);
     while (engine.info().num_jobs > 0) await sleep(1);
     assert.equal(engine.info().num_models, num_models);
+  });
+  test("does not wait until a device is open", async () => {
+    const calls: Record<string, (signal: AbortSignal) => Promise<unknown>> = {
+      open: (signal) => Tokenizer.open("nano-DI8x8", { signal }),
+      convert: (signal) => convert("nano-DI8x8", join(root, "none.safetensors"), { signal }),
+    };
+    for (const [name, call] of Object.entries(calls)) {
+      const asked = Promise.withResolvers<void>(), controller = new AbortController();
+      engines.get = () => { // of a device that never opens
+        asked.resolve();
+        return new Promise<never>(() => {});
+      };
+      try {
+        const ended = call(controller.signal);
+        await asked.promise;
+        controller.abort();
+        assert.ok(await settlesAtOnce(ended), name);
+        await rejects(() => ended, "CANCELLED", /AbortSignal/);
+      } finally {
+        delete (engines as { get?: unknown }).get;
+      }
+    }
+    const controller = new AbortController(), listed = devices({ signal: controller.signal });
+    controller.abort();
+    assert.ok(await settlesAtOnce(listed), "devices");
+    await rejects(() => listed, "CANCELLED", /AbortSignal/);
   });
   test("ends streams whose source gives nothing, and lets the source go", async () => {
     await using tok = await Tokenizer.open("nano-DV4x8x8");

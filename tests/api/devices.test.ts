@@ -3,12 +3,15 @@
  * being opened.
  */
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { join } from "node:path";
+import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { test } from "node:test";
 import { devices, Tokenizer } from "mod.ts";
 import * as layout from "../../ffi/layout.ts";
 import { Engine, type Functions } from "../../ffi/native.ts";
-import { rejects } from "../support.ts";
+import { rejects, root, runArgs, runtime } from "../support.ts";
 
 test("devices: the CPU as an engine has it, then GPUs, or why there is none", async () => {
   const [cpu, ...gpus] = await devices();
@@ -44,6 +47,15 @@ test("auto says why it took the CPU, in the words of the list and of the GPU's o
 test("devices: what is refused", async () => {
   await rejects(() => devices({ signal: AbortSignal.abort() }), "CANCELLED", /./);
   await rejects(() => devices({ gpus: true } as object), "ARGUMENT", /gpus/);
+});
+
+const skip = process.platform === "linux" ? false : "no /proc/self/task";
+test("devices: no engine is left behind, nor a pool of its threads", { skip }, () => {
+  const program = join(root, "tests/api/devices_threads.ts"), config = join(root, "deno.json");
+  const args = [...runArgs, ...(runtime === "deno" ? ["--config", config] : []), program];
+  const out = execFileSync(process.execPath, args, { cwd: root, encoding: "utf8", timeout: 60_000 });
+  const [ofModel, found] = JSON.parse(out);
+  assert.deepEqual(found, ofModel);
 });
 
 /** A library whose engine is ready at the n-th time that it is asked, or fails then. */

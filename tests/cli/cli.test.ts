@@ -255,7 +255,10 @@ test("--json is one object a line and nothing else; --quiet says nothing", async
 });
 
 test("--stack shows where a failure came from; without it there is no stack", async () => {
-  assert.match((await ctokEnds(1, ["encode", "/gone", "--out", "x", "--stack"])).stderr, /\[FILE_MISSING\].*\n +at /);
+  for (const command of ["encode", "decode"]) {
+    const { stderr } = await ctokEnds(1, [command, "/gone", "--out", "x", "--stack"]);
+    assert.match(stderr, /TokenizerError \[FILE_MISSING\]: .*\n +at /);
+  }
   assert.doesNotMatch((await ctokEnds(1, ["encode", "/gone", "--out", "x"])).stderr, /\n +at /);
 });
 

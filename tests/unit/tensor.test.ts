@@ -88,6 +88,17 @@ test("structuredClone of toTransferable, copied and transferred, leaves the toke
   assert.notEqual(tokens.indices.data[0], 0, "memory of its own");
 });
 
+test("one of a batch is stored as the batch is, with its place in the video where it is a part", () => {
+  for (const [name, tokens] of Object.entries(samples())) {
+    const one = tokens.at(0), { origin } = tokens;
+    isSame(Tokens.fromTransferable(one.toTransferable()), one, origin, name);
+    isSame(Tokens.fromJSON(one.toJSON()), one, { ...origin, source: origin.model }, name);
+    assert.deepEqual(one.main.data, tokens.main.at(0).data, name);
+  }
+  const { part } = samples() as { part: TokenPart }, one = part.at(0);
+  assert.deepEqual([one.constructor, one.firstFrame, one.numFrames], [TokenPart, part.firstFrame, part.numFrames]);
+});
+
 test("to a Worker and back", async () => {
   const worker = new Worker(new URL("./tensor_worker.ts", import.meta.url).href, { type: "module" });
   try {
