@@ -1,4 +1,5 @@
 // See request.h: sizes everything, builds graph and plan.
+// Note: over 400 lines: one request from its check to its passes, in the order of the steps.
 #include "request.h"
 
 #include <stdio.h>
