@@ -84,7 +84,7 @@ export class Report {
     } else this.#say(message, "red");
     const origin = error instanceof Failure && error.cause ? error.cause : error;
     if (!this.#options.stack || !(origin instanceof Error)) return;
-    const stack = (origin.stack ?? "").replace(origin.message, printable(origin.message));
+    const stack = (origin.stack ?? "").replace(origin.message, () => printable(origin.message));
     const coded = origin instanceof TokenizerError ? stack.replace(/^\w+(?=:)/, `$& [${origin.code}]`) : stack;
     for (const line of coded.split("\n")) {
       process.stderr.write(printable(line) + "\n");

@@ -260,6 +260,9 @@ test("--stack shows where a failure came from; without it there is no stack", as
     assert.match(stderr, /TokenizerError \[FILE_MISSING\]: .*\n +at /);
   }
   assert.doesNotMatch((await ctokEnds(1, ["encode", "/gone", "--out", "x"])).stderr, /\n +at /);
+  const { stderr } = await ctokEnds(1, ["encode", "/gone $& $1", "--out", "x", "--stack"]);
+  assert.match(stderr, /TokenizerError \[FILE_MISSING\]: .*\/gone \$& \$1/);
+  assert.doesNotMatch(stderr, /\/gone.*\/gone/, "a name is no pattern");
 });
 
 // ---------------------------------------------------------------- names in, names out
