@@ -1,6 +1,9 @@
-"""The programs of bin/ as the parts call them: gpu_run, gpu_ops, make_weights. Everything they print goes to log.txt."""
+"""The programs of bin/ as the parts call them: gpu_run, gpu_ops, make_weights; and the toolkits' own. Everything they print goes to
+log.txt."""
 import json
 import shlex
+import shutil
+from pathlib import Path
 
 from gpucheck import children
 
@@ -16,6 +19,12 @@ def run(o, command, seconds=None, on_line=None):
     with open(o.out / "log.txt", "a") as log:
         log.write(f"$ {shlex.join(str(c) for c in command)}\n{ended.out}{ended.err}({ended.how})\n\n")
     return ended
+
+
+def tool(name):
+    """On the PATH, or where the toolkits put it."""
+    folders = [*Path("/usr/local").glob("cuda*/bin"), *Path("/opt/nvidia/nsight-compute").glob("*")]
+    return shutil.which(name) or next((str(f / name) for f in folders if (f / name).exists()), None)
 
 
 def json_lines(text):

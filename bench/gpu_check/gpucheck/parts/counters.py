@@ -3,8 +3,6 @@ keeps the tensor pipe from being full: shared memory, the L2 or what warps wait 
 import csv
 import io
 import re
-import shutil
-from pathlib import Path
 
 from gpucheck import programs
 
@@ -38,12 +36,6 @@ def rows(o):
     return list(KERNELS)
 
 
-def tool(name):
-    """On the PATH, or where the toolkits put it."""
-    folders = [*Path("/usr/local").glob("cuda*/bin"), *Path("/opt/nvidia/nsight-compute").glob("*")]
-    return shutil.which(name) or next((str(f / name) for f in folders if (f / name).exists()), None)
-
-
 def counters_of(text):
     """The kernel's row of `--page raw --csv`: a line of names, one of units, and one a kernel. Other lines are the program's."""
     lines = text.splitlines()
@@ -72,7 +64,7 @@ def attempts(o, kind, ncu):
 
 
 def run(o, say):
-    ncu = tool("ncu")
+    ncu = programs.tool("ncu")
     for i, kind in enumerate(KERNELS):
         say.running(kind)
         if o.device == "cpu" or not ncu:

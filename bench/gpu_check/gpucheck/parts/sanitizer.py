@@ -1,6 +1,5 @@
 """compute-sanitizer over the small op cases: memory, then races in shared memory, then barriers."""
 from gpucheck import programs
-from gpucheck.parts.counters import tool
 
 TITLE, SECONDS = "compute-sanitizer", 90
 TOOLS = ("memcheck", "racecheck", "synccheck")
@@ -13,7 +12,7 @@ def rows(o):
 
 
 def run(o, say):
-    sanitizer = tool("compute-sanitizer")
+    sanitizer = programs.tool("compute-sanitizer")
     for i, check in enumerate(TOOLS):
         say.running(check)
         if o.device == "cpu" or not sanitizer:
