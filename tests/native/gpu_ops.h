@@ -309,15 +309,7 @@ static inline void test_gpu_pool(gpu_tests *t) {
         ctok_dtype dtype = s % 2 ? CTOK_BF16 : CTOK_F32;
         if (s % 2 && !b->kernels->has_bf16) continue;
         if (s % 2) shape.c = 32;  // as a bf16 activation has
-        pool_params p = {.in = {shape.n, shape.t, shape.h, shape.w, shape.c},
-                         .is_temporal = shape.is_temporal,
-                         .is_first = shape.is_first,
-                         .dtype = CTOK_F32};
-        p.out = p.in;
-        if (shape.is_temporal) p.out.t = (shape.t + shape.is_first) / 2;
-        else p.out.h /= 2, p.out.w /= 2;
-        pool_params typed = p;
-        typed.dtype = dtype;
+        pool_params p = pool_params_of(shape, CTOK_F32), typed = pool_params_of(shape, dtype);
         int64_t in_count = shape_elements(p.in), count = shape_elements(p.out);
         random_seed((uint64_t)s + 400);
         float *values = new_random(in_count, 1, 0), *want = new_floats(count);
@@ -341,14 +333,7 @@ static inline void test_gpu_transfer(gpu_tests *t) {
         transfer_shape shape = transfer_shapes[s / 2];
         bool is_float = s % 2;
         if (!is_float && shape.c != 3) continue;
-        transfer_params p = {is_float ? EXTERNAL_F32_NCTHW : EXTERNAL_PIXELS_U8,
-                             {shape.n, shape.t, shape.h, shape.w, shape.c},
-                             shape.frames,
-                             shape.height,
-                             shape.width,
-                             shape.before,
-                             shape.top,
-                             shape.left};
+        transfer_params p = transfer_params_of(shape, is_float);
         int64_t inside_count = shape_elements(p.shape),
                 count = (int64_t)shape.n * shape.c * shape.frames * shape.height * shape.width;
         size_t num_bytes = (size_t)count * (is_float ? 4 : 1);
@@ -485,17 +470,8 @@ typedef struct {
 static inline replayed replayed_make(backend *b) {
     replayed r = {.gpu = b, .dtype = b->kernels->has_bf16 ? CTOK_BF16 : CTOK_F32};
     ctok_shape whole = {1, 1, 8, 16, REPLAYED_CHANNELS}, halved = {1, 1, 4, 8, REPLAYED_CHANNELS};
-    r.conv = (conv_params){.in = whole,
-                           .out = whole,
-                           .kernel = 3,
-                           .stride = 1,
-                           .pad_before = 1,
-                           .upsample = 1,
-                           .kernel_t = 1,
-                           .stride_t = 1,
-                           .upsample_t = 1,
-                           .in_dtype = r.dtype,
-                           .out_dtype = r.dtype};
+    r.conv = conv_of(whole, whole, 3, 1, 1, 1);
+    r.conv.in_dtype = r.conv.out_dtype = r.dtype;
     r.linear = r.conv;
     r.linear.in = r.linear.out = halved, r.linear.kernel = 1, r.linear.pad_before = 0;
     r.norm = (norm_params){

@@ -150,10 +150,9 @@ static void test_norm(backend *reference, backend *b) {
 static void test_pool(backend *b) {
     for (int s = 0; s < NUM_SHAPES(pool_shapes); s++) {
         pool_shape shape = pool_shapes[s];
-        ctok_shape from = {shape.n, shape.t, shape.h, shape.w, 32}, to = from;
-        if (shape.is_temporal) to.t = (from.t + shape.is_first) / 2;
-        else to.h /= 2, to.w /= 2;
-        pool_params p = {from, to, shape.is_temporal, shape.is_first, CTOK_BF16}, exact = p;
+        shape.c = 32;
+        pool_params p = pool_params_of(shape, CTOK_BF16), exact = p;
+        ctok_shape from = p.in, to = p.out;
         exact.dtype = CTOK_F32;
         random_seed((uint64_t)s + 150);
         float *values = new_random(shape_elements(from), 1, 0),

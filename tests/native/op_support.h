@@ -221,6 +221,24 @@ static norm_params norm_params_of(norm_shape s) {
     return (norm_params){{s.n, 1, s.h, s.w, s.c}, s.groups, 1e-6f, s.has_silu, CTOK_F32};
 }
 
+static pool_params pool_params_of(pool_shape s, ctok_dtype dtype) {
+    ctok_shape in = {s.n, s.t, s.h, s.w, s.c}, out = in;
+    if (s.is_temporal) out.t = (in.t + s.is_first) / 2;
+    else out.h /= 2, out.w /= 2;
+    return (pool_params){in, out, s.is_temporal, s.is_first, dtype};
+}
+
+static transfer_params transfer_params_of(transfer_shape s, bool is_float) {
+    return (transfer_params){.format = is_float ? EXTERNAL_F32_NCTHW : EXTERNAL_PIXELS_U8,
+                             .shape = {s.n, s.t, s.h, s.w, s.c},
+                             .frames = s.frames,
+                             .height = s.height,
+                             .width = s.width,
+                             .before = s.before,
+                             .top = s.top,
+                             .left = s.left};
+}
+
 static quantizer_params fsq_params_of(fsq_shape s) {
     quantizer_params p = {.shape = {s.n, 1, s.h, s.w, s.num_levels}};
     quantizer_set_levels(&p, s.levels, s.num_levels);

@@ -221,10 +221,8 @@ static void test_pool(backend *b) {
 
     for (int s = 0; s < NUM_SHAPES(pool_shapes); s++) {
         pool_shape shape = pool_shapes[s];
-        ctok_shape from = {shape.n, shape.t, shape.h, shape.w, shape.c}, to = from;
-        if (shape.is_temporal) to.t = (from.t + shape.is_first) / 2;
-        else to.h /= 2, to.w /= 2;
-        pool_params q = {from, to, shape.is_temporal, shape.is_first, CTOK_F32};
+        pool_params q = pool_params_of(shape, CTOK_F32);
+        ctok_shape from = q.in, to = q.out;
         random_seed(3);
         float *values = new_random(shape_elements(from), 1, 0),
               *got = new_floats(shape_elements(to));
@@ -274,14 +272,7 @@ static void test_transfer(backend *b) {
     for (int s = 0; s < NUM_SHAPES(transfer_shapes); s++)
         for (int f = 0; f < 2; f++) {
             transfer_shape shape = transfer_shapes[s];
-            p = (transfer_params){f ? EXTERNAL_F32_NCTHW : EXTERNAL_PIXELS_U8,
-                                  {shape.n, shape.t, shape.h, shape.w, shape.c},
-                                  shape.frames,
-                                  shape.height,
-                                  shape.width,
-                                  shape.before,
-                                  shape.top,
-                                  shape.left};
+            p = transfer_params_of(shape, f);
             int64_t count = (int64_t)shape.n * shape.c * shape.frames * shape.height * shape.width;
             size_t num_bytes = (size_t)count * (f ? 4 : 1);
             random_seed(2);

@@ -391,17 +391,8 @@ static void test_waits(void) {
 
     // Of each large one the emulator runs a block alone.
     ctok_shape shape = {1, 1, 172, 172, 512};
-    conv_params large = {.in = shape,
-                         .out = shape,
-                         .kernel = 3,
-                         .stride = 1,
-                         .pad_before = 1,
-                         .upsample = 1,
-                         .kernel_t = 1,
-                         .stride_t = 1,
-                         .upsample_t = 1,
-                         .in_dtype = CTOK_BF16,
-                         .out_dtype = CTOK_BF16};
+    conv_params large = conv_of(shape, shape, 3, 1, 1, 1);
+    large.in_dtype = large.out_dtype = CTOK_BF16;
     size_t num_bytes = (size_t)shape_elements(shape) * 2;
     void *from = b->alloc(b, num_bytes), *to = b->alloc(b, num_bytes),
          *packed = b->alloc(b, b->kernels->conv_weight_bytes(b, &large)),

@@ -76,15 +76,13 @@ static void test_haar(backend *reference) {
 
 static void test_pool(backend *reference) {
     for (int is_temporal = 0; is_temporal < 2; is_temporal++) {
-        ctok_shape in = {1, 4, 12, 16, 32}, out = in;
-        if (is_temporal) out.t /= 2;
-        else out.h /= 2, out.w /= 2;
-        pool_params p = {in, out, is_temporal, false, CTOK_F32};
-        int64_t count = shape_elements(out);
+        pool_params p =
+            pool_params_of((pool_shape){1, 4, 12, 16, 32, is_temporal, false}, CTOK_F32);
+        int64_t count = shape_elements(p.out);
         random_seed(8);
-        float *values = new_random(shape_elements(in), 1, 0.3f), *want = new_floats(count);
+        float *values = new_random(shape_elements(p.in), 1, 0.3f), *want = new_floats(count);
         op_pool(reference, want, values, &p);
-        float *from = to_device(values, shape_elements(in) * 4),
+        float *from = to_device(values, shape_elements(p.in) * 4),
               *got = emulator_allocate((size_t)count * 4);
         int error = smxx_pool(got, from, &p, NULL);
         report_exact("pool", error, count_different(got, want, count), count);

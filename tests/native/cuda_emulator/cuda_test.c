@@ -558,12 +558,9 @@ static void test_pool(backend *reference) {
         for (int half = 0; half < 2; half++) {
             pool_shape shape = pool_shapes[s];
             next_mode();
-            ctok_shape from = {shape.n, shape.t, shape.h, shape.w, half ? BF16_CHANNELS : shape.c},
-                       to = from;
-            if (shape.is_temporal) to.t = (from.t + shape.is_first) / 2;
-            else to.h /= 2, to.w /= 2;
-            pool_params p = {from, to, shape.is_temporal, shape.is_first,
-                             half ? CTOK_BF16 : CTOK_F32};
+            if (half) shape.c = BF16_CHANNELS;
+            pool_params p = pool_params_of(shape, half ? CTOK_BF16 : CTOK_F32);
+            ctok_shape from = p.in, to = p.out;
             int64_t size = (int64_t)dtype_bytes(p.dtype);
             random_seed((uint64_t)s);
             void *in = new_activation(shape_elements(from), 1, 0, p.dtype),
@@ -586,14 +583,7 @@ static void test_transfer(backend *reference) {
         for (int f = 0; f < 2; f++) {
             transfer_shape shape = transfer_shapes[s];
             next_mode();
-            transfer_params p = {f ? EXTERNAL_F32_NCTHW : EXTERNAL_PIXELS_U8,
-                                 {shape.n, shape.t, shape.h, shape.w, shape.c},
-                                 shape.frames,
-                                 shape.height,
-                                 shape.width,
-                                 shape.before,
-                                 shape.top,
-                                 shape.left};
+            transfer_params p = transfer_params_of(shape, f);
             int64_t count = (int64_t)shape.n * shape.c * shape.frames * shape.height * shape.width,
                     inside = shape_elements(p.shape);
             size_t num_bytes = (size_t)count * (f ? 4 : 1);

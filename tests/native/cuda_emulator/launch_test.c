@@ -234,26 +234,16 @@ static void launch_haar(haar_shape shape) {
 }
 
 static void launch_transfer(transfer_shape s) {
-    transfer_params p = {.shape = {s.n, s.t, s.h, s.w, s.c},
-                         .frames = s.frames,
-                         .height = s.height,
-                         .width = s.width,
-                         .before = s.before,
-                         .top = s.top,
-                         .left = s.left};
     for (int f = 0; f < 2; f++) {
-        p.format = f ? EXTERNAL_F32_NCTHW : EXTERNAL_PIXELS_U8;
+        transfer_params p = transfer_params_of(s, f);
         expect_launched(smxx_load(fake_output(), fake_input(), &p, fake_stream), "load");
         expect_launched(smxx_store(fake_output(), fake_input(), &p, fake_stream), "store");
     }
 }
 
 static void launch_pool(pool_shape s) {
-    ctok_shape from = {s.n, s.t, s.h, s.w, s.c}, to = from;
-    if (s.is_temporal) to.t = (from.t + s.is_first) / 2;
-    else to.h /= 2, to.w /= 2;
     for (int half = 0; half < 2; half++) {
-        pool_params p = {from, to, s.is_temporal, s.is_first, half ? CTOK_BF16 : CTOK_F32};
+        pool_params p = pool_params_of(s, half ? CTOK_BF16 : CTOK_F32);
         expect_launched(smxx_pool(fake_output(), fake_input(), &p, fake_stream), "pool");
     }
 }
