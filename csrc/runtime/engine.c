@@ -144,12 +144,16 @@ static void open_device(engine *e) {
     pthread_mutex_unlock(&e->lock);
 }
 
+// How opening the device ended, once it has.
+static ctok_status opening_of(const engine *e, ctok_error *error) {
+    if (e->open_status == CTOK_OK) return CTOK_OK;
+    return ctok_fail(error, e->open_status, e->open_error.detail, "%s", e->open_error.message);
+}
+
 static ctok_status run_job(engine *e, engine_job *job) {
     if (atomic_load(&job->is_cancelled))
         return ctok_fail(&job->error, CTOK_E_CANCELLED, 0, "cancelled before it ran");
-    if (e->open_status != CTOK_OK)
-        return ctok_fail(&job->error, e->open_status, e->open_error.detail, "%s",
-                         e->open_error.message);
+    CTOK_TRY(opening_of(e, &job->error));
     return job->run(job, &job->error);
 }
 
@@ -190,8 +194,7 @@ static ctok_status wait_open(engine *e, int64_t deadline, ctok_error *error) {
     pthread_mutex_unlock(&e->lock);
     if (!has_opened)
         return ctok_fail(error, CTOK_E_NOT_READY, 0, "the engine's device is not open yet");
-    if (e->open_status == CTOK_OK) return CTOK_OK;
-    return ctok_fail(error, e->open_status, e->open_error.detail, "%s", e->open_error.message);
+    return opening_of(e, error);
 }
 
 ctok_status engine_ready(engine *e, uint32_t timeout_us, ctok_error *error) {
@@ -216,7 +219,6 @@ ctok_status engine_open(uint32_t *id, const ctok_engine_options *options, object
     weights_list_init(&e->weights, NULL);
     if (options) e->options = *options;
     e->wake = wake;
-    e->keeps_steps = e->options.keeps_steps;
     e->opened_ns = step_now();
     pthread_mutex_init(&e->lock, NULL);
     thread_condition_init(&e->has_work);

@@ -48,7 +48,6 @@ struct engine {
     ctok_status open_status;  // of that
     ctok_error open_error;
     char why_cpu[256];             // device auto took it: why not a GPU
-    bool keeps_steps;              // of its jobs, when each ran
     uint64_t opened_ns;            // step_now() then
     uint32_t num_jobs;             // created and not released
     _Atomic uint64_t state_bytes;  // that all streams hold

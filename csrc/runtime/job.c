@@ -151,7 +151,7 @@ static ctok_status set_program(job *j, program *p, ctok_error *error) {
     j->program = p;
     int64_t passes = program_num_passes(p);
     atomic_store(&j->base.num_steps, (unsigned)(p->num_steps * passes));
-    if (!e->keeps_steps) return CTOK_OK;
+    if (!e->options.keeps_steps) return CTOK_OK;
     trace_free(&j->trace);
     return trace_open(&j->trace, p->num_steps, passes, e->opened_ns)
                ? CTOK_OK

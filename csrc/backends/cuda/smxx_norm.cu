@@ -6,8 +6,7 @@
 //                   of each group, from sums of x - shift and of its square, shift being a value of
 //                   the group; in float32 over 16 pixels and in float64 from there
 //     norm_merge    (group, frame) -> mean and 1 / sqrt(variance + epsilon), in float64: threads
-//     sum
-//                   up parts, then a block its threads
+//                   add up parts, then a block its threads
 //     norm_apply    x -> y, 16 bytes a thread at a time
 // Where sm80_conv has gathered the moments as it stored x, the first is left out, which saves one
 // of the two reads. The mean is kept as two floats: x - high is exact where x is near the mean, so
