@@ -74,7 +74,8 @@ export class Report {
     this.#clearBars();
     const code = error instanceof Failure || error instanceof TokenizerError ? error.code : "INTERNAL";
     // What came through a pipe was read, and what goes to one was made, elsewhere.
-    const called = (text: string) => io ? text.replaceAll(io.path, io.file).replaceAll(io.target, io.out) : text;
+    const called = (text: string) =>
+      io ? text.replaceAll(io.path, () => io.file).replaceAll(io.target, () => io.out) : text;
     const said = called(messageOf(error)), file = io?.file;
     const message = file === undefined || said.includes(file) ? said : `${file}: ${said}`;
     this.exitCode = Math.max(this.exitCode, error instanceof Failure ? error.exitCode : exitCodes.failed);

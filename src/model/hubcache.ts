@@ -44,7 +44,7 @@ function hubHome(): string {
 /** Expands ~ and $NAME in a path, as Python does. */
 function expand(path: string): string {
   const named = path.replace(/\$(?:(\w+)|\{(\w+)\})/g, (all, name, braced) => process.env[name ?? braced] ?? all);
-  return resolve(named.replace(/^~(?=\/|$)/, homedir()));
+  return resolve(named.replace(/^~(?=\/|$)/, () => homedir()));
 }
 
 /**
