@@ -61,5 +61,8 @@ export async function spool(place: Place, identity: Identity, places: Places, si
 function renamed(error: unknown, path: string, name: string): unknown {
   if (!(error instanceof TokenizerError) || !error.message.includes(path)) return error;
   const { code, detail, message, cause } = error;
-  return new TokenizerError(code, message.replaceAll(path, () => name), { ...(detail !== undefined && { detail }), cause });
+  return new TokenizerError(code, message.replaceAll(path, () => name), {
+    ...(detail !== undefined && { detail }),
+    cause,
+  });
 }
